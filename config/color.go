@@ -1,0 +1,54 @@
+package config
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
+
+// A Color is "#rrggbb" in lower case.
+type Color string
+
+// palette holds the colours that have names, and from which a VM without one
+// gets its own. They differ in hue and are all legible as a thin frame on a
+// dark or a light desktop.
+var palette = []struct {
+	name string
+	rgb  Color
+}{
+	{"red", "#d0312d"}, {"orange", "#e07b00"}, {"yellow", "#d4b106"}, {"lime", "#7cb518"},
+	{"green", "#2a9d4a"}, {"teal", "#0f9d9d"}, {"blue", "#2f6fde"}, {"indigo", "#5b4bd6"},
+	{"purple", "#9b3fd1"}, {"pink", "#d63f9c"}, {"brown", "#8a5a33"}, {"gray", "#7f858c"},
+}
+
+func paletteNames() []string {
+	names := make([]string, len(palette))
+	for i, p := range palette {
+		names[i] = p.name
+	}
+	return names
+}
+
+// ColorFor returns the palette's colour for a VM's name, always the same.
+func ColorFor(name string) Color {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return palette[h.Sum32()%uint32(len(palette))].rgb
+}
+
+func parseColor(x any) (Color, error) {
+	s, ok := x.(string)
+	if !ok {
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	}
+	for _, p := range palette {
+		if p.name == s {
+			return p.rgb, nil
+		}
+	}
+	hex := strings.ToLower(s)
+	if len(hex) != 7 || hex[0] != '#' || strings.Trim(hex[1:], "0123456789abcdef") != "" {
+		return "", fmt.Errorf(`want "#rrggbb" or one of %s, not %q`, strings.Join(paletteNames(), ", "), clip(s))
+	}
+	return Color(hex), nil
+}

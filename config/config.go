@@ -1,0 +1,261 @@
+// Package config is the schema of config.toml: what a user may say about VMs,
+// the defaults, the checks, and the words that explain each key.
+//
+//	[defaults]            # holds for every VM that does not say otherwise
+//	memory = "512M"
+//
+//	[vm.web]              # one VM; the name is the table's
+//	memory   = "2G"
+//	color    = "red"
+//	programs = ["firefox"]   # run in this VM when --vm is not given
+//
+// Reading is strict. An unknown key, a wrong type or a value out of range is an
+// *Error: one line with file, line, key and, for an unknown key, the nearest
+// valid one. The first mistake of the file is reported; nothing of a file with
+// a mistake is used. The table keys (keys.go) is the only place that knows a
+// key: reading, suggestions and documentation all come from it.
+//
+// The package reads the one file it is given and never writes one; it does not
+// look at the machine (whether a root exists is found out when a VM starts).
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// MaxFile is the largest config.toml that is read, in bytes: room for a
+// thousand VMs, and no room for a mistaken path to something huge.
+const MaxFile = 256 << 10
+
+// A Config is what a file says, checked, with the built-in defaults below it.
+type Config struct {
+	Defaults VM            // its Name and Programs are empty
+	VMs      map[string]VM // complete: the defaults are filled in
+}
+
+// A VM is everything that is configured for one virtual machine.
+type VM struct {
+	Name     string   `json:"name"`
+	Memory   Size     `json:"memory"`   // bytes, a multiple of 1 MiB
+	CPUs     int      `json:"cpus"`     // 1 … MaxCPUs
+	Tag      string   `json:"tag"`      // shown before every title; the name if not set
+	Color    Color    `json:"color"`    // of the frame; from the name if not set
+	Root     string   `json:"root"`     // "host", or an absolute directory
+	Accel    string   `json:"accel"`    // "auto", "kvm" or "tcg"
+	Programs []string `json:"programs"` // base names that run here without --vm
+}
+
+// An Error is a mistake in the file.
+type Error struct {
+	File string
+	Line int    // from 1; 0 where the mistake has no line
+	Key  string // as a dotted TOML key; empty for bad TOML
+	Msg  string
+}
+
+func (e *Error) Error() string {
+	at := e.File
+	if e.Line > 0 {
+		at = fmt.Sprintf("%s:%d", e.File, e.Line)
+	}
+	if e.Key != "" {
+		at += ": " + e.Key
+	}
+	return at + ": " + e.Msg
+}
+
+// Load reads the file name below dir. label names the file in errors (its full
+// path). A file that does not exist is an empty one.
+func Load(dir *os.Root, name, label string) (*Config, error) {
+	f, err := dir.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Parse(label, nil)
+	}
+	if err != nil {
+		return nil, &Error{File: label, Msg: "cannot be read: " + cause(err)}
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
+		return nil, &Error{File: label, Msg: "not a regular file"}
+	}
+	src, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, &Error{File: label, Msg: "cannot be read: " + cause(err)}
+	}
+	return Parse(label, src)
+}
+
+// cause is err without the path, which the label already says.
+func cause(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+// Parse reads the text of a file. label names it in errors.
+func Parse(label string, src []byte) (*Config, error) {
+	if len(src) > MaxFile {
+		return nil, &Error{File: label, Msg: fmt.Sprintf("larger than %d KiB; is it the right file?", MaxFile>>10)}
+	}
+	var tree map[string]any
+	if _, err := toml.Decode(string(src), &tree); err != nil {
+		return nil, syntaxError(label, err)
+	}
+	r := &reader{label: label, lines: indexLines(string(src))}
+	c := r.config(tree)
+	if len(r.errs) > 0 {
+		slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
+		return nil, r.errs[0]
+	}
+	return c, nil
+}
+
+func syntaxError(label string, err error) error {
+	e := &Error{File: label, Msg: err.Error()}
+	var pe toml.ParseError
+	if errors.As(err, &pe) {
+		e.Line, e.Msg = pe.Position.Line, pe.Message
+		if e.Msg == "" {
+			e.Msg = strings.TrimPrefix(pe.Error(), "toml: ")
+		}
+	}
+	e.Msg = strings.Join(strings.Fields(e.Msg), " ")
+	return e
+}
+
+// VM returns the configuration of the VM called name: the file's, or the
+// defaults under that name.
+func (c *Config) VM(name string) (VM, error) {
+	if err := CheckName(name); err != nil {
+		return VM{}, err
+	}
+	if v, ok := c.VMs[name]; ok {
+		return v, nil
+	}
+	v := c.Defaults
+	v.fill(name)
+	return v, nil
+}
+
+// VMFor returns the VM in which program (a path or a name) runs when no VM is
+// named: the one that lists the program's base name, else one named after it.
+func (c *Config) VMFor(program string) (VM, error) {
+	base := program[strings.LastIndexByte(program, '/')+1:]
+	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
+		if slices.Contains(c.VMs[name].Programs, base) {
+			return c.VMs[name], nil
+		}
+	}
+	return c.VM(NameFor(base))
+}
+
+// fill sets what follows from the name where nothing was said.
+func (v *VM) fill(name string) {
+	v.Name = name
+	if v.Tag == "" {
+		v.Tag = name
+	}
+	if v.Color == "" {
+		v.Color = ColorFor(name)
+	}
+}
+
+// reader walks a decoded file; it collects mistakes so that the first in the
+// file, and not the first in map order, is reported.
+type reader struct {
+	label string
+	lines lineIndex
+	errs  []*Error
+}
+
+func (r *reader) fail(path []string, format string, args ...any) {
+	r.errs = append(r.errs, &Error{
+		File: r.label,
+		Line: r.lines.of(path),
+		Key:  toml.Key(path).String(),
+		Msg:  fmt.Sprintf(format, args...),
+	})
+}
+
+func (r *reader) config(tree map[string]any) *Config {
+	c := &Config{Defaults: builtin(), VMs: map[string]VM{}}
+	for name, v := range tree {
+		switch name {
+		case "defaults":
+			r.table([]string{name}, v, &c.Defaults, true)
+		case "vm":
+		default:
+			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"defaults", "vm"}))
+		}
+	}
+	vms, ok := tree["vm"]
+	if !ok {
+		return c
+	}
+	tables, ok := vms.(map[string]any)
+	if !ok {
+		r.fail([]string{"vm"}, "want tables such as [vm.web], not %s", typeName(vms))
+		return c
+	}
+	for name, v := range tables {
+		path := []string{"vm", name}
+		if err := CheckName(name); err != nil {
+			r.fail(path, "%v", err)
+			continue
+		}
+		vm := c.Defaults
+		r.table(path, v, &vm, false)
+		vm.fill(name)
+		c.VMs[name] = vm
+	}
+	r.programsOnce(c)
+	return c
+}
+
+// table reads the keys of one VM, or of the defaults, into vm.
+func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		r.fail(path, "want a table, not %s", typeName(v))
+		return
+	}
+	for name, val := range t {
+		at := append(slices.Clone(path), name)
+		i := slices.IndexFunc(keys, func(k key) bool { return k.name == name })
+		switch {
+		case i < 0:
+			r.fail(at, "unknown key%s", suggest(name, keyNames(defaults)))
+		case defaults && keys[i].perVM:
+			r.fail(at, "belongs to one VM: say it under [vm.NAME]")
+		default:
+			if err := keys[i].set(vm, val); err != nil {
+				r.fail(at, "%v", err)
+			}
+		}
+	}
+}
+
+// programsOnce refuses a program that two VMs claim: where it runs would
+// depend on the order of reading.
+func (r *reader) programsOnce(c *Config) {
+	owner := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
+		for _, p := range c.VMs[name].Programs {
+			if first, ok := owner[p]; ok && first != name {
+				r.fail([]string{"vm", name, "programs"}, "%q is already listed by [vm.%s]", p, first)
+			}
+			owner[p] = name
+		}
+	}
+}

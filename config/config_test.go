@@ -1,0 +1,191 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	c, err := Parse("config.toml", []byte(`
+[defaults]
+memory = "1G"
+color = "teal"
+
+[vm.web]
+memory = "2G"
+cpus = 4
+tag = "the web"
+color = "#A0b0C0"
+programs = ["firefox", "chromium"]
+
+[vm."old"]
+root = "/srv//bookworm/"
+accel = "tcg"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := c.VMFor("/usr/bin/firefox")
+	if err != nil || web.Name != "web" || web.Memory != 2<<30 || web.CPUs != 4 || web.Tag != "the web" || web.Color != "#a0b0c0" || web.Root != "host" {
+		t.Errorf("firefox runs in %+v, %v", web, err)
+	}
+	old, _ := c.VM("old")
+	if old.Root != "/srv/bookworm" || old.Accel != "tcg" || old.Memory != 1<<30 || old.Color != "#0f9d9d" || old.Tag != "old" {
+		t.Errorf("old = %+v", old)
+	}
+	foot, _ := c.VMFor("foot")
+	if foot.Name != "foot" || foot.Memory != 1<<30 || foot.CPUs != 2 {
+		t.Errorf("foot = %+v", foot)
+	}
+}
+
+func TestDefaultColorIsStable(t *testing.T) {
+	for name, want := range map[string]Color{"web": "#e07b00", "demo": "#2f6fde", "foot": "#0f9d9d"} {
+		if got := ColorFor(name); got != want {
+			t.Errorf("ColorFor(%q) = %s, was %s: users know their VMs by colour", name, got, want)
+		}
+	}
+}
+
+// Every mistake is one line with file, line, key and the next step. Each case
+// stands for a bad value of one key.
+func TestMistakes(t *testing.T) {
+	for _, tt := range []struct{ name, src, want string }{
+		{"syntax", "[defaults]\nmemory = \n", "c:2: expected value but found '\\n' instead"},
+		{"twice", "[vm.a]\ncpus = 1\ncpus = 2\n", "c:3: Key 'vm.a.cpus' has already been defined."},
+		{"unknown table", "[default]\n", `c:1: default: unknown key; did you mean "defaults"?`},
+		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: defaults, vm`},
+		{"unknown key", "[vm.web]\ncpus = 2\nmemroy = \"1G\"\n", `c:3: vm.web.memroy: unknown key; did you mean "memory"?`},
+		{"British", "[vm.web]\ncolour = \"red\"\n", `c:2: vm.web.colour: unknown key; did you mean "color"?`},
+		{"unknown key, far", "[vm.web]\nxyzzyxyzzy = 1\n", `c:2: vm.web.xyzzyxyzzy: unknown key; valid here: accel, color, cpus, memory, programs, root, tag`},
+		{"first in the file", "[vm.b]\nzzzzzz = 1\n[vm.a]\nyyyyyy = 1\n", `c:2: vm.b.zzzzzz: unknown key; valid here: accel, color, cpus, memory, programs, root, tag`},
+		{"dotted", "vm.web.cpus = 0\n", "c:1: vm.web.cpus: 0 is out of range: want 1 to 64"},
+		{"inline", "vm = {\n  web = { cpus = 0 } }\n", "c:1: vm.web.cpus: 0 is out of range: want 1 to 64"},
+		{"after a long string", "[vm.a]\ntag = '''\n[vm.b]\ncpus = 0'''\n[vm.b]\ncpus = 'x'\n", "c:2: vm.a.tag: want printable characters without brackets"},
+		{"defaults is no table", "defaults = 1\n", "c:1: defaults: want a table, not an integer"},
+		{"vm is no table", "vm = true\n", "c:1: vm: want tables such as [vm.web], not a boolean"},
+		{"vm is an array", "[[vm]]\n", "c:1: vm: want tables such as [vm.web], not an array"},
+		{"a VM is no table", "[vm]\nweb = 2024-01-01\n", "c:2: vm.web: want a table, not a date"},
+		{"VM name: path", "[vm.\"../x\"]\n", `c:1: vm."../x": VM name "../x": want only a-z, 0-9, '-' and '_'`},
+		{"VM name: option", "[vm.-rf]\n", `c:1: vm.-rf: VM name "-rf": must begin with a letter or digit`},
+		{"VM name: empty", "[vm.\"\"]\n", `c:1: vm."": a VM's name must not be empty`},
+		{"VM name: case", "[vm.Web]\n", `c:1: vm.Web: VM name "Web": want only a-z, 0-9, '-' and '_'`},
+		{"VM name: long", "[vm." + strings.Repeat("a", 33) + "]\n", `c:1: vm.` + strings.Repeat("a", 33) + `: VM name "` + strings.Repeat("a", 33) + `": longer than 32 characters`},
+		{"memory: type", "[vm.web]\nmemory = 512\n", `c:2: vm.web.memory: want a string such as "512M", not an integer`},
+		{"memory: unit", "[vm.web]\nmemory = \"1 GB\"\n", `c:2: vm.web.memory: want a size such as 512M or 2G, not "1 GB"`},
+		{"memory: negative", "[vm.web]\nmemory = \"-1G\"\n", `c:2: vm.web.memory: want a size such as 512M or 2G, not "-1G"`},
+		{"memory: small", "[defaults]\nmemory = \"64M\"\n", `c:2: defaults.memory: 64M is out of range: want 128M to 1T`},
+		{"memory: large", "[defaults]\nmemory = \"16777215T\"\n", `c:2: defaults.memory: 16777215T is out of range: want 128M to 1T`},
+		{"memory: odd", "[defaults]\nmemory = \"200001K\"\n", `c:2: defaults.memory: 200001K is not a whole number of MiB`},
+		{"cpus: type", "[vm.web]\ncpus = \"2\"\n", `c:2: vm.web.cpus: want an integer, not a string`},
+		{"cpus: float", "[vm.web]\ncpus = 2.0\n", `c:2: vm.web.cpus: want an integer, not a float`},
+		{"cpus: many", "[vm.web]\ncpus = 65\n", `c:2: vm.web.cpus: 65 is out of range: want 1 to 64`},
+		{"tag: type", "[vm.web]\ntag = 1\n", `c:2: vm.web.tag: want a string, not an integer`},
+		{"tag: empty", "[vm.web]\ntag = \"\"\n", `c:2: vm.web.tag: want 1 to 32 characters`},
+		{"tag: bidi", "[vm.web]\ntag = \"a\\u202Eb\"\n", `c:2: vm.web.tag: want printable characters without brackets`},
+		{"tag: bracket", "[vm.web]\ntag = \"x] [vault\"\n", `c:2: vm.web.tag: want printable characters without brackets`},
+		{"tag: space", "[vm.web]\ntag = \" x\"\n", `c:2: vm.web.tag: begins or ends with a space`},
+		{"tag: defaults", "[defaults]\ntag = \"x\"\n", `c:2: defaults.tag: belongs to one VM: say it under [vm.NAME]`},
+		{"color: type", "[vm.web]\ncolor = 0xff0000\n", `c:2: vm.web.color: want a string, not an integer`},
+		{"color: name", "[vm.web]\ncolor = \"mauve\"\n", `c:2: vm.web.color: want "#rrggbb" or one of red, orange, yellow, lime, green, teal, blue, indigo, purple, pink, brown, gray, not "mauve"`},
+		{"color: hex", "[vm.web]\ncolor = \"#12345g\"\n", `c:2: vm.web.color: want "#rrggbb" or one of red, orange, yellow, lime, green, teal, blue, indigo, purple, pink, brown, gray, not "#12345g"`},
+		{"root: type", "[vm.web]\nroot = []\n", `c:2: vm.web.root: want a string, not an array`},
+		{"root: relative", "[vm.web]\nroot = \"srv\"\n", `c:2: vm.web.root: want "host" or an absolute path, not "srv"`},
+		{"root: control", "[vm.web]\nroot = \"/a\\nb\"\n", `c:2: vm.web.root: not a usable path`},
+		{"accel: type", "[vm.web]\naccel = true\n", `c:2: vm.web.accel: want a string, not a boolean`},
+		{"accel: value", "[vm.web]\naccel = \"xen\"\n", `c:2: vm.web.accel: want auto, kvm, tcg, not "xen"`},
+		{"programs: type", "[vm.web]\nprograms = \"firefox\"\n", `c:2: vm.web.programs: want an array of strings, not a string`},
+		{"programs: entry", "[vm.web]\nprograms = [\"a\", 1]\n", `c:2: vm.web.programs: want an array of strings; one entry is an integer`},
+		{"programs: path", "[vm.web]\nprograms = [\"/bin/sh\"]\n", `c:2: vm.web.programs: "/bin/sh" is not a program's name`},
+		{"programs: twice", "[vm.web]\nprograms = [\"a\", \"a\"]\n", `c:2: vm.web.programs: "a" stands twice`},
+		{"programs: two VMs", "[vm.web]\nprograms = [\"a\"]\n[vm.b]\nprograms = [\"a\"]\n", `c:2: vm.web.programs: "a" is already listed by [vm.b]`},
+		{"programs: defaults", "[defaults]\nprograms = []\n", `c:2: defaults.programs: belongs to one VM: say it under [vm.NAME]`},
+		{"size", strings.Repeat("#", MaxFile+1), "c: larger than 256 KiB; is it the right file?"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := Parse("c", []byte(tt.src))
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("got  %v\nwant %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := Load(root, "config.toml", "config.toml"); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "dir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(root, "dir", "dir"); err == nil || err.Error() != "dir: not a regular file" {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for base, want := range map[string]string{
+		"firefox": "firefox", "org.gnome.Maps": "org-gnome-maps", "g++": "g", "..": "vm", "-rf": "rf",
+		"": "vm", "日本": "vm", strings.Repeat("x", 300): strings.Repeat("x", 32),
+	} {
+		got := NameFor(base)
+		if got != want {
+			t.Errorf("NameFor(%q) = %q, want %q", base, got, want)
+		}
+		if err := CheckName(got); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The man page and Explain must know every key.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	man, err := os.ReadFile("../packaging/man/vix-config.toml.5.scd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := Explain(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Keys() {
+		if !strings.Contains(string(man), "*"+k.Name+"*") || !strings.Contains(out.String(), k.Name+"  (") {
+			t.Errorf("key %s is not in the man page or not explained", k.Name)
+		}
+	}
+}
+
+// FuzzParse: no input panics; a mistake is one printable line with a line
+// number; what is accepted obeys the documented limits; and the line index
+// knows every key that the TOML decoder knows.
+func FuzzParse(f *testing.F) {
+	f.Fuzz(func(t *testing.T, src []byte) {
+		c, err := Parse("c", src)
+		if err != nil {
+			if e, ok := err.(*Error); !ok || strings.ContainsAny(e.Error(), "\n\r") || len(src) <= MaxFile && e.Line == 0 {
+				t.Fatalf("%T %q", err, err)
+			}
+			return
+		}
+		for name, v := range c.VMs {
+			if CheckName(name) != nil || v.Name != name || v.Memory < MinMemory || v.Memory > MaxMemory || v.CPUs < 1 || v.CPUs > MaxCPUs || v.Tag == "" || len(v.Color) != 7 {
+				t.Fatalf("%q: %+v", name, v)
+			}
+		}
+	})
+}
+
+// A fuzz target whose corpus has gone missing tests nothing.
+func TestCorpus(t *testing.T) {
+	if files, _ := filepath.Glob("testdata/fuzz/FuzzParse/*"); len(files) < 5 {
+		t.Fatalf("%d corpus files", len(files))
+	}
+}

@@ -1,0 +1,257 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits of the values. Each is far above use and far below harm.
+const (
+	MinMemory = Size(128 << 20) // less does not boot
+	MaxMemory = Size(1 << 40)
+	MaxCPUs   = 64
+	MaxTag    = 32   // runes: a tag must leave room for the title
+	MaxRoot   = 1024 // bytes of a path
+	MaxList   = 256  // programs of one VM
+	MaxWord   = 128  // bytes of one program's name
+)
+
+// A key is one setting of a VM: its name, its built-in default, what it means,
+// and how a decoded TOML value is checked and stored.
+type key struct {
+	name  string
+	def   string // as it would stand in the file
+	perVM bool   // makes no sense under [defaults]
+	doc   string
+	set   func(*VM, any) error
+}
+
+var keys = []key{
+	{"accel", `"auto"`, false,
+		`How the VM's processor is made: "kvm", "tcg" (emulation, slow), or "auto", which is KVM where it truly works.`,
+		func(v *VM, x any) (err error) { v.Accel, err = oneOf(x, "auto", "kvm", "tcg"); return }},
+	{"color", `from the VM's name`, false,
+		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
+		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
+	{"cpus", `2`, false,
+		fmt.Sprintf("Number of virtual processors, 1 to %d.", MaxCPUs),
+		func(v *VM, x any) (err error) { v.CPUs, err = intIn(x, 1, MaxCPUs); return }},
+	{"memory", `"512M"`, false,
+		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
+		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
+	{"programs", `none`, true,
+		`Names of programs that "vix-launcher run" starts in this VM when --vm is not given. A program may stand in one VM only.`,
+		func(v *VM, x any) (err error) { v.Programs, err = words(x); return }},
+	{"root", `"host"`, false,
+		`Where the VM's programs come from: "host" (a read-only view of the host's own /usr, /etc in part, no home directories), or the absolute path of a directory that holds a Linux system, shared read-only as it is.`,
+		func(v *VM, x any) (err error) { v.Root, err = parseRoot(x); return }},
+	{"tag", `the VM's name`, true,
+		fmt.Sprintf("Text before the title of each of the VM's windows, up to %d printable characters.", MaxTag),
+		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
+}
+
+func builtin() VM {
+	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto"}
+}
+
+func keyNames(defaults bool) []string {
+	var names []string
+	for _, k := range keys {
+		if !defaults || !k.perVM {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
+// A KeyDoc explains one key.
+type KeyDoc struct {
+	Name, Default, Doc string
+	PerVM              bool // only under [vm.NAME]
+}
+
+// Keys returns the documentation of every key, by name.
+func Keys() []KeyDoc {
+	docs := make([]KeyDoc, len(keys))
+	for i, k := range keys {
+		docs[i] = KeyDoc{Name: k.name, Default: k.def, Doc: k.doc, PerVM: k.perVM}
+	}
+	return docs
+}
+
+// Explain writes what every key means, for a terminal.
+func Explain(w io.Writer) error {
+	for _, k := range Keys() {
+		where := "[defaults] or [vm.NAME]"
+		if k.PerVM {
+			where = "[vm.NAME]"
+		}
+		if _, err := fmt.Fprintf(w, "%s  (%s; default: %s)\n    %s\n", k.Name, where, k.Default, k.Doc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A Size is a number of bytes.
+type Size uint64
+
+// String gives the largest unit that divides s: 512M, 1G.
+func (s Size) String() string {
+	for i, unit := range []string{"T", "G", "M", "K"} {
+		if shift := 10 * (4 - i); s >= 1<<shift && s&(1<<shift-1) == 0 {
+			return strconv.FormatUint(uint64(s>>shift), 10) + unit
+		}
+	}
+	return strconv.FormatUint(uint64(s), 10)
+}
+
+// ParseMemory reads a VM's memory, such as 512M or 2G, and checks its range.
+func ParseMemory(text string) (Size, error) {
+	digits := strings.TrimRight(text, "KMGT")
+	unit := text[len(digits):]
+	n, err := strconv.ParseUint(digits, 10, 24) // 24 bits: no unit overflows
+	if err != nil || len(unit) != 1 {
+		return 0, fmt.Errorf("want a size such as 512M or 2G, not %q", clip(text))
+	}
+	s := Size(n) << (10 * (1 + strings.Index("KMGT", unit)))
+	if s < MinMemory || s > MaxMemory {
+		return 0, fmt.Errorf("%s is out of range: want %s to %s", text, MinMemory, MaxMemory)
+	}
+	if s&(1<<20-1) != 0 {
+		return 0, fmt.Errorf("%s is not a whole number of MiB", text)
+	}
+	return s, nil
+}
+
+func parseMemory(x any) (Size, error) {
+	s, ok := x.(string)
+	if !ok {
+		return 0, fmt.Errorf(`want a string such as "512M", not %s`, typeName(x))
+	}
+	return ParseMemory(s)
+}
+
+// CheckCPUs checks a number of processors.
+func CheckCPUs(n int) error {
+	_, err := intIn(int64(n), 1, MaxCPUs)
+	return err
+}
+
+func intIn(x any, low, high int64) (int, error) {
+	n, ok := x.(int64)
+	if !ok {
+		return 0, fmt.Errorf("want an integer, not %s", typeName(x))
+	}
+	if n < low || n > high {
+		return 0, fmt.Errorf("%d is out of range: want %d to %d", n, low, high)
+	}
+	return int(n), nil
+}
+
+func oneOf(x any, valid ...string) (string, error) {
+	s, ok := x.(string)
+	if !ok {
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	}
+	if !slices.Contains(valid, s) {
+		return "", fmt.Errorf("want %s, not %q", strings.Join(valid, ", "), clip(s))
+	}
+	return s, nil
+}
+
+func parseRoot(x any) (string, error) {
+	s, ok := x.(string)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	case s == "host":
+		return s, nil
+	case !filepath.IsAbs(s):
+		return "", fmt.Errorf(`want "host" or an absolute path, not %q`, clip(s))
+	case len(s) > MaxRoot || !printable(s):
+		return "", errors.New("not a usable path")
+	}
+	return filepath.Clean(s), nil
+}
+
+func parseTag(x any) (string, error) {
+	s, ok := x.(string)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	case s == "" || utf8.RuneCountInString(s) > MaxTag:
+		return "", fmt.Errorf("want 1 to %d characters", MaxTag)
+	case !printable(s) || strings.ContainsAny(s, "[]"):
+		return "", errors.New("want printable characters without brackets")
+	case strings.TrimSpace(s) != s:
+		return "", errors.New("begins or ends with a space")
+	}
+	return s, nil
+}
+
+func words(x any) ([]string, error) {
+	list, ok := x.([]any)
+	if !ok {
+		return nil, fmt.Errorf("want an array of strings, not %s", typeName(x))
+	}
+	if len(list) > MaxList {
+		return nil, fmt.Errorf("%d entries; at most %d", len(list), MaxList)
+	}
+	out := make([]string, 0, len(list))
+	for _, e := range list {
+		s, ok := e.(string)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("want an array of strings; one entry is %s", typeName(e))
+		case s == "" || len(s) > MaxWord || strings.ContainsRune(s, '/') || !printable(s):
+			return nil, fmt.Errorf("%q is not a program's name", clip(s))
+		case slices.Contains(out, s):
+			return nil, fmt.Errorf("%q stands twice", s)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// printable reports that s is UTF-8 without control, format (bidi) or
+// unassigned characters, so that it may stand in a title or on a terminal.
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// clip shortens what a message quotes.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 40 {
+		return string(r[:40]) + "…"
+	}
+	return s
+}
+
+// typeName is the TOML name of a decoded value's type, with its article.
+func typeName(x any) string {
+	switch x.(type) {
+	case string:
+		return "a string"
+	case int64:
+		return "an integer"
+	case float64:
+		return "a float"
+	case bool:
+		return "a boolean"
+	case time.Time:
+		return "a date"
+	case map[string]any:
+		return "a table"
+	default:
+		return "an array"
+	}
+}

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxName is the longest name of a VM: it becomes a host name, a part of an
+// app id, and a part of a socket's path (108 bytes in all).
+const MaxName = 32
+
+// CheckName checks a VM's name: 1 to MaxName of a–z, 0–9, '-' and '_', the
+// first a letter or digit. So a name is never a path, an option, or another
+// name in different case.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("a VM's name must not be empty")
+	case len(name) > MaxName:
+		return fmt.Errorf("VM name %q: longer than %d characters", clip(name), MaxName)
+	case name[0] == '-' || name[0] == '_':
+		return fmt.Errorf("VM name %q: must begin with a letter or digit", clip(name))
+	}
+	for _, r := range name {
+		if !nameRune(r) {
+			return fmt.Errorf("VM name %q: want only a-z, 0-9, '-' and '_'", clip(name))
+		}
+	}
+	return nil
+}
+
+func nameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_'
+}
+
+// NameFor makes a valid VM name of a program's base name: lower case, with '-'
+// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps.
+func NameFor(base string) string {
+	name := strings.Map(func(r rune) rune {
+		if nameRune(r) {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(base))
+	name = strings.TrimLeft(name, "-_")
+	name = strings.TrimRight(name[:min(len(name), MaxName)], "-_")
+	if name == "" {
+		return "vm"
+	}
+	return name
+}
