@@ -1,0 +1,407 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A GuestConfig gives a Guest its hands. The functions may be called from
+// several goroutines.
+type GuestConfig struct {
+	Log    *slog.Logger
+	Kernel string // uname -r, said in hello
+
+	// Boot is called once, with the host's boot message.
+	Boot func(Boot)
+	// Start starts a program as the guest's user. A *SpawnError says which
+	// code a shell would give.
+	Start func(Spawn) (*Program, error)
+}
+
+// A Program is what Start has started. The Guest owns its streams.
+type Program struct {
+	PID    int
+	Stdin  io.WriteCloser
+	Stdout io.ReadCloser
+	Stderr io.ReadCloser // nil with a TTY
+	// Signal signals the program and its process group.
+	Signal func(syscall.Signal) error
+	// Resize sets the TTY's size; nil without one.
+	Resize func(rows, cols uint16) error
+	// Wait returns when the program itself has ended. It is called once.
+	Wait func() Status
+}
+
+// A Guest is the guest's end of the channel.
+type Guest struct {
+	cfg GuestConfig
+	l   *link
+
+	booted  bool // reader only
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	procs   map[uint32]*guestProc
+	closing bool
+	empty   chan struct{} // closed when closing and no program is left
+}
+
+// NewGuest returns the guest's end over rw, which it owns: Run closes it.
+func NewGuest(rw io.ReadWriteCloser, cfg GuestConfig) *Guest {
+	return &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, empty: make(chan struct{})}
+}
+
+// errPowerOff ends the read loop when the host asked for it.
+var errPowerOff = errors.New("power off")
+
+// Run says hello and serves until the host asks for power off (nil), the
+// channel ends, or ctx does. Before it returns, every program has been asked
+// to end (SIGTERM, then SIGKILL after the grace that the host gave), and their
+// last words and status are written. The caller switches the machine off.
+func (g *Guest) Run(ctx context.Context) error {
+	if err := g.l.send(Hello{Version: Version, Kernel: clip(g.cfg.Kernel, maxText)}); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { g.l.fail(context.Cause(ctx)) })
+	defer stop()
+	var loops sync.WaitGroup
+	loops.Go(func() {
+		if err := g.l.writeLoop(); err != nil {
+			g.l.fail(err)
+		}
+	})
+	power := make(chan PowerOff, 1)
+	failed := make(chan error, 1)
+	loops.Go(func() {
+		failed <- g.l.readLoop(func(t Type, p []byte) error { return g.handle(t, p, power) })
+	})
+	var err error
+	select {
+	case p := <-power:
+		// The reader goes on: the dying programs' output needs its credit.
+		g.end(time.Duration(p.Grace) * time.Millisecond)
+		g.l.flush(flushLimit)
+		g.l.fail(errPowerOff)
+	case err = <-failed:
+		g.l.fail(err)
+		g.end(0)
+	}
+	loops.Wait()
+	g.running.Wait()
+	return err
+}
+
+// flushLimit bounds the wait for a host that does not read.
+const flushLimit = 500 * time.Millisecond
+
+// Stage reports a stage of the boot; state is "" when it is done.
+func (g *Guest) Stage(name, state string, uptime time.Duration) {
+	g.say(Stage{Name: name, State: state, Uptime: uptime.Milliseconds()})
+}
+
+// Ready reports that programs can be spawned.
+func (g *Guest) Ready(uptime time.Duration) { g.say(Ready{Uptime: uptime.Milliseconds()}) }
+
+// Fail says why the guest is about to power off, and waits until that is
+// written. The caller then ends Run's context.
+func (g *Guest) Fail(text string) {
+	g.say(Error{Text: clip(text, maxText)})
+	g.l.flush(flushLimit)
+}
+
+func (g *Guest) say(m Message) {
+	if err := g.l.send(m); err != nil {
+		g.cfg.Log.Debug("agent channel: cannot send", "message", m.Type(), "err", err)
+	}
+}
+
+// handle takes one frame of the host. What it does not understand it ignores:
+// the host is trusted, and may be newer.
+func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
+	m, err := Parse(t, payload)
+	if err != nil {
+		g.cfg.Log.Warn("frame ignored", "err", err)
+		return nil
+	}
+	switch m := m.(type) {
+	case Boot:
+		if !g.booted {
+			g.booted = true
+			g.cfg.Boot(m)
+		}
+	case Spawn:
+		g.spawn(m)
+	case PowerOff:
+		select {
+		case power <- m:
+		default:
+		}
+	case Kill:
+		if p := g.find(m.ID); p != nil {
+			p.kill(syscall.Signal(m.Signal))
+		}
+	case Resize:
+		if p := g.find(m.ID); p != nil {
+			p.resize(m.Rows, m.Cols)
+		}
+	default:
+		g.handleStream(m)
+	}
+	return nil
+}
+
+func (g *Guest) handleStream(m Message) {
+	var err error
+	switch m := m.(type) {
+	case Data:
+		if p := g.find(m.ID); p != nil && m.Stream == Stdin {
+			err = p.in.feed(m.Bytes)
+		}
+	case Credit:
+		if p := g.find(m.ID); p != nil && m.Stream != Stdin {
+			err = p.outbox(m.Stream).grant(m.N)
+		}
+	case Hangup:
+		if p := g.find(m.ID); p != nil && m.Stream != Stdin {
+			p.hangup(m.Stream)
+		}
+	}
+	if err != nil {
+		g.cfg.Log.Warn("frame ignored", "err", err)
+	}
+}
+
+func (g *Guest) find(id uint32) *guestProc {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.procs[id]
+}
+
+// spawn starts a program in a goroutine of its own: reading it from the shared
+// root takes a while, and the other programs' streams go on.
+func (g *Guest) spawn(s Spawn) {
+	g.mu.Lock()
+	if g.closing || g.procs[s.ID] != nil {
+		g.mu.Unlock()
+		g.say(Error{ID: s.ID, Code: 125, Text: "the guest is powering off"})
+		return
+	}
+	p := &guestProc{
+		g: g, id: s.ID,
+		in:  newInbox(g.l, s.ID, Stdin),
+		out: newOutbox(g.l, s.ID, Stdout), err: newOutbox(g.l, s.ID, Stderr),
+	}
+	g.procs[s.ID] = p
+	g.mu.Unlock()
+	g.running.Go(func() {
+		p.run(s)
+		g.forget(p)
+	})
+}
+
+func (g *Guest) forget(p *guestProc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.procs, p.id)
+	if g.closing && len(g.procs) == 0 {
+		close(g.empty)
+	}
+}
+
+// end asks every program to end, then makes it. It returns when they are gone,
+// with their output drained unless the grace was over first.
+func (g *Guest) end(grace time.Duration) {
+	g.mu.Lock()
+	g.closing = true
+	procs := make([]*guestProc, 0, len(g.procs))
+	for _, p := range g.procs {
+		procs = append(procs, p)
+	}
+	if len(procs) == 0 {
+		close(g.empty)
+	}
+	g.mu.Unlock()
+	if grace > 0 {
+		for _, p := range procs {
+			p.kill(syscall.SIGTERM)
+		}
+		t := time.NewTimer(grace)
+		defer t.Stop()
+		select {
+		case <-g.empty:
+			return
+		case <-t.C:
+		}
+	}
+	for _, p := range procs {
+		p.kill(syscall.SIGKILL)
+		p.abandon()
+	}
+	<-g.empty
+}
+
+// A guestProc joins a program to the channel:
+//
+//	stdin frames ─► in ─► Program.Stdin      (one goroutine each)
+//	Program.Stdout ─► out ─► stdout frames
+//	Program.Stderr ─► err ─► stderr frames
+type guestProc struct {
+	g   *Guest
+	id  uint32
+	in  *inbox
+	out *outbox
+	err *outbox
+
+	mu        sync.Mutex
+	prog      *Program
+	early     syscall.Signal // came before the program had started
+	abandoned bool
+}
+
+func (p *guestProc) outbox(s Stream) *outbox {
+	if s == Stderr {
+		return p.err
+	}
+	return p.out
+}
+
+// run starts the program and returns when it and its streams have ended.
+func (p *guestProc) run(s Spawn) {
+	prog, err := p.g.cfg.Start(s)
+	if err != nil {
+		code := 125
+		if se := (*SpawnError)(nil); errors.As(err, &se) {
+			code = cmp.Or(se.Code, code)
+			err = errors.New(se.Text)
+		}
+		p.g.l.drop(p.in, p.out, p.err) // nothing was said of them
+		p.g.say(Error{ID: p.id, Code: code, Text: clip(err.Error(), maxText)})
+		return
+	}
+	p.g.say(Spawned{ID: p.id, PID: prog.PID})
+	p.adopt(prog)
+
+	var streams sync.WaitGroup
+	streams.Go(func() { pumpOut(p.out, prog.Stdout) })
+	if prog.Stderr != nil {
+		streams.Go(func() { pumpOut(p.err, prog.Stderr) })
+	} else {
+		_ = p.err.Close()
+	}
+	streams.Go(func() { p.pumpIn(prog.Stdin) })
+	st := prog.Wait()
+	p.mu.Lock()
+	prog.Signal = func(syscall.Signal) error { return syscall.ESRCH } // the pid may be another's now
+	p.mu.Unlock()
+	p.g.say(Exit{ID: p.id, Code: st.Code, Signal: int(st.Signal)})
+	p.in.end()
+	_ = prog.Stdin.Close()
+	streams.Wait()
+}
+
+func (p *guestProc) adopt(prog *Program) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.prog = prog
+	if p.early != 0 {
+		_ = prog.Signal(p.early)
+	}
+	if p.abandoned {
+		p.closeOutputLocked()
+	}
+}
+
+func (p *guestProc) kill(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.prog == nil {
+		p.early = sig
+		return
+	}
+	if err := p.prog.Signal(sig); err != nil {
+		p.g.cfg.Log.Debug("signal not sent", "id", p.id, "signal", sig, "err", err)
+	}
+}
+
+func (p *guestProc) resize(rows, cols uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.prog != nil && p.prog.Resize != nil {
+		_ = p.prog.Resize(rows, cols)
+	}
+}
+
+// hangup is the host's reader going away: the program gets EPIPE.
+func (p *guestProc) hangup(s Stream) {
+	p.outbox(s).hangup()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.prog == nil: // its first write will meet the closed outbox
+	case s == Stdout:
+		_ = p.prog.Stdout.Close()
+	case p.prog.Stderr != nil:
+		_ = p.prog.Stderr.Close()
+	}
+}
+
+// abandon lets go of output that a descendant of the program still holds.
+func (p *guestProc) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.abandoned = true
+	if p.prog != nil {
+		p.closeOutputLocked()
+	}
+}
+
+func (p *guestProc) closeOutputLocked() {
+	p.out.hangup()
+	p.err.hangup()
+	_ = p.prog.Stdout.Close()
+	if p.prog.Stderr != nil {
+		_ = p.prog.Stderr.Close()
+	}
+}
+
+// pumpOut sends what the program writes, as fast as the host takes it.
+func pumpOut(o *outbox, r io.ReadCloser) {
+	buf := make([]byte, MaxData)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if _, werr := o.Write(buf[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = r.Close()
+	_ = o.Close()
+}
+
+// pumpIn writes what the host sends to the program.
+func (p *guestProc) pumpIn(w io.WriteCloser) {
+	buf := make([]byte, MaxData)
+	for {
+		n, err := p.in.Read(buf)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				_ = p.in.Close() // tells the host
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = w.Close()
+}

@@ -1,0 +1,194 @@
+package agent
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// A link is what both ends share: one stream, one goroutine that writes to it,
+// and the ends of the programs' streams.
+//
+//	outbox.Write ──► ready ─┐
+//	inbox.Read ──► owing ───┼─► writeLoop ──► rw ──► peer's readLoop ──► inbox
+//	send ──► control ───────┘
+//
+// The writer takes control frames first, then credit, then one chunk of the
+// stream whose turn it is: a busy stream delays a kill by at most one chunk.
+// Whatever blocks on the peer blocks in writeLoop alone; readLoop never writes,
+// so two links cannot wait for each other.
+type link struct {
+	rw io.ReadWriteCloser
+
+	mu      sync.Mutex
+	work    sync.Cond // the writer waits here for something to send
+	idle    sync.Cond // flush waits here for the writer to have nothing to send
+	control [][]byte  // whole frames
+	owing   []*inbox  // their readers consumed bytes that the peer must hear of
+	ready   []*outbox // have something to send and the credit for it; each once
+	writing bool
+	err     error // why the link ended; nothing is sent or received after
+	streams map[endpoint]struct{}
+}
+
+// An endpoint is an inbox or an outbox: it wakes its user when the link ends.
+type endpoint interface{ endedLocked() }
+
+// maxControl bounds the control frames that wait for a peer that does not
+// read: more than every program's spawn, kill and resize at once.
+const maxControl = 4 * MaxProcesses
+
+// ErrClosed is returned for what is asked of a channel that has ended.
+var ErrClosed = errors.New("agent channel closed")
+
+func newLink(rw io.ReadWriteCloser) *link {
+	l := &link{rw: rw, streams: map[endpoint]struct{}{}}
+	l.work.L, l.idle.L = &l.mu, &l.mu
+	return l
+}
+
+// send queues a control message.
+func (l *link) send(m Message) error {
+	b, err := Append(nil, m)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.endLocked()
+	}
+	if len(l.control) >= maxControl {
+		return errors.New("agent channel: the peer does not read")
+	}
+	l.control = append(l.control, b)
+	l.work.Signal()
+	return nil
+}
+
+// fail ends the link: the first error stays. It closes the stream, which ends
+// both loops, and wakes whoever waits.
+func (l *link) fail(err error) {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return
+	}
+	l.err = err
+	for s := range l.streams {
+		s.endedLocked()
+	}
+	l.work.Broadcast()
+	l.idle.Broadcast()
+	l.mu.Unlock()
+	_ = l.rw.Close()
+}
+
+// endLocked is what those are told who use the link after its end.
+func (l *link) endLocked() error {
+	if errors.Is(l.err, io.EOF) || errors.Is(l.err, ErrClosed) {
+		return ErrClosed
+	}
+	return fmt.Errorf("%w: %w", ErrClosed, l.err)
+}
+
+// drop forgets streams that nobody uses.
+func (l *link) drop(streams ...endpoint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range streams {
+		delete(l.streams, s)
+	}
+}
+
+// flush waits until everything queued has been written, the link has ended, or
+// the time is over.
+func (l *link) flush(limit time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	over := false
+	t := time.AfterFunc(limit, func() {
+		l.mu.Lock()
+		over = true
+		l.idle.Broadcast()
+		l.mu.Unlock()
+	})
+	defer t.Stop()
+	for l.err == nil && !over && (l.writing || l.workLocked()) {
+		l.idle.Wait()
+	}
+}
+
+func (l *link) workLocked() bool {
+	return len(l.control) > 0 || len(l.owing) > 0 || len(l.ready) > 0
+}
+
+// readLoop hands every frame to handle until the stream or the link ends.
+func (l *link) readLoop(handle func(Type, []byte) error) error {
+	r := bufio.NewReaderSize(l.rw, 64<<10)
+	buf := make([]byte, MaxPayload)
+	for {
+		t, payload, err := ReadFrame(r, buf)
+		if err == nil {
+			err = handle(t, payload)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// writeLoop writes until the link ends.
+func (l *link) writeLoop() error {
+	buf := make([]byte, 0, MaxPayload)
+	for {
+		l.mu.Lock()
+		l.writing = false
+		if !l.workLocked() {
+			l.idle.Broadcast()
+		}
+		for l.err == nil && !l.workLocked() {
+			l.work.Wait()
+		}
+		if l.err != nil {
+			l.mu.Unlock()
+			return nil
+		}
+		l.writing = true
+		buf = l.batchLocked(buf[:0])
+		l.mu.Unlock()
+		if len(buf) == 0 {
+			continue
+		}
+		if _, err := l.rw.Write(buf); err != nil {
+			return err
+		}
+	}
+}
+
+// batchLocked encodes what is to be written next.
+func (l *link) batchLocked(buf []byte) []byte {
+	for i, b := range l.control {
+		if len(buf) > 0 && len(buf)+len(b) > MaxPayload {
+			l.control = l.control[i:]
+			return buf
+		}
+		buf = append(buf, b...)
+	}
+	l.control = l.control[:0]
+	for _, in := range l.owing {
+		buf = in.appendCreditLocked(buf)
+	}
+	l.owing = l.owing[:0]
+	if len(l.ready) > 0 {
+		out := l.ready[0]
+		l.ready = append(l.ready[:0], l.ready[1:]...)
+		out.queued = false
+		buf = out.appendDataLocked(buf)
+		out.readyLocked()
+	}
+	return buf
+}

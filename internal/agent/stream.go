@@ -1,0 +1,306 @@
+package agent
+
+import (
+	"io"
+	"sync"
+)
+
+// An inbox is the receiving end of one stream: what arrived and was not read
+// yet, never more than Window bytes. Its users are the link's reader (feed,
+// end) and one caller (Read, Close).
+type inbox struct {
+	l      *link
+	id     uint32
+	stream Stream
+
+	more   sync.Cond // on l.mu
+	ring   ring
+	window int  // what the peer may still send
+	owed   int  // what was read, and not yet given back as credit
+	queued bool // in l.owing
+	eof    bool // the peer ended the stream
+	closed bool // the reader is gone
+}
+
+func newInbox(l *link, id uint32, s Stream) *inbox {
+	in := &inbox{l: l, id: id, stream: s, window: Window}
+	in.more.L = &l.mu
+	l.mu.Lock()
+	l.streams[in] = struct{}{}
+	l.mu.Unlock()
+	return in
+}
+
+// feed takes what the peer sent. More than its credit, or after the end, is a
+// violation; what nobody will read is dropped, and its credit never returned.
+func (in *inbox) feed(b []byte) error {
+	in.l.mu.Lock()
+	defer in.l.mu.Unlock()
+	switch {
+	case in.eof:
+		return violation("program %d: data after the end of stream %d", in.id, in.stream)
+	case len(b) > in.window:
+		return violation("program %d: %d bytes on stream %d with credit for %d", in.id, len(b), in.stream, in.window)
+	case len(b) == 0:
+		in.endLocked()
+		return nil
+	}
+	in.window -= len(b)
+	if !in.closed {
+		in.ring.write(b)
+		in.more.Signal()
+	}
+	return nil
+}
+
+func (in *inbox) end() {
+	in.l.mu.Lock()
+	defer in.l.mu.Unlock()
+	in.endLocked()
+}
+
+func (in *inbox) endLocked() {
+	in.eof = true
+	delete(in.l.streams, in)
+	in.more.Broadcast()
+}
+
+func (in *inbox) endedLocked() { in.more.Broadcast() }
+
+// Read implements io.Reader. What arrived before the channel ended is still
+// delivered; then the error is that of the channel.
+func (in *inbox) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	l := in.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for in.ring.n == 0 && !in.eof && !in.closed && l.err == nil {
+		in.more.Wait()
+	}
+	switch {
+	case in.closed:
+		return 0, io.ErrClosedPipe
+	case in.ring.n == 0 && in.eof:
+		return 0, io.EOF
+	case in.ring.n == 0:
+		return 0, l.endLocked()
+	}
+	n := in.ring.read(p)
+	in.owed += n
+	// A quarter of the window at a time: the sender never stalls while the
+	// reader keeps up, and a small read costs no frame.
+	if in.owed >= Window/4 && !in.queued && !in.eof && l.err == nil {
+		in.queued = true
+		l.owing = append(l.owing, in)
+		l.work.Signal()
+	}
+	return n, nil
+}
+
+// Close tells the peer that nobody reads any more: the program's next write
+// fails as one to a closed pipe does.
+func (in *inbox) Close() error {
+	in.l.mu.Lock()
+	if in.closed {
+		in.l.mu.Unlock()
+		return nil
+	}
+	in.closed = true
+	in.ring = ring{}
+	in.more.Broadcast()
+	tell := !in.eof && in.l.err == nil
+	in.l.mu.Unlock()
+	if tell {
+		return in.l.send(Hangup{ID: in.id, Stream: in.stream})
+	}
+	return nil
+}
+
+func (in *inbox) appendCreditLocked(buf []byte) []byte {
+	in.queued = false
+	if in.closed || in.eof || in.owed == 0 {
+		return buf
+	}
+	buf, _ = Append(buf, Credit{ID: in.id, Stream: in.stream, N: uint32(in.owed)})
+	in.window += in.owed
+	in.owed = 0
+	return buf
+}
+
+// An outbox is the sending end of one stream. It holds no bytes: Write lends
+// its own to the link's writer, and returns when they are taken.
+type outbox struct {
+	l      *link
+	id     uint32
+	stream Stream
+
+	turn sync.Mutex // one Write at a time
+
+	taken   sync.Cond // on l.mu
+	pending []byte
+	credit  int
+	queued  bool // in l.ready
+	closed  bool // no more bytes will come
+	eofSent bool
+	hung    bool // the peer's reader is gone
+}
+
+func newOutbox(l *link, id uint32, s Stream) *outbox {
+	o := &outbox{l: l, id: id, stream: s, credit: Window}
+	o.taken.L = &l.mu
+	l.mu.Lock()
+	l.streams[o] = struct{}{}
+	l.mu.Unlock()
+	return o
+}
+
+// Write implements io.Writer. It blocks while the peer has no room, and fails
+// with io.ErrClosedPipe once the peer's reader is gone.
+func (o *outbox) Write(p []byte) (int, error) {
+	o.turn.Lock()
+	defer o.turn.Unlock()
+	l := o.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil && !o.closed && !o.hung {
+		o.pending = p
+		o.readyLocked()
+		for len(o.pending) > 0 && l.err == nil && !o.closed && !o.hung {
+			o.taken.Wait()
+		}
+	}
+	n := len(p) - len(o.pending)
+	o.pending = nil
+	switch {
+	case n == len(p) && !o.closed && !o.hung:
+		return n, nil
+	case o.closed || o.hung:
+		return n, io.ErrClosedPipe
+	default:
+		return n, l.endLocked()
+	}
+}
+
+// Close ends the stream after what was written.
+func (o *outbox) Close() error {
+	o.l.mu.Lock()
+	defer o.l.mu.Unlock()
+	if o.closed {
+		return nil
+	}
+	o.closed = true
+	o.pending = nil
+	o.taken.Broadcast()
+	o.readyLocked()
+	return nil
+}
+
+// hangup is called when the peer's reader, or the program behind it, is gone.
+func (o *outbox) hangup() {
+	o.l.mu.Lock()
+	defer o.l.mu.Unlock()
+	o.hung = true
+	o.pending = nil
+	delete(o.l.streams, o)
+	o.taken.Broadcast()
+	o.readyLocked()
+}
+
+// grant adds credit. More than a window in all cannot have been earned.
+func (o *outbox) grant(n uint32) error {
+	o.l.mu.Lock()
+	defer o.l.mu.Unlock()
+	if o.credit+int(n) > Window {
+		return violation("program %d: credit of %d over %d on stream %d", o.id, n, o.credit, o.stream)
+	}
+	o.credit += int(n)
+	o.readyLocked()
+	return nil
+}
+
+func (o *outbox) endedLocked() { o.taken.Broadcast() }
+
+// readyLocked queues the outbox for the writer if it has something to send.
+func (o *outbox) readyLocked() {
+	end := (o.closed || o.hung) && !o.eofSent
+	if o.queued || o.l.err != nil || !(end || len(o.pending) > 0 && o.credit > 0) {
+		return
+	}
+	o.queued = true
+	o.l.ready = append(o.l.ready, o)
+	o.l.work.Signal()
+}
+
+func (o *outbox) appendDataLocked(buf []byte) []byte {
+	n := min(len(o.pending), o.credit, MaxData)
+	if n == 0 && !o.closed && !o.hung {
+		return buf
+	}
+	buf, _ = Append(buf, Data{ID: o.id, Stream: o.stream, Bytes: o.pending[:n]})
+	o.pending = o.pending[n:]
+	o.credit -= n
+	if n == 0 {
+		o.eofSent = true
+		delete(o.l.streams, o)
+	}
+	if len(o.pending) == 0 {
+		o.taken.Broadcast()
+	}
+	return buf
+}
+
+// A ring is a byte queue that grows as it is used, up to Window.
+type ring struct {
+	buf  []byte
+	head int
+	n    int
+}
+
+const (
+	ringStart = 4 << 10
+	ringKeep  = 64 << 10
+)
+
+// write appends b; the caller has checked that n+len(b) ≤ Window.
+func (r *ring) write(b []byte) {
+	if need := r.n + len(b); need > len(r.buf) {
+		size := max(len(r.buf), ringStart)
+		for size < need {
+			size *= 2
+		}
+		grown := make([]byte, size)
+		r.copyOut(grown)
+		r.buf, r.head = grown, 0
+	}
+	tail := (r.head + r.n) % len(r.buf)
+	k := copy(r.buf[tail:], b)
+	copy(r.buf, b[k:])
+	r.n += len(b)
+}
+
+// read moves up to len(p) bytes out.
+func (r *ring) read(p []byte) int {
+	n := r.copyOut(p)
+	r.n -= n
+	if r.n == 0 && len(r.buf) > ringKeep {
+		// A stream that was once behind does not hold its window for ever.
+		*r = ring{}
+		return n
+	}
+	if n > 0 {
+		r.head = (r.head + n) % len(r.buf)
+	}
+	return n
+}
+
+func (r *ring) copyOut(p []byte) int {
+	want := min(len(p), r.n)
+	if want == 0 {
+		return 0
+	}
+	k := copy(p[:want], r.buf[r.head:min(r.head+want, len(r.buf))])
+	copy(p[k:want], r.buf)
+	return want
+}
