@@ -1,0 +1,112 @@
+# Vix: every program in its own virtual machine, every window on your desktop.
+# `make help` lists the targets. What the machine lacks (QEMU >= 11, sway, a
+# kernel image) is prepared once, in the user's cache, by scripts/sysroot.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+
+GO       ?= go
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+FUZZTIME ?= 10s
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+export HOME ?= /root
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vix
+IN_ROOT := $(CURDIR)/scripts/in-root
+LINT    := $(CACHE)/tools/golangci-lint-$(shell sed -n 's,.*golangci-lint/v2 \(v[0-9.]*\).*,\1,p' tools/go.mod)
+# The race detector needs a C compiler; without one the tests run without it.
+RACE    := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race)
+UNIT     = $$($(GO) list ./... | grep -v '^vix/e2e')
+
+.PHONY: build
+build: need-go ## the programs, in build/bin
+	@mkdir -p build/bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -X main.version=$(VERSION)' -o build/bin/ ./cmd/vix-launcher
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o build/bin/ ./cmd/vix-waylandproxy ./cmd/vix-guest
+	@ln -sf vix-launcher build/bin/vix
+
+.PHONY: demo
+demo: need-go setup ## a program in a VM shows its window: leaves build/demo/desktop.png
+	@mkdir -p build/demo
+	@begin=$$EPOCHREALTIME; $(MAKE) --no-print-directory build; \
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/demo/demo ./e2e/demo; \
+	VIX_BUILD_SECONDS=$$(awk "BEGIN { print $$EPOCHREALTIME - $$begin }") \
+	$(IN_ROOT) build/demo/demo -bin build/bin -out build/demo
+
+.PHONY: test
+test: static setup ## every test: check, compositor-level and VM-level
+	@$(MAKE) --no-print-directory build
+	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@build/test/testsum -complete -out build/test \
+	  -- $(GO) test -json $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
+	  -- $(GO) test -json -timeout 20m -exec $(IN_ROOT) ./e2e/...
+
+.PHONY: check
+check: static ## static checks and unit tests; no VM
+	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@build/test/testsum -out build/test -- $(GO) test -json -short $(RACE) -timeout 5m $(UNIT)
+
+.PHONY: static
+static: need-go setup $(LINT) ## gofmt, vet, golangci-lint, generated files up to date
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$bad" ] || { echo "gofmt: would change:" $$bad >&2; exit 1; }
+	$(GO) vet ./...
+	$(LINT) run ./...
+	@bad=$$(git ls-files -co --exclude-standard scripts .ci | xargs grep -lE '^#!.*(ba)?sh' | xargs -n 1 bash -n 2>&1); [ -z "$$bad" ] || { echo "$$bad" >&2; exit 1; }
+	@scripts/generated
+
+.PHONY: e2e
+e2e: need-go setup build ## the VM-level tests; RUN=regexp chooses
+	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@build/test/testsum -v -complete -out build/test -- $(GO) test -json -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
+
+.PHONY: bench
+bench: need-go setup build ## what it costs: a table, and build/bench/*.json
+	@mkdir -p build/bench
+	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e | scripts/bench-table
+
+.PHONY: fuzz
+fuzz: need-go ## every fuzz target for FUZZTIME each
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: generate
+generate: need-go setup ## the tables generated from the protocol XML
+	$(IN_ROOT) $(GO) generate ./...
+
+.PHONY: install
+install: build ## the programs into PREFIX (under DESTDIR)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/vix
+	install -m 0755 build/bin/vix-launcher $(DESTDIR)$(PREFIX)/bin/
+	ln -sf vix-launcher $(DESTDIR)$(PREFIX)/bin/vix
+	install -m 0755 build/bin/vix-waylandproxy build/bin/vix-guest $(DESTDIR)$(PREFIX)/libexec/vix/
+	for page in packaging/man/*.[1-9]; do [ ! -e "$$page" ] || install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+
+.PHONY: clean
+clean: ## what was built here
+	rm -rf build
+
+.PHONY: distclean
+distclean: clean ## also the system root, tools and kernels in the user's cache
+	scripts/sysroot --remove
+	rm -rf $(CACHE)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) RUN=regexp"
+
+.PHONY: setup
+setup:
+	@scripts/sysroot
+
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null || { echo "go: not found; install Go 1.26 or newer and put it on PATH" >&2; exit 1; }
+
+# Built once per machine: from source it takes two to three minutes.
+$(LINT):
+	@echo "building golangci-lint into $(CACHE)/tools (once)"
+	@mkdir -p $(@D)
+	cd tools && CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o $@.tmp$$$$ github.com/golangci/golangci-lint/v2/cmd/golangci-lint && mv $@.tmp$$$$ $@
