@@ -1,0 +1,116 @@
+// Package filter is the host's policy between a guest's connections and the
+// compositor. It is the engine of package relay with hooks, one connection of its
+// own to the compositor for each of the guest's:
+//
+//		guest ⇄ virtwl context ⇄ [ filter ] ⇄ compositor
+//
+//	  - globals: only what the allow-list (allow.go) names, in a version that it
+//	    names; everything else does not exist
+//	  - identity: titles become "[tag] title", app ids "vix.vm.app" (identity.go)
+//	  - selections and drags stay in the VM (selection.go)
+//	  - outputs do not tell what monitor they are (identity.go)
+//
+// Everything from the guest is hostile. The engine has checked each message
+// against the table before a hook sees it.
+package filter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// Config is one VM's policy.
+type Config struct {
+	VM  string // the VM's name, part of app ids
+	Tag string // the text in front of titles, without the brackets
+	// Dial connects to the compositor.
+	Dial func() (wayland.Transport, error)
+	// Event, when set, hears of windows. It must not block.
+	Event func(Event)
+	// Trace, when set, gets every message as text.
+	Trace io.Writer
+	Log   *slog.Logger
+}
+
+// An Event tells what happened to a window.
+type Event struct {
+	Event string `json:"event"`            // "window" or "window-closed"
+	ID    uint64 `json:"id"`               // of the window, unique in the process
+	Title string `json:"title,omitempty"`  // as the compositor knows it
+	AppID string `json:"app_id,omitempty"` // as the compositor knows it
+}
+
+// A Filter serves the connections of one VM.
+type Filter struct {
+	cfg     Config
+	hooks   *relay.Hooks
+	conns   atomic.Uint64 // connections so far, for the log
+	windows atomic.Uint64 // windows so far
+}
+
+// New returns a filter. It starts nothing.
+func New(cfg Config) *Filter {
+	f := &Filter{cfg: cfg, hooks: relay.NewHooks()}
+	identityHooks(f.hooks)
+	windowHooks(f.hooks)
+	shmHooks(f.hooks)
+	selectionHooks(f.hooks)
+	return f
+}
+
+// Serve relays one connection of the guest until it ends, and closes t. A
+// compositor that does not answer is an error, and so is a guest that breaks the
+// protocol.
+func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
+	n := f.conns.Add(1)
+	log := f.cfg.Log.With("conn", n)
+	up, err := f.cfg.Dial()
+	if err != nil {
+		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
+	}
+	rc := relay.Config{
+		Hooks:   f.hooks,
+		Globals: Allowed,
+		State:   &state{filter: f},
+		Log:     log,
+	}
+	if f.cfg.Trace != nil {
+		rc.Trace = tracer(f.cfg.Trace, n)
+	}
+	log.Debug("connected")
+	err = relay.New(t, up, rc).Run(ctx)
+	if err != nil && ctx.Err() == nil {
+		log.Warn("connection ended", "vm", f.cfg.VM, "err", err)
+		return err
+	}
+	log.Debug("closed")
+	return nil
+}
+
+// state is one connection's.
+type state struct {
+	filter *Filter
+}
+
+func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }
+
+// tracer writes messages as WAYLAND_DEBUG does, a line each; it is called under
+// the connection's lock, so lines of one connection keep their order.
+func tracer(w io.Writer, conn uint64) func(bool, *relay.Object, *wayland.Message, []byte) {
+	var line []byte
+	return func(fromClient bool, o *relay.Object, m *wayland.Message, body []byte) {
+		line = fmt.Appendf(line[:0], "#%d ", conn)
+		if fromClient {
+			line = append(line, "-> "...)
+		}
+		line = m.Append(line, o.Iface.Name, o.ID, body)
+		_, _ = w.Write(append(line, '\n'))
+	}
+}

@@ -1,0 +1,128 @@
+package filter
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// Limits of the text that reaches the compositor, in bytes. Titles are shown in
+// one line; app ids are matched by rules.
+const (
+	maxTitle = 256
+	maxApp   = 64
+)
+
+func identityHooks(h *relay.Hooks) {
+	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetToplevel, onGetToplevel)
+	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetTitle, onSetTitle)
+	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetAppId, onSetAppID)
+	h.Event(wayland.WlOutput, wayland.WlOutputEvtGeometry, onGeometry)
+	h.Event(wayland.WlOutput, wayland.WlOutputEvtDescription, onDescription)
+	h.Event(wayland.ZxdgOutputV1, wayland.ZxdgOutputV1EvtDescription, onDescription)
+}
+
+// Title returns what the compositor shows for a guest's title: the tag, then
+// the guest's text in one line without control, format and separator
+// characters, so that it can neither hide, reverse nor imitate the tag.
+func Title(tag, title string) string {
+	return clean("[" + tag + "] " + cut(clean(title), maxTitle))
+}
+
+// AppID returns the application id that the compositor sees.
+func AppID(vm, app string) string {
+	app = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, cut(app, maxApp))
+	if app == "" {
+		app = "unknown"
+	}
+	return "vix." + vm + "." + app
+}
+
+// clean drops what does not print in one line and makes every space a plain one.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == utf8.RuneError, unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
+			return -1
+		case unicode.In(r, unicode.Z):
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// cut shortens s to at most n bytes, on a rune boundary.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// onGetToplevel gives the new window its identity before the guest can.
+func onGetToplevel(c *relay.Conn, m *relay.Msg) (bool, error) {
+	return false, newWindow(c, m)
+}
+
+func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
+	d := wayland.NewDecoder(m.Body)
+	f, w := filterOf(c), windowOf(m.Obj)
+	w.title = Title(f.cfg.Tag, string(d.String()))
+	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetTitle, w.title)
+}
+
+func onSetAppID(c *relay.Conn, m *relay.Msg) (bool, error) {
+	d := wayland.NewDecoder(m.Body)
+	f, w := filterOf(c), windowOf(m.Obj)
+	w.appID = AppID(f.cfg.VM, string(d.String()))
+	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetAppId, w.appID)
+}
+
+// setString writes a request whose only argument is s.
+func setString(c *relay.Conn, o *relay.Object, op uint16, s string) error {
+	e := c.ToServer()
+	e.Begin(o.Server, op)
+	e.String(s)
+	return e.End()
+}
+
+// onGeometry hides who made the monitor.
+func onGeometry(c *relay.Conn, m *relay.Msg) (bool, error) {
+	d := wayland.NewDecoder(m.Body)
+	e := c.ToClient()
+	e.Begin(m.Obj.ID, wayland.WlOutputEvtGeometry)
+	for range 5 { // x, y, physical width and height, subpixel
+		e.Uint(d.Uint())
+	}
+	d.String()
+	d.String()
+	e.String("Vix")
+	e.String("Vix")
+	e.Uint(d.Uint()) // transform
+	return false, e.End()
+}
+
+// onDescription replaces the text of wl_output.description and its older twin,
+// which holds make, model and serial number.
+func onDescription(c *relay.Conn, m *relay.Msg) (bool, error) {
+	op := uint16(wayland.WlOutputEvtDescription)
+	if m.Obj.Iface == wayland.ZxdgOutputV1 {
+		op = wayland.ZxdgOutputV1EvtDescription
+	}
+	e := c.ToClient()
+	e.Begin(m.Obj.ID, op)
+	e.String("Vix output")
+	return false, e.End()
+}

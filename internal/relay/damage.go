@@ -1,0 +1,127 @@
+package relay
+
+import "runtime/debug"
+
+// A rect is a half-open rectangle of pixels, x0 ≤ x < x1, y0 ≤ y < y1.
+type rect struct{ x0, y0, x1, y1 int32 }
+
+func (r rect) empty() bool { return r.x0 >= r.x1 || r.y0 >= r.y1 }
+
+// clip returns the part of r inside w×h pixels.
+func (r rect) clip(w, h int32) rect {
+	return rect{max(r.x0, 0), max(r.y0, 0), min(r.x1, w), min(r.y1, h)}
+}
+
+func (r rect) union(s rect) rect {
+	return rect{min(r.x0, s.x0), min(r.y0, s.y0), max(r.x1, s.x1), max(r.y1, s.y1)}
+}
+
+// rectOf makes a rect of a request's x, y, width and height, which may be any
+// numbers: the sum saturates.
+func rectOf(x, y, w, h int32) rect {
+	return rect{x, y, satAdd(x, w), satAdd(y, h)}
+}
+
+func satAdd(a, b int32) int32 { return sat(int64(a) + int64(b)) }
+
+func sat(v int64) int32 { return int32(min(max(v, -1<<31), 1<<31-1)) }
+
+// scale multiplies r, saturating.
+func (r rect) scale(f int32) rect {
+	m := func(v int32) int32 { return sat(int64(v) * int64(f)) }
+	return rect{m(r.x0), m(r.y0), m(r.x1), m(r.y1)}
+}
+
+// maxRects bounds a region: beyond it the last rectangle grows.
+const maxRects = 16
+
+// A region is rectangles that may overlap.
+type region struct {
+	n int
+	r [maxRects]rect
+}
+
+func (g *region) add(r rect) {
+	switch {
+	case r.empty():
+	case g.n < maxRects:
+		g.r[g.n] = r
+		g.n++
+	default:
+		g.r[maxRects-1] = g.r[maxRects-1].union(r)
+	}
+}
+
+func (g *region) rects() []rect { return g.r[:g.n] }
+
+// historyLen is how many commits of a surface are remembered. A client with
+// four buffers comes back to the first after four.
+const historyLen = 8
+
+// A frame is what one commit damaged, in pixels of its buffer.
+type frame struct {
+	region
+	full bool
+	w, h int32
+}
+
+// A history is the damage of a surface's last commits. A buffer that comes back
+// is stale by the union of everything since it was last committed.
+type history struct {
+	seq    uint64 // commits with content so far
+	frames [historyLen]frame
+}
+
+func (h *history) next() *frame {
+	h.seq++
+	f := &h.frames[h.seq%historyLen]
+	*f = frame{}
+	return f
+}
+
+// since collects the damage after commit seq of buffers of w×h pixels into g.
+// It returns false when that is not known, and everything must be copied.
+func (h *history) since(seq uint64, w, ht int32, g *region) bool {
+	if h.seq-seq > historyLen {
+		return false
+	}
+	for k := seq + 1; k <= h.seq; k++ {
+		f := &h.frames[k%historyLen]
+		if f.full || f.w != w || f.h != ht {
+			return false
+		}
+		for _, r := range f.rects() {
+			g.add(r)
+		}
+	}
+	return true
+}
+
+// copyRegion copies the rectangles of an image of the given stride and pixel
+// size, in bytes, from src to dst. With an unknown pixel size (0) it copies
+// whole rows. It returns the bytes copied, and false when src is no longer
+// there: a client may have shrunk its file.
+func copyRegion(dst, src []byte, stride, pixel int, rs []rect) (n int, ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	for _, r := range rs {
+		x0, x1 := int(r.x0)*pixel, int(r.x1)*pixel
+		if pixel == 0 || x1-x0 >= stride*3/4 {
+			// Nearly whole rows: one run costs less than many short ones.
+			x0, x1 = 0, stride
+		}
+		y0, y1 := int(r.y0)*stride, int(r.y1)*stride
+		if x1-x0 == stride {
+			n += copy(dst[y0:y1], src[y0:y1])
+			continue
+		}
+		for y := y0; y < y1; y += stride {
+			n += copy(dst[y+x0:y+x1], src[y+x0:y+x1])
+		}
+	}
+	return n, true
+}

@@ -1,0 +1,84 @@
+package relay
+
+import (
+	"fmt"
+
+	"vix/internal/wayland"
+)
+
+// A Hook sees a message before it is forwarded. It returns whether the message
+// is passed on; with an error the connection ends, for the client's fault with
+// one made by Fail. A message to or from an object that the other side does not
+// know is never passed on.
+type Hook func(c *Conn, m *Msg) (pass bool, err error)
+
+// Hooks says which messages somebody wants to see. It is made once and shared by
+// connections.
+type Hooks struct {
+	tables []*ifaceHooks
+}
+
+// ifaceHooks is the engine's plan for one interface: an entry for each opcode.
+type ifaceHooks struct {
+	requests, events []entry
+	gone             func(c *Conn, o *Object)
+}
+
+type entry struct {
+	def            *wayland.Message
+	request, event Hook
+	size           int    // of the whole message when it is not dynamic
+	since          uint32 // 0 and 1 alike
+	fast           bool   // nothing to do but to rewrite the object's id
+}
+
+// NewHooks returns a set that holds what the engine itself needs.
+func NewHooks() *Hooks {
+	h := &Hooks{}
+	for _, i := range wayland.Interfaces() {
+		h.tables = append(h.tables, &ifaceHooks{requests: entries(i.Requests), events: entries(i.Events)})
+	}
+	h.Event(wayland.WlDisplay, wayland.WlDisplayEvtDeleteId, onDeleteID)
+	h.Event(wayland.WlRegistry, wayland.WlRegistryEvtGlobal, onGlobal)
+	h.Event(wayland.WlRegistry, wayland.WlRegistryEvtGlobalRemove, onGlobalRemove)
+	return h
+}
+
+func entries(ms []wayland.Message) []entry {
+	es := make([]entry, len(ms))
+	for k := range ms {
+		m := &ms[k]
+		es[k] = entry{def: m, size: wayland.HeaderSize + 4*m.Words, since: m.Since, fast: m.Plain && !m.Destructor}
+	}
+	return es
+}
+
+func (h *Hooks) of(i *wayland.Interface) *ifaceHooks { return h.tables[i.Index] }
+
+// Request sets the hook of a request. A message has one hook: a second is a
+// mistake of the program.
+func (h *Hooks) Request(i *wayland.Interface, op int, f Hook) {
+	e := &h.of(i).requests[op]
+	if e.request != nil {
+		panic(fmt.Sprintf("relay: a second hook for request %s.%s", i.Name, e.def.Name))
+	}
+	e.request, e.fast = f, false
+}
+
+// Event sets the hook of an event.
+func (h *Hooks) Event(i *wayland.Interface, op int, f Hook) {
+	e := &h.of(i).events[op]
+	if e.event != nil {
+		panic(fmt.Sprintf("relay: a second hook for event %s.%s", i.Name, e.def.Name))
+	}
+	e.event, e.fast = f, false
+}
+
+// Gone sets what is called when neither side knows an object any more: after
+// delete_id, or at the end of the connection.
+func (h *Hooks) Gone(i *wayland.Interface, f func(c *Conn, o *Object)) {
+	if h.of(i).gone != nil {
+		panic("relay: a second Gone hook for " + i.Name)
+	}
+	h.of(i).gone = f
+}

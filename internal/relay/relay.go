@@ -1,0 +1,386 @@
+// Package relay is the Wayland engine of both sides of a VM: it stands between
+// one client and one server, knows every object of the connection, translates
+// ids, and calls hooks. What passes by no hook is forwarded from the receive
+// buffer itself: decoded, checked, its ids rewritten in place, and sent.
+//
+//	client ⇄ [ requests pump → ] ⇄ server
+//	         [ ← events pump   ]
+//
+// The flow of a batch, in each direction:
+//
+//  1. Recv appends bytes to the pump's buffer, and descriptors to its queue.
+//  2. Under Conn.mu every whole message is handled (request, event): object and
+//     opcode looked up, arguments checked against the table, descriptors taken,
+//     the hook called, ids translated. Untouched messages stay where they are (the
+//     span); what a hook drops or writes cuts the span.
+//  3. The span, or the cut pieces put together, is sent in one call.
+//
+// Ids differ on the two sides, because a hook may own objects on the server that
+// the client does not know, and may keep objects of the client from the server.
+//
+// The engine enforces the protocol, not a policy: globals are offered by
+// Config.Globals, and hooks do the rest (guest.go for the guest's side, package
+// filter for the host's).
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/wayland"
+)
+
+// Limits of one connection. A peer beyond one of them loses the connection.
+const (
+	// MaxObjects bounds the objects of each side. A browser with 50 tabs has
+	// some thousands.
+	MaxObjects = 1 << 16
+	// MaxGlobals bounds what a server may announce.
+	MaxGlobals = 4096
+	// maxQueued bounds descriptors received ahead of their messages: what one
+	// receive can bring, and some left over.
+	maxQueued = 512
+	// bufSize is a pump's receive buffer: large enough that a system call is
+	// little beside the messages it brings, small enough for many connections.
+	bufSize = 32 << 10
+)
+
+// Config is what a connection is relayed by.
+type Config struct {
+	Hooks *Hooks
+	// Globals returns the version of a global to offer to the client, 0 to hide
+	// it. It is asked with the lower of the server's and the table's version. Nil
+	// offers everything in the tables.
+	Globals func(i *wayland.Interface, version uint32) uint32
+	// State is the hooks' own, found again as Conn.State.
+	State any
+	// Trace, when set, sees every message before it is handled.
+	Trace func(fromClient bool, o *Object, m *wayland.Message, body []byte)
+	Log   *slog.Logger
+}
+
+// A Conn is one relayed connection.
+type Conn struct {
+	cfg    Config
+	client side
+	server side
+
+	// mu guards everything below; the pumps hold it while they handle a batch,
+	// never while they receive or send. Before it is released, the send locks of
+	// the sides that get something are taken, so that what is sent goes out in
+	// the order in which it was handled.
+	mu      sync.Mutex
+	objs    objects
+	globals map[uint32]global
+	State   any
+	current *pump // the pump whose batch is being handled
+	failed  error // why the connection ends
+}
+
+// A side is one end of the connection.
+type side struct {
+	t      wayland.Transport
+	sendMu sync.Mutex
+	// inject is what hooks of the other direction wrote to this side, guarded by
+	// Conn.mu until it is sent.
+	inject outbox
+}
+
+// An outbox is bytes and descriptors to be sent.
+type outbox struct {
+	wayland.Encoder
+	descs []wayland.Desc
+}
+
+func (b *outbox) empty() bool { return len(b.B) == 0 }
+
+// A ProtocolError is the client's fault. It reaches the client as
+// wl_display.error before the connection is closed.
+type ProtocolError struct {
+	Object uint32 // the client's id
+	Code   uint32
+	Text   string
+}
+
+func (e *ProtocolError) Error() string {
+	return fmt.Sprintf("protocol error %d on object %d: %s", e.Code, e.Object, e.Text)
+}
+
+// Codes of wl_display.error (wayland.xml).
+const (
+	ErrInvalidObject  = 0
+	ErrInvalidMethod  = 1
+	ErrNoMemory       = 2
+	ErrImplementation = 3
+)
+
+// Fail makes the error that a hook returns for a client's mistake.
+func Fail(o *Object, code uint32, format string, a ...any) error {
+	return &ProtocolError{Object: o.ID, Code: code, Text: fmt.Sprintf(format, a...)}
+}
+
+// New returns a connection between a client and a server. It owns both
+// transports from now on; Run must be called.
+func New(client, server wayland.Transport, cfg Config) *Conn {
+	if cfg.Hooks == nil {
+		cfg.Hooks = NewHooks()
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Conn{cfg: cfg, globals: map[uint32]global{}, State: cfg.State}
+	c.client.t, c.server.t = client, server
+	c.objs.init(c.cfg.Hooks)
+	return c
+}
+
+// Run relays until one side ends, the protocol is broken, or ctx is done. The
+// error says why, nil when a side closed its end. When it returns, both
+// transports are closed and every descriptor and object is gone.
+func (c *Conn) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, c.close)
+	defer stop()
+	var wg sync.WaitGroup
+	for _, p := range []*pump{
+		{c: c, from: &c.client, to: &c.server, handle: c.request, requests: true},
+		{c: c, from: &c.server, to: &c.client, handle: c.event},
+	} {
+		wg.Go(func() {
+			c.end(p.run())
+		})
+	}
+	wg.Wait()
+	c.objs.releaseAll(c)
+	wayland.CloseAll(c.client.inject.descs)
+	wayland.CloseAll(c.server.inject.descs)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return c.failed
+}
+
+// end closes the connection for the first reason given, telling the client. A
+// side that is gone while we send is no reason yet: what it sent before is
+// still to be read, and its end comes through Recv.
+func (c *Conn) end(err error) {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return
+	}
+	c.mu.Lock()
+	if c.failed == nil && err != nil && !errors.Is(err, wayland.ErrClosed) {
+		c.failed = err
+		var pe *ProtocolError
+		if errors.As(err, &pe) {
+			c.sendError(pe)
+		}
+	}
+	c.mu.Unlock()
+	c.close()
+}
+
+// errorPatience is how long a client that broke the protocol may take to make
+// room for the error that says so.
+const errorPatience = time.Second
+
+// sendError is the last thing that the client hears. A client that does not
+// read cannot delay the end for longer than errorPatience.
+func (c *Conn) sendError(pe *ProtocolError) {
+	var e wayland.Encoder
+	e.Begin(1, wayland.WlDisplayEvtError)
+	e.Uint(pe.Object)
+	e.Uint(pe.Code)
+	e.String(strings.ReplaceAll(pe.Text[:min(len(pe.Text), 1024)], "\x00", "?"))
+	if e.End() != nil {
+		return
+	}
+	guard := time.AfterFunc(errorPatience, c.close)
+	defer guard.Stop()
+	c.client.sendMu.Lock()
+	defer c.client.sendMu.Unlock()
+	_ = c.client.t.Send(e.B, nil) // the connection ends either way
+}
+
+func (c *Conn) close() {
+	_ = c.client.t.Close()
+	_ = c.server.t.Close()
+}
+
+// A pump carries one direction.
+type pump struct {
+	c        *Conn
+	from, to *side
+	handle   func(p *pump, msg []byte) error
+	requests bool
+
+	buf     []byte
+	r, w    int            // buf[r:w] is received and not yet handled
+	size    int            // of the message before r while it is being handled
+	span    int            // buf[span:r] is handled in place and not yet sent
+	spanned []wayland.Desc // descriptors of the span and of out, in order
+	queue   []wayland.Desc // received, not yet taken
+	taken   int            // queue[:taken] is taken
+	out     outbox         // what comes before the span when it was cut
+	m       Msg
+}
+
+func (p *pump) run() error {
+	p.buf = make([]byte, bufSize)
+	defer func() {
+		wayland.CloseAll(p.queue[p.taken:])
+		wayland.CloseAll(p.spanned)
+	}()
+	for {
+		if err := p.fill(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := p.batch(); err != nil {
+			return err
+		}
+	}
+}
+
+// fill receives at least one more byte.
+func (p *pump) fill() error {
+	copy(p.buf, p.buf[p.r:p.w])
+	p.w -= p.r
+	p.r, p.span = 0, 0
+	n, q, err := p.from.t.Recv(p.buf[p.w:], p.queue)
+	p.queue = q
+	p.w += n
+	if len(p.queue) > maxQueued {
+		return errors.New("too many descriptors without messages")
+	}
+	return err
+}
+
+// batch handles every whole message in the buffer and sends the result.
+func (p *pump) batch() error {
+	c := p.c
+	c.mu.Lock()
+	c.current = p
+	var failed error
+	for failed == nil {
+		_, _, size, err := wayland.Next(p.buf[p.r:p.w])
+		if err != nil {
+			failed = p.blame(err)
+			break
+		}
+		if size == 0 {
+			break
+		}
+		msg := p.buf[p.r : p.r+size : p.r+size]
+		p.r += size
+		p.size = size
+		failed = p.handle(p, msg)
+		if failed != nil {
+			p.cutAt(p.r-size, p.r)
+		} else if len(p.spanned) > wayland.MaxDescs-4 {
+			failed = p.flush() // before more descriptors than one Send can take
+		}
+	}
+	p.requeue()
+	if err := p.flush(); failed == nil {
+		failed = err
+	}
+	c.current = nil
+	c.mu.Unlock()
+	return failed
+}
+
+// blame makes a malformed stream the client's error when it is the client's.
+func (p *pump) blame(err error) error {
+	if p.requests {
+		return &ProtocolError{Object: 1, Code: ErrInvalidMethod, Text: err.Error()}
+	}
+	return fmt.Errorf("server: %w", err)
+}
+
+// requeue drops the taken descriptors from the queue.
+func (p *pump) requeue() {
+	if p.taken > 0 {
+		n := copy(p.queue, p.queue[p.taken:])
+		p.queue, p.taken = p.queue[:n], 0
+	}
+}
+
+// cutAt takes buf[from:to] out of the span; what comes before goes to out.
+func (p *pump) cutAt(from, to int) {
+	if p.span < from {
+		p.out.B = append(p.out.B, p.buf[p.span:from]...)
+	}
+	p.span = to
+}
+
+// flush sends what was handled, and what hooks wrote to the other side. It is
+// called with c.mu held, and releases it while it sends.
+func (p *pump) flush() error {
+	c := p.c
+	data, descs := p.buf[p.span:p.r], p.spanned
+	if !p.out.empty() {
+		p.out.B = append(p.out.B, data...)
+		data = p.out.B
+	}
+	p.span = p.r
+	back := &p.from.inject
+	ahead := &p.to.inject
+	if len(data) == 0 && back.empty() && ahead.empty() {
+		return nil
+	}
+	// Injections are moved out, because c.mu is not held while they are sent.
+	var backB, aheadB outbox
+	if !back.empty() {
+		backB, *back = *back, outbox{}
+		p.from.sendMu.Lock()
+	}
+	if !ahead.empty() {
+		aheadB, *ahead = *ahead, outbox{}
+	}
+	p.to.sendMu.Lock()
+	c.mu.Unlock()
+	var err error
+	if !aheadB.empty() {
+		err = p.to.t.Send(aheadB.B, aheadB.descs)
+	}
+	if len(data) > 0 {
+		if err == nil {
+			err = p.to.t.Send(data, descs)
+		} else {
+			wayland.CloseAll(descs)
+		}
+	}
+	p.to.sendMu.Unlock()
+	if !backB.empty() {
+		err = errors.Join(err, p.from.t.Send(backB.B, backB.descs))
+		p.from.sendMu.Unlock()
+	}
+	c.mu.Lock()
+	c.current = p
+	p.spanned = p.spanned[:0]
+	p.out.B = p.out.B[:0]
+	return err
+}
+
+// take removes n descriptors from the queue and gives them their kinds.
+func (p *pump) take(kinds []wayland.Kind) ([]wayland.Desc, error) {
+	n := len(kinds)
+	if len(p.queue)-p.taken < n {
+		return nil, wayland.ErrMissing
+	}
+	ds := p.queue[p.taken : p.taken+n : p.taken+n]
+	p.taken += n
+	for k := range ds {
+		ds[k].Kind = kinds[k]
+	}
+	return ds, nil
+}

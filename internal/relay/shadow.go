@@ -1,0 +1,141 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+
+	"vix/internal/wayland"
+)
+
+// A Blob is memory that the server can see: in a guest, a mapped host-visible
+// virtio-gpu blob.
+type Blob interface {
+	Mem() []byte
+	// Desc returns what passes the memory to the server. The caller owns it.
+	Desc() (wayland.Desc, error)
+	Close() error
+}
+
+// Blobs makes blobs.
+type Blobs interface {
+	// NewBlob returns size bytes of zeros; size is a multiple of the page size.
+	NewBlob(size int) (Blob, error)
+}
+
+// Slabs: every mapped blob costs QEMU a memory region, of which there are few,
+// and a map takes milliseconds; pages that are never touched cost nothing. So
+// buffers share few large blobs.
+const (
+	minSlab = 16 << 20
+	maxSlab = 1 << 30
+)
+
+var pageSize = os.Getpagesize()
+
+// A shadow hands out ranges of slabs for one connection's buffers.
+type shadow struct {
+	blobs Blobs
+	slabs []*slab
+}
+
+// A slab is one blob, known to the server as one wl_shm_pool of ours.
+type slab struct {
+	blob Blob
+	pool *Object // the owned wl_shm_pool, made at the first use
+	free []span  // sorted by offset, never adjacent
+	used int     // ranges handed out
+}
+
+// A span is a range of a slab, in bytes.
+type span struct{ off, size int }
+
+// An extent is a span that is in use.
+type extent struct {
+	slab *slab
+	span
+}
+
+func (e *extent) mem() []byte { return e.slab.blob.Mem()[e.off : e.off+e.size] }
+
+// alloc returns at least size bytes, page-aligned.
+func (s *shadow) alloc(size int) (*extent, error) {
+	size = (size + pageSize - 1) &^ (pageSize - 1)
+	if size <= 0 || size > maxSlab {
+		return nil, fmt.Errorf("a buffer of %d bytes is too large", size)
+	}
+	for _, sl := range s.slabs {
+		if e := sl.take(size); e != nil {
+			return e, nil
+		}
+	}
+	n := minSlab
+	if 2*size > n {
+		n = 1 << bits.Len(uint(2*size-1))
+	}
+	blob, err := s.blobs.NewBlob(min(n, maxSlab))
+	if err != nil {
+		return nil, err
+	}
+	sl := &slab{blob: blob, free: []span{{0, len(blob.Mem())}}}
+	s.slabs = append(s.slabs, sl)
+	return sl.take(size), nil
+}
+
+func (sl *slab) take(size int) *extent {
+	for k, f := range sl.free {
+		if f.size < size {
+			continue
+		}
+		if f.size == size {
+			sl.free = slices.Delete(sl.free, k, k+1)
+		} else {
+			sl.free[k] = span{f.off + size, f.size - size}
+		}
+		sl.used++
+		return &extent{sl, span{f.off, size}}
+	}
+	return nil
+}
+
+// release gives e back. A slab that nothing uses is closed, unless it is the
+// last small one: a window's next frame would only have to make it again.
+func (s *shadow) release(c *Conn, e *extent) error {
+	sl := e.slab
+	sl.used--
+	sl.put(e.span)
+	if sl.used > 0 || len(s.slabs) == 1 && len(sl.blob.Mem()) == minSlab {
+		return nil
+	}
+	s.slabs = slices.DeleteFunc(s.slabs, func(x *slab) bool { return x == sl })
+	if sl.pool != nil {
+		c.ToServer().Msg(sl.pool.Server, wayland.WlShmPoolReqDestroy)
+	}
+	return sl.blob.Close()
+}
+
+// put merges f into the free list.
+func (sl *slab) put(f span) {
+	k, _ := slices.BinarySearchFunc(sl.free, f, func(a, b span) int { return a.off - b.off })
+	sl.free = slices.Insert(sl.free, k, f)
+	if k+1 < len(sl.free) && f.off+f.size == sl.free[k+1].off {
+		sl.free[k].size += sl.free[k+1].size
+		sl.free = slices.Delete(sl.free, k+1, k+2)
+	}
+	if k > 0 && sl.free[k-1].off+sl.free[k-1].size == sl.free[k].off {
+		sl.free[k-1].size += sl.free[k].size
+		sl.free = slices.Delete(sl.free, k, k+1)
+	}
+}
+
+// close ends all slabs, at the end of the connection.
+func (s *shadow) close() error {
+	var errs []error
+	for _, sl := range s.slabs {
+		errs = append(errs, sl.blob.Close())
+	}
+	s.slabs = nil
+	return errors.Join(errs...)
+}
