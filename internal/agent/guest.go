@@ -54,20 +54,20 @@ type Guest struct {
 
 // NewGuest returns the guest's end over rw, which it owns: Run closes it.
 func NewGuest(rw io.ReadWriteCloser, cfg GuestConfig) *Guest {
-	return &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, empty: make(chan struct{})}
+	g := &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, empty: make(chan struct{})}
+	// Queued here, so that it is the first frame whatever is said before Run.
+	g.say(Hello{Version: Version, Kernel: clip(cfg.Kernel, maxText)})
+	return g
 }
 
 // errPowerOff ends the read loop when the host asked for it.
 var errPowerOff = errors.New("power off")
 
-// Run says hello and serves until the host asks for power off (nil), the
+// Run serves until the host asks for power off (nil), the
 // channel ends, or ctx does. Before it returns, every program has been asked
 // to end (SIGTERM, then SIGKILL after the grace that the host gave), and their
 // last words and status are written. The caller switches the machine off.
 func (g *Guest) Run(ctx context.Context) error {
-	if err := g.l.send(Hello{Version: Version, Kernel: clip(g.cfg.Kernel, maxText)}); err != nil {
-		return err
-	}
 	stop := context.AfterFunc(ctx, func() { g.l.fail(context.Cause(ctx)) })
 	defer stop()
 	var loops sync.WaitGroup

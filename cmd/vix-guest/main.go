@@ -1,0 +1,181 @@
+// Command vix-guest is the first process of a Vix guest: its /init, PID 1, and
+// the agent that the host talks to. It is static, and lies in the initramfs.
+//
+//  1. mount /proc /sys /dev, load the bus's modules
+//  2. open the agent's port, say hello                          stage "init"
+//     then, side by side:
+//  3. a. mount the shared root read-only, an overlay in memory
+//     over it, and make that the root                        stage "root"
+//     b. load the display's modules, start the Wayland proxy    stage "proxy"
+//     c. take the host's boot message: clock, name, user
+//  4. ready: start programs as the ordinary user, report how they end
+//  5. power off when the host says so, when the channel ends, or when the
+//     proxy does
+//
+// Nothing the host does relies on it: a guest that replaces it harms itself.
+// Started under the name vix-waylandproxy it is the guest's Wayland proxy.
+// No program that the host asks for ever runs as root.
+//
+// The kernel's command line names the root share: vix.root=TAG (default "root").
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/agent"
+)
+
+func main() {
+	if filepath.Base(os.Args[0]) == proxyName {
+		os.Exit(proxyMain(os.Args[1:]))
+	}
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "vix-guest: runs only as the first process of a Vix guest; use vix-launcher run")
+		os.Exit(2)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey { // the clock is not set yet
+				return slog.Duration("up", uptime())
+			}
+			return a
+		},
+	}))
+	if err := serve(log); err != nil {
+		log.Error("guest powers off", "err", err)
+	}
+	powerOff()
+}
+
+// A guest is the state of PID 1.
+type guest struct {
+	log    *slog.Logger
+	agent  *agent.Guest
+	reaper *reaper
+	boot   chan agent.Boot // the host's message, once
+
+	rooted  chan struct{} // closed when the root is switched
+	ready   chan struct{} // closed when programs can start; what follows is set
+	user    agent.User
+	env     []string
+	display bool
+}
+
+// serve is the life of the guest: it returns when the machine has to go off.
+func serve(log *slog.Logger) error {
+	if err := mountEarly(); err != nil {
+		return err
+	}
+	modules, err := os.OpenRoot(moduleDir)
+	if err != nil {
+		return err
+	}
+	defer modules.Close()
+	if err := loadModules(modules, groupBase); err != nil {
+		return err
+	}
+	port, err := openPort(agent.PortName)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	g := &guest{
+		log: log, reaper: newReaper(),
+		boot: make(chan agent.Boot, 1), rooted: make(chan struct{}), ready: make(chan struct{}),
+	}
+	go g.reaper.run()
+	g.agent = agent.NewGuest(port, agent.GuestConfig{
+		Log: log, Kernel: kernelRelease(),
+		Boot:  func(b agent.Boot) { g.boot <- b },
+		Start: func(s agent.Spawn) (*agent.Program, error) { return g.start(ctx, s) },
+	})
+	go func() {
+		if err := g.bring(ctx, modules); err != nil && ctx.Err() == nil {
+			log.Error("boot failed", "err", err)
+			g.agent.Fail(err.Error())
+			cancel(err)
+		}
+	}()
+	return g.agent.Run(ctx)
+}
+
+// bring boots the guest up to ready, and then watches the proxy: it returns
+// when the guest cannot go on.
+func (g *guest) bring(ctx context.Context, modules *os.Root) error {
+	g.agent.Stage("init", "", uptime())
+
+	var parts sync.WaitGroup
+	var rootErr, gpuErr error
+	var node string // of the GPU; "" when there is none
+	parts.Go(func() {
+		if rootErr = switchRoot(modules); rootErr == nil {
+			close(g.rooted)
+			g.agent.Stage("root", "", uptime())
+		}
+	})
+	boot, err := g.awaitBoot(ctx)
+	if err != nil {
+		return err
+	}
+	var proxy *child
+	if node, gpuErr = findGPU(modules); gpuErr == nil {
+		proxy, gpuErr = g.startProxy(node, boot.User)
+	}
+	parts.Wait()
+	if err := errors.Join(rootErr, gpuErr); err != nil {
+		return err
+	}
+	if err := settle(boot); err != nil {
+		return err
+	}
+	g.user, g.display = boot.User, proxy != nil
+	g.env = environment(boot, g.display)
+	close(g.ready)
+	g.agent.Ready(uptime())
+	if proxy == nil {
+		return nil
+	}
+	return fmt.Errorf("the guest's wayland proxy ended: %s", <-proxy.status)
+}
+
+func (g *guest) awaitBoot(ctx context.Context) (agent.Boot, error) {
+	select {
+	case b := <-g.boot:
+		setClock(b.Time)
+		return b, nil
+	case <-ctx.Done():
+		return agent.Boot{}, ctx.Err()
+	}
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// rootTag is the virtiofs tag of the root, from the kernel's command line.
+func rootTag() (string, error) {
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return "", err
+	}
+	for _, word := range strings.Fields(string(line)) {
+		if tag, ok := strings.CutPrefix(word, "vix.root="); ok && tag != "" {
+			return tag, nil
+		}
+	}
+	return "root", nil
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/agent"
+)
+
+// start starts a program as the guest's user, in a session of its own. It may
+// be asked before the guest is ready, and then waits.
+func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error) {
+	select {
+	case <-g.ready:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	env := mergeEnv(g.env, s.Env)
+	dir := s.Cwd
+	if dir == "" {
+		dir = homeOf(g.user)
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return nil, &agent.SpawnError{Code: 126, Text: fmt.Sprintf("directory %s: not there in the guest", dir)}
+	}
+	path, err := lookPath(s.Argv[0], dir, env)
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: credential(g.user)}}
+	if s.TTY {
+		return g.startTTY(path, s, attr)
+	}
+	return g.startPipes(path, s.Argv, attr)
+}
+
+func credential(u agent.User, groups ...uint32) *syscall.Credential {
+	return &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: groups}
+}
+
+// exec starts the program with the given descriptors, which it closes here.
+func (g *guest) exec(path string, argv []string, attr *syscall.ProcAttr, files ...*os.File) (*child, error) {
+	for _, f := range files {
+		// Fd makes the file blocking, as programs expect theirs to be.
+		attr.Files = append(attr.Files, f.Fd())
+	}
+	c, err := g.reaper.start(path, argv, attr)
+	closeAll(files)
+	if err != nil {
+		return nil, execError(path, err)
+	}
+	return c, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// execError: the file was found, so a shell's code is 126 whatever is wrong
+// with it (a missing interpreter is ENOENT too).
+func execError(path string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return &agent.SpawnError{Code: 126, Text: path + ": its interpreter is missing in the guest"}
+	case errors.Is(err, unix.ENOEXEC):
+		return &agent.SpawnError{Code: 126, Text: path + ": not a program for this machine"}
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return &agent.SpawnError{Code: 126, Text: path + ": not executable by the guest's user"}
+	}
+	return &agent.SpawnError{Code: 126, Text: path + ": " + err.Error()}
+}
+
+func (g *guest) startPipes(path string, argv []string, attr *syscall.ProcAttr) (_ *agent.Program, err error) {
+	var ends []*os.File // stdin, stdout, stderr: read end, write end
+	defer func() {
+		if err != nil {
+			closeAll(ends)
+		}
+	}()
+	for range 3 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		ends = append(ends, r, w)
+	}
+	c, err := g.exec(path, argv, attr, ends[0], ends[3], ends[5])
+	if err != nil {
+		return nil, err
+	}
+	return &agent.Program{
+		PID: c.pid, Stdin: ends[1], Stdout: ends[2], Stderr: ends[4],
+		Signal: groupSignal(c.pid), Wait: func() agent.Status { return <-c.status },
+	}, nil
+}
+
+// groupSignal signals the program's process group: it leads one, being the
+// leader of its session.
+func groupSignal(pid int) func(syscall.Signal) error {
+	return func(sig syscall.Signal) error { return unix.Kill(-pid, sig) }
+}
+
+// lookPath finds a program as a shell does; the error carries 126 or 127.
+func lookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		path := name
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		switch err := executable(path); {
+		case err == nil:
+			return path, nil
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+			return "", &agent.SpawnError{Code: 127, Text: "not there in the guest"}
+		default:
+			return "", &agent.SpawnError{Code: 126, Text: err.Error()}
+		}
+	}
+	var found error
+	search := getEnv(env, "PATH")
+	for _, d := range filepath.SplitList(search) {
+		if !filepath.IsAbs(d) {
+			continue // a program is never taken from where the caller happens to be
+		}
+		path := filepath.Join(d, name)
+		err := executable(path)
+		if err == nil {
+			return path, nil
+		}
+		if found == nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			found = err
+		}
+	}
+	if found != nil {
+		return "", &agent.SpawnError{Code: 126, Text: found.Error()}
+	}
+	return "", &agent.SpawnError{Code: 127, Text: "not found in the guest's PATH (" + search + ")"}
+}
+
+func executable(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case st.IsDir():
+		return fmt.Errorf("%s: is a directory", path)
+	case st.Mode()&0o111 == 0:
+		return fmt.Errorf("%s: not executable", path)
+	}
+	return nil
+}

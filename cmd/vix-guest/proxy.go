@@ -1,0 +1,128 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"vix/internal/agent"
+)
+
+const (
+	proxyName   = "vix-waylandproxy"
+	displayName = "wayland-0"
+
+	// renderGroup owns the render node. The proxy is its only member: programs
+	// that find a GPU they cannot draw with lose seconds trying.
+	renderGroup = 992
+)
+
+// startProxy starts the Wayland proxy as the guest's user and returns when it
+// serves; nil where there is no GPU.
+func (g *guest) startProxy(node string, u agent.User) (*child, error) {
+	if node == "" {
+		g.agent.Stage("proxy", "absent", uptime())
+		return nil, nil
+	}
+	if err := giveNode(node); err != nil {
+		return nil, err
+	}
+	listener, err := listenDisplay(u)
+	if err != nil {
+		return nil, fmt.Errorf("wayland socket: %w", err)
+	}
+	defer listener.Close()
+	ready, readyW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer ready.Close()
+	attr := &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"HOME=/", "XDG_RUNTIME_DIR=" + runtimeDirOf(u)},
+		Files: []uintptr{0, 1, 2, listener.Fd(), readyW.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(u, renderGroup)},
+	}
+	c, err := g.reaper.start("/proc/self/exe", []string{proxyName, "--device", node}, attr)
+	_ = readyW.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start the wayland proxy: %w", err)
+	}
+	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
+		return nil, fmt.Errorf("the guest's wayland proxy did not start: %s", <-c.status)
+	}
+	g.agent.Stage("proxy", "", uptime())
+	return c, nil
+}
+
+func giveNode(node string) error {
+	if err := os.Chown(node, 0, renderGroup); err != nil {
+		return err
+	}
+	return os.Chmod(node, 0o660)
+}
+
+// listenDisplay makes the socket before the proxy runs: from then on a program
+// that connects waits instead of failing. The socket is made in the initramfs'
+// /run, which moves to the new root with everything in it.
+func listenDisplay(u agent.User) (*os.File, error) {
+	if err := makeRuntimeDir(u); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(runtimeDirOf(u), displayName)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	if err := os.Chown(path, u.UID, u.GID); err != nil {
+		return nil, err
+	}
+	return l.File()
+}
+
+// proxyMain is the proxy: descriptor 3 is its listening socket, 4 takes one
+// byte when it serves.
+func proxyMain(args []string) int {
+	flags := flag.NewFlagSet(proxyName, flag.ContinueOnError)
+	device := flags.String("device", "", "render node of the virtio-gpu `device`")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	socket := os.NewFile(3, "wayland")
+	l, err := net.FileListener(socket)
+	_ = socket.Close()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, proxyName+": descriptor 3:", err)
+		return 1
+	}
+	ready := os.NewFile(4, "ready")
+	_, err = ready.Write([]byte{1})
+	_ = ready.Close()
+	if err == nil {
+		err = runProxy(l.(*net.UnixListener), *device)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, proxyName+":", err)
+		return 1
+	}
+	return 0
+}
+
+// runProxy only listens.
+func runProxy(l *net.UnixListener, device string) error {
+	fmt.Fprintln(os.Stderr, proxyName+": built without a relay; connections are closed, device", device)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, _ = io.Copy(io.Discard, c)
+		_ = c.Close()
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/agent"
+)
+
+// A child is a process that PID 1 has started itself.
+type child struct {
+	pid    int
+	status chan agent.Status // yields once, when the process has ended
+}
+
+// A reaper waits for every process that ends: those started by it, whose
+// status it delivers, and the orphans that fall to PID 1.
+type reaper struct {
+	// Held while a process is started, so that its end is never seen before
+	// its entry is made (and syscall.ForkExec may wait for its own failures).
+	mu       sync.Mutex
+	children map[int]*child
+	ended    chan os.Signal
+}
+
+func newReaper() *reaper {
+	r := &reaper{children: map[int]*child{}, ended: make(chan os.Signal, 1)}
+	signal.Notify(r.ended, unix.SIGCHLD)
+	return r
+}
+
+// run reaps for as long as the machine is on.
+func (r *reaper) run() {
+	for range r.ended {
+		r.reap()
+	}
+}
+
+func (r *reaper) reap() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		c := r.children[pid]
+		if c == nil {
+			continue
+		}
+		delete(r.children, pid)
+		if ws.Signaled() {
+			c.status <- agent.Status{Signal: ws.Signal()}
+		} else {
+			c.status <- agent.Status{Code: ws.ExitStatus()}
+		}
+	}
+}
+
+// start starts a process.
+func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr) (*child, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, argv, attr)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{pid: pid, status: make(chan agent.Status, 1)}
+	r.children[pid] = c
+	return c, nil
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The module groups of the initramfs' list; see package rootfs, which this
+// binary does not import to stay small.
+const (
+	groupBase  = "base"
+	groupRoot  = "root"
+	groupGPU   = "gpu"
+	moduleDir  = "/modules"
+	moduleList = "list"
+)
+
+// uptime is the time since the kernel started.
+func uptime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// setClock sets the wall clock to ns since 1970, as the host sent it.
+func setClock(ns int64) {
+	if ns > 0 {
+		ts := unix.NsecToTimespec(ns)
+		_ = unix.ClockSettime(unix.CLOCK_REALTIME, &ts) // an emulated RTC is near enough
+	}
+}
+
+// loadModules loads a group of the initramfs' modules in the listed order. The
+// groups root and gpu share nothing, and may be loaded at the same time. The
+// directory is an open one, because its name ends when the root is switched.
+func loadModules(modules *os.Root, group string) error {
+	list, err := modules.ReadFile(moduleList)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(list)) {
+		of, file, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || of != group {
+			continue
+		}
+		if err := loadModule(modules, file); err != nil {
+			return fmt.Errorf("module %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+func loadModule(modules *os.Root, file string) error {
+	f, err := modules.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && err != unix.EEXIST {
+		return err
+	}
+	return nil
+}
+
+// findGPU loads the display's modules and returns the render node, or "" where
+// the machine has no GPU. The drivers probe before their modules are loaded,
+// so there is nothing to wait for.
+func findGPU(modules *os.Root) (string, error) {
+	if err := loadModules(modules, groupGPU); err != nil {
+		return "", err
+	}
+	nodes, err := filepath.Glob("/dev/dri/renderD*")
+	if err != nil || len(nodes) == 0 {
+		return "", err
+	}
+	return nodes[0], nil
+}
+
+// loopbackUp brings lo up: the only network of a guest without one.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
+}
+
+// powerOff ends every process and switches the machine off. It does not return.
+func powerOff() {
+	_ = unix.Kill(-1, unix.SIGKILL)
+	unix.Sync()
+	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	// PID 1 ending makes the kernel panic, and panic=-1 end the machine.
+	fmt.Fprintln(os.Stderr, "vix-guest: power off:", err)
+	os.Exit(1)
+}

@@ -1,0 +1,151 @@
+package rootfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// wanted lists the modules that a guest needs, by group. Their dependencies
+// come from modules.dep.
+var wanted = []struct {
+	group, name string
+	missing     error // when it is neither built in nor there
+}{
+	{GroupBase, "virtio_pci", nil},
+	{GroupBase, "virtio_console", nil},
+	{GroupRoot, "fuse", nil},
+	{GroupRoot, "virtiofs", nil},
+	{GroupRoot, "overlay", nil},
+	{GroupGPU, "virtio_gpu", ErrNoVirtioGPU},
+}
+
+// A module is one file to load.
+type module struct {
+	group string
+	name  string // canonical, with underscores
+	path  string // relative to the modules' directory
+}
+
+// A moduleIndex is what depmod(8) wrote about a kernel's modules.
+type moduleIndex struct {
+	dir     string
+	path    map[string]string   // name → file
+	deps    map[string][]string // name → the files it needs, last first
+	builtin map[string]bool
+}
+
+// maxIndex bounds modules.dep; Debian's is 700 KiB.
+const maxIndex = 16 << 20
+
+func loadModuleIndex(dir string) (*moduleIndex, error) {
+	m := &moduleIndex{dir: dir, path: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{}}
+	dep, err := readBounded(filepath.Join(dir, "modules.dep"), maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(dep)) {
+		file, deps, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok {
+			continue
+		}
+		name := moduleName(file)
+		m.path[name] = file
+		m.deps[name] = strings.Fields(deps)
+	}
+	builtin, err := readBounded(filepath.Join(dir, "modules.builtin"), maxIndex)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(builtin)) {
+		m.builtin[moduleName(strings.TrimSpace(line))] = true
+	}
+	return m, nil
+}
+
+// moduleName is the name the kernel knows: the file's, with underscores.
+func moduleName(file string) string {
+	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
+// plan returns the modules to load, each once, after what it depends on.
+func (m *moduleIndex) plan() ([]module, error) {
+	var list []module
+	seen := map[string]bool{}
+	add := func(group, file string) {
+		if name := moduleName(file); !seen[name] {
+			seen[name] = true
+			list = append(list, module{group, name, file})
+		}
+	}
+	for _, w := range wanted {
+		if m.builtin[w.name] {
+			continue
+		}
+		file, ok := m.path[w.name]
+		if !ok && w.missing != nil {
+			return nil, w.missing
+		}
+		if !ok {
+			return nil, fmt.Errorf("the kernel has no %s driver; install a full one (Debian: linux-image-amd64)", w.name)
+		}
+		// modules.dep lists every dependency, the deepest last.
+		deps := m.deps[w.name]
+		for i := len(deps) - 1; i >= 0; i-- {
+			add(w.group, deps[i])
+		}
+		add(w.group, file)
+	}
+	return list, nil
+}
+
+// maxModule bounds one unpacked module.
+const maxModule = 64 << 20
+
+// read returns a module's file as it is, compressed or not.
+func (m *moduleIndex) read(mod module) ([]byte, error) {
+	if !filepath.IsLocal(mod.path) {
+		return nil, fmt.Errorf("modules.dep: %q is outside the modules' directory", mod.path)
+	}
+	return readBounded(filepath.Join(m.dir, mod.path), maxModule)
+}
+
+// unpackModule decompresses by the file's content.
+func unpackModule(b []byte) ([]byte, error) {
+	if bytes.HasPrefix(b, []byte("\x7fELF")) || len(b) < 4 {
+		return b, nil
+	}
+	r, err := decompressor(b)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return readAllBounded(r, maxModule)
+}
+
+func readBounded(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := readAllBounded(f, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return b, nil
+}
+
+func readAllBounded(r io.Reader, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("larger than %d bytes", limit)
+	}
+	return b, err
+}

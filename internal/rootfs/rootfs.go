@@ -1,0 +1,44 @@
+// Package rootfs finds and makes what a VM boots from: a kernel, a first file
+// system for it, and the tree of files that becomes its root.
+//
+//	FindKernel ─► Kernel ─┬─ vmlinux.go    bzImage → vmlinux with a PVH entry
+//	                      ├─ modules.go    names → closure, in load order
+//	                      └─ initramfs.go  modules + vix-guest → newc archive
+//	Prepare: both, cached by content ─► Files ─► QEMU's -kernel and -initrd
+//
+//	ServeView: allow-listed, read-only tree of the host's programs, in the
+//	caller's own mount namespace ─► virtiofsd ─► the guest's lower directory
+//
+// The initramfs:
+//
+//	/init                 vix-guest, PID 1
+//	/modules/list         "GROUP FILE" a line, in load order
+//	/modules/NAME.ko      uncompressed
+//	/dev/console, /proc, /sys, /run, /lower, /rw, /root
+//
+// The groups may be loaded side by side once "base" is in: "root" holds what
+// mounting the root needs, "gpu" what the display needs.
+//
+// The package is given every path it reads (a root directory, normally "/"),
+// builds no root from packages, and starts no process but the one that
+// ServeView becomes.
+package rootfs
+
+import "errors"
+
+// ErrNoVirtioGPU: the kernel is one for servers without a display (a "cloud"
+// kernel), and cannot be a guest's.
+var ErrNoVirtioGPU = errors.New("this kernel has no virtio-gpu driver; install a full one (Debian: linux-image-amd64, not the cloud image)")
+
+// ErrNoKernel: no kernel image was found at all.
+var ErrNoKernel = errors.New("no kernel image found; install one (Debian: linux-image-amd64)")
+
+// The groups of modules, in the initramfs' list.
+const (
+	GroupBase = "base" // the bus and the agent's port
+	GroupRoot = "root" // virtiofs and overlay
+	GroupGPU  = "gpu"  // virtio-gpu
+)
+
+// ListFile is where the initramfs lists its modules.
+const ListFile = "modules/list"
