@@ -1,0 +1,198 @@
+package rootfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ViewPaths is the allow-list of the root "host": what of the host's tree a
+// guest can read, as patterns of path/filepath.Match below the root. What is
+// not here does not exist for a guest: no home directories, no mutable state,
+// and of /etc only what programs need to start and show text.
+var ViewPaths = []string{
+	"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix/store",
+
+	// The dynamic linker, names, and what the system is.
+	"etc/alternatives", "etc/ld.so.cache", "etc/ld.so.conf", "etc/ld.so.conf.d",
+	"etc/nsswitch.conf", "etc/host.conf", "etc/gai.conf", "etc/protocols", "etc/services",
+	"etc/os-release", "etc/lsb-release", "etc/debian_version", "etc/fedora-release", "etc/arch-release",
+	"etc/login.defs", "etc/shells", "etc/mtab",
+	// Language and time.
+	"etc/localtime", "etc/timezone", "etc/locale.conf", "etc/locale.alias", "etc/default/locale",
+	// Shells and terminals.
+	"etc/profile", "etc/profile.d", "etc/bash.bashrc", "etc/bashrc", "etc/inputrc", "etc/terminfo", "etc/skel",
+	// Certificates that are public; never ssl/private.
+	"etc/ssl/certs", "etc/ssl/openssl.cnf", "etc/ca-certificates", "etc/pki/tls/certs", "etc/pki/ca-trust/extracted",
+	"var/lib/ca-certificates",
+	// Desktop programs.
+	"etc/fonts", "etc/xdg", "etc/gtk-2.0", "etc/gtk-3.0", "etc/gtk-4.0", "etc/mime.types", "etc/mailcap", "etc/magic",
+	"etc/glvnd", "etc/vulkan", "etc/egl", "etc/drirc", "etc/OpenCL", "etc/alsa", "etc/asound.conf", "etc/pulse",
+	"etc/dconf", "etc/dictionaries-common", "etc/ImageMagick-*", "etc/libreoffice", "etc/firefox", "etc/firefox-esr",
+	"etc/chromium", "etc/chromium.d", "etc/gimp", "etc/emacs", "etc/vim", "etc/nanorc",
+	"etc/java-*", "etc/python3*", "etc/perl",
+	// Without it a program scans every font at its start.
+	"var/cache/fontconfig", "var/lib/aspell", "var/lib/ispell", "var/lib/hunspell",
+}
+
+// viewDirs are empty in the view: what the guest mounts on or fills.
+var viewDirs = []string{
+	"dev", "etc", "home", "media", "mnt", "proc", "root", "run", "srv", "sys", "tmp",
+	"var/cache", "var/lib", "var/log", "var/tmp",
+}
+
+// A ViewConfig describes a view and what is run on it.
+type ViewConfig struct {
+	Root string   // the tree to show parts of, normally "/"
+	Dir  string   // an existing directory: the view is mounted on it, for us alone
+	Exec []string // then executed; Exec[0] is a path
+	Env  []string
+}
+
+// ViewAttr returns how a process that calls ServeView is to be started: in a
+// mount namespace of its own, and, as an ordinary user, in a user namespace in
+// which that user is root. There the host root's files belong to 65534, so
+// virtiofsd wants --translate-uid host:65534:0:1 and the same for gid.
+func ViewAttr(uid, gid int) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	if uid != 0 {
+		a.Cloneflags |= unix.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	}
+	return a
+}
+
+// ServeView builds the view and becomes Exec, which is normally virtiofsd with
+// --shared-dir Dir. It runs in a process of its own that was started with
+// ViewAttr, and returns only if it fails. The view ends with the process.
+func ServeView(c ViewConfig) error {
+	if len(c.Exec) == 0 {
+		return errors.New("view: nothing to execute")
+	}
+	if err := buildView(c.Root, c.Dir); err != nil {
+		return fmt.Errorf("view of %s: %w", c.Root, err)
+	}
+	return fmt.Errorf("%s: %w", c.Exec[0], unix.Exec(c.Exec[0], c.Exec, c.Env))
+}
+
+func buildView(root, dir string) error {
+	// Without this the mounts below could appear in the host's namespace. It
+	// also makes the call fail where we have no namespace of our own to use.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("own mount namespace: %w", err)
+	}
+	if err := unix.Mount("view", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=4m"); err != nil {
+		return fmt.Errorf("tmpfs: %w", err)
+	}
+	for _, d := range viewDirs {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, pattern := range ViewPaths {
+		matches, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return fmt.Errorf("%s: %w", pattern, err)
+		}
+		for _, source := range matches {
+			rel, err := filepath.Rel(root, source)
+			if err != nil {
+				return err
+			}
+			if err := showPath(source, filepath.Join(dir, rel)); err != nil {
+				return fmt.Errorf("%s: %w", source, err)
+			}
+		}
+	}
+	for _, name := range []string{"etc/passwd", "etc/group"} {
+		if err := writeSystemUsers(filepath.Join(root, name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+}
+
+// showPath puts source at target: a link as the link that it is (what it names
+// is there only if it is allowed itself), all else as a bind mount.
+func showPath(source, target string) error {
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	info, err := os.Lstat(source)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		to, err := os.Readlink(source)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(to, target)
+	case info.IsDir():
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return err
+		}
+	case info.Mode().IsRegular():
+		if err := os.WriteFile(target, nil, 0o644); err != nil {
+			return err
+		}
+	default:
+		return nil // nobody needs a socket or a device
+	}
+	// Recursive: in a user namespace a bind mount may not uncover what lies
+	// below another mount.
+	return unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, "")
+}
+
+// People's ids begin at 1000 (login.defs); nobody is 65534.
+const (
+	firstPerson = 1000
+	nobody      = 65534
+)
+
+// writeSystemUsers copies passwd or group without people: a guest is not told
+// who uses the host.
+func writeSystemUsers(source, target string) error {
+	in, err := readBounded(source, maxIndex)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(in)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) < 4 {
+			continue
+		}
+		id, err := strconv.Atoi(f[2])
+		if err != nil || id < 0 || id >= firstPerson && id != nobody {
+			continue
+		}
+		if filepath.Base(source) == "group" {
+			f[3] = "" // who is in it
+		}
+		f[1] = "x"
+		out.WriteString(strings.Join(f, ":") + "\n")
+	}
+	return os.WriteFile(target, []byte(out.String()), 0o644)
+}
+
+// Shown reports which of ViewPaths exist under root, sorted, for doctor.
+func Shown(root string) []string {
+	var list []string
+	for _, p := range ViewPaths {
+		matches, _ := filepath.Glob(filepath.Join(root, p))
+		list = append(list, matches...)
+	}
+	slices.Sort(list)
+	return list
+}
