@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
 )
 
 // clientPool is a client's pool, mapped for drawing.
@@ -23,7 +24,7 @@ type clientPool struct {
 // pool makes a pool of the client's; id is its object.
 func (r *rig) pool(t testing.TB, shm, id uint32, size int) *clientPool {
 	t.Helper()
-	d := memfd(t, int64(size))
+	d := waylandtest.Memfd(t, int64(size))
 	fd, err := unix.FcntlInt(uintptr(d.FD), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func (r *rig) pool(t testing.TB, shm, id uint32, size int) *clientPool {
 	})
 	var e wayland.Encoder
 	e.Msg(shm, wayland.WlShmReqCreatePool, id, uint32(size))
-	r.client.write(e.B, d)
+	r.client.Write(e.B, d)
 	return p
 }
 
@@ -58,7 +59,7 @@ func (p *clientPool) mmap(t testing.TB, size int) {
 // serverBuffers follows what the server is told, and maps its pools.
 type serverBuffers struct {
 	t       testing.TB
-	p       *peer
+	p       *waylandtest.Peer
 	pools   map[uint32][]byte
 	buffers map[uint32][]byte
 	pending map[uint32]uint32 // surface → buffer
@@ -66,7 +67,7 @@ type serverBuffers struct {
 	objects map[uint32]string
 }
 
-func newServerBuffers(t testing.TB, p *peer) *serverBuffers {
+func newServerBuffers(t testing.TB, p *waylandtest.Peer) *serverBuffers {
 	return &serverBuffers{t, p, map[uint32][]byte{}, map[uint32][]byte{}, map[uint32]uint32{}, map[uint32]uint32{}, map[uint32]string{}}
 }
 
@@ -75,45 +76,45 @@ func newServerBuffers(t testing.TB, p *peer) *serverBuffers {
 func (s *serverBuffers) until(commit bool) []byte {
 	s.t.Helper()
 	for {
-		m, err := s.p.next()
+		m, err := s.p.Next()
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		kind := s.objects[m.id]
+		kind := s.objects[m.ID]
 		switch {
-		case kind == "wl_shm" && m.op == wayland.WlShmReqCreatePool:
-			d := s.p.descs[0]
-			s.p.descs = s.p.descs[1:]
-			mem, err := unix.Mmap(d.FD, 0, int(m.word(1)), unix.PROT_READ, unix.MAP_SHARED)
+		case kind == "wl_shm" && m.Op == wayland.WlShmReqCreatePool:
+			d := s.p.Descs[0]
+			s.p.Descs = s.p.Descs[1:]
+			mem, err := unix.Mmap(d.FD, 0, int(m.Word(1)), unix.PROT_READ, unix.MAP_SHARED)
 			if err != nil {
 				s.t.Fatal(err)
 			}
 			d.Close()
 			s.t.Cleanup(func() { _ = unix.Munmap(mem) })
-			s.pools[m.word(0)], s.objects[m.word(0)] = mem, "wl_shm_pool"
-		case kind == "wl_shm_pool" && m.op == wayland.WlShmPoolReqCreateBuffer:
-			off, size := m.word(1), m.word(3)*m.word(4)
-			s.buffers[m.word(0)] = s.pools[m.id][off : off+size]
-			s.objects[m.word(0)] = "wl_buffer"
-		case kind == "wl_shm_pool" && m.op == wayland.WlShmPoolReqDestroy, kind == "wl_buffer" && m.op == wayland.WlBufferReqDestroy:
-			delete(s.objects, m.id)
-			s.p.send(1, wayland.WlDisplayEvtDeleteId, m.id)
+			s.pools[m.Word(0)], s.objects[m.Word(0)] = mem, "wl_shm_pool"
+		case kind == "wl_shm_pool" && m.Op == wayland.WlShmPoolReqCreateBuffer:
+			off, size := m.Word(1), m.Word(3)*m.Word(4)
+			s.buffers[m.Word(0)] = s.pools[m.ID][off : off+size]
+			s.objects[m.Word(0)] = "wl_buffer"
+		case kind == "wl_shm_pool" && m.Op == wayland.WlShmPoolReqDestroy, kind == "wl_buffer" && m.Op == wayland.WlBufferReqDestroy:
+			delete(s.objects, m.ID)
+			s.p.Send(1, wayland.WlDisplayEvtDeleteId, m.ID)
 			if !commit {
 				return nil
 			}
-		case kind == "wl_surface" && m.op == wayland.WlSurfaceReqAttach:
-			s.pending[m.id] = m.word(0)
-		case kind == "wl_surface" && m.op == wayland.WlSurfaceReqCommit:
-			if b, ok := s.pending[m.id]; ok {
-				s.current[m.id] = b
-				delete(s.pending, m.id)
+		case kind == "wl_surface" && m.Op == wayland.WlSurfaceReqAttach:
+			s.pending[m.ID] = m.Word(0)
+		case kind == "wl_surface" && m.Op == wayland.WlSurfaceReqCommit:
+			if b, ok := s.pending[m.ID]; ok {
+				s.current[m.ID] = b
+				delete(s.pending, m.ID)
 			}
 			if commit {
-				return s.buffers[s.current[m.id]]
+				return s.buffers[s.current[m.ID]]
 			}
 		case kind == "wl_surface": // damage, scale
 		default:
-			s.t.Fatalf("unexpected request %d of %s#%d", m.op, kind, m.id)
+			s.t.Fatalf("unexpected request %d of %s#%d", m.Op, kind, m.ID)
 		}
 	}
 }
@@ -141,12 +142,12 @@ func newScene(t testing.TB, size int) *scene {
 	s := &scene{rig: r, g: g, m: m, srv: newServerBuffers(t, r.server)}
 	s.srv.objects[r.bound(nameShm, "wl_shm", 2, sceneShm)] = "wl_shm"
 	r.bound(nameCompositor, "wl_compositor", 6, sceneComp)
-	r.client.send(sceneComp, wayland.WlCompositorReqCreateSurface, sceneSurface)
-	msg, err := r.server.next()
+	r.client.Send(sceneComp, wayland.WlCompositorReqCreateSurface, sceneSurface)
+	msg, err := r.server.Next()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.srv.objects[msg.word(0)] = "wl_surface"
+	s.srv.objects[msg.Word(0)] = "wl_surface"
 	s.pool = r.pool(t, sceneShm, scenePool, size)
 	return s
 }
@@ -164,7 +165,7 @@ func (s *scene) blobs() int {
 }
 
 func (s *scene) buffer(id uint32, off, w, h, stride int32) {
-	s.client.send(scenePool, wayland.WlShmPoolReqCreateBuffer, id, uint32(off), uint32(w), uint32(h), uint32(stride), 1)
+	s.client.Send(scenePool, wayland.WlShmPoolReqCreateBuffer, id, uint32(off), uint32(w), uint32(h), uint32(stride), 1)
 }
 
 // TestDamage compares what the server sees with the client's buffer after every
@@ -183,7 +184,7 @@ func TestDamage(t *testing.T) {
 		defer s.close()
 		scale := 1 + rnd.IntN(2)
 		if scale > 1 {
-			s.client.send(sceneSurface, wayland.WlSurfaceReqSetBufferScale, uint32(scale))
+			s.client.Send(sceneSurface, wayland.WlSurfaceReqSetBufferScale, uint32(scale))
 		}
 		for k := range n {
 			s.buffer(uint32(sceneFirstBuf+k), int32(k*size), w, h, int32(stride))
@@ -198,15 +199,15 @@ func TestDamage(t *testing.T) {
 				for i := range truth {
 					truth[i] = byte(rnd.Uint32())
 				}
-				s.client.send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, 0, 0, 1<<31-1, 1<<31-1)
+				s.client.Send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, 0, 0, 1<<31-1, 1<<31-1)
 				seen[k] = true
 			}
 			for range rnd.IntN(25) {
 				x, y, dw, dh := rnd.IntN(w+10)-5, rnd.IntN(h+10)-5, rnd.IntN(w), rnd.IntN(h/2)
 				if rnd.IntN(2) == 0 {
-					s.client.send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, uint32(x), uint32(y), uint32(dw), uint32(dh))
+					s.client.Send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, uint32(x), uint32(y), uint32(dw), uint32(dh))
 				} else {
-					s.client.send(sceneSurface, wayland.WlSurfaceReqDamage, uint32(x), uint32(y), uint32(dw), uint32(dh))
+					s.client.Send(sceneSurface, wayland.WlSurfaceReqDamage, uint32(x), uint32(y), uint32(dw), uint32(dh))
 					x, y, dw, dh = x*scale, y*scale, dw*scale, dh*scale
 				}
 				for yy := max(y, 0); yy < min(y+dh, h); yy++ {
@@ -216,8 +217,8 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			copy(mem, truth)
-			s.client.send(sceneSurface, wayland.WlSurfaceReqAttach, uint32(sceneFirstBuf+k), 0, 0)
-			s.client.send(sceneSurface, wayland.WlSurfaceReqCommit)
+			s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, uint32(sceneFirstBuf+k), 0, 0)
+			s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
 			shown := s.srv.until(true)
 			for y := range h {
 				if !bytes.Equal(shown[y*stride:y*stride+w*4], truth[y*stride:y*stride+w*4]) {
@@ -230,7 +231,7 @@ func TestDamage(t *testing.T) {
 
 // TestCopiesOnlyDamage holds that a small damage costs a small copy.
 func TestCopiesOnlyDamage(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	const w, h = 1920, 1080
 	s := newScene(t, 2*w*h*4)
 	for k := range int32(2) {
@@ -238,9 +239,9 @@ func TestCopiesOnlyDamage(t *testing.T) {
 	}
 	frame := func(k uint32) uint64 {
 		was := s.copied()
-		s.client.send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf+k, 0, 0)
-		s.client.send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, 100, 100, 64, 64)
-		s.client.send(sceneSurface, wayland.WlSurfaceReqCommit)
+		s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf+k, 0, 0)
+		s.client.Send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, 100, 100, 64, 64)
+		s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
 		s.srv.until(true)
 		return s.copied() - was
 	}
@@ -259,30 +260,30 @@ func TestCopiesOnlyDamage(t *testing.T) {
 // TestPoolLife holds that pools grow, that buffers outlive their pool, that
 // shadows are used again, and that a large one is given back.
 func TestPoolLife(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	s := newScene(t, 4096)
 	s.buffer(sceneFirstBuf, 0, 32, 32, 128)
 	if err := unix.Ftruncate(s.pool.fd, 32<<20); err != nil {
 		t.Fatal(err)
 	}
 	s.pool.mmap(t, 32<<20)
-	s.client.send(scenePool, wayland.WlShmPoolReqResize, 32<<20)
+	s.client.Send(scenePool, wayland.WlShmPoolReqResize, 32<<20)
 	s.buffer(sceneFirstBuf+1, 4096, 2048, 2048, 8192)
-	s.client.send(scenePool, wayland.WlShmPoolReqDestroy)
-	s.client.want(1, wayland.WlDisplayEvtDeleteId)
+	s.client.Send(scenePool, wayland.WlShmPoolReqDestroy)
+	s.client.Want(1, wayland.WlDisplayEvtDeleteId)
 	copy(s.pool.mem[4096:], "grown")
-	s.client.send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf+1, 0, 0)
-	s.client.send(sceneSurface, wayland.WlSurfaceReqCommit)
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf+1, 0, 0)
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
 	if shown := s.srv.until(true); !bytes.HasPrefix(shown, []byte("grown")) {
 		t.Errorf("the server sees %q", shown[:8])
 	}
 	if n := s.blobs(); n != 2 {
 		t.Errorf("%d blobs for a small and a large buffer", n)
 	}
-	s.client.send(sceneFirstBuf+1, wayland.WlBufferReqDestroy)
+	s.client.Send(sceneFirstBuf+1, wayland.WlBufferReqDestroy)
 	s.srv.until(false) // the buffer
 	s.srv.until(false) // our pool of the large slab
-	s.client.want(1, wayland.WlDisplayEvtDeleteId)
+	s.client.Want(1, wayland.WlDisplayEvtDeleteId)
 	if n := s.blobs(); n != 1 {
 		t.Errorf("%d blobs after the large buffer went", n)
 	}
@@ -290,14 +291,14 @@ func TestPoolLife(t *testing.T) {
 
 // TestReleasedShm holds that a client may release wl_shm and go on.
 func TestReleasedShm(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	s := newScene(t, 4096)
-	s.client.send(sceneShm, wayland.WlShmReqRelease)
-	s.client.want(1, wayland.WlDisplayEvtDeleteId)
+	s.client.Send(sceneShm, wayland.WlShmReqRelease)
+	s.client.Want(1, wayland.WlDisplayEvtDeleteId)
 	s.buffer(sceneFirstBuf, 0, 32, 32, 128)
 	copy(s.pool.mem, "shown")
-	s.client.send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf, 0, 0)
-	s.client.send(sceneSurface, wayland.WlSurfaceReqCommit)
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf, 0, 0)
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
 	if shown := s.srv.until(true); !bytes.HasPrefix(shown, []byte("shown")) {
 		t.Errorf("the server sees %q", shown[:8])
 	}
@@ -306,26 +307,26 @@ func TestReleasedShm(t *testing.T) {
 // TestShrunkFile holds that a client which takes its memory away loses its
 // connection, and nothing else happens.
 func TestShrunkFile(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	s := newScene(t, 1<<20)
 	s.buffer(sceneFirstBuf, 0, 256, 256, 1024)
 	if err := unix.Ftruncate(s.pool.fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	s.client.send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf, 0, 0)
-	s.client.send(sceneSurface, wayland.WlSurfaceReqCommit)
-	if object, code, text := s.client.wantError(); object != sceneSurface || code != shmInvalidFD || !strings.Contains(text, "accessing SHM buffer") {
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf, 0, 0)
+	s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
+	if object, code, text := s.client.WantError(); object != sceneSurface || code != shmInvalidFD || !strings.Contains(text, "accessing SHM buffer") {
 		t.Error(object, code, text)
 	}
-	s.client.wantEnd()
+	s.client.WantEnd()
 }
 
 func TestBadShm(t *testing.T) {
 	for name, do := range map[string]func(s *scene){
-		"pool of nothing":   func(s *scene) { s.rig.pool(s.client.t, sceneShm, sceneFirstBuf, 4096); s.poolOf(0) },
+		"pool of nothing":   func(s *scene) { s.rig.pool(s.client.T, sceneShm, sceneFirstBuf, 4096); s.poolOf(0) },
 		"negative pool":     func(s *scene) { s.poolOf(-1) },
 		"no memory":         func(s *scene) { s.poolFile(t, -1) },
-		"shrinking pool":    func(s *scene) { s.client.send(scenePool, wayland.WlShmPoolReqResize, 100) },
+		"shrinking pool":    func(s *scene) { s.client.Send(scenePool, wayland.WlShmPoolReqResize, 100) },
 		"buffer too long":   func(s *scene) { s.buffer(sceneFirstBuf, 0, 32, 33, 128) },
 		"buffer too wide":   func(s *scene) { s.buffer(sceneFirstBuf, 0, 33, 32, 128) },
 		"stride overflow":   func(s *scene) { s.buffer(sceneFirstBuf, 0, 1, 1<<30, 1<<30) },
@@ -340,11 +341,11 @@ func TestBadShm(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leakCheck(t)
+			waylandtest.LeakCheck(t)
 			s := newScene(t, 4096)
 			do(s)
-			s.client.wantError()
-			s.client.wantEnd()
+			s.client.WantError()
+			s.client.WantEnd()
 		})
 	}
 }
@@ -352,7 +353,7 @@ func TestBadShm(t *testing.T) {
 func (s *scene) poolOf(size int32) {
 	var e wayland.Encoder
 	e.Msg(sceneShm, wayland.WlShmReqCreatePool, sceneFirstBuf+1, uint32(size))
-	s.client.write(e.B, memfd(s.client.t, 4096))
+	s.client.Write(e.B, waylandtest.Memfd(s.client.T, 4096))
 }
 
 // poolFile sends a pool whose descriptor is no memory.
@@ -364,7 +365,7 @@ func (s *scene) poolFile(t testing.TB, _ int) {
 	_ = unix.Close(p[1])
 	var e wayland.Encoder
 	e.Msg(sceneShm, wayland.WlShmReqCreatePool, sceneFirstBuf, 4096)
-	s.client.write(e.B, wayland.FileDesc(wayland.KindMemory, p[0]))
+	s.client.Write(e.B, wayland.FileDesc(wayland.KindMemory, p[0]))
 }
 
 // TestShadow holds the allocator against a model: ranges never overlap, and

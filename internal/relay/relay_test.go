@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
 )
 
 // globalName is the name under which the test's server announces an interface.
@@ -20,21 +21,21 @@ const (
 	nameUnknown
 )
 
-func (p *peer) global(registry, name uint32, iface string, version uint32) {
-	p.t.Helper()
+func announce(p *waylandtest.Peer, registry, name uint32, iface string, version uint32) {
+	p.T.Helper()
 	var e wayland.Encoder
 	e.Begin(registry, wayland.WlRegistryEvtGlobal)
 	e.Uint(name)
 	e.String(iface)
 	e.Uint(version)
 	if err := e.End(); err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
-	p.write(e.B)
+	p.Write(e.B)
 }
 
-func (p *peer) bind(registry, name uint32, iface string, version, id uint32) {
-	p.t.Helper()
+func bindTo(p *waylandtest.Peer, registry, name uint32, iface string, version, id uint32) {
+	p.T.Helper()
 	var e wayland.Encoder
 	e.Begin(registry, wayland.WlRegistryReqBind)
 	e.Uint(name)
@@ -42,40 +43,40 @@ func (p *peer) bind(registry, name uint32, iface string, version, id uint32) {
 	e.Uint(version)
 	e.Uint(id)
 	if err := e.End(); err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
-	p.write(e.B)
+	p.Write(e.B)
 }
 
 // registry makes the client's registry #2 and returns the server's id of it.
 func (r *rig) registry() uint32 {
-	r.client.t.Helper()
-	r.client.send(1, wayland.WlDisplayReqGetRegistry, 2)
-	id := r.server.want(1, wayland.WlDisplayReqGetRegistry).word(0)
+	r.client.T.Helper()
+	r.client.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	id := r.server.Want(1, wayland.WlDisplayReqGetRegistry).Word(0)
 	for _, g := range []struct {
 		name    uint32
 		iface   string
 		version uint32
 	}{{nameCompositor, "wl_compositor", 6}, {nameShm, "wl_shm", 2}, {nameDataDevice, "wl_data_device_manager", 3}, {nameSeat, "wl_seat", 8}} {
-		r.server.global(id, g.name, g.iface, g.version)
-		r.client.want(2, wayland.WlRegistryEvtGlobal)
+		announce(r.server, id, g.name, g.iface, g.version)
+		r.client.Want(2, wayland.WlRegistryEvtGlobal)
 	}
 	return id
 }
 
 // bound binds a global and returns the server's id of the new object.
 func (r *rig) bound(name uint32, iface string, version, id uint32) uint32 {
-	r.client.t.Helper()
-	r.client.bind(2, name, iface, version, id)
-	m, err := r.server.next()
+	r.client.T.Helper()
+	bindTo(r.client, 2, name, iface, version, id)
+	m, err := r.server.Next()
 	if err != nil {
-		r.client.t.Fatal(err)
+		r.client.T.Fatal(err)
 	}
-	return m.word(len(m.body)/4 - 1)
+	return m.Word(len(m.Body)/4 - 1)
 }
 
 func TestGlobals(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{Globals: func(i *wayland.Interface, v uint32) uint32 {
 		switch i {
 		case wayland.WlCompositor:
@@ -85,78 +86,78 @@ func TestGlobals(t *testing.T) {
 		}
 		return v
 	}})
-	r.client.send(1, wayland.WlDisplayReqGetRegistry, 2)
-	r.server.want(1, wayland.WlDisplayReqGetRegistry)
-	r.server.global(2, nameUnknown, "zwlr_layer_shell_v1", 4)
-	r.server.global(2, nameShm, "wl_shm", 2)
-	r.server.global(2, nameCompositor, "wl_compositor", 6)
-	m := r.client.want(2, wayland.WlRegistryEvtGlobal)
-	if m.word(0) != nameCompositor || m.word(len(m.body)/4-1) != 4 {
-		t.Errorf("offered % x", m.body)
+	r.client.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	r.server.Want(1, wayland.WlDisplayReqGetRegistry)
+	announce(r.server, 2, nameUnknown, "zwlr_layer_shell_v1", 4)
+	announce(r.server, 2, nameShm, "wl_shm", 2)
+	announce(r.server, 2, nameCompositor, "wl_compositor", 6)
+	m := r.client.Want(2, wayland.WlRegistryEvtGlobal)
+	if m.Word(0) != nameCompositor || m.Word(len(m.Body)/4-1) != 4 {
+		t.Errorf("offered % x", m.Body)
 	}
-	r.server.send(2, wayland.WlRegistryEvtGlobalRemove, nameShm)
-	r.server.send(2, wayland.WlRegistryEvtGlobalRemove, nameCompositor)
-	if m := r.client.want(2, wayland.WlRegistryEvtGlobalRemove); m.word(0) != nameCompositor {
-		t.Errorf("removed %d", m.word(0))
+	r.server.Send(2, wayland.WlRegistryEvtGlobalRemove, nameShm)
+	r.server.Send(2, wayland.WlRegistryEvtGlobalRemove, nameCompositor)
+	if m := r.client.Want(2, wayland.WlRegistryEvtGlobalRemove); m.Word(0) != nameCompositor {
+		t.Errorf("removed %d", m.Word(0))
 	}
-	r.client.bind(2, nameShm, "wl_shm", 1, 3)
-	if _, _, text := r.client.wantError(); !strings.Contains(text, "invalid global wl_shm") {
+	bindTo(r.client, 2, nameShm, "wl_shm", 1, 3)
+	if _, _, text := r.client.WantError(); !strings.Contains(text, "invalid global wl_shm") {
 		t.Error(text)
 	}
-	r.server.wantEnd()
+	r.server.WantEnd()
 }
 
 // TestMistakes is every way in which a client may break the protocol: the error
 // reaches it, and the server hears nothing of it.
 func TestMistakes(t *testing.T) {
 	for name, c := range map[string]struct {
-		do           func(p *peer)
+		do           func(p *waylandtest.Peer)
 		object, code uint32
 		text         string
 	}{
-		"unknown object":   {func(p *peer) { p.send(77, 0) }, 1, ErrInvalidObject, "invalid object 77"},
-		"null object":      {func(p *peer) { p.send(0, 0) }, 1, ErrInvalidObject, "invalid object 0"},
-		"server's range":   {func(p *peer) { p.send(0xff000003, 0) }, 1, ErrInvalidObject, "invalid object"},
-		"opcode":           {func(p *peer) { p.send(1, 9) }, 1, ErrInvalidMethod, "invalid method 9, object wl_display#1"},
-		"short":            {func(p *peer) { p.send(1, 0) }, 1, ErrInvalidMethod, "wl_display.sync"},
-		"long":             {func(p *peer) { p.send(3, 0, 4, 5) }, 3, ErrInvalidMethod, "wl_compositor.create_surface"},
-		"new id taken":     {func(p *peer) { p.send(1, 0, 2) }, 1, ErrInvalidObject, "new id 2 is in use"},
-		"new id gap":       {func(p *peer) { p.send(1, 0, 900) }, 1, ErrInvalidObject, "invalid new id 900"},
-		"new id of server": {func(p *peer) { p.send(1, 0, 0xff000000) }, 1, ErrInvalidObject, "invalid new id"},
-		"version 0":        {func(p *peer) { p.bind(2, nameSeat, "wl_seat", 0, 4) }, 2, ErrInvalidObject, "invalid version"},
-		"version":          {func(p *peer) { p.bind(2, nameSeat, "wl_seat", 9, 4) }, 2, ErrInvalidObject, "have 8, wanted 9"},
-		"wrong interface":  {func(p *peer) { p.bind(2, nameSeat, "wl_shm", 1, 4) }, 2, ErrInvalidObject, "invalid global wl_shm"},
-		"size":             {func(p *peer) { p.write([]byte{1, 0, 0, 0, 0, 0, 3, 0}) }, 1, ErrInvalidMethod, "size"},
-		"missing fd": {func(p *peer) {
-			p.bind(2, nameShm, "wl_shm", 1, 4)
-			p.send(4, wayland.WlShmReqCreatePool, 5, 4096)
+		"unknown object":   {func(p *waylandtest.Peer) { p.Send(77, 0) }, 1, ErrInvalidObject, "invalid object 77"},
+		"null object":      {func(p *waylandtest.Peer) { p.Send(0, 0) }, 1, ErrInvalidObject, "invalid object 0"},
+		"server's range":   {func(p *waylandtest.Peer) { p.Send(0xff000003, 0) }, 1, ErrInvalidObject, "invalid object"},
+		"opcode":           {func(p *waylandtest.Peer) { p.Send(1, 9) }, 1, ErrInvalidMethod, "invalid method 9, object wl_display#1"},
+		"short":            {func(p *waylandtest.Peer) { p.Send(1, 0) }, 1, ErrInvalidMethod, "wl_display.sync"},
+		"long":             {func(p *waylandtest.Peer) { p.Send(3, 0, 4, 5) }, 3, ErrInvalidMethod, "wl_compositor.create_surface"},
+		"new id taken":     {func(p *waylandtest.Peer) { p.Send(1, 0, 2) }, 1, ErrInvalidObject, "new id 2 is in use"},
+		"new id gap":       {func(p *waylandtest.Peer) { p.Send(1, 0, 900) }, 1, ErrInvalidObject, "invalid new id 900"},
+		"new id of server": {func(p *waylandtest.Peer) { p.Send(1, 0, 0xff000000) }, 1, ErrInvalidObject, "invalid new id"},
+		"version 0":        {func(p *waylandtest.Peer) { bindTo(p, 2, nameSeat, "wl_seat", 0, 4) }, 2, ErrInvalidObject, "invalid version"},
+		"version":          {func(p *waylandtest.Peer) { bindTo(p, 2, nameSeat, "wl_seat", 9, 4) }, 2, ErrInvalidObject, "have 8, wanted 9"},
+		"wrong interface":  {func(p *waylandtest.Peer) { bindTo(p, 2, nameSeat, "wl_shm", 1, 4) }, 2, ErrInvalidObject, "invalid global wl_shm"},
+		"size":             {func(p *waylandtest.Peer) { p.Write([]byte{1, 0, 0, 0, 0, 0, 3, 0}) }, 1, ErrInvalidMethod, "size"},
+		"missing fd": {func(p *waylandtest.Peer) {
+			bindTo(p, 2, nameShm, "wl_shm", 1, 4)
+			p.Send(4, wayland.WlShmReqCreatePool, 5, 4096)
 		}, 4, ErrInvalidMethod, "descriptor is missing"},
-		"since": {func(p *peer) {
-			p.bind(2, nameSeat, "wl_seat", 1, 4)
-			p.send(4, wayland.WlSeatReqRelease)
+		"since": {func(p *waylandtest.Peer) {
+			bindTo(p, 2, nameSeat, "wl_seat", 1, 4)
+			p.Send(4, wayland.WlSeatReqRelease)
 		}, 4, ErrInvalidMethod, "wl_seat.release is of version 5"},
-		"object of another kind": {func(p *peer) {
-			p.send(3, wayland.WlCompositorReqCreateSurface, 4)
-			p.send(4, wayland.WlSurfaceReqSetInputRegion, 4)
+		"object of another kind": {func(p *waylandtest.Peer) {
+			p.Send(3, wayland.WlCompositorReqCreateSurface, 4)
+			p.Send(4, wayland.WlSurfaceReqSetInputRegion, 4)
 		}, 4, ErrInvalidObject, "set_input_region: invalid object 4"},
-		"use after destroy": {func(p *peer) {
-			p.send(3, wayland.WlCompositorReqCreateSurface, 4)
-			p.send(4, wayland.WlSurfaceReqDestroy)
-			p.send(4, wayland.WlSurfaceReqCommit)
+		"use after destroy": {func(p *waylandtest.Peer) {
+			p.Send(3, wayland.WlCompositorReqCreateSurface, 4)
+			p.Send(4, wayland.WlSurfaceReqDestroy)
+			p.Send(4, wayland.WlSurfaceReqCommit)
 		}, 1, ErrInvalidObject, "invalid object 4"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			leakCheck(t)
+			waylandtest.LeakCheck(t)
 			r := newRig(t, Config{})
 			r.registry()
 			r.bound(nameCompositor, "wl_compositor", 4, 3)
 			c.do(r.client)
-			object, code, text := r.client.wantError()
+			object, code, text := r.client.WantError()
 			if object != c.object || code != c.code || !strings.Contains(text, c.text) {
 				t.Errorf("error on %d, code %d: %s", object, code, text)
 			}
-			r.client.wantEnd()
-			r.server.wantEnd()
+			r.client.WantEnd()
+			r.server.WantEnd()
 			var pe *ProtocolError
 			if err := r.close(); !errors.As(err, &pe) {
 				t.Errorf("Run returned %v", err)
@@ -167,24 +168,24 @@ func TestMistakes(t *testing.T) {
 
 // TestIDs holds that ids are recycled on both sides as libwayland expects.
 func TestIDs(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{})
 	for round := range 3 {
 		for k := uint32(2); k < 12; k++ {
-			r.client.send(1, wayland.WlDisplayReqSync, k)
-			if got := r.server.want(1, wayland.WlDisplayReqSync).word(0); got >= 12 {
+			r.client.Send(1, wayland.WlDisplayReqSync, k)
+			if got := r.server.Want(1, wayland.WlDisplayReqSync).Word(0); got >= 12 {
 				t.Fatalf("round %d: the server's ids grow to %d", round, got)
 			} else {
-				r.server.send(got, wayland.WlCallbackEvtDone, k)
-				r.server.send(1, wayland.WlDisplayEvtDeleteId, got)
+				r.server.Send(got, wayland.WlCallbackEvtDone, k)
+				r.server.Send(1, wayland.WlDisplayEvtDeleteId, got)
 			}
 		}
 		for k := uint32(2); k < 12; k++ {
-			if m := r.client.want(k, wayland.WlCallbackEvtDone); m.word(0) != k {
-				t.Fatalf("callback %d was called with %d", k, m.word(0))
+			if m := r.client.Want(k, wayland.WlCallbackEvtDone); m.Word(0) != k {
+				t.Fatalf("callback %d was called with %d", k, m.Word(0))
 			}
-			if m := r.client.want(1, wayland.WlDisplayEvtDeleteId); m.word(0) != k {
-				t.Fatalf("deleted %d, not %d", m.word(0), k)
+			if m := r.client.Want(1, wayland.WlDisplayEvtDeleteId); m.Word(0) != k {
+				t.Fatalf("deleted %d, not %d", m.Word(0), k)
 			}
 		}
 	}
@@ -193,7 +194,7 @@ func TestIDs(t *testing.T) {
 // TestServerError holds that the server's error reaches the client with the
 // client's id, also when requests still under way fail to be sent.
 func TestServerError(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	h := NewHooks()
 	h.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateRegion, func(c *Conn, _ *Msg) (bool, error) {
 		c.Own(wayland.WlRegion, 1, nil) // ids of the two sides differ from here on
@@ -202,11 +203,11 @@ func TestServerError(t *testing.T) {
 	r := newRig(t, Config{Hooks: h})
 	r.registry()
 	r.bound(nameCompositor, "wl_compositor", 6, 3)
-	r.client.send(3, wayland.WlCompositorReqCreateRegion, 4)
-	r.server.next()
-	r.client.send(3, wayland.WlCompositorReqCreateSurface, 5)
-	m, _ := r.server.next()
-	surface := m.word(0)
+	r.client.Send(3, wayland.WlCompositorReqCreateRegion, 4)
+	r.server.Next()
+	r.client.Send(3, wayland.WlCompositorReqCreateSurface, 5)
+	m, _ := r.server.Next()
+	surface := m.Word(0)
 	if surface == 5 {
 		t.Fatal("the ids do not differ")
 	}
@@ -218,47 +219,47 @@ func TestServerError(t *testing.T) {
 	if err := e.End(); err != nil {
 		t.Fatal(err)
 	}
-	r.server.write(e.B)
-	r.server.tr.Close()
-	if object, code, text := r.client.wantError(); object != 5 || code != 3 || text != "bad size" {
+	r.server.Write(e.B)
+	r.server.Tr.Close()
+	if object, code, text := r.client.WantError(); object != 5 || code != 3 || text != "bad size" {
 		t.Error(object, code, text)
 	}
-	r.client.wantEnd()
+	r.client.WantEnd()
 }
 
 // TestServerObjects holds the life of objects that the server creates.
 func TestServerObjects(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{})
 	r.registry()
 	r.bound(nameDataDevice, "wl_data_device_manager", 3, 3)
 	r.bound(nameSeat, "wl_seat", 8, 4)
-	r.client.send(3, wayland.WlDataDeviceManagerReqGetDataDevice, 5, 4)
-	m, _ := r.server.next()
-	dev := m.word(0)
+	r.client.Send(3, wayland.WlDataDeviceManagerReqGetDataDevice, 5, 4)
+	m, _ := r.server.Next()
+	dev := m.Word(0)
 	for range 3 {
 		for k := range uint32(4) {
 			id := wayland.ServerIDs + k
-			r.server.send(dev, wayland.WlDataDeviceEvtDataOffer, id)
-			if m := r.client.want(5, wayland.WlDataDeviceEvtDataOffer); m.word(0) != id {
-				t.Fatalf("the client sees %#x", m.word(0))
+			r.server.Send(dev, wayland.WlDataDeviceEvtDataOffer, id)
+			if m := r.client.Want(5, wayland.WlDataDeviceEvtDataOffer); m.Word(0) != id {
+				t.Fatalf("the client sees %#x", m.Word(0))
 			}
 		}
 		for k := range uint32(4) {
 			id := wayland.ServerIDs + 3 - k
-			r.client.send(id, wayland.WlDataOfferReqDestroy)
-			m := r.server.want(id, wayland.WlDataOfferReqDestroy)
-			r.server.send(m.id, wayland.WlDataOfferEvtSourceActions, 1) // was on its way: dropped
+			r.client.Send(id, wayland.WlDataOfferReqDestroy)
+			m := r.server.Want(id, wayland.WlDataOfferReqDestroy)
+			r.server.Send(m.ID, wayland.WlDataOfferEvtSourceActions, 1) // was on its way: dropped
 		}
 	}
-	r.server.send(dev, wayland.WlDataDeviceEvtLeave)
-	r.client.want(5, wayland.WlDataDeviceEvtLeave)
+	r.server.Send(dev, wayland.WlDataDeviceEvtLeave)
+	r.client.Want(5, wayland.WlDataDeviceEvtLeave)
 }
 
 // TestDescriptors holds that descriptors stay with their messages, whatever
 // pieces they arrive in.
 func TestDescriptors(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{})
 	r.registry()
 	r.bound(nameShm, "wl_shm", 1, 3)
@@ -267,66 +268,54 @@ func TestDescriptors(t *testing.T) {
 	const pools = 20
 	for k := range uint32(pools) {
 		e.Msg(3, wayland.WlShmReqCreatePool, 4+k, 100+k)
-		ds = append(ds, memfd(t, int64(100+k)))
+		ds = append(ds, waylandtest.Memfd(t, int64(100+k)))
 	}
-	r.client.write(e.B[:5], ds[:10]...)
-	r.client.write(e.B[5:21], ds[10:]...)
-	r.client.write(e.B[21:])
+	r.client.Write(e.B[:5], ds[:10]...)
+	r.client.Write(e.B[5:21], ds[10:]...)
+	r.client.Write(e.B[21:])
 	for k := range uint32(pools) {
-		m, err := r.server.next()
-		if err != nil || m.word(1) != 100+k {
+		m, err := r.server.Next()
+		if err != nil || m.Word(1) != 100+k {
 			t.Fatal(err, m)
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(r.server.descs[0].FD, &st); err != nil || st.Size != int64(100+k) {
+		if err := unix.Fstat(r.server.Descs[0].FD, &st); err != nil || st.Size != int64(100+k) {
 			t.Fatalf("pool %d came with a file of %d bytes (%v)", k, st.Size, err)
 		}
-		r.server.descs[0].Close()
-		r.server.descs = r.server.descs[1:]
+		r.server.Descs[0].Close()
+		r.server.Descs = r.server.Descs[1:]
 	}
-}
-
-func memfd(t testing.TB, size int64) wayland.Desc {
-	t.Helper()
-	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Ftruncate(fd, size); err != nil {
-		t.Fatal(err)
-	}
-	return wayland.FileDesc(wayland.KindMemory, fd)
 }
 
 // TestTooManyDescriptors holds that descriptors without messages do not pile up.
 func TestTooManyDescriptors(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{})
 	r.registry()
 	for range maxQueued/wayland.MaxDescs + 2 {
 		var ds []wayland.Desc
 		for range wayland.MaxDescs {
-			ds = append(ds, memfd(t, 1))
+			ds = append(ds, waylandtest.Memfd(t, 1))
 		}
-		if r.client.tr.Send([]byte{0}, ds) != nil {
+		if r.client.Tr.Send([]byte{0}, ds) != nil {
 			break
 		}
 	}
-	r.server.wantEnd()
+	r.server.WantEnd()
 	if err := r.close(); err == nil {
 		t.Error("the connection ended without a reason")
 	}
 }
 
 func TestManyConnections(t *testing.T) {
-	leakCheck(t)
+	waylandtest.LeakCheck(t)
 	for k := range 200 {
 		r := newRig(t, Config{})
-		r.client.send(1, wayland.WlDisplayReqSync, 2)
-		r.server.want(1, wayland.WlDisplayReqSync)
+		r.client.Send(1, wayland.WlDisplayReqSync, 2)
+		r.server.Want(1, wayland.WlDisplayReqSync)
 		if k%2 == 0 {
-			r.server.tr.Close()
-			r.client.wantEnd()
+			r.server.Tr.Close()
+			r.client.WantEnd()
 		}
 		if err := r.close(); err != nil {
 			t.Fatal(err)
@@ -340,12 +329,12 @@ func benchmarkPump(b *testing.B, words int, build func(e *wayland.Encoder)) {
 	r := newRig(b, Config{})
 	r.registry()
 	r.bound(nameCompositor, "wl_compositor", 6, 3)
-	r.client.send(3, wayland.WlCompositorReqCreateRegion, 4)
-	if _, err := r.server.next(); err != nil {
+	r.client.Send(3, wayland.WlCompositorReqCreateRegion, 4)
+	if _, err := r.server.Next(); err != nil {
 		b.Fatal(err)
 	}
-	r.client.send(3, wayland.WlCompositorReqCreateSurface, 5)
-	if _, err := r.server.next(); err != nil {
+	r.client.Send(3, wayland.WlCompositorReqCreateSurface, 5)
+	if _, err := r.server.Next(); err != nil {
 		b.Fatal(err)
 	}
 	var e wayland.Encoder
@@ -409,7 +398,7 @@ func BenchmarkRelay(b *testing.B) {
 		}
 	}
 	b.Run("direct", func(b *testing.B) {
-		x, y := socketPair(b)
+		x, y := waylandtest.Pair(b)
 		defer x.Close()
 		defer y.Close()
 		pass(b, x, y)
@@ -418,11 +407,11 @@ func BenchmarkRelay(b *testing.B) {
 		r := newRig(b, Config{})
 		r.registry()
 		r.bound(nameCompositor, "wl_compositor", 6, 3)
-		r.client.send(3, wayland.WlCompositorReqCreateRegion, 4)
-		if _, err := r.server.next(); err != nil {
+		r.client.Send(3, wayland.WlCompositorReqCreateRegion, 4)
+		if _, err := r.server.Next(); err != nil {
 			b.Fatal(err)
 		}
-		pass(b, r.client.tr, r.server.tr)
+		pass(b, r.client.Tr, r.server.Tr)
 	})
 }
 

@@ -1,0 +1,178 @@
+// Package waylandtest gives tests hand-driven ends of a Wayland connection, and
+// a check that nothing is left behind.
+package waylandtest
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/wayland"
+)
+
+// A Peer is a hand-driven end of a connection: the client's or the server's.
+type Peer struct {
+	T     testing.TB
+	Tr    *wayland.UnixConn
+	Descs []wayland.Desc // received and not yet taken
+	buf   []byte
+}
+
+// A Msg is a message that a Peer received.
+type Msg struct {
+	ID   uint32
+	Op   uint16
+	Body []byte
+}
+
+// Word returns the k-th word of the arguments.
+func (m Msg) Word(k int) uint32 { return wayland.Word(m.Body, 4*k) }
+
+// Send sends a message of words only.
+func (p *Peer) Send(id uint32, op uint16, words ...uint32) {
+	p.T.Helper()
+	var e wayland.Encoder
+	e.Msg(id, op, words...)
+	p.Write(e.B)
+}
+
+// Write sends bytes and descriptors as they are.
+func (p *Peer) Write(b []byte, ds ...wayland.Desc) {
+	p.T.Helper()
+	if err := p.Tr.Send(b, ds); err != nil {
+		p.T.Fatalf("send: %v", err)
+	}
+}
+
+// Next returns the next message, or an error at the end.
+func (p *Peer) Next() (Msg, error) {
+	for {
+		id, op, size, err := wayland.Next(p.buf)
+		if err != nil {
+			return Msg{}, err
+		}
+		if size > 0 {
+			m := Msg{id, op, p.buf[wayland.HeaderSize:size]}
+			p.buf = p.buf[size:]
+			return m, nil
+		}
+		b := make([]byte, 8192)
+		n, ds, err := p.Tr.Recv(b, p.Descs)
+		p.Descs = ds
+		if err != nil {
+			return Msg{}, err
+		}
+		p.buf = append(p.buf, b[:n]...)
+	}
+}
+
+// Want receives one message and checks its object and opcode.
+func (p *Peer) Want(id uint32, op uint16) Msg {
+	p.T.Helper()
+	m, err := p.Next()
+	if err != nil {
+		p.T.Fatalf("want %d.%d: %v", id, op, err)
+	}
+	if m.ID != id || m.Op != op {
+		p.T.Fatalf("want %d.%d, got %d.%d % x", id, op, m.ID, m.Op, m.Body)
+	}
+	return m
+}
+
+// WantError receives up to wl_display.error and returns it.
+func (p *Peer) WantError() (object, code uint32, text string) {
+	p.T.Helper()
+	for {
+		m, err := p.Next()
+		if err != nil {
+			p.T.Fatalf("want an error: %v", err)
+		}
+		if m.ID == 1 && m.Op == wayland.WlDisplayEvtError {
+			d := wayland.NewDecoder(m.Body)
+			return d.Uint(), d.Uint(), string(d.String())
+		}
+	}
+}
+
+// WantEnd receives up to the end of the connection.
+func (p *Peer) WantEnd() {
+	p.T.Helper()
+	for {
+		if _, err := p.Next(); err != nil {
+			if !errors.Is(err, io.EOF) {
+				p.T.Fatalf("want the end: %v", err)
+			}
+			return
+		}
+	}
+}
+
+// Pair returns two connected transports.
+func Pair(t testing.TB) (near, far *wayland.UnixConn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mk := func(fd int) *wayland.UnixConn {
+		f := os.NewFile(uintptr(fd), "pair")
+		defer f.Close()
+		c, err := net.FileConn(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := wayland.NewUnixConn(c.(*net.UnixConn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	return mk(fds[0]), mk(fds[1])
+}
+
+// LeakCheck fails the test when it leaves goroutines or descriptors behind. It
+// must be called first. Goroutines that are about to end are waited for.
+func LeakCheck(t testing.TB) {
+	t.Helper()
+	fds := func() int {
+		d, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(d)
+	}
+	runtime.GC()
+	f0, g0 := fds(), runtime.NumGoroutine()
+	t.Cleanup(func() {
+		deadline := time.Now().Add(5 * time.Second)
+		for runtime.NumGoroutine() > g0 && time.Now().Before(deadline) {
+			runtime.Gosched()
+		}
+		if g := runtime.NumGoroutine(); g > g0 {
+			b := make([]byte, 1<<20)
+			t.Errorf("%d goroutines before, %d after\n%s", g0, g, b[:runtime.Stack(b, true)])
+		}
+		if f := fds(); f != f0 {
+			t.Errorf("%d descriptors before, %d after", f0, f)
+		}
+	})
+}
+
+// Memfd returns a fresh file of size bytes.
+func Memfd(t testing.TB, size int64) wayland.Desc {
+	t.Helper()
+	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, size); err != nil {
+		t.Fatal(err)
+	}
+	return wayland.FileDesc(wayland.KindMemory, fd)
+}
