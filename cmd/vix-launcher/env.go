@@ -1,0 +1,178 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"vix/config"
+	"vix/internal/vm"
+)
+
+// An env is everything that a verb takes from its surroundings; nothing below
+// cmd/ looks for itself.
+type env struct {
+	getenv         func(string) string
+	environ        func() []string
+	self           func() (string, error)
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	terminal       bool // stderr is one
+}
+
+func osEnv() *env {
+	st, err := os.Stderr.Stat()
+	return &env{
+		getenv: os.Getenv, environ: os.Environ, self: os.Executable,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		terminal: err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb",
+	}
+}
+
+// runtimeDir is where sockets live (XDG base directory specification).
+func (e *env) runtimeDir() (string, error) {
+	dir := e.getenv("XDG_RUNTIME_DIR")
+	switch {
+	case dir == "":
+		return "", fmt.Errorf("XDG_RUNTIME_DIR is not set; log in through a session manager, or set it to a directory of yours (0700)")
+	case !filepath.IsAbs(dir):
+		return "", fmt.Errorf("XDG_RUNTIME_DIR %s: not an absolute path", dir)
+	}
+	return filepath.Clean(dir), nil
+}
+
+func (e *env) registry() (*vm.Registry, error) {
+	dir, err := e.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return vm.OpenRegistry(dir)
+}
+
+// xdg returns a directory of the XDG base directory specification.
+func (e *env) xdg(variable, below string) (string, error) {
+	if dir := e.getenv(variable); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	home := e.getenv("HOME")
+	if !filepath.IsAbs(home) {
+		return "", fmt.Errorf("neither %s nor HOME is set", variable)
+	}
+	return filepath.Join(home, below), nil
+}
+
+// configPath is where config.toml is, or would be.
+func (e *env) configPath() (string, error) {
+	dir, err := e.xdg("XDG_CONFIG_HOME", ".config")
+	return filepath.Join(dir, "vix", "config.toml"), err
+}
+
+func (e *env) config() (*config.Config, error) {
+	path, err := e.configPath()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if os.IsNotExist(err) {
+		return config.Parse(path, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return config.Load(dir, filepath.Base(path), path)
+}
+
+// wayland returns the path of the compositor's socket, as libwayland finds it.
+func (e *env) wayland() (string, error) {
+	name := e.getenv("WAYLAND_DISPLAY")
+	if name == "" {
+		name = "wayland-0"
+	}
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	dir, err := e.runtimeDir()
+	return filepath.Join(dir, name), err
+}
+
+// Where a distribution puts programs that are not on anybody's PATH.
+var virtiofsdPlaces = []string{
+	"/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/qemu/virtiofsd",
+	"/run/current-system/sw/bin/virtiofsd",
+}
+
+// qemuName is QEMU's program for this machine's processor.
+func qemuName() string {
+	if runtime.GOARCH == "arm64" {
+		return "qemu-system-aarch64"
+	}
+	return "qemu-system-x86_64"
+}
+
+// look finds a program on PATH, then at places.
+func (e *env) look(name string, places ...string) (string, error) {
+	for _, dir := range filepath.SplitList(e.getenv("PATH")) {
+		if filepath.IsAbs(dir) {
+			places = append(places, filepath.Join(dir, name))
+		}
+	}
+	for _, p := range places {
+		// LookPath with a slash in it checks that p can be executed.
+		if _, err := exec.LookPath(p); err == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed", name)
+}
+
+// sibling finds another program of Vix: beside this one, or in ../libexec/vix.
+func (e *env) sibling(name string) (string, error) {
+	self, err := e.self()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Dir(self)
+	for _, p := range []string{filepath.Join(dir, name), filepath.Join(dir, "..", "libexec", "vix", name)} {
+		if _, err := exec.LookPath(p); err == nil {
+			return filepath.Clean(p), nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; install Vix again", name, dir)
+}
+
+// parts finds the programs that a VM needs.
+func (e *env) parts() (p vm.Parts, err error) {
+	p = vm.Parts{System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo"}
+	if p.Self, err = e.self(); err != nil {
+		return p, err
+	}
+	if p.QEMU, err = e.look(qemuName()); err != nil {
+		return p, fmt.Errorf("%w; install QEMU 11 or newer (Debian: qemu-system-x86 from backports)", err)
+	}
+	if p.Virtiofsd, err = e.look("virtiofsd", virtiofsdPlaces...); err != nil {
+		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
+	}
+	if p.Proxy, err = e.sibling("vix-waylandproxy"); err != nil {
+		return p, err
+	}
+	p.Guest, err = e.sibling("vix-guest")
+	return p, err
+}
+
+// guestEnv is what of our environment every program in a guest sees: the
+// language alone.
+func (e *env) guestEnv() []string {
+	var list []string
+	for _, kv := range e.environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if name == "LANG" || name == "LANGUAGE" || strings.HasPrefix(name, "LC_") {
+			list = append(list, kv)
+		}
+	}
+	return list
+}

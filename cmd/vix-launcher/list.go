@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"vix/config"
+	"vix/internal/vm"
+)
+
+func listCommand(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list [--json]",
+		Short: "list the VMs that run",
+		Long: `Lists the VMs that run, by name: state (starting, running, stopping, or
+unresponsive), memory, uptime, programs and windows. What a VM whose supervisor
+was killed has left behind is removed first.
+
+With --json, an array with an object for each VM: name, state, tag, color, root,
+accel, memory (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
+display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
+windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes.`,
+		Example: `  vix-launcher list
+  vix-launcher list --json | jq -r '.[].name'`,
+		Args:              args(0, 0, ""),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			vms, err := reg.List(c.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(e.stdout)
+				enc.SetIndent("", "  ")
+				return enc.Encode(vms)
+			}
+			return printList(e.stdout, vms)
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printList(w io.Writer, vms []vm.State) error {
+	if len(vms) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "NAME\tSTATE\tMEMORY\tUPTIME\tWINDOWS\tPROGRAMS")
+	for _, v := range vms {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", v.Name, v.State, config.Size(v.Memory),
+			(time.Duration(v.Uptime) * time.Second).String(), len(v.Windows), programNames(v.Programs))
+	}
+	return t.Flush()
+}
+
+// maxNames bounds the last column.
+const maxNames = 60
+
+func programNames(programs []vm.Program) string {
+	var names []string
+	for _, p := range programs {
+		if p.Exit == nil && len(p.Argv) > 0 {
+			names = append(names, printable(p.Argv[0]))
+		}
+	}
+	text := strings.Join(names, ", ")
+	if r := []rune(text); len(r) > maxNames {
+		text = string(r[:maxNames]) + "…"
+	}
+	return text
+}
+
+// printable keeps a terminal's escapes out of a table.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// runningNames is what the shell completes; it has no place for errors.
+func runningNames(ctx context.Context, e *env) []string {
+	reg, err := e.registry()
+	if err != nil {
+		return nil
+	}
+	defer reg.Close()
+	names, _ := reg.Names(ctx)
+	return names
+}
+
+// completeNames completes the names of VMs that run.
+func completeNames(e *env) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
+	}
+}

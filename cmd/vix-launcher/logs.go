@@ -1,0 +1,42 @@
+package main
+
+import (
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+func logsCommand(e *env) *cobra.Command {
+	var follow bool
+	c := &cobra.Command{
+		Use:   "logs [-f] NAME",
+		Short: "show the log of a VM that runs",
+		Long: `Shows the log of a VM that runs: the seconds since its start, in brackets who
+says it (vix, qemu, console: the guest's kernel; display, virtiofsd, agent, or a
+background program), and the line. With -f, go on until the VM ends.
+
+The log is kept in memory-backed files of bounded size, and goes with the VM.`,
+		Example: `  vix-launcher logs web
+  vix-launcher logs -f web`,
+		ValidArgsFunction: completeNames(e),
+		Args:              args(1, 1, "NAME"),
+		RunE: func(c *cobra.Command, names []string) error {
+			if err := config.CheckName(names[0]); err != nil {
+				return usagef("logs: %v", err)
+			}
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			return reg.Logs(ctx, names[0], follow, e.stdout)
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
+	return c
+}

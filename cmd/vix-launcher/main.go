@@ -1,0 +1,165 @@
+// Command vix-launcher runs programs in virtual machines of their own. Each
+// verb is a file; what a verb does is in its help text.
+//
+//	run, list, stop, logs   clients of the VMs' supervisors
+//	doctor                  looks at the machine, changes nothing
+//	supervise, rootview     hidden: the processes of a VM that are this program
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vix/internal/vm"
+)
+
+// version is set by the Makefile.
+var version = "devel"
+
+func main() { os.Exit(run(os.Args[1:], osEnv())) }
+
+// run executes one command line and returns the exit status.
+func run(args []string, e *env) int {
+	root := command(e)
+	root.SetArgs(args)
+	root.SetIn(e.stdin)
+	root.SetOut(e.stdout)
+	root.SetErr(e.stderr)
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return 0
+	}
+	code, show := status(err)
+	if show {
+		fmt.Fprintln(e.stderr, "vix-launcher: "+oneLine(err))
+	}
+	return code
+}
+
+func command(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "vix-launcher VERB",
+		Short: "run programs in virtual machines of their own",
+		Long: `Runs programs in virtual machines of their own, with their windows on your own
+desktop. A VM starts with its first program, and ends with its last.
+
+Exit status: 0 done, 1 failed, 2 wrong use. "run" in the foreground passes on
+the program's own status (128+n for signal n), with 125 where Vix itself failed,
+126 for a program that cannot be executed, and 127 for one that is not found.`,
+		Example: `  vix-launcher run foot                 a terminal in the VM "foot"
+  vix-launcher run --vm web firefox     Firefox in the VM "web"
+  vix-launcher list                     what runs
+  vix-launcher doctor                   what is missing on this machine`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("a verb is missing; see vix-launcher --help")
+			}
+			hint := ""
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = fmt.Sprintf("did you mean %q?", near[0])
+			} else {
+				hint = "see vix-launcher --help"
+			}
+			return usagef("unknown verb %q; %s", clip(args[0]), hint)
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
+	})
+	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), doctorCommand(e),
+		superviseCommand(e), rootviewCommand(e))
+	return root
+}
+
+// args checks the number of a verb's arguments; at most -1 is no limit.
+func args(least, most int, names string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef("%s: %s missing; see %s --help", c.Name(), names, c.CommandPath())
+		case most >= 0 && len(args) > most:
+			return usagef("%s: unexpected argument %q; see %s --help", c.Name(), clip(args[most]), c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// The table of exit statuses.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// A usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, a ...any) error { return &usageError{fmt.Sprintf(format, a...)} }
+
+// An exitError is an exit status; its error is shown, if there is one.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return fmt.Sprint(e.err) }
+func (e *exitError) Unwrap() error { return e.err }
+
+// status maps an error to the exit status, and says whether there is
+// something to print.
+func status(err error) (code int, show bool) {
+	var usage *usageError
+	var exit *exitError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage, true
+	case errors.As(err, &exit):
+		return exit.code, exit.err != nil
+	}
+	return exitFailed, true
+}
+
+// runStatus gives an error of the verb run its exit status.
+func runStatus(err error) error {
+	var usage *usageError
+	var exit *exitError
+	var failure *vm.Failure
+	switch {
+	case err == nil || errors.As(err, &usage) || errors.As(err, &exit):
+		return err
+	case errors.As(err, &failure):
+		return &exitError{failure.Code, err}
+	}
+	return &exitError{vm.CodeVix, err}
+}
+
+// oneLine is what is printed of an error: errors.Join writes several lines.
+func oneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// clip shortens what a message quotes.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 40 {
+		return string(r[:40]) + "…"
+	}
+	return s
+}

@@ -1,0 +1,297 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/vm"
+)
+
+type runOptions struct {
+	vm         string
+	memory     string
+	cpus       int
+	background bool
+	timings    bool
+}
+
+func runCommand(e *env) *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run [--vm NAME] [--background] PROGRAM [ARG…]",
+		Short: "run a program in a VM, which is started if it does not run",
+		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
+program joins it. The VM ends when its last program has ended.
+
+Without --vm, the VM is the one whose "programs" in config.toml lists PROGRAM,
+else one named after it (its base name, in lower case, with '-' for what a name
+cannot hold). PROGRAM and its arguments are the guest's: a name is looked up on
+the guest's PATH, a path is one of the guest's root. It runs there as an
+ordinary user.
+
+In the foreground, standard input, output and error are the program's, signals
+(INT, TERM, HUP, QUIT, USR1, USR2) are passed on to it, and its exit status is
+that of run: 128+n for signal n, 126 if it cannot be executed, 127 if it is not
+found, and 125, with one line, where Vix or the VM failed. Output that other
+programs, left behind by PROGRAM, still write after its end is not waited for.
+If run itself is killed, the program gets SIGHUP.
+
+With --background, run returns 0 as soon as the program runs; its output goes to
+the VM's log (vix-launcher logs).
+
+--memory and --cpus hold for a VM that this run starts, and override config.toml.
+--timings writes a line to standard error for each stage of the VM's start as it
+is done, with the seconds since the start and, for the guest's stages, the
+guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
+root (mounted), proxy (ready), ready (programs can run), window (the first one
+is shown). In the background, stages after the program's start are to be seen
+in list --json.`,
+		Example: `  vix-launcher run foot
+  vix-launcher run --vm web --background firefox https://example.org
+  vix-launcher run --vm web --memory 4G sh -c 'uname -nr'
+  echo hello | vix-launcher run --vm web cat`,
+		Args:              args(1, -1, "PROGRAM"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, argv []string) error {
+			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false) // what follows PROGRAM is the program's
+	f.StringVar(&o.vm, "vm", "", "the VM's name")
+	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
+	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
+	f.BoolVar(&o.background, "background", false, "return as soon as the program runs")
+	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
+	_ = c.RegisterFlagCompletionFunc("vm", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
+	})
+	return c
+}
+
+func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
+	v, err := o.choose(e, argv, cpusSet)
+	if err != nil {
+		return err
+	}
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+
+	p := newProgress(e.stderr, e.terminal, v.Name)
+	defer p.end()
+	exit, err := reg.Run(ctx, vm.Run{
+		VM:         v.Name,
+		Launch:     func() (vm.Launch, error) { return e.launch(v) },
+		Argv:       argv,
+		Background: o.background,
+		Stdin:      e.stdin, Stdout: e.stdout, Stderr: e.stderr,
+		Signals: signals,
+		OnJoin: func() {
+			if o.memory != "" || cpusSet {
+				p.line("VM %s runs already: --memory and --cpus are not used", v.Name)
+			}
+		},
+		OnStage: func(s vm.Stage) {
+			p.stage(s.Name)
+			if o.timings {
+				p.line("%s", stageLine(s))
+			}
+		},
+		OnNote:  func(text string) { p.line("%s", text) },
+		OnStart: func(vm.Program) { p.end() },
+	})
+	if err != nil || exit == nil {
+		return err
+	}
+	if code := exitCode(exit); code != 0 {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+func exitCode(x *vm.Exit) int {
+	if x.Signal != 0 {
+		return 128 + x.Signal
+	}
+	return x.Code
+}
+
+func stageLine(s vm.Stage) string {
+	line := fmt.Sprintf("stage %-8s %7.2f s", s.Name, s.Seconds)
+	if s.Uptime > 0 {
+		line += fmt.Sprintf("  (guest's clock %.2f s)", s.Uptime)
+	}
+	return line
+}
+
+// choose finds the VM's configuration and puts the options over it.
+func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, error) {
+	if argv[0] == "" {
+		return config.VM{}, usagef("run: PROGRAM is empty; see vix-launcher run --help")
+	}
+	if o.vm != "" {
+		if err := config.CheckName(o.vm); err != nil {
+			return config.VM{}, usagef("run: --vm: %v", err)
+		}
+	}
+	var memory config.Size
+	if o.memory != "" {
+		var err error
+		if memory, err = config.ParseMemory(o.memory); err != nil {
+			return config.VM{}, usagef("run: --memory: %v", err)
+		}
+	}
+	if cpusSet {
+		if err := config.CheckCPUs(o.cpus); err != nil {
+			return config.VM{}, usagef("run: --cpus: %v", err)
+		}
+	}
+	conf, err := e.config()
+	if err != nil {
+		return config.VM{}, err
+	}
+	var v config.VM
+	if o.vm != "" {
+		v, err = conf.VM(o.vm)
+	} else {
+		v, err = conf.VMFor(argv[0])
+	}
+	if memory != 0 {
+		v.Memory = memory
+	}
+	if cpusSet {
+		v.CPUs = o.cpus
+	}
+	return v, err
+}
+
+// launch gathers what a new VM needs. What is missing is said here, before
+// anything is started.
+func (e *env) launch(v config.VM) (vm.Launch, error) {
+	parts, err := e.parts()
+	if err != nil {
+		return vm.Launch{}, err
+	}
+	runtimeDir, err := e.runtimeDir()
+	if err != nil {
+		return vm.Launch{}, err
+	}
+	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	if err != nil {
+		return vm.Launch{}, err
+	}
+	socket, err := e.wayland()
+	if err != nil {
+		return vm.Launch{}, err
+	}
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return vm.Launch{}, fmt.Errorf("no compositor at %s; start a Wayland session, or set WAYLAND_DISPLAY", socket)
+	}
+	conn.Close()
+	return vm.Launch{
+		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
+		Wayland: socket, GuestEnv: e.guestEnv(), Parts: parts,
+	}, nil
+}
+
+// progressAfter is how long a start may take before the terminal is told what
+// it waits for.
+const progressAfter = time.Second
+
+// A progress is the line on a terminal that says what a start waits for. Other
+// lines go through it, so that they do not end up within it.
+type progress struct {
+	w    io.Writer
+	name string
+
+	mu    sync.Mutex
+	timer *time.Timer
+	next  string // what is waited for
+	shown bool
+	ended bool
+}
+
+// After a stage, what comes next.
+var nextStage = map[string]string{
+	"":         "preparing kernel and initramfs",
+	"prepared": "starting QEMU",
+	"qemu":     "booting the kernel",
+	"init":     "mounting the root",
+	"root":     "starting the Wayland proxy",
+	"proxy":    "nearly there",
+}
+
+func newProgress(w io.Writer, terminal bool, name string) *progress {
+	p := &progress{w: w, name: name, next: nextStage[""], ended: !terminal}
+	if terminal {
+		p.timer = time.AfterFunc(progressAfter, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.shown = !p.ended
+			p.drawLocked()
+		})
+	}
+	return p
+}
+
+const clearLine = "\r\x1b[K"
+
+func (p *progress) drawLocked() {
+	if p.shown && !p.ended {
+		fmt.Fprintf(p.w, "%sstarting VM %s: %s …", clearLine, p.name, p.next)
+	}
+}
+
+func (p *progress) stage(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if next, ok := nextStage[name]; ok {
+		p.next = next
+		p.drawLocked()
+	}
+}
+
+// line writes a line of its own.
+func (p *progress) line(format string, a ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+	fmt.Fprintf(p.w, "vix-launcher: "+format+"\n", a...)
+	p.drawLocked()
+}
+
+func (p *progress) clearLocked() {
+	if p.shown && !p.ended {
+		fmt.Fprint(p.w, clearLine)
+	}
+}
+
+// end takes the line away.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+	p.ended = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"vix/config"
+)
+
+func stopCommand(e *env) *cobra.Command {
+	var force, all bool
+	c := &cobra.Command{
+		Use:   "stop [--force] NAME…|--all",
+		Short: "stop VMs",
+		Long: `Stops VMs, and returns when every process and file of them is gone. The guest's
+programs get SIGTERM and a second to end; then the guest switches itself off. A
+guest that does not is ended after a few seconds.
+
+With --force the guest is not asked: its processes are killed, and its
+supervisor too if it does not answer.`,
+		Example: `  vix-launcher stop web
+  vix-launcher stop --force --all`,
+		ValidArgsFunction: completeNames(e),
+		Args: func(c *cobra.Command, names []string) error {
+			switch {
+			case all && len(names) > 0:
+				return usagef("stop: either --all or names; see vix-launcher stop --help")
+			case !all && len(names) == 0:
+				return usagef("stop: NAME missing; see vix-launcher stop --help")
+			}
+			for _, n := range names {
+				if err := config.CheckName(n); err != nil {
+					return usagef("stop: %v", err)
+				}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, names []string) error { return stop(c.Context(), e, names, all, force) },
+	}
+	c.Flags().BoolVar(&force, "force", false, "do not ask the guest")
+	c.Flags().BoolVar(&all, "all", false, "every VM that runs")
+	return c
+}
+
+// stop stops the VMs side by side; an error names its VM.
+func stop(ctx context.Context, e *env, names []string, all, force bool) error {
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	if all {
+		if names, err = reg.Names(ctx); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(names))
+	var stopping sync.WaitGroup
+	for i, name := range names {
+		stopping.Go(func() { errs[i] = reg.Stop(ctx, name, force) })
+	}
+	stopping.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"math"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// superviseCommand is the process that owns a VM. run starts it, with what it
+// needs on standard input, the VM's lock as descriptor 3 and its control
+// socket as 4.
+func superviseCommand(*env) *cobra.Command {
+	return &cobra.Command{
+		Use:    "supervise NAME",
+		Hidden: true,
+		Args:   args(1, 1, "NAME"),
+		RunE: func(c *cobra.Command, _ []string) error {
+			for fd := 3; fd <= 4; fd++ {
+				if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+					return usagef("supervise: is started by vix-launcher run only")
+				}
+			}
+			// A child that inherited the lock would hold it after our death; and
+			// what else our caller left open is no business of the VM's.
+			if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+				return err
+			}
+			unix.Umask(0o077)
+			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
+			defer stop()
+			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"))
+		},
+	}
+}
+
+// rootviewCommand is the process that becomes virtiofsd on a view of the host.
+// The supervisor starts it in namespaces of its own.
+func rootviewCommand(*env) *cobra.Command {
+	c := &cobra.Command{
+		Use:    "rootview ROOT DIR PROGRAM [ARG…]",
+		Hidden: true,
+		Args:   args(3, -1, "ROOT, DIR or PROGRAM"),
+		RunE: func(_ *cobra.Command, a []string) error {
+			return rootfs.ServeView(rootfs.ViewConfig{Root: a[0], Dir: a[1], Exec: a[2:]})
+		},
+	}
+	c.Flags().SetInterspersed(false)
+	return c
+}

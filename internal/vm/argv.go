@@ -1,0 +1,111 @@
+package vm
+
+import (
+	"fmt"
+	"strings"
+
+	"vix/config"
+)
+
+// A Machine is what QEMU's command line depends on. The descriptors are their
+// numbers in QEMU's process.
+type Machine struct {
+	Name   string
+	Accel  string // "kvm" or "tcg"
+	Memory config.Size
+	CPUs   int
+	Kernel string // an uncompressed vmlinux with a PVH note: it boots a second sooner than a bzImage
+	Initrd string
+
+	QMPFD     int // connected sockets, all of them
+	DisplayFD int // vhost-user, to vix-waylandproxy host
+	RootFD    int // vhost-user, to virtiofsd
+	AgentFD   int
+}
+
+// RootTag is the virtiofs tag of the root file system; the guest learns it
+// from its command line.
+const RootTag = "root"
+
+// AgentPort is the name of the virtio-serial port of the agent.
+const AgentPort = "dev.vix.agent"
+
+// Args returns QEMU's arguments. No path and no network address is among them
+// that QEMU would listen on: every channel is a connected descriptor.
+func (m Machine) Args() []string {
+	mem := m.Memory.String()
+	args := []string{
+		"-name", "vix-" + m.Name,
+		"-nodefaults", "-no-user-config", "-no-reboot",
+		"-display", "none",
+		"-machine", "q35,memory-backend=mem,usb=off,sata=off,smbus=off,vmport=off,i8042=off",
+	}
+	args = append(args, m.accel()...)
+	args = append(args,
+		"-smp", fmt.Sprint(m.CPUs),
+		"-m", mem,
+		// Shared, because the two vhost-user processes read the guest's rings.
+		"-object", "memory-backend-memfd,id=mem,size="+mem+",share=on",
+		"-kernel", m.Kernel,
+		"-initrd", m.Initrd,
+		"-append", m.cmdline(),
+		// The guest's console is QEMU's standard output, and only that.
+		"-chardev", "stdio,id=console,signal=off",
+		"-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", m.QMPFD),
+		"-mon", "chardev=qmp,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=display,fd=%d", m.DisplayFD),
+		// virtio-id 16 is a GPU. The sizes are those of the device's own queues
+		// and configuration space: a queue of 64 hangs after 60 contexts.
+		"-device", "vhost-user-test-device-pci,chardev=display,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16",
+		"-chardev", fmt.Sprintf("socket,id=root,fd=%d", m.RootFD),
+		"-device", "vhost-user-fs-pci,chardev=root,tag="+RootTag,
+		"-device", "virtio-serial-pci",
+		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
+		"-device", "virtserialport,chardev=agent,name="+AgentPort,
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-msg", "guest-name=off",
+	)
+	return args
+}
+
+func (m Machine) accel() []string {
+	if m.Accel == "kvm" {
+		return []string{"-accel", "kvm", "-cpu", "host"}
+	}
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+}
+
+// cmdline is the kernel's command line. What it skips is only what a VM of
+// this shape does not have, except under TCG: an emulated processor has no
+// speculation to mitigate, and is slow enough to feel each of them.
+func (m Machine) cmdline() string {
+	words := []string{
+		"console=ttyS0", "panic=-1", "quiet", "audit=0", "cryptomgr.notests", "8250.nr_uarts=1",
+		"vix.root=" + RootTag,
+	}
+	if m.Accel == "tcg" {
+		words = append(words, "no_timer_check", "tsc=reliable", "mitigations=off", "nokaslr")
+	}
+	return strings.Join(words, " ")
+}
+
+// A Display is what the command line of vix-waylandproxy host depends on.
+type Display struct {
+	VM, Tag  string
+	Wayland  string // absolute path of the compositor's socket
+	VhostFD  int
+	EventsFD int
+}
+
+// Args returns the arguments of vix-waylandproxy.
+func (d Display) Args() []string {
+	return []string{
+		"host",
+		"--vm", d.VM,
+		"--tag", d.Tag,
+		"--vhost-fd", fmt.Sprint(d.VhostFD),
+		"--wayland", d.Wayland,
+		"--events-fd", fmt.Sprint(d.EventsFD),
+	}
+}

@@ -1,0 +1,208 @@
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// PDEATHSIG kills a child when the *thread* that made it ends, not the process
+// (prctl(2)), and Go ends threads when it likes. So every child is made by one
+// goroutine that is locked to its thread and lives as long as the children.
+
+// A nest makes children from one thread that lasts until close.
+type nest struct {
+	jobs chan func()
+	done chan struct{}
+}
+
+func newNest() *nest { return &nest{jobs: make(chan func()), done: make(chan struct{})} }
+
+// run serves start until close. It must be a goroutine of its own, and ends
+// with its thread.
+func (n *nest) run() {
+	defer close(n.done)
+	runtime.LockOSThread() // and never unlocked: the thread dies with the goroutine
+	for job := range n.jobs {
+		job()
+	}
+}
+
+func (n *nest) start(cmd *exec.Cmd) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	result := make(chan error, 1)
+	n.jobs <- func() { result <- cmd.Start() }
+	return <-result
+}
+
+// close ends the thread, and with it any child that is still there.
+func (n *nest) close() {
+	close(n.jobs)
+	<-n.done
+}
+
+// A command is what a child is started from.
+type command struct {
+	name  string // in messages and in the log
+	path  string
+	args  []string
+	files []*os.File // descriptors 3, 4, …; closed here by start
+	attr  *syscall.SysProcAttr
+	env   []string
+	// stdout, if set, is given the lines of standard output; else they are
+	// logged as those of standard error are.
+	stdout func(string)
+}
+
+// A child is one process of a VM.
+type child struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended and its output is in the log
+	err  error         // how it ended; read after done
+	last tail          // of its standard error
+}
+
+// startChild starts c; its output goes to the journal. It closes c.files, also
+// when it fails.
+func startChild(n *nest, j *journal, c command) (*child, error) {
+	defer func() {
+		for _, f := range c.files {
+			f.Close()
+		}
+	}()
+	ch := &child{name: c.name, done: make(chan struct{})}
+	ch.cmd = exec.Command(c.path, c.args...)
+	ch.cmd.Env = c.env
+	if c.env == nil {
+		ch.cmd.Env = []string{} // nil would be ours
+	}
+	ch.cmd.ExtraFiles = c.files
+	ch.cmd.SysProcAttr = c.attr
+	stderr, errW, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, outW, err := os.Pipe()
+	if err != nil {
+		stderr.Close()
+		errW.Close()
+		return nil, err
+	}
+	ch.cmd.Stderr, ch.cmd.Stdout = errW, outW
+	err = n.start(ch.cmd)
+	errW.Close()
+	outW.Close()
+	if err != nil {
+		stderr.Close()
+		stdout.Close()
+		return nil, failf("%s: cannot be started: %v", c.name, execCause(err))
+	}
+	if c.stdout == nil {
+		c.stdout = func(line string) { j.add(c.name, line) }
+	}
+	var readers sync.WaitGroup
+	readers.Go(func() { eachLine(stdout, c.stdout) })
+	readers.Go(func() {
+		eachLine(stderr, func(line string) {
+			ch.last.add(line)
+			j.add(c.name, line)
+		})
+	})
+	go ch.wait(j, &readers, stdout, stderr)
+	return ch, nil
+}
+
+// drainLimit bounds the wait for output that a dead child's own children hold
+// open.
+const drainLimit = 200 * time.Millisecond
+
+func (c *child) wait(j *journal, readers *sync.WaitGroup, outputs ...*os.File) {
+	c.err = c.cmd.Wait()
+	for _, f := range outputs {
+		_ = f.SetReadDeadline(time.Now().Add(drainLimit))
+	}
+	readers.Wait()
+	for _, f := range outputs {
+		f.Close()
+	}
+	j.printf("vix", "%s ended: %s", c.name, c.status())
+	close(c.done)
+}
+
+// pid returns the process id, or 0 once it has ended.
+func (c *child) pid() int {
+	select {
+	case <-c.done:
+		return 0
+	default:
+		return c.cmd.Process.Pid
+	}
+}
+
+// kill ends the child for certain and waits for its end.
+func (c *child) kill() {
+	_ = c.cmd.Process.Kill() // an error means that it has ended already
+	<-c.done
+}
+
+// end waits for the child to end by itself, and kills it after limit.
+func (c *child) end(limit time.Duration) {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-c.done:
+	case <-t.C:
+		c.kill()
+	}
+}
+
+// status says how the child ended.
+func (c *child) status() string {
+	var ee *exec.ExitError
+	switch {
+	case c.err == nil:
+		return "exit status 0"
+	case errors.As(c.err, &ee):
+		return ee.ProcessState.String()
+	default:
+		return c.err.Error()
+	}
+}
+
+// killed reports that a signal ended the child.
+func (c *child) killed() bool {
+	st, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && st.Signaled()
+}
+
+// execCause is the system's word alone: the path is in the message already.
+func execCause(err error) error {
+	var pe *os.PathError
+	var ee *exec.Error
+	switch {
+	case errors.As(err, &pe):
+		return fmt.Errorf("%s: %w", pe.Path, pe.Err)
+	case errors.As(err, &ee):
+		return fmt.Errorf("%s: %w", ee.Name, ee.Err)
+	}
+	return err
+}
+
+// socketpair returns two ends of a connected unix socket: ours, and a file to
+// hand to a child.
+func socketpair(name string) (ours, theirs *os.File, err error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}

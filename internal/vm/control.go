@@ -1,0 +1,215 @@
+package vm
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The control protocol, over control.sock. Both ends are processes of one user
+// (SO_PEERCRED); frames are [length u32 LE][one JSON object]:
+//
+//	client                                supervisor
+//	request{op: run} + 3 pipe ends  ──►
+//	                                ◄──   reply{stage}, reply{note}, …      while the VM starts
+//	                                ◄──   reply{started}                    the program runs
+//	request{signal}                 ──►
+//	                                ◄──   reply{exit} | reply{fail}         last
+//	request{op: state}              ──►
+//	                                ◄──   reply{state}
+//	request{op: stop}               ──►
+//	                                ◄──   reply{done}                       all is ended and removed
+//	request{op: logs}               ──►
+//	                                ◄──   reply{line}, …, reply{done}
+//
+// A program's stdin, stdout and stderr are three pipes that the client makes;
+// their far ends travel with the request (SCM_RIGHTS). So the kernel does the
+// flow control, each stream is independent of the others and of signals, and
+// the supervisor never holds the client's terminal, from which a read could
+// not be taken back. A client that goes away hangs up its program (SIGHUP).
+
+const (
+	controlVersion = 1
+	// maxFrame bounds a frame: the state of a VM with all its windows.
+	maxFrame = 1 << 20
+	// maxRequest bounds a request: arguments and environment of one program.
+	maxRequest = 128 << 10
+)
+
+// The operations.
+const (
+	opRun   = "run"
+	opState = "state"
+	opStop  = "stop"
+	opLogs  = "logs"
+)
+
+type request struct {
+	Version    int      `json:"version,omitempty"`
+	Op         string   `json:"op,omitempty"`
+	Argv       []string `json:"argv,omitempty"`
+	Env        []string `json:"env,omitempty"`
+	Background bool     `json:"background,omitempty"`
+	Force      bool     `json:"force,omitempty"`
+	Follow     bool     `json:"follow,omitempty"`
+	Signal     int      `json:"signal,omitempty"`
+}
+
+// A reply has one field set.
+type reply struct {
+	Stage   *Stage   `json:"stage,omitempty"`
+	Note    string   `json:"note,omitempty"`
+	Started *Program `json:"started,omitempty"`
+	Exit    *Exit    `json:"exit,omitempty"`
+	Fail    *Failure `json:"fail,omitempty"`
+	State   *State   `json:"state,omitempty"`
+	Line    string   `json:"line,omitempty"`
+	Done    bool     `json:"done,omitempty"`
+	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
+	Leaving bool `json:"leaving,omitempty"`
+}
+
+// Exit says how a program ended.
+type Exit struct {
+	Code   int `json:"code"`
+	Signal int `json:"signal,omitempty"`
+}
+
+// A control is one end of a connection. One goroutine may read while others
+// write.
+type control struct {
+	conn *net.UnixConn
+	wmu  sync.Mutex
+}
+
+// send writes v as one frame, with files' descriptors beside it.
+func (c *control) send(v any, files ...*os.File) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if len(b) > maxFrame {
+		return fmt.Errorf("message of %d bytes: at most %d", len(b), maxFrame)
+	}
+	frame := append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...)
+	var oob []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		oob = unix.UnixRights(fds...)
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	n, _, err := c.conn.WriteMsgUnix(frame, oob, nil)
+	for err == nil && n < len(frame) {
+		var k int
+		k, err = c.conn.Write(frame[n:])
+		n += k
+	}
+	return err
+}
+
+// recv reads one frame of at most limit bytes into v.
+func (c *control) recv(v any, limit int) error {
+	var head [4]byte
+	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
+		return err
+	}
+	return c.body(head, v, limit)
+}
+
+func (c *control) body(head [4]byte, v any, limit int) error {
+	n := binary.LittleEndian.Uint32(head[:])
+	if n > uint32(limit) {
+		return fmt.Errorf("message of %d bytes: at most %d", n, limit)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(c.conn, b); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+// recvFiles reads one frame with up to three descriptors, which the caller
+// owns, also when it fails.
+func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
+	var head [4]byte
+	oob := make([]byte, unix.CmsgSpace(3*4))
+	n, oobn, flags, _, err := c.conn.ReadMsgUnix(head[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	files, err := rights(oob[:oobn])
+	switch {
+	case err != nil:
+		return files, err
+	case n == 0:
+		return files, io.EOF
+	case flags&unix.MSG_CTRUNC != 0:
+		return files, errors.New("more descriptors than three")
+	}
+	if _, err := io.ReadFull(c.conn, head[n:]); err != nil {
+		return files, err
+	}
+	return files, c.body(head, v, limit)
+}
+
+func rights(oob []byte) ([]*os.File, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var files []*os.File
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue // not descriptors
+		}
+		for _, fd := range fds {
+			if err := unix.SetNonblock(fd, true); err != nil {
+				unix.Close(fd)
+				continue
+			}
+			files = append(files, os.NewFile(uintptr(fd), "client"))
+		}
+	}
+	return files, nil
+}
+
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// checkPeer refuses a peer that is not a process of this user, and returns its
+// process id.
+func checkPeer(conn *net.UnixConn, uid int) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return 0, err
+	}
+	if credErr != nil {
+		return 0, credErr
+	}
+	if int(cred.Uid) != uid {
+		return 0, fmt.Errorf("control socket: the peer is user %d, not %d", cred.Uid, uid)
+	}
+	return int(cred.Pid), nil
+}

@@ -1,0 +1,259 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// Names of the files of a VM's directory.
+const (
+	lockName    = "lock"
+	controlName = "control.sock"
+	stateName   = "state.json"
+	logName     = "log"
+	oldLogName  = "log.1"
+)
+
+// A Registry is the directory of all VMs of one user.
+type Registry struct {
+	path string
+	root *os.Root
+}
+
+// OpenRegistry opens dir/vix, and makes it if there is none. dir is the user's
+// runtime directory. A directory that others could write to, or that is not
+// the user's own, is refused.
+func OpenRegistry(dir string) (*Registry, error) {
+	path := filepath.Join(dir, "vix")
+	if n := len(filepath.Join(path, string(make([]byte, config.MaxName)), controlName)); n > 107 {
+		return nil, failf("runtime directory %s: too long for a socket's path; set XDG_RUNTIME_DIR to a shorter one", dir)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, cause(err))
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		return nil, failf("%v", err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
+		return nil, failf("%s: not a directory that is yours alone (0700); remove it", path)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, failf("%v", err)
+	}
+	return &Registry{path: path, root: root}, nil
+}
+
+// Close releases the directory.
+func (r *Registry) Close() error { return r.root.Close() }
+
+// cause is err without the path that the message already names.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// lockAll takes the upper lock. It is held for moments only.
+func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
+	f, err := r.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, failf("%s: %v", r.path, cause(err))
+	}
+	if err := waitLock(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// waitLock takes f's lock as soon as it is free. It closes f if it fails.
+func waitLock(ctx context.Context, f *os.File) error {
+	got := make(chan error, 1)
+	go func() {
+		for {
+			err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+			if !errors.Is(err, unix.EINTR) {
+				got <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-got:
+		if err != nil {
+			f.Close()
+		}
+		return err
+	case <-ctx.Done():
+		// The blocked call cannot be taken back; it ends when the lock's holder
+		// does, or with this process, and must not keep the lock then.
+		go func() { <-got; f.Close() }()
+		return context.Cause(ctx)
+	}
+}
+
+// tryLock takes f's lock if it is free.
+func tryLock(f *os.File) (bool, error) {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// A seat is what a new supervisor is given: the lock of its directory, and the
+// socket on which clients may already be waiting.
+type seat struct {
+	lock     *os.File
+	listener *os.File
+}
+
+func (s *seat) close() {
+	s.lock.Close()
+	s.listener.Close()
+}
+
+// take makes the directory of the VM name and takes its lock, both under the
+// upper lock. It returns nil if the VM runs: its lock is taken.
+func (r *Registry) take(ctx context.Context, name string) (*seat, error) {
+	all, err := r.lockAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	switch lock, err := r.lockOf(name); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, failf("%s: %v", filepath.Join(r.path, name), cause(err))
+	case lock == nil:
+		return nil, nil
+	default:
+		lock.Close()
+		if err := r.root.RemoveAll(name); err != nil {
+			return nil, failf("%v", err)
+		}
+	}
+	s, err := r.make(name)
+	if err != nil {
+		return nil, errors.Join(failf("%s: %v", filepath.Join(r.path, name), cause(err)), r.root.RemoveAll(name))
+	}
+	return s, nil
+}
+
+// lockOf takes the lock of an existing directory. It returns nil if the lock
+// is taken, and fs.ErrNotExist if there is no such directory.
+func (r *Registry) lockOf(name string) (*os.File, error) {
+	if _, err := r.root.Lstat(name); err != nil {
+		return nil, err
+	}
+	f, err := r.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if ok, err := tryLock(f); !ok {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (r *Registry) make(name string) (*seat, error) {
+	if err := r.root.Mkdir(name, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := r.lockOf(name)
+	if err != nil {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.control(name), Net: "unix"})
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	defer ln.Close()
+	f, err := ln.File()
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &seat{lock: lock, listener: f}, nil
+}
+
+func (r *Registry) control(name string) string {
+	return filepath.Join(r.path, name, controlName)
+}
+
+// remove removes the directory of the calling supervisor's VM. From then on a
+// run makes a new one.
+func (r *Registry) remove(ctx context.Context, name string) error {
+	all, err := r.lockAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	return r.root.RemoveAll(name)
+}
+
+// names returns the VMs whose supervisors live, in order, and removes what
+// dead ones left.
+func (r *Registry) names(ctx context.Context) ([]string, error) {
+	all, err := r.lockAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Close()
+	entries, err := fs.ReadDir(r.root.FS(), ".")
+	if err != nil {
+		return nil, failf("%s: %v", r.path, cause(err))
+	}
+	var live []string
+	var errs []error
+	for _, e := range entries {
+		if !e.IsDir() || config.CheckName(e.Name()) != nil {
+			continue
+		}
+		lock, err := r.lockOf(e.Name())
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case lock == nil:
+			live = append(live, e.Name())
+		default:
+			lock.Close()
+			errs = append(errs, r.root.RemoveAll(e.Name()))
+		}
+	}
+	slices.Sort(live)
+	return live, errors.Join(errs...)
+}
+
+// waitGone returns when no supervisor of the VM name lives.
+func (r *Registry) waitGone(ctx context.Context, name string) error {
+	f, err := r.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, cause(err))
+	}
+	if err := waitLock(ctx, f); err != nil {
+		return err
+	}
+	return f.Close()
+}

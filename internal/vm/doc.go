@@ -1,0 +1,42 @@
+// Package vm runs virtual machines: one supervisor process for each, which
+// owns every host process of its VM, and the clients that talk to supervisors.
+//
+// # Processes
+//
+//	vix-launcher run ──control.sock──► vix-launcher supervise NAME
+//	vix-launcher list, stop, logs ──►    │  all children die with it (PDEATHSIG)
+//	                                     ├─ vix-waylandproxy host   vhost-user socketpair to QEMU
+//	                                     ├─ virtiofsd               vhost-user connection to QEMU
+//	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor
+//
+// There is no daemon above the supervisors. A VM is a directory:
+//
+//	$XDG_RUNTIME_DIR/vix/            0700
+//	  lock                           flock: held while a VM is made or removed
+//	  NAME/                          0700
+//	    lock                         flock: held by the supervisor as long as it lives
+//	    control.sock                 where clients connect
+//	    state.json                   what list shows, for when nobody answers
+//	    log, log.1                   lines of the supervisor and of its children
+//
+// A directory whose lock nobody holds is what a dead supervisor left; the next
+// list or run removes it. Two runs at once make one VM: whoever gets the upper
+// lock first makes the directory, takes its lock, listens on control.sock and
+// hands both to a new supervisor; the other finds the VM's lock taken, and
+// connects. A connection waits in the socket's backlog until the supervisor
+// accepts, so nobody polls for anything.
+//
+// # States
+//
+//	          first client              guest is ready
+//	new ──────────────────► starting ──────────────────► running
+//	 │ nobody comes             │ failure, stop              │ last program ended,
+//	 ▼                          ▼                            ▼ stop, failure
+//	ended ◄──────────────── stopping ◄───────────────────────┘
+//
+// A failure is the unexpected end of any child, a broken agent channel, or a
+// start that takes too long. In stopping, everything that was started is ended
+// in reverse order; the directory goes last, then the lock.
+//
+// The package decides nothing about windows: that is the display process's.
+package vm

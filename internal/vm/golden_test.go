@@ -1,0 +1,72 @@
+package vm
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// One argument a line, and an option's value beside it, so that a change of a
+// command line is a readable diff.
+func golden(t *testing.T, name string, args []string) {
+	t.Helper()
+	var b strings.Builder
+	for i, a := range args {
+		sep := "\n"
+		if strings.HasPrefix(a, "-") && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+			sep = " "
+		}
+		b.WriteString(a + sep)
+	}
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); got != string(want) {
+		t.Errorf("%s: got\n%swant\n%s", name, got, want)
+	}
+}
+
+func TestCommandLines(t *testing.T) {
+	m := Machine{
+		Name: "web", Accel: "tcg", Memory: 512 << 20, CPUs: 2,
+		Kernel: "/cache/vmlinux", Initrd: "/cache/initrd",
+		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
+	}
+	golden(t, "qemu-tcg.golden", m.Args())
+	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
+	golden(t, "qemu-kvm.golden", m.Args())
+	golden(t, "display.golden", Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", VhostFD: 3, EventsFD: 4}.Args())
+}
+
+func TestCheckKVM(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	plain := write("plain", "processor : 0\nflags\t\t: fpu sse lm\n")
+	vmx := write("vmx", "processor : 0\nflags\t\t: fpu vmx lm\n")
+	for _, tt := range []struct{ name, device, cpuinfo, want string }{
+		{"no device", filepath.Join(dir, "none"), vmx, "does not exist"},
+		{"no vmx", plain, plain, "neither vmx nor svm"},
+		{"not KVM", vmx, vmx, "not KVM"},
+	} {
+		if err := CheckKVM(tt.device, tt.cpuinfo); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package vm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+)
+
+// Limits of a VM's log. What a guest prints on its console ends up here.
+const (
+	maxLogFile  = 2 << 20 // then log becomes log.1
+	maxLogLine  = 4 << 10
+	maxFollower = 1024 // lines that wait for one reader of logs -f
+)
+
+// A journal is the log of one VM: lines with a time and a source, in a file of
+// bounded size, and to whoever follows. Every line is made fit for a terminal.
+type journal struct {
+	dir   *os.Root
+	start time.Time
+
+	mu        sync.Mutex
+	file      *os.File
+	size      int64
+	followers map[chan string]struct{}
+	closed    bool
+}
+
+func openJournal(dir *os.Root, start time.Time) (*journal, error) {
+	f, err := dir.OpenFile(logName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &journal{dir: dir, start: start, file: f, followers: map[chan string]struct{}{}}, nil
+}
+
+// printf adds one line from source.
+func (j *journal) printf(source, format string, args ...any) {
+	j.add(source, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) add(source, text string) {
+	line := fmt.Sprintf("%8.3f [%s] %s\n", time.Since(j.start).Seconds(), source, cleanLine(text))
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed {
+		return
+	}
+	if j.size += int64(len(line)); j.size > maxLogFile {
+		j.rotateLocked()
+		j.size = int64(len(line))
+	}
+	// A full disk must not stop a VM: the line is lost, followers still get it.
+	_, _ = io.WriteString(j.file, line)
+	for f := range j.followers {
+		select {
+		case f <- line:
+		default: // a follower that does not read loses lines, and nobody waits
+		}
+	}
+}
+
+func (j *journal) rotateLocked() {
+	if err := j.dir.Rename(logName, oldLogName); err != nil {
+		return
+	}
+	f, err := j.dir.OpenFile(logName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return
+	}
+	j.file.Close()
+	j.file = f
+}
+
+// copyTo sends the log so far to emit, and with follow what comes until the
+// journal closes or ctx ends.
+func (j *journal) copyTo(ctx context.Context, follow bool, emit func(string) error) error {
+	next := make(chan string, maxFollower)
+	past, err := j.subscribe(next, follow)
+	if err != nil {
+		return err
+	}
+	defer j.unsubscribe(next)
+	for _, f := range past {
+		if err == nil {
+			err = emitLines(f, emit)
+		}
+		f.Close()
+	}
+	for follow && err == nil {
+		select {
+		case line, ok := <-next:
+			if !ok {
+				return nil
+			}
+			err = emit(line)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return err
+}
+
+// subscribe opens the files as they are and, in the same moment, registers
+// next, so that no line is lost or doubled in between.
+func (j *journal) subscribe(next chan string, follow bool) ([]io.ReadCloser, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var past []io.ReadCloser
+	for _, name := range []string{oldLogName, logName} {
+		f, err := j.dir.Open(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		past = append(past, struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(f, st.Size()), f})
+	}
+	switch {
+	case follow && j.closed:
+		close(next)
+	case follow:
+		j.followers[next] = struct{}{}
+	}
+	return past, nil
+}
+
+func (j *journal) unsubscribe(next chan string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	delete(j.followers, next)
+}
+
+func emitLines(r io.Reader, emit func(string) error) error {
+	b := bufio.NewReaderSize(r, maxLogLine*2)
+	for {
+		line, err := b.ReadString('\n')
+		if line != "" {
+			if err := emit(line); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// close ends the log; followers end after the last line.
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.closed = true
+	for f := range j.followers {
+		close(f)
+	}
+	clear(j.followers)
+	return j.file.Close()
+}
+
+// cleanLine makes text from a hostile source fit for a terminal: one line, no
+// control or format characters, bounded.
+func cleanLine(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		default:
+			return -1
+		}
+	}, text)
+	if len(text) > maxLogLine {
+		text = strings.ToValidUTF8(text[:maxLogLine], "") + "…"
+	}
+	return text
+}
+
+// eachLine calls f with every line of r, a longer one than maxLogLine in
+// pieces, until r ends.
+func eachLine(r io.Reader, f func(string)) {
+	b := bufio.NewReaderSize(r, maxLogLine)
+	for {
+		line, err := b.ReadSlice('\n')
+		if text := strings.TrimRight(string(line), "\r\n"); text != "" {
+			f(text)
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
+
+// A tail remembers the last lines of a stream, to explain how it ended.
+type tail struct {
+	mu   sync.Mutex
+	last []string
+}
+
+const tailLines = 3
+
+func (t *tail) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = append(t.last, cleanLine(line))
+	if len(t.last) > tailLines {
+		t.last = slices.Delete(t.last, 0, 1)
+	}
+}
+
+// String returns the lines as one.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.last, " | ")
+}
+
+// lineWriter is called with every write, which a slog handler makes one line.
+type lineWriter func(string)
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w(string(p))
+	return len(p), nil
+}

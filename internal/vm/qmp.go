@@ -1,0 +1,208 @@
+package vm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/digitalocean/go-qemu/qmp"
+)
+
+// QMP's flow (QEMU docs/interop/qmp-spec): a greeting, qmp_capabilities, then
+// one JSON object a line: our commands, and QEMU's replies and events mixed.
+//
+//	QEMU ──► reader ─┬─ "event"           ──► events, never waited for
+//	                 └─ "return", "error" ──► replies ──► execute, one at a time
+//
+// monitor implements go-qemu's qmp.Monitor over a descriptor, with its types.
+// go-qemu's own SocketMonitor is not used: the reply that its Run returns lies
+// in a buffer that its reader goes on filling, a reply over 64 KiB or an event
+// that nobody takes ends it or hangs it, it has no deadlines, and it dials a
+// path, where we have a socketpair that nobody else can reach.
+
+const (
+	qmpTimeout = 5 * time.Second // of one command; QEMU answers in milliseconds
+	maxQMPLine = 4 << 20         // query-qmp-schema is about 300 KiB
+	qmpEvents  = 64              // that wait; beyond it the oldest is dropped
+)
+
+// A monitor is a QMP connection. After a time-out or a broken line it is
+// closed: a late reply must never be taken for that of the next command.
+type monitor struct {
+	conn    *os.File
+	replies chan []byte
+	events  chan qmp.Event
+	done    chan struct{} // closed when the reader has ended
+
+	turn sync.Mutex // one command at a time
+}
+
+var _ qmp.Monitor = (*monitor)(nil)
+
+// newMonitor returns a monitor over conn, which it owns.
+func newMonitor(conn *os.File) *monitor {
+	return &monitor{conn: conn, replies: make(chan []byte), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
+}
+
+// Connect reads the greeting and leaves negotiation mode. Its reader ends with
+// Disconnect, or with QEMU.
+func (m *monitor) Connect() error {
+	r := bufio.NewReaderSize(m.conn, 64<<10)
+	_ = m.conn.SetReadDeadline(time.Now().Add(qmpTimeout))
+	line, err := readLine(r)
+	if err != nil {
+		close(m.done)
+		return fmt.Errorf("qmp: no greeting: %w", err)
+	}
+	var greeting struct {
+		QMP *struct{ Version qmp.Version }
+	}
+	if err := json.Unmarshal(line, &greeting); err != nil || greeting.QMP == nil {
+		close(m.done)
+		return fmt.Errorf("qmp: %.80q is not a greeting", line)
+	}
+	_ = m.conn.SetReadDeadline(time.Time{})
+	go m.read(r)
+	return m.execute("qmp_capabilities", nil, nil)
+}
+
+// Disconnect closes the connection and waits for the reader.
+func (m *monitor) Disconnect() error {
+	err := m.conn.Close()
+	<-m.done
+	return err
+}
+
+// Events yields QEMU's events; it is closed when the connection ends.
+func (m *monitor) Events(context.Context) (<-chan qmp.Event, error) { return m.events, nil }
+
+func (m *monitor) read(r *bufio.Reader) {
+	defer close(m.done)
+	defer close(m.events)
+	for {
+		line, err := readLine(r)
+		if err != nil {
+			m.conn.Close()
+			return
+		}
+		var e qmp.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			m.conn.Close()
+			return
+		}
+		if e.Event == "" {
+			select {
+			case m.replies <- line:
+			case <-time.After(qmpTimeout): // to nobody's question
+				m.conn.Close()
+				return
+			}
+			continue
+		}
+		for sent := false; !sent; {
+			select {
+			case m.events <- e:
+				sent = true
+			default:
+				select {
+				case <-m.events:
+				default:
+				}
+			}
+		}
+	}
+}
+
+// readLine returns a fresh copy of the next line.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(line) > maxQMPLine:
+			return nil, errors.New("line too long")
+		}
+	}
+}
+
+// Run sends one command, already encoded, and returns the whole reply.
+func (m *monitor) Run(command []byte) ([]byte, error) {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	_ = m.conn.SetWriteDeadline(time.Now().Add(qmpTimeout))
+	if _, err := m.conn.Write(append(bytes.TrimSpace(command), '\n')); err != nil {
+		return nil, fmt.Errorf("qmp: %w", err)
+	}
+	t := time.NewTimer(qmpTimeout)
+	defer t.Stop()
+	select {
+	case reply := <-m.replies:
+		return reply, nil
+	case <-m.done:
+		return nil, fmt.Errorf("qmp: %w", io.ErrUnexpectedEOF)
+	case <-t.C:
+		m.conn.Close()
+		return nil, fmt.Errorf("qmp: no reply within %s", qmpTimeout)
+	}
+}
+
+// A qmpError is QEMU's refusal of a command.
+type qmpError struct {
+	Class string `json:"class"`
+	Desc  string `json:"desc"`
+}
+
+func (e *qmpError) Error() string { return e.Desc }
+
+// execute runs one command and decodes what it returns into out.
+func (m *monitor) execute(name string, args, out any) error {
+	command, err := json.Marshal(qmp.Command{Execute: name, Args: args})
+	if err != nil {
+		return err
+	}
+	reply, err := m.Run(command)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	var r struct {
+		Return json.RawMessage `json:"return"`
+		Error  *qmpError       `json:"error"`
+	}
+	if err := json.Unmarshal(reply, &r); err != nil {
+		m.conn.Close()
+		return fmt.Errorf("qmp: %s: %w", name, err)
+	}
+	if r.Error != nil {
+		return fmt.Errorf("qmp: %s: %w", name, r.Error)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(r.Return, out)
+}
+
+// The commands that a supervisor uses.
+
+// quit ends QEMU at once, like pulling the plug.
+func (m *monitor) quit() error { return m.execute("quit", nil, nil) }
+
+// status returns QEMU's run state: running, paused, shutdown, …
+func (m *monitor) status() (string, error) {
+	var s struct {
+		Status string `json:"status"`
+	}
+	err := m.execute("query-status", nil, &s)
+	return s.Status, err
+}

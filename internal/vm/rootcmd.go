@@ -1,0 +1,48 @@
+package vm
+
+import (
+	"os"
+	"path/filepath"
+
+	"vix/internal/rootfs"
+)
+
+// viewName is the empty directory on which the process that serves the root
+// "host" mounts its view, in a mount namespace of its own.
+const viewName = "root"
+
+// rootCommand says how the VM's root is served on the listening socket that
+// the child gets as descriptor 3:
+//
+//	host        vix-launcher rootview: an allow-listed view of the host, which becomes virtiofsd
+//	/directory  virtiofsd, on the directory as it is
+func (s *supervisor) rootCommand() (command, error) {
+	l := s.launch
+	if l.VM.Root != "host" {
+		st, err := os.Stat(l.VM.Root)
+		if err != nil || !st.IsDir() {
+			return command{}, failf("VM %s: root %s: not a directory; change root in config.toml", l.VM.Name, l.VM.Root)
+		}
+		return command{name: "virtiofsd", path: l.Parts.Virtiofsd, args: virtiofsdArgs(l.VM.Root, s.uid)}, nil
+	}
+	if err := s.dir.Mkdir(viewName, 0o700); err != nil {
+		return command{}, err
+	}
+	view := filepath.Join(s.reg.path, l.VM.Name, viewName)
+	args := append([]string{"rootview", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid)...)
+	return command{name: "virtiofsd", path: l.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid())}, nil
+}
+
+// virtiofsdArgs serves dir, read-only. Submounts are not announced: overlayfs
+// in the guest refuses a lower layer that crosses into one.
+func virtiofsdArgs(dir string, uid int) []string {
+	args := []string{
+		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
+		"--cache=always", "--sandbox=namespace", "--log-level=warn",
+	}
+	if uid != 0 {
+		// Root's files appear as nobody's in the user namespace.
+		args = append(args, "--translate-uid=host:65534:0:1", "--translate-gid=host:65534:0:1")
+	}
+	return args
+}

@@ -1,0 +1,352 @@
+package vm
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"vix/internal/agent"
+	"vix/internal/rootfs"
+)
+
+// start brings the VM up, in the order in which the parts need each other;
+// what it began, the closers end in the reverse order.
+//
+//  1. kernel and initramfs       prepareRoot
+//  2. vix-waylandproxy host      startDisplay ─┐
+//  3. virtiofsd                  startRoot   ──┼─ sockets
+//  4. QEMU                       startQEMU  ◄──┘
+//  5. QMP                        connectQMP
+//  6. agent: boot … ready        bootGuest
+func (s *supervisor) start() error {
+	files, err := s.prepare(s.ctx, s.launch, func(text string) { s.log.add("vix", text) })
+	if err != nil {
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+		return s.failure(err)
+	}
+	s.stage("prepared", 0)
+	display, err := s.startDisplay()
+	if err != nil {
+		return s.failure(err)
+	}
+	root, err := s.startRoot()
+	if err != nil {
+		display.Close()
+		return s.failure(err)
+	}
+	agentEnd, err := s.startQEMU(files, display, root)
+	if err != nil {
+		return s.failure(err)
+	}
+	s.stage("qemu", 0)
+	return s.bootGuest(agentEnd)
+}
+
+// prepareRoot finds the host's kernel and makes what QEMU boots.
+func prepareRoot(ctx context.Context, l Launch, progress func(string)) (rootfs.Files, error) {
+	kernel, err := rootfs.FindKernel(l.Parts.System)
+	if err != nil {
+		return rootfs.Files{}, err
+	}
+	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir, Progress: progress})
+}
+
+// startDisplay starts the display process, and returns QEMU's end of its
+// vhost-user socket.
+func (s *supervisor) startDisplay() (*os.File, error) {
+	qemuEnd, proxyEnd, err := socketpair("display")
+	if err != nil {
+		return nil, err
+	}
+	events, eventsEnd, err := os.Pipe()
+	if err != nil {
+		qemuEnd.Close()
+		proxyEnd.Close()
+		return nil, err
+	}
+	l := s.launch
+	d := Display{VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, VhostFD: 3, EventsFD: 4}
+	child, err := startChild(s.nest, s.log, command{
+		name: "display", path: l.Parts.Proxy, args: d.Args(), files: []*os.File{proxyEnd, eventsEnd},
+	})
+	if err != nil {
+		qemuEnd.Close()
+		events.Close()
+		return nil, err
+	}
+	s.pumps.Go(func() {
+		defer events.Close()
+		s.readEvents(events)
+	})
+	s.own(child, "the display process ended", func(p *PIDs) *int { return &p.Display })
+	// Something else may hold the pipe: the reader must not outlive the process.
+	s.pumps.Go(func() {
+		<-child.done
+		_ = events.SetReadDeadline(time.Now().Add(drainLimit))
+	})
+	return qemuEnd, nil
+}
+
+// startRoot starts virtiofsd, and returns a connection to it for QEMU. The
+// socket's name exists only until that is made.
+func (s *supervisor) startRoot() (*os.File, error) {
+	path := filepath.Join(s.reg.path, s.launch.VM.Name, "fs.sock")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close() // and unlink
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	qemuEnd, err := conn.File()
+	if err != nil {
+		return nil, err
+	}
+	lnFile, err := ln.File()
+	if err != nil {
+		qemuEnd.Close()
+		return nil, err
+	}
+	cmd, err := s.rootCommand()
+	if err != nil {
+		qemuEnd.Close()
+		lnFile.Close()
+		return nil, err
+	}
+	cmd.files = []*os.File{lnFile}
+	child, err := startChild(s.nest, s.log, cmd)
+	if err != nil {
+		qemuEnd.Close()
+		return nil, err
+	}
+	s.own(child, "virtiofsd ended", func(p *PIDs) *int { return &p.Virtiofsd })
+	return qemuEnd, nil
+}
+
+// startQEMU starts QEMU on the two vhost-user sockets, which it takes over,
+// connects to its monitor, and returns our end of the agent's channel.
+func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.File, error) {
+	qmpOurs, qmpEnd, err := socketpair("qmp")
+	if err != nil {
+		return nil, errors.Join(err, display.Close(), root.Close())
+	}
+	agentOurs, agentEnd, err := socketpair("agent")
+	if err != nil {
+		return nil, errors.Join(err, display.Close(), root.Close(), qmpOurs.Close(), qmpEnd.Close())
+	}
+	v := s.launch.VM
+	accel := s.chooseAccel()
+	m := Machine{
+		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
+		Kernel: files.Kernel, Initrd: files.Initrd,
+		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
+	}
+	child, err := startChild(s.nest, s.log, command{
+		name: "qemu", path: s.launch.Parts.QEMU, args: m.Args(),
+		files: []*os.File{qmpEnd, display, root, agentEnd},
+		stdout: func(line string) {
+			s.console.add(line)
+			s.log.add("console", line)
+		},
+	})
+	if err != nil {
+		return nil, errors.Join(err, qmpOurs.Close(), agentOurs.Close())
+	}
+	s.qemu = child
+	s.own(child, "QEMU ended", func(p *PIDs) *int { return &p.QEMU })
+	s.update(func(st *State) { st.Accel = accel })
+	if err := s.connectQMP(qmpOurs); err != nil {
+		return nil, errors.Join(err, agentOurs.Close())
+	}
+	return agentOurs, nil
+}
+
+// chooseAccel decides how the processor is made.
+func (s *supervisor) chooseAccel() string {
+	if s.launch.VM.Accel == "tcg" {
+		return "tcg"
+	}
+	err := CheckKVM(s.launch.Parts.KVM, s.launch.Parts.CPUInfo)
+	if err == nil || s.launch.VM.Accel == "kvm" {
+		return "kvm"
+	}
+	s.note("no KVM, so VM %s is emulated and slow: %v", s.launch.VM.Name, err)
+	return "tcg"
+}
+
+// connectQMP greets QEMU. That it answers also means that it accepted its
+// command line: a refusal is told by the trouble that follows.
+func (s *supervisor) connectQMP(conn *os.File) error {
+	m := newMonitor(conn)
+	s.undo(m.Disconnect)
+	done := make(chan error, 1)
+	s.pumps.Go(func() { done <- m.Connect() })
+	if err := s.wait(done); err != nil {
+		return err
+	}
+	s.monitor = m
+	events, err := m.Events(s.ctx)
+	if err != nil {
+		return err
+	}
+	s.pumps.Go(func() {
+		for e := range events {
+			s.log.printf("qmp", "%s %v", e.Event, e.Data)
+		}
+	})
+	return nil
+}
+
+// bootGuest runs the agent's channel and waits until programs can be started.
+func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
+	s.guest = agent.NewHost(conn, s.slogger("agent"))
+	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
+	s.undo(func() error { cancel(); return nil })
+	s.pumps.Go(func() { s.agentEnded(s.guest.Run(ctx)) })
+	s.pumps.Go(func() {
+		for st := range s.guest.Stages() {
+			if st.State == "" {
+				s.stage(st.Name, time.Duration(st.Uptime)*time.Millisecond)
+			} else {
+				s.log.printf("vix", "guest: %s is %s", st.Name, st.State)
+			}
+		}
+	})
+	err := s.guest.Boot(agent.Boot{
+		Hostname: s.launch.VM.Name,
+		Time:     time.Now().UnixNano(),
+		User:     agent.User{Name: "user", UID: 1000, GID: 1000},
+		Env:      s.launch.GuestEnv,
+	})
+	if err != nil {
+		return s.failure(err)
+	}
+	ready := make(chan error, 1)
+	limit, stop := context.WithTimeout(s.ctx, startLimit)
+	s.pumps.Go(func() {
+		defer stop()
+		ready <- s.guest.Ready(limit)
+	})
+	if err := s.wait(ready); err != nil {
+		return err
+	}
+	s.stage("ready", 0)
+	return nil
+}
+
+// agentEnded makes the end of the agent's channel a trouble.
+func (s *supervisor) agentEnded(err error) {
+	name := s.launch.VM.Name
+	var ge *agent.GuestError
+	switch {
+	case errors.As(err, &ge):
+		s.report(trouble{rankGuest, failf("VM %s: %v; run it again", name, ge)})
+	case errors.Is(err, agent.ErrProtocol):
+		s.report(trouble{rankGuest, failf("VM %s: %v; the VM was ended, because it cannot be trusted to be well", name, err)})
+	case err != nil:
+		s.report(trouble{rankOther, failf("VM %s: agent channel: %v; run it again", name, err)})
+	default:
+		s.report(trouble{rankOther, failf("VM %s: the guest switched itself off; run it again", name)})
+	}
+}
+
+// own makes a child a part of the VM: its end is a trouble, and the closers
+// end it. pid says where the state shows it.
+func (s *supervisor) own(c *child, what string, pid func(*PIDs) *int) {
+	s.update(func(st *State) { *pid(&st.PIDs) = c.cmd.Process.Pid })
+	s.pumps.Go(func() {
+		<-c.done
+		s.update(func(st *State) { *pid(&st.PIDs) = 0 })
+		s.report(s.death(c, what))
+	})
+	s.undo(func() error {
+		if context.Cause(s.ctx) == errIdle || context.Cause(s.ctx) == errStop {
+			c.end(endLimit) // what it served has ended, and so will it
+		} else {
+			c.kill()
+		}
+		return nil
+	})
+}
+
+// death says how a child ended, and its last word about it. When QEMU ended
+// well, the last word is the guest's, on its console.
+func (s *supervisor) death(c *child, what string) trouble {
+	rank, last := rankOther, c.last.String()
+	switch {
+	case c.killed():
+		rank = rankKilled
+	case c.err != nil:
+		rank = rankFailed
+	case c == s.qemu:
+		rank, what, last = rankQEMUEnded, "the guest switched itself off", s.console.String()
+	}
+	text := fmt.Sprintf("VM %s: %s: %s", s.launch.VM.Name, what, c.status())
+	if last != "" {
+		text += ": " + last
+	}
+	return trouble{rank, &Failure{CodeVix, text + `; run it again, and "vix-launcher doctor" if it persists`}}
+}
+
+// readEvents reads what the display process tells of windows, a JSON object a
+// line, until it ends. Titles are a guest's words.
+func (s *supervisor) readEvents(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 4<<10), 64<<10)
+	for lines.Scan() {
+		var e struct {
+			Event string `json:"event"`
+			Window
+		}
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			s.log.printf("vix", "display: bad event: %v", err)
+			continue
+		}
+		s.windowEvent(e.Event, e.Window)
+	}
+	if err := lines.Err(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		s.log.printf("vix", "display: events: %v", err)
+	}
+}
+
+func (s *supervisor) windowEvent(event string, w Window) {
+	w.Title, w.AppID = clipText(w.Title), clipText(w.AppID)
+	first := false
+	s.mu.Lock()
+	list := slices.DeleteFunc(s.state.Windows, func(x Window) bool { return x.ID == w.ID })
+	if event == "window" && len(list) < maxWindows {
+		list = append(list, w)
+		first = !slices.ContainsFunc(s.state.Stages, func(st Stage) bool { return st.Name == "window" })
+	}
+	s.state.Windows = list
+	s.changedLocked()
+	s.mu.Unlock()
+	if first {
+		s.stage("window", 0)
+	}
+}
+
+// clipText makes a guest's text fit to be shown, and bounded.
+func clipText(text string) string {
+	text = cleanLine(text)
+	for i := range text {
+		if i > maxTitle {
+			return text[:i] + "…"
+		}
+	}
+	return text
+}

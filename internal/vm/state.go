@@ -1,0 +1,130 @@
+package vm
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"time"
+
+	"vix/config"
+)
+
+// The states of a VM, as list shows them.
+const (
+	StateStarting = "starting"
+	StateRunning  = "running"
+	StateStopping = "stopping"
+	// StateUnresponsive is a client's word for a supervisor that holds its
+	// lock and does not answer.
+	StateUnresponsive = "unresponsive"
+)
+
+// A State is everything that a supervisor tells of its VM.
+type State struct {
+	Name     string       `json:"name"`
+	State    string       `json:"state"`
+	Tag      string       `json:"tag"`
+	Color    config.Color `json:"color"`
+	Root     string       `json:"root"`
+	Accel    string       `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
+	Memory   uint64       `json:"memory"`          // bytes
+	CPUs     int          `json:"cpus"`
+	Started  time.Time    `json:"started"`
+	Uptime   float64      `json:"uptime"` // seconds since Started
+	PIDs     PIDs         `json:"pids"`
+	Programs []Program    `json:"programs"`
+	Windows  []Window     `json:"windows"`
+	Stages   []Stage      `json:"stages"`
+	Notes    []string     `json:"notes"`
+}
+
+// PIDs are the processes of a VM; 0 where there is none (yet).
+type PIDs struct {
+	Supervisor int `json:"supervisor"`
+	QEMU       int `json:"qemu"`
+	Display    int `json:"display"`
+	Virtiofsd  int `json:"virtiofsd"`
+}
+
+// A Program is one program that was started in a VM.
+type Program struct {
+	ID    int      `json:"id"`
+	Argv  []string `json:"argv"`
+	State string   `json:"state"` // "running" or "exited"
+	Exit  *Exit    `json:"exit,omitempty"`
+}
+
+// A Window is what the display process says of a toplevel. Title and app id
+// are as shown: with the VM's tag, without control characters.
+type Window struct {
+	ID    uint64 `json:"id"`
+	Title string `json:"title"`
+	AppID string `json:"app_id"`
+}
+
+// A Stage is a part of the start that is done: "prepared" (kernel and
+// initramfs), "qemu" (started), then the guest's own "init", "root", "proxy",
+// then "ready" (programs can be started) and "window" (the first one shown).
+type Stage struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`          // since the supervisor started
+	Uptime  float64 `json:"uptime,omitempty"` // the guest's own clock, seconds since its kernel started
+}
+
+// Limits of what a VM's state holds, whatever a guest does.
+const (
+	maxWindows  = 512
+	maxTitle    = 256 // bytes
+	maxExited   = 32  // ended programs that are remembered
+	maxVMStages = 32
+)
+
+// saveState writes state.json in one step.
+func saveState(dir *os.Root, s State) error {
+	b, err := json.MarshalIndent(s, "", "\t")
+	if err != nil {
+		return err
+	}
+	const tmp = stateName + ".tmp"
+	if err := dir.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return dir.Rename(tmp, stateName)
+}
+
+// clone returns a copy that shares nothing that changes.
+func (s State) clone() State {
+	s.Programs = slices.Clone(s.Programs)
+	s.Windows = slices.Clone(s.Windows)
+	s.Stages = slices.Clone(s.Stages)
+	s.Notes = slices.Clone(s.Notes)
+	s.Uptime = time.Since(s.Started).Seconds()
+	return s
+}
+
+// addProgram appends p and forgets the oldest that have ended.
+func (s *State) addProgram(p Program) {
+	ended := 0
+	for _, q := range s.Programs {
+		if q.Exit != nil {
+			ended++
+		}
+	}
+	s.Programs = slices.DeleteFunc(s.Programs, func(q Program) bool {
+		if q.Exit == nil || ended <= maxExited {
+			return false
+		}
+		ended--
+		return true
+	})
+	s.Programs = append(s.Programs, p)
+}
+
+// endProgram notes how program id ended.
+func (s *State) endProgram(id int, e *Exit) {
+	for i := range s.Programs {
+		if s.Programs[i].ID == id {
+			s.Programs[i].State, s.Programs[i].Exit = "exited", e
+		}
+	}
+}

@@ -1,0 +1,382 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/rootfs"
+)
+
+// Limits of time. A limit is where patience ends, never how long something
+// takes: everything is waited for by its event.
+const (
+	firstClientLimit = 10 * time.Second       // a supervisor that nobody asks for anything leaves
+	startLimit       = 4 * time.Minute        // for a guest to be ready, on a slow machine without KVM
+	settleLimit      = 150 * time.Millisecond // for the other deaths that one death brings, to name the first
+	powerOffLimit    = 4 * time.Second        // for a guest to switch itself off; its programs get one of it
+	endLimit         = 1 * time.Second        // for a child to end after what it served has ended
+	answerLimit      = 2 * time.Second        // for a client to take its last reply
+)
+
+// A Launch is all that a supervisor is given: it looks at no environment.
+type Launch struct {
+	VM         config.VM `json:"vm"`
+	RuntimeDir string    `json:"runtime_dir"` // that holds vix/
+	CacheDir   string    `json:"cache_dir"`   // for kernel and initramfs
+	Wayland    string    `json:"wayland"`     // the compositor's socket
+	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
+	Parts      Parts     `json:"parts"`
+}
+
+// Parts are the paths of the programs and files of the host that a VM needs.
+type Parts struct {
+	Self      string `json:"self"` // vix-launcher
+	QEMU      string `json:"qemu"`
+	Virtiofsd string `json:"virtiofsd"`
+	Proxy     string `json:"proxy"`   // vix-waylandproxy
+	Guest     string `json:"guest"`   // vix-guest
+	System    string `json:"system"`  // "/": where the kernel and the host's programs are
+	KVM       string `json:"kvm"`     // /dev/kvm
+	CPUInfo   string `json:"cpuinfo"` // /proc/cpuinfo
+}
+
+// A supervisor owns one VM. Its goroutines are: run, one accept loop, one for
+// each connection and each program, one reader for each child's output, the
+// agent's pump, and the display's event reader; run returns after all of them.
+type supervisor struct {
+	launch Launch
+	reg    *Registry
+	dir    *os.Root
+	log    *journal
+	nest   *nest
+	uid    int
+	// prepare makes kernel and initramfs; a test has its own.
+	prepare func(context.Context, Launch, func(string)) (rootfs.Files, error)
+
+	ctx    context.Context // ends when the VM has to end; its cause says why
+	cancel context.CancelCauseFunc
+
+	guest     *agent.Host
+	monitor   *monitor
+	qemu      *child
+	console   tail           // the guest's last words
+	troubles  chan trouble   // ends of children and of the agent channel
+	closers   []func() error // undo what start did, last first
+	pumps     sync.WaitGroup // agent and display events
+	clients   sync.WaitGroup // connections
+	running   sync.WaitGroup // programs, and runs that may still become one
+	gone      chan struct{}  // closed when the directory is removed
+	first     chan struct{}  // closed by the first client
+	once      sync.Once
+	forced    chan struct{} // closed by a stop that will not wait
+	forceOnce sync.Once
+
+	mu      sync.Mutex
+	state   State
+	users   int           // programs that run, and runs on their way
+	changed chan struct{} // closed and replaced at every change of state
+	lastID  int
+}
+
+// Why a VM ends without having failed.
+var (
+	errIdle   = errors.New("its last program has ended")
+	errStop   = errors.New("stopped")
+	errForced = errors.New("stopped by force")
+	errNobody = errors.New("nobody asked for a program")
+)
+
+// Supervise is the body of a supervisor process: it reads its Launch from
+// spec, serves the clients of listener, and holds lock until it returns, when
+// every process and file of the VM is gone. ctx ending stops the VM.
+func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File) error {
+	defer lock.Close()
+	var l Launch
+	if err := json.NewDecoder(io.LimitReader(spec, maxFrame)).Decode(&l); err != nil {
+		return fmt.Errorf("supervise: launch: %w", err)
+	}
+	s, err := newSupervisor(l)
+	if err != nil {
+		return fmt.Errorf("supervise: %w", err)
+	}
+	// The launcher has bound the socket. Listening again makes this process the
+	// one whose id a client sees (SO_PEERCRED is that of the last listen).
+	if err := unix.Listen(int(listener.Fd()), unix.SOMAXCONN); err != nil {
+		return fmt.Errorf("supervise: listen: %w", err)
+	}
+	ln, err := net.FileListener(listener)
+	listener.Close()
+	if err != nil {
+		return fmt.Errorf("supervise: %w", err)
+	}
+	return s.run(ctx, ln.(*net.UnixListener))
+}
+
+func newSupervisor(l Launch) (*supervisor, error) {
+	if err := config.CheckName(l.VM.Name); err != nil {
+		return nil, err
+	}
+	reg, err := OpenRegistry(l.RuntimeDir)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := reg.root.OpenRoot(l.VM.Name)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	j, err := openJournal(dir, now)
+	if err != nil {
+		return nil, err
+	}
+	return &supervisor{
+		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
+		prepare:  prepareRoot,
+		troubles: make(chan trouble, 8),
+		gone:     make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
+		forced: make(chan struct{}),
+		state: State{
+			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
+			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
+			PIDs:     PIDs{Supervisor: os.Getpid()},
+			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{},
+		},
+	}, nil
+}
+
+// run is the VM's life.
+func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	defer s.cancel(nil)
+	go s.nest.run()
+	ln.SetUnlinkOnClose(false)
+	s.update(func(*State) {})
+	s.clients.Go(func() { s.accept(ln) })
+
+	err := s.waitFirst()
+	if err == nil {
+		err = s.start()
+	}
+	if err == nil {
+		err = s.watch()
+	}
+	s.cancel(err) // the first cause stays
+	err = s.end(ln)
+	return err
+}
+
+func (s *supervisor) waitFirst() error {
+	t := time.NewTimer(firstClientLimit)
+	defer t.Stop()
+	select {
+	case <-s.first:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-t.C:
+		return errNobody
+	}
+}
+
+// watch is the state running: until a stop, the last program's end, or trouble.
+func (s *supervisor) watch() error {
+	s.mu.Lock()
+	s.state.State = StateRunning
+	s.changedLocked()
+	if s.users == 0 {
+		s.cancel(errIdle)
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case t := <-s.troubles:
+		return s.settle(t)
+	}
+}
+
+// end is the state stopping: the guest is asked, if there is reason to hope
+// for an answer; then everything is ended, last first.
+func (s *supervisor) end(ln *net.UnixListener) error {
+	cause := context.Cause(s.ctx)
+	wasRunning := false
+	s.update(func(st *State) {
+		wasRunning = st.State == StateRunning
+		st.State = StateStopping
+	})
+	s.log.printf("vix", "stopping: %v", cause)
+	planned := wasRunning && (errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled))
+	if planned {
+		s.powerOff()
+	}
+	var errs []error
+	for _, undo := range slices.Backward(s.closers) {
+		errs = append(errs, undo())
+	}
+	s.pumps.Wait()
+	s.running.Wait() // every run has its last word
+	s.nest.close()
+	errs = append(errs, s.log.close(), ln.Close())
+	errs = append(errs, s.reg.remove(context.WithoutCancel(s.ctx), s.launch.VM.Name))
+	close(s.gone)
+	s.clients.Wait()
+	errs = append(errs, s.dir.Close(), s.reg.Close())
+	return errors.Join(errs...)
+}
+
+// powerOff lets the guest end its programs and switch itself off; when it does
+// not, QEMU is told to quit. A second stop, by force, cuts the waiting short.
+func (s *supervisor) powerOff() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), powerOffLimit)
+	defer cancel()
+	go func() {
+		select {
+		case <-s.forced:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := s.guest.PowerOff(ctx); err != nil {
+		s.log.printf("vix", "power off: %v", err)
+	} else if s.qemu != nil {
+		s.qemu.end(endLimit)
+		return
+	}
+	if s.monitor != nil {
+		if err := s.monitor.quit(); err == nil {
+			s.qemu.end(endLimit)
+		}
+	}
+}
+
+// undo registers what ends something that start began.
+func (s *supervisor) undo(f func() error) { s.closers = append(s.closers, f) }
+
+// A trouble is the end of something that a VM cannot live without.
+type trouble struct {
+	rank int // the most telling first; see settle
+	err  *Failure
+}
+
+// Ranks of troubles. One death brings others: when QEMU is killed, the display
+// process and virtiofsd end as they should; when the guest switches itself off,
+// all three do. What ended badly explains what ended well.
+const (
+	rankKilled    = iota // a child was killed
+	rankGuest            // the guest said why, or broke the agent's protocol
+	rankFailed           // a child ended with an error
+	rankQEMUEnded        // QEMU ended as if all were well
+	rankOther            // something ended as if all were well
+)
+
+// settle waits a moment for what else ends, and returns the failure that
+// explains the rest.
+func (s *supervisor) settle(first trouble) error {
+	t := time.NewTimer(settleLimit)
+	defer t.Stop()
+	best := first
+	for {
+		select {
+		case next := <-s.troubles:
+			if next.rank < best.rank {
+				best = next
+			}
+		case <-t.C:
+			return best.err
+		}
+	}
+}
+
+func (s *supervisor) report(t trouble) {
+	select {
+	case s.troubles <- t:
+	default: // there are more troubles than anybody needs to hear of
+	}
+}
+
+// wait waits for something of the start, and no longer than the start may go on.
+func (s *supervisor) wait(done <-chan error) error {
+	select {
+	case err := <-done:
+		if err == nil {
+			return nil
+		}
+		// A child's death, where there is one, explains a broken channel better.
+		return s.settle(trouble{rankOther, s.failure(err)})
+	case t := <-s.troubles:
+		return s.settle(t)
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
+}
+
+// failure makes err a line about this VM.
+func (s *supervisor) failure(err error) *Failure {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f
+	}
+	return failf("VM %s: %v", s.launch.VM.Name, err)
+}
+
+// update changes the state, and tells whoever waits for a change.
+func (s *supervisor) update(f func(*State)) {
+	s.mu.Lock()
+	f(&s.state)
+	s.changedLocked()
+	snapshot := s.state.clone()
+	s.mu.Unlock()
+	if err := saveState(s.dir, snapshot); err != nil {
+		s.log.printf("vix", "%s: %v", stateName, err)
+	}
+}
+
+func (s *supervisor) changedLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// stage notes that a part of the start is done.
+func (s *supervisor) stage(name string, uptime time.Duration) {
+	st := Stage{Name: name, Seconds: time.Since(s.state.Started).Seconds(), Uptime: uptime.Seconds()}
+	s.log.printf("vix", "stage %s", name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.state.Stages) < maxVMStages {
+		s.state.Stages = append(s.state.Stages, st)
+		s.changedLocked()
+	}
+}
+
+func (s *supervisor) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.log.add("vix", text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.Notes = append(s.state.Notes, text)
+	s.changedLocked()
+}
+
+// slogger returns a logger that writes to the VM's log under source.
+func (s *supervisor) slogger(source string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(lineWriter(func(line string) { s.log.add(source, line) }),
+		&slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{} // the log has its own
+			}
+			return a
+		}}))
+}
