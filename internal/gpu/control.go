@@ -1,0 +1,237 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+
+	"vix/internal/vhost"
+	"vix/internal/virtwl"
+)
+
+// submission is the part of a chain that SUBMIT_3D's size covers.
+type submission struct {
+	chain *vhost.Chain
+	left  int
+}
+
+// Read implements virtwl.CommandReader.
+func (s *submission) Read(p []byte) error {
+	if len(p) > s.left {
+		return fmt.Errorf("%w: command cut short", errParameter)
+	}
+	s.left -= len(p)
+	return s.chain.Read(p)
+}
+
+// Remaining implements virtwl.CommandReader.
+func (s *submission) Remaining() int { return s.left }
+
+// control carries out one request of the control queue and answers it, unless it
+// was held.
+func (d *Device) control(q *vhost.Queue, c *vhost.Chain) {
+	if c.Remaining() < headerSize || c.Room() < headerSize || c.Read(d.in[:headerSize]) != nil {
+		q.Push(c.Token()) // nothing to answer, or nowhere to
+		return
+	}
+	h := parseHeader(d.in[:])
+	if h.typ == cmdSubmit3D {
+		d.submit(q, c, h)
+		return
+	}
+	n, err := d.execute(h, c)
+	d.answer(q, c, h, n, err)
+}
+
+// answer writes d.out[:n], with the header filled in, or an error's header.
+func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err error) {
+	typ := le.Uint32(d.out[:])
+	if err != nil {
+		typ, n = errorCode(err), headerSize
+		d.cfg.Log.Debug("gpu command refused", "command", fmt.Sprintf("%#x", h.typ), "err", err)
+	} else if n > c.Room() {
+		typ, n = respErrUnspec, headerSize
+	}
+	h.respond(typ).put(d.out[:])
+	_ = c.Write(d.out[:n]) // fails only if the answer's address is none: the guest's loss
+	q.Push(c.Token())
+}
+
+// respond is the header of the answer to h.
+func (h header) respond(typ uint32) header {
+	if h.flags&flagFence == 0 {
+		return header{typ: typ}
+	}
+	h.typ = typ
+	return h
+}
+
+func errorCode(err error) uint32 {
+	switch {
+	case errors.Is(err, errNoResource):
+		return respErrInvalidResource
+	case errors.Is(err, errNoContext):
+		return respErrInvalidContext
+	case errors.Is(err, errLimit):
+		return respErrOutOfMemory
+	case errors.Is(err, errParameter), errors.Is(err, virtwl.ErrProtocol):
+		return respErrInvalidParameter
+	}
+	return respErrUnspec
+}
+
+// execute carries out every command but SUBMIT_3D. The answer's type and body are
+// left in d.out.
+func (d *Device) execute(h header, c *vhost.Chain) (n int, err error) {
+	size, known := bodySize(h.typ)
+	if !known {
+		return 0, errUnknown
+	}
+	b := d.in[headerSize : headerSize+size]
+	if err := c.Read(b); err != nil {
+		return 0, fmt.Errorf("%w: %w", errParameter, err)
+	}
+	clear(d.out[:])
+	le.PutUint32(d.out[:], respOKNoData)
+	switch h.typ {
+	case cmdGetDisplayInfo:
+		le.PutUint32(d.out[:], respOKDisplayInfo)
+		return displayInfoSize, nil // all 16 scanouts disabled
+	case cmdGetCapsetInfo:
+		return d.capsetInfo(le.Uint32(b))
+	case cmdGetCapset:
+		return d.capset(le.Uint32(b), le.Uint32(b[4:]))
+	case cmdCtxCreate:
+		return headerSize, d.createContext(h.ctx, le.Uint32(b[4:])&capsetMask)
+	case cmdCtxDestroy:
+		return headerSize, d.destroyContext(h.ctx)
+	case cmdCtxAttachResource:
+		return headerSize, d.attach(h.ctx, le.Uint32(b), true)
+	case cmdCtxDetachResource:
+		return headerSize, d.attach(h.ctx, le.Uint32(b), false)
+	case cmdResourceCreateBlob:
+		return headerSize, d.createBlob(h, parseCreateBlob(b), c)
+	case cmdResourceUnref:
+		return headerSize, d.unref(le.Uint32(b))
+	case cmdResourceMapBlob:
+		le.PutUint32(d.out[:], respOKMapInfo)
+		le.PutUint32(d.out[headerSize:], mapInfoCached)
+		return mapInfoSize, d.mapBlob(le.Uint32(b), le.Uint64(b[8:]))
+	default: // cmdResourceUnmapBlob
+		return headerSize, d.unmap(le.Uint32(b))
+	}
+}
+
+func (d *Device) capsetInfo(index uint32) (int, error) {
+	if index != 0 {
+		return 0, fmt.Errorf("%w: capability set index %d", errParameter, index)
+	}
+	le.PutUint32(d.out[:], respOKCapsetInfo)
+	le.PutUint32(d.out[headerSize:], virtwl.CapsetID)
+	le.PutUint32(d.out[headerSize+4:], capsetVersion)
+	le.PutUint32(d.out[headerSize+8:], virtwl.CapsetSize)
+	return capsetInfoSize, nil
+}
+
+const capsetVersion = 1
+
+func (d *Device) capset(id, version uint32) (int, error) {
+	if id != virtwl.CapsetID || version > capsetVersion {
+		return 0, fmt.Errorf("%w: capability set %d version %d", errParameter, id, version)
+	}
+	le.PutUint32(d.out[:], respOKCapset)
+	virtwl.AppendCapabilities(d.out[:headerSize], virtwl.Capabilities{
+		Version: capsetVersion, Channels: 1<<virtwl.ChannelWayland | virtwl.FlowControl,
+	})
+	return headerSize + virtwl.CapsetSize, nil
+}
+
+func (d *Device) context(id uint32) *context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.contexts[id]
+}
+
+func (d *Device) createContext(id, capset uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case id == 0 || d.contexts[id] != nil:
+		return fmt.Errorf("%w: context %d", errNoContext, id)
+	case capset != virtwl.CapsetID:
+		return fmt.Errorf("%w: capability set %d", errParameter, capset)
+	case len(d.contexts) >= d.cfg.Limits.Contexts:
+		return fmt.Errorf("%w: %d contexts", errLimit, d.cfg.Limits.Contexts)
+	}
+	c := &context{id: id, d: d, res: make(map[uint32]struct{})}
+	c.wl = d.host.NewContext(c)
+	d.contexts[id] = c
+	return nil
+}
+
+func (d *Device) destroyContext(id uint32) error {
+	d.mu.Lock()
+	c := d.contexts[id]
+	delete(d.contexts, id)
+	d.mu.Unlock()
+	if c == nil {
+		return errNoContext
+	}
+	c.wl.Destroy()
+	return nil
+}
+
+func (d *Device) attach(ctx, res uint32, on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.contexts[ctx]
+	switch {
+	case c == nil:
+		return errNoContext
+	case d.resources[res] == nil:
+		return errNoResource
+	case on:
+		c.res[res] = struct{}{}
+	default:
+		delete(c.res, res)
+	}
+	return nil
+}
+
+// submit carries out SUBMIT_3D. The answer is written before the command, because
+// a held one is completed by its token only; it is written again for an error.
+func (d *Device) submit(q *vhost.Queue, c *vhost.Chain, h header) {
+	b := d.in[headerSize : headerSize+8]
+	if err := c.Read(b); err != nil {
+		d.answer(q, c, h, 0, errParameter)
+		return
+	}
+	size := le.Uint32(b)
+	ctx := d.context(h.ctx)
+	switch {
+	case ctx == nil:
+		d.answer(q, c, h, 0, errNoContext)
+		return
+	case int64(size) > int64(c.Remaining()):
+		d.answer(q, c, h, 0, errParameter)
+		return
+	}
+	h.respond(respOKNoData).put(d.out[:])
+	if c.Write(d.out[:headerSize]) != nil {
+		q.Push(c.Token())
+		return
+	}
+	t := c.Token()
+	d.sub = submission{c, int(size)}
+	held, err := ctx.wl.Submit(&d.sub, virtwl.Fence{
+		Fenced: h.flags&(flagFence|flagRingIdx) == flagFence|flagRingIdx,
+		Ring:   h.ring,
+		Cookie: t.Pack(),
+	})
+	switch {
+	case err != nil:
+		c.Rewrite()
+		d.answer(q, c, h, 0, err)
+	case !held:
+		q.Push(t)
+	}
+}

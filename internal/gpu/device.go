@@ -1,0 +1,213 @@
+// Package gpu is a virtio-gpu device (virtio id 16) without a GPU: blob resources
+// and contexts of exactly one capability set, cross-domain, which internal/virtwl
+// implements. It is the Device behind vhost.Serve.
+//
+// Control queue, little-endian; a request is answered by a header of the same form:
+//
+//	 0      4      8         16     20    21   24
+//	+------+------+---------+------+-----+----+--------------------
+//	| type | flags| fence   | ctx  | ring| 0  | body
+//	+------+------+---------+------+-----+----+--------------------
+//	flags: 1 fenced (the answer repeats flags, fence, ctx and ring), 2 ring is valid
+//
+//	RESOURCE_CREATE_BLOB  resource, memory, flags, entries; u64 blob id, size; entries × {u64 address, u32 length, u32 0}
+//	RESOURCE_MAP_BLOB     resource, 0; u64 offset in shared memory region 1   → map info
+//	CTX_CREATE            name length, capset id, name[64]
+//	SUBMIT_3D             size, 0; a cross-domain command (package virtwl)
+//
+// What a guest's kernel does for one Wayland connection (drivers/gpu/drm/virtio):
+//
+//	CTX_CREATE(5)
+//	CREATE_BLOB(guest memory, 1 page) ×2, CTX_ATTACH ×2      the «rings»
+//	SUBMIT_3D(INIT)                                          → Config.Accept
+//	SUBMIT_3D(POLL), fenced on ring 1                        answered when there is something
+//	SUBMIT_3D(SEND …) …
+//	CREATE_BLOB(host memory), MAP_BLOB, CTX_ATTACH           per blob: memory that this
+//	UNMAP_BLOB, RESOURCE_UNREF                               process made, mapped into the guest
+//	CTX_DESTROY
+//
+// Memory of the guest is only ever written for a context's two rings. Memory of the
+// host that a guest sees is only ever memfds that were made here, of fixed size, so
+// that nobody's reader can be cut short.
+//
+// Everything the guest asks is bounded by the limits in resource.go; what it may not
+// have is answered with an error, and nothing else happens. There are no scanouts,
+// 2D resources or cursors: those commands are answered with an error too.
+package gpu
+
+import (
+	"log/slog"
+	"sync"
+
+	"vix/internal/vhost"
+	"vix/internal/virtwl"
+	"vix/internal/wayland"
+)
+
+// Config says what a device is for.
+type Config struct {
+	// Accept is called in its own goroutine for each Wayland connection that the
+	// guest opens. It owns t, and must Close it.
+	Accept func(t wayland.Transport)
+	Log    *slog.Logger // nil: discard
+	Limits Limits       // zero values: the defaults
+}
+
+// Queues of a GPU.
+const (
+	controlQueue = 0
+	numQueues    = 2 // and the cursor queue
+)
+
+// Device is the GPU. The order of locks: a context's, mu, a queue's, the memory's.
+type Device struct {
+	cfg  Config
+	host *virtwl.Host
+	be   *vhost.Backend
+
+	mu        sync.Mutex
+	epoch     uint64 // counts resets
+	queue     *vhost.Queue
+	contexts  map[uint32]*context
+	resources map[uint32]*resource
+	use       Limits // what is in use
+
+	// Of the control queue's goroutine.
+	chain vhost.Chain
+	in    [headerSize + maxBody]byte
+	out   [displayInfoSize]byte
+	sub   submission
+
+	cursor vhost.Chain // of the cursor queue's goroutine
+}
+
+// context is a rendering context of the guest: one Wayland connection.
+type context struct {
+	id  uint32
+	d   *Device
+	wl  *virtwl.HostContext
+	res map[uint32]struct{} // attached
+}
+
+// New returns a device for vhost.Serve, which closes it. A device serves once.
+func New(cfg Config) *Device {
+	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Device{
+		cfg:       cfg,
+		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Log: cfg.Log}),
+		contexts:  make(map[uint32]*context),
+		resources: make(map[uint32]*resource),
+	}
+}
+
+// Features implements vhost.Device. Indirect descriptors keep each request to one
+// entry of the ring, of which every open connection parks one.
+func (d *Device) Features() uint64 {
+	return featureVirgl | featureResourceBlob | featureContextInit | vhost.FeatureIndirectDesc | vhost.FeatureEventIdx
+}
+
+// Queues implements vhost.Device.
+func (d *Device) Queues() int { return numQueues }
+
+// Config implements vhost.Device: no events, no scanouts, one capability set.
+func (d *Device) Config() []byte {
+	var c [16]byte
+	le.PutUint32(c[12:], 1)
+	return c[:]
+}
+
+// SharedMemory implements vhost.Device.
+func (d *Device) SharedMemory() []uint64 {
+	s := make([]uint64, shmHostVisible+1)
+	s[shmHostVisible] = d.cfg.Limits.Window
+	return s
+}
+
+// Start implements vhost.Device.
+func (d *Device) Start(be *vhost.Backend) { d.be = be }
+
+// Process implements vhost.Device.
+func (d *Device) Process(q *vhost.Queue) {
+	if q.Index != controlQueue {
+		for q.Next(&d.cursor) {
+			q.Push(d.cursor.Token()) // no scanout, no cursor; the driver wants no answer
+		}
+		return
+	}
+	d.mu.Lock()
+	if d.queue == nil {
+		d.queue = q
+	}
+	d.mu.Unlock()
+	for q.Next(&d.chain) {
+		d.control(q, &d.chain)
+	}
+}
+
+// Reset implements vhost.Device.
+func (d *Device) Reset() {
+	d.mu.Lock()
+	d.epoch++
+	ctxs := d.contexts
+	d.contexts = make(map[uint32]*context)
+	for _, r := range d.resources {
+		r.close()
+	}
+	clear(d.resources)
+	d.use = Limits{}
+	d.mu.Unlock()
+	for _, c := range ctxs {
+		c.wl.Destroy()
+	}
+}
+
+// Close implements vhost.Device.
+func (d *Device) Close() {
+	d.Reset()
+	d.host.Wait()
+}
+
+// WriteRing implements virtwl.Port.
+func (c *context) WriteRing(res uint32, head, data []byte) error {
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	r, err := c.attachedLocked(res)
+	if err != nil {
+		return err
+	}
+	return r.writeLocked(c.d.be.Memory, head, data)
+}
+
+// Dup implements virtwl.Port.
+func (c *context) Dup(res uint32) (fd int, size uint64, err error) {
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	r, err := c.attachedLocked(res)
+	if err != nil {
+		return -1, 0, err
+	}
+	return r.dupLocked()
+}
+
+// attachedLocked finds a resource that the context has been given. Another
+// context's does not exist for it.
+func (c *context) attachedLocked(res uint32) (*resource, error) {
+	if _, ok := c.res[res]; !ok {
+		return nil, errNoResource
+	}
+	r := c.d.resources[res]
+	if r == nil {
+		return nil, errNoResource
+	}
+	return r, nil
+}
+
+// Signal implements virtwl.Port.
+func (c *context) Signal(f virtwl.Fence) {
+	q := c.d.queue // set before the first command, never changed
+	q.Push(vhost.UnpackToken(f.Cookie))
+	q.Notify()
+}

@@ -1,0 +1,322 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/vhost"
+	"vix/internal/virtwl"
+)
+
+// Limits bound what one guest can have. The zero value of a field is its default.
+type Limits struct {
+	// Window is the length of the shared memory region, a power of two. It costs
+	// address space only.
+	Window uint64
+	// Contexts: each parks one of the control queue's 1024 descriptors.
+	Contexts int
+	// Resources: two rings per context, and blobs.
+	Resources int
+	// Mappings: QEMU makes each a memory region of its own, and aborts on an
+	// assertion beyond 512; the machine's own take some of them.
+	Mappings int
+	// BlobBytes is the sum of the sizes of host blobs. They are sparse: a page costs
+	// memory once it is touched.
+	BlobBytes uint64
+	// Entries is the number of pieces that the guest's memory blobs consist of.
+	Entries int
+}
+
+// Defaults. FACTS of real guests: foot alone makes pools of 512 MiB, and a proxy
+// that mirrors and frees late needs several at once.
+const (
+	defaultWindow    = 64 << 30
+	defaultContexts  = 256
+	defaultResources = 4096
+	defaultMappings  = 480
+	defaultBlobBytes = 32 << 30
+	defaultEntries   = 64 << 10
+	// maxBlobEntries bounds one resource's page list: rings have one entry.
+	maxBlobEntries = 1024
+)
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		Window:    or(l.Window, defaultWindow),
+		Contexts:  or(l.Contexts, defaultContexts),
+		Resources: or(l.Resources, defaultResources),
+		Mappings:  min(or(l.Mappings, defaultMappings), defaultMappings),
+		BlobBytes: or(l.BlobBytes, defaultBlobBytes),
+		Entries:   or(l.Entries, defaultEntries),
+	}
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+var (
+	errNoResource = errors.New("no such resource")
+	errNoContext  = errors.New("no such context")
+	errLimit      = errors.New("limit reached")
+	errParameter  = errors.New("invalid parameter")
+	errUnknown    = errors.New("unknown command")
+)
+
+// resource is a blob: guest memory (fd −1) or a memfd of ours.
+type resource struct {
+	size    uint64
+	entries []vhost.Segment
+	fd      int
+	state   mapState
+	mapping vhost.Mapping
+}
+
+// mapState says whether a resource is in the guest's window. The states between are
+// those of a request to the front end, during which no lock is held.
+type mapState uint8
+
+const (
+	unmapped mapState = iota
+	changing
+	mapped
+)
+
+func (r *resource) close() {
+	if r.fd >= 0 {
+		_ = unix.Close(r.fd)
+		r.fd = -1
+	}
+}
+
+// writeLocked copies head and data to the start of guest memory.
+func (r *resource) writeLocked(mem *vhost.Memory, head, data []byte) error {
+	if r.fd >= 0 || r.size < virtwl.PageSize {
+		return fmt.Errorf("%w: not a page of guest memory", errParameter)
+	}
+	if uint64(len(head)+len(data)) > r.size {
+		return fmt.Errorf("%w: %d bytes for a ring of %d", errParameter, len(head)+len(data), r.size)
+	}
+	for _, e := range r.entries {
+		for _, p := range [...]*[]byte{&head, &data} {
+			n := min(uint32(len(*p)), e.Len)
+			if n == 0 {
+				continue
+			}
+			if err := mem.WriteAt(e.Addr, (*p)[:n]); err != nil {
+				return err
+			}
+			*p = (*p)[n:]
+			e.Addr, e.Len = e.Addr+uint64(n), e.Len-n
+		}
+		if len(head)+len(data) == 0 {
+			return nil
+		}
+	}
+	if len(head)+len(data) > 0 {
+		return fmt.Errorf("%w: ring shorter than its size", errParameter)
+	}
+	return nil
+}
+
+func (r *resource) dupLocked() (int, uint64, error) {
+	if r.fd < 0 {
+		return -1, 0, fmt.Errorf("%w: not memory of the host", errParameter)
+	}
+	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, r.size, err
+}
+
+// createBlob carries out RESOURCE_CREATE_BLOB; entries are read from c.
+func (d *Device) createBlob(h header, b createBlob, c *vhost.Chain) error {
+	r, err := d.newResource(h, b, c)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err = d.admitLocked(b.res, r)
+	if err != nil {
+		r.close()
+	}
+	return err
+}
+
+func (d *Device) newResource(h header, b createBlob, c *vhost.Chain) (*resource, error) {
+	if b.res == 0 || b.size == 0 || b.size > virtwl.MaxBlob || b.size%virtwl.PageSize != 0 {
+		return nil, fmt.Errorf("%w: blob of %d bytes", errParameter, b.size)
+	}
+	switch b.mem {
+	case blobMemGuest:
+		entries, err := readEntries(b, c)
+		return &resource{size: b.size, entries: entries, fd: -1}, err
+	case blobMemHost3D:
+		ctx := d.context(h.ctx)
+		if ctx == nil {
+			return nil, errNoContext
+		}
+		fd, err := ctx.wl.CreateBlob(b.blobID, b.size)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errParameter, err)
+		}
+		return &resource{size: b.size, fd: fd}, nil
+	}
+	return nil, fmt.Errorf("%w: blob memory %d", errParameter, b.mem)
+}
+
+// readEntries reads a page list. Together the pieces are as long as the blob.
+func readEntries(b createBlob, c *vhost.Chain) ([]vhost.Segment, error) {
+	if b.entries == 0 || b.entries > maxBlobEntries || c.Remaining() < int(b.entries)*memEntrySize {
+		return nil, fmt.Errorf("%w: %d pieces in %d bytes", errParameter, b.entries, c.Remaining())
+	}
+	var sum uint64
+	es := make([]vhost.Segment, b.entries)
+	for i := range es {
+		var p [memEntrySize]byte
+		if err := c.Read(p[:]); err != nil {
+			return nil, err
+		}
+		es[i] = vhost.Segment{Addr: le.Uint64(p[:]), Len: le.Uint32(p[8:])}
+		if es[i].Addr+uint64(es[i].Len) < es[i].Addr {
+			return nil, vhost.ErrAddress
+		}
+		sum += uint64(es[i].Len)
+	}
+	if sum < b.size {
+		return nil, fmt.Errorf("%w: pieces of %d bytes for a blob of %d", errParameter, sum, b.size)
+	}
+	return es, nil
+}
+
+// admitLocked enters a new resource, within the limits.
+func (d *Device) admitLocked(id uint32, r *resource) error {
+	lim := &d.cfg.Limits
+	switch {
+	case d.resources[id] != nil:
+		return fmt.Errorf("%w: resource %d exists", errParameter, id)
+	case len(d.resources) >= lim.Resources:
+		return fmt.Errorf("%w: %d resources", errLimit, lim.Resources)
+	case d.use.Entries+len(r.entries) > lim.Entries:
+		return fmt.Errorf("%w: %d pieces of guest memory", errLimit, lim.Entries)
+	case r.fd >= 0 && d.use.BlobBytes+r.size > lim.BlobBytes:
+		return fmt.Errorf("%w: %d bytes of blobs", errLimit, lim.BlobBytes)
+	}
+	d.resources[id] = r
+	d.use.Entries += len(r.entries)
+	if r.fd >= 0 {
+		d.use.BlobBytes += r.size
+	}
+	return nil
+}
+
+// unref carries out RESOURCE_UNREF; what is still mapped is unmapped.
+func (d *Device) unref(id uint32) error {
+	// Whether the front end agreed or not, the guest has done with it.
+	if err := d.unmap(id); errors.Is(err, errNoResource) {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.resources[id]
+	if r == nil {
+		return errNoResource
+	}
+	delete(d.resources, id)
+	d.use.Entries -= len(r.entries)
+	if r.fd >= 0 {
+		d.use.BlobBytes -= r.size
+	}
+	for _, c := range d.contexts {
+		delete(c.res, id)
+	}
+	r.close()
+	return nil
+}
+
+// mapBlob carries out RESOURCE_MAP_BLOB. The control queue waits for the front
+// end meanwhile, with no lock held; Reset may come in between.
+func (d *Device) mapBlob(id uint32, offset uint64) error {
+	d.mu.Lock()
+	r, err := d.mappableLocked(id, offset)
+	if err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	r.state = changing
+	r.mapping = vhost.Mapping{Region: shmHostVisible, Offset: offset, Len: r.size}
+	d.use.Mappings++
+	epoch := d.epoch
+	// A descriptor of our own: Reset may close the resource's.
+	fd, _, err := r.dupLocked()
+	d.mu.Unlock()
+	if err == nil {
+		err = d.be.Map(fd, r.mapping)
+		_ = unix.Close(fd)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.epoch != epoch:
+		return vhost.ErrReset
+	case err != nil:
+		r.state = unmapped
+		d.use.Mappings--
+		return err
+	}
+	r.state = mapped
+	return nil
+}
+
+func (d *Device) mappableLocked(id uint32, offset uint64) (*resource, error) {
+	r := d.resources[id]
+	switch {
+	case r == nil:
+		return nil, errNoResource
+	case r.fd < 0:
+		return nil, fmt.Errorf("%w: resource %d is guest memory", errParameter, id)
+	case r.state != unmapped:
+		return nil, fmt.Errorf("%w: resource %d is mapped", errParameter, id)
+	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:
+		return nil, fmt.Errorf("%w: offset %#x", errParameter, offset)
+	case d.use.Mappings >= d.cfg.Limits.Mappings:
+		return nil, fmt.Errorf("%w: %d mappings", errLimit, d.cfg.Limits.Mappings)
+	}
+	for _, o := range d.resources {
+		if o.state != unmapped && offset < o.mapping.Offset+o.mapping.Len && o.mapping.Offset < offset+r.size {
+			return nil, fmt.Errorf("%w: offset %#x is in use", errParameter, offset)
+		}
+	}
+	return r, nil
+}
+
+// unmap carries out RESOURCE_UNMAP_BLOB.
+func (d *Device) unmap(id uint32) error {
+	d.mu.Lock()
+	r := d.resources[id]
+	if r == nil {
+		d.mu.Unlock()
+		return errNoResource
+	}
+	if r.state != mapped {
+		d.mu.Unlock()
+		return fmt.Errorf("%w: resource %d is not mapped", errParameter, id)
+	}
+	r.state = changing
+	epoch := d.epoch
+	d.mu.Unlock()
+	err := d.be.Unmap(r.mapping)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch != epoch {
+		return vhost.ErrReset
+	}
+	r.state = unmapped
+	d.use.Mappings--
+	return err
+}

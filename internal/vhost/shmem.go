@@ -1,0 +1,231 @@
+package vhost
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoChannel says that the front end cannot map shared memory.
+var ErrNoChannel = errors.New("front end has no shared memory channel")
+
+// ErrRefused says that the front end answered a map or unmap with an error. That
+// is harmless to it.
+var ErrRefused = errors.New("front end refused")
+
+// commitWait bounds the wait for the ADD_MEM_REG that tells that a mapping is in
+// place. It comes within milliseconds, and not at all if the guest has switched the
+// memory window of the device off: then nothing is lost by going on.
+const commitWait = 2 * time.Second
+
+// shm is the back-end channel.
+//
+//	Map                         main socket's goroutine
+//	 │ SHMEM_MAP + fd ───────►
+//	 │ ◄─────────── reply 0
+//	 │ waits           ADD_MEM_REG(same file) ► committed
+//	 ▼ ◄───────────────────────────────────────────┘
+//
+// call serialises the requests, and is held while waiting for QEMU: nothing that
+// the main socket's goroutine does may take it. mu guards the fields, briefly.
+type shm struct {
+	call sync.Mutex
+
+	mu     sync.Mutex
+	conn   *net.UnixConn
+	closed bool
+	epoch  uint64               // counts resets
+	live   map[Mapping]struct{} // what the guest's current life has mapped
+	stale  []Mapping            // mapped in an earlier life, to be unmapped
+	wait   *commit
+}
+
+// commit is a mapping that waits for its ADD_MEM_REG.
+type commit struct {
+	dev, ino uint64
+	done     chan struct{}
+}
+
+// A Mapping is a piece of a shared memory region.
+type Mapping struct {
+	Region      uint8
+	Offset, Len uint64
+}
+
+func (s *shm) init() { s.live = make(map[Mapping]struct{}) }
+
+// setChannel takes over the descriptor of SET_BACKEND_REQ_FD.
+func (s *shm) setChannel(fd int) error {
+	f := os.NewFile(uintptr(fd), "vhost-user back-end channel")
+	c, err := net.FileConn(f)
+	_ = f.Close()
+	if err != nil {
+		return fmt.Errorf("vhost-user back-end channel: %w", err)
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		_ = c.Close()
+		return protoErrorf("back-end channel is not a unix socket")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return uc.Close()
+	}
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	s.conn = uc
+	return nil
+}
+
+// close ends the channel and unblocks whoever waits in it.
+func (s *shm) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	s.releaseLocked()
+}
+
+// reset forgets the guest's mappings: they are unmapped before the next Map. It
+// cannot be done here, while QEMU may be waiting for our answer.
+func (s *shm) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.epoch++
+	for m := range s.live {
+		s.stale = append(s.stale, m)
+	}
+	clear(s.live)
+	s.releaseLocked()
+}
+
+func (s *shm) releaseLocked() {
+	if s.wait != nil {
+		close(s.wait.done)
+		s.wait = nil
+	}
+}
+
+// committed notes that the front end has told of a region of this file.
+func (s *shm) committed(dev, ino uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wait != nil && s.wait.dev == dev && s.wait.ino == ino {
+		s.releaseLocked()
+	}
+}
+
+// Map puts m.Len bytes of a file from its start, readable and writable, into a
+// shared memory region. The file must be at least that long, opened for reading and
+// writing, and not sealed against writing. It waits until the guest can use it.
+func (b *Backend) Map(fd int, m Mapping) error {
+	s := &b.shm
+	s.call.Lock()
+	defer s.call.Unlock()
+	s.unmapStale()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("map: %w", err)
+	}
+	w := &commit{st.Dev, st.Ino, make(chan struct{})}
+	s.mu.Lock()
+	epoch := s.epoch
+	s.wait = w
+	s.mu.Unlock()
+	err := s.request(backendShmemMap, shmemMsg{m.Region, 0, m.Offset, m.Len, shmemWritable}, fd)
+	if err == nil {
+		t := time.NewTimer(commitWait)
+		select {
+		case <-w.done:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wait = nil
+	switch {
+	case err != nil:
+		return err
+	case s.epoch != epoch:
+		s.stale = append(s.stale, m) // of a guest that is gone
+		return ErrReset
+	}
+	s.live[m] = struct{}{}
+	return nil
+}
+
+// ErrReset says that the device was reset while something was under way.
+var ErrReset = errors.New("device was reset")
+
+// Unmap removes what Map put there.
+func (b *Backend) Unmap(m Mapping) error {
+	s := &b.shm
+	s.call.Lock()
+	defer s.call.Unlock()
+	s.mu.Lock()
+	_, ok := s.live[m]
+	delete(s.live, m)
+	s.mu.Unlock()
+	if !ok {
+		return ErrReset
+	}
+	return s.request(backendShmemUnmap, shmemMsg{id(m), 0, m.Offset, m.Len, 0}, -1)
+}
+
+func id(m Mapping) uint8 { return m.Region }
+
+// unmapStale frees what an earlier life of the guest left mapped.
+func (s *shm) unmapStale() {
+	s.mu.Lock()
+	stale := s.stale
+	s.stale = nil
+	s.mu.Unlock()
+	for _, m := range stale {
+		// A front end that resets its regions itself refuses: just as well.
+		_ = s.request(backendShmemUnmap, shmemMsg{id(m), 0, m.Offset, m.Len, 0}, -1)
+	}
+}
+
+// request sends one message and waits for its answer.
+func (s *shm) request(req uint32, m shmemMsg, fd int) error {
+	s.mu.Lock()
+	conn := s.conn
+	s.mu.Unlock()
+	if conn == nil {
+		return ErrNoChannel
+	}
+	var rights []byte
+	if fd >= 0 {
+		rights = unix.UnixRights(fd)
+	}
+	out := appendMessage(nil, req, flagNeedReply, appendShmem(nil, m))
+	if _, _, err := conn.WriteMsgUnix(out, rights, nil); err != nil {
+		return fmt.Errorf("back-end channel: %w", err)
+	}
+	var buf [maxPayload]byte
+	reply, err := readMessage(conn, buf[:], oobSpace())
+	if err != nil {
+		return fmt.Errorf("back-end channel: %w", err)
+	}
+	reply.closeFDs()
+	code, err := parseU64(reply.payload)
+	switch {
+	case err != nil:
+		return err
+	case reply.req != req:
+		return protoErrorf("reply to %d on the back-end channel, want %d", reply.req, req)
+	case code != 0:
+		return fmt.Errorf("%w: %#x", ErrRefused, code)
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package virtwl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxPipeQueued bounds what the guest has written to a pipe and its reader has
+	// not read. A guest of ours waits for a fence at softPipeQueued.
+	maxPipeQueued  = 4 << 20
+	softPipeQueued = 64 << 10
+	// maxPipeHeld bounds the fences that one pipe holds; our guest has one.
+	maxPipeHeld = 1
+	// pipeLinger is how long the reader of a pipe has, after the connection ended,
+	// to take what the guest wrote before.
+	pipeLinger = time.Second
+)
+
+// pipeReader reads the host's end of a READ_PIPE for the guest.
+type pipeReader struct {
+	id uint32
+	f  *os.File
+}
+
+// openReaderLocked makes the pipe of an identifier of type READ_PIPE and returns
+// its write end, for the relay. The guest names the id, which must be the next one.
+func (c *HostContext) openReaderLocked(id uint32) (writeEnd int, err error) {
+	switch {
+	case id != c.lastPipe+1:
+		return -1, protoErrorf("read pipe %#x, the next is %#x", id, c.lastPipe+1)
+	case len(c.readers) >= maxReadPipes:
+		return -1, protoErrorf("more than %d read pipes", maxReadPipes)
+	case !c.host.takeFDs(1):
+		return -1, protoErrorf("more than %d descriptors held by this VM", maxSharedFDs)
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		c.host.fds.Add(-1)
+		return -1, fmt.Errorf("read pipe: %w", err)
+	}
+	_ = unix.SetNonblock(p[0], true) // our end only, so that Close wakes its reader
+	r := &pipeReader{id, os.NewFile(uintptr(p[0]), "read pipe")}
+	if c.readers == nil {
+		c.readers = make(map[uint32]*pipeReader)
+	}
+	c.readers[id] = r
+	c.lastPipe = id
+	c.host.wg.Go(func() { c.pump(r) })
+	return p[1], nil
+}
+
+// pump passes a pipe's data to the guest, one ring page for each POLL.
+func (c *HostContext) pump(r *pipeReader) {
+	buf := make([]byte, MaxReadData)
+	for {
+		n, err := r.f.Read(buf)
+		if derr := c.deliver(r.id, buf[:n], false); derr != nil {
+			break
+		}
+		if err != nil {
+			_ = c.deliver(r.id, nil, true)
+			break
+		}
+	}
+	_ = r.f.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.readers, r.id)
+	c.host.fds.Add(-1)
+}
+
+// deliver writes one READ to the channel ring.
+func (c *HostContext) deliver(id uint32, data []byte, hangUp bool) error {
+	if len(data) == 0 && !hangUp {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, err := c.takePollLocked()
+	if err != nil {
+		return err
+	}
+	PutReadWrite(c.head[:], CmdRead, ReadWrite{id, hangUp, uint32(len(data))})
+	err = c.port.WriteRing(c.init.ChannelRing, c.head[:ReadWriteSize], data)
+	c.port.Signal(f)
+	if err != nil {
+		c.failLocked(fmt.Errorf("READ: %w", err))
+	}
+	return err
+}
+
+// pipeWriter passes what the guest writes to a pipe of the host, in its own
+// goroutine, which starts with the first data.
+//
+// The context's lock is taken before mu.
+type pipeWriter struct {
+	c *HostContext
+	f *os.File
+
+	mu      sync.Mutex
+	more    sync.Cond
+	pending []byte
+	held    []Fence
+	ended   bool // no more will come
+	broken  bool // its reader has gone: what comes is dropped
+	running bool
+	closed  bool
+}
+
+// newPipeWriter takes over fd.
+func newPipeWriter(c *HostContext, fd int) *pipeWriter {
+	_ = unix.SetNonblock(fd, true)
+	w := &pipeWriter{c: c, f: os.NewFile(uintptr(fd), "write pipe")}
+	w.more.L = &w.mu
+	return w
+}
+
+// writeLocked carries out WRITE.
+func (c *HostContext) writeLocked(r CommandReader, f Fence) (held bool, err error) {
+	p, err := c.readFixed(r, ReadWriteSize)
+	if err != nil {
+		return false, err
+	}
+	m, err := ParseReadWrite(p)
+	if err != nil {
+		return false, err
+	}
+	if m.DataSize > MaxWriteData || int(m.DataSize) > r.Remaining() {
+		return false, protoErrorf("WRITE of %d bytes with %d announced", r.Remaining(), m.DataSize)
+	}
+	it := c.items[m.ID]
+	if it == nil || it.pipe == nil {
+		return false, protoErrorf("WRITE to unknown pipe %d", m.ID)
+	}
+	held, err = it.pipe.write(r, int(m.DataSize), m.HangUp, f)
+	if m.HangUp || err != nil {
+		c.dropItemLocked(m.ID)
+		it.pipe.end()
+	}
+	return held, err
+}
+
+// write queues n bytes of r.
+func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken || w.closed || n == 0 {
+		return false, nil
+	}
+	if len(w.pending)+n > maxPipeQueued || !w.c.host.takeBytes(n) {
+		w.broken = true
+		return false, errors.New("WRITE: the pipe's reader is too slow: its data is cut off")
+	}
+	at := len(w.pending)
+	w.pending = append(w.pending, make([]byte, n)...)
+	if err := r.Read(w.pending[at:]); err != nil {
+		w.pending = w.pending[:at]
+		w.c.host.bytes.Add(-int64(n))
+		return false, err
+	}
+	if !w.running {
+		w.running = true
+		w.c.host.wg.Go(w.run)
+	}
+	w.more.Signal()
+	if f.Fenced && f.Ring >= RingSend && !last && len(w.pending) > softPipeQueued && len(w.held) < maxPipeHeld {
+		w.held = append(w.held, f)
+		return true, nil
+	}
+	return false, nil
+}
+
+// end says that no more will come: the file is closed when all is written.
+func (w *pipeWriter) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if !w.running {
+		w.closeLocked()
+	}
+	w.more.Signal()
+}
+
+// abandon ends a pipe whose connection has ended; its reader has pipeLinger left.
+func (w *pipeWriter) abandon() {
+	_ = w.f.SetWriteDeadline(time.Now().Add(pipeLinger))
+	w.end()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.releaseLocked()
+}
+
+func (w *pipeWriter) closeLocked() {
+	if !w.closed {
+		w.closed = true
+		_ = w.f.Close()
+	}
+}
+
+func (w *pipeWriter) releaseLocked() {
+	for _, f := range w.held {
+		w.c.port.Signal(f)
+	}
+	w.held = w.held[:0]
+}
+
+// run writes what is pending until the end. Two buffers take turns.
+func (w *pipeWriter) run() {
+	var spare []byte
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer w.closeLocked()
+	for {
+		for len(w.pending) == 0 && !w.ended {
+			w.more.Wait()
+		}
+		if len(w.pending) == 0 {
+			return
+		}
+		buf := w.pending
+		w.pending = spare[:0]
+		w.releaseLocked()
+		w.mu.Unlock()
+		_, err := w.f.Write(buf)
+		w.c.host.bytes.Add(-int64(len(buf)))
+		spare = buf
+		w.mu.Lock()
+		if err != nil {
+			w.broken = true
+			w.c.host.bytes.Add(-int64(len(w.pending)))
+			w.pending = w.pending[:0]
+			w.releaseLocked()
+		}
+	}
+}
