@@ -48,6 +48,7 @@ func rootviewCommand(*env) *cobra.Command {
 		Hidden: true,
 		Args:   args(3, -1, "ROOT, DIR or PROGRAM"),
 		RunE: func(_ *cobra.Command, a []string) error {
+			unix.Umask(0o022) // the supervisor's would keep the guest's user out
 			return rootfs.ServeView(rootfs.ViewConfig{Root: a[0], Dir: a[1], Exec: a[2:]})
 		},
 	}
