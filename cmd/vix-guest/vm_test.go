@@ -40,8 +40,9 @@ var testBoot = agent.Boot{
 	Env: []string{"VIX_TEST=boot"},
 }
 
-// startVM boots a guest and returns when its agent channel runs.
-func startVM(t *testing.T) *vm {
+// startVM boots a guest and returns when its agent channel runs. The root tag
+// is "root", the only share there is.
+func startVM(t *testing.T, rootTag string) *vm {
 	t.Helper()
 	qemu, virtiofsd, files := needVM(t)
 	dir := t.TempDir()
@@ -53,9 +54,7 @@ func startVM(t *testing.T) *vm {
 		}
 	})
 	fs := filepath.Join(dir, "fs.sock")
-	run(t, dir, virtiofsd, "--socket-path", fs, "--shared-dir", "/", "--readonly", "--no-announce-submounts",
-		"--cache", "always", "--sandbox", "none", "--log-level", "error")
-	waitFor(t, fs)
+	serveView(t, virtiofsd, fs)
 
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -73,7 +72,7 @@ func startVM(t *testing.T) *vm {
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M",
 		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
 		"-kernel", files.Kernel, "-initrd", files.Initrd,
-		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 cryptomgr.notests 8250.nr_uarts=1 vix.root=root",
+		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 cryptomgr.notests 8250.nr_uarts=1 vix.root=" + rootTag,
 		"-serial", "file:" + console,
 		"-chardev", "socket,id=fs,path=" + fs, "-device", "vhost-user-fs-pci,chardev=fs,tag=root",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=3",
@@ -96,9 +95,7 @@ func startVM(t *testing.T) *vm {
 		cancel()
 		<-v.host.Done()
 	})
-	b := testBoot
-	b.Time = time.Now().UnixNano()
-	if err := v.host.Boot(b); err != nil {
+	if err := v.host.Boot(testBoot); err != nil {
 		t.Fatal(err)
 	}
 	return v
@@ -123,6 +120,27 @@ func (v *vm) ready(t *testing.T) *vm {
 	}
 }
 
+// serveView starts virtiofsd on the view of this machine's root, as the
+// launcher does for root "host". The test binary is the child that becomes it.
+func serveView(t *testing.T, virtiofsd, socket string) {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"--socket-path", socket, "--shared-dir", dir, "--readonly", "--no-announce-submounts",
+		"--cache", "always", "--sandbox", "namespace", "--log-level", "error"}
+	if os.Getuid() != 0 {
+		args = append(args, "--translate-uid", "host:65534:0:1", "--translate-gid", "host:65534:0:1")
+	}
+	c := exec.Command("/proc/self/exe", append([]string{dir, virtiofsd}, args...)...)
+	c.Env = append(os.Environ(), viewEnv+"=1")
+	c.Stderr = os.Stderr
+	c.SysProcAttr = rootfs.ViewAttr(os.Getuid(), os.Getgid())
+	c.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	start(t, c)
+	waitFor(t, socket)
+}
+
+const viewEnv = "VIX_GUEST_TEST_VIEW"
+
 // command makes a child that cannot outlive the test binary.
 func command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
@@ -130,10 +148,8 @@ func command(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-func run(t *testing.T, dir, name string, args ...string) {
+func start(t *testing.T, c *exec.Cmd) {
 	t.Helper()
-	c := command(name, args...)
-	c.Dir, c.Stderr = dir, os.Stderr
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +227,10 @@ func needVM(t *testing.T) (qemu, virtiofsd string, files rootfs.Files) {
 var scratch string // for what all tests share
 
 func TestMain(m *testing.M) {
+	if os.Getenv(viewEnv) != "" {
+		fmt.Fprintln(os.Stderr, rootfs.ServeView(rootfs.ViewConfig{Root: "/", Dir: os.Args[1], Exec: os.Args[2:], Env: os.Environ()}))
+		os.Exit(1)
+	}
 	dir, err := os.MkdirTemp("", "vix-guest-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -257,15 +277,4 @@ func (v *vm) output(t *testing.T, stdin string, s agent.Spawn) (out, errOut stri
 
 func sh(script string, args ...string) agent.Spawn {
 	return agent.Spawn{Argv: append([]string{"sh", "-c", script, "sh"}, args...)}
-}
-
-func TestVM(t *testing.T) {
-	v := startVM(t).ready(t)
-	out, errOut, st := v.output(t, "", sh("id; pwd; env; hostname; cat /etc/passwd | tail -2; mount; ls -la /dev /run/user/1000; ls -la / ; date; ps ax; uname -a"))
-	t.Logf("%s\n%s\n%s", out, errOut, st)
-	at := time.Now()
-	if err := v.host.PowerOff(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(<-v.off, time.Since(at))
 }

@@ -33,6 +33,8 @@ type Host struct {
 	failure *GuestError
 
 	mu     sync.Mutex
+	boot   *Boot // waits for the guest's hello, or is sent
+	met    bool  // the guest has said hello
 	lastID uint32
 	procs  map[uint32]*Process
 	result error // of Run, once done
@@ -123,9 +125,43 @@ func (h *Host) ended() error {
 	return cmp.Or(h.result, ErrClosed)
 }
 
-// Boot tells the guest who it is. It returns once the message is queued; what
-// the guest makes of it comes by Stages and Ready.
-func (h *Host) Boot(b Boot) error { return h.l.send(b) }
+// Boot tells the guest who it is, once it says hello, with the time of that
+// moment (b.Time is not used): the guest's kernel takes seconds to come up. It
+// returns at once; what the guest makes of it comes by Stages and Ready.
+func (h *Host) Boot(b Boot) error {
+	if err := b.check(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.boot != nil {
+		return errors.New("boot: said twice")
+	}
+	h.boot = &b
+	return h.sendBootLocked()
+}
+
+func (h *Host) sendBootLocked() error {
+	if h.boot == nil || !h.met {
+		return nil
+	}
+	b := *h.boot
+	b.Time = time.Now().UnixNano()
+	return h.l.send(b)
+}
+
+// onHello: the guest is there.
+func (h *Host) onHello(m Hello) error {
+	h.greeted = true
+	if m.Version != Version {
+		return violation("the guest speaks version %d, the host %d", m.Version, Version)
+	}
+	h.log.Debug("guest says hello", "kernel", plainText(m.Kernel))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.met = true
+	return h.sendBootLocked()
+}
 
 // Stages yields the stages of the boot as they are done, never more than
 // MaxStages, and is closed when Run returns. It need not be read.
@@ -236,12 +272,7 @@ func (h *Host) handle(t Type, payload []byte) error {
 	if hello, ok := m.(Hello); ok != !h.greeted {
 		return violation("%s out of order", t)
 	} else if ok {
-		h.greeted = true
-		if hello.Version != Version {
-			return violation("the guest speaks version %d, the host %d", hello.Version, Version)
-		}
-		h.log.Debug("guest says hello", "kernel", plainText(hello.Kernel))
-		return nil
+		return h.onHello(hello)
 	}
 	switch m := m.(type) {
 	case Stage:

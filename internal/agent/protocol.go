@@ -23,7 +23,7 @@
 //
 //	host                                   guest (PID 1)
 //	                      ◄── hello        first frame of the guest
-//	boot ──►                               hostname, clock, user, environment
+//	boot ──►                               host name, clock, user, environment
 //	                      ◄── stage …      "init", "root", "proxy", with uptime
 //	                      ◄── ready        programs can be spawned
 //	spawn(id) ──►
@@ -167,7 +167,7 @@ type (
 	// Boot tells a guest who it is.
 	Boot struct {
 		Hostname string   `json:"hostname"`
-		Time     int64    `json:"time_ns"` // wall clock, nanoseconds since 1970; 0 leaves the clock
+		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host as it sends
 		User     User     `json:"user"`
 		Env      []string `json:"env,omitempty"` // K=V for every program
 	}
