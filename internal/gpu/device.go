@@ -36,6 +36,8 @@
 package gpu
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 
@@ -90,8 +92,14 @@ type context struct {
 }
 
 // New returns a device for vhost.Serve, which closes it. A device serves once.
-func New(cfg Config) *Device {
+func New(cfg Config) (*Device, error) {
 	cfg.Limits = cfg.Limits.withDefaults()
+	switch w := cfg.Limits.Window; {
+	case cfg.Accept == nil:
+		return nil, errors.New("gpu: no Accept for connections")
+	case w < virtwl.PageSize || w&(w-1) != 0:
+		return nil, fmt.Errorf("gpu: a window of %d bytes; it must be a power of two", w)
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -100,7 +108,7 @@ func New(cfg Config) *Device {
 		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Log: cfg.Log}),
 		contexts:  make(map[uint32]*context),
 		resources: make(map[uint32]*resource),
-	}
+	}, nil
 }
 
 // Features implements vhost.Device. Indirect descriptors keep each request to one

@@ -41,7 +41,7 @@ func TestVM(t *testing.T) {
 	}
 	ours, theirs := socketPair(t)
 	var open, total atomic.Int64
-	dev := gpu.New(gpu.Config{Accept: func(tr wayland.Transport) {
+	dev, err := gpu.New(gpu.Config{Limits: gpu.Limits{Mappings: 100}, Accept: func(tr wayland.Transport) {
 		open.Add(1)
 		total.Add(1)
 		defer open.Add(-1)
@@ -49,6 +49,9 @@ func TestVM(t *testing.T) {
 			t.Logf("echo: %v", err)
 		}
 	}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",

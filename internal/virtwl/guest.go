@@ -68,6 +68,9 @@ func OpenDevice(path string) (*Device, error) {
 	return &Device{path, caps}, nil
 }
 
+// Close ends the use of the device. Connections are closed by themselves.
+func (d *Device) Close() error { return nil }
+
 // node is an open render node: a file of the runtime's poller, for reading events,
 // and its number, for ioctls. Whoever uses fd holds mu's read side.
 type node struct {
