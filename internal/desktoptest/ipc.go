@@ -78,6 +78,11 @@ func (n *Node) String() string {
 // ByAppID matches windows of that app id.
 func ByAppID(id string) func(*Node) bool { return func(n *Node) bool { return n.AppID == id } }
 
+// ByAppIDPrefix matches windows whose app id begins so.
+func ByAppIDPrefix(prefix string) func(*Node) bool {
+	return func(n *Node) bool { return strings.HasPrefix(n.AppID, prefix) }
+}
+
 // ByTitle matches windows whose title contains text.
 func ByTitle(text string) func(*Node) bool {
 	return func(n *Node) bool { return strings.Contains(n.Name, text) }

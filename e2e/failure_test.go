@@ -1,0 +1,252 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vix/internal/desktoptest"
+)
+
+// What cannot start says so in one line, with the next step, and leaves nothing.
+func TestFailingStarts(t *testing.T) {
+	r := newRig(t, Config{})
+	release := kernelRelease(t)
+	gpu := "/usr/lib/modules/" + release + "/kernel/drivers/gpu/drm/virtio"
+	if _, err := os.Stat("/lib/modules/" + release); err != nil {
+		t.Fatal(err)
+	}
+	empty := t.TempDir()
+	for _, c := range []struct {
+		name, script string // before exec; in a mount namespace of its own
+		args         []string
+		toml         string
+		code         int
+		says         []string
+	}{
+		{name: "no such program", args: []string{"run", "--vm", "f", "no-such-program"}, code: 127, says: []string{"no-such-program"}},
+		{name: "no compositor", script: "unset WAYLAND_DISPLAY", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"compositor", "WAYLAND_DISPLAY"}},
+		{name: "compositor gone", script: "export WAYLAND_DISPLAY=wayland-99", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"wayland-99"}},
+		{name: "no runtime directory", script: "unset XDG_RUNTIME_DIR", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"XDG_RUNTIME_DIR"}},
+		{name: "KVM demanded", toml: "[vm.f]\naccel = \"kvm\"\n", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"KVM"}},
+		{name: "no virtiofsd", script: hide("/usr/libexec/virtiofsd"), args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"virtiofsd", "install"}},
+		{name: "no QEMU", script: hide("/usr/bin/qemu-system-x86_64"), args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"qemu", "install"}},
+		{name: "no kernel", script: "mount --bind " + empty + " /boot", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"kernel"}},
+		{name: "kernel without virtio-gpu", script: "mount --bind " + empty + " " + gpu, args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"virtio", "gpu"}},
+		{name: "bad VM name", args: []string{"run", "--vm", "../x", "true"}, code: 2, says: []string{"../x"}},
+		{name: "no program", args: []string{"run", "--vm", "f"}, code: 2},
+		{name: "unknown key", toml: "[vm.f]\nmemry = \"1G\"\n", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"config.toml:2", "memry", "memory"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if strings.Contains(c.script, "mount") && os.Getuid() != 0 {
+				t.Skip("hiding a file of the system needs root")
+			}
+			if c.name == "KVM demanded" && kvmWorks() {
+				t.Skip("KVM works here")
+			}
+			if err := r.SetConfig(c.toml); err != nil {
+				t.Fatal(err)
+			}
+			argv := append([]string{r.Launcher()}, c.args...)
+			if c.script != "" {
+				sh := []string{"sh", "-ec", c.script + "\n" + `exec "$@"`, "sh"}
+				if strings.Contains(c.script, "mount") {
+					sh = append([]string{"unshare", "--mount"}, sh...)
+				}
+				argv = append(sh, argv...)
+			}
+			res := r.Run(r.Command(argv...))
+			t.Logf("%.1f s: %s", res.Seconds, strings.TrimSpace(res.Stderr))
+			if res.Code != c.code {
+				t.Errorf("status %d, want %d", res.Code, c.code)
+			}
+			if n := len(res.Lines()); n != 1 && c.code != 2 {
+				t.Errorf("%d lines", n)
+			}
+			for _, word := range c.says {
+				if !strings.Contains(strings.ToLower(res.Stderr), strings.ToLower(word)) {
+					t.Errorf("the line does not mention %q", word)
+				}
+			}
+			waitNoVM(t, r)
+			r.CheckClean()
+		})
+	}
+}
+
+// hide makes a program of the system unusable: an empty file that is not
+// executable stands in its place.
+func hide(path string) string { return "mount --bind /dev/null " + path }
+
+func kernelRelease(t *testing.T) string {
+	t.Helper()
+	kernels, err := filepath.Glob("/boot/vmlinuz-*")
+	if err != nil || len(kernels) == 0 {
+		t.Fatal("no kernel image")
+	}
+	return strings.TrimPrefix(kernels[len(kernels)-1], "/boot/vmlinuz-")
+}
+
+func kvmWorks() bool {
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil || !strings.Contains(string(b), " vmx ") && !strings.Contains(string(b), " svm ") {
+		return false
+	}
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
+}
+
+// Without KVM a VM runs, and one line says why it is slow.
+func TestWithoutKVM(t *testing.T) {
+	if kvmWorks() {
+		t.Skip("KVM works here")
+	}
+	r := newRig(t, Config{})
+	res := r.Vix("run", "--vm", "slow", "uname", "-sr")
+	if res.Code != 0 || !strings.HasPrefix(res.Stdout, "Linux ") {
+		t.Fatal(res)
+	}
+	if n := strings.Count(res.Stderr, "KVM"); n != 1 || strings.Count(res.Stderr, "\n") != 1 {
+		t.Errorf("stderr should be one line about KVM: %q", res.Stderr)
+	}
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// Whichever process of a VM is killed, the others end within two seconds, list
+// tells the truth, and run works again at once.
+func TestKilled(t *testing.T) {
+	for _, victim := range []string{"qemu", "display", "virtiofsd", "supervisor", "guest proxy"} {
+		t.Run(victim, func(t *testing.T) {
+			r := newRig(t, Config{})
+			other := r.startIn("other", foot("204060", "sleep", "1000"))
+			p := r.startIn("victim", foot("a03020", "sleep", "1000"))
+			r.WaitWindows(t, 2, nil)
+			procs := r.VM("victim").Processes()
+			for what, pid := range procs {
+				if pid == 0 {
+					t.Fatalf("list tells no process id of the %s", what)
+				}
+			}
+			begin := time.Now()
+			if victim == "guest proxy" {
+				// Its own user may kill it; the VM ends before the shell can answer.
+				r.Vix("run", "--vm", "victim", "pkill", "-9", "-f", "^vix-waylandproxy")
+			} else if err := syscall.Kill(procs[victim], syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			limit := 2 * time.Second
+			if victim == "guest proxy" {
+				limit += time.Since(begin)
+			}
+			ctx, cancel := context.WithDeadline(t.Context(), begin.Add(limit))
+			defer cancel()
+			for what, pid := range procs {
+				if err := WaitExit(ctx, pid); err != nil {
+					t.Errorf("%s outlived the %s by more than two seconds", what, victim)
+				}
+			}
+			t.Logf("all ended %.2f s after", time.Since(begin).Seconds())
+			if code := waitEnd(t, p, 3*time.Second); code != 125 {
+				t.Errorf("run ended with %d", code)
+			}
+			t.Logf("run said: %s", strings.TrimSpace(p.Output()))
+			for _, v := range r.List() {
+				if v.Name == "victim" {
+					t.Errorf("list still tells of it: %+v", v)
+				}
+			}
+			r.WaitNoWindow(t, desktoptest.ByAppID("vix.victim.foot"))
+			again := r.startIn("victim", foot("20a030", "sleep", "1000"))
+			r.WaitWindow(t, desktoptest.ByAppID("vix.victim.foot"))
+			if len(r.Windows(t, desktoptest.ByAppID("vix.other.foot"))) != 1 || r.Guest("other", "echo well") != "well" {
+				t.Error("the other VM was harmed")
+			}
+			r.Must("stop", "--all")
+			waitEnd(t, again, 5*time.Second)
+			waitEnd(t, other, 5*time.Second)
+			r.CheckClean()
+		})
+	}
+}
+
+// An ordinary user needs nothing of root's.
+func TestOrdinaryUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("all tests run as an ordinary user here")
+	}
+	cred := &syscall.Credential{Uid: 1000, Gid: 1000}
+	r := newRig(t, Config{Desktop: desktoptest.Config{Credential: cred}})
+	p := r.startIn("user", foot("604080", "sh", "-c", `read line; exit "$line"`))
+	r.WaitSettled(t, desktoptest.ByAppID("vix.user.foot"))
+	for what, pid := range r.VM("user").Processes() {
+		st, err := os.Stat(fmt.Sprint("/proc/", pid))
+		if err != nil {
+			t.Error(err)
+		} else if uid := st.Sys().(*syscall.Stat_t).Uid; uid == 0 {
+			t.Errorf("%s runs as root", what)
+		}
+	}
+	r.Type(t, "23\n")
+	if code := waitEnd(t, p, 20*time.Second); code != 23 {
+		t.Errorf("status %d, want 23: %s", code, p.Output())
+	}
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// Connections that were opened and closed leave no descriptor, thread, mapping
+// or process behind, on either side.
+func TestConnectionsLeaveNothing(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("leak", foot("405060", "sleep", "1000"))
+	r.WaitSettled(t, desktoptest.ByAppID("vix.leak.foot"))
+	const script = `for i in $(seq %d); do wayland-info >/dev/null || exit 1; done
+pid=$(pgrep -o -f '^vix-waylandproxy'); echo $(ls /proc/$pid/fd | wc -l) $(wc -l </proc/$pid/maps)`
+	count := func(n int) (counts [6]int) {
+		if _, err := fmt.Sscan(r.Guest("leak", fmt.Sprintf(script, n)), &counts[0], &counts[1]); err != nil {
+			t.Fatal(err)
+		}
+		v := r.VM("leak")
+		counts[2], counts[3] = openFiles(t, v.PIDs.Display), mappings(t, v.PIDs.Display)
+		counts[4], counts[5] = openFiles(t, v.PIDs.QEMU), openFiles(t, v.PIDs.Supervisor)
+		return counts
+	}
+	before := count(20)
+	after := count(200)
+	t.Logf("guest proxy fds, mappings; display fds, mappings; QEMU fds; supervisor fds: %v, after 200 connections %v", before, after)
+	for i, slack := range [6]int{2, 20, 2, 20, 4, 2} {
+		if after[i] > before[i]+slack {
+			t.Errorf("count %d grew from %d to %d", i, before[i], after[i])
+		}
+	}
+	r.Must("stop", "leak")
+	waitEnd(t, p, 5*time.Second)
+	r.CheckClean()
+}
+
+func openFiles(t *testing.T, pid int) int {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func mappings(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(b), "\n")
+}

@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"fmt"
+	"image"
+	"image/color"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vix/internal/desktoptest"
+)
+
+func newRig(t *testing.T, cfg Config) *Rig {
+	t.Helper()
+	if l := Lacks(); l != "" {
+		t.Skip("lacks: " + l)
+	}
+	r := New(t, cfg)
+	t.Cleanup(func() {
+		if t.Failed() {
+			r.save(t, strings.ReplaceAll(t.Name(), "/", "-")+"-failed.png", r.Screenshot(t))
+			t.Logf("vix-launcher list: %s", r.Vix("list"))
+		}
+	})
+	return r
+}
+
+// save keeps a picture in build/e2e.
+func (r *Rig) save(t *testing.T, name string, img *image.RGBA) {
+	t.Helper()
+	dir := "../build/e2e"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := desktoptest.SavePNG(filepath.Join(dir, name), img); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitOutput waits until a foreground program has written text.
+func waitOutput(t *testing.T, p *desktoptest.Proc, text string) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	again := time.NewTicker(20 * time.Millisecond) // output has no event
+	defer again.Stop()
+	for !strings.Contains(p.Output(), text) {
+		select {
+		case <-again.C:
+		case <-p.Done():
+			t.Fatalf("ended without writing %q: %s", text, p.Output())
+		case <-deadline:
+			t.Fatalf("%q not written: %s", text, p.Output())
+		}
+	}
+}
+
+// waitEnd waits for the end of p and returns its status.
+func waitEnd(t *testing.T, p *desktoptest.Proc, limit time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.Done():
+		return p.Wait()
+	case <-time.After(limit):
+		t.Fatalf("no end after %v: %s", limit, p.Output())
+		return 0
+	}
+}
+
+// foot is the command line of a terminal with a background of that colour.
+func foot(rgb string, argv ...string) []string {
+	return append([]string{"foot", "-o", "colors.background=" + rgb, "-o", "csd.preferred=none", "-o", "cursor.blink=no"}, argv...)
+}
+
+func parseRGB(t *testing.T, rgb string) color.RGBA {
+	t.Helper()
+	c := color.RGBA{A: 255}
+	if _, err := fmt.Sscanf(rgb, "%02x%02x%02x", &c.R, &c.G, &c.B); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (r *Rig) startIn(vm string, argv []string) *desktoptest.Proc {
+	return r.Start(append([]string{"run", "--vm", vm}, argv...)...)
+}
+
+// The keyboard reaches the guest's shell, its answer the screen; closing the
+// window ends the program, and run returns its status.
+func TestKeyboard(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("keys", foot("102030", "-T", "a shell", "sh", "-c",
+		`read line; printf '%s' "$line" >/tmp/typed; printf '\033[48;2;200;20;30m\033[2J'; read rest; exit 7`))
+	w := r.WaitSettled(t, desktoptest.ByAppID("vix.keys.foot"))
+	if w.Name != "[keys] a shell" {
+		t.Errorf("title %q", w.Name)
+	}
+	r.Type(t, "Hello, Vix: 0123 <>|&\n")
+	r.WaitScreen(t, "the guest's answer", func(img *image.RGBA) bool {
+		return desktoptest.Share(img, w.Content().Image(), color.RGBA{200, 20, 30, 255}, 2) > 0.9
+	})
+	if got := r.Guest("keys", "cat /tmp/typed"); got != "Hello, Vix: 0123 <>|&" {
+		t.Errorf("the guest's shell read %q", got)
+	}
+	r.Key(t, "ctrl+u", "Return")
+	if code := waitEnd(t, p, 20*time.Second); code != 7 {
+		t.Errorf("run ended with %d, the program with 7: %s", code, p.Output())
+	}
+	r.WaitNoWindow(t, nil)
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// Pointer motion, buttons and the wheel reach the program, where they should.
+func TestPointer(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("mouse", []string{"stdbuf", "-oL", "wev"})
+	w := r.WaitSettled(t, desktoptest.ByAppID("vix.mouse.wev"))
+	x, y := w.Content().X+200, w.Content().Y+150
+	r.Click(t, x, y)
+	waitOutput(t, p, "x, y: 200.000000, 150.000000")
+	waitOutput(t, p, "button: 272 (left), state: 1 (pressed)")
+	waitOutput(t, p, "button: 272 (left), state: 0 (released)")
+	r.Button(t, desktoptest.Right, true)
+	r.Button(t, desktoptest.Right, false)
+	waitOutput(t, p, "button: 273 (right), state: 0 (released)")
+	r.Scroll(t, x+10, y+10, 3)
+	waitOutput(t, p, "x, y: 210.000000, 160.000000")
+	waitOutput(t, p, "value: 15.000000")
+	r.Scroll(t, x, y, -1)
+	waitOutput(t, p, "value: -15.000000")
+	r.CloseWindow(t, w)
+	if code := waitEnd(t, p, 20*time.Second); code != 0 {
+		t.Errorf("run ended with %d after the window was closed", code)
+	}
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// A resize by the compositor reaches the program, and what it then draws the
+// screen, at every size.
+func TestResize(t *testing.T) {
+	r := newRig(t, Config{})
+	const rgb = "1f7a3d"
+	p := r.startIn("size", foot(rgb, "sh", "-c", `trap 'stty size >/tmp/size' WINCH; while :; do sleep 0.2; done`))
+	w := r.WaitSettled(t, desktoptest.ByAppID("vix.size.foot"))
+	for _, s := range []image.Point{{640, 480}, {301, 203}, {1000, 700}, {800, 120}, {641, 481}} {
+		r.Float(t, w, 40, 30, s.X, s.Y)
+		img := r.WaitScreen(t, fmt.Sprintf("the terminal at %v", s), func(img *image.RGBA) bool {
+			return desktoptest.Share(img, image.Rect(40, 30, 40+s.X, 30+s.Y), parseRGB(t, rgb), 2) > 0.97
+		})
+		if out := desktoptest.Share(img, image.Rect(40+s.X, 0, img.Rect.Max.X, img.Rect.Max.Y), parseRGB(t, rgb), 2); out > 0 {
+			t.Errorf("at %v: %.1f %% of what is right of the window has its colour", s, 100*out)
+		}
+		if out := desktoptest.Share(img, image.Rect(0, 30+s.Y, img.Rect.Max.X, img.Rect.Max.Y), parseRGB(t, rgb), 2); out > 0 {
+			t.Errorf("at %v: %.1f %% of what is below the window has its colour", s, 100*out)
+		}
+	}
+	r.Desktop.Command(t, fmt.Sprintf("[con_id=%d] floating disable", w.ID))
+	r.SetSize(t, 1600, 900)
+	r.WaitScreen(t, "the terminal on the whole larger output", func(img *image.RGBA) bool {
+		return img.Rect.Dx() == 1600 && desktoptest.Share(img, img.Rect, parseRGB(t, rgb), 2) > 0.97
+	})
+	var rows, cols int
+	if _, err := fmt.Sscan(r.Guest("size", "cat /tmp/size"), &rows, &cols); err != nil || rows < 20 || cols < 80 {
+		t.Errorf("the guest's terminal has %d rows and %d columns (%v)", rows, cols, err)
+	}
+	r.CloseWindow(t, r.WaitWindow(t, nil))
+	waitEnd(t, p, 20*time.Second)
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// Ten programs in one VM, each with a window of its own colour.
+func TestTenPrograms(t *testing.T) {
+	r := newRig(t, Config{TOML: "[vm.ten]\nmemory = \"1G\"\n"})
+	var colors []string
+	var procs []*desktoptest.Proc
+	for i := range 10 {
+		rgb := fmt.Sprintf("%02x%02x%02x", 20+20*i, 220-20*i, 100+15*(i%3))
+		colors = append(colors, rgb)
+		procs = append(procs, r.startIn("ten", foot(rgb, "-T", fmt.Sprint("number ", i), "sleep", "1000")))
+	}
+	r.WaitWindows(t, 10, desktoptest.ByAppID("vix.ten.foot"))
+	img := r.WaitScreen(t, "ten colours", func(img *image.RGBA) bool {
+		for _, rgb := range colors {
+			if desktoptest.Share(img, img.Rect, parseRGB(t, rgb), 1) < 0.02 {
+				return false
+			}
+		}
+		return true
+	})
+	r.save(t, "ten-programs.png", img)
+	if v := r.VM("ten"); len(v.Windows) != 10 {
+		t.Errorf("list tells of %d windows", len(v.Windows))
+	}
+	for _, w := range r.Windows(t, nil) {
+		if !strings.HasPrefix(w.Name, "[ten] number ") {
+			t.Errorf("title %q", w.Name)
+		}
+		r.CloseWindow(t, w)
+	}
+	for i, p := range procs {
+		if code := waitEnd(t, p, 30*time.Second); code >= 125 && code < 128 {
+			t.Errorf("program %d: status %d: %s", i, code, p.Output())
+		}
+	}
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// Three VMs at once; one is stopped while its window is open, and the others
+// do not notice.
+func TestThreeVMs(t *testing.T) {
+	r := newRig(t, Config{TOML: "[vm.two]\ntag = \"zwei\"\n"})
+	names := []string{"one", "two", "three"}
+	colors := []string{"a03020", "208040", "2040a0"}
+	procs := map[string]*desktoptest.Proc{}
+	for i, name := range names {
+		procs[name] = r.startIn(name, foot(colors[i], "-T", "shell", "sleep", "1000"))
+	}
+	r.WaitWindows(t, 3, nil)
+	img := r.WaitScreen(t, "three colours", func(img *image.RGBA) bool {
+		for _, rgb := range colors {
+			if desktoptest.Share(img, img.Rect, parseRGB(t, rgb), 1) < 0.25 {
+				return false
+			}
+		}
+		return true
+	})
+	r.save(t, "three-vms.png", img)
+	if got := len(r.List()); got != 3 {
+		t.Errorf("list tells of %d VMs", got)
+	}
+	for _, w := range r.Windows(t, nil) {
+		vm := strings.Split(w.AppID, ".")[1]
+		tag := map[string]string{"one": "one", "two": "zwei", "three": "three"}[vm]
+		if w.Name != "["+tag+"] shell" || w.AppID != "vix."+vm+".foot" {
+			t.Errorf("a window of %s: %v", vm, w)
+		}
+	}
+	begin := time.Now()
+	r.Must("stop", "two")
+	t.Logf("stop took %.1f s", time.Since(begin).Seconds())
+	if code := waitEnd(t, procs["two"], 5*time.Second); code == 0 {
+		t.Error("run ended with 0 although its VM was stopped under it")
+	}
+	r.WaitNoWindow(t, desktoptest.ByTitle("[zwei]"))
+	r.WaitScreen(t, "the two other VMs' windows", func(img *image.RGBA) bool {
+		return desktoptest.Share(img, img.Rect, parseRGB(t, colors[0]), 1) > 0.4 &&
+			desktoptest.Share(img, img.Rect, parseRGB(t, colors[2]), 1) > 0.4
+	})
+	for _, name := range []string{"one", "three"} {
+		if out := r.Guest(name, "hostname"); out != name {
+			t.Errorf("VM %s calls itself %q", name, out)
+		}
+	}
+	r.Must("stop", "one", "three")
+	waitEnd(t, procs["one"], 5*time.Second)
+	waitEnd(t, procs["three"], 5*time.Second)
+	r.CheckClean()
+}
+
+// Output, input, arguments, signals and the status pass through run.
+func TestForeground(t *testing.T) {
+	r := newRig(t, Config{})
+	keep := r.startIn("fg", []string{"sleep", "1000"})
+	waitVM(t, r, "fg")
+	cmd := r.Command(r.Launcher(), "run", "--vm", "fg", "sh", "-c", `cat; echo "$1" >&2; exit 42`, "sh", "two  words")
+	cmd.Stdin = strings.NewReader(strings.Repeat("0123456789abcdef\n", 40_000))
+	res := r.Run(cmd)
+	if res.Code != 42 || len(res.Stdout) != 17*40_000 || res.Stderr != "two  words\n" {
+		t.Errorf("status %d, %d bytes, stderr %q", res.Code, len(res.Stdout), res.Stderr)
+	}
+	if out := r.Guest("fg", `id -u; echo "$WAYLAND_DISPLAY $XDG_RUNTIME_DIR $HOME"; ls /sys/class/net`); out != "1000\nwayland-0 /run/user/1000 /home/user\nlo" {
+		t.Errorf("the guest's environment: %q", out)
+	}
+	term := r.startIn("fg", []string{"sh", "-c", "echo begun; exec sleep 1000"})
+	waitOutput(t, term, "begun")
+	term.Signal(syscall.SIGTERM)
+	if code := waitEnd(t, term, 20*time.Second); code != 128+15 {
+		t.Errorf("a program ended by SIGTERM: status %d: %s", code, term.Output())
+	}
+	if res := r.Vix("run", "--vm", "fg", "no-such-program"); res.Code != 127 || len(res.Lines()) != 1 {
+		t.Errorf("a program that does not exist: %v", res)
+	}
+	if res := r.Vix("run", "--vm", "fg", "/etc/passwd"); res.Code != 126 || len(res.Lines()) != 1 {
+		t.Errorf("a file that is no program: %v", res)
+	}
+	r.Must("stop", "fg")
+	waitEnd(t, keep, 5*time.Second)
+	r.CheckClean()
+}
+
+// waitNoVM waits until no VM runs: a VM ends soon after its last program.
+func waitNoVM(t *testing.T, r *Rig) {
+	t.Helper()
+	waitList(t, r, "no VM", func(vms []VM) bool { return len(vms) == 0 })
+}
+
+// waitVM waits until programs run in a VM.
+func waitVM(t *testing.T, r *Rig, name string) {
+	t.Helper()
+	waitList(t, r, "VM "+name, func(vms []VM) bool {
+		for _, v := range vms {
+			if v.Name == name && v.State == "running" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func waitList(t *testing.T, r *Rig, what string, ok func([]VM) bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	again := time.NewTicker(100 * time.Millisecond) // list has no events yet
+	defer again.Stop()
+	for {
+		vms := r.List()
+		if ok(vms) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s: %+v", what, vms)
+		}
+		<-again.C
+	}
+}
