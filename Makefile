@@ -65,7 +65,7 @@ e2e: need-go setup build ## the VM-level tests; RUN=regexp chooses
 .PHONY: bench
 bench: need-go setup build ## what it costs: a table, and build/bench/*.json
 	@mkdir -p build/bench
-	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e | scripts/bench-table
+	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
 
 .PHONY: fuzz
 fuzz: need-go ## every fuzz target for FUZZTIME each

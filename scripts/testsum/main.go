@@ -29,7 +29,8 @@ func main() {
 	verbose := flag.Bool("v", false, "print every test's name and output")
 	out := flag.String("out", "", "`directory` for the raw events")
 	flag.Parse()
-	s := &summary{complete: *complete, verbose: *verbose, w: os.Stdout, failed: map[string]bool{}}
+	s := newSummary(os.Stdout)
+	s.complete, s.verbose = *complete, *verbose
 	for i, argv := range split(flag.Args()) {
 		if err := s.run(argv, rawFile(*out, i+1)); err != nil {
 			s.problem(err.Error())
@@ -84,8 +85,11 @@ type summary struct {
 	problems, skips, failsN []string
 }
 
+func newSummary(w io.Writer) *summary {
+	return &summary{w: w, lines: map[string][]string{}, parents: map[string]bool{}, failed: map[string]bool{}}
+}
+
 func (s *summary) run(argv []string, raw string) error {
-	s.lines, s.parents = map[string][]string{}, map[string]bool{}
 	f, err := os.Create(raw)
 	if err != nil {
 		return err
@@ -211,7 +215,7 @@ func (s *summary) problem(text string) { s.problems = append(s.problems, text) }
 
 // close prints the closing lines and returns the exit status.
 func (s *summary) close() int {
-	if s.total() == 0 {
+	if s.total() == 0 && len(s.problems) == 0 {
 		s.problem("no test ran")
 	}
 	for _, l := range s.skips {
