@@ -164,24 +164,23 @@ func (o *outbox) Write(p []byte) (int, error) {
 	l := o.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.err == nil && !o.closed && !o.hung {
-		o.pending = p
-		o.readyLocked()
-		for len(o.pending) > 0 && l.err == nil && !o.closed && !o.hung {
-			o.taken.Wait()
-		}
+	o.pending = p
+	o.readyLocked()
+	for len(o.pending) > 0 && !o.overLocked() {
+		o.taken.Wait()
 	}
 	n := len(p) - len(o.pending)
 	o.pending = nil
 	switch {
-	case n == len(p) && !o.closed && !o.hung:
+	case n == len(p):
 		return n, nil
-	case o.closed || o.hung:
-		return n, io.ErrClosedPipe
-	default:
+	case l.err != nil:
 		return n, l.endLocked()
 	}
+	return n, io.ErrClosedPipe
 }
+
+func (o *outbox) overLocked() bool { return o.closed || o.hung || o.l.err != nil }
 
 // Close ends the stream after what was written.
 func (o *outbox) Close() error {
@@ -191,7 +190,6 @@ func (o *outbox) Close() error {
 		return nil
 	}
 	o.closed = true
-	o.pending = nil
 	o.taken.Broadcast()
 	o.readyLocked()
 	return nil
@@ -202,7 +200,6 @@ func (o *outbox) hangup() {
 	o.l.mu.Lock()
 	defer o.l.mu.Unlock()
 	o.hung = true
-	o.pending = nil
 	delete(o.l.streams, o)
 	o.taken.Broadcast()
 	o.readyLocked()
@@ -224,8 +221,9 @@ func (o *outbox) endedLocked() { o.taken.Broadcast() }
 
 // readyLocked queues the outbox for the writer if it has something to send.
 func (o *outbox) readyLocked() {
-	end := (o.closed || o.hung) && !o.eofSent
-	if o.queued || o.l.err != nil || !(end || len(o.pending) > 0 && o.credit > 0) {
+	ending := o.closed || o.hung
+	more := len(o.pending) > 0 && o.credit > 0
+	if o.queued || o.l.err != nil || o.eofSent || !ending && !more {
 		return
 	}
 	o.queued = true
@@ -235,13 +233,15 @@ func (o *outbox) readyLocked() {
 
 func (o *outbox) appendDataLocked(buf []byte) []byte {
 	n := min(len(o.pending), o.credit, MaxData)
-	if n == 0 && !o.closed && !o.hung {
+	if o.closed || o.hung {
+		n = 0 // a Write that is under way takes back what it lent
+	} else if n == 0 {
 		return buf
 	}
 	buf, _ = Append(buf, Data{ID: o.id, Stream: o.stream, Bytes: o.pending[:n]})
 	o.pending = o.pending[n:]
 	o.credit -= n
-	if n == 0 {
+	if o.closed || o.hung {
 		o.eofSent = true
 		delete(o.l.streams, o)
 	}
@@ -265,6 +265,9 @@ const (
 
 // write appends b; the caller has checked that n+len(b) ≤ Window.
 func (r *ring) write(b []byte) {
+	if len(b) == 0 {
+		return
+	}
 	if need := r.n + len(b); need > len(r.buf) {
 		size := max(len(r.buf), ringStart)
 		for size < need {

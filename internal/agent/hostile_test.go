@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// raw makes a frame of anything.
+func raw(t Type, payload string) []byte {
+	b := append([]byte{byte(t), 0, 0, 0, 0}, payload...)
+	binary.LittleEndian.PutUint32(b[1:], uint32(len(payload)))
+	return b
+}
+
+func frame(t testing.TB, m Message) []byte {
+	t.Helper()
+	b, err := Append(nil, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestHostile: each of these ends the channel, and nothing else.
+func TestHostile(t *testing.T) {
+	hello := frame(t, Hello{Version: 1})
+	started := append(hello, frame(t, Spawned{ID: 1, PID: 2})...)
+	out := func(n int) []byte { return frame(t, Data{ID: 1, Stream: Stdout, Bytes: make([]byte, n)}) }
+	for name, c := range map[string]struct{ before, bad []byte }{
+		"no hello":               {nil, frame(t, Ready{})},
+		"hello twice":            {hello, hello},
+		"another version":        {nil, frame(t, Hello{Version: 2})},
+		"unknown type":           {hello, raw(200, "")},
+		"type 0":                 {hello, raw(0, "")},
+		"a host's frame":         {hello, frame(t, PowerOff{})},
+		"a host's boot":          {hello, raw(TypeBoot, `{"hostname":"x","time_ns":0,"user":{"name":"u","uid":1,"gid":1}}`)},
+		"too long":               {hello, []byte{byte(TypeStage), 1, 0, 1, 0}},
+		"enormous":               {hello, []byte{byte(TypeStage), 255, 255, 255, 255}},
+		"not JSON":               {hello, raw(TypeStage, "{")},
+		"empty":                  {hello, raw(TypeStage, "")},
+		"null name":              {hello, raw(TypeStage, "null")},
+		"unknown key":            {hello, raw(TypeReady, `{"uptime_ms":1,"x":1}`)},
+		"two objects":            {hello, raw(TypeReady, `{"uptime_ms":1}{}`)},
+		"float":                  {hello, raw(TypeReady, `{"uptime_ms":1.5}`)},
+		"overflow":               {hello, raw(TypeReady, `{"uptime_ms":99999999999999999999}`)},
+		"negative uptime":        {hello, raw(TypeReady, `{"uptime_ms":-1}`)},
+		"ready twice":            {append(hello, frame(t, Ready{})...), frame(t, Ready{})},
+		"stage name":             {hello, raw(TypeStage, `{"name":"a\u001b[2J","uptime_ms":1}`)},
+		"long stage name":        {hello, raw(TypeStage, `{"name":"`+strings.Repeat("a", 33)+`","uptime_ms":1}`)},
+		"many stages":            {append(hello, []byte(strings.Repeat(string(frame(t, Stage{Name: "x"})), MaxStages))...), frame(t, Stage{Name: "x"})},
+		"spawned unasked":        {hello, frame(t, Spawned{ID: 2, PID: 2})},
+		"spawned id 0":           {hello, raw(TypeSpawned, `{"id":0,"pid":2}`)},
+		"spawned twice":          {started, frame(t, Spawned{ID: 1, PID: 2})},
+		"spawned pid 1":          {hello, raw(TypeSpawned, `{"id":1,"pid":1}`)},
+		"error after spawned":    {started, frame(t, Error{ID: 1, Code: 127})},
+		"long error":             {hello, raw(TypeError, `{"text":"`+strings.Repeat("a", maxText+1)+`"}`)},
+		"exit unasked":           {started, frame(t, Exit{ID: 2})},
+		"exit before spawned":    {hello, frame(t, Exit{ID: 1})},
+		"exit twice":             {append(started, frame(t, Exit{ID: 1})...), frame(t, Exit{ID: 1})},
+		"exit code":              {started, raw(TypeExit, `{"id":1,"code":256}`)},
+		"exit signal":            {started, raw(TypeExit, `{"id":1,"code":0,"signal":65}`)},
+		"output before spawned":  {hello, out(1)},
+		"output of nobody":       {started, frame(t, Data{ID: 7, Stream: Stdout})},
+		"output after its end":   {append(started, out(0)...), out(1)},
+		"output ends twice":      {append(started, out(0)...), out(0)},
+		"output beyond credit":   {append(started, []byte(strings.Repeat(string(out(MaxData)), Window/MaxData))...), out(MaxData)},
+		"output too long":        {started, raw(TypeStdout, "\x01\x00\x00\x00"+strings.Repeat("x", MaxData+1))},
+		"output too short":       {started, raw(TypeStdout, "\x01\x00\x00")},
+		"stdin from a guest":     {started, raw(TypeStdin, "\x01\x00\x00\x00x")},
+		"credit unearned":        {started, frame(t, Credit{ID: 1, Stream: Stdin, N: 1})},
+		"credit 0":               {started, raw(TypeCredit, "\x01\x00\x00\x00\x00\x00\x00\x00\x00")},
+		"credit of all":          {started, raw(TypeCredit, "\x01\x00\x00\x00\x00\xff\xff\xff\xff")},
+		"credit for stdout":      {started, frame(t, Credit{ID: 1, Stream: Stdout, N: 1})},
+		"credit for stream 3":    {started, raw(TypeCredit, "\x01\x00\x00\x00\x03\x01\x00\x00\x00")},
+		"credit short":           {started, raw(TypeCredit, "\x01\x00\x00\x00\x00")},
+		"credit of the future":   {started, frame(t, Credit{ID: 9, Stream: Stdin, N: 1})},
+		"hangup of stderr":       {started, frame(t, Hangup{ID: 1, Stream: Stderr})},
+		"hangup of nobody":       {started, frame(t, Hangup{ID: 0, Stream: Stdin})},
+		"hangup long":            {started, raw(TypeHangup, "\x01\x00\x00\x00\x00\x00")},
+		"frames after all ended": {append(append(append(started, frame(t, Exit{ID: 1})...), out(0)...), frame(t, Data{ID: 1, Stream: Stderr})...), out(1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			// Without its last frame all is well, with it the channel ends.
+			if err := attack(t, c.before); err != nil {
+				t.Fatalf("before: %v", err)
+			}
+			if err := attack(t, append(c.before[:len(c.before):len(c.before)], c.bad...)); !errors.Is(err, ErrProtocol) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// attack feeds bytes to a host that has asked for one program, and returns
+// what Run says of them.
+func attack(t testing.TB, input []byte) error {
+	a, b := net.Pipe()
+	h := NewHost(a, quiet)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p, err := h.register(&Spawn{Argv: []string{"prog"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Run(ctx) }()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_, _ = io.Copy(io.Discard, b)
+	}()
+	_, _ = b.Write(input)
+	_ = b.Close()
+	err = <-ended
+	<-read
+	if _, werr := p.Wait(); err != nil && werr == nil && !p.ended {
+		t.Error("a program outlives its channel")
+	}
+	return err
+}
+
+// TestGuestIgnores: the guest trusts its host, and survives a newer one.
+func TestGuestIgnores(t *testing.T) {
+	noLeaks(t)
+	a, b := socketpair(t)
+	p := newPair(t, a, b)
+	for _, f := range [][]byte{
+		raw(200, "x"), raw(TypeSpawn, "{"), raw(TypeSpawn, `{"id":1,"argv":["cat"],"new":1}`), raw(TypeStdin, "x"),
+		raw(TypeKill, `{"id":77,"signal":9}`), raw(TypeExit, `{"id":1,"code":0}`), raw(TypeCredit, "\x09\x00\x00\x00\x01\x01\x00\x00\x00"),
+	} {
+		p.host.l.mu.Lock()
+		p.host.l.control = append(p.host.l.control, f)
+		p.host.l.work.Signal()
+		p.host.l.mu.Unlock()
+	}
+	if st, err := p.spawn(t, "exit", "9").Wait(); st.Code != 9 || err != nil {
+		t.Error(st, err)
+	}
+}
