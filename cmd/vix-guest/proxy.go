@@ -1,15 +1,17 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"vix/internal/agent"
+	"vix/internal/guestproxy"
 )
 
 const (
@@ -105,24 +107,14 @@ func proxyMain(args []string) int {
 	_, err = ready.Write([]byte{1})
 	_ = ready.Close()
 	if err == nil {
-		err = runProxy(l.(*net.UnixListener), *device)
+		err = guestproxy.Run(context.Background(), guestproxy.Config{
+			Listen: l.(*net.UnixListener), Device: *device,
+			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", proxyName),
+		})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, proxyName+":", err)
 		return 1
 	}
 	return 0
-}
-
-// runProxy only listens.
-func runProxy(l *net.UnixListener, device string) error {
-	fmt.Fprintln(os.Stderr, proxyName+": built without a relay; connections are closed, device", device)
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		_, _ = io.Copy(io.Discard, c)
-		_ = c.Close()
-	}
 }
