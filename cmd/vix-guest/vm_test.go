@@ -193,17 +193,17 @@ var prepared struct {
 func needVM(t *testing.T) (qemu, virtiofsd string, files rootfs.Files) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("skipped: -short, and this boots a VM")
+		t.Skip("boots a VM: not with -short")
 	}
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		t.Skip("skipped: no qemu-system-x86_64 here")
+		t.Skip("lacks: qemu-system-x86_64")
 	}
 	out, err := exec.Command(qemu, "--version").Output()
 	if m := regexp.MustCompile(`version (\d+)`).FindSubmatch(out); err != nil || m == nil {
-		t.Skipf("skipped: %s --version: %v", qemu, err)
+		t.Skipf("lacks: qemu that works: %s --version: %v", qemu, err)
 	} else if major, _ := strconv.Atoi(string(m[1])); major < 11 {
-		t.Skipf("skipped: QEMU %d is older than 11", major)
+		t.Skipf("lacks: QEMU 11 (this is %d)", major)
 	}
 	for _, p := range []string{"/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"} {
 		if _, err := os.Stat(p); err == nil {
@@ -211,11 +211,11 @@ func needVM(t *testing.T) (qemu, virtiofsd string, files rootfs.Files) {
 		}
 	}
 	if virtiofsd == "" {
-		t.Skip("skipped: no virtiofsd here")
+		t.Skip("lacks: virtiofsd")
 	}
 	kernel, err := rootfs.FindKernel("/")
 	if err != nil {
-		t.Skipf("skipped: %v", err)
+		t.Skipf("lacks: a kernel: %v", err)
 	}
 	prepared.once.Do(func() { prepared.files, prepared.err = prepare(kernel) })
 	if prepared.err != nil {

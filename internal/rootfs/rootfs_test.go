@@ -179,7 +179,7 @@ func TestFindKernelSaysWhy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "secret" && os.Getuid() == 0 {
-				t.Skip("skipped: root reads everything")
+				t.Skip("root reads everything")
 			}
 			root := t.TempDir()
 			makeKernel(t, root, "6.12.1")
@@ -427,7 +427,7 @@ func TestPrune(t *testing.T) {
 func TestRealKernel(t *testing.T) {
 	k, err := FindKernel("/")
 	if err != nil {
-		t.Skipf("skipped: %v", err)
+		t.Skipf("lacks: a kernel: %v", err)
 	}
 	guest := write(t, filepath.Join(t.TempDir(), "guest"), makeELF(elf.PT_LOAD, nil))
 	dir := t.TempDir()

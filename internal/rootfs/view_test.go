@@ -101,7 +101,7 @@ func view(t *testing.T, uid int) string {
 	c.Stdout, c.Stderr = &out, &errOut
 	if err := c.Run(); err != nil {
 		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || strings.Contains(errOut.String(), "operation not permitted") {
-			t.Skipf("skipped: no namespaces here: %v %s", err, errOut.String())
+			t.Skipf("lacks: namespaces: %v %s", err, errOut.String())
 		}
 		t.Fatalf("%v: %s", err, errOut.String())
 	}
@@ -115,7 +115,7 @@ func TestView(t *testing.T) {
 	for name, uid := range map[string]int{"root": 0, "user": 1000} {
 		t.Run(name, func(t *testing.T) {
 			if uid == 0 && os.Getuid() != 0 {
-				t.Skip("skipped: not root")
+				t.Skip("needs root")
 			}
 			out := view(t, uid)
 			lines := strings.Split(out, "\n")
