@@ -39,6 +39,7 @@ var Denied = map[*wayland.Interface]string{
 	wayland.ZwpPrimarySelectionDeviceManagerV1: "a selection that crosses without a word of the user",
 	wayland.ZwpPointerConstraintsV1:            "grabs the pointer",
 	wayland.ZwpIdleInhibitManagerV1:            "keeps the screen unlocked",
+	wayland.WlShell:                            "xdg-shell's forerunner, whose windows nobody would tag",
 	wayland.XdgActivationV1:                    "takes the focus",
 	wayland.ZxdgExporterV2:                     "names surfaces across connections",
 	wayland.ZxdgImporterV2:                     "names surfaces across connections",

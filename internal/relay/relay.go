@@ -167,11 +167,14 @@ func (c *Conn) Run(ctx context.Context) error {
 	return c.failed
 }
 
+// isGone tells that the other end of a socket was closed.
+func isGone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
+
 // end closes the connection for the first reason given, telling the client. A
-// side that is gone while we send is no reason yet: what it sent before is
-// still to be read, and its end comes through Recv.
+// side that is gone while we send to it is no reason yet: what it sent before is
+// still to be read by the other pump, which sees the end.
 func (c *Conn) end(err error) {
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+	if isGone(err) {
 		return
 	}
 	c.mu.Lock()
@@ -361,7 +364,10 @@ func (p *pump) flush() error {
 	}
 	p.to.sendMu.Unlock()
 	if !backB.empty() {
-		err = errors.Join(err, p.from.t.Send(backB.B, backB.descs))
+		// A side that is gone ends this pump when it next receives.
+		if e := p.from.t.Send(backB.B, backB.descs); !isGone(e) {
+			err = errors.Join(err, e)
+		}
 		p.from.sendMu.Unlock()
 	}
 	c.mu.Lock()

@@ -307,6 +307,23 @@ func TestTooManyDescriptors(t *testing.T) {
 	}
 }
 
+// TestClientGoneWhileAnswered holds that a connection ends when the client goes
+// while an answer of ours is under way to it.
+func TestClientGoneWhileAnswered(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	h := NewHooks()
+	h.Request(wayland.WlDisplay, wayland.WlDisplayReqSync, func(c *Conn, m *Msg) (bool, error) {
+		c.ToClient().Msg(m.New.ID, wayland.WlCallbackEvtDone, 0)
+		return false, nil
+	})
+	for range 100 {
+		r := newRig(t, Config{Hooks: h})
+		r.client.Send(1, wayland.WlDisplayReqSync, 2)
+		r.client.Tr.Close()
+		r.server.WantEnd()
+	}
+}
+
 func TestManyConnections(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	for k := range 200 {

@@ -19,6 +19,8 @@
 // filter.
 package wayland
 
+//go:generate go run ./wlgen -o zproto.go -dir /usr/share -list protocols.list
+
 import "strings"
 
 // An Interface describes one Wayland interface.

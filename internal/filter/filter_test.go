@@ -1,0 +1,372 @@
+package filter
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// A rig is a filter between a hand-driven guest and a hand-driven compositor.
+type rig struct {
+	guest, host *waylandtest.Peer
+	done        chan error
+	mu          sync.Mutex
+	events      []Event
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	gn, gf := waylandtest.Pair(t)
+	hn, hf := waylandtest.Pair(t)
+	r := &rig{
+		guest: &waylandtest.Peer{T: t, Tr: gn},
+		host:  &waylandtest.Peer{T: t, Tr: hn},
+		done:  make(chan error, 1),
+	}
+	f := New(Config{
+		VM: "work", Tag: "w",
+		Dial: func() (wayland.Transport, error) { return hf, nil },
+		Event: func(e Event) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.events = append(r.events, e)
+		},
+		Log: slog.New(slog.DiscardHandler),
+	})
+	go func() { r.done <- f.Serve(context.Background(), gf) }()
+	t.Cleanup(func() {
+		gn.Close()
+		hn.Close()
+		wayland.CloseAll(r.guest.Descs)
+		wayland.CloseAll(r.host.Descs)
+		<-r.done
+	})
+	return r
+}
+
+// Objects of the guest in these tests.
+const (
+	registry = 2 + iota
+	compositor
+	wmBase
+	seat
+	output
+	manager
+	shm
+	surfaceObj
+	xdgSurface
+	toplevel
+	next
+)
+
+func (r *rig) setUp(t testing.TB) (host map[uint32]uint32) {
+	t.Helper()
+	host = map[uint32]uint32{}
+	r.guest.Send(1, wayland.WlDisplayReqGetRegistry, registry)
+	reg := r.host.Want(1, wayland.WlDisplayReqGetRegistry).Word(0)
+	for k, g := range []struct {
+		id    uint32
+		iface *wayland.Interface
+	}{
+		{compositor, wayland.WlCompositor}, {wmBase, wayland.XdgWmBase}, {seat, wayland.WlSeat},
+		{output, wayland.WlOutput}, {manager, wayland.WlDataDeviceManager}, {shm, wayland.WlShm},
+	} {
+		v := Allowed(g.iface, g.iface.Version)
+		r.write(r.host, reg, wayland.WlRegistryEvtGlobal, uint32(k), g.iface.Name, v)
+		r.guest.Want(registry, wayland.WlRegistryEvtGlobal)
+		r.write(r.guest, registry, wayland.WlRegistryReqBind, uint32(k), g.iface.Name, v, g.id)
+		m := r.host.Want(reg, wayland.WlRegistryReqBind)
+		host[g.id] = m.Word(len(m.Body)/4 - 1)
+	}
+	return host
+}
+
+// write sends a message of words and strings.
+func (r *rig) write(p *waylandtest.Peer, id uint32, op uint16, args ...any) {
+	p.T.Helper()
+	var e wayland.Encoder
+	e.Begin(id, op)
+	for _, a := range args {
+		switch a := a.(type) {
+		case uint32:
+			e.Uint(a)
+		case int:
+			e.Uint(uint32(a))
+		case string:
+			e.String(a)
+		}
+	}
+	if err := e.End(); err != nil {
+		p.T.Fatal(err)
+	}
+	p.Write(e.B)
+}
+
+// hear receives one string request of the host's object.
+func (r *rig) hear(id uint32, op uint16) string {
+	r.host.T.Helper()
+	d := wayland.NewDecoder(r.host.Want(id, op).Body)
+	return string(d.String())
+}
+
+func (r *rig) toplevel(t testing.TB) (surf, top uint32) {
+	t.Helper()
+	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
+	m, err := r.host.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	surf = m.Word(0)
+	r.guest.Send(wmBase, wayland.XdgWmBaseReqGetXdgSurface, xdgSurface, surfaceObj)
+	if m, err = r.host.Next(); err != nil {
+		t.Fatal(err)
+	}
+	xs := m.Word(0)
+	r.guest.Send(xdgSurface, wayland.XdgSurfaceReqGetToplevel, toplevel)
+	top = r.host.Want(xs, wayland.XdgSurfaceReqGetToplevel).Word(0)
+	return surf, top
+}
+
+// TestIdentity holds that a window has its tag from its first moment, and keeps
+// it.
+func TestIdentity(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	r.setUp(t)
+	surf, top := r.toplevel(t)
+	if s := r.hear(top, wayland.XdgToplevelReqSetTitle); s != "[w] " {
+		t.Errorf("the first title is %q", s)
+	}
+	if s := r.hear(top, wayland.XdgToplevelReqSetAppId); s != "vix.work.unknown" {
+		t.Errorf("the first app id is %q", s)
+	}
+	r.write(r.guest, toplevel, wayland.XdgToplevelReqSetTitle, "[vault] bank\n\u202eknab")
+	if s := r.hear(top, wayland.XdgToplevelReqSetTitle); s != "[w] [vault] bankknab" {
+		t.Errorf("the title is %q", s)
+	}
+	r.write(r.guest, toplevel, wayland.XdgToplevelReqSetAppId, "../org.foot client")
+	if s := r.hear(top, wayland.XdgToplevelReqSetAppId); s != "vix.work..._org.foot_client" {
+		t.Errorf("the app id is %q", s)
+	}
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqAttach, 0, 0, 0)
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+	r.host.Want(surf, wayland.WlSurfaceReqAttach)
+	r.host.Want(surf, wayland.WlSurfaceReqCommit)
+	if len(r.events) != 0 {
+		t.Errorf("a window without content: %v", r.events)
+	}
+}
+
+// TestWindowEvents holds that a window is told of when it has content, and when
+// it goes.
+func TestWindowEvents(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	host := r.setUp(t)
+	surf, top := r.toplevel(t)
+	r.host.Next()
+	r.host.Next()
+	var e wayland.Encoder
+	e.Msg(shm, wayland.WlShmReqCreatePool, next, 4096)
+	r.guest.Write(e.B, waylandtest.Memfd(t, 4096))
+	pool := r.host.Want(host[shm], wayland.WlShmReqCreatePool).Word(0)
+	r.guest.Send(next, wayland.WlShmPoolReqCreateBuffer, next+1, 0, 32, 32, 128, 0)
+	r.host.Want(pool, wayland.WlShmPoolReqCreateBuffer)
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqAttach, next+1, 0, 0)
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+	r.host.Want(surf, wayland.WlSurfaceReqAttach)
+	r.host.Want(surf, wayland.WlSurfaceReqCommit)
+	r.guest.Send(toplevel, wayland.XdgToplevelReqDestroy)
+	r.host.Want(top, wayland.XdgToplevelReqDestroy)
+	r.host.Send(1, wayland.WlDisplayEvtDeleteId, top)
+	r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.events) != 2 || r.events[0] != (Event{"window", 1, "[w] ", "vix.work.unknown"}) || r.events[1] != (Event{Event: "window-closed", ID: 1}) {
+		t.Errorf("events: %v", r.events)
+	}
+}
+
+// TestPoolSize holds that no pool reaches beyond its file.
+func TestPoolSize(t *testing.T) {
+	for name, do := range map[string]func(r *rig){
+		"create": func(r *rig) {
+			var e wayland.Encoder
+			e.Msg(shm, wayland.WlShmReqCreatePool, surfaceObj, 4097)
+			r.guest.Write(e.B, waylandtest.Memfd(t, 4096))
+		},
+		"resize": func(r *rig) {
+			var e wayland.Encoder
+			e.Msg(shm, wayland.WlShmReqCreatePool, surfaceObj, 4096)
+			e.Msg(surfaceObj, wayland.WlShmPoolReqResize, 8192)
+			r.guest.Write(e.B, waylandtest.Memfd(t, 4096))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			waylandtest.LeakCheck(t)
+			r := newRig(t)
+			r.setUp(t)
+			do(r)
+			if _, code, text := r.guest.WantError(); code != 2 || !strings.Contains(text, "does not fit a file of 4096") {
+				t.Error(code, text)
+			}
+			r.guest.WantEnd()
+		})
+	}
+}
+
+// TestOutputs holds that a guest does not learn what monitor the user has.
+func TestOutputs(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	host := r.setUp(t)
+	r.write(r.host, host[output], wayland.WlOutputEvtGeometry, 1, 2, 3, 4, 5, "ACME", "XY 3000 serial 77", 6)
+	m := r.guest.Want(output, wayland.WlOutputEvtGeometry)
+	if bytes.Contains(m.Body, []byte("ACME")) || bytes.Contains(m.Body, []byte("77")) || m.Word(4) != 5 || m.Word(len(m.Body)/4-1) != 6 {
+		t.Errorf("% x", m.Body)
+	}
+	r.write(r.host, host[output], wayland.WlOutputEvtDescription, "ACME XY 3000 77")
+	if m := r.guest.Want(output, wayland.WlOutputEvtDescription); bytes.Contains(m.Body, []byte("ACME")) {
+		t.Errorf("% x", m.Body)
+	}
+}
+
+// TestSelections holds that a selection crosses in neither direction.
+func TestSelections(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	host := r.setUp(t)
+	r.guest.Send(manager, wayland.WlDataDeviceManagerReqGetDataDevice, surfaceObj, seat)
+	dev := r.host.Want(host[manager], wayland.WlDataDeviceManagerReqGetDataDevice).Word(0)
+	r.guest.Send(manager, wayland.WlDataDeviceManagerReqCreateDataSource, xdgSurface)
+	src := r.host.Want(host[manager], wayland.WlDataDeviceManagerReqCreateDataSource).Word(0)
+	r.guest.Send(surfaceObj, wayland.WlDataDeviceReqSetSelection, xdgSurface, 1)
+	r.guest.Send(surfaceObj, wayland.WlDataDeviceReqStartDrag, xdgSurface, 0, 0, 1)
+	r.guest.Want(xdgSurface, wayland.WlDataSourceEvtCancelled)
+	r.guest.Send(xdgSurface, wayland.WlDataSourceReqDestroy)
+	r.host.Want(src, wayland.WlDataSourceReqDestroy) // and nothing before it
+	for range 3 {
+		r.host.Send(dev, wayland.WlDataDeviceEvtDataOffer, wayland.ServerIDs)
+		r.write(r.host, wayland.ServerIDs, wayland.WlDataOfferEvtOffer, "text/plain")
+		r.host.Send(dev, wayland.WlDataDeviceEvtSelection, wayland.ServerIDs)
+		r.host.Want(wayland.ServerIDs, wayland.WlDataOfferReqDestroy)
+	}
+	r.host.Send(host[seat], wayland.WlSeatEvtCapabilities, 3)
+	r.guest.Want(seat, wayland.WlSeatEvtCapabilities) // and nothing before it
+}
+
+// TestAllowList holds that every global of the tables has been decided on, and
+// that what is allowed can pass a VM.
+func TestAllowList(t *testing.T) {
+	made := map[*wayland.Interface]bool{wayland.WlDisplay: true, wayland.WlRegistry: true}
+	for _, i := range wayland.Interfaces() {
+		for _, ms := range [][]wayland.Message{i.Requests, i.Events} {
+			for _, m := range ms {
+				if m.New != nil && m.New.Iface != nil {
+					made[m.New.Iface] = true
+				}
+			}
+		}
+	}
+	for _, i := range wayland.Interfaces() {
+		_, yes := allowed[i]
+		_, no := Denied[i]
+		switch {
+		case made[i] && (yes || no):
+			t.Errorf("%s is not a global", i.Name)
+		case !made[i] && yes == no:
+			t.Errorf("%s: allowed %v, denied %v", i.Name, yes, no)
+		case yes && allowed[i] > i.Version:
+			t.Errorf("%s: version %d is not in the tables", i.Name, allowed[i])
+		}
+	}
+}
+
+func TestTitle(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		in := rapid.String().Draw(t, "title")
+		s := Title("mail", in)
+		if !strings.HasPrefix(s, "[mail] ") || len(s) > maxTitle+len("[mail] ") || !utf8.ValidString(s) {
+			t.Fatalf("%q became %q", in, s)
+		}
+		for _, r := range s {
+			if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
+				t.Fatalf("%q became %q", in, s)
+			}
+		}
+	})
+	for in, want := range map[string]string{
+		strings.Repeat("é", 500):    "[m] " + strings.Repeat("é", maxTitle/2),
+		"a\u200bb\u2028c\u00a0d\te": "[m] ab c de",
+		"\xff\xfe":                  "[m] ",
+	} {
+		if got := Title("m", in); got != want {
+			t.Errorf("%q became %q, not %q", in, got, want)
+		}
+	}
+}
+
+func TestAppID(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := AppID("vm", rapid.String().Draw(t, "app"))
+		if !strings.HasPrefix(s, "vix.vm.") || len(s) > len("vix.vm.")+maxApp || len(s) == len("vix.vm.") {
+			t.Fatal(s)
+		}
+		if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"[]=*/\`, r) }) {
+			t.Fatal(s)
+		}
+	})
+}
+
+// FuzzGuest lets a guest say anything: the filter neither panics nor hangs nor
+// leaks, and the compositor only ever hears well-formed messages of objects that
+// exist. The first bytes set up a registry, so that the rest can reach something.
+func FuzzGuest(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := newRig(t)
+		r.guest.Send(1, wayland.WlDisplayReqGetRegistry, registry)
+		r.host.Want(1, wayland.WlDisplayReqGetRegistry)
+		heard := make(chan struct{})
+		go func() {
+			defer close(heard)
+			for {
+				m, err := r.host.Next()
+				if err != nil {
+					return
+				}
+				if m.ID == 0 || m.ID > 1<<20 {
+					t.Errorf("the compositor hears of object %d", m.ID)
+				}
+			}
+		}()
+		for k, i := range []*wayland.Interface{wayland.WlCompositor, wayland.XdgWmBase, wayland.WlSeat, wayland.WlOutput, wayland.WlDataDeviceManager, wayland.WlShm} {
+			v := Allowed(i, i.Version)
+			r.write(r.host, 2, wayland.WlRegistryEvtGlobal, uint32(k), i.Name, v)
+			r.guest.Want(registry, wayland.WlRegistryEvtGlobal)
+			r.write(r.guest, registry, wayland.WlRegistryReqBind, uint32(k), i.Name, v, registry+1+uint32(k))
+		}
+		if len(data) > 0 {
+			_ = r.guest.Tr.Send(data, nil)
+		}
+		r.guest.Tr.Close()
+		<-heard
+	})
+}
+
+func TestCorpus(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "fuzz", "FuzzGuest", "*"))
+	if err != nil || len(files) == 0 {
+		t.Errorf("FuzzGuest has no corpus (%v)", err)
+	}
+}
