@@ -1,10 +1,12 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -168,6 +170,8 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 // knows every key that the TOML decoder knows.
 func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
+		// The fuzzer itself would wait for an input that hangs, and forget it.
+		defer time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("hangs: %q", src)) }).Stop()
 		c, err := Parse("c", src)
 		if err != nil {
 			if e, ok := err.(*Error); !ok || strings.ContainsAny(e.Error(), "\n\r") || len(src) <= MaxFile && e.Line == 0 {

@@ -46,6 +46,7 @@ windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes.`,
 			if asJSON {
 				enc := json.NewEncoder(e.stdout)
 				enc.SetIndent("", "  ")
+				enc.SetEscapeHTML(false)
 				return enc.Encode(vms)
 			}
 			return printList(e.stdout, vms)

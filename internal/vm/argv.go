@@ -53,7 +53,7 @@ func (m Machine) Args() []string {
 		"-chardev", "stdio,id=console,signal=off",
 		"-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", m.QMPFD),
-		"-mon", "chardev=qmp,mode=control",
+		"-qmp", "chardev:qmp",
 		"-chardev", fmt.Sprintf("socket,id=display,fd=%d", m.DisplayFD),
 		// virtio-id 16 is a GPU. The sizes are those of the device's own queues
 		// and configuration space: a queue of 64 hangs after 60 contexts.

@@ -62,11 +62,22 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	if err := config.CheckName(name); err != nil {
 		return nil, failf("%v", err)
 	}
+	if b, err := json.Marshal(run.request()); err != nil || len(b) > maxRequest {
+		return nil, failf("VM %s: arguments of %d bytes: at most %d", name, len(b), maxRequest)
+	}
 	for range maxTries {
 		var exit *Exit
-		conn, err := r.ensure(ctx, run)
+		conn, err := r.ensure(ctx, &run)
 		if err == nil {
 			exit, err = run.converse(ctx, conn)
+		}
+		if errors.Is(err, errLost) {
+			// The connection ends a moment before the lock is free. After this
+			// line a list is to show nothing, and a run to work.
+			wait, cancel := context.WithTimeout(ctx, leaveLimit)
+			_ = r.waitGone(wait, name)
+			cancel()
+			return nil, failf("VM %s: %v, and all of the VM with it; run it again", name, err)
 		}
 		if !errors.Is(err, errLeaving) {
 			return exit, asFailure(name, err)
@@ -81,6 +92,10 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	return nil, failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
 }
 
+func (run *Run) request() request {
+	return request{Version: controlVersion, Op: opRun, Argv: run.Argv, Env: run.Env, Background: run.Background}
+}
+
 func asFailure(name string, err error) error {
 	var f *Failure
 	if err == nil || errors.As(err, &f) {
@@ -91,13 +106,16 @@ func asFailure(name string, err error) error {
 
 // ensure returns a connection to the VM's supervisor, which it starts if there
 // is none.
-func (r *Registry) ensure(ctx context.Context, run Run) (*net.UnixConn, error) {
+func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) {
 	seat, err := r.take(ctx, run.VM)
 	if err != nil {
 		return nil, err
 	}
-	if seat == nil && run.OnJoin != nil {
-		run.OnJoin()
+	if seat == nil {
+		run.OnNote = nil // whoever started the VM has read them
+		if run.OnJoin != nil {
+			run.OnJoin()
+		}
 	}
 	if seat != nil {
 		l, err := run.Launch()
@@ -167,6 +185,9 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 // errLeaving: the VM is on its way out; wait, and start it anew.
 var errLeaving = errors.New("the VM is stopping")
 
+// errLost: the supervisor's end of the connection closed without a last word.
+var errLost = errors.New("its supervisor was killed")
+
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &control{conn: conn}
@@ -181,11 +202,7 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 		return nil, err
 	}
 	defer streams.close()
-	req := request{Version: controlVersion, Op: opRun, Argv: run.Argv, Env: run.Env, Background: run.Background}
-	if b, err := json.Marshal(req); err == nil && len(b) > maxRequest {
-		return nil, failf("%s: arguments of %d bytes: at most %d", run.Argv[0], len(b), maxRequest)
-	}
-	err = c.send(req, streams.theirs...)
+	err = c.send(run.request(), streams.theirs...)
 	closeFiles(streams.theirs)
 	if err != nil {
 		return nil, errLeaving // it went away before it saw the request
@@ -208,7 +225,7 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			if !heard {
 				return nil, errLeaving
 			}
-			return nil, failf("VM %s: its supervisor was killed, and all of the VM with it; run it again", run.VM)
+			return nil, errLost
 		}
 		switch {
 		case r.Leaving:
@@ -365,6 +382,14 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 	st, err := r.State(ctx, name)
 	if err == nil {
 		return &st
+	}
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		// Nobody listens any more: it is at its very end, or was killed just now.
+		wait, cancel := context.WithTimeout(ctx, stateLimit)
+		defer cancel()
+		if r.waitGone(wait, name) == nil {
+			return nil
+		}
 	}
 	b, err := r.root.ReadFile(filepath.Join(name, stateName))
 	if errors.Is(err, fs.ErrNotExist) {

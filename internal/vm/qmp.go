@@ -75,9 +75,9 @@ func (m *monitor) Connect() error {
 
 // Disconnect closes the connection and waits for the reader.
 func (m *monitor) Disconnect() error {
-	err := m.conn.Close()
+	_ = m.conn.Close() // the reader may have closed it already
 	<-m.done
-	return err
+	return nil
 }
 
 // Events yields QEMU's events; it is closed when the connection ends.

@@ -38,7 +38,7 @@ func (s *supervisor) rootCommand() (command, error) {
 func virtiofsdArgs(dir string, uid int) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
-		"--cache=always", "--sandbox=namespace", "--log-level=warn",
+		"--cache=always", "--sandbox=namespace", "--log-level=error",
 	}
 	if uid != 0 {
 		// Root's files appear as nobody's in the user namespace.

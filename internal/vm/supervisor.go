@@ -17,7 +17,6 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
-	"vix/internal/rootfs"
 )
 
 // Limits of time. A limit is where patience ends, never how long something
@@ -63,8 +62,6 @@ type supervisor struct {
 	log    *journal
 	nest   *nest
 	uid    int
-	// prepare makes kernel and initramfs; a test has its own.
-	prepare func(context.Context, Launch, func(string)) (rootfs.Files, error)
 
 	ctx    context.Context // ends when the VM has to end; its cause says why
 	cancel context.CancelCauseFunc
@@ -144,7 +141,6 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	}
 	return &supervisor{
 		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
-		prepare:  prepareRoot,
 		troubles: make(chan trouble, 8),
 		gone:     make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}),

@@ -1,0 +1,388 @@
+package vm
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/rootfs"
+)
+
+// The test binary doubles as every process of a VM, chosen by the name it is
+// called by (a symbolic link): the deaths and the bookkeeping of processes are
+// tested with real ones, in milliseconds. That real VMs behave alike is tested
+// in cmd/vix-launcher.
+func TestMain(m *testing.M) {
+	real := prepareBoot
+	prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (rootfs.Files, error) {
+		if l.Parts.System == "test" {
+			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
+		}
+		return real(ctx, l, progress)
+	}
+	fakes := map[string]func() error{
+		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
+	}
+	fake, ok := fakes[filepath.Base(os.Args[0])]
+	if !ok {
+		os.Exit(m.Run())
+	}
+	err := fake()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fake:", err)
+		syscall.Exit(1)
+	}
+	syscall.Exit(0) // os.Exit lingers for a second under the race detector
+}
+
+// fakeLauncher is the real supervisor, but for the kernel.
+func fakeLauncher() error {
+	switch os.Args[1] {
+	case "supervise":
+		if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			return err
+		}
+		return Supervise(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"))
+	case "rootview":
+		return syscall.Exec(os.Args[4], os.Args[4:], nil)
+	}
+	return errors.New("unknown verb")
+}
+
+// behave makes a fake fail as the test asked for, by a file beside it.
+func behave(name string) string {
+	b, _ := os.ReadFile(filepath.Join(filepath.Dir(os.Args[0]), name+".do"))
+	return string(b)
+}
+
+func fakeVirtiofsd() error {
+	if behave("virtiofsd") == "fail" {
+		return errors.New("no such share")
+	}
+	ln, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	conn, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	_, _ = io.Copy(conn, conn)
+	return nil
+}
+
+func fakeDisplay() error {
+	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"ready"}`)
+	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"window","id":1,"title":"[t] x\u001b[31m","app_id":"vix.t.x"}`)
+	fmt.Fprintln(os.Stderr, "the display speaks")
+	if behave("vix-waylandproxy") == "fail" {
+		return errors.New("no compositor")
+	}
+	vhost := os.NewFile(3, "vhost")
+	_, _ = io.Copy(struct{ io.Writer }{vhost}, vhost)
+	return nil
+}
+
+func fakeQEMU() error {
+	do := behave("qemu")
+	if do == "refuse" {
+		return errors.New("qemu-system-x86_64: -device vhost-user-test-device-pci: no such device")
+	}
+	os.Setenv("PATH", "/usr/bin:/bin")
+	if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return err
+	}
+	go fakeQMP(os.NewFile(3, "qmp"), do)
+	// As QEMU does, wait for both back ends to answer.
+	for fd := uintptr(4); fd <= 5; fd++ {
+		f := os.NewFile(fd, "back end")
+		_, err := f.Write([]byte{1})
+		if err == nil {
+			_, err = f.Read(make([]byte, 1))
+		}
+		if err != nil {
+			return fmt.Errorf("vhost-user back end: %w", err)
+		}
+	}
+	fmt.Println("console speaks \x1b[31mred\x07")
+	switch do {
+	case "panic":
+		fmt.Println("Kernel panic - not syncing: VFS")
+		return nil
+	case "hang":
+		select {}
+	case "garbage":
+		_, _ = os.NewFile(6, "agent").Write([]byte{0xff, 1, 0, 0, 0, 0})
+		select {}
+	}
+	booted := make(chan struct{})
+	g := agent.NewGuest(os.NewFile(6, "agent"), agent.GuestConfig{
+		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
+		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
+	})
+	go func() {
+		<-booted // hello has been said before
+		for _, stage := range []string{"init", "root", "proxy"} {
+			g.Stage(stage, "", time.Second)
+		}
+		if do == "noproxy" {
+			g.Fail("vix-waylandproxy ended: signal killed")
+			syscall.Exit(0)
+		}
+		g.Ready(2 * time.Second)
+	}()
+	err := g.Run(context.Background())
+	if do == "stubborn" {
+		select {} // it does not switch off
+	}
+	return err
+}
+
+func fakeQMP(conn *os.File, do string) {
+	fmt.Fprintln(conn, `{"QMP": {"version": {"qemu": {"micro": 0, "minor": 1, "major": 11}}, "capabilities": []}}`)
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		fmt.Fprintln(conn, `{"event": "NOISE", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}}`)
+		fmt.Fprintln(conn, `{"return": {}}`)
+		if strings.Contains(lines.Text(), "quit") && do != "stubborn" {
+			syscall.Exit(0)
+		}
+	}
+}
+
+// fakeSpawn runs a program of this machine.
+func fakeSpawn(s agent.Spawn) (*agent.Program, error) {
+	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
+	in, _ := cmd.StdinPipe()
+	outR, outW, _ := os.Pipe()
+	errR, errW, _ := os.Pipe()
+	cmd.Stdout, cmd.Stderr = outW, errW
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err := cmd.Start()
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		return nil, &agent.SpawnError{Program: s.Argv[0], Code: 127, Text: "not found"}
+	}
+	return &agent.Program{
+		PID: cmd.Process.Pid, Stdin: in, Stdout: outR, Stderr: errR,
+		Signal: func(sig syscall.Signal) error { return syscall.Kill(-cmd.Process.Pid, sig) },
+		Wait: func() agent.Status {
+			st, _ := cmd.Process.Wait()
+			ws := st.Sys().(syscall.WaitStatus)
+			if ws.Signaled() {
+				return agent.Status{Signal: ws.Signal()}
+			}
+			return agent.Status{Code: ws.ExitStatus()}
+		},
+	}, nil
+}
+
+// A bench is a runtime directory and the fakes.
+type bench struct {
+	t   *testing.T
+	dir string // XDG_RUNTIME_DIR
+	bin string
+	reg *Registry
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Not t.TempDir: a socket's path has 108 bytes.
+	dir, err := os.MkdirTemp("", "vixtest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := &bench{t: t, dir: filepath.Join(dir, "run"), bin: filepath.Join(dir, "bin")}
+	for _, d := range []string{b.dir, b.bin} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy"} {
+		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.reg, err = OpenRegistry(b.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.reg.Close() })
+	t.Cleanup(b.nothingLeft)
+	return b
+}
+
+// do tells a fake how to behave from now on.
+func (b *bench) do(fake, what string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.bin, fake+".do"), []byte(what), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) launch(name string) Launch {
+	in := func(n string) string { return filepath.Join(b.bin, n) }
+	return Launch{
+		VM:         config.VM{Name: name, Memory: 512 << 20, CPUs: 1, Tag: name, Color: "#123456", Root: b.bin, Accel: "tcg"},
+		RuntimeDir: b.dir, CacheDir: b.dir, Wayland: "/nowhere",
+		Parts: Parts{Self: in("vix-launcher"), QEMU: in("qemu"), Virtiofsd: in("virtiofsd"), Proxy: in("vix-waylandproxy"), System: "test"},
+	}
+}
+
+// nothingLeft fails the test if a process of the bench lives, or a file of a
+// VM is there.
+func (b *bench) nothingLeft() {
+	b.t.Helper()
+	if _, err := b.reg.List(context.Background()); err != nil {
+		b.t.Error(err)
+	}
+	b.waitFor("no process", func() bool { return len(b.processes()) == 0 })
+	entries, err := os.ReadDir(filepath.Join(b.dir, "vix"))
+	if err != nil {
+		b.t.Error(err)
+	}
+	for _, e := range entries {
+		if e.Name() != lockName {
+			b.t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+// processes returns the fakes that run, by what they are.
+func (b *bench) processes() map[string]int {
+	found := map[string]int{}
+	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range paths {
+		line, err := os.ReadFile(p)
+		if err != nil || !strings.HasPrefix(string(line), b.bin) {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(p), "stat"))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			continue
+		}
+		var pid int
+		fmt.Sscan(filepath.Base(filepath.Dir(p)), &pid)
+		name, _, _ := strings.Cut(strings.TrimPrefix(string(line), b.bin+"/"), "\x00")
+		found[name] = pid
+	}
+	return found
+}
+
+// waitFor waits for something that has no event to wait for: the end of
+// processes that are nobody's children.
+func (b *bench) waitFor(what string, ok func() bool) {
+	b.t.Helper()
+	limit := time.Now().Add(2 * time.Second)
+	for !ok() {
+		if time.Now().After(limit) {
+			b.t.Fatalf("%s: not within two seconds: %v", what, b.processes())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// A session is one foreground run.
+type session struct {
+	run     Run
+	out     strings.Builder
+	err     strings.Builder
+	signals chan os.Signal
+	started chan Program
+	stages  []string
+	notes   []string
+	done    chan struct{}
+	exit    *Exit
+	fail    error
+}
+
+func (b *bench) start(name string, argv ...string) *session {
+	s := &session{signals: make(chan os.Signal, 1), started: make(chan Program, 1), done: make(chan struct{})}
+	s.run = Run{
+		VM: name, Launch: func() (Launch, error) { return b.launch(name), nil }, Argv: argv,
+		Stdin: strings.NewReader(""), Stdout: &s.out, Stderr: &s.err, Signals: s.signals,
+		OnStage: func(st Stage) { s.stages = append(s.stages, st.Name) },
+		OnNote:  func(n string) { s.notes = append(s.notes, n) },
+		OnStart: func(p Program) { s.started <- p },
+	}
+	return s
+}
+
+func (b *bench) goRun(s *session) *session {
+	go func() {
+		defer close(s.done)
+		s.exit, s.fail = b.reg.Run(b.t.Context(), s.run)
+	}()
+	return s
+}
+
+func (b *bench) runNow(name string, argv ...string) *session {
+	s := b.goRun(b.start(name, argv...))
+	<-s.done
+	return s
+}
+
+// state waits for the program to run and returns the VM's state.
+func (b *bench) state(s *session) State {
+	b.t.Helper()
+	select {
+	case <-s.started:
+	case <-s.done:
+		b.t.Fatalf("run ended: %v", s.fail)
+	}
+	st, err := b.reg.State(b.t.Context(), s.run.VM)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return st
+}
+
+func failure(t *testing.T, s *session, code int, want ...string) {
+	t.Helper()
+	var f *Failure
+	if !errors.As(s.fail, &f) || f.Code != code {
+		t.Fatalf("got %v, exit %+v; want a failure with %d", s.fail, s.exit, code)
+	}
+	if strings.Contains(f.Text, "\n") {
+		t.Errorf("not one line: %q", f.Text)
+	}
+	for _, w := range want {
+		if !strings.Contains(f.Text, w) {
+			t.Errorf("%q does not say %q", f.Text, w)
+		}
+	}
+}
+
+func writeLaunch(w io.Writer, l Launch) error { return json.NewEncoder(w).Encode(l) }
+
+func goroutines() int { return runtime.NumGoroutine() }
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
