@@ -15,7 +15,7 @@ import (
 
 // What cannot start says so in one line, with the next step, and leaves nothing.
 func TestFailingStarts(t *testing.T) {
-	r := newRig(t, Config{})
+	r := newRig(t, Config{Timeout: 30 * time.Second})
 	release := kernelRelease(t)
 	gpu := "/usr/lib/modules/" + release + "/kernel/drivers/gpu/drm/virtio"
 	if _, err := os.Stat("/lib/modules/" + release); err != nil {
@@ -37,12 +37,13 @@ func TestFailingStarts(t *testing.T) {
 		{name: "no virtiofsd", script: hide("/usr/libexec/virtiofsd"), args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"virtiofsd", "install"}},
 		{name: "no QEMU", script: hide("/usr/bin/qemu-system-x86_64"), args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"qemu", "install"}},
 		{name: "no kernel", script: "mount --bind " + empty + " /boot", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"kernel"}},
-		{name: "kernel without virtio-gpu", script: "mount --bind " + empty + " " + gpu, args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"virtio", "gpu"}},
+		{name: "kernel without virtio-gpu", script: "mount --bind " + empty + " " + gpu + "; mount --bind " + modulesWithoutGPU(t, release) + " /usr/lib/modules/" + release + "/modules.dep", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"virtio", "gpu"}},
 		{name: "bad VM name", args: []string{"run", "--vm", "../x", "true"}, code: 2, says: []string{"../x"}},
 		{name: "no program", args: []string{"run", "--vm", "f"}, code: 2},
 		{name: "unknown key", toml: "[vm.f]\nmemry = \"1G\"\n", args: []string{"run", "--vm", "f", "true"}, code: 125, says: []string{"config.toml:2", "memry", "memory"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			r.For(t)
 			if strings.Contains(c.script, "mount") && os.Getuid() != 0 {
 				t.Skip("hiding a file of the system needs root")
 			}
@@ -82,6 +83,26 @@ func TestFailingStarts(t *testing.T) {
 // hide makes a program of the system unusable: an empty file that is not
 // executable stands in its place.
 func hide(path string) string { return "mount --bind /dev/null " + path }
+
+// modulesWithoutGPU writes a modules.dep as a kernel without virtio-gpu has it.
+func modulesWithoutGPU(t *testing.T, release string) string {
+	t.Helper()
+	b, err := os.ReadFile("/lib/modules/" + release + "/modules.dep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept strings.Builder
+	for l := range strings.Lines(string(b)) {
+		if !strings.Contains(l, "virtio-gpu") {
+			kept.WriteString(l)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "modules.dep")
+	if err := os.WriteFile(path, []byte(kept.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func kernelRelease(t *testing.T) string {
 	t.Helper()

@@ -131,6 +131,13 @@ func (r *Rig) directories(cfg Config) error {
 	})
 }
 
+// For lets a subtest be the one that fails, until it ends.
+func (r *Rig) For(t desktoptest.T) {
+	parent := r.t
+	r.t = t
+	t.Cleanup(func() { r.t = parent })
+}
+
 // SetConfig writes config.toml.
 func (r *Rig) SetConfig(text string) error {
 	return os.WriteFile(filepath.Join(r.dir, "config/vix/config.toml"), []byte(text), 0o644)

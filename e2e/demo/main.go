@@ -98,7 +98,7 @@ func (d *demo) run(bin, display, swaysock, runtime string) {
 		cfg.Attach = desktoptest.Attach(display, swaysock)
 	} else {
 		d.Logf("no WAYLAND_DISPLAY: showing on a headless sway")
-		cfg.Desktop = desktoptest.Config{Width: 1440, Height: 810, Sway: look}
+		cfg.Desktop = desktoptest.Config{Width: 1600, Height: 900, Sway: look}
 	}
 	r := e2e.New(d, cfg)
 	if r.IPC == "" {
@@ -113,6 +113,7 @@ func (d *demo) run(bin, display, swaysock, runtime string) {
 	gtk := r.Start("run", "--vm", "office", "gtk4-widget-factory")
 	window := r.WaitWindow(d, func(n *desktoptest.Node) bool { return strings.HasPrefix(n.AppID, "vix.office.") })
 	second := r.VM("office")
+	r.Desktop.Command(d, fmt.Sprintf("[con_id=%d] resize set width 520 px", shell.ID))
 	r.WaitScreen(d, "the GTK program's widgets", func(img *image.RGBA) bool {
 		w := r.WaitWindow(d, func(n *desktoptest.Node) bool { return n.ID == window.ID })
 		return desktoptest.Colors(img, w.Content().Image()) > 100
