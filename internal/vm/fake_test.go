@@ -3,7 +3,6 @@ package vm
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -373,8 +372,6 @@ func failure(t *testing.T, s *session, code int, want ...string) {
 		}
 	}
 }
-
-func writeLaunch(w io.Writer, l Launch) error { return json.NewEncoder(w).Encode(l) }
 
 func goroutines() int { return runtime.NumGoroutine() }
 

@@ -156,7 +156,7 @@ func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.
 		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
 	}
 	child, err := startChild(s.nest, s.log, command{
-		name: "qemu", path: s.launch.Parts.QEMU, args: m.Args(),
+		name: qemuChild, path: s.launch.Parts.QEMU, args: m.Args(),
 		files: []*os.File{qmpEnd, display, root, agentEnd},
 		stdout: func(line string) {
 			s.console.add(line)
@@ -174,6 +174,8 @@ func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.
 	}
 	return agentOurs, nil
 }
+
+const qemuChild = "qemu"
 
 // chooseAccel decides how the processor is made.
 func (s *supervisor) chooseAccel() string {
@@ -291,9 +293,11 @@ func (s *supervisor) death(c *child, what string) trouble {
 	switch {
 	case c.killed():
 		rank = rankKilled
+	case c.err != nil && c.name == qemuChild:
+		rank = rankQEMUFailed
 	case c.err != nil:
 		rank = rankFailed
-	case c == s.qemu:
+	case c.name == qemuChild:
 		rank, what, last = rankQEMUEnded, "the guest switched itself off", s.console.String()
 	}
 	text := fmt.Sprintf("VM %s: %s: %s", s.launch.VM.Name, what, c.status())

@@ -271,11 +271,12 @@ type trouble struct {
 // process and virtiofsd end as they should; when the guest switches itself off,
 // all three do. What ended badly explains what ended well.
 const (
-	rankKilled    = iota // a child was killed
-	rankGuest            // the guest said why, or broke the agent's protocol
-	rankFailed           // a child ended with an error
-	rankQEMUEnded        // QEMU ended as if all were well
-	rankOther            // something ended as if all were well
+	rankKilled     = iota // a child was killed
+	rankGuest             // the guest said why, or broke the agent's protocol
+	rankFailed            // a back end ended with an error
+	rankQEMUFailed        // QEMU did: its own fault, if no back end failed it
+	rankQEMUEnded         // QEMU ended as if all were well
+	rankOther             // something ended as if all were well
 )
 
 // settle waits a moment for what else ends, and returns the failure that

@@ -1,7 +1,9 @@
 package vm
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -396,9 +398,8 @@ func TestNoLeak(t *testing.T) {
 		}
 		var done sync.WaitGroup
 		done.Go(func() {
-			r, w := io.Pipe()
-			go func() { w.CloseWithError(writeLaunch(w, b.launch(name))) }()
-			if err := Supervise(t.Context(), r, seat.lock, seat.listener); err != nil {
+			spec, _ := json.Marshal(b.launch(name))
+			if err := Supervise(t.Context(), bytes.NewReader(spec), seat.lock, seat.listener); err != nil {
 				t.Error(err)
 			}
 		})
