@@ -92,6 +92,6 @@ func (b blobs) NewBlob(size int) (relay.Blob, error) {
 
 type blob struct{ b *virtwl.Blob }
 
-func (b blob) Mem() []byte                  { return b.b.Mem }
+func (b blob) Mem() []byte                 { return b.b.Mem }
 func (b blob) Desc() (wayland.Desc, error) { return wayland.ResDesc(b.b.Res), nil }
-func (b blob) Close() error                 { return b.b.Close() }
+func (b blob) Close() error                { return b.b.Close() }
