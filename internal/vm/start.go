@@ -27,6 +27,10 @@ import (
 //  5. QMP                        connectQMP
 //  6. agent: boot … ready        bootGuest
 func (s *supervisor) start() error {
+	accel, err := s.chooseAccel()
+	if err != nil {
+		return err
+	}
 	files, err := prepareBoot(s.ctx, s.launch, func(text string) { s.log.add("vix", text) })
 	if err != nil {
 		if s.ctx.Err() != nil {
@@ -44,7 +48,7 @@ func (s *supervisor) start() error {
 		display.Close()
 		return s.failure(err)
 	}
-	agentEnd, err := s.startQEMU(files, display, root)
+	agentEnd, err := s.startQEMU(accel, files, display, root)
 	if err != nil {
 		return s.failure(err)
 	}
@@ -139,7 +143,7 @@ func (s *supervisor) startRoot() (*os.File, error) {
 
 // startQEMU starts QEMU on the two vhost-user sockets, which it takes over,
 // connects to its monitor, and returns our end of the agent's channel.
-func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.File, error) {
+func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *os.File) (*os.File, error) {
 	qmpOurs, qmpEnd, err := socketpair("qmp")
 	if err != nil {
 		return nil, errors.Join(err, display.Close(), root.Close())
@@ -149,7 +153,6 @@ func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.
 		return nil, errors.Join(err, display.Close(), root.Close(), qmpOurs.Close(), qmpEnd.Close())
 	}
 	v := s.launch.VM
-	accel := s.chooseAccel()
 	m := Machine{
 		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: files.Kernel, Initrd: files.Initrd,
@@ -178,16 +181,20 @@ func (s *supervisor) startQEMU(files rootfs.Files, display, root *os.File) (*os.
 const qemuChild = "qemu"
 
 // chooseAccel decides how the processor is made.
-func (s *supervisor) chooseAccel() string {
-	if s.launch.VM.Accel == "tcg" {
-		return "tcg"
+func (s *supervisor) chooseAccel() (string, error) {
+	v := s.launch.VM
+	if v.Accel == "tcg" {
+		return "tcg", nil
 	}
 	err := CheckKVM(s.launch.Parts.KVM, s.launch.Parts.CPUInfo)
-	if err == nil || s.launch.VM.Accel == "kvm" {
-		return "kvm"
+	switch {
+	case err == nil:
+		return "kvm", nil
+	case v.Accel == "kvm":
+		return "", failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)
 	}
-	s.note("no KVM, so VM %s is emulated and slow: %v", s.launch.VM.Name, err)
-	return "tcg"
+	s.note("no KVM, so VM %s is emulated and slow: %v", v.Name, err)
+	return "tcg", nil
 }
 
 // connectQMP greets QEMU. That it answers also means that it accepted its
