@@ -38,7 +38,26 @@ func (d *Device) control(q *vhost.Queue, c *vhost.Chain) {
 		d.submit(q, c, h)
 		return
 	}
-	n, err := d.execute(h, c)
+	size, known := bodySize(h.typ)
+	if !known {
+		d.answer(q, c, h, 0, errUnknown)
+		return
+	}
+	b := d.in[headerSize : headerSize+size]
+	if err := c.Read(b); err != nil {
+		d.answer(q, c, h, 0, fmt.Errorf("%w: %w", errParameter, err))
+		return
+	}
+	if h.typ == cmdResourceMapBlob || h.typ == cmdResourceUnmapBlob || h.typ == cmdResourceUnref {
+		queued, err := d.enqueue(q, c, h, le.Uint32(b), le.Uint64(d.in[headerSize+8:]))
+		if err != nil {
+			d.answer(q, c, h, 0, err)
+		}
+		if err != nil || queued {
+			return
+		}
+	}
+	n, err := d.execute(h, b, c)
 	d.answer(q, c, h, n, err)
 }
 
@@ -47,13 +66,17 @@ func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err err
 	typ := le.Uint32(d.out[:])
 	if err != nil {
 		typ, n = errorCode(err), headerSize
-		d.cfg.Log.Debug("gpu command refused", "command", fmt.Sprintf("%#x", h.typ), "err", err)
+		d.refused(h, err)
 	} else if n > c.Room() {
 		typ, n = respErrUnspec, headerSize
 	}
 	h.respond(typ).put(d.out[:])
 	_ = c.Write(d.out[:n]) // fails only if the answer's address is none: the guest's loss
 	q.Push(c.Token())
+}
+
+func (d *Device) refused(h header, err error) {
+	d.cfg.Log.Debug("gpu command refused", "command", fmt.Sprintf("%#x", h.typ), "context", h.ctx, "err", err)
 }
 
 // respond is the header of the answer to h.
@@ -79,17 +102,9 @@ func errorCode(err error) uint32 {
 	return respErrUnspec
 }
 
-// execute carries out every command but SUBMIT_3D. The answer's type and body are
-// left in d.out.
-func (d *Device) execute(h header, c *vhost.Chain) (n int, err error) {
-	size, known := bodySize(h.typ)
-	if !known {
-		return 0, errUnknown
-	}
-	b := d.in[headerSize : headerSize+size]
-	if err := c.Read(b); err != nil {
-		return 0, fmt.Errorf("%w: %w", errParameter, err)
-	}
+// execute carries out what is done at once. The answer's type and body are left in
+// d.out.
+func (d *Device) execute(h header, b []byte, c *vhost.Chain) (n int, err error) {
 	clear(d.out[:])
 	le.PutUint32(d.out[:], respOKNoData)
 	switch h.typ {
@@ -111,14 +126,9 @@ func (d *Device) execute(h header, c *vhost.Chain) (n int, err error) {
 	case cmdResourceCreateBlob:
 		return headerSize, d.createBlob(h, parseCreateBlob(b), c)
 	case cmdResourceUnref:
-		return headerSize, d.unref(le.Uint32(b))
-	case cmdResourceMapBlob:
-		le.PutUint32(d.out[:], respOKMapInfo)
-		le.PutUint32(d.out[headerSize:], mapInfoCached)
-		return mapInfoSize, d.mapBlob(le.Uint32(b), le.Uint64(b[8:]))
-	default: // cmdResourceUnmapBlob
-		return headerSize, d.unmap(le.Uint32(b))
+		return headerSize, d.unrefNow(le.Uint32(b))
 	}
+	return 0, errUnknown
 }
 
 func (d *Device) capsetInfo(index uint32) (int, error) {

@@ -81,6 +81,9 @@ type Device struct {
 	sub   submission
 
 	cursor vhost.Chain // of the cursor queue's goroutine
+
+	jobs       chan job      // closed by Close
+	mapperDone chan struct{} // closed by the mapper
 }
 
 // context is a rendering context of the guest: one Wayland connection.
@@ -108,6 +111,7 @@ func New(cfg Config) (*Device, error) {
 		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Log: cfg.Log}),
 		contexts:  make(map[uint32]*context),
 		resources: make(map[uint32]*resource),
+		jobs:      make(chan job, maxJobs), mapperDone: make(chan struct{}),
 	}, nil
 }
 
@@ -135,7 +139,10 @@ func (d *Device) SharedMemory() []uint64 {
 }
 
 // Start implements vhost.Device.
-func (d *Device) Start(be *vhost.Backend) { d.be = be }
+func (d *Device) Start(be *vhost.Backend) {
+	d.be = be
+	go d.runMapper()
+}
 
 // Process implements vhost.Device.
 func (d *Device) Process(q *vhost.Queue) {
@@ -175,6 +182,8 @@ func (d *Device) Reset() {
 // Close implements vhost.Device.
 func (d *Device) Close() {
 	d.Reset()
+	close(d.jobs)
+	<-d.mapperDone
 	d.host.Wait()
 }
 

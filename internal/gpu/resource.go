@@ -74,19 +74,10 @@ type resource struct {
 	size    uint64
 	entries []vhost.Segment
 	fd      int
-	state   mapState
+	mapped  bool // into the guest's window, or about to be
 	mapping vhost.Mapping
+	jobs    int // of the mapper, not done yet
 }
-
-// mapState says whether a resource is in the guest's window. The states between are
-// those of a request to the front end, during which no lock is held.
-type mapState uint8
-
-const (
-	unmapped mapState = iota
-	changing
-	mapped
-)
 
 func (r *resource) close() {
 	if r.fd >= 0 {
@@ -215,18 +206,19 @@ func (d *Device) admitLocked(id uint32, r *resource) error {
 	return nil
 }
 
-// unref carries out RESOURCE_UNREF; what is still mapped is unmapped.
-func (d *Device) unref(id uint32) error {
-	// Whether the front end agreed or not, the guest has done with it.
-	if err := d.unmap(id); errors.Is(err, errNoResource) {
-		return err
-	}
+// unrefNow carries out RESOURCE_UNREF of a resource without jobs, not mapped.
+func (d *Device) unrefNow(id uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.resources[id]
-	if r == nil {
+	if d.resources[id] == nil {
 		return errNoResource
 	}
+	d.freeLocked(id)
+	return nil
+}
+
+func (d *Device) freeLocked(id uint32) {
+	r := d.resources[id]
 	delete(d.resources, id)
 	d.use.Entries -= len(r.entries)
 	if r.fd >= 0 {
@@ -236,87 +228,4 @@ func (d *Device) unref(id uint32) error {
 		delete(c.res, id)
 	}
 	r.close()
-	return nil
-}
-
-// mapBlob carries out RESOURCE_MAP_BLOB. The control queue waits for the front
-// end meanwhile, with no lock held; Reset may come in between.
-func (d *Device) mapBlob(id uint32, offset uint64) error {
-	d.mu.Lock()
-	r, err := d.mappableLocked(id, offset)
-	if err != nil {
-		d.mu.Unlock()
-		return err
-	}
-	r.state = changing
-	r.mapping = vhost.Mapping{Region: shmHostVisible, Offset: offset, Len: r.size}
-	d.use.Mappings++
-	epoch := d.epoch
-	// A descriptor of our own: Reset may close the resource's.
-	fd, _, err := r.dupLocked()
-	d.mu.Unlock()
-	if err == nil {
-		err = d.be.Map(fd, r.mapping)
-		_ = unix.Close(fd)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.epoch != epoch:
-		return vhost.ErrReset
-	case err != nil:
-		r.state = unmapped
-		d.use.Mappings--
-		return err
-	}
-	r.state = mapped
-	return nil
-}
-
-func (d *Device) mappableLocked(id uint32, offset uint64) (*resource, error) {
-	r := d.resources[id]
-	switch {
-	case r == nil:
-		return nil, errNoResource
-	case r.fd < 0:
-		return nil, fmt.Errorf("%w: resource %d is guest memory", errParameter, id)
-	case r.state != unmapped:
-		return nil, fmt.Errorf("%w: resource %d is mapped", errParameter, id)
-	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:
-		return nil, fmt.Errorf("%w: offset %#x", errParameter, offset)
-	case d.use.Mappings >= d.cfg.Limits.Mappings:
-		return nil, fmt.Errorf("%w: %d mappings", errLimit, d.cfg.Limits.Mappings)
-	}
-	for _, o := range d.resources {
-		if o.state != unmapped && offset < o.mapping.Offset+o.mapping.Len && o.mapping.Offset < offset+r.size {
-			return nil, fmt.Errorf("%w: offset %#x is in use", errParameter, offset)
-		}
-	}
-	return r, nil
-}
-
-// unmap carries out RESOURCE_UNMAP_BLOB.
-func (d *Device) unmap(id uint32) error {
-	d.mu.Lock()
-	r := d.resources[id]
-	if r == nil {
-		d.mu.Unlock()
-		return errNoResource
-	}
-	if r.state != mapped {
-		d.mu.Unlock()
-		return fmt.Errorf("%w: resource %d is not mapped", errParameter, id)
-	}
-	r.state = changing
-	epoch := d.epoch
-	d.mu.Unlock()
-	err := d.be.Unmap(r.mapping)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.epoch != epoch {
-		return vhost.ErrReset
-	}
-	r.state = unmapped
-	d.use.Mappings--
-	return err
 }

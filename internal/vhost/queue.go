@@ -296,6 +296,38 @@ func (q *Queue) walkLocked(c *Chain, head uint16) error {
 	}
 }
 
+// A Deferred is a chain that will be answered later, with what is not known yet.
+type Deferred struct {
+	tok  Token
+	room Segment
+}
+
+// Defer makes a Deferred of the chain, with room for an answer of n bytes. It
+// refuses what no driver does, an answer's first n bytes in pieces.
+func (c *Chain) Defer(n uint32) (Deferred, bool) {
+	if c.wi >= len(c.segs) || c.segs[c.wi].Len-c.wo < n {
+		return Deferred{}, false
+	}
+	return Deferred{c.tok, Segment{c.segs[c.wi].Addr + uint64(c.wo), n}}, true
+}
+
+// Answer writes p, no longer than what was deferred, pushes the chain, and
+// notifies. After the queue was stopped it does nothing.
+func (q *Queue) Answer(d Deferred, p []byte) {
+	q.mu.Lock()
+	if q.running && q.gen == d.tok.gen {
+		q.mem.mu.RLock()
+		p = p[:min(len(p), int(d.room.Len))]
+		if q.mem.copyLocked(d.room.Addr, p, true) == nil {
+			d.tok.Written = uint32(len(p))
+		}
+		q.pushLocked(d.tok)
+		q.mem.mu.RUnlock()
+	}
+	q.mu.Unlock()
+	q.Notify()
+}
+
 // Push gives the chain back to the guest. A token from before a stop is ignored.
 func (q *Queue) Push(t Token) {
 	q.mu.Lock()

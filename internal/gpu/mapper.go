@@ -1,0 +1,200 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/vhost"
+	"vix/internal/virtwl"
+)
+
+// Mapping a blob into the guest's window needs the front end, which takes from one
+// to tens of milliseconds. Meanwhile the control queue goes on: a goroutine of its
+// own, the mapper, does these requests in their order and answers each when it is
+// done. A resource that has requests there is also freed there, so that the order
+// of its own requests is kept:
+//
+//	control queue ── MAP_BLOB, UNMAP_BLOB, UNREF ─► jobs ─► mapper ─► vhost.Backend
+//	      │                                                  │
+//	      └─ everything else                                 └─► Queue.Answer
+
+// maxJobs bounds the requests that wait; more make the control queue wait. The
+// guest's driver waits for each of its own.
+const maxJobs = 256
+
+type job struct {
+	epoch  uint64
+	head   header
+	reply  vhost.Deferred
+	queue  *vhost.Queue
+	res    uint32
+	offset uint64
+}
+
+// enqueue gives a request to the mapper. It reports false for an UNREF that has
+// nothing to wait for and can be carried out at once.
+func (d *Device) enqueue(q *vhost.Queue, c *vhost.Chain, h header, res uint32, offset uint64) (queued bool, err error) {
+	room := uint32(headerSize)
+	if h.typ == cmdResourceMapBlob {
+		room = mapInfoSize
+	}
+	reply, ok := c.Defer(room)
+	if !ok {
+		return false, fmt.Errorf("%w: no room for the answer in one piece", errParameter)
+	}
+	d.mu.Lock()
+	r := d.resources[res]
+	switch {
+	case r == nil:
+		d.mu.Unlock()
+		return false, errNoResource
+	case h.typ == cmdResourceUnref && !r.mapped && r.jobs == 0:
+		d.mu.Unlock()
+		return false, nil
+	}
+	r.jobs++
+	epoch := d.epoch
+	d.mu.Unlock()
+	d.jobs <- job{epoch, h, reply, q, res, offset}
+	return true, nil
+}
+
+// runMapper carries out jobs until the channel is closed.
+func (d *Device) runMapper() {
+	defer close(d.mapperDone)
+	var out [mapInfoSize]byte
+	for j := range d.jobs {
+		var err error
+		typ, n := uint32(respOKNoData), headerSize
+		switch j.head.typ {
+		case cmdResourceMapBlob:
+			typ, n = respOKMapInfo, mapInfoSize
+			err = d.mapBlob(j)
+		case cmdResourceUnmapBlob:
+			err = d.unmap(j)
+		default:
+			err = d.unref(j)
+		}
+		if err != nil {
+			d.refused(j.head, err)
+			typ, n = errorCode(err), headerSize
+		}
+		d.mu.Lock()
+		if r, rerr := d.jobLocked(j); rerr == nil {
+			r.jobs--
+		}
+		d.mu.Unlock()
+		clear(out[:])
+		j.head.respond(typ).put(out[:])
+		le.PutUint32(out[headerSize:], mapInfoCached)
+		j.queue.Answer(j.reply, out[:n])
+	}
+}
+
+// mapBlob carries out RESOURCE_MAP_BLOB. No lock is held while the front end works;
+// Reset may come in between.
+func (d *Device) mapBlob(j job) error {
+	d.mu.Lock()
+	r, err := d.mappableLocked(j)
+	if err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	// A descriptor of our own: Reset may close the resource's.
+	fd, _, err := r.dupLocked()
+	if err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	r.mapped = true
+	r.mapping = vhost.Mapping{Region: shmHostVisible, Offset: j.offset, Len: r.size}
+	d.use.Mappings++
+	d.mu.Unlock()
+	err = d.be.Map(fd, r.mapping)
+	_ = unix.Close(fd)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch != j.epoch {
+		return vhost.ErrReset
+	}
+	if err != nil {
+		r.mapped = false
+		d.use.Mappings--
+	}
+	return err
+}
+
+// jobLocked finds the resource of a job, unless it was of a guest that is gone.
+func (d *Device) jobLocked(j job) (*resource, error) {
+	if d.epoch != j.epoch {
+		return nil, vhost.ErrReset
+	}
+	r := d.resources[j.res]
+	if r == nil {
+		return nil, errNoResource
+	}
+	return r, nil
+}
+
+func (d *Device) mappableLocked(j job) (*resource, error) {
+	r, err := d.jobLocked(j)
+	if err != nil {
+		return nil, err
+	}
+	id, offset := j.res, j.offset
+	switch {
+	case r.fd < 0:
+		return nil, fmt.Errorf("%w: resource %d is guest memory", errParameter, id)
+	case r.mapped:
+		return nil, fmt.Errorf("%w: resource %d is mapped", errParameter, id)
+	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:
+		return nil, fmt.Errorf("%w: offset %#x", errParameter, offset)
+	case d.use.Mappings >= d.cfg.Limits.Mappings:
+		return nil, fmt.Errorf("%w: %d mappings", errLimit, d.cfg.Limits.Mappings)
+	}
+	for _, o := range d.resources {
+		if o.mapped && offset < o.mapping.Offset+o.mapping.Len && o.mapping.Offset < offset+r.size {
+			return nil, fmt.Errorf("%w: offset %#x is in use", errParameter, offset)
+		}
+	}
+	return r, nil
+}
+
+// unmap carries out RESOURCE_UNMAP_BLOB.
+func (d *Device) unmap(j job) error {
+	d.mu.Lock()
+	r, err := d.jobLocked(j)
+	if err == nil && !r.mapped {
+		err = fmt.Errorf("%w: resource %d is not mapped", errParameter, j.res)
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	err = d.be.Unmap(r.mapping)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.epoch != j.epoch {
+		return vhost.ErrReset
+	}
+	r.mapped = false
+	d.use.Mappings--
+	return err
+}
+
+// unref carries out RESOURCE_UNREF of what is, or may be, mapped. Whether the front
+// end agrees to unmap it or not, the guest has done with it.
+func (d *Device) unref(j job) error {
+	if err := d.unmap(j); errors.Is(err, vhost.ErrReset) {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := d.jobLocked(j); err != nil {
+		return err
+	}
+	d.freeLocked(j.res)
+	return nil
+}
