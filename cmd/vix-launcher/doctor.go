@@ -1,5 +1,364 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
-func doctorCommand(e *env) *cobra.Command { return &cobra.Command{Use: "doctor"} }
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// A check is one requirement: what it is, how it is, and what to do about it.
+type check struct {
+	Name   string `json:"name"`
+	Status string `json:"status"` // "ok", "warn" or "fail"
+	Detail string `json:"detail"` // what was found
+	Fix    string `json:"fix,omitempty"`
+}
+
+func good(format string, a ...any) check {
+	return check{Status: "ok", Detail: fmt.Sprintf(format, a...)}
+}
+
+// warning: it works, but worse. bad: no VM can run.
+func warning(fix, format string, a ...any) check {
+	return check{Status: "warn", Detail: fmt.Sprintf(format, a...), Fix: fix}
+}
+
+func bad(fix, format string, a ...any) check {
+	return check{Status: "fail", Detail: fmt.Sprintf(format, a...), Fix: fix}
+}
+
+func doctorCommand(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "doctor [--json]",
+		Short: "check what this machine has and lacks",
+		Long: `Checks everything that a VM needs of this machine, and says of each: ok, warn (it
+works, but worse) or fail (no VM can run), and what to install or change. Then
+lists what of this machine's files a VM with root = "host" can read. Nothing is
+changed. The exit status is 1 if anything failed.
+
+With --json, an object: checks [{name, status, detail, fix}], view [path].`,
+		Example: `  vix-launcher doctor
+  vix-launcher doctor --json | jq '.checks[] | select(.status != "ok")'`,
+		Args:              args(0, 0, ""),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(c *cobra.Command, _ []string) error { return doctor(c.Context(), e, asJSON) },
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// checkLimit bounds each check: a program that hangs is one that does not work.
+const checkLimit = 10 * time.Second
+
+func doctor(ctx context.Context, e *env, asJSON bool) error {
+	checks := []struct {
+		name string
+		run  func(context.Context, *env) check
+	}{
+		{"QEMU", checkQEMU},
+		{"KVM", checkKVM},
+		{"virtiofsd", checkVirtiofsd},
+		{"kernel", checkKernel},
+		{"Vix", checkVix},
+		{"config.toml", checkConfig},
+		{"runtime directory", checkRuntimeDir},
+		{"compositor", checkCompositor},
+		{"namespaces", checkNamespaces},
+		{"memfd", checkMemfd},
+		{"open files", checkOpenFiles},
+		{"locked memory", checkLockedMemory},
+		{"memory", checkMemory},
+	}
+	report := struct {
+		Checks []check  `json:"checks"`
+		View   []string `json:"view"`
+	}{View: rootfs.Shown("/")}
+	failed := 0
+	for _, c := range checks {
+		ctx, cancel := context.WithTimeout(ctx, checkLimit)
+		r := c.run(ctx, e)
+		cancel()
+		r.Name = c.name
+		if r.Status == "fail" {
+			failed++
+		}
+		report.Checks = append(report.Checks, r)
+	}
+	if asJSON {
+		enc := json.NewEncoder(e.stdout)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(report); err != nil {
+			return err
+		}
+	} else if err := printReport(e.stdout, report.Checks, report.View); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return &exitError{exitFailed, fmt.Errorf("doctor: %d of %d checks failed; no VM can run until they are mended", failed, len(checks))}
+	}
+	return nil
+}
+
+func printReport(w io.Writer, checks []check, view []string) error {
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "%-5s %-18s %s\n", c.Status, c.Name, c.Detail)
+		if c.Fix != "" {
+			fmt.Fprintf(&b, "%-5s %-18s → %s\n", "", "", c.Fix)
+		}
+	}
+	b.WriteString("\nroot = \"host\" shows a VM these of this machine's files, read-only, and no others:\n")
+	line := " "
+	for _, path := range view {
+		if len(line)+1+len(path) > 78 {
+			b.WriteString(line + "\n")
+			line = " "
+		}
+		line += " " + path
+	}
+	b.WriteString(line + "\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// output runs a program of the machine and returns what it prints.
+func output(ctx context.Context, path string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = []string{}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+var versionPattern = regexp.MustCompile(`(\d+)\.(\d+)(\.\d+)*`)
+
+// versionAtLeast finds the first version in text.
+func versionAtLeast(text string, major, minor int) (version string, ok bool) {
+	m := versionPattern.FindStringSubmatch(text)
+	if m == nil {
+		return "", false
+	}
+	x, _ := strconv.Atoi(m[1])
+	y, _ := strconv.Atoi(m[2])
+	return m[0], x > major || x == major && y >= minor
+}
+
+func checkQEMU(ctx context.Context, e *env) check {
+	const fix = "install QEMU 11 or newer (Debian: qemu-system-x86 from backports)"
+	path, err := e.look(qemuName())
+	if err != nil {
+		return bad(fix, "%v", err)
+	}
+	text, err := output(ctx, path, "--version")
+	if err != nil {
+		return bad(fix, "%s --version: %v", path, err)
+	}
+	version, ok := versionAtLeast(text, 11, 0)
+	if !ok {
+		return bad(fix, "%s is version %s", path, version)
+	}
+	devices, err := output(ctx, path, "-device", "help")
+	if err != nil {
+		return bad(fix, "%s -device help: %v", path, err)
+	}
+	for _, d := range []string{"vhost-user-test-device-pci", "vhost-user-fs-pci", "virtserialport"} {
+		if !strings.Contains(devices, `"`+d+`"`) {
+			return bad("install a QEMU that is built with vhost-user", "%s %s has no device %s", path, version, d)
+		}
+	}
+	return good("%s %s, with vhost-user-test-device-pci", path, version)
+}
+
+func checkKVM(context.Context, *env) check {
+	if err := vm.CheckKVM("/dev/kvm", "/proc/cpuinfo"); err != nil {
+		return warning("without it VMs are emulated, and about ten times slower", "%v", err)
+	}
+	return good("/dev/kvm works")
+}
+
+func checkVirtiofsd(ctx context.Context, e *env) check {
+	const fix = "install virtiofsd 1.10 or newer (Debian, Fedora, Arch: virtiofsd)"
+	path, err := e.look("virtiofsd", virtiofsdPlaces...)
+	if err != nil {
+		return bad(fix, "%v", err)
+	}
+	text, err := output(ctx, path, "--version")
+	if err != nil {
+		return bad(fix, "%s --version: %v", path, err)
+	}
+	version, ok := versionAtLeast(text, 1, 10)
+	if !ok {
+		return bad(fix, "%s is version %s", path, version)
+	}
+	return good("%s %s", path, version)
+}
+
+func checkKernel(context.Context, *env) check {
+	k, err := rootfs.FindKernel("/")
+	if err != nil {
+		what, fix, _ := strings.Cut(err.Error(), "; ")
+		return bad(fix, "%s", what)
+	}
+	return good("%s, with virtio_gpu, virtiofs and overlay", k.Image)
+}
+
+func checkVix(_ context.Context, e *env) check {
+	for _, name := range []string{"vix-waylandproxy", "vix-guest"} {
+		if _, err := e.sibling(name); err != nil {
+			what, fix, _ := strings.Cut(err.Error(), "; ")
+			return bad(fix, "%s", what)
+		}
+	}
+	return good("version %s; vix-waylandproxy and vix-guest are there", version)
+}
+
+func checkConfig(_ context.Context, e *env) check {
+	path, err := e.configPath()
+	if err != nil {
+		return bad("set HOME", "%v", err)
+	}
+	c, err := e.config()
+	if err != nil {
+		return bad("correct the file; see vix-config.toml(5)", "%v", err)
+	}
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return good("%s is not there, and need not be", path)
+	}
+	return good("%s, with %d VMs", path, len(c.VMs))
+}
+
+func checkRuntimeDir(_ context.Context, e *env) check {
+	const fix = "log in through a session manager (logind makes one), or set XDG_RUNTIME_DIR to a directory of yours with mode 0700"
+	dir, err := e.runtimeDir()
+	if err != nil {
+		what, _, _ := strings.Cut(err.Error(), "; ")
+		return bad(fix, "%s", what)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return bad(fix, "%v", err)
+	}
+	sys, _ := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !st.IsDir():
+		return bad(fix, "%s is not a directory", dir)
+	case sys != nil && int(sys.Uid) != os.Getuid():
+		return bad(fix, "%s belongs to user %d", dir, sys.Uid)
+	case st.Mode().Perm()&0o077 != 0:
+		return warning("chmod 0700 "+dir, "%s is open to others (%v)", dir, st.Mode().Perm())
+	}
+	return good("%s", dir)
+}
+
+// checkNamespaces tries what the process that serves a root does: a mount
+// namespace, and for an ordinary user a user namespace around it.
+func checkNamespaces(ctx context.Context, e *env) check {
+	self, err := e.self()
+	if err != nil {
+		return bad("", "%v", err)
+	}
+	cmd := exec.CommandContext(ctx, self, "--version")
+	cmd.Env = []string{}
+	cmd.SysProcAttr = rootfs.ViewAttr(os.Getuid(), os.Getgid())
+	if err := cmd.Run(); err != nil {
+		return bad(`allow them (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces), or use VMs whose root is a directory`,
+			"user and mount namespaces: %v", err)
+	}
+	if os.Getuid() == 0 {
+		return good("mount namespaces (as root)")
+	}
+	return good("user and mount namespaces")
+}
+
+func checkMemfd(context.Context, *env) check {
+	fd, err := unix.MemfdCreate("doctor", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return bad("a newer kernel is needed", "memfd_create: %v", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, 4096); err != nil {
+		return bad("is memory exhausted?", "memfd: %v", err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return bad("a newer kernel is needed", "memfd seals: %v", err)
+	}
+	return good("shared memory with seals")
+}
+
+// wantFiles is what one VM with a busy desktop program holds open in its
+// largest process (virtiofsd), with room.
+const wantFiles = 4096
+
+func checkOpenFiles(context.Context, *env) check {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return bad("", "%v", err)
+	}
+	if l.Max < wantFiles {
+		return warning(fmt.Sprintf("raise it to %d (limits.conf, or LimitNOFILE of the user's session)", wantFiles), "hard limit %d: programs that open many files will fail", l.Max)
+	}
+	return good("hard limit %d", l.Max)
+}
+
+func checkLockedMemory(context.Context, *env) check {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l); err != nil {
+		return bad("", "%v", err)
+	}
+	// Nothing locks guest memory; io_uring on old kernels counts against it.
+	const least = 64 << 10
+	switch {
+	case l.Cur == unix.RLIM_INFINITY:
+		return good("unlimited")
+	case l.Cur < least:
+		return warning("raise it to 64 KiB or more (limits.conf)", "limit %d bytes", l.Cur)
+	}
+	return good("limit %d KiB", l.Cur>>10)
+}
+
+func checkMemory(_ context.Context, e *env) check {
+	available, err := availableMemory(filepath.Join("/proc", "meminfo"))
+	if err != nil {
+		return warning("", "%v", err)
+	}
+	c, err := e.config()
+	if err != nil {
+		return good("%d MiB available", available>>20)
+	}
+	want := uint64(c.Defaults.Memory)
+	if available < want {
+		return warning("end other programs, or give VMs less (memory in config.toml)", "%d MiB available; a VM has %d MiB", available>>20, want>>20)
+	}
+	return good("%d MiB available; a VM has %d MiB", available>>20, want>>20)
+}
+
+func availableMemory(path string) (uint64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		var kib uint64
+		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: no MemAvailable", path)
+}

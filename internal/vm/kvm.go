@@ -24,21 +24,22 @@ const (
 // enough: inside some virtual machines it does, while the processor has
 // neither VMX nor SVM, and a guest's kernel dies in instruction emulation.
 func CheckKVM(device, cpuinfo string) error {
-	f, err := os.OpenFile(device, os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
+	if _, err := os.Stat(device); err != nil {
 		return fmt.Errorf("%s does not exist; load the module kvm_intel or kvm_amd, or switch virtualisation on in the firmware", device)
-	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("%s: permission denied; join the group kvm", device)
-	case err != nil:
-		return err
 	}
-	defer f.Close()
 	if runtime.GOARCH == "amd64" {
 		if err := checkCPU(cpuinfo); err != nil {
 			return err
 		}
 	}
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%s: permission denied; join the group kvm", device)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	if v, err := unix.IoctlRetInt(int(f.Fd()), kvmGetAPIVersion); err != nil || v != kvmAPIVersion {
 		return fmt.Errorf("%s: not KVM (version %d, %v)", device, v, err)
 	}
