@@ -1,6 +1,9 @@
 package relay
 
-import "runtime/debug"
+import (
+	"math"
+	"runtime/debug"
+)
 
 // A rect is a half-open rectangle of pixels, x0 ≤ x < x1, y0 ≤ y < y1.
 type rect struct{ x0, y0, x1, y1 int32 }
@@ -22,15 +25,69 @@ func rectOf(x, y, w, h int32) rect {
 	return rect{x, y, satAdd(x, w), satAdd(y, h)}
 }
 
-func satAdd(a, b int32) int32 { return sat(int64(a) + int64(b)) }
-
-func sat(v int64) int32 { return int32(min(max(v, -1<<31), 1<<31-1)) }
-
-// scale multiplies r, saturating.
-func (r rect) scale(f int32) rect {
-	m := func(v int32) int32 { return sat(int64(v) * int64(f)) }
-	return rect{m(r.x0), m(r.y0), m(r.x1), m(r.y1)}
+func satAdd(a, b int32) int32 {
+	return int32(min(max(int64(a)+int64(b), math.MinInt32), math.MaxInt32))
 }
+
+// A view is how a surface shows its buffer: the buffer is turned, then scaled
+// down, then cut out and stretched by the viewport. Sources: wl_surface's
+// set_buffer_transform and set_buffer_scale, wp_viewport.
+type view struct {
+	transform int32    // wl_output.transform: what the client did to the content
+	scale     int32    // ≥ 1
+	src       [4]int32 // x, y, width, height in 24.8 fixed point, all 0 or -256 without
+	dst       [2]int32 // width, height, 0 or -1 without
+}
+
+// toBuffer maps damage in surface coordinates to pixels of a buffer of w×h,
+// rounded outwards.
+func (v *view) toBuffer(r rect, w, h int32) rect {
+	// The turned buffer, in surface units before the viewport.
+	tw, th := float64(w)/float64(v.scale), float64(h)/float64(v.scale)
+	if v.transform&1 != 0 {
+		tw, th = th, tw
+	}
+	x0, y0, x1, y1 := float64(r.x0), float64(r.y0), float64(r.x1), float64(r.y1)
+	sx, sy, sw, sh := 0.0, 0.0, tw, th
+	if v.src[2] > 0 && v.src[3] > 0 {
+		sx, sy, sw, sh = float64(v.src[0])/256, float64(v.src[1])/256, float64(v.src[2])/256, float64(v.src[3])/256
+	}
+	dw, dh := sw, sh
+	if v.dst[0] > 0 && v.dst[1] > 0 {
+		dw, dh = float64(v.dst[0]), float64(v.dst[1])
+	}
+	x0, x1 = sx+x0*sw/dw, sx+x1*sw/dw
+	y0, y1 = sy+y0*sh/dh, sy+y1*sh/dh
+	x0, y0, x1, y1 = v.turn(x0, y0, x1, y1, tw, th)
+	f := float64(v.scale)
+	out := rect{floor(x0 * f), floor(y0 * f), ceil(x1 * f), ceil(y1 * f)}
+	if sw != dw || sh != dh || v.src != [4]int32{} {
+		// A stretched picture is sampled from a pixel's neighbours too.
+		out = rect{out.x0 - 1, out.y0 - 1, out.x1 + 1, out.y1 + 1}
+	}
+	return out.clip(w, h)
+}
+
+// turn maps a rectangle of the w×h surface to the buffer, which holds the
+// surface's content flipped about the vertical axis (4) and then rotated
+// counter-clockwise (1: 90°, 2: 180°, 3: 270°).
+func (v *view) turn(x0, y0, x1, y1, w, h float64) (_, _, _, _ float64) {
+	if v.transform&4 != 0 {
+		x0, x1 = w-x1, w-x0
+	}
+	switch v.transform & 3 {
+	case 1:
+		return y0, w - x1, y1, w - x0
+	case 2:
+		return w - x1, h - y1, w - x0, h - y0
+	case 3:
+		return h - y1, x0, h - y0, x1
+	}
+	return x0, y0, x1, y1
+}
+
+func floor(v float64) int32 { return int32(min(max(math.Floor(v), -math.MaxInt32), math.MaxInt32)) }
+func ceil(v float64) int32  { return -floor(-v) }
 
 // maxRects bounds a region: beyond it the last rectangle grows.
 const maxRects = 16

@@ -90,6 +90,9 @@ func GuestHooks() *Hooks {
 	h.Request(wayland.WlSurface, wayland.WlSurfaceReqSetBufferTransform, setTransform)
 	h.Request(wayland.WlSurface, wayland.WlSurfaceReqCommit, commit)
 	h.Request(wayland.WpViewporter, wayland.WpViewporterReqGetViewport, getViewport)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqSetSource, setSource)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqSetDestination, setDestination)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqDestroy, destroyViewport)
 	return h
 }
 
@@ -258,18 +261,16 @@ type surface struct {
 		buffer   region // damage in buffer pixels
 		surface  region // damage in surface coordinates
 	}
-	cur       *Object // the buffer of the last commit; its Data says whether it still lives
-	curBuf    *shmBuffer
-	scale     int32
-	transform int32
-	viewport  bool
-	history   history
+	cur     *Object // the buffer of the last commit; its Data says whether it still lives
+	curBuf  *shmBuffer
+	view    view
+	history history
 }
 
 func surfaceOf(o *Object) *surface {
 	s, ok := o.Data.(*surface)
 	if !ok {
-		s = &surface{scale: 1}
+		s = &surface{view: view{scale: 1}}
 		o.Data = s
 	}
 	return s
@@ -296,18 +297,41 @@ func damageBuffer(_ *Conn, m *Msg) (bool, error) {
 }
 
 func setScale(_ *Conn, m *Msg) (bool, error) {
-	surfaceOf(m.Obj).scale = max(m.Int(0), 1)
+	surfaceOf(m.Obj).view.scale = max(m.Int(0), 1)
 	return true, nil
 }
 
 func setTransform(_ *Conn, m *Msg) (bool, error) {
-	surfaceOf(m.Obj).transform = m.Int(0)
+	surfaceOf(m.Obj).view.transform = m.Int(0)
 	return true, nil
 }
 
+// getViewport notes whose viewport it is. What the viewport's requests set
+// holds from the surface's next commit, which is when it is looked at.
 func getViewport(c *Conn, m *Msg) (bool, error) {
 	if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.WlSurface {
-		surfaceOf(o).viewport = true
+		m.New.Data = surfaceOf(o)
+	}
+	return true, nil
+}
+
+func setSource(_ *Conn, m *Msg) (bool, error) {
+	if s, ok := m.Obj.Data.(*surface); ok {
+		s.view.src = [4]int32{m.Int(0), m.Int(1), m.Int(2), m.Int(3)}
+	}
+	return true, nil
+}
+
+func setDestination(_ *Conn, m *Msg) (bool, error) {
+	if s, ok := m.Obj.Data.(*surface); ok {
+		s.view.dst = [2]int32{m.Int(0), m.Int(1)}
+	}
+	return true, nil
+}
+
+func destroyViewport(_ *Conn, m *Msg) (bool, error) {
+	if s, ok := m.Obj.Data.(*surface); ok {
+		s.view.src, s.view.dst = [4]int32{}, [2]int32{}
 	}
 	return true, nil
 }
@@ -357,11 +381,8 @@ func (s *surface) takePending() *shmBuffer {
 		for _, r := range p.buffer.rects() {
 			f.add(r.clip(b.w, b.h))
 		}
-		if p.surface.n > 0 && (s.transform != 0 || s.viewport) {
-			f.full = true
-		}
 		for _, r := range p.surface.rects() {
-			f.add(r.scale(s.scale).clip(b.w, b.h))
+			f.add(s.view.toBuffer(r, b.w, b.h))
 		}
 	}
 	p.attached, p.buf = false, nil
