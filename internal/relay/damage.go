@@ -86,7 +86,9 @@ func (v *view) turn(x0, y0, x1, y1, w, h float64) (_, _, _, _ float64) {
 	return x0, y0, x1, y1
 }
 
-func floor(v float64) int32 { return int32(min(max(math.Floor(v), -math.MaxInt32), math.MaxInt32)) }
+// floor and ceil stay where a pixel more or less does not overflow; no buffer is
+// that large.
+func floor(v float64) int32 { return int32(min(max(math.Floor(v), -1<<30), 1<<30)) }
 func ceil(v float64) int32  { return -floor(-v) }
 
 // maxRects bounds a region: beyond it the last rectangle grows.
