@@ -61,13 +61,11 @@ type guest struct {
 	log    *slog.Logger
 	agent  *agent.Guest
 	reaper *reaper
-	boot   chan agent.Boot // the host's message, once
+	boot   bootMessage
 
-	rooted  chan struct{} // closed when the root is switched
-	ready   chan struct{} // closed when programs can start; what follows is set
-	user    agent.User
-	env     []string
-	display bool
+	ready chan struct{} // closed when programs can start: then these are set
+	user  agent.User
+	env   []string
 }
 
 // serve is the life of the guest: it returns when the machine has to go off.
@@ -89,14 +87,11 @@ func serve(log *slog.Logger) error {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	g := &guest{
-		log: log, reaper: newReaper(),
-		boot: make(chan agent.Boot, 1), rooted: make(chan struct{}), ready: make(chan struct{}),
-	}
+	g := &guest{log: log, reaper: newReaper(), boot: bootMessage{came: make(chan struct{})}, ready: make(chan struct{})}
 	go g.reaper.run()
 	g.agent = agent.NewGuest(port, agent.GuestConfig{
 		Log: log, Kernel: kernelRelease(),
-		Boot:  func(b agent.Boot) { g.boot <- b },
+		Boot:  g.boot.set,
 		Start: func(s agent.Spawn) (*agent.Program, error) { return g.start(ctx, s) },
 	})
 	go func() {
@@ -113,33 +108,20 @@ func serve(log *slog.Logger) error {
 // when the guest cannot go on.
 func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	g.agent.Stage("init", "", uptime())
-
 	var parts sync.WaitGroup
-	var rootErr, gpuErr error
-	var node string // of the GPU; "" when there is none
-	parts.Go(func() {
-		if rootErr = switchRoot(modules); rootErr == nil {
-			close(g.rooted)
-			g.agent.Stage("root", "", uptime())
-		}
-	})
-	boot, err := g.awaitBoot(ctx)
+	var rootErr, displayErr error
+	var proxy *child // nil where there is no GPU
+	parts.Go(func() { rootErr = g.bringRoot(ctx, modules) })
+	parts.Go(func() { proxy, displayErr = g.bringDisplay(ctx, modules) })
+	parts.Wait()
+	if err := errors.Join(rootErr, displayErr); err != nil {
+		return err
+	}
+	boot, err := g.boot.wait(ctx)
 	if err != nil {
 		return err
 	}
-	var proxy *child
-	if node, gpuErr = findGPU(modules); gpuErr == nil {
-		proxy, gpuErr = g.startProxy(node, boot.User)
-	}
-	parts.Wait()
-	if err := errors.Join(rootErr, gpuErr); err != nil {
-		return err
-	}
-	if err := settle(boot); err != nil {
-		return err
-	}
-	g.user, g.display = boot.User, proxy != nil
-	g.env = environment(boot, g.display)
+	g.user, g.env = boot.User, environment(boot, proxy != nil)
 	close(g.ready)
 	g.agent.Ready(uptime())
 	if proxy == nil {
@@ -148,11 +130,58 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	return fmt.Errorf("the guest's wayland proxy ended: %s", <-proxy.status)
 }
 
-func (g *guest) awaitBoot(ctx context.Context) (agent.Boot, error) {
+// bringRoot makes the shared root this process's, and a home for the user.
+func (g *guest) bringRoot(ctx context.Context, modules *os.Root) error {
+	if err := switchRoot(modules); err != nil {
+		return err
+	}
+	g.agent.Stage("root", "", uptime())
+	boot, err := g.boot.wait(ctx)
+	if err != nil {
+		return err
+	}
+	return settle(boot)
+}
+
+// bringDisplay loads the GPU's modules and starts the proxy.
+func (g *guest) bringDisplay(ctx context.Context, modules *os.Root) (*child, error) {
+	node, err := findGPU(modules)
+	if err != nil {
+		return nil, err
+	}
+	if node == "" {
+		g.agent.Stage("proxy", "absent", uptime())
+		return nil, nil
+	}
+	boot, err := g.boot.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	proxy, err := g.startProxy(node, boot.User)
+	if err != nil {
+		return nil, err
+	}
+	g.agent.Stage("proxy", "", uptime())
+	return proxy, nil
+}
+
+// A bootMessage is the host's, once it has come.
+type bootMessage struct {
+	came chan struct{}
+	msg  agent.Boot
+}
+
+// set is called once.
+func (b *bootMessage) set(m agent.Boot) {
+	setClock(m.Time)
+	b.msg = m
+	close(b.came)
+}
+
+func (b *bootMessage) wait(ctx context.Context) (agent.Boot, error) {
 	select {
-	case b := <-g.boot:
-		setClock(b.Time)
-		return b, nil
+	case <-b.came:
+		return b.msg, nil
 	case <-ctx.Done():
 		return agent.Boot{}, ctx.Err()
 	}

@@ -24,12 +24,8 @@ const (
 )
 
 // startProxy starts the Wayland proxy as the guest's user and returns when it
-// serves; nil where there is no GPU.
+// serves.
 func (g *guest) startProxy(node string, u agent.User) (*child, error) {
-	if node == "" {
-		g.agent.Stage("proxy", "absent", uptime())
-		return nil, nil
-	}
 	if err := giveNode(node); err != nil {
 		return nil, err
 	}
@@ -57,7 +53,6 @@ func (g *guest) startProxy(node string, u agent.User) (*child, error) {
 	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
 		return nil, fmt.Errorf("the guest's wayland proxy did not start: %s", <-c.status)
 	}
-	g.agent.Stage("proxy", "", uptime())
 	return c, nil
 }
 

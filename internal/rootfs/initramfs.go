@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // initramfsFormat is part of the cache's key: change it with the layout.
-const initramfsFormat = "1"
+const initramfsFormat = "2"
 
 // A packed module is one with its bytes as they are on disk.
 type packedModule struct {
@@ -36,7 +37,11 @@ func writeInitramfs(w io.Writer, guest []byte, mods []packedModule) error {
 			return fmt.Errorf("module %s: %w", m.name, err)
 		}
 		fmt.Fprintf(&list, "%s %s.ko\n", m.group, m.name)
+		data, signature := splitSignature(data)
 		records = append(records, cpio.StaticFile("modules/"+m.name+".ko", string(data), 0o644))
+		if len(signature) > 0 {
+			records = append(records, cpio.StaticFile("modules/"+m.name+".ko.sig", string(signature), 0o644))
+		}
 	}
 	records = append(records, cpio.StaticFile(ListFile, list.String(), 0o644))
 	cpio.MakeAllReproducible(records)
@@ -45,4 +50,22 @@ func writeInitramfs(w io.Writer, guest []byte, mods []packedModule) error {
 		return err
 	}
 	return cpio.WriteTrailer(out)
+}
+
+// signatureMagic ends a signed module. Before it: the signature, and a struct
+// module_signature of 12 bytes whose last four are the signature's length, big
+// endian (include/linux/module_signature.h).
+const signatureMagic = "~Module signature appended~\n"
+
+// splitSignature cuts what a module was signed with off it.
+func splitSignature(mod []byte) (bare, signature []byte) {
+	rest, ok := bytes.CutSuffix(mod, []byte(signatureMagic))
+	if !ok || len(rest) < 12 {
+		return mod, nil
+	}
+	n := int64(binary.BigEndian.Uint32(rest[len(rest)-4:])) + 12
+	if n > int64(len(rest)) {
+		return mod, nil
+	}
+	return mod[:int64(len(rest))-n], mod[int64(len(rest))-n:]
 }

@@ -13,7 +13,7 @@
 //
 //	/init                 vix-guest, PID 1
 //	/modules/list         "GROUP FILE" a line, in load order
-//	/modules/NAME.ko      uncompressed
+//	/modules/NAME.ko      uncompressed, its signature beside it in NAME.ko.sig
 //	/dev/console, /proc, /sys, /run, /lower, /rw, /root
 //
 // The groups may be loaded side by side once "base" is in: "root" holds what

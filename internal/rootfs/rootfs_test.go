@@ -220,6 +220,20 @@ func TestExtractVmlinux(t *testing.T) {
 	}
 }
 
+func TestSplitSignature(t *testing.T) {
+	sig := append([]byte("signature"), 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9)
+	signed := slices.Concat([]byte("module"), sig, []byte(signatureMagic))
+	bare, signature := splitSignature(signed)
+	if string(bare) != "module" || !bytes.Equal(append(bare, signature...), signed) {
+		t.Errorf("%q and %q", bare, signature)
+	}
+	for _, whole := range []string{"", "module", signatureMagic, "\x00\x00\x00\xff" + signatureMagic, "0123456789ab" + signatureMagic} {
+		if bare, signature := splitSignature([]byte(whole)); string(bare) != whole || signature != nil {
+			t.Errorf("%q: %q and %q", whole, bare, signature)
+		}
+	}
+}
+
 func TestCompareReleases(t *testing.T) {
 	order := []string{"", "linux", "5.9", "5.16", "5.16.1", "6.1.0-9", "6.1.0-10", "6.12.107+deb13-amd64", "6.13.0"}
 	order[0], order[1] = "1", "5.8"
