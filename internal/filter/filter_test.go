@@ -46,8 +46,8 @@ func newRig(t testing.TB) *rig {
 	})
 	go func() { r.done <- f.Serve(context.Background(), gf) }()
 	t.Cleanup(func() {
-		gn.Close()
-		hn.Close()
+		_ = gn.Close()
+		_ = hn.Close()
 		wayland.CloseAll(r.guest.Descs)
 		wayland.CloseAll(r.host.Descs)
 		<-r.done
@@ -120,7 +120,7 @@ func (r *rig) hear(id uint32, op uint16) string {
 	return string(d.String())
 }
 
-func (r *rig) toplevel(t testing.TB) (surf, top uint32) {
+func (r *rig) newToplevel(t testing.TB) (surf, top uint32) {
 	t.Helper()
 	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
 	m, err := r.host.Next()
@@ -144,7 +144,7 @@ func TestIdentity(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	r := newRig(t)
 	r.setUp(t)
-	surf, top := r.toplevel(t)
+	surf, top := r.newToplevel(t)
 	if s := r.hear(top, wayland.XdgToplevelReqSetTitle); s != "[w] " {
 		t.Errorf("the first title is %q", s)
 	}
@@ -174,9 +174,9 @@ func TestWindowEvents(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	r := newRig(t)
 	host := r.setUp(t)
-	surf, top := r.toplevel(t)
-	r.host.Next()
-	r.host.Next()
+	surf, top := r.newToplevel(t)
+	r.hear(top, wayland.XdgToplevelReqSetTitle)
+	r.hear(top, wayland.XdgToplevelReqSetAppId)
 	var e wayland.Encoder
 	e.Msg(shm, wayland.WlShmReqCreatePool, next, 4096)
 	r.guest.Write(e.B, waylandtest.Memfd(t, 4096))

@@ -22,11 +22,6 @@ import (
 //
 // Every other descriptor passes as it is; the transport knows how.
 
-// Limits of a client's shared memory; the guest's own kernel bounds the rest.
-const (
-	maxPool = 1<<31 - 1 // wl_shm sizes are int32
-)
-
 // Codes of wl_shm.error (wayland.xml).
 const (
 	shmInvalidFormat = 0

@@ -204,7 +204,9 @@ func TestServerError(t *testing.T) {
 	r.registry()
 	r.bound(nameCompositor, "wl_compositor", 6, 3)
 	r.client.Send(3, wayland.WlCompositorReqCreateRegion, 4)
-	r.server.Next()
+	if _, err := r.server.Next(); err != nil {
+		t.Fatal(err)
+	}
 	r.client.Send(3, wayland.WlCompositorReqCreateSurface, 5)
 	m, _ := r.server.Next()
 	surface := m.Word(0)

@@ -259,7 +259,7 @@ func TestUnixConnDescriptors(t *testing.T) {
 	}
 	CloseAll(got)
 	a.Close()
-	if _, _, err := b.Recv(buf, nil); err != io.EOF {
+	if _, _, err := b.Recv(buf, nil); !errors.Is(err, io.EOF) {
 		t.Errorf("after close: %v", err)
 	}
 	if err := a.Send(buf, nil); !errors.Is(err, ErrClosed) {
