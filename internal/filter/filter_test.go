@@ -20,7 +20,7 @@ import (
 // A rig is a filter between a hand-driven guest and a hand-driven compositor.
 type rig struct {
 	guest, host *waylandtest.Peer
-	done        chan error
+	done        chan struct{}
 	mu          sync.Mutex
 	events      []Event
 }
@@ -32,7 +32,7 @@ func newRig(t testing.TB) *rig {
 	r := &rig{
 		guest: &waylandtest.Peer{T: t, Tr: gn},
 		host:  &waylandtest.Peer{T: t, Tr: hn},
-		done:  make(chan error, 1),
+		done:  make(chan struct{}),
 	}
 	f := New(Config{
 		VM: "work", Tag: "w",
@@ -44,7 +44,10 @@ func newRig(t testing.TB) *rig {
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
-	go func() { r.done <- f.Serve(context.Background(), gf) }()
+	go func() {
+		defer close(r.done)
+		_ = f.Serve(context.Background(), gf) // the guest has been told why
+	}()
 	t.Cleanup(func() {
 		_ = gn.Close()
 		_ = hn.Close()
@@ -359,7 +362,7 @@ func FuzzGuest(f *testing.F) {
 		if len(data) > 0 {
 			_ = r.guest.Tr.Send(data, nil)
 		}
-		r.guest.Tr.Close()
+		_ = r.guest.Tr.Close()
 		<-heard
 	})
 }
