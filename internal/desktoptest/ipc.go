@@ -124,12 +124,20 @@ func (d *Desktop) WaitWindow(t T, match func(*Node) bool) *Node {
 func (d *Desktop) WaitSettled(t T, match func(*Node) bool) *Node {
 	t.Helper()
 	id := d.WaitWindow(t, match).ID
+	return d.settled(t, id, func(n *Node) bool {
+		return n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
+	})
+}
+
+// settled waits a second for a window to be as ok wants it.
+func (d *Desktop) settled(t T, id int64, ok func(*Node) bool) *Node {
+	t.Helper()
 	deadline := time.After(time.Second)
 	again := time.NewTicker(20 * time.Millisecond) // a commit makes no IPC event
 	defer again.Stop()
 	for {
 		w := d.WaitWindow(t, func(n *Node) bool { return n.ID == id })
-		if w.Geometry.Width == w.WindowRect.Width && w.Geometry.Height == w.WindowRect.Height {
+		if ok(w) {
 			return w
 		}
 		select {
@@ -263,7 +271,15 @@ func (d *Desktop) Focus(t T, w *Node) {
 func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 	t.Helper()
 	at := fmt.Sprintf("[con_id=%d] ", w.ID)
-	d.Command(t, at+"floating enable")
+	if now := d.WaitWindow(t, func(n *Node) bool { return n.ID == w.ID }); now.Type != "floating_con" {
+		d.Command(t, at+"floating enable")
+		// Sway gives it the size that it had at first, and takes a late answer to
+		// that for the window's own wish; only then may another size be set.
+		d.settled(t, w.ID, func(n *Node) bool {
+			return n.Type == "floating_con" && n.Rect != now.Rect && n.Geometry != now.Geometry &&
+				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
+		})
+	}
 	d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
 	d.Command(t, at+fmt.Sprintf("move absolute position %d %d", x, y))
 }

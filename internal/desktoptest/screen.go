@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Screenshot returns the whole screen, without the pointer.
+// Screenshot returns the whole screen. A headless sway draws the pointer into it.
 func (d *Desktop) Screenshot(t T) *image.RGBA {
 	t.Helper()
 	img, err := d.screenshot()
