@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -50,7 +51,10 @@ func main() {
 			return a
 		},
 	}))
-	if err := serve(log); err != nil {
+	switch err := serve(log); {
+	case errors.Is(err, io.EOF):
+		log.Warn("guest powers off: the host closed the agent channel")
+	case err != nil:
 		log.Error("guest powers off", "err", err)
 	}
 	powerOff()
@@ -96,7 +100,6 @@ func serve(log *slog.Logger) error {
 	})
 	go func() {
 		if err := g.bring(ctx, modules); err != nil && ctx.Err() == nil {
-			log.Error("boot failed", "err", err)
 			g.agent.Fail(err.Error())
 			cancel(err)
 		}

@@ -91,6 +91,8 @@ func proxyMain(args []string) int {
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
+	// The name that ps shows: the kernel took it from the path executed.
+	_ = os.WriteFile("/proc/self/comm", []byte(proxyName), 0)
 	socket := os.NewFile(3, "wayland")
 	l, err := net.FileListener(socket)
 	_ = socket.Close()

@@ -94,7 +94,10 @@ func (g *Guest) Run(ctx context.Context) error {
 	}
 	loops.Wait()
 	g.running.Wait()
-	return err
+	if err != nil {
+		return g.l.cause()
+	}
+	return nil
 }
 
 // flushLimit bounds the wait for a host that does not read.

@@ -87,9 +87,7 @@ func (h *Host) Run(ctx context.Context) error {
 	h.l.fail(err)
 	writer.Wait()
 
-	h.l.mu.Lock()
-	err = h.l.err
-	h.l.mu.Unlock()
+	err = h.l.cause()
 	switch {
 	case errors.Is(err, ErrProtocol) || ctx.Err() != nil:
 	case h.failure != nil:

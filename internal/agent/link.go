@@ -95,6 +95,13 @@ func (l *link) endLocked() error {
 	return fmt.Errorf("%w: %w", ErrClosed, l.err)
 }
 
+// cause is the first error, which ended the link.
+func (l *link) cause() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
 // drop forgets streams that nobody uses.
 func (l *link) drop(streams ...endpoint) {
 	l.mu.Lock()

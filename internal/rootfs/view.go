@@ -71,17 +71,26 @@ func ViewAttr(uid, gid int) *syscall.SysProcAttr {
 	return a
 }
 
-// ServeView builds the view and becomes Exec, which is normally virtiofsd with
-// --shared-dir Dir. It runs in a process of its own that was started with
-// ViewAttr, and returns only if it fails. The view ends with the process.
+// ServeView mounts the view and becomes Exec, which is normally virtiofsd with
+// --shared-dir Dir. It returns only if it fails.
 func ServeView(c ViewConfig) error {
 	if len(c.Exec) == 0 {
 		return errors.New("view: nothing to execute")
 	}
-	if err := buildView(c.Root, c.Dir); err != nil {
-		return fmt.Errorf("view of %s: %w", c.Root, err)
+	if err := MountView(c.Root, c.Dir); err != nil {
+		return err
 	}
 	return fmt.Errorf("%s: %w", c.Exec[0], unix.Exec(c.Exec[0], c.Exec, c.Env))
+}
+
+// MountView mounts the view of the tree root (normally "/") on the existing
+// directory dir, for the calling process and its children alone: the process
+// was started with ViewAttr, and the view ends with it.
+func MountView(root, dir string) error {
+	if err := buildView(root, dir); err != nil {
+		return fmt.Errorf("view of %s: %w", root, err)
+	}
+	return nil
 }
 
 func buildView(root, dir string) error {
