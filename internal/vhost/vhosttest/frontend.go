@@ -159,6 +159,9 @@ func (f *FrontEnd) Write(p []byte, fds ...int) error {
 	return err
 }
 
+// Drain reads and drops what the device says on the main socket, until its end.
+func (f *FrontEnd) Drain() { _, _ = io.Copy(io.Discard, f.conn) }
+
 // Message builds a message.
 func Message(req, flags uint32, payload []byte) []byte {
 	b := le.AppendUint32(nil, req)
