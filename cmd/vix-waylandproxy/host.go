@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -33,14 +34,15 @@ status 0, when QEMU closes the socket.`,
 	f.IntVar(&o.vhostFD, "vhost-fd", -1, "descriptor of the connected vhost-user socket")
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
-	f.BoolVar(&o.trace, "trace", false, "print every message to standard error")
+	o.trace.register(f)
 	return c
 }
 
 type hostOptions struct {
 	vm, tag, wayland  string
 	vhostFD, eventsFD int
-	debug, trace      bool
+	debug             bool
+	trace             traceFlags
 }
 
 func (o hostOptions) run(ctx context.Context) error {
@@ -58,21 +60,24 @@ func (o hostOptions) run(ctx context.Context) error {
 	if err != nil {
 		return usagef("host: --vhost-fd %d: %v", o.vhostFD, err)
 	}
+	tr, err := o.trace.start()
+	if err != nil {
+		return err
+	}
 	log := logger(o.debug)
 	ev := newEvents(o.eventsFD)
 	defer ev.close()
-	cfg := filter.Config{VM: o.vm, Tag: o.tag, Dial: dialer(up), Event: func(e filter.Event) { ev.send(e) }, Log: log}
-	if o.trace {
-		cfg.Trace = os.Stderr
-	}
-	flt := filter.New(cfg)
+	flt := filter.New(filter.Config{
+		VM: o.vm, Tag: o.tag, Dial: dialer(up),
+		Event: func(e filter.Event) { ev.send(e) },
+		Tap:   tr.Switch, Log: log,
+	})
 	var conns sync.WaitGroup
-	defer conns.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dev, err := gpu.New(gpu.Config{
 		Accept: func(t wayland.Transport) {
-			conns.Go(func() { _ = flt.Serve(ctx, t) }) // the filter has logged why
+			conns.Go(func() { tr.broken(flt.Serve(ctx, t)) }) // the filter has logged why
 		},
 		Log: log,
 	})
@@ -80,7 +85,10 @@ func (o hostOptions) run(ctx context.Context) error {
 		return err
 	}
 	ev.send(map[string]string{"event": "ready"})
-	return vhost.Serve(ctx, conn, dev)
+	err = vhost.Serve(ctx, conn, dev)
+	cancel()
+	conns.Wait()
+	return errors.Join(err, tr.close())
 }
 
 // inherited makes a connection of a descriptor that the parent left open.

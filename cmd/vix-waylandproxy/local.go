@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
-	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -14,7 +14,9 @@ import (
 
 func localCommand() *cobra.Command {
 	var path, upstream, vm, tag string
-	var debug, trace bool
+	var debug bool
+	var tf traceFlags
+	var pf profileFlags
 	c := &cobra.Command{
 		Use:   "local --listen PATH",
 		Short: "filter and tag the clients of a socket, without a VM",
@@ -31,15 +33,20 @@ func localCommand() *cobra.Command {
 			if tag == "" {
 				tag = vm
 			}
+			tr, err := tf.start()
+			if err != nil {
+				return err
+			}
+			stop, err := pf.start()
+			if err != nil {
+				return err
+			}
 			l, err := listen(path)
 			if err != nil {
 				return err
 			}
-			cfg := filter.Config{VM: vm, Tag: tag, Dial: dialer(up), Log: logger(debug)}
-			if trace {
-				cfg.Trace = os.Stderr
-			}
-			return serveLocal(c.Context(), l, filter.New(cfg))
+			f := filter.New(filter.Config{VM: vm, Tag: tag, Dial: dialer(up), Tap: tr.Switch, Log: logger(debug)})
+			return errors.Join(serveLocal(c.Context(), l, f, tr), stop(), tr.close())
 		},
 	}
 	f := c.Flags()
@@ -48,12 +55,13 @@ func localCommand() *cobra.Command {
 	f.StringVar(&vm, "vm", "local", "VM name in app ids")
 	f.StringVar(&tag, "tag", "", "text in front of titles (default: the VM's name)")
 	f.BoolVar(&debug, "debug", false, "log every connection")
-	f.BoolVar(&trace, "trace", false, "print every message to standard error")
+	tf.register(f)
+	pf.register(f)
 	return c
 }
 
 // serveLocal filters every client of l until ctx is done.
-func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter) error {
+func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter, tr *tracing) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	var wg sync.WaitGroup
@@ -70,6 +78,6 @@ func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter) erro
 		if err != nil {
 			return err
 		}
-		wg.Go(func() { _ = f.Serve(ctx, t) }) // the filter has logged why
+		wg.Go(func() { tr.broken(f.Serve(ctx, t)) }) // the filter has logged why
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync/atomic"
 
@@ -34,9 +33,9 @@ type Config struct {
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.
 	Event func(Event)
-	// Trace, when set, gets every message as text.
-	Trace io.Writer
-	Log   *slog.Logger
+	// Tap, when set, may be given a tap of all connections.
+	Tap *relay.TapSwitch
+	Log *slog.Logger
 }
 
 // An Event tells what happened to a window.
@@ -75,17 +74,15 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
-	rc := relay.Config{
+	log.Debug("connected")
+	err = relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: Allowed,
 		State:   &state{filter: f},
+		ID:      n,
+		Tap:     f.cfg.Tap,
 		Log:     log,
-	}
-	if f.cfg.Trace != nil {
-		rc.Trace = tracer(f.cfg.Trace, n)
-	}
-	log.Debug("connected")
-	err = relay.New(t, up, rc).Run(ctx)
+	}).Run(ctx)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("connection ended", "vm", f.cfg.VM, "err", err)
 		return err
@@ -100,17 +97,3 @@ type state struct {
 }
 
 func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }
-
-// tracer writes messages as WAYLAND_DEBUG does, a line each; it is called under
-// the connection's lock, so lines of one connection keep their order.
-func tracer(w io.Writer, conn uint64) func(bool, *relay.Object, *wayland.Message, []byte) {
-	var line []byte
-	return func(fromClient bool, o *relay.Object, m *wayland.Message, body []byte) {
-		line = fmt.Appendf(line[:0], "#%d ", conn)
-		if fromClient {
-			line = append(line, "-> "...)
-		}
-		line = m.Append(line, o.Iface.Name, o.ID, body)
-		_, _ = w.Write(append(line, '\n'))
-	}
-}

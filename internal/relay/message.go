@@ -41,7 +41,7 @@ func (c *Conn) request(p *pump, b []byte) error {
 		return Fail(o, ErrInvalidMethod, "invalid method %d, object %s#%d", op, o.Iface.Name, id)
 	}
 	h := &o.hooks.requests[op]
-	if h.fast && o.Server != 0 && o.Version >= h.since && c.cfg.Trace == nil {
+	if h.fast && o.Server != 0 && o.Version >= h.since && p.tap == nil {
 		if len(b) != h.size {
 			return Fail(o, ErrInvalidMethod, "%s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
 		}
@@ -60,8 +60,8 @@ func (c *Conn) slowRequest(p *pump, b []byte, o *Object, h *entry) error {
 	if err := def.Check(body); err != nil {
 		return Fail(o, ErrInvalidMethod, "%s.%s: %v", o.Iface.Name, def.Name, err)
 	}
-	if c.cfg.Trace != nil {
-		c.cfg.Trace(true, o, def, body)
+	if p.tap != nil {
+		p.tap.Message(c.cfg.ID, true, o.Iface, o.ID, def, body)
 	}
 	descs, err := p.take(def.FDKinds)
 	if err != nil {
@@ -193,7 +193,7 @@ func (c *Conn) event(p *pump, b []byte) error {
 		return fmt.Errorf("server: event %d is unknown to %s", op, o.Iface.Name)
 	}
 	h := &o.hooks.events[op]
-	if h.fast && o.ID != 0 && c.cfg.Trace == nil {
+	if h.fast && o.ID != 0 && p.tap == nil {
 		if len(b) != h.size {
 			return fmt.Errorf("server: %s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
 		}
@@ -209,8 +209,8 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 	if err := def.Check(body); err != nil {
 		return fmt.Errorf("server: %s.%s: %w", o.Iface.Name, def.Name, err)
 	}
-	if c.cfg.Trace != nil {
-		c.cfg.Trace(false, o, def, body)
+	if p.tap != nil {
+		p.tap.Message(c.cfg.ID, false, o.Iface, o.ID, def, body)
 	}
 	descs, err := p.take(def.FDKinds)
 	if err != nil {

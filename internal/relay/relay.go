@@ -31,6 +31,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,9 +63,40 @@ type Config struct {
 	Globals func(i *wayland.Interface, version uint32) uint32
 	// State is the hooks' own, found again as Conn.State.
 	State any
-	// Trace, when set, sees every message before it is handled.
-	Trace func(fromClient bool, o *Object, m *wayland.Message, body []byte)
-	Log   *slog.Logger
+	// ID names the connection towards the tap.
+	ID uint64
+	// Tap, when set, may be given a Tap at any time.
+	Tap *TapSwitch
+	Log *slog.Logger
+}
+
+// A Tap sees messages before they are handled: checked against the table, with
+// the client's id of their object, 0 for one that the client does not know.
+type Tap interface {
+	Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte)
+}
+
+// A TapSwitch turns a Tap on and off while connections run. They look at it
+// before each batch.
+type TapSwitch struct{ tap atomic.Pointer[Tap] }
+
+// Set gives all connections t, nil for none.
+func (s *TapSwitch) Set(t Tap) {
+	if t == nil {
+		s.tap.Store(nil)
+	} else {
+		s.tap.Store(&t)
+	}
+}
+
+func (s *TapSwitch) load() Tap {
+	if s == nil {
+		return nil
+	}
+	if t := s.tap.Load(); t != nil {
+		return *t
+	}
+	return nil
 }
 
 // A Conn is one relayed connection.
@@ -232,6 +264,7 @@ type pump struct {
 	taken   int            // queue[:taken] is taken
 	out     outbox         // what comes before the span when it was cut
 	m       Msg
+	tap     Tap // for this batch
 }
 
 func (p *pump) run() error {
@@ -272,6 +305,7 @@ func (p *pump) batch() error {
 	c := p.c
 	c.mu.Lock()
 	c.current = p
+	p.tap = c.cfg.Tap.load()
 	var failed error
 	for failed == nil {
 		_, _, size, err := wayland.Next(p.buf[p.r:p.w])

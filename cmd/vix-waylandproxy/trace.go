@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"vix/internal/relay"
+	"vix/internal/trace"
+)
+
+// traceFlags are the flags of every verb that relays.
+type traceFlags struct {
+	classes  string
+	ring     int
+	perfetto string
+}
+
+const noTrace = "none"
+
+func (o *traceFlags) register(f *pflag.FlagSet) {
+	f.StringVar(&o.classes, "trace", noTrace, "print every message to standard error; =LIST picks classes, or drops them by -: all,"+trace.Names())
+	f.Lookup("trace").NoOptDefVal = "all"
+	f.IntVar(&o.ring, "trace-ring", 0, "keep the last `N` messages, and print them when a connection breaks the protocol")
+	f.StringVar(&o.perfetto, "perfetto", "", "write a timeline to `FILE`, for the Perfetto UI")
+}
+
+// tracing is what the flags asked for, running.
+type tracing struct {
+	Switch *relay.TapSwitch
+	tracer *trace.Tracer
+	file   *os.File
+}
+
+func (o *traceFlags) start() (*tracing, error) {
+	t := &tracing{Switch: &relay.TapSwitch{}}
+	opt := trace.Options{Ring: o.ring}
+	if o.ring < 0 || o.ring > 1<<20 {
+		return nil, usagef("--trace-ring %d: from 0 to %d", o.ring, 1<<20)
+	}
+	if o.classes != noTrace {
+		var err error
+		if opt.Classes, err = trace.ParseClasses(o.classes); err != nil {
+			return nil, usagef("--trace: %v", err)
+		}
+		opt.Text = os.Stderr
+	}
+	if o.perfetto != "" {
+		f, err := os.OpenFile(o.perfetto, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("--perfetto: %w", err)
+		}
+		t.file, opt.Perfetto = f, f
+	}
+	if opt.Text != nil || opt.Ring > 0 || opt.Perfetto != nil {
+		t.tracer = trace.New(opt)
+		t.Switch.Set(t.tracer)
+	}
+	return t, nil
+}
+
+// broken prints the ring after a connection's protocol error.
+func (t *tracing) broken(err error) {
+	var pe *relay.ProtocolError
+	if t.tracer != nil && errors.As(err, &pe) {
+		fmt.Fprintf(os.Stderr, "the last messages before: %v\n", err)
+		_ = t.tracer.Dump(io.Writer(os.Stderr)) // standard error is where a failure would be said
+	}
+}
+
+func (t *tracing) close() error {
+	if t.tracer == nil {
+		return nil
+	}
+	t.Switch.Set(nil)
+	err := t.tracer.Close()
+	if t.file != nil {
+		err = errors.Join(err, t.file.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("trace: %w", err)
+	}
+	return nil
+}
