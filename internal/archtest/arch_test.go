@@ -51,6 +51,10 @@ var guestMustNot = []string{"internal/vm", "internal/vhost", "internal/gpu", "in
 // "test" serve tests alone.
 var mayStart = []string{"internal/vm", "internal/sandbox"}
 
+// mayBecome lists who may besides replace its own process by another program:
+// the process that makes a root's view becomes the virtiofsd that serves it.
+var mayBecome = []string{"internal/rootfs"}
+
 type pkg struct {
 	ImportPath string
 	Name       string
@@ -160,8 +164,12 @@ var forbidden = map[string][]string{
 
 // starters start processes without os/exec.
 var starters = map[string][]string{
-	"os":                    {"StartProcess"},
-	"syscall":               {"ForkExec", "StartProcess", "Exec"},
+	"os":      {"StartProcess"},
+	"syscall": {"ForkExec", "StartProcess"},
+}
+
+var replacers = map[string][]string{
+	"syscall":               {"Exec"},
 	"golang.org/x/sys/unix": {"Exec"},
 }
 
@@ -181,6 +189,12 @@ func TestAuthorityIsTakenInCmd(t *testing.T) {
 			}
 			for _, use := range uses(t, file, starters) {
 				t.Errorf("%s: only %v start processes", use, mayStart)
+			}
+			if withinAny(short, mayBecome) {
+				continue
+			}
+			for _, use := range uses(t, file, replacers) {
+				t.Errorf("%s: only %v and %v become another program", use, mayStart, mayBecome)
 			}
 		}
 		if slices.Contains(p.Imports, "os/exec") && !withinAny(short, mayStart) {
