@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"internal/relay":      {"internal/wayland"},
 	"internal/rootfs":     {"config"},
 	"internal/sandbox":    {},
+	"internal/trace":      {"internal/wayland"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland"},
 	"internal/vm":         {"config", "internal/agent", "internal/rootfs", "internal/sandbox"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -283,16 +284,27 @@ func TestAllowList(t *testing.T) {
 		}
 	}
 	for _, i := range wayland.Interfaces() {
-		_, yes := allowed[i]
-		_, no := Denied[i]
+		r, decided := rules[i]
 		switch {
-		case made[i] && (yes || no):
+		case made[i] && decided:
 			t.Errorf("%s is not a global", i.Name)
-		case !made[i] && yes == no:
-			t.Errorf("%s: allowed %v, denied %v", i.Name, yes, no)
-		case yes && allowed[i] > i.Version:
-			t.Errorf("%s: version %d is not in the tables", i.Name, allowed[i])
+		case !made[i] && (!decided || r.why == ""):
+			t.Errorf("%s: no rule, or no reason", i.Name)
+		case r.max > i.Version:
+			t.Errorf("%s: version %d is not in the tables", i.Name, r.max)
 		}
+	}
+}
+
+// TestDocument holds that docs/protocols.md says what the rules are.
+func TestDocument(t *testing.T) {
+	const file = "../../docs/protocols.md"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), Markdown()) {
+		t.Errorf("%s is not up to date: its table should be\n%s", file, Markdown())
 	}
 }
 
