@@ -95,6 +95,7 @@ func TestMistakes(t *testing.T) {
 		{"color: hex", "[vm.web]\ncolor = \"#12345g\"\n", `c:2: vm.web.color: want "#rrggbb" or one of red, orange, yellow, lime, green, teal, blue, indigo, purple, pink, brown, gray, not "#12345g"`},
 		{"root: type", "[vm.web]\nroot = []\n", `c:2: vm.web.root: want a string, not an array`},
 		{"root: relative", "[vm.web]\nroot = \"srv\"\n", `c:2: vm.web.root: want "host" or an absolute path, not "srv"`},
+		{"root: everything", "[vm.web]\nroot = \"/..\"\n", `c:2: vm.web.root: "/" would show the VM every file of this machine; want "host" or another directory`},
 		{"root: control", "[vm.web]\nroot = \"/a\\nb\"\n", `c:2: vm.web.root: not a usable path`},
 		{"accel: type", "[vm.web]\naccel = true\n", `c:2: vm.web.accel: want a string, not a boolean`},
 		{"accel: value", "[vm.web]\naccel = \"xen\"\n", `c:2: vm.web.accel: want auto, kvm, tcg, not "xen"`},

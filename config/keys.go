@@ -180,7 +180,10 @@ func parseRoot(x any) (string, error) {
 	case len(s) > MaxRoot || !printable(s):
 		return "", errors.New("not a usable path")
 	}
-	return filepath.Clean(s), nil
+	if s = filepath.Clean(s); s == "/" {
+		return "", errors.New(`"/" would show the VM every file of this machine; want "host" or another directory`)
+	}
+	return s, nil
 }
 
 func parseTag(x any) (string, error) {

@@ -1,0 +1,462 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// These tests run real VMs: they need a machine that doctor is content with,
+// but for the compositor, of which a socket is enough as long as no program
+// opens a window. What windows do is tested in e2e.
+
+// A rig is a user's surroundings, and the programs.
+type rig struct {
+	t   *testing.T
+	dir string
+	bin string
+	env []string
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "vixbin")
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.Command("go", "build", "-o", dir, "vix/cmd/vix-launcher", "vix/cmd/vix-waylandproxy", "vix/cmd/vix-guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return dir, nil
+})
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("lacks: time (-short)")
+	}
+	e := osEnv()
+	for _, name := range []string{"go", qemuName()} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip("lacks: " + name)
+		}
+	}
+	if _, err := e.look("virtiofsd", virtiofsdPlaces...); err != nil {
+		t.Skip("lacks: virtiofsd")
+	}
+	if _, err := rootfs.FindKernel("/"); err != nil {
+		t.Skipf("lacks: a kernel: %v", err)
+	}
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "vix") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("unix", filepath.Join(dir, "compositor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	r := &rig{t: t, dir: dir, bin: bin}
+	r.env = []string{
+		"PATH=/usr/bin:/bin", "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir + "/run", "XDG_CACHE_HOME=" + cacheDir(),
+		"WAYLAND_DISPLAY=" + dir + "/compositor", "LANG=C.UTF-8",
+	}
+	t.Cleanup(r.nothingLeft)
+	return r
+}
+
+// cacheDir is shared by all tests, so that one kernel is unpacked once.
+var cacheDir = sync.OnceValue(func() string {
+	dir, _ := os.MkdirTemp("", "vixcache")
+	return dir
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, _ := build(); dir != "" && !testing.Short() {
+		os.RemoveAll(dir)
+	}
+	os.RemoveAll(cacheDir())
+	os.Exit(code)
+}
+
+// A proc is one vix-launcher.
+type proc struct {
+	*exec.Cmd
+	t        *testing.T
+	out, err lines
+	done     chan struct{}
+}
+
+// lines is output that a test can wait for.
+type lines struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	more chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.buf.Write(p)
+	if l.more != nil {
+		close(l.more)
+		l.more = nil
+	}
+	return len(p), nil
+}
+
+func (l *lines) text() (string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.more == nil {
+		l.more = make(chan struct{})
+	}
+	return l.buf.String(), l.more
+}
+
+func (l *lines) String() string { s, _ := l.text(); return s }
+
+func (r *rig) start(stdin io.Reader, args ...string) *proc {
+	r.t.Helper()
+	p := &proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}
+	p.Env, p.Stdin, p.Stdout, p.Stderr = r.env, stdin, &p.out, &p.err
+	if err := p.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		_ = p.Wait() // its ProcessState is looked at
+		close(p.done)
+	}()
+	return p
+}
+
+// says waits until the program has printed want.
+func (p *proc) says(want string) {
+	p.t.Helper()
+	limit := time.After(2 * time.Minute)
+	for {
+		text, more := p.out.text()
+		if strings.Contains(text, want) {
+			return
+		}
+		select {
+		case <-more:
+		case <-p.done:
+			if !strings.Contains(p.out.String(), want) {
+				p.t.Fatalf("ended without saying %q: %s", want, p.err.String())
+			}
+		case <-limit:
+			p.t.Fatalf("does not say %q: %s %s", want, text, p.err.String())
+		}
+	}
+}
+
+func (p *proc) code() int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.ProcessState.ExitCode()
+	case <-time.After(2 * time.Minute):
+		_ = p.Process.Kill()
+		p.t.Fatalf("%v does not end: %s", p.Args, p.err.String())
+		return -1
+	}
+}
+
+// vix runs to the end, and wants a status.
+func (r *rig) vix(code int, args ...string) *proc {
+	r.t.Helper()
+	p := r.start(nil, args...)
+	if got := p.code(); got != code {
+		r.t.Errorf("%v: status %d, want %d: %s", args, got, code, p.err.String())
+	}
+	return p
+}
+
+func (r *rig) list() []vm.State {
+	r.t.Helper()
+	p := r.vix(0, "list", "--json")
+	var vms []vm.State
+	if err := json.Unmarshal([]byte(p.out.String()), &vms); err != nil {
+		r.t.Fatal(err)
+	}
+	return vms
+}
+
+// processes are those whose command line speaks of this rig.
+func (r *rig) processes() []string {
+	var found []string
+	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range paths {
+		line, _ := os.ReadFile(path)
+		env, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "environ"))
+		if bytes.Contains(line, []byte(r.dir)) || bytes.Contains(line, []byte("supervise")) && bytes.HasPrefix(line, []byte(r.bin)) || bytes.Contains(env, []byte(r.dir)) {
+			found = append(found, strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	return found
+}
+
+// nothingLeft: no process within two seconds, no file, no mount.
+func (r *rig) nothingLeft() {
+	r.t.Helper()
+	limit := time.Now().Add(2 * time.Second)
+	for len(r.processes()) > 0 {
+		if time.Now().After(limit) {
+			r.t.Fatalf("left behind: %v", r.processes())
+		}
+		time.Sleep(10 * time.Millisecond) // the end of a process that is nobody's child has no event
+	}
+	r.vix(0, "list")
+	entries, _ := os.ReadDir(filepath.Join(r.dir, "run", "vix"))
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			r.t.Errorf("left behind: %s", e.Name())
+		}
+	}
+	if mounts, _ := os.ReadFile("/proc/self/mountinfo"); bytes.Contains(mounts, []byte(r.dir)) {
+		r.t.Error("a mount is left behind")
+	}
+}
+
+// One VM, and everything that run does with it.
+func TestVM(t *testing.T) {
+	r := newRig(t)
+	stdin, keep := io.Pipe()
+	first := r.start(stdin, "run", "--timings", "--vm", "t", "sh", "-c", "echo up; read x; echo got $x; exit 7")
+	first.says("up\n")
+	for _, stage := range []string{"prepared", "qemu", "init", "root", "proxy", "ready"} {
+		if !strings.Contains(first.err.String(), "stage "+stage) {
+			t.Errorf("no stage %s: %s", stage, first.err.String())
+		}
+	}
+	t.Log(first.err.String())
+
+	t.Run("joins", func(t *testing.T) {
+		p := r.vix(0, "run", "--vm", "t", "sh", "-c", "id -un; uname -n; echo to stderr >&2")
+		if p.out.String() != "user\nt\n" || p.err.String() != "to stderr\n" {
+			t.Errorf("%q, %q", p.out.String(), p.err.String())
+		}
+	})
+	t.Run("statuses", func(t *testing.T) {
+		for code, argv := range map[int][]string{
+			0: {"true"}, 1: {"false"}, 42: {"sh", "-c", "exit 42"}, 137: {"sh", "-c", "kill -9 $$"},
+			127: {"no-such-program"}, 126: {"/etc/passwd"},
+		} {
+			p := r.vix(code, append([]string{"run", "--vm", "t"}, argv...)...)
+			if n := strings.Count(p.err.String(), "\n"); code >= 126 && code < 128 && n != 1 {
+				t.Errorf("%v: %d lines: %s", argv, n, p.err.String())
+			}
+		}
+	})
+	t.Run("list", func(t *testing.T) {
+		vms := r.list()
+		if len(vms) != 1 || vms[0].Name != "t" || vms[0].State != "running" || vms[0].Programs[0].Argv[0] != "sh" {
+			t.Fatalf("%+v", vms)
+		}
+		for _, pid := range []int{vms[0].PIDs.Supervisor, vms[0].PIDs.QEMU, vms[0].PIDs.Display, vms[0].PIDs.Virtiofsd} {
+			if err := syscall.Kill(pid, 0); err != nil {
+				t.Errorf("process %d: %v", pid, err)
+			}
+		}
+	})
+	t.Run("signals", func(t *testing.T) {
+		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
+		p.says("ready\n")
+		_ = p.Process.Signal(syscall.SIGINT)
+		if c := p.code(); c != 9 {
+			t.Errorf("trapped: %d", c)
+		}
+		p = r.start(nil, "run", "--vm", "t", "sh", "-c", "echo ready; exec sleep 1000")
+		p.says("ready\n")
+		_ = p.Process.Signal(syscall.SIGTERM)
+		if c := p.code(); c != 143 {
+			t.Errorf("not trapped: %d", c)
+		}
+	})
+	t.Run("killed run hangs up", func(t *testing.T) {
+		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "trap 'echo gone >/tmp/hup; exit' HUP; echo ready; while :; do sleep 0.1; done")
+		p.says("ready\n")
+		_ = p.Process.Kill()
+		r.vix(0, "run", "--vm", "t", "sh", "-c", "until [ -s /tmp/hup ]; do sleep 0.1; done")
+	})
+	t.Run("streams", func(t *testing.T) {
+		in := bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)
+		p := r.start(bytes.NewReader(in), "run", "--vm", "t", "cat")
+		if p.code() != 0 || p.out.String() != string(in) {
+			t.Errorf("cat gave back %d of %d bytes", len(p.out.String()), len(in))
+		}
+	})
+	t.Run("reader goes first", func(t *testing.T) {
+		sh := exec.Command("sh", "-c", `"$0" run --vm t yes | head -n 1`, filepath.Join(r.bin, "vix-launcher"))
+		sh.Env = r.env
+		out, err := sh.Output()
+		if string(out) != "y\n" || err != nil {
+			t.Errorf("%q, %v", out, err)
+		}
+	})
+	t.Run("background", func(t *testing.T) {
+		r.vix(0, "run", "--vm", "t", "--background", "sh", "-c", "echo from the background")
+		logs := r.start(nil, "logs", "-f", "t")
+		logs.says("[sh] from the background\n")
+		_ = logs.Process.Signal(syscall.SIGINT)
+		if c := logs.code(); c != 0 {
+			t.Errorf("logs -f, interrupted: %d", c)
+		}
+	})
+	fmt.Fprintln(keep, "something")
+	keep.Close() // exec.Cmd waits for its reader of stdin
+	if code := first.code(); code != 7 || !strings.HasSuffix(first.out.String(), "got something\n") {
+		t.Errorf("status %d, %q", code, first.out.String())
+	}
+	r.nothingLeft()
+}
+
+// Runs at the same instant make one VM.
+func TestVMRunsAtOnce(t *testing.T) {
+	r := newRig(t)
+	var runs []*proc
+	for range 3 {
+		runs = append(runs, r.start(nil, "run", "--vm", "t", "sh", "-c", "cat /proc/sys/kernel/random/boot_id; sleep 1"))
+	}
+	var boots []string
+	for _, p := range runs {
+		if p.code() != 0 {
+			t.Error(p.err.String())
+		}
+		boots = append(boots, p.out.String())
+	}
+	if len(slices.Compact(boots)) != 1 {
+		t.Errorf("boots %q", boots)
+	}
+}
+
+// A stop is done when everything is gone, also while a guest boots.
+func TestVMStop(t *testing.T) {
+	r := newRig(t)
+	for _, args := range [][]string{{"stop", "t"}, {"stop", "--force", "--all"}} {
+		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "echo up; exec sleep 1000")
+		p.says("up\n")
+		r.vix(0, args...)
+		if vms := r.list(); len(vms) != 0 {
+			t.Errorf("after %v: %+v", args, vms)
+		}
+		if c := p.code(); c != 143 && c != 125 {
+			t.Errorf("run after %v: %d", args, c)
+		}
+		t.Logf("%v: run said %q", args, p.err.String())
+	}
+	p := r.start(nil, "run", "--vm", "t", "true")
+	for len(r.list()) == 0 {
+	}
+	r.vix(0, "stop", "t")
+	if c := p.code(); c != 125 || !strings.Contains(p.err.String(), "was stopped") {
+		t.Errorf("stopped while starting: %d, %s", c, p.err.String())
+	}
+	r.vix(1, "stop", "t")
+}
+
+// Whichever process is killed, the others end within two seconds, the run says
+// why in one line with 125, list is empty, and run works again at once.
+func TestVMKilled(t *testing.T) {
+	r := newRig(t)
+	for _, victim := range []string{"qemu", "display", "virtiofsd", "supervisor", "guest proxy"} {
+		t.Run(victim, func(t *testing.T) {
+			r := &rig{t: t, dir: r.dir, bin: r.bin, env: r.env}
+			p := r.start(nil, "run", "--vm", "t", "sh", "-c", "echo up; exec sleep 1000")
+			p.says("up\n")
+			pids := r.list()[0].PIDs
+			all := map[string]int{"qemu": pids.QEMU, "display": pids.Display, "virtiofsd": pids.Virtiofsd, "supervisor": pids.Supervisor}
+			begin := time.Now()
+			if victim == "guest proxy" {
+				r.start(nil, "run", "--vm", "t", "pkill", "-9", "-f", "^vix-waylandproxy").code()
+			} else if err := syscall.Kill(all[victim], syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if c := p.code(); c != 125 {
+				t.Errorf("run: status %d", c)
+			}
+			t.Logf("after %.2f s: %s", time.Since(begin).Seconds(), p.err.String())
+			for name, pid := range all {
+				for alive(pid) {
+					if time.Since(begin) > 2*time.Second {
+						t.Fatalf("%s lives after %v", name, time.Since(begin))
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+			}
+			t.Logf("all ended after %.2f s", time.Since(begin).Seconds())
+			if vms := r.list(); len(vms) != 0 {
+				t.Errorf("list: %+v", vms)
+			}
+			r.nothingLeft()
+		})
+	}
+	r.vix(0, "run", "--vm", "t", "true")
+}
+
+// alive: a zombie is not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !strings.Contains(string(stat), ") Z ")
+}
+
+// A root that is a directory is shared as it is.
+func TestVMDirectoryRoot(t *testing.T) {
+	r := newRig(t)
+	if os.Getuid() != 0 {
+		t.Skip("lacks: root, to make a directory that is a Linux system")
+	}
+	tree := filepath.Join(r.dir, "tree")
+	conf := filepath.Join(r.dir, ".config", "vix")
+	err := errors.Join(os.Mkdir(tree, 0o755), unix.Mount("/", tree, "", unix.MS_BIND, ""),
+		os.MkdirAll(conf, 0o700), os.WriteFile(filepath.Join(conf, "config.toml"), []byte("[vm.t]\nroot = \""+tree+"\"\nmemory = \"384M\"\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.vix(0, "run", "--vm", "t", "sh", "-c", "ls /etc/shadow; free -m | awk '/Mem/ { print ($2 < 384) }'")
+	if p.out.String() != "/etc/shadow\n1\n" {
+		t.Errorf("%q %s", p.out.String(), p.err.String())
+	}
+	for len(r.list()) > 0 {
+	}
+	if err := unix.Unmount(tree, 0); err != nil {
+		t.Error(err)
+	}
+}
