@@ -96,7 +96,7 @@ func serve(log *slog.Logger) error {
 	g.agent = agent.NewGuest(port, agent.GuestConfig{
 		Log: log, Kernel: kernelRelease(),
 		Boot:  g.boot.set,
-		Start: func(s agent.Spawn) (*agent.Program, error) { return g.start(ctx, s) },
+		Start: g.start,
 	})
 	go func() {
 		if err := g.bring(ctx, modules); err != nil && ctx.Err() == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -69,10 +70,10 @@ func loadModule(modules *os.Root, file string) error {
 	}
 	defer f.Close()
 	err = unix.FinitModule(int(f.Fd()), "", 0)
-	if err == unix.EKEYREJECTED || err == unix.EPERM {
+	if errors.Is(err, unix.EKEYREJECTED) || errors.Is(err, unix.EPERM) {
 		err = loadSigned(modules, file)
 	}
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	return err

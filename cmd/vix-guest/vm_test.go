@@ -247,7 +247,7 @@ func prepare(kernel rootfs.Kernel) (rootfs.Files, error) {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", guest, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return rootfs.Files{}, fmt.Errorf("build: %v\n%s", err, out)
+		return rootfs.Files{}, fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return rootfs.Prepare(context.Background(), rootfs.Config{Kernel: kernel, Guest: guest, CacheDir: filepath.Join(scratch, "cache")})
 }

@@ -119,7 +119,11 @@ var fakes = map[string]func(*fakeProgram) Status{
 	},
 }
 
-func startFake(s Spawn) (*Program, error) {
+func startFake(ctx context.Context, s Spawn) (*Program, error) {
+	if s.Argv[0] == "never" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	body := fakes[s.Argv[0]]
 	if body == nil {
 		return nil, &SpawnError{Code: 127, Text: "not found\x1b[2J"}
@@ -337,6 +341,27 @@ func TestPowerOff(t *testing.T) {
 	}
 	if _, err := p.host.Spawn(t.Context(), Spawn{Argv: []string{"cat"}}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// TestPowerOffEarly: a program is still waiting to be started.
+func TestPowerOffEarly(t *testing.T) {
+	noLeaks(t)
+	a, b := socketpair(t)
+	p := newPair(t, a, b)
+	spawned := make(chan error, 1)
+	go func() {
+		_, err := p.host.Spawn(context.Background(), Spawn{Argv: []string{"never"}})
+		spawned <- err
+	}()
+	for p.guest.find(1) == nil {
+		runtime.Gosched()
+	}
+	if err := p.host.PowerOff(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-spawned; err == nil {
+		t.Error("it has started")
 	}
 }
 

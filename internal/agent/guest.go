@@ -20,8 +20,8 @@ type GuestConfig struct {
 	// Boot is called once, with the host's boot message.
 	Boot func(Boot)
 	// Start starts a program as the guest's user. A *SpawnError says which
-	// code a shell would give.
-	Start func(Spawn) (*Program, error)
+	// code a shell would give. It may wait, until ctx ends.
+	Start func(ctx context.Context, s Spawn) (*Program, error)
 }
 
 // A Program is what Start has started. The Guest owns its streams.
@@ -43,7 +43,9 @@ type Guest struct {
 	cfg GuestConfig
 	l   *link
 
-	booted  bool // reader only
+	booted  bool            // reader only
+	ctx     context.Context // of Start: ends with the grace
+	cancel  context.CancelFunc
 	running sync.WaitGroup
 
 	mu      sync.Mutex
@@ -68,6 +70,8 @@ var errPowerOff = errors.New("power off")
 // to end (SIGTERM, then SIGKILL after the grace that the host gave), and their
 // last words and status are written. The caller switches the machine off.
 func (g *Guest) Run(ctx context.Context) error {
+	g.ctx, g.cancel = context.WithCancel(ctx)
+	defer g.cancel()
 	stop := context.AfterFunc(ctx, func() { g.l.fail(context.Cause(ctx)) })
 	defer stop()
 	var loops sync.WaitGroup
@@ -242,6 +246,7 @@ func (g *Guest) end(grace time.Duration) {
 		case <-t.C:
 		}
 	}
+	g.cancel()
 	for _, p := range procs {
 		p.kill(syscall.SIGKILL)
 		p.abandon()
@@ -276,7 +281,7 @@ func (p *guestProc) outbox(s Stream) *outbox {
 
 // run starts the program and returns when it and its streams have ended.
 func (p *guestProc) run(s Spawn) {
-	prog, err := p.g.cfg.Start(s)
+	prog, err := p.g.cfg.Start(p.g.ctx, s)
 	if err != nil {
 		code := 125
 		if se := (*SpawnError)(nil); errors.As(err, &se) {

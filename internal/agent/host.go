@@ -379,7 +379,7 @@ func (h *Host) onData(m Data) error {
 		return err
 	}
 	if len(m.Bytes) == 0 {
-		p.open--
+		p.outputsEnded++
 		h.forgetEnded(p)
 	}
 	return nil
@@ -402,7 +402,7 @@ func (h *Host) onExit(m Exit) error {
 
 // forgetEnded frees a program's place once the guest can say no more about it.
 func (h *Host) forgetEnded(p *Process) {
-	if p.ended && p.open == -2 {
+	if p.ended && p.outputsEnded == 2 {
 		h.forget(p.id)
 	}
 }
@@ -452,7 +452,7 @@ type Process struct {
 
 	// Touched by the Host's reader alone.
 	running, ended bool
-	open           int // minus the output streams that have ended
+	outputsEnded   int
 
 	once    sync.Once
 	exited  chan struct{}

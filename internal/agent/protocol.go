@@ -279,8 +279,8 @@ func (Credit) Type() Type   { return TypeCredit }   // Type implements Message.
 func (Hangup) Type() Type   { return TypeHangup }   // Type implements Message.
 
 // Type implements Message.
-func (d Data) Type() Type {
-	switch d.Stream {
+func (m Data) Type() Type {
+	switch m.Stream {
 	case Stdout:
 		return TypeStdout
 	case Stderr:
