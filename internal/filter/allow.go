@@ -49,7 +49,7 @@ var rules = map[*wayland.Interface]rule{
 	wayland.ZwpTabletManagerV2:          {2, "", "a pen over the client"},
 	wayland.ZwpTextInputManagerV3:       {1, "", "the host's input method, for the focused text field"},
 
-	wayland.WlShell:                            {0, "", "xdg-shell's forerunner, whose windows nobody would tag"},
+	wayland.WlShell: {0, "", "xdg-shell's forerunner, whose windows nobody would tag"},
 	wayland.ZwpPrimarySelectionDeviceManagerV1: {0, "", "a selection that crosses without a word of the user"},
 	wayland.ZwpPointerConstraintsV1:            {0, "", "grabs the pointer"},
 	wayland.ZwpIdleInhibitManagerV1:            {0, "", "keeps the screen unlocked"},

@@ -123,7 +123,7 @@ func (s *serverBuffers) until(commit bool) []byte {
 type scene struct {
 	*rig
 	g    *Guest
-	m    *memBlobs
+	m    *testBlobs
 	srv  *serverBuffers
 	pool *clientPool
 }
@@ -158,11 +158,7 @@ func (s *scene) copied() uint64 {
 	return s.g.Copied
 }
 
-func (s *scene) blobs() int {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return s.m.live
-}
+func (s *scene) blobs() int64 { return s.m.Live.Load() }
 
 func (s *scene) buffer(id uint32, off, w, h, stride int32) {
 	s.client.Send(scenePool, wayland.WlShmPoolReqCreateBuffer, id, uint32(off), uint32(w), uint32(h), uint32(stride), 1)
@@ -372,7 +368,7 @@ func (s *scene) poolFile(t testing.TB, _ int) {
 // everything comes back.
 func TestShadow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &memBlobs{}
+		m := &testBlobs{}
 		s := shadow{blobs: m}
 		c := New(nil, nil, Config{})
 		var live []*extent

@@ -2,11 +2,8 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
@@ -47,9 +44,9 @@ func (r *rig) close() error {
 }
 
 // newGuestRig relays with the guest's hooks; blobs are memfds.
-func newGuestRig(t testing.TB) (*rig, *Guest, *memBlobs) {
+func newGuestRig(t testing.TB) (*rig, *Guest, *testBlobs) {
 	t.Helper()
-	m := &memBlobs{}
+	m := &testBlobs{}
 	g := NewGuest(m, slog.New(slog.DiscardHandler))
 	r := newRig(t, Config{Hooks: GuestHooks(), Globals: GuestGlobals, State: g})
 	t.Cleanup(func() {
@@ -57,53 +54,22 @@ func newGuestRig(t testing.TB) (*rig, *Guest, *memBlobs) {
 		if err := g.Close(); err != nil {
 			t.Error(err)
 		}
-		if m.live != 0 {
-			t.Errorf("%d blobs are left", m.live)
+		if n := m.Live.Load(); n != 0 {
+			t.Errorf("%d blobs are left", n)
 		}
 	})
 	return r, g, m
 }
 
-// memBlobs is the in-memory twin of a virtwl connection's blobs.
-type memBlobs struct {
-	live, made int
-	fail       error
+// testBlobs are Memfds that can be made to fail.
+type testBlobs struct {
+	Memfds
+	fail error
 }
 
-type memBlob struct {
-	m   *memBlobs
-	fd  int
-	mem []byte
-}
-
-func (m *memBlobs) NewBlob(size int) (Blob, error) {
+func (m *testBlobs) NewBlob(size int) (Blob, error) {
 	if m.fail != nil {
 		return nil, m.fail
 	}
-	fd, err := unix.MemfdCreate("blob", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Ftruncate(fd, int64(size)); err != nil {
-		return nil, err
-	}
-	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, err
-	}
-	m.live++
-	m.made++
-	return &memBlob{m, fd, mem}, nil
-}
-
-func (b *memBlob) Mem() []byte { return b.mem }
-
-func (b *memBlob) Desc() (wayland.Desc, error) {
-	fd, err := unix.FcntlInt(uintptr(b.fd), unix.F_DUPFD_CLOEXEC, 0)
-	return wayland.FileDesc(wayland.KindMemory, fd), err
-}
-
-func (b *memBlob) Close() error {
-	b.m.live--
-	return errors.Join(unix.Munmap(b.mem), unix.Close(b.fd))
+	return m.Memfds.NewBlob(size)
 }
