@@ -21,10 +21,8 @@ func superviseCommand(*env) *cobra.Command {
 		Hidden: true,
 		Args:   args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			for fd := 3; fd <= 4; fd++ {
-				if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-					return usagef("supervise: is started by vix-launcher run only")
-				}
+			if !isKind(3, unix.S_IFREG) || !isKind(4, unix.S_IFSOCK) {
+				return usagef("supervise: is started by vix-launcher run only")
 			}
 			// A child that inherited the lock would hold it after our death; and
 			// what else our caller left open is no business of the VM's.
@@ -38,6 +36,12 @@ func superviseCommand(*env) *cobra.Command {
 			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"))
 		},
 	}
+}
+
+// isKind reports whether fd is open, and a file of this kind.
+func isKind(fd int, kind uint32) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == kind
 }
 
 // rootviewCommand is the process that becomes virtiofsd on a view of the host.

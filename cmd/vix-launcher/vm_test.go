@@ -106,15 +106,6 @@ var cacheDir = sync.OnceValue(func() string {
 	return dir
 })
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if dir, _ := build(); dir != "" && !testing.Short() {
-		os.RemoveAll(dir)
-	}
-	os.RemoveAll(cacheDir())
-	os.Exit(code)
-}
-
 // A proc is one vix-launcher.
 type proc struct {
 	*exec.Cmd
@@ -169,16 +160,21 @@ func (r *rig) start(stdin io.Reader, args ...string) *proc {
 // says waits until the program has printed want.
 func (p *proc) says(want string) {
 	p.t.Helper()
+	p.saysOn(&p.out, want)
+}
+
+func (p *proc) saysOn(l *lines, want string) {
+	p.t.Helper()
 	limit := time.After(2 * time.Minute)
 	for {
-		text, more := p.out.text()
+		text, more := l.text()
 		if strings.Contains(text, want) {
 			return
 		}
 		select {
 		case <-more:
 		case <-p.done:
-			if !strings.Contains(p.out.String(), want) {
+			if !strings.Contains(l.String(), want) {
 				p.t.Fatalf("ended without saying %q: %s", want, p.err.String())
 			}
 		case <-limit:
@@ -382,9 +378,8 @@ func TestVMStop(t *testing.T) {
 		}
 		t.Logf("%v: run said %q", args, p.err.String())
 	}
-	p := r.start(nil, "run", "--vm", "t", "true")
-	for len(r.list()) == 0 {
-	}
+	p := r.start(nil, "run", "--timings", "--vm", "t", "true")
+	p.saysOn(&p.err, "stage qemu")
 	r.vix(0, "stop", "t")
 	if c := p.code(); c != 125 || !strings.Contains(p.err.String(), "was stopped") {
 		t.Errorf("stopped while starting: %d, %s", c, p.err.String())
@@ -454,8 +449,7 @@ func TestVMDirectoryRoot(t *testing.T) {
 	if p.out.String() != "/etc/shadow\n1\n" {
 		t.Errorf("%q %s", p.out.String(), p.err.String())
 	}
-	for len(r.list()) > 0 {
-	}
+	r.start(nil, "stop", "t").code() // unless it is gone already
 	if err := unix.Unmount(tree, 0); err != nil {
 		t.Error(err)
 	}

@@ -166,7 +166,7 @@ func fakeQMP(conn *os.File, do string) {
 }
 
 // fakeSpawn runs a program of this machine.
-func fakeSpawn(s agent.Spawn) (*agent.Program, error) {
+func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()
 	outR, outW, _ := os.Pipe()

@@ -227,15 +227,6 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.undo(func() error { cancel(); return nil })
 	s.pumps.Go(func() { s.agentEnded(s.guest.Run(ctx)) })
-	s.pumps.Go(func() {
-		for st := range s.guest.Stages() {
-			if st.State == "" {
-				s.stage(st.Name, time.Duration(st.Uptime)*time.Millisecond)
-			} else {
-				s.log.printf("vix", "guest: %s is %s", st.Name, st.State)
-			}
-		}
-	})
 	err := s.guest.Boot(agent.Boot{
 		Hostname: s.launch.VM.Name,
 		Time:     time.Now().UnixNano(),
@@ -245,17 +236,52 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	if err != nil {
 		return s.failure(err)
 	}
-	ready := make(chan error, 1)
+	ready, done := make(chan error, 1), make(chan error, 1)
 	limit, stop := context.WithTimeout(s.ctx, startLimit)
 	s.pumps.Go(func() {
 		defer stop()
 		ready <- s.guest.Ready(limit)
 	})
-	if err := s.wait(ready); err != nil {
-		return err
+	s.pumps.Go(func() { s.pumpStages(s.guest.Stages(), ready, done) })
+	return s.wait(done)
+}
+
+// pumpStages notes the guest's stages until there can be no more, and passes
+// on when it is ready, after the stages before that.
+func (s *supervisor) pumpStages(stages <-chan agent.Stage, ready <-chan error, done chan<- error) {
+	note := func(st agent.Stage) {
+		if st.State == "" {
+			s.stage(st.Name, time.Duration(st.Uptime)*time.Millisecond)
+		} else {
+			s.log.printf("vix", "guest: %s is %s", st.Name, st.State)
+		}
 	}
-	s.stage("ready", 0)
-	return nil
+	for stages != nil || ready != nil {
+		select {
+		case st, ok := <-stages:
+			if !ok {
+				stages = nil
+				continue
+			}
+			note(st)
+		case err := <-ready:
+			ready = nil
+			for more := err == nil && stages != nil; more; {
+				select {
+				case st, ok := <-stages:
+					if more = ok; ok {
+						note(st)
+					}
+				default:
+					more = false
+				}
+			}
+			if err == nil {
+				s.stage("ready", 0)
+			}
+			done <- err
+		}
+	}
 }
 
 // agentEnded makes the end of the agent's channel a trouble.

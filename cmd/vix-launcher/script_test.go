@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// The test binary doubles as vix-launcher and, where only their being there
+// counts, as the programs beside it.
+func TestMain(m *testing.M) {
+	testscript.Main(cleaner{m}, map[string]func(){
+		"vix-launcher":     main,
+		"vix-waylandproxy": func() {},
+		"vix-guest":        func() {},
+	})
+}
+
+// cleaner removes what tests share.
+type cleaner struct{ m *testing.M }
+
+func (c cleaner) Run() int {
+	code := c.m.Run()
+	os.RemoveAll(cacheDir())
+	if !testing.Short() {
+		if dir, _ := build(); dir != "" {
+			os.RemoveAll(dir)
+		}
+	}
+	return code
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			// Short, because a socket's path is; and nothing of the machine's own.
+			dir, err := os.MkdirTemp("", "vix")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(dir) })
+			e.Setenv("RUN", dir)
+			launcher, err := exec.LookPath("vix-launcher") // for scripts that change PATH
+			if err != nil {
+				return err
+			}
+			e.Setenv("LAUNCHER", launcher)
+			e.Setenv("XDG_RUNTIME_DIR", dir)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("WAYLAND_DISPLAY", "wayland-9")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": scriptStatus},
+	})
+}
+
+// scriptStatus is "status N CMD ARG…": CMD ends with N and, if it fails, with
+// exactly one line on standard error that begins with its name.
+func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg || len(args) < 2 {
+		ts.Fatalf("usage: status N CMD ARG…")
+	}
+	code := 0
+	var ee *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &ee) {
+		code = ee.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	stderr := ts.ReadFile("stderr")
+	if code != want {
+		ts.Fatalf("status %d, want %d: %s", code, want, stderr)
+	}
+	if code != 0 && (strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "vix-launcher: ")) {
+		ts.Fatalf("not one line: %q", stderr)
+	}
+}
