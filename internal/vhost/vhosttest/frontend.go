@@ -480,18 +480,22 @@ func mustFD(f *os.File) int {
 	return fd
 }
 
-// Forget empties the ring, as a driver that resets the device does.
+// Forget empties the ring, as a driver that resets the device does. Requests from
+// before are not to be freed.
 func (r *Ring) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.availIdx, r.usedIdx = 0, 0
 	clear(r.Avail)
 	clear(r.Used)
+	r.free = r.free[:0]
+	for i := range r.slots {
+		r.free = append(r.free, uint16(i*4))
+	}
 	for i, w := range r.wait {
 		if w != nil {
 			close(w)
 			r.wait[i] = nil
-			r.free = append(r.free, uint16(i))
 		}
 	}
 	r.ready.Broadcast()
