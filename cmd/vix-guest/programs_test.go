@@ -35,6 +35,7 @@ func TestPrograms(t *testing.T) {
 		{"terminal", testTerminal},
 		{"stop", testStop},
 		{"orphans", testOrphans},
+		{"many", testMany},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, v) })
 	}
@@ -317,4 +318,27 @@ func testOrphans(t *testing.T, v *vm) {
 	if got := v.expect(t, sh("sleep 0.2; ps -eo stat | grep -c ^Z; true")); got != "0" {
 		t.Errorf("%s zombies", got)
 	}
+}
+
+// testMany: PID 1 has 1024 descriptors at most, so leaking each program's
+// three streams would show; and a lost status would hang.
+func testMany(t *testing.T, v *vm) {
+	const programs, atOnce = 400, 10
+	next := make(chan int)
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			for i := range next {
+				_, errOut, st := v.output(t, "", agent.Spawn{Argv: []string{[]string{"true", "false"}[i%2]}})
+				if st.Code != i%2 || errOut != "" {
+					t.Errorf("program %d: %v, %q", i, st, errOut)
+				}
+			}
+		})
+	}
+	for i := range programs {
+		next <- i
+	}
+	close(next)
+	all.Wait()
 }

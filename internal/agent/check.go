@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The bounds of every message, the same whether it is sent or was received.
+
+func (m Hello) check() error {
+	if m.Version < 1 {
+		return fmt.Errorf("hello: version %d", m.Version)
+	}
+	return checkText("hello: kernel", m.Kernel, maxText)
+}
+
+func (m Boot) check() error {
+	switch {
+	case m.Hostname == "" || len(m.Hostname) > 63:
+		return fmt.Errorf("boot: hostname of %d bytes, from 1 to 63", len(m.Hostname))
+	case !plainName(m.Hostname):
+		return fmt.Errorf("boot: hostname %q: only letters, digits, - and _", m.Hostname)
+	case m.User.Name == "" || len(m.User.Name) > maxName || !plainName(m.User.Name):
+		return fmt.Errorf("boot: user name %q", m.User.Name)
+	case m.User.UID <= 0 || m.User.GID <= 0:
+		return fmt.Errorf("boot: user %d, group %d: programs never run as root", m.User.UID, m.User.GID)
+	case m.User.UID >= 1<<31 || m.User.GID >= 1<<31:
+		return fmt.Errorf("boot: user %d, group %d: too large", m.User.UID, m.User.GID)
+	}
+	return checkStrings("boot: environment", m.Env)
+}
+
+func (m Stage) check() error {
+	if m.Name == "" || len(m.Name) > maxName || !plainName(m.Name) {
+		return fmt.Errorf("stage: name %.64q", m.Name)
+	}
+	if len(m.State) > maxName || !plainName(m.State) {
+		return fmt.Errorf("stage: state %.64q", m.State)
+	}
+	return checkUptime(m.Uptime)
+}
+
+func (m Ready) check() error { return checkUptime(m.Uptime) }
+
+func (m Spawn) check() error {
+	if len(m.Argv) == 0 || m.Argv[0] == "" {
+		return errors.New("spawn: no program named")
+	}
+	if err := checkStrings("spawn: argument", m.Argv); err != nil {
+		return err
+	}
+	if err := checkStrings("spawn: environment", m.Env); err != nil {
+		return err
+	}
+	if strings.ContainsRune(m.Cwd, 0) {
+		return errors.New("spawn: directory holds a NUL byte")
+	}
+	return checkID(m.ID)
+}
+
+func (m Spawned) check() error {
+	if m.PID <= 1 {
+		return fmt.Errorf("spawned: pid %d", m.PID)
+	}
+	return checkID(m.ID)
+}
+
+func (m Kill) check() error {
+	if m.Signal < 1 || m.Signal > 64 {
+		return fmt.Errorf("kill: signal %d, from 1 to 64", m.Signal)
+	}
+	return checkID(m.ID)
+}
+
+func (m Resize) check() error { return checkID(m.ID) }
+
+func (m Exit) check() error {
+	if m.Code < 0 || m.Code > 255 || m.Signal < 0 || m.Signal > 64 {
+		return fmt.Errorf("exit: code %d, signal %d", m.Code, m.Signal)
+	}
+	return checkID(m.ID)
+}
+
+func (m Error) check() error {
+	if m.Code < 0 || m.Code > 255 {
+		return fmt.Errorf("error: code %d", m.Code)
+	}
+	return checkText("error", m.Text, maxText)
+}
+
+func (m PowerOff) check() error {
+	if m.Grace < 0 || m.Grace > 3600_000 {
+		return fmt.Errorf("poweroff: %d ms of grace, at most an hour", m.Grace)
+	}
+	return nil
+}
+
+func (m Data) check() error {
+	if m.Stream > Stderr || len(m.Bytes) > MaxData {
+		return fmt.Errorf("data: %d bytes on stream %d", len(m.Bytes), m.Stream)
+	}
+	return nil
+}
+
+func (m Credit) check() error {
+	if m.Stream > Stderr || m.N == 0 || m.N > Window {
+		return fmt.Errorf("credit: %d bytes for stream %d", m.N, m.Stream)
+	}
+	return nil
+}
+
+func (m Hangup) check() error {
+	if m.Stream > Stderr {
+		return fmt.Errorf("hangup: stream %d", m.Stream)
+	}
+	return nil
+}
+
+func checkID(id uint32) error {
+	if id == 0 {
+		return errors.New("program 0: ids begin at 1")
+	}
+	return nil
+}
+
+func checkUptime(ms int64) error {
+	if ms < 0 || ms > 1<<50 {
+		return fmt.Errorf("uptime of %d ms", ms)
+	}
+	return nil
+}
+
+// checkStrings: a string of an argument vector ends at its first NUL.
+func checkStrings(what string, list []string) error {
+	for _, s := range list {
+		if strings.ContainsRune(s, 0) {
+			return fmt.Errorf("%s %.64q holds a NUL byte", what, s)
+		}
+		if !utf8.ValidString(s) {
+			// JSON would silently replace the bytes: another program, another file.
+			return fmt.Errorf("%s %.64q is not UTF-8", what, s)
+		}
+	}
+	return nil
+}
+
+func checkText(what, s string, limit int) error {
+	if len(s) > limit {
+		return fmt.Errorf("%s: text of %d bytes, at most %d", what, len(s), limit)
+	}
+	return nil
+}
+
+func plainName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
+			continue
+		}
+		return false
+	}
+	return true
+}
+
+// plainText makes a guest's text fit to be shown on a terminal: control and
+// format characters (escapes, bidi overrides) become spaces.
+func plainText(s string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, s))
+}
+
+// clip cuts s to n bytes at a rune's border.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
