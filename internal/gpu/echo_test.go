@@ -57,6 +57,9 @@ func serveEcho(t wayland.Transport) error {
 	}
 }
 
+// maxEcho bounds what a request may ask.
+const maxEcho = 64 << 20
+
 // next receives exactly n bytes.
 func (e *echo) next(n int) ([]byte, error) {
 	for len(e.in) < n {
@@ -96,6 +99,9 @@ func sum(p []byte) []byte {
 }
 
 func (e *echo) answer(op byte, n int) error {
+	if n > maxEcho {
+		return fmt.Errorf("%d bytes", n)
+	}
 	switch op {
 	case 'E':
 		p, err := e.next(n)
@@ -152,6 +158,10 @@ func (e *echo) blob(n int) error {
 		return err
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Size < int64(n) {
+		return fmt.Errorf("%d bytes of memory, want %d: %v", st.Size, n, err)
+	}
 	m, err := unix.Mmap(fd, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err

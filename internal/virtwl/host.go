@@ -38,6 +38,11 @@ const (
 	// Keymaps have some 60 KiB, dmabuf format tables a few; icons and cursors never
 	// come this way.
 	maxReceiveBlob = 64 << 20
+	// maxConnections bounds the connections of a VM that the relay has not closed yet:
+	// a guest may destroy its contexts faster than their other ends come down.
+	maxConnections = 512
+	// maxWarnings bounds the lines that a hostile guest can put into the log.
+	maxWarnings = 100
 	// maxSharedBytes bounds all queues of a VM together.
 	maxSharedBytes = 64 << 20
 	// maxSharedFDs bounds the descriptors that contexts of a VM hold in queues,
@@ -60,6 +65,8 @@ type Host struct {
 	wg    sync.WaitGroup
 	bytes atomic.Int64
 	fds   atomic.Int64
+	conns atomic.Int64
+	warns atomic.Int64
 }
 
 // NewHost returns a Host without contexts.
@@ -72,6 +79,16 @@ func NewHost(cfg HostConfig) *Host {
 
 // Wait returns when every goroutine of every context has ended, Accept's included.
 func (h *Host) Wait() { h.wg.Wait() }
+
+// warn logs what a guest did wrong, up to a bound.
+func (h *Host) warn(msg string, err error) {
+	switch n := h.warns.Add(1); {
+	case n < maxWarnings:
+		h.cfg.Log.Warn(msg, "err", err)
+	case n == maxWarnings:
+		h.cfg.Log.Warn("too many failures of this guest: no more are logged")
+	}
+}
 
 func (h *Host) takeBytes(n int) bool { return take(&h.bytes, n, maxSharedBytes) }
 func (h *Host) takeFDs(n int) bool   { return take(&h.fds, n, maxSharedFDs) }
@@ -133,7 +150,6 @@ const (
 type HostContext struct {
 	host *Host
 	port Port
-	log  *slog.Logger
 
 	mu       sync.Mutex
 	readable sync.Cond // Recv waits: data, or a change of state
@@ -144,12 +160,13 @@ type HostContext struct {
 	polls    [maxPolls]Fence
 	npolls   int
 
-	in     byteQueue
-	closed bool // by the relay
-	descs  []queuedDesc
-	held   []Fence // of SENDs, oldest first
-	waiter []byte  // Recv's buffer while it waits
-	direct int     // what Submit copied into it
+	in       byteQueue
+	closed   bool // by the relay
+	accepted bool // by Accept
+	descs    []queuedDesc
+	held     []Fence // of SENDs, oldest first
+	waiter   []byte  // Recv's buffer while it waits
+	direct   int     // what Submit copied into it
 
 	items    map[uint32]*item
 	lastItem uint32
@@ -177,7 +194,7 @@ type item struct {
 
 // NewContext returns a context that waits for INIT.
 func (h *Host) NewContext(port Port) *HostContext {
-	c := &HostContext{host: h, port: port, log: h.cfg.Log, lastPipe: PipeReadStart}
+	c := &HostContext{host: h, port: port, lastPipe: PipeReadStart}
 	c.readable.L, c.polled.L = &c.mu, &c.mu
 	c.in.host = h
 	return c
@@ -196,7 +213,14 @@ func (c *HostContext) Submit(r CommandReader, f Fence) (held bool, err error) {
 		}
 		h, _ := ParseHeader(head)
 		left := r.Remaining()
-		if held, err = c.commandLocked(h, r, f); err != nil {
+		now, err := c.commandLocked(h, r, f)
+		if held = held || now; held {
+			f = Fence{} // a submission is held once, whatever follows in it
+		}
+		switch {
+		case err != nil && held:
+			return true, nil // its answer is no longer ours to give
+		case err != nil:
 			return false, err
 		}
 		// The size in the header says where the next command is.
@@ -281,7 +305,10 @@ func (c *HostContext) initLocked(h Header, r CommandReader) error {
 			return fmt.Errorf("INIT: ring %d: %w", ring, err)
 		}
 	}
-	c.state = stateOpen
+	if !take(&c.host.conns, 1, maxConnections) {
+		return fmt.Errorf("INIT: %d connections are still closing", maxConnections)
+	}
+	c.state, c.accepted = stateOpen, true
 	c.host.wg.Go(func() { c.host.cfg.Accept(c) })
 	return nil
 }
@@ -320,7 +347,7 @@ func (c *HostContext) takePollLocked() (Fence, error) {
 func (c *HostContext) writeEndLocked() {
 	PutSendReceive(c.head[:], CmdReceive, &SendReceive{})
 	if err := c.port.WriteRing(c.init.ChannelRing, c.head[:], nil); err != nil {
-		c.log.Debug("end of connection not written", "err", err)
+		c.host.cfg.Log.Debug("end of connection not written", "err", err)
 	}
 }
 
@@ -592,6 +619,9 @@ func (c *HostContext) dropItemLocked(id uint32) {
 func (c *HostContext) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.accepted && !c.closed {
+		c.host.conns.Add(-1)
+	}
 	c.closed = true
 	c.endLocked(stateClosed)
 	c.dropQueueLocked()
@@ -601,7 +631,7 @@ func (c *HostContext) Close() error {
 func (c *HostContext) failLocked(err error) {
 	if c.state == stateOpen {
 		c.failure = err
-		c.log.Warn("connection of the guest failed", "err", err)
+		c.host.warn("connection of the guest failed", err)
 		c.endLocked(stateClosed)
 	}
 }

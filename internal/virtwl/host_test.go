@@ -153,8 +153,8 @@ func checkHost(t testing.TB, h *Host) {
 	case <-time.After(10 * time.Second):
 		panic("goroutines of a context do not end")
 	}
-	if b, f := h.bytes.Load(), h.fds.Load(); b != 0 || f != 0 {
-		t.Errorf("accounts: %d bytes, %d descriptors left", b, f)
+	if b, f, n := h.bytes.Load(), h.fds.Load(), h.conns.Load(); b != 0 || f != 0 || n != 0 {
+		t.Errorf("accounts: %d bytes, %d descriptors, %d connections left", b, f, n)
 	}
 }
 
@@ -180,6 +180,56 @@ func TestSharedBounds(t *testing.T) {
 	for _, c := range cs {
 		c.Destroy()
 		_ = c.Close()
+	}
+	checkHost(t, h)
+}
+
+// TestHeldThenWrong: a submission whose SEND is held and whose next command is wrong
+// is completed once.
+func TestHeldThenWrong(t *testing.T) {
+	p := &fakePort{signal: make(map[uint64]int)}
+	h, c, tr := open(t, p)
+	big := make([]byte, 60000)
+	for c.in.len() <= softQueued {
+		c.submit(t, sendCmd(big), Fence{})
+	}
+	cmd := append(sendCmd(big), sendCmd(nil, Identifier{ID: 99, Type: IDMemory})...)
+	held, err := c.Submit(&reader{cmd}, Fence{Fenced: true, Ring: RingSend, Cookie: [2]uint64{7}})
+	if !held || err != nil {
+		t.Errorf("held %v, %v", held, err)
+	}
+	_ = tr.Close()
+	c.Destroy()
+	checkHost(t, h)
+	if p.signal[7] != 1 {
+		t.Errorf("signalled %d times", p.signal[7])
+	}
+}
+
+// TestConnectionsLinger: contexts that the relay has not closed count.
+func TestConnectionsLinger(t *testing.T) {
+	var mu sync.Mutex
+	var open []wayland.Transport
+	h := NewHost(HostConfig{Accept: func(tr wayland.Transport) {
+		mu.Lock()
+		defer mu.Unlock()
+		open = append(open, tr)
+	}})
+	n := 0
+	for ; n < 2*maxConnections; n++ {
+		c := h.NewContext(&fakePort{})
+		_, err := c.Submit(&reader{initCmd()}, Fence{})
+		c.Destroy()
+		if err != nil {
+			break
+		}
+	}
+	if n != maxConnections {
+		t.Errorf("%d connections", n)
+	}
+	h.Wait()
+	for _, tr := range open {
+		_, _ = tr.Close(), tr.Close()
 	}
 	checkHost(t, h)
 }

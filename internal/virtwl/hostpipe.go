@@ -229,7 +229,9 @@ func (w *pipeWriter) run() {
 		w.mu.Unlock()
 		_, err := w.f.Write(buf)
 		w.c.host.bytes.Add(-int64(len(buf)))
-		spare = buf
+		if spare = buf; cap(spare) > 2*softPipeQueued {
+			spare = nil // a burst's memory is not kept
+		}
 		w.mu.Lock()
 		if err != nil {
 			w.broken = true

@@ -206,7 +206,7 @@ func (c *Conn) Submit(cmd []byte) error {
 	return err
 }
 
-// Start submits a cross-domain command with a fence on a ring.
+// Start submits a cross-domain command with a fence on a ring, or without for -1.
 func (c *Conn) Start(cmd []byte, ring int) *vhosttest.Request {
 	return c.G.Control.Submit(c.Command(cmd, ring), HeaderSize)
 }
