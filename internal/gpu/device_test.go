@@ -440,7 +440,7 @@ func TestGuestLeaves(t *testing.T) {
 			n, _, err := tr.Recv(buf, nil)
 			all = append(all, buf[:n]...)
 			if err != nil {
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Errorf("recv: %v", err)
 				}
 				break
@@ -563,8 +563,8 @@ func TestFrontEndSilent(t *testing.T) {
 	must(t, other.Submit(gputest.SendCmd(request('E', 1, 'x'))))
 	recv(t, other, 1)
 	select {
-	case <-mapped:
-		t.Error("the map did not wait")
+	case err := <-mapped:
+		t.Errorf("the map did not wait: %v", err)
 	default:
 	}
 	must(t, <-mapped)

@@ -2,6 +2,7 @@ package gpu_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -42,7 +43,7 @@ func serveEcho(t wayland.Transport) error {
 	}()
 	for {
 		req, err := e.next(8)
-		if err == io.EOF && len(req) == 0 {
+		if errors.Is(err, io.EOF) && len(req) == 0 {
 			return nil
 		}
 		if err != nil {
@@ -159,8 +160,11 @@ func (e *echo) blob(n int) error {
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Size < int64(n) {
-		return fmt.Errorf("%d bytes of memory, want %d: %v", st.Size, n, err)
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Size < int64(n) {
+		return fmt.Errorf("%d bytes of memory, want %d", st.Size, n)
 	}
 	m, err := unix.Mmap(fd, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

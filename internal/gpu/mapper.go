@@ -145,8 +145,8 @@ func (d *Device) mappableLocked(j job) (*resource, error) {
 	}
 	id, offset := j.res, j.offset
 	switch {
-	case r.fd < 0:
-		return nil, fmt.Errorf("%w: resource %d is guest memory", errParameter, id)
+	case r.fd < 0 || !r.mappable:
+		return nil, fmt.Errorf("%w: resource %d cannot be mapped", errParameter, id)
 	case r.mapped:
 		return nil, fmt.Errorf("%w: resource %d is mapped", errParameter, id)
 	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:

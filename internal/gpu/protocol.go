@@ -119,12 +119,3 @@ func parseCreateBlob(p []byte) createBlob {
 	_ = p[31]
 	return createBlob{le.Uint32(p), le.Uint32(p[4:]), le.Uint32(p[8:]), le.Uint32(p[12:]), le.Uint64(p[16:]), le.Uint64(p[24:])}
 }
-
-func (c createBlob) put(p []byte) {
-	le.PutUint32(p, c.res)
-	le.PutUint32(p[4:], c.mem)
-	le.PutUint32(p[8:], c.flags)
-	le.PutUint32(p[12:], c.entries)
-	le.PutUint64(p[16:], c.blobID)
-	le.PutUint64(p[24:], c.size)
-}

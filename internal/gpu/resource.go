@@ -71,12 +71,13 @@ var (
 
 // resource is a blob: guest memory (fd −1) or a memfd of ours.
 type resource struct {
-	size    uint64
-	entries []vhost.Segment
-	fd      int
-	mapped  bool // into the guest's window, or about to be
-	mapping vhost.Mapping
-	jobs    int // of the mapper, not done yet
+	size     uint64
+	mappable bool
+	entries  []vhost.Segment
+	fd       int
+	mapped   bool // into the guest's window, or about to be
+	mapping  vhost.Mapping
+	jobs     int // of the mapper, not done yet
 }
 
 func (r *resource) close() {
@@ -156,7 +157,7 @@ func (d *Device) newResource(h header, b createBlob, c *vhost.Chain) (*resource,
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errParameter, err)
 		}
-		return &resource{size: b.size, fd: fd}, nil
+		return &resource{size: b.size, fd: fd, mappable: b.flags&blobUseMappable != 0}, nil
 	}
 	return nil, fmt.Errorf("%w: blob memory %d", errParameter, b.mem)
 }

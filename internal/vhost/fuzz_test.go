@@ -41,7 +41,8 @@ func FuzzMessages(f *testing.F) {
 		}
 		_ = fe.Close()
 		select {
-		case <-served:
+		case err := <-served:
+			t.Logf("serve: %v", err)
 		case <-time.After(2 * time.Second):
 			panic("still serving")
 		}

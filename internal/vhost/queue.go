@@ -359,7 +359,8 @@ func (q *Queue) Notify() {
 		return
 	}
 	fence()
-	old, want := q.signalled, false
+	var want bool
+	old := q.signalled
 	q.signalled = q.usedIdx
 	if q.eventIdx {
 		event := le.Uint16(q.avail[4+2*int(q.size):])

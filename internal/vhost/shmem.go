@@ -156,6 +156,8 @@ func (b *Backend) Map(fd int, m Mapping) error {
 	switch {
 	case err != nil:
 		return err
+	case s.closed:
+		return ErrReset
 	case s.epoch != epoch:
 		s.stale = append(s.stale, m) // of a guest that is gone
 		return ErrReset

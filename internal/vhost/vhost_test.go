@@ -577,7 +577,9 @@ func TestCloseWhileMapping(t *testing.T) {
 	if err := r.close(); err != nil {
 		t.Error(err)
 	}
-	<-mapped
+	if err := <-mapped; err == nil {
+		t.Error("mapped after the end")
+	}
 	if d := time.Since(start); d > time.Second {
 		t.Errorf("took %v", d)
 	}

@@ -80,12 +80,6 @@ func sendCmd(data []byte, ids ...Identifier) []byte {
 	return append(b, data...)
 }
 
-func writeCmd(id uint32, data []byte, hangUp bool) []byte {
-	b := make([]byte, ReadWriteSize)
-	PutReadWrite(b, CmdWrite, ReadWrite{id, hangUp, uint32(len(data))})
-	return append(b, data...)
-}
-
 func (c *HostContext) submit(tb testing.TB, cmd []byte, f Fence) bool {
 	tb.Helper()
 	held, err := c.Submit(&reader{cmd}, f)
