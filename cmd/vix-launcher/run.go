@@ -243,14 +243,17 @@ var nextStage = map[string]string{
 func newProgress(w io.Writer, terminal bool, name string) *progress {
 	p := &progress{w: w, name: name, next: nextStage[""], ended: !terminal}
 	if terminal {
-		p.timer = time.AfterFunc(progressAfter, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.shown = !p.ended
-			p.drawLocked()
-		})
+		p.timer = time.AfterFunc(progressAfter, p.show)
 	}
 	return p
+}
+
+// show begins to draw.
+func (p *progress) show() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shown = true
+	p.drawLocked()
 }
 
 const clearLine = "\r\x1b[K"

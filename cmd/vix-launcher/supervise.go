@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -29,6 +31,13 @@ func superviseCommand(*env) *cobra.Command {
 			if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 				return err
 			}
+			// QEMU holds a descriptor for each piece of display memory that a guest
+			// maps; having set the limit here, children get it too.
+			var files syscall.Rlimit
+			if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil {
+				files.Cur = files.Max
+				_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files) // the old limit does for a while
+			}
 			unix.Umask(0o077)
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
@@ -52,10 +61,25 @@ func rootviewCommand(*env) *cobra.Command {
 		Hidden: true,
 		Args:   args(3, -1, "ROOT, DIR or PROGRAM"),
 		RunE: func(_ *cobra.Command, a []string) error {
+			if !ownMounts() {
+				return usagef("rootview: is started by the supervisor of a VM only")
+			}
 			unix.Umask(0o022) // the supervisor's would keep the guest's user out
 			return rootfs.ServeView(rootfs.ViewConfig{Root: a[0], Dir: a[1], Exec: a[2:]})
 		},
 	}
 	c.Flags().SetInterspersed(false)
 	return c
+}
+
+// ownMounts reports whether this process has a mount namespace of its own: what
+// it mounts must not appear on the host.
+func ownMounts() bool {
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false
+	}
+	// From within a user namespace the parent cannot be looked at.
+	parents, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
+	return err != nil || ours != parents
 }

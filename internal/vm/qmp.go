@@ -37,6 +37,7 @@ const (
 // closed: a late reply must never be taken for that of the next command.
 type monitor struct {
 	conn    *os.File
+	timeout time.Duration
 	replies chan []byte
 	events  chan qmp.Event
 	done    chan struct{} // closed when the reader has ended
@@ -48,14 +49,14 @@ var _ qmp.Monitor = (*monitor)(nil)
 
 // newMonitor returns a monitor over conn, which it owns.
 func newMonitor(conn *os.File) *monitor {
-	return &monitor{conn: conn, replies: make(chan []byte), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
+	return &monitor{conn: conn, timeout: qmpTimeout, replies: make(chan []byte), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
 }
 
 // Connect reads the greeting and leaves negotiation mode. Its reader ends with
 // Disconnect, or with QEMU.
 func (m *monitor) Connect() error {
 	r := bufio.NewReaderSize(m.conn, 64<<10)
-	_ = m.conn.SetReadDeadline(time.Now().Add(qmpTimeout))
+	_ = m.conn.SetReadDeadline(time.Now().Add(m.timeout))
 	line, err := readLine(r)
 	if err != nil {
 		close(m.done)
@@ -100,7 +101,7 @@ func (m *monitor) read(r *bufio.Reader) {
 		if e.Event == "" {
 			select {
 			case m.replies <- line:
-			case <-time.After(qmpTimeout): // to nobody's question
+			case <-time.After(m.timeout): // to nobody's question
 				m.conn.Close()
 				return
 			}
@@ -141,11 +142,11 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 func (m *monitor) Run(command []byte) ([]byte, error) {
 	m.turn.Lock()
 	defer m.turn.Unlock()
-	_ = m.conn.SetWriteDeadline(time.Now().Add(qmpTimeout))
+	_ = m.conn.SetWriteDeadline(time.Now().Add(m.timeout))
 	if _, err := m.conn.Write(append(bytes.TrimSpace(command), '\n')); err != nil {
 		return nil, fmt.Errorf("qmp: %w", err)
 	}
-	t := time.NewTimer(qmpTimeout)
+	t := time.NewTimer(m.timeout)
 	defer t.Stop()
 	select {
 	case reply := <-m.replies:
@@ -154,7 +155,7 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 		return nil, fmt.Errorf("qmp: %w", io.ErrUnexpectedEOF)
 	case <-t.C:
 		m.conn.Close()
-		return nil, fmt.Errorf("qmp: no reply within %s", qmpTimeout)
+		return nil, fmt.Errorf("qmp: no reply within %s", m.timeout)
 	}
 }
 

@@ -189,13 +189,12 @@ func (s *supervisor) waitFirst() error {
 
 // watch is the state running: until a stop, the last program's end, or trouble.
 func (s *supervisor) watch() error {
-	s.mu.Lock()
-	s.state.State = StateRunning
-	s.changedLocked()
-	if s.users == 0 {
-		s.cancel(errIdle)
-	}
-	s.mu.Unlock()
+	s.update(func(st *State) {
+		st.State = StateRunning
+		if s.users == 0 {
+			s.cancel(errIdle)
+		}
+	})
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
@@ -329,7 +328,8 @@ func (s *supervisor) failure(err error) *Failure {
 	return failf("VM %s: %v", s.launch.VM.Name, err)
 }
 
-// update changes the state, and tells whoever waits for a change.
+// update changes the state, tells whoever waits for a change, and saves it. f is
+// called with s.mu held.
 func (s *supervisor) update(f func(*State)) {
 	s.mu.Lock()
 	f(&s.state)
