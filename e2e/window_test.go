@@ -263,6 +263,54 @@ func TestThreeVMs(t *testing.T) {
 	r.CheckClean()
 }
 
+// The programs that the relay must be complete for: each draws, shows its title
+// with the tag, follows a new size, and ends when its window is closed.
+func TestPrograms(t *testing.T) {
+	r := newRig(t, Config{TOML: "[vm.apps]\nmemory = \"1G\"\n"})
+	keep := r.startIn("apps", []string{"sleep", "1000"})
+	for _, c := range []struct {
+		argv  []string
+		title string
+		fixed bool // keeps its size
+	}{
+		{argv: []string{"weston-simple-shm"}, title: "simple-shm", fixed: true},
+		{argv: []string{"weston-simple-damage"}, title: "simple-damage", fixed: true},
+		{argv: []string{"weston-flower"}, title: "Flower", fixed: true},
+		{argv: []string{"weston-smoke"}, title: "smoke", fixed: true},
+		{argv: []string{"weston-terminal"}, title: "Wayland Terminal"},
+		{argv: []string{"weston-editor"}, title: "Text Editor"},
+		{argv: []string{"gtk4-demo"}, title: "GTK Demo"},
+	} {
+		name := c.argv[0]
+		t.Run(name, func(t *testing.T) {
+			r.For(t)
+			p := r.startIn("apps", c.argv)
+			w := r.WaitWindow(t, nil)
+			r.WaitScreen(t, "what "+name+" draws", func(img *image.RGBA) bool {
+				return desktoptest.Colors(img, w.Content().Image()) > 15
+			})
+			w = r.WaitWindow(t, func(n *desktoptest.Node) bool { return strings.HasPrefix(n.Name, "[apps] ") })
+			if !strings.Contains(strings.ToLower(w.Name), strings.ToLower(c.title)) || !strings.HasPrefix(w.AppID, "vix.apps.") {
+				t.Errorf("%v, want a title with %q", w, c.title)
+			}
+			if !c.fixed {
+				r.Float(t, w, 100, 50, 900, 600)
+				r.WaitTree(t, "its new size", func(root *desktoptest.Node) bool {
+					g := root.Windows()[0].Geometry
+					return g.Width == 900 && g.Height == 600
+				})
+			}
+			r.save(t, name+".png", r.Screenshot(t))
+			r.CloseWindow(t, w)
+			waitEnd(t, p, 20*time.Second)
+			r.WaitNoWindow(t, nil)
+		})
+	}
+	r.Must("stop", "apps")
+	waitEnd(t, keep, 5*time.Second)
+	r.CheckClean()
+}
+
 // Output, input, arguments, signals and the status pass through run.
 func TestForeground(t *testing.T) {
 	r := newRig(t, Config{})
