@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -175,7 +176,8 @@ func FuzzParse(f *testing.F) {
 		defer time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("hangs: %q", src)) }).Stop()
 		c, err := Parse("c", src)
 		if err != nil {
-			if e, ok := err.(*Error); !ok || strings.ContainsAny(e.Error(), "\n\r") || len(src) <= MaxFile && e.Line == 0 {
+			var e *Error
+			if !errors.As(err, &e) || strings.ContainsAny(e.Error(), "\n\r") || len(src) <= MaxFile && e.Line == 0 {
 				t.Fatalf("%T %q", err, err)
 			}
 			return

@@ -63,11 +63,9 @@ the program's own status (128+n for signal n), with 125 where Vix itself failed,
 			if len(args) == 0 {
 				return usagef("a verb is missing; see vix-launcher --help")
 			}
-			hint := ""
+			hint := "see vix-launcher --help"
 			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 				hint = fmt.Sprintf("did you mean %q?", near[0])
-			} else {
-				hint = "see vix-launcher --help"
 			}
 			return usagef("unknown verb %q; %s", clip(args[0]), hint)
 		},

@@ -138,16 +138,6 @@ func (c *child) wait(j *journal, readers *sync.WaitGroup, outputs ...*os.File) {
 	close(c.done)
 }
 
-// pid returns the process id, or 0 once it has ended.
-func (c *child) pid() int {
-	select {
-	case <-c.done:
-		return 0
-	default:
-		return c.cmd.Process.Pid
-	}
-}
-
 // kill ends the child for certain and waits for its end.
 func (c *child) kill() {
 	_ = c.cmd.Process.Kill() // an error means that it has ended already

@@ -85,6 +85,7 @@ func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
 func waitLock(ctx context.Context, f *os.File) error {
 	got := make(chan error, 1)
 	go func() {
+		defer close(got)
 		for {
 			err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
 			if !errors.Is(err, unix.EINTR) {
@@ -102,7 +103,11 @@ func waitLock(ctx context.Context, f *os.File) error {
 	case <-ctx.Done():
 		// The blocked call cannot be taken back; it ends when the lock's holder
 		// does, or with this process, and must not keep the lock then.
-		go func() { <-got; f.Close() }()
+		go func() {
+			for range got {
+				f.Close()
+			}
+		}()
 		return context.Cause(ctx)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -281,8 +282,7 @@ func (b *bench) processes() map[string]int {
 		if err != nil || strings.Contains(string(stat), ") Z ") {
 			continue
 		}
-		var pid int
-		fmt.Sscan(filepath.Base(filepath.Dir(p)), &pid)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
 		name, _, _ := strings.Cut(strings.TrimPrefix(string(line), b.bin+"/"), "\x00")
 		found[name] = pid
 	}

@@ -40,8 +40,12 @@ func CheckKVM(device, cpuinfo string) error {
 		return err
 	}
 	defer f.Close()
-	if v, err := unix.IoctlRetInt(int(f.Fd()), kvmGetAPIVersion); err != nil || v != kvmAPIVersion {
-		return fmt.Errorf("%s: not KVM (version %d, %v)", device, v, err)
+	v, err := unix.IoctlRetInt(int(f.Fd()), kvmGetAPIVersion)
+	if err != nil {
+		return fmt.Errorf("%s: not KVM: %w", device, err)
+	}
+	if v != kvmAPIVersion {
+		return fmt.Errorf("%s: KVM's interface has version %d, not %d", device, v, kvmAPIVersion)
 	}
 	vm, err := unix.IoctlRetInt(int(f.Fd()), kvmCreateVM)
 	if err != nil {

@@ -310,7 +310,7 @@ func (s *supervisor) own(c *child, what string, pid func(*PIDs) *int) {
 		s.report(s.death(c, what))
 	})
 	s.undo(func() error {
-		if context.Cause(s.ctx) == errIdle || context.Cause(s.ctx) == errStop {
+		if s.planned() {
 			c.end(endLimit) // what it served has ended, and so will it
 		} else {
 			c.kill()

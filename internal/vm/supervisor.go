@@ -213,8 +213,7 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 		st.State = StateStopping
 	})
 	s.log.printf("vix", "stopping: %v", cause)
-	planned := wasRunning && (errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled))
-	if planned {
+	if wasRunning && s.planned() {
 		s.powerOff()
 	}
 	var errs []error
@@ -230,6 +229,12 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	s.clients.Wait()
 	errs = append(errs, s.dir.Close(), s.reg.Close())
 	return errors.Join(errs...)
+}
+
+// planned reports whether the VM ends because it is to end, and nothing failed.
+func (s *supervisor) planned() bool {
+	cause := context.Cause(s.ctx)
+	return errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled)
 }
 
 // powerOff lets the guest end its programs and switch itself off; when it does
