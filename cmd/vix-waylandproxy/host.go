@@ -33,6 +33,7 @@ status 0, when QEMU closes the socket.`,
 	f.StringVar(&o.wayland, "wayland", "", "the compositor's socket (default: what WAYLAND_DISPLAY names)")
 	f.IntVar(&o.vhostFD, "vhost-fd", -1, "descriptor of the connected vhost-user socket")
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
+	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
 	o.trace.register(f)
 	return c
@@ -41,6 +42,7 @@ status 0, when QEMU closes the socket.`,
 type hostOptions struct {
 	vm, tag, wayland  string
 	vhostFD, eventsFD int
+	controlFD         int
 	debug             bool
 	trace             traceFlags
 }
@@ -56,7 +58,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn, err := inherited(o.vhostFD)
+	conn, err := inherited(o.vhostFD, "vhost-user")
 	if err != nil {
 		return usagef("host: --vhost-fd %d: %v", o.vhostFD, err)
 	}
@@ -72,6 +74,11 @@ func (o hostOptions) run(ctx context.Context) error {
 		Event: func(e filter.Event) { ev.send(e) },
 		Tap:   tr.Switch, Log: log,
 	})
+	ctl, err := newControl(o.controlFD, tr, log)
+	if err != nil {
+		return usagef("host: --control-fd %d: %v", o.controlFD, err)
+	}
+	defer ctl.close()
 	var conns sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -92,11 +99,11 @@ func (o hostOptions) run(ctx context.Context) error {
 }
 
 // inherited makes a connection of a descriptor that the parent left open.
-func inherited(fd int) (*net.UnixConn, error) {
+func inherited(fd int, name string) (*net.UnixConn, error) {
 	if fd < 0 {
 		return nil, fmt.Errorf("missing; the launcher passes it")
 	}
-	f := os.NewFile(uintptr(fd), "vhost-user")
+	f := os.NewFile(uintptr(fd), name)
 	defer f.Close() // FileConn makes a copy
 	c, err := net.FileConn(f)
 	if err != nil {

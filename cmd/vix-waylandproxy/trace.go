@@ -3,13 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"slices"
+	"sync"
 
 	"github.com/spf13/pflag"
 
 	"vix/internal/relay"
 	"vix/internal/trace"
+	"vix/internal/wayland"
 )
 
 // traceFlags are the flags of every verb that relays.
@@ -28,11 +30,15 @@ func (o *traceFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.perfetto, "perfetto", "", "write a timeline to `FILE`, for the Perfetto UI")
 }
 
-// tracing is what the flags asked for, running.
+// tracing is every trace that runs: one that the flags asked for, and those that
+// came later over the control channel.
 type tracing struct {
 	Switch *relay.TapSwitch
-	tracer *trace.Tracer
+	tracer *trace.Tracer // the flags', or nil
 	file   *os.File
+
+	mu   sync.Mutex
+	taps []relay.Tap
 }
 
 func (o *traceFlags) start() (*tracing, error) {
@@ -57,9 +63,36 @@ func (o *traceFlags) start() (*tracing, error) {
 	}
 	if opt.Text != nil || opt.Ring > 0 || opt.Perfetto != nil {
 		t.tracer = trace.New(opt)
-		t.Switch.Set(t.tracer)
+		t.add(t.tracer)
 	}
 	return t, nil
+}
+
+// fanOut is several taps as one.
+type fanOut []relay.Tap
+
+func (f fanOut) Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte) {
+	for _, t := range f {
+		t.Message(conn, fromClient, i, id, m, body)
+	}
+}
+
+func (t *tracing) add(tap relay.Tap) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taps = append(slices.Clone(t.taps), tap)
+	t.Switch.Set(fanOut(t.taps))
+}
+
+func (t *tracing) remove(tap relay.Tap) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.taps = slices.DeleteFunc(slices.Clone(t.taps), func(x relay.Tap) bool { return x == tap })
+	if len(t.taps) == 0 {
+		t.Switch.Set(nil)
+	} else {
+		t.Switch.Set(fanOut(t.taps))
+	}
 }
 
 // broken prints the ring after a connection's protocol error.
@@ -67,7 +100,7 @@ func (t *tracing) broken(err error) {
 	var pe *relay.ProtocolError
 	if t.tracer != nil && errors.As(err, &pe) {
 		fmt.Fprintf(os.Stderr, "the last messages before: %v\n", err)
-		_ = t.tracer.Dump(io.Writer(os.Stderr)) // standard error is where a failure would be said
+		_ = t.tracer.Dump(os.Stderr) // standard error is where a failure would be said
 	}
 }
 
@@ -75,7 +108,7 @@ func (t *tracing) close() error {
 	if t.tracer == nil {
 		return nil
 	}
-	t.Switch.Set(nil)
+	t.remove(t.tracer)
 	err := t.tracer.Close()
 	if t.file != nil {
 		err = errors.Join(err, t.file.Close())

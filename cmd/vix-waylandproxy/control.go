@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/trace"
+)
+
+// The control channel is a unix seqpacket socket that the supervisor holds. A
+// request is one packet, a JSON object with one descriptor:
+//
+//	{"request":"trace","classes":"input,shell"}  + where to write: a pipe or a socket
+//
+// The trace runs until nobody reads the descriptor any more, or the display ends.
+// There is no reply: a mistake is written to the descriptor, as its only line.
+type controlRequest struct {
+	Request string `json:"request"`
+	Classes string `json:"classes"`
+}
+
+const (
+	maxRequest = 4096
+	maxTraces  = 8    // at once
+	traceLines = 4096 // ahead of a trace's reader
+)
+
+// control serves the requests.
+type control struct {
+	tr   *tracing
+	log  *slog.Logger
+	conn *net.UnixConn
+	wg   sync.WaitGroup
+	stop chan struct{}
+	n    chan struct{} // a token for each trace that runs
+}
+
+// newControl serves fd until close; -1 serves nothing.
+func newControl(fd int, tr *tracing, log *slog.Logger) (*control, error) {
+	c := &control{tr: tr, log: log, stop: make(chan struct{}), n: make(chan struct{}, maxTraces)}
+	if fd < 0 {
+		return c, nil
+	}
+	var err error
+	if c.conn, err = inherited(fd, "control"); err != nil {
+		return nil, err
+	}
+	c.wg.Go(c.serve)
+	return c, nil
+}
+
+func (c *control) close() {
+	close(c.stop)
+	if c.conn != nil {
+		_ = c.conn.Close()
+	}
+	c.wg.Wait()
+}
+
+func (c *control) serve() {
+	buf, oob := make([]byte, maxRequest), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, on, _, _, err := c.conn.ReadMsgUnix(buf, oob)
+		if err != nil || n == 0 {
+			return
+		}
+		f, err := oneFile(oob[:on])
+		if err != nil {
+			c.log.Warn("control request dropped", "err", err)
+			continue
+		}
+		var r controlRequest
+		if err := json.Unmarshal(bytes.TrimSpace(buf[:n]), &r); err != nil || r.Request != "trace" {
+			c.refuse(f, errors.New("unknown control request"))
+			continue
+		}
+		classes, err := trace.ParseClasses(r.Classes)
+		if err != nil {
+			c.refuse(f, err)
+			continue
+		}
+		select {
+		case c.n <- struct{}{}:
+			c.wg.Go(func() { c.trace(f, classes) })
+		default:
+			c.refuse(f, fmt.Errorf("%d traces run already; end one", maxTraces))
+		}
+	}
+}
+
+func (c *control) refuse(f *os.File, err error) {
+	_, _ = fmt.Fprintln(f, "vix-waylandproxy:", err)
+	_ = f.Close()
+}
+
+// oneFile takes the only descriptor of a control message.
+func oneFile(oob []byte) (*os.File, error) {
+	ms, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(ms) != 1 {
+		return nil, fmt.Errorf("a request brings one descriptor (%v)", err)
+	}
+	fds, err := unix.ParseUnixRights(&ms[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("a request brings one descriptor (%v)", err)
+	}
+	unix.CloseOnExec(fds[0])
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return nil, errors.Join(err, unix.Close(fds[0]))
+	}
+	return os.NewFile(uintptr(fds[0]), "trace"), nil
+}
+
+// trace writes to f until it breaks or the display ends. Messages wait for
+// nobody: what a slow reader has no room for is counted and left out.
+func (c *control) trace(f *os.File, classes trace.Classes) {
+	defer func() { <-c.n }()
+	q := &lineQueue{lines: make(chan []byte, traceLines)}
+	t := trace.New(trace.Options{Classes: classes, Text: q})
+	c.tr.add(t)
+	defer c.tr.remove(t)
+	broken := make(chan struct{})
+	go func() {
+		defer close(broken)
+		waitForReaderToGo(f)
+	}()
+	defer func() {
+		_ = f.Close()
+		<-broken
+	}()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-broken:
+			return
+		case line := <-q.lines:
+			if lost := q.takeLost(); lost > 0 {
+				line = append(fmt.Appendf(nil, "… %d messages left out: the reader is too slow\n", lost), line...)
+			}
+			if _, err := f.Write(line); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// waitForReaderToGo returns when the other end of a pipe or socket is closed,
+// or f is.
+func waitForReaderToGo(f *os.File) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	// The poller wakes a writer when the reader goes away; poll tells whether it did.
+	_ = raw.Read(func(fd uintptr) bool {
+		p := []unix.PollFd{{Fd: int32(fd), Events: 0}}
+		n, err := unix.Poll(p, 0)
+		return err != nil || n > 0 && p[0].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0
+	})
+}
+
+// lineQueue is a trace's text on its way to a reader.
+type lineQueue struct {
+	lines chan []byte
+	mu    sync.Mutex
+	lost  int
+}
+
+func (q *lineQueue) Write(b []byte) (int, error) {
+	select {
+	case q.lines <- bytes.Clone(b):
+	default:
+		q.mu.Lock()
+		q.lost++
+		q.mu.Unlock()
+	}
+	return len(b), nil
+}
+
+func (q *lineQueue) takeLost() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := q.lost
+	q.lost = 0
+	return n
+}
