@@ -153,14 +153,19 @@ func waitSocket(ctx context.Context, path string, gone <-chan struct{}) error {
 }
 
 // listening looks into /proc/net/unix (proc_pid_net(5)): of its columns the fourth
-// is flags, of which __SO_ACCEPTCON is the only one, and the last the path.
+// is flags, of which __SO_ACCEPTCON is the only one, and the last the path as it
+// was bound: waypipe binds a name in its working directory.
 func listening(path string) bool {
+	if _, err := os.Lstat(path); err != nil {
+		return false
+	}
 	b, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
 		return false
 	}
 	for l := range strings.Lines(string(b)) {
-		if f := strings.Fields(l); len(f) == 8 && f[3] == "00010000" && f[7] == path {
+		f := strings.Fields(l)
+		if len(f) == 8 && f[3] == "00010000" && (f[7] == path || f[7] == filepath.Base(path)) {
 			return true
 		}
 	}
