@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vix/config"
 	"vix/internal/filter"
 	"vix/internal/gpu"
 	"vix/internal/vhost"
@@ -50,6 +51,9 @@ type hostOptions struct {
 func (o hostOptions) run(ctx context.Context) error {
 	if o.vm == "" {
 		return usagef("host: --vm is missing")
+	}
+	if err := config.CheckName(o.vm); err != nil {
+		return usagef("host: --vm: %v", err)
 	}
 	if o.tag == "" {
 		o.tag = o.vm

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vix/config"
 	"vix/internal/filter"
 	"vix/internal/wayland"
 )
@@ -25,6 +26,9 @@ func localCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			if path == "" {
 				return usagef("local: --listen is missing")
+			}
+			if err := config.CheckName(vm); err != nil {
+				return usagef("local: --vm: %v", err)
 			}
 			up, err := compositor(upstream)
 			if err != nil {
