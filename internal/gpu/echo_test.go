@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,22 +25,26 @@ import (
 //	R n  with a pipe: n bytes are written to it, and it is closed
 //	W n  a pipe is sent with 4 bytes; what comes through it is read slowly, then its hash is sent
 //	S    a pipe is sent that nobody reads
+//	N    how often this was asked is sent back (u32)
 //	X    the connection is closed
 type echo struct {
 	t   wayland.Transport
 	in  []byte
 	ds  []wayland.Desc
 	end []func()
+
+	boots *atomic.Int64 // how often N was asked
 }
 
-func serveEcho(t wayland.Transport) error {
-	e := &echo{t: t}
+func serveEcho(t wayland.Transport) error { return (&echo{t: t}).serve() }
+
+func (e *echo) serve() error {
 	defer func() {
 		for _, f := range e.end {
 			f()
 		}
 		wayland.CloseAll(e.ds)
-		_ = t.Close()
+		_ = e.t.Close()
 	}()
 	for {
 		req, err := e.next(8)
@@ -131,6 +136,11 @@ func (e *echo) answer(op byte, n int) error {
 			_ = f.Close()
 		}()
 		return nil
+	case 'N':
+		if e.boots == nil {
+			return errors.New("no counter")
+		}
+		return e.t.Send(binary.LittleEndian.AppendUint32(nil, uint32(e.boots.Add(1))), nil)
 	case 'W', 'S':
 		return e.pipe(op == 'S')
 	}

@@ -30,6 +30,16 @@ import (
 // with an initramfs whose only program is testdata/guest. It runs where QEMU ≥ 11 and a
 // kernel with virtio-gpu are.
 func TestVM(t *testing.T) {
+	total := bootVM(t, "checks", "-no-reboot")
+	t.Logf("%d connections", total)
+}
+
+// TestVMReboots: the guest reboots with connections open, and the device is a fresh
+// one to it.
+func TestVMReboots(t *testing.T) { bootVM(t, "reboot") }
+
+// bootVM runs a VM to its end, with vix.test=mode on the kernel's command line.
+func bootVM(t *testing.T, mode string, args ...string) (total int64) {
 	if testing.Short() {
 		t.Skip("boots a VM: not with -short")
 	}
@@ -40,12 +50,12 @@ func TestVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours, theirs := socketPair(t)
-	var open, total atomic.Int64
+	var open, accepted, boots atomic.Int64
 	dev, err := gpu.New(gpu.Config{Limits: gpu.Limits{Mappings: 100}, Accept: func(tr wayland.Transport) {
 		open.Add(1)
-		total.Add(1)
+		accepted.Add(1)
 		defer open.Add(-1)
-		if err := serveEcho(tr); err != nil {
+		if err := (&echo{t: tr, boots: &boots}).serve(); err != nil {
 			t.Logf("echo: %v", err)
 		}
 	}})
@@ -54,13 +64,14 @@ func TestVM(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
+	args = append(args, "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
 		"-machine", "q35,memory-backend=mem,usb=off,sata=off,smbus=off,vmport=off,i8042=off", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M",
 		"-kernel", kernel, "-initrd", initrd,
-		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 8250.nr_uarts=1",
+		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 8250.nr_uarts=1 vix.test="+mode,
 		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
 		"-chardev", "socket,id=gpu,fd=3",
 		"-device", "vhost-user-test-device-pci,chardev=gpu,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16")
+	cmd := exec.CommandContext(ctx, qemu, args...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stderr bytes.Buffer
@@ -83,8 +94,9 @@ func TestVM(t *testing.T) {
 		t.Errorf("serve: %v", err)
 	}
 	if n := open.Load(); n != 0 {
-		t.Errorf("%d of %d connections still open", n, total.Load())
+		t.Errorf("%d of %d connections still open", n, accepted.Load())
 	}
+	return accepted.Load()
 }
 
 // readConsole turns the guest's lines into the test's, and reports whether it came

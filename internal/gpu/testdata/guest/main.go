@@ -26,6 +26,8 @@ import (
 func main() {
 	if err := setUp(); err != nil {
 		fmt.Println("VMTEST FAIL setup:", err)
+	} else if cmdline, _ := os.ReadFile("/proc/cmdline"); strings.Contains(string(cmdline), "vix.test=reboot") {
+		reboots()
 	} else {
 		runAll()
 	}
@@ -92,6 +94,46 @@ func runAll() {
 	}
 	if n := openFDs(); n > 16 {
 		fmt.Printf("VMTEST FAIL leak: %d descriptors open at the end\n", n)
+	}
+}
+
+// reboots leaves connections open at the first boot, and checks the device at the
+// second. Nothing may be mapped at that moment: QEMU 11.1 crashes.
+func reboots() {
+	err := func() error {
+		dev, err := virtwl.OpenDevice("/dev/dri/renderD128")
+		if err != nil {
+			return err
+		}
+		var last *virtwl.GuestConn
+		for range 5 {
+			c, err := connect(dev)
+			if err != nil {
+				return err
+			}
+			if err := oneBlob(c, 1<<20); err != nil {
+				return err
+			}
+			go func() { _, _, _ = c.Recv(make([]byte, 1), nil) }()
+			if last, err = connect(dev); err != nil {
+				return err
+			}
+		}
+		if err := last.Send(request('N', 0), nil); err != nil {
+			return err
+		}
+		n, _, err := recvN(last, 4)
+		if err != nil {
+			return err
+		}
+		fmt.Println("VMTEST INFO boot", n[0])
+		if n[0] == 1 {
+			return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		}
+		return oneBlob(last, 1<<20)
+	}()
+	if err != nil {
+		fmt.Println("VMTEST FAIL reboot:", err)
 	}
 }
 
