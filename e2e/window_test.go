@@ -277,7 +277,6 @@ func TestPrograms(t *testing.T) {
 		// without Vix, too.
 		{argv: []string{"weston-simple-shm"}, title: "simple-shm"},
 		{argv: []string{"weston-flower"}, title: "Flower"},
-		{argv: []string{"weston-smoke"}, title: "smoke"},
 		{argv: []string{"weston-terminal"}, title: "Wayland Terminal"},
 		{argv: []string{"weston-eventdemo"}, title: "EventDemo"},
 		{argv: []string{"gtk4-demo"}, title: "GTK Demo", follow: true},

@@ -127,6 +127,7 @@ func start(t T, cfg Config) (*Desktop, error) {
 		return nil, err
 	}
 	t.Cleanup(d.closeSeat)
+	d.MoveTo(t, cfg.Width-1, cfg.Height-1) // out of the pictures
 	return d, nil
 }
 
