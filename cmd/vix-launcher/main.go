@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"vix/config"
 	"vix/internal/vm"
 )
 
@@ -76,8 +77,19 @@ the program's own status (128+n for signal n), with 125 where Vix itself failed,
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), doctorCommand(e),
-		superviseCommand(e), rootviewCommand(e))
+		superviseCommand(e), rootviewCommand(e), configTopic())
 	return root
+}
+
+// configTopic is no verb but a help topic: vix-launcher help config.
+func configTopic() *cobra.Command {
+	var b strings.Builder
+	b.WriteString(`config.toml is read at every start of a VM, from $XDG_CONFIG_HOME/vix or
+~/.config/vix. [defaults] holds for every VM, [vm.NAME] for one. The keys:
+
+`)
+	_ = config.Explain(&b) // a Builder does not fail
+	return &cobra.Command{Use: "config", Short: "the keys of config.toml", Long: strings.TrimSpace(b.String())}
 }
 
 // args checks the number of a verb's arguments; at most -1 is no limit.

@@ -27,7 +27,7 @@ import (
 //  5. QMP                        connectQMP
 //  6. agent: boot … ready        bootGuest
 func (s *supervisor) start() error {
-	accel, err := s.chooseAccel()
+	accel, slow, err := s.chooseAccel()
 	if err != nil {
 		return err
 	}
@@ -37,6 +37,9 @@ func (s *supervisor) start() error {
 			return context.Cause(s.ctx)
 		}
 		return s.failure(err)
+	}
+	if slow != "" {
+		s.note("%s", slow)
 	}
 	s.stage("prepared", 0)
 	display, err := s.startDisplay()
@@ -180,21 +183,20 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 
 const qemuChild = "qemu"
 
-// chooseAccel decides how the processor is made.
-func (s *supervisor) chooseAccel() (string, error) {
+// chooseAccel decides how the processor is made, and says why not by KVM.
+func (s *supervisor) chooseAccel() (accel, slow string, err error) {
 	v := s.launch.VM
 	if v.Accel == "tcg" {
-		return "tcg", nil
+		return "tcg", "", nil
 	}
-	err := CheckKVM(s.launch.Parts.KVM, s.launch.Parts.CPUInfo)
+	err = CheckKVM(s.launch.Parts.KVM, s.launch.Parts.CPUInfo)
 	switch {
 	case err == nil:
-		return "kvm", nil
+		return "kvm", "", nil
 	case v.Accel == "kvm":
-		return "", failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)
+		return "", "", failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)
 	}
-	s.note("no KVM, so VM %s is emulated and slow: %v", v.Name, err)
-	return "tcg", nil
+	return "tcg", fmt.Sprintf("no KVM, so VM %s is emulated and slow: %v", v.Name, err), nil
 }
 
 // connectQMP greets QEMU. That it answers also means that it accepted its

@@ -1,0 +1,315 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"vix/internal/agent"
+)
+
+// enter counts a run in, unless the VM is on its way out.
+func (s *supervisor) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil || s.state.State == StateStopping {
+		return false
+	}
+	s.users++
+	s.running.Add(1)
+	s.once.Do(func() { close(s.first) })
+	return true
+}
+
+// leave counts it out. The last one out ends the VM.
+func (s *supervisor) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	if s.users == 0 {
+		s.cancel(errIdle)
+	}
+	s.running.Done()
+}
+
+// serveRun starts one program, and passes its streams, signals and status.
+func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
+	if !s.enter() {
+		s.tell(c, reply{Leaving: true})
+		return
+	}
+	defer s.leave()
+	if len(files) != 3 && !req.Background {
+		s.tell(c, reply{Fail: failf("VM %s: run without its three streams", s.launch.VM.Name)})
+		return
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
+	signals := make(chan syscall.Signal, 8)
+	go readSignals(c, signals, cancel) // ends with the connection
+	follow := s.follow(ctx, c)
+	defer follow.stop()
+
+	if err := s.awaitReady(ctx); err != nil {
+		follow.stop()
+		s.tell(c, reply{Fail: s.runFailure(err)})
+		return
+	}
+	p, err := s.guest.Spawn(ctx, agent.Spawn{Argv: req.Argv, Env: req.Env})
+	if err != nil {
+		s.tell(c, reply{Fail: s.runFailure(err)})
+		return
+	}
+	prog := s.addProgram(req.Argv)
+	s.tell(c, reply{Started: &prog})
+	var exit *Exit
+	if req.Background {
+		c.conn.Close()
+		exit, err = s.runBackground(p, req.Argv[0])
+	} else {
+		exit, err = s.runForeground(ctx, p, files, signals)
+	}
+	if err != nil {
+		// The channel has ended under the program; why is known in a moment.
+		<-s.ctx.Done()
+		exit = &Exit{Code: CodeVix}
+		follow.stop()
+		s.tell(c, reply{Fail: s.runFailure(context.Cause(s.ctx))})
+	} else {
+		follow.stop()
+		s.tell(c, reply{Exit: exit})
+	}
+	s.update(func(st *State) { st.endProgram(prog.ID, exit) })
+}
+
+var errHungUp = errors.New("the client is gone")
+
+// readSignals passes on the signals that the client forwards, until it goes
+// away: then the run is over, or its program is hung up.
+func readSignals(c *control, signals chan<- syscall.Signal, gone context.CancelCauseFunc) {
+	defer gone(errHungUp)
+	for {
+		var req request
+		if err := c.recv(&req, maxRequest); err != nil {
+			return
+		}
+		if req.Signal < 1 || req.Signal > 64 {
+			return
+		}
+		select {
+		case signals <- syscall.Signal(req.Signal):
+		default: // nobody presses Ctrl-C that often
+		}
+	}
+}
+
+// A follower sends every stage and note to a client, those of the past too.
+type follower struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// stop returns when the client has been told of everything up to now.
+func (f *follower) stop() {
+	f.cancel()
+	f.done.Wait()
+}
+
+func (s *supervisor) follow(ctx context.Context, c *control) *follower {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &follower{cancel: cancel}
+	f.done.Go(func() {
+		stages, notes := 0, 0
+		for last := false; ; {
+			st, changed := s.watchState()
+			for _, x := range st.Stages[stages:] {
+				s.tell(c, reply{Stage: &x})
+			}
+			for _, x := range st.Notes[notes:] {
+				s.tell(c, reply{Note: x})
+			}
+			stages, notes = len(st.Stages), len(st.Notes)
+			if last {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				last = true
+			}
+		}
+	})
+	return f
+}
+
+func (s *supervisor) watchState() (State, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.clone(), s.changed
+}
+
+// awaitReady waits until programs can be started.
+func (s *supervisor) awaitReady(ctx context.Context) error {
+	for {
+		st, changed := s.watchState()
+		if st.State == StateRunning {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// runFailure makes the end of a run a line with an exit status.
+func (s *supervisor) runFailure(err error) *Failure {
+	name := s.launch.VM.Name
+	var spawn *agent.SpawnError
+	switch {
+	case errors.As(err, &spawn):
+		return &Failure{spawn.Code, "VM " + name + ": " + spawn.Error()}
+	case errors.Is(err, agent.ErrClosed):
+		<-s.ctx.Done() // its cause says more
+		return s.runFailure(context.Cause(s.ctx))
+	case errors.Is(err, errStop), errors.Is(err, errForced), errors.Is(err, context.Canceled):
+		return failf("VM %s: was stopped", name)
+	}
+	return s.failure(err)
+}
+
+func (s *supervisor) addProgram(argv []string) Program {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	p := Program{ID: s.lastID, Argv: argv, State: "running"}
+	s.state.addProgram(p)
+	s.changedLocked()
+	return p
+}
+
+// runBackground waits for a program whose output goes to the VM's log.
+func (s *supervisor) runBackground(p *agent.Process, name string) (*Exit, error) {
+	_ = p.Stdin.Close()
+	source := cleanLine(filepath.Base(name))
+	var out sync.WaitGroup
+	out.Go(func() { eachLine(p.Stdout, func(line string) { s.log.add(source, line) }) })
+	out.Go(func() { eachLine(p.Stderr, func(line string) { s.log.add(source, line) }) })
+	st, err := p.Wait()
+	if err != nil {
+		return nil, err
+	}
+	s.log.printf("vix", "%s ended: %v", source, st)
+	return exitOf(st), nil
+}
+
+func exitOf(st agent.Status) *Exit { return &Exit{Code: st.Code, Signal: int(st.Signal)} }
+
+// runForeground passes streams and signals until the program has ended and
+// what it wrote has been taken. A client that goes away is a terminal that is
+// closed: the program gets SIGHUP, and the end of all its streams.
+func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files []*os.File, signals <-chan syscall.Signal) (*Exit, error) {
+	var in, out sync.WaitGroup
+	in.Go(func() {
+		_, _ = io.Copy(p.Stdin, files[0])
+		_ = p.Stdin.Close()
+	})
+	stdout, stderr := newDrain(p.Stdout, files[1]), newDrain(p.Stderr, files[2])
+	out.Go(stdout.run)
+	out.Go(stderr.run)
+	hungUp := ctx.Done()
+	for waiting := true; waiting; {
+		select {
+		case sig := <-signals:
+			_ = p.Kill(sig)
+		case <-hungUp:
+			hungUp = nil
+			if s.ctx.Err() == nil {
+				_ = p.Kill(syscall.SIGHUP)
+				closeFiles(files)
+			}
+		case <-p.Exited():
+			waiting = false
+		}
+	}
+	files[0].Close()
+	stdout.exited()
+	stderr.exited()
+	in.Wait()
+	out.Wait()
+	st, err := p.Wait()
+	if err != nil {
+		return nil, err
+	}
+	return exitOf(st), nil
+}
+
+// lingerLimit is how long output is awaited after its program has ended. The
+// guest sends what the program wrote at once, then the end of the stream,
+// unless some descendant of the program holds it: a run does not wait for
+// those, as a shell does not.
+const lingerLimit = 300 * time.Millisecond
+
+// A drain copies one output stream to the client. While the client does not
+// take it, nothing is lost, however long; only the wait for more ends.
+type drain struct {
+	src io.ReadCloser
+	dst *os.File
+
+	mu      sync.Mutex
+	reading bool
+	timer   *time.Timer // runs while reading after the program's end
+	ended   bool
+}
+
+func newDrain(src io.ReadCloser, dst *os.File) *drain { return &drain{src: src, dst: dst} }
+
+func (d *drain) run() {
+	defer d.dst.Close()
+	defer d.src.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		d.setReading(true)
+		n, err := d.src.Read(buf)
+		d.setReading(false)
+		if n > 0 {
+			if _, err := d.dst.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *drain) setReading(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reading = on
+	d.armLocked()
+}
+
+// exited says that the program has ended.
+func (d *drain) exited() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	d.armLocked()
+}
+
+func (d *drain) armLocked() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if d.ended && d.reading {
+		d.timer = time.AfterFunc(lingerLimit, func() { _ = d.src.Close() })
+	}
+}

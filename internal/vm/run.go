@@ -1,0 +1,304 @@
+package vm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"vix/config"
+)
+
+// Limits of a run's patience.
+const (
+	leaveLimit = 10 * time.Second // for a VM that is on its way out, before a new run
+	maxTries   = 3                // of a run that keeps meeting VMs on their way out
+)
+
+// A Run is one program to be run in a VM.
+type Run struct {
+	VM string
+	// Launch is called when the VM does not run yet, and has to be started.
+	Launch     func() (Launch, error)
+	Argv       []string
+	Env        []string // K=V, over the VM's
+	Background bool     // return as soon as the program runs
+
+	Stdin          io.Reader // not used in the background
+	Stdout, Stderr io.Writer
+	Signals        <-chan os.Signal // passed on to the program; before it runs, they end the run
+
+	// What happens before the program runs, and "window" after. They are called
+	// from one goroutine and may be nil.
+	OnStage func(Stage)
+	OnNote  func(string)
+	OnStart func(Program)
+	OnJoin  func() // the VM runs already
+}
+
+// Run starts the VM if it does not run, and the program in it. It returns how
+// the program ended (in the background: nil). The error is a *Failure.
+//
+// A reader of Stdin that does not end (a terminal) is still read when Run
+// returns: the caller is expected to exit.
+func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
+	name := run.VM
+	if err := config.CheckName(name); err != nil {
+		return nil, failf("%v", err)
+	}
+	if b, err := json.Marshal(run.request()); err != nil || len(b) > maxRequest {
+		return nil, failf("VM %s: arguments of %d bytes: at most %d", name, len(b), maxRequest)
+	}
+	for range maxTries {
+		var exit *Exit
+		conn, err := r.ensure(ctx, &run)
+		if err == nil {
+			exit, err = run.converse(ctx, conn)
+		}
+		if errors.Is(err, errLost) {
+			// The connection ends a moment before the lock is free. After this
+			// line a list is to show nothing, and a run to work.
+			wait, cancel := context.WithTimeout(ctx, leaveLimit)
+			_ = r.waitGone(wait, name)
+			cancel()
+			return nil, failf("VM %s: %v, and all of the VM with it; run it again", name, err)
+		}
+		if !errors.Is(err, errLeaving) {
+			return exit, asFailure(name, err)
+		}
+		wait, cancel := context.WithTimeout(ctx, leaveLimit)
+		err = r.waitGone(wait, name)
+		cancel()
+		if err != nil {
+			return nil, failf("VM %s: does not finish stopping: %v; see vix-launcher stop --force %s", name, err, name)
+		}
+	}
+	return nil, failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
+}
+
+func (run *Run) request() request {
+	return request{Version: controlVersion, Op: opRun, Argv: run.Argv, Env: run.Env, Background: run.Background}
+}
+
+func asFailure(name string, err error) error {
+	var f *Failure
+	if err == nil || errors.As(err, &f) {
+		return err
+	}
+	return failf("VM %s: %v", name, err)
+}
+
+// ensure returns a connection to the VM's supervisor, which it starts if there
+// is none.
+func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) {
+	seat, err := r.take(ctx, run.VM)
+	if err != nil {
+		return nil, err
+	}
+	if seat == nil {
+		run.OnNote = nil // whoever started the VM has read them
+		if run.OnJoin != nil {
+			run.OnJoin()
+		}
+	}
+	if seat != nil {
+		l, err := run.Launch()
+		if err == nil {
+			err = r.startSupervisor(seat, l)
+		}
+		if err != nil {
+			err = errors.Join(err, r.remove(ctx, run.VM))
+		}
+		seat.close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	conn, _, err := r.dial(run.VM)
+	if err != nil {
+		return nil, errLeaving
+	}
+	return conn, nil
+}
+
+// startSupervisor starts the process that will own the VM. It leads a session
+// of its own, so that no terminal's signals or end reach it, and has neither
+// the caller's environment nor its directory.
+func (r *Registry) startSupervisor(s *seat, l Launch) error {
+	spec, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	logFile, err := r.root.OpenFile(filepath.Join(l.VM.Name, logName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	cmd := exec.Command(l.Parts.Self, "supervise", l.VM.Name)
+	cmd.Env = []string{}
+	cmd.Dir = "/"
+	cmd.Stdin = bytes.NewReader(spec)
+	cmd.Stderr = logFile // a panic's last words
+	cmd.ExtraFiles = []*os.File{s.lock, s.listener}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return failf("VM %s: its supervisor cannot be started: %v", l.VM.Name, execCause(err))
+	}
+	go func() { _ = cmd.Wait() }() // it outlives us, or we bury it
+	return nil
+}
+
+// errLeaving: the VM is on its way out; wait, and start it anew.
+var errLeaving = errors.New("the VM is stopping")
+
+// errLost: the supervisor's end of the connection closed without a last word.
+var errLost = errors.New("its supervisor was killed")
+
+// converse asks for the program, and stays until it has ended.
+func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
+	c := &control{conn: conn}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	defer conn.Close()
+
+	streams, err := openStreams(run.Background)
+	if err != nil {
+		return nil, err
+	}
+	defer streams.close()
+	err = c.send(run.request(), streams.theirs...)
+	closeFiles(streams.theirs)
+	if err != nil {
+		return nil, errLeaving // it went away before it saw the request
+	}
+	started := make(chan struct{})
+	go run.forward(ctx, c, started, cancel)
+	exit, err := run.listen(c, streams, started)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause
+	}
+	return exit, err
+}
+
+// listen reads the supervisor's replies until the last.
+func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Exit, error) {
+	begun := false
+	for heard := false; ; heard = true {
+		var r reply
+		if err := c.recv(&r, maxFrame); err != nil {
+			if !heard {
+				return nil, errLeaving
+			}
+			return nil, errLost
+		}
+		switch {
+		case r.Leaving:
+			return nil, errLeaving
+		case r.Stage != nil && run.OnStage != nil:
+			run.OnStage(*r.Stage)
+		case r.Note != "" && run.OnNote != nil:
+			run.OnNote(r.Note)
+		case r.Started != nil && !begun:
+			begun = true
+			close(started)
+			if run.OnStart != nil {
+				run.OnStart(*r.Started)
+			}
+			if run.Background {
+				return nil, nil
+			}
+			streams.copy(run)
+		case r.Exit != nil:
+			streams.wait()
+			return r.Exit, nil
+		case r.Fail != nil:
+			streams.wait()
+			return nil, r.Fail
+		}
+	}
+}
+
+// forward passes signals on. One that comes before the program runs ends the
+// run, as it would have ended a program.
+func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}, cancel context.CancelCauseFunc) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case sig, ok := <-run.Signals:
+			if !ok {
+				return
+			}
+			n, _ := sig.(syscall.Signal)
+			select {
+			case <-started:
+				if err := c.send(request{Signal: int(n)}); err != nil {
+					return
+				}
+			default:
+				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.Argv[0])})
+				return
+			}
+		}
+	}
+}
+
+// streams are the pipes of one run: our ends, and those that the supervisor
+// is given.
+type streams struct {
+	ours, theirs []*os.File // stdin, stdout, stderr
+	out          sync.WaitGroup
+}
+
+func openStreams(background bool) (*streams, error) {
+	s := &streams{}
+	if background {
+		return s, nil
+	}
+	for i := range 3 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			s.close()
+			closeFiles(s.theirs)
+			return nil, err
+		}
+		if i == 0 {
+			r, w = w, r
+		}
+		s.ours, s.theirs = append(s.ours, r), append(s.theirs, w)
+	}
+	return s, nil
+}
+
+func (s *streams) close() { closeFiles(s.ours) }
+
+// copy begins to copy, once there is a program to copy for: until then what
+// stands in Stdin is not taken from whoever reads it next.
+func (s *streams) copy(run *Run) {
+	go func() {
+		_, _ = io.Copy(s.ours[0], run.Stdin)
+		s.ours[0].Close()
+	}()
+	for i, dst := range []io.Writer{run.Stdout, run.Stderr} {
+		src := s.ours[i+1]
+		s.out.Go(func() {
+			// Whoever reads dst may go first: the program is to notice.
+			_, _ = io.Copy(dst, src)
+			src.Close()
+		})
+	}
+}
+
+// wait returns when all output of the program has been copied.
+func (s *streams) wait() { s.out.Wait() }
