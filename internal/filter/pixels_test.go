@@ -9,9 +9,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +26,7 @@ import (
 
 // serveChain serves both ends' hooks in one process, with a socket where the VM
 // would be: client ⇄ guest's hooks ⇄ socket ⇄ filter ⇄ compositor.
-func serveChain(t *testing.T, dir, upstream string) (path string) {
+func serveChain(t *testing.T, dir, upstream string, blobs *relay.Memfds) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "chain")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -57,7 +60,7 @@ func serveChain(t *testing.T, dir, upstream string) (path string) {
 			near, far := waylandtest.Pair(t)
 			wg.Go(func() { _ = f.Serve(ctx, far) })
 			wg.Go(func() {
-				g := relay.NewGuest(&relay.Memfds{}, log)
+				g := relay.NewGuest(blobs, log)
 				_ = relay.New(client, near, relay.Config{Hooks: hooks, Globals: relay.GuestGlobals, State: g, Log: log}).Run(ctx)
 				if err := g.Close(); err != nil {
 					t.Error(err)
@@ -315,7 +318,7 @@ func TestSamePicture(t *testing.T) {
 		t.Skipf("needs %s; make test runs it where they are", s)
 	}
 	d := desktoptest.Start(t, desktoptest.Config{Width: 400, Height: 300, Sway: "default_border none\nfor_window [app_id=\".*\"] floating enable, border none, move absolute position 20 20\nfor_window [title=\".*\"] floating enable, border none, move absolute position 20 20\n"})
-	chain := serveChain(t, d.Dir, d.Socket)
+	chain := serveChain(t, d.Dir, d.Socket, &relay.Memfds{})
 	for name, v := range views {
 		t.Run(name, func(t *testing.T) {
 			const commits, seed = 8, 42
@@ -354,4 +357,74 @@ func differ(a, b *image.RGBA) (image.Point, bool) {
 		}
 	}
 	return image.Point{}, true
+}
+
+// TestSoak opens and closes 2,000 connections and 50,000 surfaces with buffers
+// through all of Vix but the VM, on sway, and holds that nothing is left of them:
+// a tenth of the load warms up, and the rest must not grow anything.
+func TestSoak(t *testing.T) {
+	if s := desktoptest.Lacks(); s != "" {
+		t.Skipf("needs %s; make test runs it where they are", s)
+	}
+	if testing.Short() {
+		t.Skip("takes half a minute; make test runs it")
+	}
+	d := desktoptest.Start(t, desktoptest.Config{Width: 400, Height: 300})
+	var blobs relay.Memfds
+	chain := serveChain(t, d.Dir, d.Socket, &blobs)
+	load := func(name string, conns, surfaces int) {
+		t.Run(name, func(t *testing.T) { // what the clients themselves leave ends with it
+			for range conns {
+				p := newPainter(t, chain, 16, 16)
+				for range surfaces {
+					p.flash()
+				}
+				p.sync()
+				p.close()
+			}
+		})
+	}
+	type use struct {
+		fds, goroutines, blobs int
+		heap                   uint64
+	}
+	now := func() (u use) {
+		// Connections end when both sides have seen the end: wait for that.
+		for deadline := time.Now().Add(20 * time.Second); blobs.Live.Load() > 0 && time.Now().Before(deadline); {
+			runtime.Gosched()
+		}
+		for range 3 {
+			runtime.GC()
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return use{len(fds), runtime.NumGoroutine(), int(blobs.Live.Load()), m.HeapAlloc}
+	}
+	load("warm up", 200, 25)
+	before := now()
+	load("load", 1800, 25)
+	after := now()
+	t.Logf("before %+v, after %+v", before, after)
+	if after.blobs != 0 || after.fds > before.fds+8 || after.goroutines > before.goroutines+8 || after.heap > before.heap+before.heap/2+1<<20 {
+		t.Errorf("something grew: before %+v, after %+v", before, after)
+	}
+}
+
+// flash shows a surface without a role, and takes it away again.
+func (p *painter) flash() {
+	s, region, cb := p.id(), p.id(), p.id()
+	p.Send(p.ids["wl_compositor"], wayland.WlCompositorReqCreateSurface, s)
+	p.Send(p.ids["wl_compositor"], wayland.WlCompositorReqCreateRegion, region)
+	p.Send(region, wayland.WlRegionReqAdd, 0, 0, 16, 16)
+	p.Send(s, wayland.WlSurfaceReqSetInputRegion, region)
+	p.Send(region, wayland.WlRegionReqDestroy)
+	p.Send(s, wayland.WlSurfaceReqFrame, cb)
+	p.Send(s, wayland.WlSurfaceReqAttach, p.ids["buffer0"], 0, 0)
+	p.Send(s, wayland.WlSurfaceReqDamage, 0, 0, 16, 16)
+	p.Send(s, wayland.WlSurfaceReqCommit)
+	p.Send(s, wayland.WlSurfaceReqDestroy)
 }
