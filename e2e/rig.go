@@ -414,8 +414,38 @@ func mounts() string {
 	return strings.Join(slices.Sorted(maps.Keys(set)), "\n")
 }
 
-// Memory returns the proportional set size of a process in bytes.
+// Memory returns the proportional set size of a process and its descendants, in
+// bytes: virtiofsd, for one, is two processes.
 func Memory(pid int) (int64, error) {
+	sum, err := pss(pid)
+	if err != nil {
+		return 0, err
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range tasks {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // a thread that has ended
+		}
+		for _, f := range strings.Fields(string(b)) {
+			child, err := strconv.Atoi(f)
+			if err != nil {
+				return 0, err
+			}
+			n, err := Memory(child)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+func pss(pid int) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
