@@ -198,6 +198,20 @@ func (c *context) WriteRing(res uint32, head, data []byte) error {
 	return r.writeLocked(c.d.be.Memory, head, data)
 }
 
+// RingSize implements virtwl.Port.
+func (c *context) RingSize(res uint32) (int, error) {
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	r, err := c.attachedLocked(res)
+	if err != nil {
+		return 0, err
+	}
+	if r.fd >= 0 {
+		return 0, fmt.Errorf("%w: a ring is guest memory", errParameter)
+	}
+	return int(r.size), nil
+}
+
 // Dup implements virtwl.Port.
 func (c *context) Dup(res uint32) (fd int, size uint64, err error) {
 	c.d.mu.Lock()

@@ -160,12 +160,15 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// onePage is the data of a RECEIVE in a ring of one page.
+const onePage = virtwl.PageSize - virtwl.SendReceiveSize
+
 func TestEcho(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features|vhost.FeatureEventIdx)
 	c, err := r.Connect(nil)
 	must(t, err)
-	for _, n := range []int{1, 100, virtwl.MaxReceiveData, virtwl.MaxReceiveData + 1, 4096, 7000} {
+	for _, n := range []int{1, 100, onePage, onePage + 1, 4096, 7000} {
 		p := testPattern(n, byte(n))
 		must(t, c.Submit(gputest.SendCmd(request('E', n, p...))))
 		if got, _ := recv(t, c, n); !bytes.Equal(got, p) {
@@ -175,6 +178,52 @@ func TestEcho(t *testing.T) {
 	must(t, c.Close())
 	if err := r.close(); err != nil {
 		t.Errorf("serve: %v", err)
+	}
+}
+
+// TestLongRing: a channel ring of several pages, scattered in the guest's memory, is
+// used as far as MaxRingSize.
+func TestLongRing(t *testing.T) {
+	checkLeaks(t)
+	r := newRig(t, gpu.Config{}, gputest.Features)
+	c, err := r.Context(nil)
+	must(t, err)
+	const pages = virtwl.MaxRingSize/virtwl.PageSize + 1
+	base, mem := r.fe.Alloc(pages * virtwl.PageSize)
+	var es []vhost.Segment
+	for i := range uint64(pages) { // the last page first
+		es = append(es, vhost.Segment{Addr: base + (pages-1-i)*virtwl.PageSize, Len: virtwl.PageSize})
+	}
+	c.ChannelRes = r.NewRes()
+	_, err = r.Expect(gputest.OK, gputest.CreateBlob, c.Ctx, gputest.BlobBody(c.ChannelRes, 1, 0, pages*virtwl.PageSize, es...))
+	must(t, err)
+	_, err = r.Expect(gputest.OK, gputest.CtxAttach, c.Ctx, gputest.U32s(c.ChannelRes, 0))
+	must(t, err)
+	must(t, c.Init())
+	const n = 40000
+	p := testPattern(n, 3)
+	must(t, c.Submit(gputest.SendCmd(request('E', n))))
+	for q := p; len(q) > 0; q = q[min(len(q), 4000):] {
+		must(t, c.Submit(gputest.SendCmd(q[:min(len(q), 4000)])))
+	}
+	var got []byte
+	for _, want := range []int{virtwl.MaxReceiveData, n - virtwl.MaxReceiveData} {
+		q := c.Poll()
+		_, err := q.Wait()
+		must(t, err)
+		q.Free()
+		var ring []byte
+		for i := range pages {
+			ring = append(ring, mem[(pages-1-i)*virtwl.PageSize:][:virtwl.PageSize]...)
+		}
+		e, err := gputest.ParseEvent(ring)
+		if err != nil || len(e.Data) != want {
+			t.Fatalf("%d bytes, want %d: %v", len(e.Data), want, err)
+		}
+		got = append(got, e.Data...)
+	}
+	if !bytes.Equal(got, p) {
+		t.Error("other bytes came back")
 	}
 }
 
@@ -237,7 +286,7 @@ func TestReadPipe(t *testing.T) {
 	r := newRig(t, gpu.Config{}, gputest.Features)
 	c, err := r.Connect(nil)
 	must(t, err)
-	for i, n := range []int{0, 1, virtwl.MaxReadData, 100000} {
+	for i, n := range []int{0, 1, virtwl.PageSize - virtwl.ReadWriteSize, 100000} {
 		id := uint32(virtwl.PipeReadStart + 1 + i)
 		must(t, c.Submit(gputest.SendCmd(request('R', n), virtwl.Identifier{ID: id, Type: virtwl.IDReadPipe})))
 		var got []byte

@@ -29,14 +29,15 @@ type Limits struct {
 	Entries int
 }
 
-// Defaults. FACTS of real guests: foot alone makes pools of 512 MiB, and a proxy
-// that mirrors and frees late needs several at once.
+// Defaults. A relay of ours shadows what buffers use: three buffers of each of
+// twenty windows on a 4K screen are 2 GiB. A foreign proxy that mirrors whole pools and
+// frees them late needs more: foot's pools alone are 512 MiB.
 const (
 	defaultWindow    = 64 << 30
 	defaultContexts  = 256
 	defaultResources = 4096
 	defaultMappings  = 480
-	defaultBlobBytes = 32 << 30
+	defaultBlobBytes = 8 << 30
 	defaultEntries   = 64 << 10
 	// maxBlobEntries bounds one resource's page list: rings have one entry.
 	maxBlobEntries = 1024
@@ -89,8 +90,8 @@ func (r *resource) close() {
 
 // writeLocked copies head and data to the start of guest memory.
 func (r *resource) writeLocked(mem *vhost.Memory, head, data []byte) error {
-	if r.fd >= 0 || r.size < virtwl.PageSize {
-		return fmt.Errorf("%w: not a page of guest memory", errParameter)
+	if r.fd >= 0 {
+		return fmt.Errorf("%w: a ring is guest memory", errParameter)
 	}
 	if uint64(len(head)+len(data)) > r.size {
 		return fmt.Errorf("%w: %d bytes for a ring of %d", errParameter, len(head)+len(data), r.size)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -122,7 +121,6 @@ type GuestConn struct {
 	pumps sync.WaitGroup // goroutines of pipes
 
 	query, channel bo
-	channelHandle  [1]uint32
 
 	recv struct { // of Recv
 		sync.Mutex
@@ -153,7 +151,6 @@ type GuestConn struct {
 		files map[*os.File]struct{}
 		rings uint64 // in use
 	}
-	blobs atomic.Int64
 }
 
 // Connect opens a connection. The host's end appears as the argument of its Accept.
@@ -192,7 +189,11 @@ func (c *GuestConn) open() (err error) {
 	if c.query, err = newBO(fd, blobMemGuest, 0, PageSize); err != nil {
 		return fmt.Errorf("query ring: %w", err)
 	}
-	if c.channel, err = newBO(fd, blobMemGuest, 0, PageSize); err != nil {
+	size := uint64(PageSize)
+	if c.flow {
+		size = MaxRingSize
+	}
+	if c.channel, err = newBO(fd, blobMemGuest, 0, size); err != nil {
 		return fmt.Errorf("channel ring: %w", err)
 	}
 	cmd := AppendInit(nil, Init{c.query.res, c.channel.res, ChannelWayland})
@@ -372,7 +373,7 @@ func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 		if err := ParseSendReceive(page, &r.msg); err != nil {
 			return ds, err
 		}
-		if r.msg.DataSize > MaxReceiveData {
+		if int64(r.msg.DataSize) > int64(len(page)-SendReceiveSize) {
 			return ds, protoErrorf("RECEIVE of %d bytes", r.msg.DataSize)
 		}
 		r.ended = r.msg.DataSize == 0 && r.msg.Count == 0
@@ -383,7 +384,7 @@ func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 		if err != nil {
 			return ds, err
 		}
-		if m.DataSize > MaxReadData {
+		if int64(m.DataSize) > int64(len(page)-ReadWriteSize) {
 			return ds, protoErrorf("READ of %d bytes", m.DataSize)
 		}
 		c.feed(m.ID, page[ReadWriteSize:][:m.DataSize], m.HangUp)
@@ -480,7 +481,6 @@ func (c *GuestConn) NewBlob(size int) (*Blob, error) {
 		return nil, err
 	}
 	b.Res, b.Mem = b.bo.res, b.bo.mem
-	c.blobs.Add(1)
 	return b, nil
 }
 
@@ -525,7 +525,6 @@ func (b *Blob) Close() error {
 	}
 	err := unix.Munmap(b.bo.mem)
 	b.Mem, b.bo.mem = nil, nil
-	b.c.blobs.Add(-1)
 	_ = b.c.node.do(func(fd int) error {
 		gemClose(fd, b.bo.handle)
 		return nil

@@ -19,7 +19,7 @@ func deafConn() *GuestConn {
 	c.send.lastPipe, c.send.fence = PipeReadStart, -1
 	c.pipes.sinks = make(map[uint32]*sink)
 	c.pipes.files = make(map[*os.File]struct{})
-	c.channel.mem = make([]byte, PageSize)
+	c.channel.mem = make([]byte, MaxRingSize)
 	return c
 }
 
@@ -45,7 +45,7 @@ func FuzzGuest(f *testing.F) {
 		}
 		for range 3 {
 			copy(c.channel.mem, in)
-			in = in[min(len(in), PageSize):]
+			in = in[min(len(in), MaxRingSize):]
 			ds, err := c.take(nil)
 			if err == nil && len(ds) > MaxIdentifiers || len(c.recv.rest) > MaxReceiveData {
 				t.Errorf("%d descriptors, %d bytes", len(ds), len(c.recv.rest))

@@ -115,7 +115,9 @@ type Port interface {
 	// Dup returns a new descriptor of the memory of a resource that the context has,
 	// and its size.
 	Dup(res uint32) (fd int, size uint64, err error)
-	// WriteRing copies head and then data to the start of a resource of guest memory.
+	// RingSize returns the length of a resource of guest memory that the context has.
+	RingSize(res uint32) (int, error)
+	// WriteRing copies head and then data to the start of such a resource.
 	WriteRing(res uint32, head, data []byte) error
 	// Signal completes the command of a fence.
 	Signal(f Fence)
@@ -157,6 +159,7 @@ type HostContext struct {
 	state    hostState
 	failure  error // why it closed, for Recv
 	init     Init
+	ringSize int // of the channel ring, MaxRingSize at most
 	polls    [maxPolls]Fence
 	npolls   int
 
@@ -301,9 +304,14 @@ func (c *HostContext) initLocked(h Header, r CommandReader) error {
 		return protoErrorf("channel type %d, only Wayland's", i.Channel)
 	}
 	for _, ring := range [...]uint32{i.QueryRing, i.ChannelRing} {
-		if err := c.port.WriteRing(ring, nil, nil); err != nil {
+		n, err := c.port.RingSize(ring)
+		if err == nil && n < PageSize {
+			err = protoErrorf("%d bytes long", n)
+		}
+		if err != nil {
 			return fmt.Errorf("INIT: ring %d: %w", ring, err)
 		}
+		c.ringSize = min(n, MaxRingSize)
 	}
 	if !take(&c.host.conns, 1, maxConnections) {
 		return fmt.Errorf("INIT: %d connections are still closing", maxConnections)
@@ -520,8 +528,8 @@ func (c *HostContext) Send(p []byte, ds []wayland.Desc) error {
 		}
 	}
 	for first := true; first || len(p) > 0; first = false {
-		n := min(len(p), MaxReceiveData)
-		if err := c.receive(p[:n]); err != nil {
+		n, err := c.receive(p)
+		if err != nil {
 			return err
 		}
 		p, c.out.Count = p[n:], 0
@@ -529,14 +537,16 @@ func (c *HostContext) Send(p []byte, ds []wayland.Desc) error {
 	return nil
 }
 
-// receive writes one RECEIVE with c.out's identifiers.
-func (c *HostContext) receive(data []byte) error {
+// receive writes one RECEIVE with c.out's identifiers, and as much of p as the ring
+// holds.
+func (c *HostContext) receive(p []byte) (n int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f, err := c.takePollLocked()
 	if err != nil {
-		return err
+		return 0, err
 	}
+	data := p[:min(len(p), c.ringSize-SendReceiveSize)]
 	c.out.DataSize = uint32(len(data))
 	PutSendReceive(c.head[:], CmdReceive, &c.out)
 	err = c.port.WriteRing(c.init.ChannelRing, c.head[:], data)
@@ -545,7 +555,7 @@ func (c *HostContext) receive(data []byte) error {
 		err = fmt.Errorf("RECEIVE: %w", err)
 		c.failLocked(err)
 	}
-	return err
+	return len(data), err
 }
 
 // offer makes items of ds, for c.out. It takes over the files.

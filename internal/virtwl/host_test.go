@@ -19,7 +19,7 @@ import (
 // host, every other one up to 9.
 type fakePort struct {
 	mu     sync.Mutex
-	pages  [3][PageSize]byte
+	pages  [3][MaxRingSize]byte
 	signal map[uint64]int // by Cookie[0]
 	wrote  chan struct{}  // a value for each Signal, if not nil
 }
@@ -34,8 +34,15 @@ func (p *fakePort) Dup(res uint32) (int, uint64, error) {
 	return fd, PageSize, err
 }
 
+func (p *fakePort) RingSize(res uint32) (int, error) {
+	if res < 1 || res > 2 {
+		return 0, errNoFake
+	}
+	return len(p.pages[res]), nil
+}
+
 func (p *fakePort) WriteRing(res uint32, head, data []byte) error {
-	if res < 1 || res > 2 || len(head)+len(data) > PageSize {
+	if res < 1 || res > 2 || len(head)+len(data) > len(p.pages[0]) {
 		return errNoFake
 	}
 	p.mu.Lock()

@@ -51,13 +51,14 @@ func (c *HostContext) openReaderLocked(id uint32) (writeEnd int, err error) {
 	}
 	c.readers[id] = r
 	c.lastPipe = id
-	c.host.wg.Go(func() { c.pump(r) })
+	size := c.ringSize - ReadWriteSize
+	c.host.wg.Go(func() { c.pump(r, size) })
 	return p[1], nil
 }
 
-// pump passes a pipe's data to the guest, one ring page for each POLL.
-func (c *HostContext) pump(r *pipeReader) {
-	buf := make([]byte, MaxReadData)
+// pump passes a pipe's data to the guest, one ring for each POLL.
+func (c *HostContext) pump(r *pipeReader, size int) {
+	buf := make([]byte, size)
 	for {
 		n, err := r.f.Read(buf)
 		if derr := c.deliver(r.id, buf[:n], false); derr != nil {

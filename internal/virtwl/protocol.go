@@ -12,8 +12,9 @@
 //
 // The host can speak only when spoken to: the guest submits POLL with a fence on
 // the channel ring's timeline, and the host, when it has something, writes it to the
-// start of the channel ring's page and signals that fence. «Rings» are one page each
-// and no rings.
+// start of the channel ring's page and signals that fence. «Rings» are no rings, and
+// one page each; the channel ring of a guest of ours has MaxRingSize bytes, and the
+// host fills as much as a ring has.
 //
 // Every command begins with a header; all is little-endian.
 //
@@ -98,8 +99,11 @@ const (
 	PipeReadStart = 0x80000000
 	// MaxIdentifiers is the size of the arrays in SEND and RECEIVE.
 	MaxIdentifiers = 28
-	// PageSize is the length of a ring.
+	// PageSize is the length of a ring, at least.
 	PageSize = 4096
+	// MaxRingSize is how much of a ring is used: eight pages hold a burst of events,
+	// or a good part of a pipe, and cost a connection little memory.
+	MaxRingSize = 32 << 10
 	// FlowControl is a bit of Capabilities.Channels, no channel: see the package comment.
 	FlowControl = 1 << 31
 
@@ -111,8 +115,8 @@ const (
 	ImageReplySize         = 64
 	SendReceiveSize        = 16 + 3*4*MaxIdentifiers
 	ReadWriteSize          = 24
-	MaxReceiveData         = PageSize - SendReceiveSize
-	MaxReadData            = PageSize - ReadWriteSize
+	MaxReceiveData         = MaxRingSize - SendReceiveSize // in the largest ring
+	MaxReadData            = MaxRingSize - ReadWriteSize
 	maxCommandSize         = 1<<16 - 1                        // the header's size has 16 bits
 	MaxSendData            = maxCommandSize - SendReceiveSize // what one SEND can hold
 	MaxWriteData           = maxCommandSize - ReadWriteSize
