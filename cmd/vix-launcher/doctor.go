@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,7 +163,10 @@ func versionAtLeast(text string, major, minor int) (version string, ok bool) {
 
 func checkQEMU(ctx context.Context, e *env) check {
 	const fix = "install QEMU 11 or newer (Debian: qemu-system-x86 from backports)"
-	path, err := e.look(qemuName())
+	if runtime.GOARCH != "amd64" {
+		return bad("", "VMs are of the kind x86-64 only, and this machine is %s", runtime.GOARCH)
+	}
+	path, err := e.look(qemuName)
 	if err != nil {
 		return bad(fix, "%v", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"vix/config"
@@ -106,13 +105,9 @@ var virtiofsdPlaces = []string{
 	"/run/current-system/sw/bin/virtiofsd",
 }
 
-// qemuName is QEMU's program for this machine's processor.
-func qemuName() string {
-	if runtime.GOARCH == "arm64" {
-		return "qemu-system-aarch64"
-	}
-	return "qemu-system-x86_64"
-}
+// qemuName is QEMU's program for the only kind of machine that internal/vm
+// describes.
+const qemuName = "qemu-system-x86_64"
 
 // look finds a program on PATH, then at places.
 func (e *env) look(name string, places ...string) (string, error) {
@@ -151,7 +146,7 @@ func (e *env) parts() (p vm.Parts, err error) {
 	if p.Self, err = e.self(); err != nil {
 		return p, err
 	}
-	if p.QEMU, err = e.look(qemuName()); err != nil {
+	if p.QEMU, err = e.look(qemuName); err != nil {
 		return p, fmt.Errorf("%w; install QEMU 11 or newer (Debian: qemu-system-x86 from backports)", err)
 	}
 	if p.Virtiofsd, err = e.look("virtiofsd", virtiofsdPlaces...); err != nil {

@@ -54,7 +54,7 @@ func newRig(t *testing.T) *rig {
 		t.Skip("lacks: time (-short)")
 	}
 	e := osEnv()
-	for _, name := range []string{"go", qemuName()} {
+	for _, name := range []string{"go", qemuName} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip("lacks: " + name)
 		}

@@ -56,6 +56,10 @@ func TestMain(m *testing.M) {
 func fakeLauncher() error {
 	switch os.Args[1] {
 	case "supervise":
+		if behave("vix-launcher") == "panic" {
+			fmt.Fprintln(os.Stderr, "panic: as told\n\ngoroutine 1 [running]:")
+			syscall.Exit(2)
+		}
 		if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			return err
 		}

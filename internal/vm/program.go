@@ -188,7 +188,7 @@ func (s *supervisor) addProgram(argv []string) Program {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
-	p := Program{ID: s.lastID, Argv: argv, State: "running"}
+	p := Program{ID: s.lastID, Argv: shownArgv(argv), State: "running"}
 	s.state.addProgram(p)
 	s.changedLocked()
 	return p

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -70,7 +71,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 			wait, cancel := context.WithTimeout(ctx, leaveLimit)
 			_ = r.waitGone(wait, name)
 			cancel()
-			return nil, failf("VM %s: %v, and all of the VM with it; run it again", name, err)
+			return nil, failf("VM %s: %v, and all of the VM with it%s; run it again", name, err, r.lastPanic(name))
 		}
 		if !errors.Is(err, errLeaving) {
 			return exit, asFailure(name, err)
@@ -81,8 +82,30 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 		if err != nil {
 			return nil, failf("VM %s: does not finish stopping: %v; see vix-launcher stop --force %s", name, err, name)
 		}
+		if last := r.lastPanic(name); last != "" {
+			return nil, failf("VM %s: its supervisor crashed%s", name, last)
+		}
 	}
 	return nil, failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
+}
+
+// lastPanic returns what a supervisor that crashed wrote last, from the log
+// that it left.
+func (r *Registry) lastPanic(name string) string {
+	b, err := r.root.ReadFile(filepath.Join(name, logName))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		// What a supervisor logs begins with a time; these are Go's last words, and
+		// main's.
+		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
+			if strings.HasPrefix(line, prefix) {
+				return ": " + clipText(strings.TrimSpace(line))
+			}
+		}
+	}
+	return ""
 }
 
 func (run *Run) request() request {

@@ -75,6 +75,7 @@ type Stage struct {
 const (
 	maxWindows  = 512
 	maxTitle    = 256 // bytes
+	maxArgs     = 32  // of a program
 	maxExited   = 32  // ended programs that are remembered
 	maxVMStages = 32
 )
@@ -100,6 +101,15 @@ func (s State) clone() State {
 	s.Notes = slices.Clone(s.Notes)
 	s.Uptime = time.Since(s.Started).Seconds()
 	return s
+}
+
+// shownArgv is as much of a command line as a state holds.
+func shownArgv(argv []string) []string {
+	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
+	for i := range shown {
+		shown[i] = clipText(shown[i])
+	}
+	return shown
 }
 
 // addProgram appends p and forgets the oldest that have ended.

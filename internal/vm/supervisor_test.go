@@ -141,6 +141,7 @@ func TestFailedStart(t *testing.T) {
 		{"qemu", "panic", "VM t: the guest switched itself off: exit status 0: console speaks [31mred | Kernel panic - not syncing: VFS"},
 		{"qemu", "noproxy", "VM t: guest: vix-waylandproxy ended: signal killed"},
 		{"qemu", "garbage", "VM t: agent protocol violated"},
+		{"vix-launcher", "panic", "VM t: its supervisor crashed: panic: as told"},
 		{"virtiofsd", "fail", "VM t: virtiofsd ended: exit status 1: fake: no such share"},
 		{"vix-waylandproxy", "fail", "VM t: the display process ended: exit status 1: the display speaks | fake: no compositor"},
 	} {
