@@ -42,7 +42,7 @@ test: static setup ## every test: check, compositor-level and VM-level
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -out build/test \
 	  -- $(GO) test -json $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
-	  -- $(GO) test -json -timeout 20m -exec $(IN_ROOT) ./e2e/...
+	  -- $(GO) test -json -p 1 -timeout 20m -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
 check: static ## static checks and unit tests; no VM
@@ -60,7 +60,7 @@ static: need-go setup $(LINT) ## gofmt, vet, golangci-lint, generated files up t
 .PHONY: e2e
 e2e: need-go setup build ## the VM-level tests; RUN=regexp chooses
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -v -complete -out build/test -- $(GO) test -json -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
+	@build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
 
 .PHONY: bench
 bench: need-go setup build ## what it costs: a table, and build/bench/*.json
