@@ -342,6 +342,11 @@ func (c *GuestConn) poll() error {
 	r := &c.recv
 	if !r.parked {
 		r.exec.ring = RingChannel
+		// If the host refuses, it writes nothing: the last message is not to be taken twice.
+		if c.channel.mem == nil {
+			return wayland.ErrClosed
+		}
+		c.channel.mem[0] = 0
 		if err := c.exec(&r.exec, r.poll[:], execRingIdx); err != nil {
 			return fmt.Errorf("poll: %w", err)
 		}
@@ -389,6 +394,8 @@ func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 		}
 		c.feed(m.ID, page[ReadWriteSize:][:m.DataSize], m.HangUp)
 		return ds, nil
+	case 0:
+		return ds, errors.New("the host refused the connection: it may have reached its limit of them")
 	}
 	return ds, protoErrorf("command %d in the channel ring", page[0])
 }

@@ -74,7 +74,7 @@ func runAll() {
 	}{
 		{"echo", echo}, {"bulk", bulk}, {"blob", blob}, {"blobs", blobs}, {"received", received},
 		{"readpipe", readPipe}, {"writepipe", writePipe}, {"twopipes", twoPipes}, {"hostclose", hostClose},
-		{"refused", refused}, {"contexts", contexts}, {"parallel", parallel}, {"latency", latency},
+		{"refused", refused}, {"contexts", contexts}, {"parallel", parallel}, {"too many", tooMany}, {"latency", latency},
 	} {
 		start := time.Now()
 		done := make(chan error, 1)
@@ -516,6 +516,42 @@ func parallel(dev *virtwl.Device) error {
 		}
 	}
 	return nil
+}
+
+// tooMany opens more connections than the host allows: the last ones fail, the first
+// go on, and there is room again afterwards.
+func tooMany(dev *virtwl.Device) error {
+	var cs []*virtwl.GuestConn
+	defer func() {
+		for _, c := range cs {
+			_ = c.Close()
+		}
+	}()
+	for range 300 {
+		c, err := connect(dev)
+		if err != nil {
+			return err
+		}
+		cs = append(cs, c)
+	}
+	err := ping(cs[len(cs)-1])
+	if err == nil {
+		return errors.New("300 connections were granted")
+	}
+	fmt.Println("VMTEST INFO 300th connection:", err)
+	if err := ping(cs[0]); err != nil {
+		return err
+	}
+	for _, c := range cs[1:] {
+		_ = c.Close()
+	}
+	cs = cs[:1]
+	c, err := connect(dev)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return ping(c)
 }
 
 func latency(dev *virtwl.Device) error {
