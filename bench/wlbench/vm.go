@@ -75,10 +75,10 @@ type vmBench struct {
 func vmVerb(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	var v vmBench
 	fs.StringVar(&v.bin, "bin", "", "directory of the programs of Vix")
-	fs.IntVar(&v.runs, "runs", 3, "number of rounds")
+	fs.IntVar(&v.runs, "runs", 2, "number of rounds")
 	fs.IntVar(&v.hostN, "host-syncs", 2000, "round trips of a measurement on the host")
-	fs.IntVar(&v.guestN, "guest-syncs", 200, "round trips of a measurement in the guest")
-	fs.DurationVar(&v.d, "d", 400*time.Millisecond, "how long a measurement runs")
+	fs.IntVar(&v.guestN, "guest-syncs", 120, "round trips of a measurement in the guest")
+	fs.DurationVar(&v.d, "d", 300*time.Millisecond, "how long a measurement runs")
 	jsonOut := fs.String("json", "", "write every single result here")
 	if err := parse(fs, args, "bin"); err != nil {
 		return err
