@@ -312,7 +312,7 @@ func (s *supervisor) own(c *child, what string, pid func(*PIDs) *int) {
 		s.report(s.death(c, what))
 	})
 	s.undo(func() error {
-		if s.planned() {
+		if s.graceful {
 			c.end(endLimit) // what it served has ended, and so will it
 		} else {
 			c.kill()

@@ -72,6 +72,7 @@ type supervisor struct {
 	console   tail           // the guest's last words
 	troubles  chan trouble   // ends of children and of the agent channel
 	closers   []func() error // undo what start did, last first
+	graceful  bool           // end's word to the closers: what was asked to end may still be at it
 	pumps     sync.WaitGroup // agent and display events
 	clients   sync.WaitGroup // connections
 	running   sync.WaitGroup // programs, and runs that may still become one
@@ -213,7 +214,7 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 		st.State = StateStopping
 	})
 	s.log.printf("vix", "stopping: %v", cause)
-	if wasRunning && s.planned() {
+	if s.graceful = wasRunning && s.planned(); s.graceful {
 		s.powerOff()
 	}
 	var errs []error
