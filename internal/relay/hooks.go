@@ -29,7 +29,36 @@ type entry struct {
 	request, event Hook
 	size           int    // of the whole message when it is not dynamic
 	since          uint32 // 0 and 1 alike
-	fast           bool   // nothing to do but to rewrite the object's id
+	way            way
+	newOff         int // of the new id in the whole message, for wayCreate
+}
+
+// A way is how much there is to do with a message that has no hook.
+type way uint8
+
+const (
+	waySlow    way = iota // anything
+	wayFast               // rewrite the object's id
+	wayCreate             // the same, and one new object
+	wayDestroy            // the same, and the object is gone
+)
+
+// wayOf says what a message without a hook needs.
+func wayOf(m *wayland.Message) way {
+	switch {
+	case m.Plain && !m.Destructor:
+		return wayFast
+	case m.Plain:
+		return wayDestroy
+	case m.Dynamic || m.New == nil || m.New.Iface == nil || len(m.FDKinds) > 0 || m.Destructor:
+		return waySlow
+	}
+	for k := range m.Args {
+		if m.Args[k].Type == 'o' {
+			return waySlow
+		}
+	}
+	return wayCreate
 }
 
 // NewHooks returns a set that holds what the engine itself needs.
@@ -38,7 +67,6 @@ func NewHooks() *Hooks {
 	for _, i := range wayland.Interfaces() {
 		h.tables = append(h.tables, &ifaceHooks{requests: entries(i.Requests), events: entries(i.Events)})
 	}
-	h.Event(wayland.WlDisplay, wayland.WlDisplayEvtDeleteId, onDeleteID)
 	h.Event(wayland.WlRegistry, wayland.WlRegistryEvtGlobal, onGlobal)
 	h.Event(wayland.WlRegistry, wayland.WlRegistryEvtGlobalRemove, onGlobalRemove)
 	return h
@@ -48,7 +76,10 @@ func entries(ms []wayland.Message) []entry {
 	es := make([]entry, len(ms))
 	for k := range ms {
 		m := &ms[k]
-		es[k] = entry{def: m, size: wayland.HeaderSize + 4*m.Words, since: m.Since, fast: m.Plain && !m.Destructor}
+		es[k] = entry{def: m, size: wayland.HeaderSize + 4*m.Words, since: m.Since, way: wayOf(m)}
+		if m.New != nil {
+			es[k].newOff = wayland.HeaderSize + 4*m.New.Word
+		}
 	}
 	return es
 }
@@ -62,7 +93,7 @@ func (h *Hooks) Request(i *wayland.Interface, op int, f Hook) {
 	if e.request != nil {
 		panic(fmt.Sprintf("relay: a second hook for request %s.%s", i.Name, e.def.Name))
 	}
-	e.request, e.fast = f, false
+	e.request, e.way = f, waySlow
 }
 
 // Event sets the hook of an event.
@@ -71,7 +102,7 @@ func (h *Hooks) Event(i *wayland.Interface, op int, f Hook) {
 	if e.event != nil {
 		panic(fmt.Sprintf("relay: a second hook for event %s.%s", i.Name, e.def.Name))
 	}
-	e.event, e.fast = f, false
+	e.event, e.way = f, waySlow
 }
 
 // Gone sets what is called when neither side knows an object any more: after

@@ -41,14 +41,25 @@ func (c *Conn) request(p *pump, b []byte) error {
 		return Fail(o, ErrInvalidMethod, "invalid method %d, object %s#%d", op, o.Iface.Name, id)
 	}
 	h := &o.hooks.requests[op]
-	if h.fast && o.Server != 0 && o.Version >= h.since && p.tap == nil {
-		if len(b) != h.size {
-			return Fail(o, ErrInvalidMethod, "%s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
-		}
-		wayland.PutWord(b, 0, o.Server)
-		return nil
+	if h.way == waySlow || o.Server == 0 || o.Version < h.since || p.tap != nil {
+		return c.slowRequest(p, b, o, h)
 	}
-	return c.slowRequest(p, b, o, h)
+	if len(b) != h.size {
+		return Fail(o, ErrInvalidMethod, "%s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
+	}
+	wayland.PutWord(b, 0, o.Server)
+	switch h.way {
+	case wayCreate:
+		n, err := c.objs.fromClient(wayland.Word(b, h.newOff), h.def.New.Iface, o.Version)
+		if err != nil {
+			return Fail(o, ErrInvalidObject, "%v", err)
+		}
+		c.objs.toServer(n)
+		wayland.PutWord(b, h.newOff, n.Server)
+	case wayDestroy:
+		c.destroyed(o)
+	}
+	return nil
 }
 
 func (c *Conn) slowRequest(p *pump, b []byte, o *Object, h *entry) error {
@@ -93,7 +104,9 @@ func (c *Conn) slowRequest(p *pump, b []byte, o *Object, h *entry) error {
 			return err
 		}
 		wayland.PutWord(b, 0, o.Server)
-		p.spanned = append(p.spanned, descs...)
+		if len(descs) > 0 {
+			p.spanned = append(p.spanned, descs...)
+		}
 	} else {
 		wayland.CloseAll(descs)
 		p.cutAt(p.r-len(b), p.r)
@@ -193,14 +206,31 @@ func (c *Conn) event(p *pump, b []byte) error {
 		return fmt.Errorf("server: event %d is unknown to %s", op, o.Iface.Name)
 	}
 	h := &o.hooks.events[op]
-	if h.fast && o.ID != 0 && p.tap == nil {
-		if len(b) != h.size {
-			return fmt.Errorf("server: %s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
-		}
-		wayland.PutWord(b, 0, o.ID)
-		return nil
+	switch {
+	case h.way == waySlow || h.way == wayCreate || o.ID == 0 || p.tap != nil:
+		return c.slowEvent(p, b, o, h)
+	case len(b) != h.size:
+		return fmt.Errorf("server: %s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)
+	case id == 1:
+		return c.deleteID(p, b)
 	}
-	return c.slowEvent(p, b, o, h)
+	wayland.PutWord(b, 0, o.ID)
+	return nil
+}
+
+// deleteID handles wl_display.delete_id, the display's only plain event: the
+// server's id is free, and so is the client's, if it has one.
+func (c *Conn) deleteID(p *pump, b []byte) error {
+	client, err := c.deleted(wayland.Word(b, wayland.HeaderSize))
+	if err != nil {
+		return err
+	}
+	if client == 0 {
+		p.cutAt(p.r-len(b), p.r)
+	} else {
+		wayland.PutWord(b, wayland.HeaderSize, client)
+	}
+	return nil
 }
 
 func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
@@ -211,6 +241,9 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 	}
 	if p.tap != nil {
 		p.tap.Message(c.cfg.ID, false, o.Iface, o.ID, def, body)
+	}
+	if o.ID == 1 && def == &wayland.WlDisplay.Events[wayland.WlDisplayEvtDeleteId] {
+		return c.deleteID(p, b)
 	}
 	descs, err := p.take(def.FDKinds)
 	if err != nil {
@@ -248,7 +281,9 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 	}
 	c.translateEvent(m)
 	wayland.PutWord(b, 0, o.ID)
-	p.spanned = append(p.spanned, descs...)
+	if len(descs) > 0 {
+		p.spanned = append(p.spanned, descs...)
+	}
 	return nil
 }
 

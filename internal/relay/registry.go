@@ -12,16 +12,6 @@ type global struct {
 	version uint32
 }
 
-// onDeleteID frees an id, and tells the client if it knew the object.
-func onDeleteID(c *Conn, m *Msg) (bool, error) {
-	client, err := c.deleted(m.Word(0))
-	if err != nil || client == 0 {
-		return false, err
-	}
-	wayland.PutWord(m.Body, 0, client)
-	return true, nil
-}
-
 // onGlobal offers a global in the version that is allowed, or hides it.
 func onGlobal(c *Conn, m *Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)

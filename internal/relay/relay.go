@@ -267,8 +267,14 @@ type pump struct {
 	tap     Tap // for this batch
 }
 
+// buffers are kept for the next connection: to clear a new one costs more than
+// all else that a connection's start does.
+var buffers = sync.Pool{New: func() any { return new([bufSize]byte) }}
+
 func (p *pump) run() error {
-	p.buf = make([]byte, bufSize)
+	buf := buffers.Get().(*[bufSize]byte)
+	defer buffers.Put(buf)
+	p.buf = buf[:]
 	defer func() {
 		wayland.CloseAll(p.queue[p.taken:])
 		wayland.CloseAll(p.spanned)

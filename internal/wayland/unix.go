@@ -65,7 +65,6 @@ func NewUnixConn(c *net.UnixConn) (*UnixConn, error) {
 	}
 	u := &UnixConn{conn: c, raw: raw}
 	u.recv.oob = make([]byte, unix.CmsgSpace(recvFDs*4))
-	u.send.ctl = make([]byte, unix.CmsgSpace(MaxDescs*4))
 	u.recv.poll = u.pollRecv
 	u.send.poll = u.pollSend
 	return u, nil
@@ -99,6 +98,8 @@ func (u *UnixConn) Recv(p []byte, ds []Desc) (int, []Desc, error) {
 	return r.n, ds, nil
 }
 
+// pollRecv and pollSend never wait in the kernel, so they need not tell the
+// scheduler of it (RawSyscall): that would cost as much as the call itself.
 func (u *UnixConn) pollRecv(fd uintptr) bool {
 	r := &u.recv
 	for {
@@ -107,7 +108,7 @@ func (u *UnixConn) pollRecv(fd uintptr) bool {
 		r.mh = unix.Msghdr{Iov: &r.iov, Control: &r.oob[0]}
 		r.mh.SetIovlen(1)
 		r.mh.SetControllen(len(r.oob))
-		n, _, e := unix.Syscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&r.mh)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+		n, _, e := unix.RawSyscall(unix.SYS_RECVMSG, fd, uintptr(unsafe.Pointer(&r.mh)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		switch e {
 		case 0:
 			r.n, r.err = int(n), nil
@@ -152,6 +153,9 @@ func (u *UnixConn) Send(p []byte, ds []Desc) error {
 		if len(ds) > MaxDescs {
 			return fmt.Errorf("send: %d descriptors at once, the most is %d", len(ds), MaxDescs)
 		}
+		if s.ctl == nil {
+			s.ctl = make([]byte, unix.CmsgSpace(MaxDescs*4))
+		}
 		s.oob = s.ctl[:unix.CmsgSpace(len(ds)*4)]
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&s.oob[0]))
 		h.Level, h.Type = unix.SOL_SOCKET, unix.SCM_RIGHTS
@@ -187,7 +191,7 @@ func (u *UnixConn) pollSend(fd uintptr) bool {
 			s.mh.Control = &s.oob[0]
 			s.mh.SetControllen(len(s.oob))
 		}
-		n, _, e := unix.Syscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.mh)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		n, _, e := unix.RawSyscall(unix.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&s.mh)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		switch e {
 		case 0:
 			s.p, s.oob = s.p[n:], s.oob[:0] // descriptors go with the first byte
