@@ -104,12 +104,22 @@ func (c *control) refuse(f *os.File, err error) {
 // oneFile takes the only descriptor of a control message.
 func oneFile(oob []byte) (*os.File, error) {
 	ms, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(ms) != 1 {
-		return nil, fmt.Errorf("a request brings one descriptor (%v)", err)
+	if err != nil {
+		return nil, err
 	}
-	fds, err := unix.ParseUnixRights(&ms[0])
-	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("a request brings one descriptor (%v)", err)
+	var fds []int
+	for k := range ms {
+		got, err := unix.ParseUnixRights(&ms[k])
+		if err != nil {
+			return nil, err
+		}
+		fds = append(fds, got...)
+	}
+	if len(fds) != 1 {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+		return nil, fmt.Errorf("a request brings one descriptor, not %d", len(fds))
 	}
 	unix.CloseOnExec(fds[0])
 	if err := unix.SetNonblock(fds[0], true); err != nil {
