@@ -41,7 +41,7 @@ test: static setup ## every test: check, compositor-level and VM-level
 	@$(MAKE) --no-print-directory build
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -out build/test \
-	  -- $(GO) test -json $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
+	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
 	  -- $(GO) test -json -p 1 -timeout 20m -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
