@@ -76,7 +76,7 @@ the program's own status (128+n for signal n), with 125 where Vix itself failed,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
-	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), doctorCommand(e),
+	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		superviseCommand(e), rootviewCommand(e), configTopic())
 	return root
 }

@@ -92,10 +92,11 @@ func (m Machine) cmdline() string {
 
 // A Display is what the command line of vix-waylandproxy host depends on.
 type Display struct {
-	VM, Tag  string
-	Wayland  string // absolute path of the compositor's socket
-	VhostFD  int
-	EventsFD int
+	VM, Tag   string
+	Wayland   string // absolute path of the compositor's socket
+	VhostFD   int
+	EventsFD  int
+	ControlFD int
 }
 
 // Args returns the arguments of vix-waylandproxy.
@@ -107,5 +108,6 @@ func (d Display) Args() []string {
 		"--vhost-fd", fmt.Sprint(d.VhostFD),
 		"--wayland", d.Wayland,
 		"--events-fd", fmt.Sprint(d.EventsFD),
+		"--control-fd", fmt.Sprint(d.ControlFD),
 	}
 }

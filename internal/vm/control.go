@@ -28,6 +28,8 @@ import (
 //	                                ◄──   reply{done}                       all is ended and removed
 //	request{op: logs}               ──►
 //	                                ◄──   reply{line}, …, reply{done}
+//	request{op: trace} + 1 pipe end ──►
+//	                                ◄──   reply{done}                       the display writes to it
 //
 // A program's stdin, stdout and stderr are three pipes that the client makes;
 // their far ends travel with the request (SCM_RIGHTS). So the kernel does the
@@ -49,6 +51,7 @@ const (
 	opState = "state"
 	opStop  = "stop"
 	opLogs  = "logs"
+	opTrace = "trace"
 )
 
 type request struct {
@@ -60,6 +63,7 @@ type request struct {
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`
+	Classes    string   `json:"classes,omitempty"`
 }
 
 // A reply has one field set.

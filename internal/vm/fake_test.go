@@ -99,9 +99,31 @@ func fakeDisplay() error {
 	if behave("vix-waylandproxy") == "fail" {
 		return errors.New("no compositor")
 	}
+	go fakeTrace(os.NewFile(5, "control"))
 	vhost := os.NewFile(3, "vhost")
 	_, _ = io.Copy(struct{ io.Writer }{vhost}, vhost)
 	return nil
+}
+
+// fakeTrace answers each request of the control channel with what it was.
+func fakeTrace(f *os.File) {
+	c, err := net.FileConn(f)
+	if err != nil {
+		return
+	}
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	for {
+		n, on, _, _, err := c.(*net.UnixConn).ReadMsgUnix(buf, oob)
+		if err != nil || n == 0 {
+			return
+		}
+		files, err := rights(oob[:on])
+		if err != nil || len(files) != 1 {
+			return
+		}
+		fmt.Fprintf(files[0], "%s\n", buf[:n])
+		files[0].Close()
+	}
 }
 
 func fakeQEMU() error {

@@ -46,7 +46,7 @@ func TestCommandLines(t *testing.T) {
 	golden(t, "qemu-tcg.golden", m.Args())
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
-	golden(t, "display.golden", Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", VhostFD: 3, EventsFD: 4}.Args())
+	golden(t, "display.golden", Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", VhostFD: 3, EventsFD: 4, ControlFD: 5}.Args())
 }
 
 func TestCheckKVM(t *testing.T) {

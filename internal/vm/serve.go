@@ -57,6 +57,8 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		s.serveStop(c, req.Force)
 	case req.Op == opLogs:
 		s.serveLogs(c, req.Follow)
+	case req.Op == opTrace:
+		s.serveTrace(c, req.Classes, files)
 	default:
 		s.tell(c, reply{Fail: failf("VM %s: unknown request %q", s.launch.VM.Name, req.Op)})
 	}

@@ -78,22 +78,26 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	ours, theirs, err := newDisplayControl()
+	if err != nil {
+		closeFiles([]*os.File{qemuEnd, proxyEnd})
+		return nil, err
+	}
 	events, eventsEnd, err := os.Pipe()
 	if err != nil {
-		qemuEnd.Close()
-		proxyEnd.Close()
+		closeFiles([]*os.File{qemuEnd, proxyEnd, ours, theirs})
 		return nil, err
 	}
 	l := s.launch
-	d := Display{VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, VhostFD: 3, EventsFD: 4}
+	d := Display{VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, VhostFD: 3, EventsFD: 4, ControlFD: 5}
 	child, err := startChild(s.nest, s.log, command{
-		name: "display", path: l.Parts.Proxy, args: d.Args(), files: []*os.File{proxyEnd, eventsEnd},
+		name: "display", path: l.Parts.Proxy, args: d.Args(), files: []*os.File{proxyEnd, eventsEnd, theirs},
 	})
 	if err != nil {
-		qemuEnd.Close()
-		events.Close()
+		closeFiles([]*os.File{qemuEnd, events, ours})
 		return nil, err
 	}
+	s.setDisplayControl(ours)
 	s.pumps.Go(func() {
 		defer events.Close()
 		s.readEvents(events)
@@ -103,6 +107,8 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 	s.pumps.Go(func() {
 		<-child.done
 		_ = events.SetReadDeadline(time.Now().Add(drainLimit))
+		s.setDisplayControl(nil)
+		ours.Close()
 	})
 	return qemuEnd, nil
 }

@@ -87,6 +87,8 @@ type supervisor struct {
 	users   int           // programs that run, and runs on their way
 	changed chan struct{} // closed and replaced at every change of state
 	lastID  int
+	// displayControl is the display's control channel while it runs.
+	displayControl *os.File
 }
 
 // Why a VM ends without having failed.

@@ -91,6 +91,10 @@ func TestState(t *testing.T) {
 			t.Errorf("log has no %q:\n%s", want, log.String())
 		}
 	}
+	var traced strings.Builder
+	if err := b.reg.Trace(t.Context(), "t", "input,shell", &traced); err != nil || traced.String() != `{"request":"trace","classes":"input,shell"}`+"\n" {
+		t.Errorf("trace %q, %v", traced.String(), err)
+	}
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)
 	}
@@ -380,6 +384,9 @@ func TestBadNames(t *testing.T) {
 		}
 		if err := b.reg.Logs(t.Context(), name, false, io.Discard); err == nil {
 			t.Errorf("logs %q: no error", name)
+		}
+		if err := b.reg.Trace(t.Context(), name, "", io.Discard); err == nil {
+			t.Errorf("trace %q: no error", name)
 		}
 		if s := b.runNow(name, "true"); s.fail == nil {
 			t.Errorf("run in %q: no error", name)

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/trace"
+)
+
+func traceCommand(e *env) *cobra.Command {
+	var classes string
+	c := &cobra.Command{
+		Use:   "trace [--classes LIST] NAME",
+		Short: "show what a VM's programs and the compositor say to each other",
+		Long: `Shows every Wayland message between a VM's programs and the compositor, as the
+guest's programs see it, until the VM ends or you interrupt it: the time, the
+connection's number, "->" for a request, and the message in WAYLAND_DEBUG's
+style. LIST picks classes, or drops those with a '-' in front: all, motion,
+frame, shm, input, shell, selection, registry, output, other.
+
+Programs do not wait for the trace: what it cannot write in time is left out, and
+a line says how much.`,
+		Example: `  vix-launcher trace web
+  vix-launcher trace --classes=input,shell web
+  vix-launcher trace --classes=-motion,-frame web`,
+		ValidArgsFunction: completeNames(e),
+		Args:              args(1, 1, "NAME"),
+		RunE: func(c *cobra.Command, names []string) error {
+			if err := config.CheckName(names[0]); err != nil {
+				return usagef("trace: %v", err)
+			}
+			if _, err := trace.ParseClasses(classes); err != nil {
+				return usagef("trace: --classes: %v", err)
+			}
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			return reg.Trace(ctx, names[0], classes, e.stdout)
+		},
+	}
+	c.Flags().StringVar(&classes, "classes", "all", "which messages: a `LIST` of classes")
+	return c
+}

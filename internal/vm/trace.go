@@ -1,0 +1,121 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// A trace goes past the supervisor: the client makes a pipe, its far end travels
+// with the request to the supervisor and from there to the display process, which
+// writes to it until nobody reads it.
+//
+//	client ──trace + pipe──► supervisor ──packet + pipe──► display
+//	       ◄──────────────────── lines ────────────────────────┘
+
+// displayRequest is a packet of the display's control channel
+// (vix-waylandproxy(1), --control-fd).
+type displayRequest struct {
+	Request string `json:"request"`
+	Classes string `json:"classes"`
+}
+
+// newDisplayControl makes the display's control channel: seqpacket, so that a
+// request and its descriptor stay together.
+func newDisplayControl() (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	return os.NewFile(uintptr(fds[0]), "display control"), os.NewFile(uintptr(fds[1]), "display control"), nil
+}
+
+func (s *supervisor) setDisplayControl(f *os.File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.displayControl = f
+}
+
+// serveTrace hands the client's pipe to the display process.
+func (s *supervisor) serveTrace(c *control, classes string, files []*os.File) {
+	if err := s.traceDisplay(classes, files); err != nil {
+		s.tell(c, reply{Fail: failf("VM %s: trace: %v", s.launch.VM.Name, err)})
+		return
+	}
+	s.tell(c, reply{Done: true})
+}
+
+func (s *supervisor) traceDisplay(classes string, files []*os.File) error {
+	if len(files) != 1 {
+		return fmt.Errorf("a request with %d descriptors, not one", len(files))
+	}
+	b, err := json.Marshal(displayRequest{Request: "trace", Classes: classes})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.displayControl == nil {
+		return errors.New("the display does not run yet; try again in a moment")
+	}
+	raw, err := s.displayControl.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Control(func(fd uintptr) {
+		// The queue is full only when the display hangs: then nobody waits for it.
+		sendErr = unix.Sendmsg(int(fd), b, unix.UnixRights(int(files[0].Fd())), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+	return errors.Join(err, sendErr)
+}
+
+// Trace writes every message between the VM's programs and the compositor to w,
+// a line each, until the VM ends or ctx is done. classes is a list as of
+// vix-waylandproxy's --trace.
+func (r *Registry) Trace(ctx context.Context, name, classes string, w io.Writer) error {
+	if err := config.CheckName(name); err != nil {
+		return failf("%v", err)
+	}
+	conn, _, err := r.dial(name)
+	if err != nil {
+		return failf("VM %s: %v", name, err)
+	}
+	defer conn.Close()
+	lines, far, err := os.Pipe()
+	if err != nil {
+		return failf("trace: %v", err)
+	}
+	defer lines.Close()
+	unhook := context.AfterFunc(ctx, func() {
+		conn.Close()
+		lines.Close()
+	})
+	defer unhook()
+	c := &control{conn: conn}
+	err = c.send(request{Version: controlVersion, Op: opTrace, Classes: classes}, far)
+	far.Close()
+	var rep reply
+	if err == nil {
+		err = c.recv(&rep, maxFrame)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return failf("VM %s: %v", name, err)
+	case rep.Fail != nil:
+		return rep.Fail
+	}
+	if _, err = io.Copy(w, lines); ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
