@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"vix/internal/guestproxy"
@@ -10,6 +12,7 @@ func guestCommand() *cobra.Command {
 	var path, device string
 	var readyFD int
 	var debug bool
+	var tf traceFlags
 	c := &cobra.Command{
 		Use:   "guest --listen PATH",
 		Short: "inside a VM: a Wayland socket whose windows appear on the host",
@@ -21,6 +24,10 @@ of another kind start it by hand, as the user whose programs use it.`,
 			if path == "" {
 				return usagef("guest: --listen is missing")
 			}
+			tr, err := tf.start()
+			if err != nil {
+				return err
+			}
 			l, err := listen(path)
 			if err != nil {
 				return err
@@ -28,13 +35,15 @@ of another kind start it by hand, as the user whose programs use it.`,
 			if err := ready(readyFD); err != nil {
 				return err
 			}
-			return guestproxy.Run(c.Context(), guestproxy.Config{Listen: l, Device: device, Log: logger(debug)})
+			err = guestproxy.Run(c.Context(), guestproxy.Config{Listen: l, Device: device, Tap: tr.Switch, Log: logger(debug)})
+			return errors.Join(err, tr.close())
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&path, "listen", "", "socket to make, an absolute path")
 	f.StringVar(&device, "device", "/dev/dri/renderD128", "render node of the virtio-gpu device")
 	f.IntVar(&readyFD, "ready-fd", -1, "descriptor that gets one byte when the socket listens")
+	tf.register(f)
 	f.BoolVar(&debug, "debug", false, "log every connection")
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -74,6 +75,15 @@ type fanOut []relay.Tap
 func (f fanOut) Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte) {
 	for _, t := range f {
 		t.Message(conn, fromClient, i, id, m, body)
+	}
+}
+
+// Span implements relay.Spanner.
+func (f fanOut) Span(conn uint64, name string, begin, end time.Time) {
+	for _, t := range f {
+		if s, ok := t.(relay.Spanner); ok {
+			s.Span(conn, name, begin, end)
+		}
 	}
 }
 

@@ -24,8 +24,14 @@ import (
 type Config struct {
 	Listen *net.UnixListener
 	Device string // the render node, for example /dev/dri/renderD128
-	Log    *slog.Logger
+	// Tap, when set, may be given a tap of all connections.
+	Tap *relay.TapSwitch
+	Log *slog.Logger
 }
+
+// maxClients bounds the clients that are served at once, below what the host
+// allows a VM (gpu.Limits): who comes later waits in the socket's backlog.
+const maxClients = 240
 
 // Run serves clients until ctx is done or the listener fails. It returns after
 // all connections have ended, and closes the listener.
@@ -35,14 +41,20 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(err, cfg.Listen.Close())
 	}
 	defer dev.Close()
-	hooks := relay.GuestHooks()
+	s := &server{cfg: cfg, dev: dev, hooks: relay.GuestHooks()}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = cfg.Listen.Close() })
 	defer stop()
-	for n := 1; ; n++ {
+	places := make(chan struct{}, maxClients)
+	for n := uint64(1); ; n++ {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
 		conn, err := cfg.Listen.AcceptUnix()
 		if err != nil {
 			if ctx.Err() != nil {
@@ -50,30 +62,44 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 			return fmt.Errorf("accept a client: %w", err)
 		}
-		log := cfg.Log.With("client", n)
 		wg.Go(func() {
-			if err := serve(ctx, dev, conn, hooks, log); err != nil && ctx.Err() == nil {
-				log.Warn("connection ended", "err", err)
-			}
+			defer func() { <-places }()
+			s.serve(ctx, conn, n)
 		})
 	}
 }
 
-// serve relays one client until it ends.
-func serve(ctx context.Context, dev *virtwl.Device, conn *net.UnixConn, hooks *relay.Hooks, log *slog.Logger) error {
+// server is what connections share.
+type server struct {
+	cfg   Config
+	dev   *virtwl.Device
+	hooks *relay.Hooks
+}
+
+// serve relays client n until it ends.
+func (s *server) serve(ctx context.Context, conn *net.UnixConn, n uint64) {
+	log := s.cfg.Log.With("client", n)
+	if err := s.relay(ctx, conn, n, log); err != nil && ctx.Err() == nil {
+		log.Warn("connection ended", "err", err)
+	}
+}
+
+func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *slog.Logger) error {
 	client, err := wayland.NewUnixConn(conn)
 	if err != nil {
 		return err
 	}
-	host, err := dev.Connect(ctx)
+	host, err := s.dev.Connect(ctx)
 	if err != nil {
 		return errors.Join(err, client.Close())
 	}
 	g := relay.NewGuest(blobs{host}, log)
 	err = relay.New(client, host, relay.Config{
-		Hooks:   hooks,
+		Hooks:   s.hooks,
 		Globals: relay.GuestGlobals,
 		State:   g,
+		ID:      n,
+		Tap:     s.cfg.Tap,
 		Log:     log,
 	}).Run(ctx)
 	return errors.Join(err, g.Close())

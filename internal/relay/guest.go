@@ -3,6 +3,7 @@ package relay
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -343,7 +344,15 @@ func commit(c *Conn, m *Msg) (bool, error) {
 		g.stale = region{}
 		g.stale.add(rect{0, 0, b.w, b.h})
 	}
+	var begin time.Time
+	spanner, traced := c.current.tap.(Spanner)
+	if traced {
+		begin = time.Now()
+	}
 	n, ok := copyRegion(b.shadow.mem(), b.src(), int(b.stride), b.pixel, g.stale.rects())
+	if traced {
+		spanner.Span(c.cfg.ID, fmt.Sprintf("copy %d bytes", n), begin, time.Now())
+	}
 	g.Copied += uint64(n)
 	if !ok {
 		return false, Fail(m.Obj, shmInvalidFD, "error accessing SHM buffer")

@@ -76,6 +76,12 @@ type Tap interface {
 	Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte)
 }
 
+// A Spanner is a Tap that also wants to know what took a while: the copies of
+// pixels.
+type Spanner interface {
+	Span(conn uint64, name string, begin, end time.Time)
+}
+
 // A TapSwitch turns a Tap on and off while connections run. They look at it
 // before each batch.
 type TapSwitch struct{ tap atomic.Pointer[Tap] }
