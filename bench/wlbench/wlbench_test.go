@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -264,7 +265,8 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	for _, g := range c.Goals {
-		if g.Got == nil {
+		// CPU time is counted in steps of 10 ms, more than such short runs take.
+		if g.Got == nil && !strings.Contains(g.Goal, "CPU") {
 			t.Errorf("goal %s was not measured", g.Goal)
 		}
 	}
