@@ -62,6 +62,12 @@ e2e: need-go setup build ## the VM-level tests; RUN=regexp chooses
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
 
+.PHONY: e2e-full
+e2e-full: need-go ## adds browsers, GTK 3, Qt 6, video (a larger system root, once); RUN=regexp
+	@scripts/sysroot --full
+	@$(MAKE) --no-print-directory build; mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@VIX_SYSROOT=full VIX_E2E_FULL=1 build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 60m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
+
 .PHONY: bench
 bench: need-go setup build ## what it costs: a table, and build/bench/*.json
 	@mkdir -p build/bench
