@@ -1,0 +1,286 @@
+package programs
+
+import (
+	"bytes"
+	_ "embed"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"vix/internal/desktoptest"
+)
+
+// The page shows its state by its title: what was typed, chosen, scrolled.
+//
+//go:embed testdata/page.html
+var page []byte
+
+// Firefox's own settings: nothing asked, nothing fetched, no second process that
+// is not needed. Without them it is the same program, only slower.
+const firefoxPrefs = `
+user_pref("app.update.enabled", false);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("browser.startup.homepage_override.mstone", "ignore");
+user_pref("browser.startup.page", 0);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("datareporting.policy.dataSubmissionPolicyBypassNotification", true);
+user_pref("dom.ipc.processCount", 1);
+user_pref("dom.ipc.processPrelaunch.enabled", false);
+user_pref("extensions.enabledScopes", 0);
+user_pref("full-screen-api.transition-duration.enter", "0 0");
+user_pref("full-screen-api.transition-duration.leave", "0 0");
+user_pref("full-screen-api.warning.timeout", 0);
+user_pref("fission.autostart", false);
+user_pref("media.autoplay.default", 0);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("privacy.reduceTimerPrecision", false);
+user_pref("services.settings.server", "");
+user_pref("toolkit.telemetry.enabled", false);
+user_pref("toolkit.cosmeticAnimations.enabled", false);
+user_pref("ui.prefersReducedMotion", 1);
+`
+
+// heavy says whether a test is to run: make e2e-full, whose system root has the
+// programs. The others do without.
+func heavy(t *testing.T, programs ...string) {
+	t.Helper()
+	if os.Getenv("VIX_E2E_FULL") == "" {
+		t.Skip("make e2e-full runs it: it needs the larger system root and minutes")
+	}
+	for _, name := range append(programs, "ffmpeg") {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip("lacks: " + name)
+		}
+	}
+}
+
+var (
+	green   = color.RGBA{0x20, 0xa0, 0x40, 255} // the video's ground
+	crimson = color.RGBA{0xd0, 0x20, 0x60, 255} // the bar in it
+	pageLow = color.RGBA{0xc0, 0x80, 0x20, 255} // what is seen only when the page is scrolled
+	pageTop = color.RGBA{0x20, 0x40, 0x60, 255}
+)
+
+// video returns three seconds of a bar that moves over a green ground.
+func video(t *testing.T) []byte {
+	t.Helper()
+	var out, stderr bytes.Buffer
+	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=c=0x20a040:s=320x180:r=10",
+		"-f", "lavfi", "-i", "color=c=0xd02060:s=60x180:r=10", "-filter_complex", "[0][1]overlay=x=t*80:y=0",
+		"-t", "3", "-c:v", "libvpx", "-b:v", "300k", "-pix_fmt", "yuv420p", "-f", "webm", "-")
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("making a video: %v: %s", err, stderr.String())
+	}
+	return out.Bytes()
+}
+
+// testPicture has a colour in each quarter.
+func testPicture(t *testing.T) []byte {
+	t.Helper()
+	img := image.NewRGBA(image.Rect(0, 0, 400, 300))
+	for y := range 300 {
+		for x := range 400 {
+			c := [][]color.RGBA{{green, crimson}, {pageLow, pageTop}}[y/150][x/200]
+			img.SetRGBA(x, y, c)
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// A document of one page, as small as PDF can be; readers rebuild its index.
+const document = `%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Contents 4 0 R/Resources<<>>>>endobj
+4 0 obj<</Length 46>>stream
+0.8 0.125 0.376 rg 20 20 260 160 re f
+endstream endobj
+trailer<</Root 1 0 R>>
+%%EOF
+`
+
+// Toolkits, players and compositors, in one VM.
+func TestHeavy(t *testing.T) {
+	heavy(t, "mousepad", "featherpad", "mpv", "imv-wayland", "evince", "cage")
+	s := newSession(t, "full", "1500M", 3*time.Minute)
+	s.put(t, "/home/user/text.txt", []byte("a line\nanother\n"))
+	s.put(t, "/home/user/video.webm", video(t))
+	s.put(t, "/home/user/picture.png", testPicture(t))
+	s.put(t, "/home/user/document.pdf", []byte(document))
+	s.run(t, "mousepad", []string{"mousepad", "text.txt"}, driveMousepad)
+	s.run(t, "featherpad", []string{"featherpad", "text.txt"}, driveFeatherpad)
+	s.run(t, "mpv", []string{"mpv", "--vo=wlshm", "--no-audio", "--loop=inf", "video.webm"}, driveMpv)
+	s.run(t, "imv", []string{"imv-wayland", "picture.png"}, driveImv)
+	s.run(t, "evince", []string{"evince", "document.pdf"}, driveEvince)
+	s.run(t, "weston", []string{"weston", "--backend=wayland", "--renderer=pixman"}, driveWeston)
+	// Last: a compositor that takes the next free display name must not take ours.
+	s.run(t, "cage", []string{"env", "WLR_RENDERER=pixman", "cage", "foot"}, driveCage)
+	s.end(t)
+}
+
+// editor is what a text editor must do: a menu opens and closes, what is typed
+// is shown and saved.
+func editor(p *program) {
+	p.float(800, 600)
+	p.Click(p.t, 400, 400)
+	before := p.changes("a menu", image.Rect(0, 30, 400, 500), 5000, func() { p.Click(p.t, 20, 10) })
+	p.picture("-menu")
+	p.Key(p.t, "Escape", "Escape")
+	p.restored("no menu", before, image.Rect(0, 150, 400, 500), 500)
+	p.changes("what was typed", image.Rect(0, 30, 800, 300), 300, func() {
+		p.Key(p.t, "ctrl+Home")
+		p.Type(p.t, "Typed in a VM: ")
+	})
+	p.Key(p.t, "ctrl+s")
+	p.WaitScreen(p.t, "the file to be saved", func(*image.RGBA) bool {
+		return p.Guest(p.vm, "head -n 1 text.txt") == "Typed in a VM: a line"
+	})
+	p.float(1000, 700)
+	p.picture("")
+	if out := p.Guest(p.vm, "printf 'a line\\nanother\\n' >text.txt"); out != "" {
+		p.t.Error(out)
+	}
+}
+
+func driveMousepad(p *program)   { p.title("Mousepad"); editor(p) }
+func driveFeatherpad(p *program) { p.title("text.txt"); editor(p) }
+
+// plays waits for the video to be shown in r, and to go on.
+func plays(p *program, r image.Rectangle) {
+	p.t.Helper()
+	p.colored("the video", r, green, 0.3)
+	before := p.Screenshot(p.t)
+	p.WaitScreen(p.t, "the video to go on", func(img *image.RGBA) bool { return differing(before, img, r) > r.Dx()*r.Dy()/50 })
+}
+
+func driveMpv(p *program) {
+	p.title("mpv")
+	p.float(640, 360)
+	plays(p, image.Rect(0, 0, 640, 360))
+	p.Key(p.t, "f")
+	p.WaitTree(p.t, "fullscreen", func(root *desktoptest.Node) bool { return root.Windows()[0].FullscreenMode == 1 })
+	plays(p, image.Rect(0, 50, 1280, 750))
+	p.picture("")
+	p.Key(p.t, "f")
+	p.WaitTree(p.t, "a window again", func(root *desktoptest.Node) bool { return root.Windows()[0].FullscreenMode == 0 })
+}
+
+func driveImv(p *program) {
+	p.title("imv")
+	p.float(800, 600)
+	p.colored("the picture", image.Rect(0, 0, 800, 600), crimson, 0.03)
+	p.changes("the picture larger", image.Rect(0, 0, 800, 600), 10_000, func() { p.Type(p.t, "ii") })
+	p.changes("the picture elsewhere", image.Rect(0, 0, 800, 600), 10_000, func() { p.Drag(p.t, 400, 300, 500, 350) })
+	p.picture("")
+}
+
+func driveEvince(p *program) {
+	p.title("document.pdf")
+	p.float(900, 650)
+	p.colored("the page", image.Rect(100, 60, 900, 650), color.RGBA{204, 32, 96, 255}, 0.1)
+	before := p.changes("the menu", image.Rect(300, 50, 900, 600), 5000, func() { p.Key(p.t, "F10") })
+	p.picture("-menu")
+	p.Key(p.t, "Escape")
+	p.restored("no menu", before, image.Rect(300, 100, 900, 600), 2000)
+	p.changes("the page smaller", image.Rect(100, 60, 900, 650), 5000, func() { p.Key(p.t, "ctrl+minus", "ctrl+minus") })
+	p.picture("")
+}
+
+// A desktop in a desktop: its panel's button opens a terminal in it.
+func driveWeston(p *program) {
+	p.title("Weston Compositor")
+	p.float(1000, 700)
+	p.drawn(image.Rect(10, 70, 990, 690), 50)
+	p.changes("a terminal in the inner desktop", image.Rect(10, 70, 990, 690), 100_000, func() { p.Click(p.t, 28, 43) })
+	p.Type(p.t, "echo inner >/tmp/inner\n")
+	p.WaitScreen(p.t, "what was typed into the inner terminal", func(*image.RGBA) bool {
+		return p.Guest(p.vm, "cat /tmp/inner 2>&1 || true") == "inner"
+	})
+	p.picture("")
+}
+
+func driveCage(p *program) {
+	p.title("foot")
+	p.float(800, 500)
+	p.Click(p.t, 400, 250)
+	p.changes("what the shell draws", p.win.Rect.Image(), 50_000, func() { p.Type(p.t, "printf '\\033[44m\\033[2J'\n") })
+	p.picture("")
+	p.Type(p.t, "exit\n") // cage ends with its program
+}
+
+// browser drives the page: a popup, typing, scrolling, a video on the whole screen.
+func browser(p *program) {
+	p.title("a page")
+	p.float(1200, 780)
+	all := image.Rect(0, 0, 1200, 780)
+	img := p.WaitScreen(p.t, "the page", func(img *image.RGBA) bool { return desktoptest.Share(img, all, pageTop, 6) > 0.5 })
+	y := 0 // where the page begins, below the browser's own
+	for desktoptest.Share(img, image.Rect(0, y, 1000, y+1), pageTop, 6) < 0.9 {
+		y++
+	}
+	video := image.Rect(500, y+40, 820, y+220)
+	plays(p, video)
+	p.Click(p.t, 150, y+60)
+	p.WaitScreen(p.t, "the list of a <select>", func(img *image.RGBA) bool {
+		return desktoptest.Share(img, image.Rect(45, y+140, 335, y+190), pageTop, 6) < 0.5
+	})
+	p.picture("-select")
+	p.Key(p.t, "Down", "Down", "Return")
+	p.title("chose three")
+	p.Click(p.t, 150, y+120)
+	p.Type(p.t, "in a VM")
+	p.title("typed in a VM")
+	p.Click(p.t, video.Min.X+160, video.Min.Y+90)
+	p.title("full")
+	p.WaitTree(p.t, "fullscreen", func(root *desktoptest.Node) bool { return root.Windows()[0].FullscreenMode == 1 })
+	plays(p, image.Rect(0, 100, 1280, 700))
+	p.picture("-video")
+	p.Key(p.t, "Escape")
+	p.title("window")
+	p.MoveTo(p.t, 600, 600)
+	p.WaitScreen(p.t, "the page's lower part", func(img *image.RGBA) bool {
+		p.Scroll(p.t, 600, 600, 3)
+		return desktoptest.Share(img, image.Rect(0, 300, 1180, 700), pageLow, 6) > 0.6
+	})
+	p.title("scrolled")
+	p.picture("")
+}
+
+func TestFirefox(t *testing.T) {
+	heavy(t, "firefox-esr")
+	s := browserSession(t, "firefox")
+	s.run(t, "firefox-esr", []string{"firefox-esr", "--no-remote", "--profile", "/home/user/profile", "file:///home/user/page.html"}, browser)
+	s.end(t)
+}
+
+func TestChromium(t *testing.T) {
+	heavy(t, "chromium")
+	s := browserSession(t, "chromium")
+	s.run(t, "chromium", []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
+		"--disable-background-networking", "--disable-extensions", "--disable-sync", "--password-store=basic",
+		"--autoplay-policy=no-user-gesture-required", "--user-data-dir=/home/user/chromium", "file:///home/user/page.html"}, browser)
+	s.end(t)
+}
+
+func browserSession(t *testing.T, vm string) *session {
+	t.Helper()
+	s := newSession(t, vm, "2G", 8*time.Minute)
+	s.put(t, "/home/user/page.html", page)
+	s.put(t, "/home/user/video.webm", video(t))
+	if out := s.Guest(vm, "mkdir profile"); out != "" {
+		t.Fatal(out)
+	}
+	s.put(t, "/home/user/profile/user.js", []byte(firefoxPrefs))
+	return s
+}

@@ -1,0 +1,234 @@
+package programs
+
+import (
+	"fmt"
+	"image"
+	"image/color"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vix/e2e"
+	"vix/internal/desktoptest"
+)
+
+// A session is a VM on a desktop of its own.
+type session struct {
+	*e2e.Rig
+	vm    string
+	limit time.Duration // of each wait
+	keep  *desktoptest.Proc
+}
+
+func newSession(t *testing.T, vm, memory string, limit time.Duration) *session {
+	t.Helper()
+	if l := e2e.Lacks(); l != "" {
+		t.Skip("lacks: " + l)
+	}
+	s := &session{vm: vm, limit: limit, Rig: e2e.New(t, e2e.Config{
+		Bin:     "../../build/bin",
+		TOML:    fmt.Sprintf("[vm.%s]\nmemory = %q\n", vm, memory),
+		Timeout: limit,
+		Desktop: desktoptest.Config{Timeout: limit},
+	})}
+	// The VM outlives each program.
+	s.keep = s.Start("run", "--vm", vm, "sleep", "100000")
+	return s
+}
+
+// end stops the VM, of which nothing may be left.
+func (s *session) end(t *testing.T) {
+	t.Helper()
+	s.Must("stop", s.vm)
+	s.waitEnd(t, s.keep)
+	s.CheckClean()
+}
+
+// A program is one that runs in the session's VM, and its window.
+type program struct {
+	*session
+	*desktoptest.Proc
+	t    *testing.T
+	name string
+	win  *desktoptest.Node
+}
+
+// run opens a program, lets drive use it, keeps the last picture, closes its
+// window and waits for its end.
+func (s *session) run(t *testing.T, name string, argv []string, drive func(p *program)) {
+	t.Run(name, func(t *testing.T) {
+		s.For(t)
+		begin := time.Now()
+		p := &program{session: s, t: t, name: name}
+		t.Cleanup(func() {
+			if t.Failed() {
+				p.keepPicture(name+"-failed.png", s.Screenshot(t))
+				t.Logf("%s wrote: %s", name, p.Output())
+			}
+		})
+		// When wtype has ended, sway's seat has no keyboard with a keymap, and a
+		// program that expects one crashes (wev does). The desktop's own comes back.
+		const leftShift = 42
+		s.KeyCode(t, leftShift, true)
+		s.KeyCode(t, leftShift, false)
+		p.Proc = s.Start(append([]string{"run", "--vm", s.vm}, argv...)...)
+		p.win = s.WaitWindow(t, nil)
+		opened := time.Since(begin)
+		drive(p)
+		for _, w := range s.Windows(t, nil) {
+			s.CloseWindow(t, w)
+		}
+		s.waitEnd(t, p.Proc)
+		s.WaitNoWindow(t, nil)
+		t.Logf("%s: window after %.1f s, driven and closed after %.1f s", name, opened.Seconds(), time.Since(begin).Seconds())
+	})
+}
+
+func (s *session) waitEnd(t *testing.T, p *desktoptest.Proc) {
+	t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(s.limit):
+		t.Fatalf("no end after %v: %s", s.limit, p.Output())
+	}
+}
+
+// put writes a file into the VM.
+func (s *session) put(t *testing.T, name string, content []byte) {
+	t.Helper()
+	cmd := s.Command(s.Launcher(), "run", "--vm", s.vm, "sh", "-c", `cat >"$1"`, "sh", name)
+	cmd.Stdin = strings.NewReader(string(content))
+	if res := s.Run(cmd); res.Code != 0 {
+		t.Fatalf("writing %s in the VM: %v", name, res)
+	}
+}
+
+func (p *program) keepPicture(name string, img *image.RGBA) {
+	p.t.Helper()
+	const dir = "../../build/e2e"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := desktoptest.SavePNG(filepath.Join(dir, name), img); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// picture keeps what the screen shows now.
+func (p *program) picture(suffix string) {
+	p.t.Helper()
+	p.keepPicture(p.name+suffix+".png", p.Screenshot(p.t))
+}
+
+// title waits until a window's title is that, after the VM's tag.
+func (p *program) title(text string) *desktoptest.Node {
+	p.t.Helper()
+	return p.WaitWindow(p.t, func(n *desktoptest.Node) bool {
+		return strings.HasPrefix(n.Name, "["+p.vm+"] ") && strings.Contains(n.Name, text) && strings.HasPrefix(n.AppID, "vix."+p.vm+".")
+	})
+}
+
+// float gives the window a size at the screen's corner, and waits until the
+// program has drawn at that size, or a few pixels less: terminals count in cells.
+func (p *program) float(width, height int) {
+	p.t.Helper()
+	p.Float(p.t, p.win, 0, 0, width, height)
+	id := p.win.ID
+	p.WaitScreen(p.t, fmt.Sprintf("%s at %dx%d", p.name, width, height), func(img *image.RGBA) bool {
+		for _, w := range p.Windows(p.t, nil) {
+			if w.ID == id {
+				p.win = w
+			}
+		}
+		r := p.win.Content().Image()
+		return r.Min == image.Point{} && near(r.Dx(), width) && near(r.Dy(), height) &&
+			desktoptest.Share(img, image.Rect(r.Max.X-4, 0, r.Max.X-1, r.Max.Y), color.RGBA{A: 255}, 0) < 0.5 &&
+			desktoptest.Share(img, image.Rect(0, r.Max.Y-4, r.Max.X, r.Max.Y-1), color.RGBA{A: 255}, 0) < 0.5
+	})
+}
+
+func near(is, want int) bool { return is <= want && is > want-24 }
+
+// quiet waits until the screen has stopped to change, and returns it.
+func (p *program) quiet() *image.RGBA {
+	p.t.Helper()
+	var last *image.RGBA
+	same := 0
+	return p.WaitScreen(p.t, p.name+" at rest", func(img *image.RGBA) bool {
+		if last != nil && differing(last, img, img.Rect) < 40 { // a caret may blink
+			same++
+		} else {
+			same = 0
+		}
+		last = img
+		return same >= 4
+	})
+}
+
+// changes does what act does, and waits until at least n pixels of r look
+// otherwise than before. It returns what it was before.
+func (p *program) changes(what string, r image.Rectangle, n int, act func()) *image.RGBA {
+	p.t.Helper()
+	before := p.quiet()
+	act()
+	p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return differing(before, img, r) >= n })
+	return before
+}
+
+// restored waits until r looks as before again, but for up to n pixels.
+func (p *program) restored(what string, before *image.RGBA, r image.Rectangle, n int) {
+	p.t.Helper()
+	p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return differing(before, img, r) <= n })
+}
+
+// drawn waits until r has at least n colours.
+func (p *program) drawn(r image.Rectangle, n int) {
+	p.t.Helper()
+	p.WaitScreen(p.t, "what "+p.name+" draws", func(img *image.RGBA) bool { return desktoptest.Colors(img, r) >= n })
+}
+
+// colored waits until a part of r has the colour.
+func (p *program) colored(what string, r image.Rectangle, c color.RGBA, share float64) {
+	p.t.Helper()
+	p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return desktoptest.Share(img, r, c, 12) >= share })
+}
+
+func (p *program) rightClick(x, y int) {
+	p.t.Helper()
+	p.MoveTo(p.t, x, y)
+	p.Button(p.t, desktoptest.Right, true)
+	p.Button(p.t, desktoptest.Right, false)
+}
+
+// wrote waits until the program's output contains text.
+func (p *program) wrote(text string) {
+	p.t.Helper()
+	deadline := time.After(p.limit)
+	again := time.NewTicker(20 * time.Millisecond) // output has no event
+	defer again.Stop()
+	for !strings.Contains(p.Output(), text) {
+		select {
+		case <-again.C:
+		case <-p.Done():
+			p.t.Fatalf("ended without writing %q: %s", text, p.Output())
+		case <-deadline:
+			p.t.Fatalf("%q not written: %s", text, p.Output())
+		}
+	}
+}
+
+// differing counts the pixels of r that differ.
+func differing(a, b *image.RGBA, r image.Rectangle) int {
+	n := 0
+	r = r.Intersect(a.Rect).Intersect(b.Rect)
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			if a.RGBAAt(x, y) != b.RGBAAt(x, y) {
+				n++
+			}
+		}
+	}
+	return n
+}
