@@ -124,8 +124,15 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	if err != nil {
 		return err
 	}
-	g.user, g.env = boot.User, environment(boot, proxy != nil)
+	bus, err := listenBus(boot.User)
+	if err != nil {
+		return fmt.Errorf("session bus: %w", err)
+	}
+	g.user, g.env = boot.User, environment(boot, proxy != nil, bus != nil)
 	close(g.ready)
+	if bus != nil {
+		go g.serveBus(bus)
+	}
 	g.agent.Ready(uptime())
 	if proxy == nil {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ func TestPrograms(t *testing.T) {
 	}{
 		{"identity", testIdentity},
 		{"environment", testEnvironment},
+		{"session bus", testBus},
 		{"status", testStatus},
 		{"failures", testFailures},
 		{"ten", testTen},
@@ -90,6 +92,20 @@ func testEnvironment(t *testing.T, v *vm) {
 	}
 	if got, want := v.expect(t, sh(`printf '%s|' "$@"`, "", "a b", "*", "ü", "-n")), "|a b|*|ü|-n|"; got != want {
 		t.Errorf("arguments %q, not %q", got, want)
+	}
+}
+
+// testBus holds that a program finds a session bus, whose daemon starts with the
+// first connection, as the user.
+func testBus(t *testing.T, v *vm) {
+	if _, err := os.Stat(busDaemon); err != nil {
+		t.Skipf("the root has no %s", busDaemon)
+	}
+	const names = "dbus-send --session --print-reply --dest=org.freedesktop.DBus / org.freedesktop.DBus.ListNames"
+	const daemons = "ps -C dbus-daemon -o user="
+	out := v.expect(t, agent.Spawn{Argv: []string{"sh", "-c", daemons + "; " + names + "; " + daemons}})
+	if !strings.Contains(out, "org.freedesktop.DBus") || !strings.HasSuffix(out, "\nuser") || strings.HasPrefix(out, "user") {
+		t.Errorf("%q", out)
 	}
 }
 

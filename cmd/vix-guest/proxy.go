@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"vix/internal/agent"
@@ -67,19 +66,11 @@ func giveNode(node string) error {
 // that connects waits instead of failing. The socket is made in the initramfs'
 // /run, which moves to the new root with everything in it.
 func listenDisplay(u agent.User) (*os.File, error) {
-	if err := makeRuntimeDir(u); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(runtimeDirOf(u), displayName)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := listenAs(u, displayName)
 	if err != nil {
 		return nil, err
 	}
-	l.SetUnlinkOnClose(false)
 	defer l.Close()
-	if err := os.Chown(path, u.UID, u.GID); err != nil {
-		return nil, err
-	}
 	return l.File()
 }
 

@@ -115,7 +115,7 @@ func readOr(path, fallback string) string {
 }
 
 // environment is what every program gets. The host's words come last.
-func environment(b agent.Boot, display bool) []string {
+func environment(b agent.Boot, display, bus bool) []string {
 	home, run := homeOf(b.User), runtimeDirOf(b.User)
 	env := []string{
 		"HOME=" + home,
@@ -125,7 +125,7 @@ func environment(b agent.Boot, display bool) []string {
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin",
 		"LANG=C.UTF-8",
 		"XDG_RUNTIME_DIR=" + run,
-		"NO_AT_BRIDGE=1", // no accessibility bus in a guest
+		"NO_AT_BRIDGE=1", "GTK_A11Y=none", // no accessibility bus in a guest
 	}
 	if display {
 		env = append(env,
@@ -139,6 +139,9 @@ func environment(b agent.Boot, display bool) []string {
 			"LIBGL_ALWAYS_SOFTWARE=1",
 			"QT_QUICK_BACKEND=software",
 		)
+	}
+	if bus {
+		env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+run+"/"+busName)
 	}
 	return mergeEnv(env, b.Env)
 }
