@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
 	"vix/internal/guestproxy"
@@ -66,12 +70,30 @@ func giveNode(node string) error {
 // that connects waits instead of failing. The socket is made in the initramfs'
 // /run, which moves to the new root with everything in it.
 func listenDisplay(u agent.User) (*os.File, error) {
+	if err := lockDisplay(u); err != nil {
+		return nil, err
+	}
 	l, err := listenAs(u, displayName)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Close()
 	return l.File()
+}
+
+// lockDisplay takes libwayland's lock on the name (wl_display_add_socket), for as
+// long as the machine is on: a compositor that runs in the guest would take a
+// socket without one for a dead one's.
+func lockDisplay(u agent.User) error {
+	if err := makeRuntimeDir(u); err != nil {
+		return err
+	}
+	path := filepath.Join(runtimeDirOf(u), displayName+".lock")
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_CLOEXEC|unix.O_RDWR, 0o660)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return errors.Join(unix.Fchown(fd, u.UID, u.GID), unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB))
 }
 
 // proxyMain is the proxy: descriptor 3 is its listening socket, 4 takes one

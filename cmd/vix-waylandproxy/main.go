@@ -114,20 +114,26 @@ func dialer(path string) func() (wayland.Transport, error) {
 	return func() (wayland.Transport, error) { return wayland.Dial(path) }
 }
 
-// listen makes a Wayland socket that only its user can open. A socket that
-// nobody serves any more is replaced.
+// listen makes a Wayland socket that only its user can open, as libwayland does
+// (wl_display_add_socket): who holds the lock beside it may replace the socket. The
+// lock lasts as long as the process; its file stays.
 func listen(path string) (*net.UnixListener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	lock, err := unix.Open(path+".lock", unix.O_CREAT|unix.O_CLOEXEC|unix.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %s.lock: %w", path, path, err)
+	}
+	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = unix.Close(lock)
 		return nil, fmt.Errorf("listen on %s: somebody serves it already; choose another --listen", path)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket != 0 {
 		_ = os.Remove(path)
 	}
-	old := unix.Umask(0o177)
-	defer unix.Umask(old)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
+		_ = unix.Close(lock)
 		return nil, fmt.Errorf("listen on %s: %w", path, errors.Unwrap(err))
 	}
 	return l, nil
