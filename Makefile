@@ -71,9 +71,18 @@ e2e-full: need-go ## adds browsers, GTK 3, Qt 6, video (a larger system root, on
 	@VIX_SYSROOT=full VIX_E2E_FULL=1 build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 60m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
 
 .PHONY: bench
-bench: need-go setup build ## what it costs: a table, and build/bench/*.json
+bench: need-go setup build ## what it costs: tables, and build/bench/*.json
 	@mkdir -p build/bench
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./bench/wlbench
+	$(IN_ROOT) build/bench/wlbench compare -bin build/bin -json build/bench/wlbench.json
+	$(IN_ROOT) build/bench/wlbench vm -bin build/bin -json build/bench/vm.json
 	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
+
+.PHONY: bench-profile
+bench-profile: need-go build ## where the local proxy's time and allocations go: build/bench/profile
+	@mkdir -p build/bench
+	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./bench/wlbench
+	build/bench/wlbench profile -bin build/bin -out build/bench/profile -go $(GO)
 
 .PHONY: fuzz
 fuzz: need-go ## every fuzz target for FUZZTIME each
@@ -89,7 +98,9 @@ install: build ## the programs into PREFIX (under DESTDIR)
 	install -m 0755 build/bin/vix-launcher $(DESTDIR)$(PREFIX)/bin/
 	ln -sf vix-launcher $(DESTDIR)$(PREFIX)/bin/vix
 	install -m 0755 build/bin/vix-waylandproxy build/bin/vix-guest $(DESTDIR)$(PREFIX)/libexec/vix/
-	for page in packaging/man/*.[1-9]; do [ ! -e "$$page" ] || install -D -m 0644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; done
+	@command -v scdoc >/dev/null || echo "scdoc: not found; the man pages are not installed"
+	@! command -v scdoc >/dev/null || for page in packaging/man/*.scd; do name=$$(basename $$page .scd); \
+	  dir=$(DESTDIR)$(PREFIX)/share/man/man$${name##*.}; install -d $$dir; scdoc <$$page >$$dir/$$name; done
 
 .PHONY: clean
 clean: ## what was built here
