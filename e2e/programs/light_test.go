@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"image"
-	"image/color"
 	"os"
 	"regexp"
 	"testing"
@@ -146,8 +145,7 @@ func driveWestonTerminal(p *program) {
 	p.title("Wayland Terminal")
 	p.float(700, 400)
 	p.Click(p.t, 300, 200)
-	p.Type(p.t, "stty size >/tmp/wt; printf '\\033[41m\\033[2J\\033[H'\n")
-	p.colored("the red that the shell asked for", image.Rect(50, 60, 650, 350), color.RGBA{205, 0, 0, 255}, 0.5)
+	p.changes("what the shell writes", image.Rect(6, 27, 690, 390), 900, func() { p.Type(p.t, "stty size >/tmp/wt; seq 1000\n") })
 	p.float(900, 500)
 	p.Type(p.t, "stty size >>/tmp/wt\n")
 	// The frame's menu is an xdg_popup.
