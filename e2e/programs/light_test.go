@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"image"
+	"image/color"
 	"os"
 	"regexp"
 	"testing"
@@ -24,7 +25,7 @@ func TestLight(t *testing.T) {
 	s.run(t, "weston-simple-shm", []string{"weston-simple-shm"}, driveSimpleShm)
 	s.run(t, "weston-flower", []string{"weston-flower"}, driveFlower)
 	s.run(t, "weston-terminal", []string{"weston-terminal", "--font-size=14"}, driveWestonTerminal)
-	s.run(t, "weston-editor", []string{"weston", "--backend=wayland", "--renderer=pixman", "--shell=kiosk",
+	s.run(t, "weston-editor", []string{"weston", "--backend=wayland", "--renderer=pixman",
 		"--", "/usr/bin/weston-editor"}, driveWestonEditor)
 	s.run(t, "gtk4-demo", []string{"gtk4-demo"}, driveGTK4Demo)
 	s.run(t, "gtk4-widget-factory", []string{"gtk4-widget-factory"}, driveWidgetFactory)
@@ -165,10 +166,14 @@ func driveWestonTerminal(p *program) {
 func driveWestonEditor(p *program) {
 	p.title("Weston Compositor")
 	p.float(900, 600)
-	p.drawn(image.Rect(100, 100, 800, 500), 3)
-	entry := image.Rect(20, 40, 880, 560)
-	p.Click(p.t, 300, 200)
-	p.changes("what was typed", entry, 150, func() { p.Type(p.t, "abc") })
+	inside := image.Rect(20, 70, 880, 560)
+	var editor image.Rectangle // the inner weston chooses its place
+	p.WaitScreen(p.t, "the editor in the inner desktop", func(img *image.RGBA) bool {
+		editor = bounds(img, inside, color.RGBA{255, 255, 255, 255})
+		return editor.Dx() > 300 && editor.Dy() > 200
+	})
+	p.Click(p.t, editor.Min.X+editor.Dx()/2, editor.Min.Y+editor.Dy()*4/10)
+	p.changes("what was typed", editor, 150, func() { p.Type(p.t, "Vix Vix") })
 	p.picture("")
 }
 

@@ -249,3 +249,16 @@ func differing(a, b *image.RGBA, r image.Rectangle) int {
 	}
 	return n
 }
+
+// bounds returns the smallest rectangle around the pixels of r that have that colour.
+func bounds(img *image.RGBA, r image.Rectangle, c color.RGBA) image.Rectangle {
+	var b image.Rectangle
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			if img.RGBAAt(x, y) == c {
+				b = b.Union(image.Rect(x, y, x+1, y+1))
+			}
+		}
+	}
+	return b
+}
