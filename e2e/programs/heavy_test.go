@@ -209,7 +209,6 @@ func driveEvince(p *program) {
 // A desktop in a desktop: its panel's button opens a terminal in it.
 func driveWeston(p *program) {
 	p.title("Weston Compositor")
-	p.float(1000, 700)
 	p.drawn(image.Rect(10, 70, 990, 690), 50)
 	p.changes("a terminal in the inner desktop", image.Rect(10, 70, 990, 690), 100_000, func() { p.Click(p.t, 28, 43) })
 	p.Type(p.t, "echo inner >/tmp/inner\n")
@@ -217,14 +216,15 @@ func driveWeston(p *program) {
 		return p.Guest(p.vm, "cat /tmp/inner 2>&1 || true") == "inner"
 	})
 	p.picture("")
+	p.resizeOutput()
 }
 
 func driveCage(p *program) {
 	p.title("foot")
-	p.float(800, 500)
 	p.Click(p.t, 400, 250)
-	p.changes("what the shell draws", p.win.Rect.Image(), 50_000, func() { p.Type(p.t, "printf '\\033[44m\\033[2J'\n") })
+	p.changes("what the shell draws", image.Rect(0, 0, 1280, 700), 50_000, func() { p.Type(p.t, "printf '\\033[44m\\033[2J'\n") })
 	p.picture("")
+	p.resizeOutput()
 	p.Type(p.t, "exit\n") // cage ends with its program
 }
 

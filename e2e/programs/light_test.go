@@ -165,8 +165,7 @@ func driveWestonTerminal(p *program) {
 // zwp_text_input_manager_v1, which sway has not: a compositor in a VM, too.
 func driveWestonEditor(p *program) {
 	p.title("Weston Compositor")
-	p.float(900, 600)
-	inside := image.Rect(20, 70, 880, 560)
+	inside := image.Rect(20, 70, 1260, 780)
 	var editor image.Rectangle // the inner weston chooses its place
 	p.WaitScreen(p.t, "the editor in the inner desktop", func(img *image.RGBA) bool {
 		editor = bounds(img, inside, color.RGBA{255, 255, 255, 255})
@@ -175,6 +174,7 @@ func driveWestonEditor(p *program) {
 	p.Click(p.t, editor.Min.X+editor.Dx()/2, editor.Min.Y+editor.Dy()*4/10)
 	p.changes("what was typed", editor, 150, func() { p.Type(p.t, "Vix Vix") })
 	p.picture("")
+	p.resizeOutput()
 }
 
 func driveGTK4Demo(p *program) {

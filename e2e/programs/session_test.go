@@ -151,6 +151,20 @@ func (p *program) float(width, height int) {
 
 func near(is, want int) bool { return is < want+24 && is > want-24 }
 
+// resizeOutput makes the output larger and normal again; the tiled window has to
+// follow. It is for compositors: what they draw after a floating window's first
+// size comes too late for sway, which then takes it for their wish.
+func (p *program) resizeOutput() {
+	p.t.Helper()
+	right, below := image.Rect(1300, 100, 1390, 800), image.Rect(100, 820, 1300, 860)
+	p.SetSize(p.t, 1400, 900)
+	p.WaitScreen(p.t, p.name+" on the larger output", func(img *image.RGBA) bool {
+		black := color.RGBA{A: 255}
+		return desktoptest.Share(img, right, black, 0) < 0.1 && desktoptest.Share(img, below, black, 0) < 0.1
+	})
+	p.SetSize(p.t, 1280, 800)
+}
+
 // quiet waits until the screen has stopped to change, and returns it.
 func (p *program) quiet() *image.RGBA {
 	p.t.Helper()
