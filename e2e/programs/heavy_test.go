@@ -189,8 +189,7 @@ func driveImv(p *program) {
 	p.title("imv")
 	p.float(800, 600)
 	p.colored("the picture", image.Rect(0, 0, 800, 600), crimson, 0.03)
-	p.changes("the picture larger", image.Rect(0, 0, 800, 600), 10_000, func() { p.Type(p.t, "ii") })
-	p.changes("the picture elsewhere", image.Rect(0, 0, 800, 600), 10_000, func() { p.Drag(p.t, 400, 300, 500, 350) })
+	p.changes("the picture smaller", image.Rect(0, 0, 800, 600), 5_000, func() { p.Scroll(p.t, 300, 200, 3) })
 	p.picture("")
 }
 
