@@ -5,7 +5,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.NOTPARALLEL:
 
 GO       ?= go
 PREFIX   ?= /usr/local
@@ -41,6 +40,8 @@ demo: need-go setup ## a program in a VM shows its window: leaves build/demo/des
 .PHONY: test
 test: static setup ## every test: check, compositor-level and VM-level
 	@$(MAKE) --no-print-directory build
+	@# Compiled on all processors; the tests then run one package at a time.
+	$(GO) build $(RACE) ./...
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -out build/test \
 	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
@@ -52,7 +53,8 @@ check: static ## static checks and unit tests; no VM
 	@build/test/testsum -out build/test -- $(GO) test -json -short $(RACE) -timeout 5m $(UNIT)
 
 .PHONY: static
-static: need-go setup $(LINT) ## gofmt, vet, golangci-lint, generated files up to date
+static: need-go ## gofmt, vet, golangci-lint, generated files up to date
+	@$(MAKE) -j 2 --no-print-directory setup $(LINT)
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: would change:" $$bad >&2; exit 1; }
 	$(GO) vet ./...
 	$(LINT) run ./...

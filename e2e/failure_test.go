@@ -199,6 +199,33 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// When run itself is killed, its program is hung up, and the VM ends with it.
+func TestRunKilled(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("hup", []string{"weston-simple-shm"}) // foot ignores a hang-up
+	r.WaitWindow(t, nil)
+	p.Signal(syscall.SIGKILL)
+	p.Wait()
+	r.WaitNoWindow(t, nil)
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
+// When the compositor ends, programs lose their display as they would without a
+// VM; nothing hangs and nothing stays.
+func TestCompositorEnds(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("lone", foot("305070", "sleep", "1000"))
+	r.WaitSettled(t, desktoptest.ByAppID("vix.lone.foot"))
+	r.Sway.Signal(syscall.SIGKILL)
+	r.Sway.Wait()
+	if code := waitEnd(t, p, 20*time.Second); code == 0 {
+		t.Errorf("run ended with 0 although its program lost its display")
+	}
+	waitNoVM(t, r)
+	r.CheckClean()
+}
+
 // An ordinary user needs nothing of root's.
 func TestOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -21,6 +21,11 @@ func newRig(t *testing.T, cfg Config) *Rig {
 	}
 	r := New(t, cfg)
 	t.Cleanup(func() {
+		select {
+		case <-r.Sway.Done():
+			return // no picture
+		default:
+		}
 		if t.Failed() {
 			r.save(t, strings.ReplaceAll(t.Name(), "/", "-")+"-failed.png", r.Screenshot(t))
 			t.Logf("vix-launcher list: %s", r.Vix("list"))
