@@ -201,7 +201,7 @@ func driveEvince(p *program) {
 	p.picture("-menu")
 	p.press("\x1b")
 	p.restored("no menu", before, image.Rect(300, 100, 900, 600), 2000)
-	p.changes("the page smaller", image.Rect(100, 60, 900, 650), 5000, func() { p.Key(p.t, "Shift_L", "ctrl+minus", "ctrl+minus") })
+	p.changes("the search bar", image.Rect(100, 50, 900, 110), 5000, func() { p.Click(p.t, 900-113, 22) })
 	p.picture("")
 }
 
