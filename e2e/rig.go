@@ -37,7 +37,7 @@ type Config struct {
 	Attach  *desktoptest.Desktop // use this one instead of a headless sway
 	Bin     string               // directory of the programs; ../build/bin when empty
 	TOML    string               // config.toml
-	Timeout time.Duration        // of Run; two minutes when 0
+	Timeout time.Duration        // of Run; three minutes when 0
 }
 
 // A Rig is a desktop and a user's directories, on which vix-launcher runs.
@@ -75,7 +75,7 @@ func New(t desktoptest.T, cfg Config) *Rig {
 	t.Helper()
 	r := &Rig{t: t, cred: cfg.Desktop.Credential, timeout: cfg.Timeout, baseline: processes(), mounts: mounts()}
 	if r.timeout == 0 {
-		r.timeout = 2 * time.Minute
+		r.timeout = 3 * time.Minute
 	}
 	if r.Desktop = cfg.Attach; r.Desktop == nil {
 		r.Desktop = desktoptest.Start(t, cfg.Desktop)

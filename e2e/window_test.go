@@ -49,7 +49,7 @@ func (r *Rig) save(t *testing.T, name string, img *image.RGBA) {
 // waitOutput waits until a foreground program has written text.
 func waitOutput(t *testing.T, p *desktoptest.Proc, text string) {
 	t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(2 * time.Minute)
 	again := time.NewTicker(20 * time.Millisecond) // output has no event
 	defer again.Stop()
 	for !strings.Contains(p.Output(), text) {
@@ -370,7 +370,7 @@ func waitVM(t *testing.T, r *Rig, name string) {
 
 func waitList(t *testing.T, r *Rig, what string, ok func([]VM) bool) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	again := time.NewTicker(100 * time.Millisecond) // list has no events yet
 	defer again.Stop()
 	for {

@@ -135,12 +135,16 @@ func (p *program) title(text string) *desktoptest.Node {
 func (p *program) float(width, height int) {
 	p.t.Helper()
 	p.Float(p.t, p.win, 0, 0, width, height)
-	id := p.win.ID
+	id, looks := p.win.ID, 0
 	p.WaitScreen(p.t, fmt.Sprintf("%s at %dx%d", p.name, width, height), func(img *image.RGBA) bool {
 		for _, w := range p.Windows(p.t, nil) {
 			if w.ID == id {
 				p.win = w
 			}
+		}
+		// Sway takes a slow program's answer to an older size for its own wish.
+		if looks++; looks%30 == 0 && p.win.Rect.Width != width {
+			p.Desktop.Command(p.t, fmt.Sprintf("[con_id=%d] resize set width %d px height %d px, move absolute position 0 0", id, width, height))
 		}
 		r := p.win.Content().Image()
 		return r.Min == image.Point{} && near(r.Dx(), width) && near(r.Dy(), height) &&

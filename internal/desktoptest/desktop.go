@@ -41,7 +41,7 @@ type Config struct {
 	Width, Height int                 // of the only output; 1280×800 when 0
 	Sway          string              // further lines of sway's configuration
 	Credential    *syscall.Credential // whose processes they are; nil: the test's own
-	Timeout       time.Duration       // of each wait; 60 s when 0
+	Timeout       time.Duration       // of each wait; two minutes when 0: machines without KVM are slow
 }
 
 // A Desktop is a running sway with one headless output.
@@ -79,7 +79,7 @@ func Start(t T, cfg Config) *Desktop {
 // Attach uses a compositor that runs already: its Wayland socket, and sway's
 // IPC socket, which is empty for another compositor.
 func Attach(socket, ipc string) *Desktop {
-	return &Desktop{Dir: filepath.Dir(socket), Socket: socket, IPC: ipc, timeout: 60 * time.Second}
+	return &Desktop{Dir: filepath.Dir(socket), Socket: socket, IPC: ipc, timeout: 2 * time.Minute}
 }
 
 func start(t T, cfg Config) (*Desktop, error) {
@@ -87,7 +87,7 @@ func start(t T, cfg Config) (*Desktop, error) {
 		cfg.Width, cfg.Height = 1280, 800
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 60 * time.Second
+		cfg.Timeout = 2 * time.Minute
 	}
 	// Not t.TempDir: the path of a socket may have 107 bytes.
 	dir, err := os.MkdirTemp("", "vix-desktop-")
