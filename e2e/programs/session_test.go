@@ -53,6 +53,8 @@ type program struct {
 	t    *testing.T
 	name string
 	win  *desktoptest.Node
+
+	opened *image.RGBA // what changes has seen last
 }
 
 // run opens a program, lets drive use it, keeps the last picture, closes its
@@ -181,7 +183,7 @@ func (p *program) quiet() *image.RGBA {
 			same = 0
 		}
 		last = img
-		return same >= 4
+		return same >= 6
 	})
 }
 
@@ -191,14 +193,29 @@ func (p *program) changes(what string, r image.Rectangle, n int, act func()) *im
 	p.t.Helper()
 	before := p.quiet()
 	act()
-	p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return differing(before, img, r) >= n })
+	p.opened = p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return differing(before, img, r) >= n })
 	return before
 }
 
-// restored waits until r looks as before again, but for up to n pixels.
+// restored waits until most of what had changed in r looks as before again. Not
+// all of it: a slow program may have drawn some of its last size after that.
 func (p *program) restored(what string, before *image.RGBA, r image.Rectangle, n int) {
 	p.t.Helper()
-	p.WaitScreen(p.t, what, func(img *image.RGBA) bool { return differing(before, img, r) <= n })
+	opened := p.opened
+	p.WaitScreen(p.t, what, func(img *image.RGBA) bool {
+		gone, total := 0, 0
+		for y := r.Min.Y; y < r.Max.Y; y++ {
+			for x := r.Min.X; x < r.Max.X; x++ {
+				if opened.RGBAAt(x, y) != before.RGBAAt(x, y) {
+					total++
+					if img.RGBAAt(x, y) != opened.RGBAAt(x, y) {
+						gone++
+					}
+				}
+			}
+		}
+		return gone*2 > total-n
+	})
 }
 
 // drawn waits until r has at least n colours.
