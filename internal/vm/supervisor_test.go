@@ -304,13 +304,15 @@ func TestBackground(t *testing.T) {
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(b.reg.Logs(t.Context(), "t", true, w)) }()
+	var stopping sync.WaitGroup
+	defer stopping.Wait()
 	eachLine(r, func(line string) {
 		if strings.HasSuffix(line, "[sh] from the program") {
-			go func() {
+			stopping.Go(func() {
 				if err := b.reg.Stop(context.Background(), "t", false); err != nil {
 					t.Error(err)
 				}
-			}()
+			})
 		}
 	}) // ends with the VM
 }
