@@ -68,12 +68,21 @@ func TestInputReachesAClient(t *testing.T) {
 	d.KeyCode(t, 57, true)
 	d.KeyCode(t, 57, false)
 	waitOutput(t, wev, "sym: space")
+	d.Modifiers(t, "ctrl")
+	waitOutput(t, wev, "depressed: 00000004: Control")
+	d.Modifiers(t)
 	waitOutput(t, wev, "sym: Return")
 	d.CloseWindow(t, w)
 	d.WaitNoWindow(t, nil)
 	if code := wev.Wait(); code != 0 {
 		t.Errorf("wev ended with %d", code)
 	}
+	// A program that starts after wtype has gone finds a keyboard with a keymap.
+	second := d.Client(t, "stdbuf", "-oL", "wev")
+	d.WaitSettled(t, ByAppID("wev"))
+	waitOutput(t, second, "wl_keyboard] keymap: format: 1")
+	d.Type(t, "x")
+	waitOutput(t, second, "utf8: 'x'")
 }
 
 func TestScreenAndSize(t *testing.T) {

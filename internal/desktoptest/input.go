@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +25,7 @@ const (
 // Type types text into the focused window, with wtype.
 func (d *Desktop) Type(t T, text string) {
 	t.Helper()
-	if _, err := d.run(d.wtype("-d", "5", text)...); err != nil {
+	if err := d.typed(d.wtype("-d", "5", text)); err != nil {
 		t.Fatalf("typing %q: %v", text, err)
 	}
 }
@@ -51,19 +52,57 @@ func (d *Desktop) Key(t T, keys ...string) {
 			args = append(args, "-m", m)
 		}
 	}
-	if _, err := d.run(args...); err != nil {
+	if err := d.typed(args); err != nil {
 		t.Fatalf("pressing %q: %v", keys, err)
 	}
 }
 
-// wtype returns its command line. A desktop of ours always has a keyboard; on
-// another wtype's may be the only one, and programs need a moment to notice that
-// there is a keyboard at all.
-func (d *Desktop) wtype(args ...string) []string {
-	if d.Sway != nil {
-		return append([]string{"wtype"}, args...)
+func (d *Desktop) typed(wtype []string) error {
+	if _, err := d.run(wtype...); err != nil {
+		return err
 	}
-	return append([]string{"wtype", "-s", "300"}, args...)
+	return d.reclaim()
+}
+
+// wtype returns its command line. Its keyboard is a new one each time. On another
+// desktop than ours it may be the only one, and programs need a moment to notice
+// that there is a keyboard at all. Everywhere they need one for its keymap, which
+// they get with its first event (GTK 3 loses a key that comes with it): a change
+// of modifiers, which types nothing.
+func (d *Desktop) wtype(args ...string) []string {
+	begin := []string{"wtype", "-s", "300", "-M", "shift", "-m", "shift", "-s", "50"}
+	if d.Sway != nil {
+		begin = slices.Delete(begin, 1, 3)
+	}
+	return append(begin, args...)
+}
+
+// reclaim makes our keyboard the seat's again after wtype's has gone: without,
+// sway has no keymap for a program that starts then.
+func (d *Desktop) reclaim() error {
+	if d.Sway == nil {
+		return nil
+	}
+	return d.input(func(s *seat, _ Rect) {
+		s.request(idKeyboard, 2, modifierBits["shift"], 0, 0, 0)
+		s.request(idKeyboard, 2, 0, 0, 0, 0)
+	})
+}
+
+// modifierBits are those of the US layout (xkb's real modifiers).
+var modifierBits = map[string]uint32{"shift": 1, "ctrl": 4, "alt": 8, "logo": 64}
+
+// Modifiers holds modifiers down on the desktop's own keyboard, until the next
+// call: Modifiers(t, "ctrl"), KeyCode(t, 31, true), … is ctrl+s.
+func (d *Desktop) Modifiers(t T, names ...string) {
+	t.Helper()
+	var bits uint32
+	for _, n := range names {
+		bits |= modifierBits[n]
+	}
+	if err := d.input(func(s *seat, _ Rect) { s.request(idKeyboard, 2, bits, 0, 0, 0) }); err != nil {
+		t.Fatalf("virtual keyboard: %v", err)
+	}
 }
 
 // KeyCode presses or releases a key of linux/input-event-codes.h on the desktop's

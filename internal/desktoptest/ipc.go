@@ -124,15 +124,15 @@ func (d *Desktop) WaitWindow(t T, match func(*Node) bool) *Node {
 func (d *Desktop) WaitSettled(t T, match func(*Node) bool) *Node {
 	t.Helper()
 	id := d.WaitWindow(t, match).ID
-	return d.settled(t, id, func(n *Node) bool {
+	return d.settled(t, id, time.Second, func(n *Node) bool {
 		return n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
 	})
 }
 
-// settled waits a second for a window to be as ok wants it.
-func (d *Desktop) settled(t T, id int64, ok func(*Node) bool) *Node {
+// settled waits for a window to be as ok wants it, but not longer than limit.
+func (d *Desktop) settled(t T, id int64, limit time.Duration, ok func(*Node) bool) *Node {
 	t.Helper()
-	deadline := time.After(time.Second)
+	deadline := time.After(limit)
 	again := time.NewTicker(20 * time.Millisecond) // a commit makes no IPC event
 	defer again.Stop()
 	for {
@@ -275,7 +275,7 @@ func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 		d.Command(t, at+"floating enable")
 		// Sway gives it the size that it had at first, and takes a late answer to
 		// that for the window's own wish; only then may another size be set.
-		d.settled(t, w.ID, func(n *Node) bool {
+		d.settled(t, w.ID, 3*time.Second, func(n *Node) bool {
 			return n.Type == "floating_con" && n.Rect != now.Rect && n.Geometry != now.Geometry &&
 				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
 		})
