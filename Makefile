@@ -62,9 +62,9 @@ static: need-go ## gofmt, vet, golangci-lint, generated files up to date
 	@scripts/generated
 
 .PHONY: e2e
-e2e: need-go setup build ## the VM-level tests; RUN=regexp chooses
+e2e: need-go setup build ## the VM-level tests, and programs driven one by one; RUN=regexp chooses
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
+	@VIX_E2E_PROGRAMS=1 build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 20m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
 
 .PHONY: e2e-full
 e2e-full: need-go ## adds browsers, GTK 3, Qt 6, video (a larger system root, once); RUN=regexp
