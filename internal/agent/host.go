@@ -375,14 +375,12 @@ func (h *Host) onData(m Data) error {
 	case Stderr:
 		in = p.err
 	}
-	if err := in.feed(m.Bytes); err != nil {
-		return err
-	}
+	// The place is free before the reader can know of the end.
 	if len(m.Bytes) == 0 {
 		p.outputsEnded++
 		h.forgetEnded(p)
 	}
-	return nil
+	return in.feed(m.Bytes)
 }
 
 func (h *Host) onExit(m Exit) error {
@@ -395,8 +393,8 @@ func (h *Host) onExit(m Exit) error {
 	}
 	p.ended = true
 	p.in.hangup()
-	p.exit(Status{Code: m.Code, Signal: syscall.Signal(m.Signal)}, nil)
 	h.forgetEnded(p)
+	p.exit(Status{Code: m.Code, Signal: syscall.Signal(m.Signal)}, nil)
 	return nil
 }
 
