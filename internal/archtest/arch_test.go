@@ -78,7 +78,8 @@ func packages(t *testing.T) []pkg {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("lacks: go")
 	}
-	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Dir,Doc,GoFiles,Imports,Deps,TestGoFiles,XTestGoFiles", module+"/...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Name,Dir,Doc,GoFiles,Imports,Deps,TestGoFiles,XTestGoFiles", "./...")
+	cmd.Dir = "../.." // a pattern of import paths would look at every module, and fetch what is not there
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
