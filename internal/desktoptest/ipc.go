@@ -280,7 +280,17 @@ func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
 		})
 	}
-	d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
+	// A still later answer undoes the new size, too: set it until it stays.
+	for range 5 {
+		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
+		now := d.settled(t, w.ID, 3*time.Second, func(n *Node) bool {
+			return n.Rect.Width == width && n.Rect.Height == height &&
+				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
+		})
+		if now.Rect.Width == width && now.Rect.Height == height {
+			break
+		}
+	}
 	d.Command(t, at+fmt.Sprintf("move absolute position %d %d", x, y))
 }
 
