@@ -29,6 +29,14 @@ import (
 type Config struct {
 	VM  string // the VM's name, part of app ids
 	Tag string // the text in front of titles, without the brackets
+	// Color is the frame's, "#rrggbb"; Frame is how much of it there is: "full",
+	// "border" or "none", which is also what "" means.
+	Color, Frame string
+	// Font holds the bytes of the label's font file; nil means the built-in one.
+	Font []byte
+	// Allow and Deny change the allow-list by names of globals.
+	Allow, Deny []string
+	Limits      Limits
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.
