@@ -9,6 +9,9 @@
 //	color    = "red"
 //	programs = ["firefox"]   # run in this VM when --vm is not given
 //
+//	[vm.web.limits]       # names that the display process knows; other defaults stay
+//	surfaces = 4000
+//
 // Reading is strict. An unknown key, a wrong type or a value out of range is an
 // *Error: one line with file, line, key and, for an unknown key, the nearest
 // valid one. The first mistake of the file is reported; nothing of a file with
@@ -52,6 +55,13 @@ type VM struct {
 	Root     string   `json:"root"`     // "host", or an absolute directory
 	Accel    string   `json:"accel"`    // "auto", "kvm" or "tcg"
 	Programs []string `json:"programs"` // base names that run here without --vm
+	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
+	Frame string `json:"frame"`
+	// Allow and Deny are names of Wayland interfaces, well-formed; whether there are
+	// such interfaces, and such Limits, is known to who enforces them.
+	Allow  []string         `json:"allow,omitempty"`
+	Deny   []string         `json:"deny,omitempty"`
+	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
 }
 
 // An Error is a mistake in the file.
@@ -239,7 +249,12 @@ func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 		case defaults && keys[i].perVM:
 			r.fail(at, "belongs to one VM: say it under [vm.NAME]")
 		default:
-			if err := keys[i].set(vm, val); err != nil {
+			err := keys[i].set(vm, val)
+			var in *inTable
+			switch {
+			case errors.As(err, &in):
+				r.fail(append(at, in.key), "%v", in.err)
+			case err != nil:
 				r.fail(at, "%v", err)
 			}
 		}

@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +46,32 @@ accel = "tcg"
 	}
 }
 
+func TestPolicyKeys(t *testing.T) {
+	c, err := Parse("c", []byte(`
+[defaults]
+deny = ["wl_data_device_manager"]
+frame = "border"
+limits = { surfaces = 10, popups = 3 }
+
+[vm.web]
+allow = ["zwp_pointer_constraints_v1"]
+frame = "none"
+[vm.web.limits]
+surfaces = 20
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, other := c.VMs["web"], c.Defaults
+	if web.Frame != "none" || !slices.Equal(web.Allow, []string{"zwp_pointer_constraints_v1"}) || !slices.Equal(web.Deny, []string{"wl_data_device_manager"}) ||
+		!maps.Equal(web.Limits, map[string]int64{"surfaces": 20, "popups": 3}) {
+		t.Errorf("web: %+v", web)
+	}
+	if other.Frame != "border" || other.Limits["surfaces"] != 10 {
+		t.Errorf("defaults: %+v", other)
+	}
+}
+
 func TestDefaultColorIsStable(t *testing.T) {
 	for name, want := range map[string]Color{"web": "#e07b00", "demo": "#2f6fde", "foot": "#0f9d9d"} {
 		if got := ColorFor(name); got != want {
@@ -62,8 +90,8 @@ func TestMistakes(t *testing.T) {
 		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: defaults, vm`},
 		{"unknown key", "[vm.web]\ncpus = 2\nmemroy = \"1G\"\n", `c:3: vm.web.memroy: unknown key; did you mean "memory"?`},
 		{"British", "[vm.web]\ncolour = \"red\"\n", `c:2: vm.web.colour: unknown key; did you mean "color"?`},
-		{"unknown key, far", "[vm.web]\nxyzzyxyzzy = 1\n", `c:2: vm.web.xyzzyxyzzy: unknown key; valid here: accel, color, cpus, memory, programs, root, tag`},
-		{"first in the file", "[vm.b]\nzzzzzz = 1\n[vm.a]\nyyyyyy = 1\n", `c:2: vm.b.zzzzzz: unknown key; valid here: accel, color, cpus, memory, programs, root, tag`},
+		{"unknown key, far", "[vm.web]\nxyzzyxyzzy = 1\n", `c:2: vm.web.xyzzyxyzzy: unknown key; valid here: accel, allow, color, cpus, deny, frame, limits, memory, programs, root, tag`},
+		{"first in the file", "[vm.b]\nzzzzzz = 1\n[vm.a]\nyyyyyy = 1\n", `c:2: vm.b.zzzzzz: unknown key; valid here: accel, allow, color, cpus, deny, frame, limits, memory, programs, root, tag`},
 		{"dotted", "vm.web.cpus = 0\n", "c:1: vm.web.cpus: 0 is out of range: want 1 to 64"},
 		{"inline", "vm = {\n  web = { cpus = 0 } }\n", "c:1: vm.web.cpus: 0 is out of range: want 1 to 64"},
 		{"after a long string", "[vm.a]\ntag = '''\n[vm.b]\ncpus = 0'''\n[vm.b]\ncpus = 'x'\n", "c:2: vm.a.tag: want printable characters without brackets"},
@@ -106,6 +134,16 @@ func TestMistakes(t *testing.T) {
 		{"programs: twice", "[vm.web]\nprograms = [\"a\", \"a\"]\n", `c:2: vm.web.programs: "a" stands twice`},
 		{"programs: two VMs", "[vm.web]\nprograms = [\"a\"]\n[vm.b]\nprograms = [\"a\"]\n", `c:2: vm.web.programs: "a" is already listed by [vm.b]`},
 		{"programs: defaults", "[defaults]\nprograms = []\n", `c:2: defaults.programs: belongs to one VM: say it under [vm.NAME]`},
+		{"frame: type", "[vm.web]\nframe = 1\n", `c:2: vm.web.frame: want a string, not an integer`},
+		{"frame: value", "[vm.web]\nframe = \"thick\"\n", `c:2: vm.web.frame: want full, border, none, not "thick"`},
+		{"allow: type", "[vm.web]\nallow = \"x\"\n", `c:2: vm.web.allow: want an array of strings, not a string`},
+		{"allow: name", "[vm.web]\nallow = [\"wl-shm\"]\n", `c:2: vm.web.allow: "wl-shm" is not an interface's name`},
+		{"deny: entry", "[vm.web]\ndeny = [{}]\n", `c:2: vm.web.deny: want an array of strings; one entry is a table`},
+		{"deny: twice", "[defaults]\ndeny = [\"wl_shm\", \"wl_shm\"]\n", `c:2: defaults.deny: "wl_shm" stands twice`},
+		{"limits: type", "[vm.web]\nlimits = 3\n", `c:2: vm.web.limits: want a table such as { surfaces = 4000 }, not an integer`},
+		{"limits: number", "[vm.web.limits]\nsurfaces = 3\npopups = \"3\"\n", `c:3: vm.web.limits.popups: want an integer, not a string`},
+		{"limits: none", "[vm.web.limits]\n\npopups = 0\n", `c:3: vm.web.limits.popups: 0 is out of range: want 1 to 1099511627776`},
+		{"limits: name", "[vm.web]\nlimits.\"a b\" = 0\n", `c:2: vm.web.limits."a b": not a limit's name`},
 		{"size", strings.Repeat("#", MaxFile+1), "c: larger than 256 KiB; is it the right file?"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

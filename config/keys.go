@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ const (
 	MaxRoot   = 1024 // bytes of a path
 	MaxList   = 256  // programs of one VM
 	MaxWord   = 128  // bytes of one program's name
+	MaxLimit  = int64(1) << 40
 )
 
 // A key is one setting of a VM: its name, its built-in default, what it means,
@@ -38,12 +40,24 @@ var keys = []key{
 	{"accel", `"auto"`, false,
 		`How the VM's processor is made: "kvm", "tcg" (emulation, slow), or "auto", which is KVM where it truly works.`,
 		func(v *VM, x any) (err error) { v.Accel, err = oneOf(x, "auto", "kvm", "tcg"); return }},
+	{"allow", `none`, false,
+		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_primary_selection_device_manager_v1". Each is a risk; a VM's start says which.`,
+		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
 	{"color", `from the VM's name`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
 	{"cpus", `2`, false,
 		fmt.Sprintf("Number of virtual processors, 1 to %d.", MaxCPUs),
 		func(v *VM, x any) (err error) { v.CPUs, err = intIn(x, 1, MaxCPUs); return }},
+	{"deny", `none`, false,
+		`Names of Wayland interfaces that the VM's programs may not use, though the built-in list (or allow) has them.`,
+		func(v *VM, x any) (err error) { v.Deny, err = interfaces(x); return }},
+	{"frame", `"full"`, false,
+		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; a VM's start warns).`,
+		func(v *VM, x any) (err error) { v.Frame, err = oneOf(x, "full", "border", "none"); return }},
+	{"limits", `generous ones`, false,
+		`A table of what the VM may have of the compositor at a time, such as [vm.NAME.limits] with surfaces = 4000. vix-waylandproxy(1) lists the names and the defaults.`,
+		func(v *VM, x any) (err error) { v.Limits, err = limits(v.Limits, x); return }},
 	{"memory", `"512M"`, false,
 		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
@@ -58,8 +72,12 @@ var keys = []key{
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
 }
 
+// DefaultFrame is the frame of a VM that says nothing of it; "" leaves it to the
+// display process.
+const DefaultFrame = ""
+
 func builtin() VM {
-	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto"}
+	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: DefaultFrame}
 }
 
 func keyNames(defaults bool) []string {
@@ -201,23 +219,87 @@ func parseTag(x any) (string, error) {
 	return s, nil
 }
 
+// words reads a list of program names.
 func words(x any) ([]string, error) {
-	list, ok := x.([]any)
+	return list(x, func(s string) error {
+		if s == "" || len(s) > MaxWord || strings.ContainsRune(s, '/') || !printable(s) {
+			return fmt.Errorf("%q is not a program's name", clip(s))
+		}
+		return nil
+	})
+}
+
+// interfaces reads a list of names of Wayland interfaces.
+func interfaces(x any) ([]string, error) {
+	return list(x, func(s string) error {
+		if !isIdentifier(s) {
+			return fmt.Errorf("%q is not an interface's name", clip(s))
+		}
+		return nil
+	})
+}
+
+// isIdentifier reports that s is of the shape that the XML of protocols gives
+// its names: lower-case letters, digits and underscores.
+func isIdentifier(s string) bool {
+	return s != "" && len(s) <= MaxWord && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
+// inTable is a mistake in a table that is the value of a key.
+type inTable struct {
+	key string
+	err error
+}
+
+func (e *inTable) Error() string { return e.key + ": " + e.err.Error() }
+
+// limits reads a table of limits over those that hold already.
+func limits(base map[string]int64, x any) (map[string]int64, error) {
+	t, ok := x.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("want a table such as { surfaces = 4000 }, not %s", typeName(x))
+	}
+	if len(t) > MaxList {
+		return nil, fmt.Errorf("%d entries; at most %d", len(t), MaxList)
+	}
+	out := maps.Clone(base) // the defaults' map is shared by every VM
+	if out == nil {
+		out = map[string]int64{}
+	}
+	for _, name := range slices.Sorted(maps.Keys(t)) {
+		n, ok := t[name].(int64)
+		switch {
+		case !isIdentifier(name):
+			return nil, &inTable{name, errors.New("not a limit's name")}
+		case !ok:
+			return nil, &inTable{name, fmt.Errorf("want an integer, not %s", typeName(t[name]))}
+		case n < 1 || n > MaxLimit:
+			return nil, &inTable{name, fmt.Errorf("%d is out of range: want 1 to %d", n, MaxLimit)}
+		}
+		out[name] = n
+	}
+	return out, nil
+}
+
+// list reads an array of distinct strings that check accepts.
+func list(x any, check func(string) error) ([]string, error) {
+	array, ok := x.([]any)
 	if !ok {
 		return nil, fmt.Errorf("want an array of strings, not %s", typeName(x))
 	}
-	if len(list) > MaxList {
-		return nil, fmt.Errorf("%d entries; at most %d", len(list), MaxList)
+	if len(array) > MaxList {
+		return nil, fmt.Errorf("%d entries; at most %d", len(array), MaxList)
 	}
-	out := make([]string, 0, len(list))
-	for _, e := range list {
+	out := make([]string, 0, len(array))
+	for _, e := range array {
 		s, ok := e.(string)
-		switch {
-		case !ok:
+		if !ok {
 			return nil, fmt.Errorf("want an array of strings; one entry is %s", typeName(e))
-		case s == "" || len(s) > MaxWord || strings.ContainsRune(s, '/') || !printable(s):
-			return nil, fmt.Errorf("%q is not a program's name", clip(s))
-		case slices.Contains(out, s):
+		}
+		if err := check(s); err != nil {
+			return nil, err
+		}
+		if slices.Contains(out, s) {
 			return nil, fmt.Errorf("%q stands twice", s)
 		}
 		out = append(out, s)
