@@ -52,7 +52,7 @@ func (c *Conn) request(p *pump, b []byte) error {
 	case wayCreate:
 		n, err := c.objs.fromClient(wayland.Word(b, h.newOff), h.def.New.Iface, o.Version)
 		if err != nil {
-			return Fail(o, ErrInvalidObject, "%v", err)
+			return Fail(o, newIDCode(err), "%v", err)
 		}
 		c.objs.toServer(n)
 		wayland.PutWord(b, h.newOff, n.Server)
@@ -135,7 +135,7 @@ func (c *Conn) newFromClient(o *Object, def *wayland.Message, body []byte) (*Obj
 	}
 	n, err := c.objs.fromClient(wayland.Word(body, word*4), iface, version)
 	if err != nil {
-		return nil, Fail(o, ErrInvalidObject, "%v", err)
+		return nil, Fail(o, newIDCode(err), "%v", err)
 	}
 	return n, nil
 }

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 
 	"vix/internal/wayland"
@@ -41,10 +42,22 @@ type objects struct {
 	freeServer, freeUp []uint32
 	spare              []*Object
 	live               int
+	// room is how many objects there may be until more is asked for; count is how
+	// many of each interface there are, max how many there may be, nil for any.
+	room  int
+	ask   func(n int) bool
+	count []int32
+	max   []int32
 }
 
-func (m *objects) init(h *Hooks) {
-	m.hooks = h
+// roomStep is how many objects a connection asks room for at a time, so that
+// what connections share is touched seldom.
+const roomStep = 1024
+
+func (m *objects) init(cfg *Config) {
+	m.hooks = cfg.Hooks
+	m.ask, m.max = cfg.Room, cfg.MaxOf
+	m.count = make([]int32, len(m.hooks.tables))
 	m.byClient = make([]*Object, 1, 64)
 	m.byServer = make([]*Object, 1, 64)
 	d := m.alloc(wayland.WlDisplay, 1)
@@ -62,7 +75,38 @@ func (m *objects) alloc(i *wayland.Interface, version uint32) *Object {
 	}
 	*o = Object{Iface: i, Version: version, hooks: m.hooks.of(i)}
 	m.live++
+	m.count[i.Index]++
 	return o
+}
+
+// errFull marks that a connection has all the objects that it may have.
+var errFull = errors.New("limit reached")
+
+// newIDCode is the wl_display.error for a new id that is refused.
+func newIDCode(err error) uint32 {
+	if errors.Is(err, errFull) {
+		return ErrNoMemory
+	}
+	return ErrInvalidObject
+}
+
+// full says why there cannot be one more object of the interface, nil when
+// there can.
+func (m *objects) full(i *wayland.Interface) error {
+	if m.max != nil && m.count[i.Index] >= m.max[i.Index] {
+		return fmt.Errorf("%w: %d objects of %s", errFull, m.max[i.Index], i.Name)
+	}
+	if m.live < m.room {
+		return nil
+	}
+	if m.room >= MaxObjects {
+		return fmt.Errorf("%w: %d objects", errFull, MaxObjects)
+	}
+	if m.ask != nil && !m.ask(roomStep) {
+		return fmt.Errorf("%w: no room for more objects", errFull)
+	}
+	m.room += roomStep
+	return nil
 }
 
 // client returns the object with the client's id, or nil.
@@ -89,8 +133,9 @@ func (m *objects) fromClient(id uint32, i *wayland.Interface, version uint32) (*
 		return nil, fmt.Errorf("invalid new id %d", id)
 	case id < uint32(len(m.byClient)) && m.byClient[id] != nil:
 		return nil, fmt.Errorf("new id %d is in use", id)
-	case m.live >= MaxObjects:
-		return nil, fmt.Errorf("more than %d objects", MaxObjects)
+	}
+	if err := m.full(i); err != nil {
+		return nil, err
 	}
 	o := m.alloc(i, version)
 	o.ID = id
@@ -117,8 +162,11 @@ func (m *objects) toServer(o *Object) {
 // the client's that had the id before is gone.
 func (m *objects) fromServer(id uint32, i *wayland.Interface, version uint32) (*Object, error) {
 	k := id - wayland.ServerIDs
-	if id < wayland.ServerIDs || k > uint32(len(m.upServer)) || m.live >= MaxObjects {
+	if id < wayland.ServerIDs || k > uint32(len(m.upServer)) {
 		return nil, fmt.Errorf("server: invalid new id %d", id)
+	}
+	if err := m.full(i); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
 	}
 	o := m.alloc(i, version)
 	o.Server = id
@@ -151,6 +199,7 @@ func (m *objects) toClient(o *Object) {
 // recycle keeps o's memory for another object.
 func (m *objects) recycle(o *Object) {
 	m.live--
+	m.count[o.Iface.Index]--
 	*o = Object{}
 	m.spare = append(m.spare, o)
 }
@@ -220,5 +269,8 @@ func (m *objects) releaseAll(c *Conn) {
 		if o != nil && o.ID == 0 {
 			c.gone(o)
 		}
+	}
+	if m.ask != nil {
+		m.ask(-m.room)
 	}
 }

@@ -61,6 +61,11 @@ type Config struct {
 	// it. It is asked with the lower of the server's and the table's version. Nil
 	// offers everything in the tables.
 	Globals func(i *wayland.Interface, version uint32) uint32
+	// Room, when set, is asked for room for n more objects of either side, and
+	// given it back with a negative n; false refuses. Called with locks held.
+	Room func(n int) bool
+	// MaxOf, when set, bounds the objects of each interface, by Interface.Index.
+	MaxOf []int32
 	// State is the hooks' own, found again as Conn.State.
 	State any
 	// ID names the connection towards the tap.
@@ -119,8 +124,12 @@ type Conn struct {
 	objs    objects
 	globals map[uint32]global
 	State   any
-	current *pump // the pump whose batch is being handled
-	failed  error // why the connection ends
+	current *pump         // the pump whose batch is being handled
+	failed  error         // why the connection ends
+	rest    time.Duration // asked for by Delay in this batch
+
+	done   chan struct{} // closed when the connection ends
+	ending sync.Once
 }
 
 // A side is one end of the connection.
@@ -174,9 +183,9 @@ func New(client, server wayland.Transport, cfg Config) *Conn {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Conn{cfg: cfg, globals: map[uint32]global{}, State: cfg.State}
+	c := &Conn{cfg: cfg, globals: map[uint32]global{}, State: cfg.State, done: make(chan struct{})}
 	c.client.t, c.server.t = client, server
-	c.objs.init(c.cfg.Hooks)
+	c.objs.init(&c.cfg)
 	return c
 }
 
@@ -249,7 +258,15 @@ func (c *Conn) sendError(pe *ProtocolError) {
 	_ = c.client.t.Send(e.B, nil) // the connection ends either way
 }
 
+// Delay slows the client down: once the requests in hand have been sent, d passes
+// before more are received. What the client sends meanwhile stays in its socket, and
+// in the end in the client. Events go on. It is for hooks of requests; of several
+// calls for the same batch the longest counts, and the end of the connection
+// ends it.
+func (c *Conn) Delay(d time.Duration) { c.rest = max(c.rest, d) }
+
 func (c *Conn) close() {
+	c.ending.Do(func() { close(c.done) })
 	_ = c.client.t.Close()
 	_ = c.server.t.Close()
 }
@@ -292,8 +309,17 @@ func (p *pump) run() error {
 			}
 			return err
 		}
-		if err := p.batch(); err != nil {
+		rest, err := p.batch()
+		if err != nil {
 			return err
+		}
+		if rest > 0 {
+			t := time.NewTimer(rest)
+			select {
+			case <-t.C:
+			case <-p.c.done:
+			}
+			t.Stop()
 		}
 	}
 }
@@ -312,8 +338,9 @@ func (p *pump) fill() error {
 	return err
 }
 
-// batch handles every whole message in the buffer and sends the result.
-func (p *pump) batch() error {
+// batch handles every whole message in the buffer and sends the result. It
+// returns how long the pump is to wait before it receives more.
+func (p *pump) batch() (rest time.Duration, _ error) {
 	c := p.c
 	c.mu.Lock()
 	c.current = p
@@ -343,8 +370,11 @@ func (p *pump) batch() error {
 		failed = err
 	}
 	c.current = nil
+	if p.requests {
+		rest, c.rest = c.rest, 0
+	}
 	c.mu.Unlock()
-	return failed
+	return rest, failed
 }
 
 // blame makes a malformed stream the client's error when it is the client's.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -324,6 +325,44 @@ func TestClientGoneWhileAnswered(t *testing.T) {
 		r.client.Tr.Close()
 		r.server.WantEnd()
 	}
+}
+
+// TestDelay holds that a delay keeps the next requests back, and neither events
+// nor the end of the connection.
+func TestDelay(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const short, long = 30 * time.Millisecond, time.Hour
+	h := NewHooks()
+	h.Request(wayland.WlDisplay, wayland.WlDisplayReqSync, func(c *Conn, m *Msg) (bool, error) {
+		switch m.New.ID {
+		case 3:
+			c.Delay(short)
+		case 5:
+			c.Delay(long)
+		}
+		c.Delay(1)
+		return true, nil
+	})
+	r := newRig(t, Config{Hooks: h})
+	r.registry()
+	begin := time.Now()
+	r.client.Send(1, wayland.WlDisplayReqSync, 3)
+	r.server.Want(1, wayland.WlDisplayReqSync)
+	r.client.Send(1, wayland.WlDisplayReqSync, 4)
+	r.server.Want(1, wayland.WlDisplayReqSync)
+	if d := time.Since(begin); d < short {
+		t.Errorf("the next request came after %v, not %v", d, short)
+	}
+	r.client.Send(1, wayland.WlDisplayReqSync, 5)
+	r.server.Want(1, wayland.WlDisplayReqSync)
+	r.client.Send(1, wayland.WlDisplayReqSync, 6)
+	r.server.Send(5, wayland.WlCallbackEvtDone, 7)
+	r.client.Want(5, wayland.WlCallbackEvtDone)
+	other := newRig(t, Config{Hooks: h})
+	other.client.Send(1, wayland.WlDisplayReqSync, 2)
+	other.server.Want(1, wayland.WlDisplayReqSync)
+	r.server.Tr.Close()
+	r.client.WantEnd()
 }
 
 func TestManyConnections(t *testing.T) {
