@@ -62,6 +62,7 @@ func TestRoom(t *testing.T) {
 		t.Errorf("code %d: %s", code, text)
 	}
 	<-drained
+	<-drained
 	_ = r.close()
 	if room != 2*roomStep {
 		t.Errorf("%d objects were not given back", 2*roomStep-room)
