@@ -209,7 +209,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	conn.Close()
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
-		Wayland: socket, GuestEnv: e.guestEnv(), Parts: parts,
+		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
 	}, nil
 }
 

@@ -36,6 +36,7 @@ status 0, when QEMU closes the socket.`,
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
 	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
+	o.policy.register(f, "none")
 	o.trace.register(f)
 	return c
 }
@@ -45,6 +46,7 @@ type hostOptions struct {
 	vhostFD, eventsFD int
 	controlFD         int
 	debug             bool
+	policy            policyFlags
 	trace             traceFlags
 }
 
@@ -57,6 +59,10 @@ func (o hostOptions) run(ctx context.Context) error {
 	}
 	if o.tag == "" {
 		o.tag = o.vm
+	}
+	policy := filter.Config{VM: o.vm, Tag: o.tag}
+	if err := o.policy.apply(&policy); err != nil {
+		return usagef("host: %v", err)
 	}
 	up, err := compositor(o.wayland)
 	if err != nil {
@@ -73,11 +79,9 @@ func (o hostOptions) run(ctx context.Context) error {
 	log := logger(o.debug)
 	ev := newEvents(o.eventsFD)
 	defer ev.close()
-	flt := filter.New(filter.Config{
-		VM: o.vm, Tag: o.tag, Dial: dialer(up),
-		Event: func(e filter.Event) { ev.send(e) },
-		Tap:   tr.Switch, Log: log,
-	})
+	policy.Dial, policy.Tap, policy.Log = dialer(up), tr.Switch, log
+	policy.Event = func(e filter.Event) { ev.send(e) }
+	flt := filter.New(policy)
 	ctl, err := newControl(o.controlFD, tr, log)
 	if err != nil {
 		return usagef("host: --control-fd %d: %v", o.controlFD, err)

@@ -18,6 +18,7 @@ func localCommand() *cobra.Command {
 	var debug bool
 	var tf traceFlags
 	var pf profileFlags
+	var pol policyFlags
 	c := &cobra.Command{
 		Use:   "local --listen PATH",
 		Short: "filter and tag the clients of a socket, without a VM",
@@ -30,12 +31,16 @@ func localCommand() *cobra.Command {
 			if err := config.CheckName(vm); err != nil {
 				return usagef("local: --vm: %v", err)
 			}
+			if tag == "" {
+				tag = vm
+			}
+			policy := filter.Config{VM: vm, Tag: tag}
+			if err := pol.apply(&policy); err != nil {
+				return usagef("local: %v", err)
+			}
 			up, err := compositor(upstream)
 			if err != nil {
 				return err
-			}
-			if tag == "" {
-				tag = vm
 			}
 			tr, err := tf.start()
 			if err != nil {
@@ -49,8 +54,8 @@ func localCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			f := filter.New(filter.Config{VM: vm, Tag: tag, Dial: dialer(up), Tap: tr.Switch, Log: logger(debug)})
-			return errors.Join(serveLocal(c.Context(), l, f, tr), stop(), tr.close())
+			policy.Dial, policy.Tap, policy.Log = dialer(up), tr.Switch, logger(debug)
+			return errors.Join(serveLocal(c.Context(), l, filter.New(policy), tr), stop(), tr.close())
 		},
 	}
 	f := c.Flags()
@@ -59,6 +64,7 @@ func localCommand() *cobra.Command {
 	f.StringVar(&vm, "vm", "local", "VM name in app ids")
 	f.StringVar(&tag, "tag", "", "text in front of titles (default: the VM's name)")
 	f.BoolVar(&debug, "debug", false, "log every connection")
+	pol.register(f, "none")
 	tf.register(f)
 	pf.register(f)
 	return c

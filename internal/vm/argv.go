@@ -2,6 +2,8 @@ package vm
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"vix/config"
@@ -92,16 +94,20 @@ func (m Machine) cmdline() string {
 
 // A Display is what the command line of vix-waylandproxy host depends on.
 type Display struct {
-	VM, Tag   string
-	Wayland   string // absolute path of the compositor's socket
-	VhostFD   int
-	EventsFD  int
-	ControlFD int
+	VM, Tag     string
+	Wayland     string // absolute path of the compositor's socket
+	Color       config.Color
+	Frame       string // "" leaves it to the display process
+	Allow, Deny []string
+	Limits      map[string]int64
+	VhostFD     int
+	EventsFD    int
+	ControlFD   int
 }
 
 // Args returns the arguments of vix-waylandproxy.
 func (d Display) Args() []string {
-	return []string{
+	args := []string{
 		"host",
 		"--vm", d.VM,
 		"--tag", d.Tag,
@@ -109,5 +115,19 @@ func (d Display) Args() []string {
 		"--wayland", d.Wayland,
 		"--events-fd", fmt.Sprint(d.EventsFD),
 		"--control-fd", fmt.Sprint(d.ControlFD),
+		"--color", string(d.Color),
 	}
+	if d.Frame != "" {
+		args = append(args, "--frame", d.Frame)
+	}
+	if len(d.Allow) > 0 {
+		args = append(args, "--allow", strings.Join(d.Allow, ","))
+	}
+	if len(d.Deny) > 0 {
+		args = append(args, "--deny", strings.Join(d.Deny, ","))
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Limits)) {
+		args = append(args, "--limit", fmt.Sprintf("%s=%d", name, d.Limits[name]))
+	}
+	return args
 }

@@ -46,7 +46,11 @@ func TestCommandLines(t *testing.T) {
 	golden(t, "qemu-tcg.golden", m.Args())
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
-	golden(t, "display.golden", Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", VhostFD: 3, EventsFD: 4, ControlFD: 5}.Args())
+	d := Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5}
+	golden(t, "display.golden", d.Args())
+	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
+	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
+	golden(t, "display-policy.golden", d.Args())
 }
 
 func TestCheckKVM(t *testing.T) {

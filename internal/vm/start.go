@@ -43,6 +43,9 @@ func (s *supervisor) start() error {
 	if slow != "" {
 		s.note("%s", slow)
 	}
+	for _, w := range s.launch.Warnings {
+		s.note("%s", w)
+	}
 	s.stage("prepared", 0)
 	display, err := s.startDisplay()
 	if err != nil {
@@ -89,7 +92,11 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 		return nil, err
 	}
 	l := s.launch
-	d := Display{VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, VhostFD: 3, EventsFD: 4, ControlFD: 5}
+	d := Display{
+		VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, Color: l.VM.Color, Frame: l.VM.Frame,
+		Allow: l.VM.Allow, Deny: l.VM.Deny, Limits: l.VM.Limits,
+		VhostFD: 3, EventsFD: 4, ControlFD: 5,
+	}
 	child, err := startChild(s.nest, s.log, command{
 		name: "display", path: l.Parts.Proxy, args: d.Args(), files: []*os.File{proxyEnd, eventsEnd, theirs},
 	})

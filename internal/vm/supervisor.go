@@ -37,6 +37,7 @@ type Launch struct {
 	CacheDir   string    `json:"cache_dir"`   // for kernel and initramfs
 	Wayland    string    `json:"wayland"`     // the compositor's socket
 	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
+	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts     `json:"parts"`
 }
 
