@@ -1,26 +1,9 @@
 package main
 
-import (
-	"fmt"
-	"strings"
+import "vix/internal/filter"
 
-	"vix/internal/filter"
-)
+func limitNames() []string { return filter.LimitNames() }
 
-// limitNames are those of filter.Limits.
-func limitNames() []string {
-	return []string{"commits", "connections", "objects", "pool_bytes", "popups", "surfaces", "toplevels"}
-}
+func setLimit(l *filter.Limits, name string, n int64) error { return l.Set(name, n) }
 
-func setLimit(l *filter.Limits, name string, n int64) error {
-	fields := []*int64{&l.Commits, &l.Connections, &l.Objects, &l.PoolBytes, &l.Popups, &l.Surfaces, &l.Toplevels}
-	for i, known := range limitNames() {
-		if known == name {
-			*fields[i] = n
-			return nil
-		}
-	}
-	return fmt.Errorf("unknown; the limits are %s", strings.Join(limitNames(), ", "))
-}
-
-func checkInterface(string) error { return nil }
+func checkInterface(name string) error { return filter.CheckInterface(name) }

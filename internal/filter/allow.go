@@ -3,6 +3,7 @@ package filter
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // A rule is what the filter does with a global: the highest version that a
-// guest sees, 0 for none; what it changes, if anything; and why.
+// guest sees, 0 for none; what it changes, if anything; and why. For a hidden one,
+// why is the risk of allowing it.
 type rule struct {
 	max     uint32
 	changes string
@@ -72,19 +74,72 @@ var rules = map[*wayland.Interface]rule{
 	wayland.WpLinuxDrmSyncobjManagerV1:           {0, "", "needs a GPU on both sides"},
 }
 
-// Allowed returns the version in which a guest may see a global, 0 for none.
+// never holds what no configuration can allow, because the filter would be of no
+// use any more.
+var never = map[*wayland.Interface]bool{
+	wayland.WlShell:                    true,
+	wayland.WpSecurityContextManagerV1: true,
+}
+
+// Allowed returns the version in which a guest may see a global by the rules
+// alone, 0 for none.
 func Allowed(i *wayland.Interface, version uint32) uint32 {
 	return min(version, rules[i].max)
 }
 
-// Markdown writes the rules as a table, in the order of names: what is passed,
-// then what is hidden.
-func Markdown() string {
-	var all []*wayland.Interface
-	for i := range rules {
-		all = append(all, i)
+// globals returns the highest versions that this VM may see, by
+// Interface.Index: the rules with the configuration's changes. To deny is
+// stronger than to allow.
+func (cfg *Config) globals() []uint32 {
+	most := make([]uint32, len(wayland.Interfaces()))
+	for i, r := range rules {
+		most[i.Index] = r.max
+		switch {
+		case slices.Contains(cfg.Deny, i.Name):
+			most[i.Index] = 0
+		case r.max == 0 && !never[i] && slices.Contains(cfg.Allow, i.Name):
+			most[i.Index] = i.Version
+		}
 	}
-	slices.SortFunc(all, func(a, b *wayland.Interface) int {
+	return most
+}
+
+// CheckInterface says what is wrong with the name of a global in a
+// configuration's list.
+func CheckInterface(name string) error {
+	if _, ok := rules[wayland.Lookup(name)]; ok {
+		return nil
+	}
+	if why, ok := unknown[name]; ok {
+		return fmt.Errorf("%s: Vix does not carry it (%s); leave it out", name, why)
+	}
+	return fmt.Errorf("unknown interface %q; docs/protocols.md lists them", name)
+}
+
+// CheckAllow says why a global cannot be allowed by configuration.
+func CheckAllow(name string) error {
+	if err := CheckInterface(name); err != nil {
+		return err
+	}
+	if i := wayland.Lookup(name); never[i] {
+		return fmt.Errorf("%s: cannot be allowed: %s", name, rules[i].why)
+	}
+	return nil
+}
+
+// Risk says what a user risks who allows a hidden global, "" for one that is
+// allowed anyway.
+func Risk(name string) string {
+	if r, ok := rules[wayland.Lookup(name)]; ok && r.max == 0 {
+		return r.why
+	}
+	return ""
+}
+
+// Markdown writes the rules as tables, in the order of names: what is passed,
+// what is hidden, what does not exist.
+func Markdown() string {
+	all := slices.SortedFunc(maps.Keys(rules), func(a, b *wayland.Interface) int {
 		return cmp.Or(cmp.Compare(min(rules[b].max, 1), min(rules[a].max, 1)), cmp.Compare(a.Name, b.Name))
 	})
 	var b strings.Builder
@@ -93,12 +148,18 @@ func Markdown() string {
 		r := rules[i]
 		version, how := fmt.Sprint(r.max), "passed"
 		switch {
+		case never[i]:
+			version, how = "–", "hidden, always"
 		case r.max == 0:
 			version, how = "–", "hidden"
 		case r.changes != "":
 			how = "changed: " + r.changes
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", i.Name, version, how, r.why)
+	}
+	b.WriteString("\n## What does not exist\n\n| interface | why nobody misses it, or must not have it |\n|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(unknown)) {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", name, unknown[name])
 	}
 	return b.String()
 }

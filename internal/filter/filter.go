@@ -58,13 +58,17 @@ type Event struct {
 type Filter struct {
 	cfg     Config
 	hooks   *relay.Hooks
+	globals []uint32      // the highest versions, by Interface.Index
 	conns   atomic.Uint64 // connections so far, for the log
 	windows atomic.Uint64 // windows so far
+	used    [numLimits]atomic.Int64
+	commits bucket
 }
 
 // New returns a filter. It starts nothing.
 func New(cfg Config) *Filter {
-	f := &Filter{cfg: cfg, hooks: relay.NewHooks()}
+	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals()}
+	quotaHooks(f.hooks)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)
 	shmHooks(f.hooks)
@@ -78,6 +82,10 @@ func New(cfg Config) *Filter {
 func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	n := f.conns.Add(1)
 	log := f.cfg.Log.With("conn", n)
+	if !f.reserve(Connections, 1) {
+		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
+	}
+	defer f.give(Connections, 1)
 	up, err := f.cfg.Dial()
 	if err != nil {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
@@ -85,7 +93,9 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	log.Debug("connected")
 	err = relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
-		Globals: Allowed,
+		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },
+		Room:    func(n int) bool { return f.reserve(Objects, int64(n)) },
+		MaxOf:   maxOf(),
 		State:   &state{filter: f},
 		ID:      n,
 		Tap:     f.cfg.Tap,
@@ -101,7 +111,9 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 
 // state is one connection's.
 type state struct {
-	filter *Filter
+	filter  *Filter
+	commits uint64 // so far
+	slowed  bool   // and said so
 }
 
 func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }

@@ -3,6 +3,7 @@ package filter
 import (
 	"bytes"
 	"context"
+	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -21,12 +22,18 @@ import (
 // A rig is a filter between a hand-driven guest and a hand-driven compositor.
 type rig struct {
 	guest, host *waylandtest.Peer
+	filter      *Filter
 	done        chan struct{}
 	mu          sync.Mutex
 	events      []Event
 }
 
 func newRig(t testing.TB) *rig {
+	t.Helper()
+	return newLimitedRig(t, Limits{}, slog.New(slog.DiscardHandler))
+}
+
+func newLimitedRig(t testing.TB, l Limits, log *slog.Logger) *rig {
 	t.Helper()
 	gn, gf := waylandtest.Pair(t)
 	hn, hf := waylandtest.Pair(t)
@@ -43,8 +50,10 @@ func newRig(t testing.TB) *rig {
 			defer r.mu.Unlock()
 			r.events = append(r.events, e)
 		},
-		Log: slog.New(slog.DiscardHandler),
+		Limits: l,
+		Log:    log,
 	})
+	r.filter = f
 	go func() {
 		defer close(r.done)
 		_ = f.Serve(context.Background(), gf) // the guest has been told why
@@ -296,15 +305,78 @@ func TestAllowList(t *testing.T) {
 	}
 }
 
-// TestDocument holds that docs/protocols.md says what the rules are.
+var update = flag.Bool("update", false, "write the tables of docs/ anew")
+
+// TestDocument holds that docs/ says what the rules and the limits are.
 func TestDocument(t *testing.T) {
-	const file = "../../docs/protocols.md"
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	for file, want := range map[string]string{
+		"../../docs/protocols.md": Markdown(),
+		"../../docs/limits.md":    LimitsMarkdown(),
+	} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(string(b), want) {
+			continue
+		}
+		if !*update {
+			t.Errorf("%s is not up to date: run this test with -update", file)
+			continue
+		}
+		text, _, _ := strings.Cut(string(b), "\n| ")
+		if err := os.WriteFile(file, []byte(text+"\n"+want), 0o644); err != nil {
+			t.Error(err)
+		}
 	}
-	if !strings.Contains(string(b), Markdown()) {
-		t.Errorf("%s is not up to date: its table should be\n%s", file, Markdown())
+}
+
+// TestUnknown holds that what is said not to exist is in no table, and has a
+// reason.
+func TestUnknown(t *testing.T) {
+	for name, why := range unknown {
+		if wayland.Lookup(name) != nil {
+			t.Errorf("%s is in the tables: it needs a rule instead", name)
+		}
+		if why == "" {
+			t.Errorf("%s: no reason", name)
+		}
+	}
+}
+
+// TestConfiguredGlobals holds what a configuration can change of the rules, and
+// what it cannot.
+func TestConfiguredGlobals(t *testing.T) {
+	cfg := Config{
+		Allow: []string{"xdg_activation_v1", "zwp_pointer_constraints_v1", "wp_security_context_manager_v1", "wl_shell"},
+		Deny:  []string{"zwp_text_input_manager_v3", "zwp_pointer_constraints_v1"},
+	}
+	got := cfg.globals()
+	for i, want := range map[*wayland.Interface]uint32{
+		wayland.XdgActivationV1:            wayland.XdgActivationV1.Version,
+		wayland.ZwpPointerConstraintsV1:    0, // denied as well
+		wayland.WpSecurityContextManagerV1: 0,
+		wayland.WlShell:                    0,
+		wayland.ZwpTextInputManagerV3:      0,
+		wayland.WlCompositor:               rules[wayland.WlCompositor].max,
+	} {
+		if got[i.Index] != want {
+			t.Errorf("%s: version %d, not %d", i.Name, got[i.Index], want)
+		}
+	}
+	for name, want := range map[string]string{
+		"xdg_activation_v1":              "",
+		"zwlr_screencopy_manager_v1":     "takes pictures",
+		"wp_security_context_manager_v1": "cannot be allowed",
+		"xdg_surface":                    "unknown interface",
+		"nonsense\n":                     "unknown interface",
+	} {
+		if err := CheckAllow(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if Risk("xdg_activation_v1") == "" || Risk("wl_compositor") != "" {
+		t.Error("risks are mixed up")
 	}
 }
 

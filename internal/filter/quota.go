@@ -1,13 +1,214 @@
 package filter
 
-// Limits bound what one VM may have of the compositor at a time. Zero means the
-// default.
-type Limits struct {
-	Connections int64 // at once
-	Objects     int64 // of all connections, of any interface
-	Surfaces    int64 // wl_surface
-	Toplevels   int64 // windows
-	Popups      int64
-	PoolBytes   int64 // of wl_shm pools
-	Commits     int64 // wl_surface.commit each second, of one connection; excess waits
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// A Limit is one thing of the compositor's that a VM may only have so much of.
+// All connections of the VM share it.
+type Limit int
+
+// The limits.
+const (
+	Connections Limit = iota
+	Objects
+	Surfaces
+	Toplevels
+	Popups
+	Pools
+	PoolBytes
+	Commits
+	numLimits
+)
+
+// limits holds each one's name in the configuration, its default and its
+// meaning. The defaults are many times what a browser with 50 tabs uses, and
+// little beside what a compositor holds; Pools keeps far from the 65,530 mappings
+// that Linux lets a process, here the compositor, have.
+var limits = [numLimits]struct {
+	name  string
+	value int64
+	what  string
+}{
+	Connections: {"connections", 256, "programs' connections at once"},
+	Objects:     {"objects", 1 << 18, "Wayland objects of any interface"},
+	Surfaces:    {"surfaces", 4096, "surfaces, shown or not"},
+	Toplevels:   {"toplevels", 256, "windows"},
+	Popups:      {"popups", 128, "menus and other popups"},
+	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
+	PoolBytes:   {"pool-bytes", 16 << 30, "bytes of those pools; many pools may be of the same memory"},
+	Commits:     {"commits", 20_000, "commits of surfaces each second; more are delayed"},
+}
+
+// String returns the name in the configuration.
+func (l Limit) String() string { return limits[l].name }
+
+// Limits holds a VM's own values; 0 stands for the default.
+type Limits [numLimits]int64
+
+// Set gives a limit by name a value of its own.
+func (l *Limits) Set(name string, value int64) error {
+	for k := range limits {
+		if limits[k].name != name {
+			continue
+		}
+		if value <= 0 {
+			return fmt.Errorf("limit %s: want a number above 0, not %d", name, value)
+		}
+		l[k] = value
+		return nil
+	}
+	return fmt.Errorf("unknown limit %q; there are %s", name, strings.Join(LimitNames(), ", "))
+}
+
+func (l *Limits) of(k Limit) int64 {
+	if l[k] != 0 {
+		return l[k]
+	}
+	return limits[k].value
+}
+
+// LimitNames returns the names of all limits.
+func LimitNames() []string {
+	names := make([]string, numLimits)
+	for k := range limits {
+		names[k] = limits[k].name
+	}
+	return names
+}
+
+// LimitsMarkdown writes the limits as a table.
+func LimitsMarkdown() string {
+	var b strings.Builder
+	b.WriteString("| limit | default | of one VM, at once |\n|---|--:|---|\n")
+	for _, l := range limits {
+		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", l.name, l.value, l.what)
+	}
+	return b.String()
+}
+
+// take counts n more of what k limits, or says why there may not be more. The
+// error is for the request of o that asked for it.
+func (f *Filter) take(o *relay.Object, k Limit, n int64) error {
+	if f.reserve(k, n) {
+		return nil
+	}
+	return relay.Fail(o, relay.ErrNoMemory, "%s", f.refusal(k))
+}
+
+// give takes back what take counted.
+func (f *Filter) give(k Limit, n int64) { f.used[k].Add(-n) }
+
+// reserve is take for callers that have no request to blame.
+func (f *Filter) reserve(k Limit, n int64) bool {
+	most := f.cfg.Limits.of(k)
+	if used := f.used[k].Add(n); used > most && n > 0 {
+		f.used[k].Add(-n)
+		f.cfg.Log.Warn("limit reached", "vm", f.cfg.VM, "limit", k.String(), "value", most)
+		return false
+	}
+	return true
+}
+
+func (f *Filter) refusal(k Limit) string {
+	return fmt.Sprintf("limit reached: VM %s may have %d %s", f.cfg.VM, f.cfg.Limits.of(k), k)
+}
+
+// refuse tells a client why it gets no connection.
+func (f *Filter) refuse(t wayland.Transport, k Limit) error {
+	var e wayland.Encoder
+	e.Begin(1, wayland.WlDisplayEvtError)
+	e.Uint(1)
+	e.Uint(relay.ErrNoMemory)
+	e.String(f.refusal(k))
+	if err := e.End(); err != nil {
+		return err
+	}
+	return t.Send(e.B, nil)
+}
+
+// Bounds of objects of one connection, where the VM's bound of all objects is
+// not enough: each binding of a global makes the compositor say all that it knows
+// of it, and each keyboard brings a copy of the keymap.
+const (
+	maxBindings  = 256
+	maxKeyboards = 64
+)
+
+// maxOf is relay.Config.MaxOf.
+var maxOf = sync.OnceValue(func() []int32 {
+	m := make([]int32, len(wayland.Interfaces()))
+	for _, i := range wayland.Interfaces() {
+		m[i.Index] = relay.MaxObjects
+		if _, global := rules[i]; global {
+			m[i.Index] = maxBindings
+		}
+	}
+	m[wayland.WlRegistry.Index] = maxBindings
+	m[wayland.WlKeyboard.Index] = maxKeyboards
+	return m
+})
+
+func quotaHooks(h *relay.Hooks) {
+	h.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateSurface, onCreateSurface)
+	h.Gone(wayland.WlSurface, onSurfaceGone)
+}
+
+func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
+	if err := filterOf(c).take(m.Obj, Surfaces, 1); err != nil {
+		return false, err
+	}
+	surfaceOf(m.New)
+	return true, nil
+}
+
+func onSurfaceGone(c *relay.Conn, o *relay.Object) {
+	if _, counted := o.Data.(*surface); counted {
+		filterOf(c).give(Surfaces, 1)
+	}
+}
+
+// commitStep is how many commits a connection takes from the VM's bucket at a
+// time, so that a commit costs no look at the clock.
+const commitStep = 32
+
+// countCommit slows the client down when its VM commits more than it may.
+func (s *state) countCommit(c *relay.Conn) {
+	if s.commits++; s.commits%commitStep != 0 {
+		return
+	}
+	d := s.filter.commits.take(commitStep, s.filter.cfg.Limits.of(Commits), time.Now())
+	if d <= 0 {
+		return
+	}
+	c.Delay(d)
+	if !s.slowed {
+		s.slowed = true
+		s.filter.cfg.Log.Warn("limit reached; commits are delayed", "vm", s.filter.cfg.VM, "limit", Commits.String(), "value", s.filter.cfg.Limits.of(Commits))
+	}
+}
+
+// A bucket lets a number of tokens through each second, and a second's worth at
+// once after a rest.
+type bucket struct {
+	mu sync.Mutex
+	// free is when the tokens taken so far will have been earned.
+	free time.Time
+}
+
+// take takes n tokens of perSecond and returns how long to wait for them.
+func (b *bucket) take(n, perSecond int64, now time.Time) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if rested := now.Add(-time.Second); b.free.Before(rested) {
+		b.free = rested
+	}
+	b.free = b.free.Add(time.Duration(n) * time.Second / time.Duration(perSecond))
+	return b.free.Sub(now)
 }

@@ -51,6 +51,9 @@ func onGetXdgSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 // itself, so that nothing comes between it and the window's identity.
 func newWindow(c *relay.Conn, m *relay.Msg) error {
 	f := filterOf(c)
+	if err := f.take(m.Obj, Toplevels, 1); err != nil {
+		return err
+	}
 	w := &window{id: f.windows.Add(1), title: Title(f.cfg.Tag, ""), appID: AppID(f.cfg.VM, "")}
 	m.New.Data = w
 	if s, ok := m.Obj.Data.(*surface); ok {
@@ -70,6 +73,7 @@ func onAttach(_ *relay.Conn, m *relay.Msg) (bool, error) {
 
 // onCommit tells of a window when it first gets content.
 func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
+	c.State.(*state).countCommit(c)
 	s := surfaceOf(m.Obj)
 	if s.attached && s.window != nil && !s.window.shown {
 		s.window.shown = true
@@ -80,7 +84,12 @@ func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
 }
 
 func onToplevelGone(c *relay.Conn, o *relay.Object) {
-	if w, ok := o.Data.(*window); ok && w.shown {
+	w, ok := o.Data.(*window)
+	if !ok {
+		return
+	}
+	filterOf(c).give(Toplevels, 1)
+	if w.shown {
 		w.shown = false
 		tell(c, Event{Event: "window-closed", ID: w.id})
 	}

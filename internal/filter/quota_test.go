@@ -1,0 +1,192 @@
+package filter
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// TestLimits reaches each limit that a request can reach: one below it is fine,
+// the next is an error that names it, the log says so, and once the connection is
+// gone all is given back.
+func TestLimits(t *testing.T) {
+	id := uint32(surfaceObj)
+	newID := func() uint32 { id++; return id - 1 }
+	newSurface := func(r *rig) uint32 {
+		s := newID()
+		r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, s)
+		return s
+	}
+	newPool := func(r *rig, size uint32) {
+		var e wayland.Encoder
+		e.Msg(shm, wayland.WlShmReqCreatePool, newID(), size)
+		r.guest.Write(e.B, waylandtest.Memfd(r.guest.T, int64(size)))
+	}
+	for _, c := range []struct {
+		limit Limit
+		value int64
+		use   func(r *rig)
+	}{
+		{Surfaces, 3, func(r *rig) { newSurface(r) }},
+		{Toplevels, 3, func(r *rig) {
+			s, x := newSurface(r), newID()
+			r.guest.Send(wmBase, wayland.XdgWmBaseReqGetXdgSurface, x, s)
+			r.guest.Send(x, wayland.XdgSurfaceReqGetToplevel, newID())
+		}},
+		{Pools, 3, func(r *rig) { newPool(r, 4096) }},
+		{PoolBytes, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
+	} {
+		t.Run(c.limit.String(), func(t *testing.T) {
+			waylandtest.LeakCheck(t)
+			var log bytes.Buffer
+			var l Limits
+			l[c.limit] = c.value
+			r := newLimitedRig(t, l, slog.New(slog.NewTextHandler(&log, nil)))
+			id = surfaceObj
+			r.setUp(t)
+			drained := make(chan struct{})
+			go func() {
+				defer close(drained)
+				for {
+					if _, err := r.host.Next(); err != nil {
+						return
+					}
+				}
+			}()
+			for range 3 {
+				c.use(r)
+			}
+			r.guest.Send(1, wayland.WlDisplayReqSync, newID())
+			c.use(r)
+			_, code, text := r.guest.WantError()
+			if want := fmt.Sprintf("VM work may have %d %s", c.value, c.limit); code != relay.ErrNoMemory || !strings.Contains(text, want) {
+				t.Errorf("code %d: %s", code, text)
+			}
+			<-r.done
+			<-drained
+			if want := fmt.Sprintf("vm=work limit=%s value=%d", c.limit, c.value); !strings.Contains(log.String(), want) {
+				t.Errorf("the log does not say %q:\n%s", want, log.String())
+			}
+			for k := range r.filter.used {
+				if n := r.filter.used[k].Load(); n != 0 {
+					t.Errorf("%d %s are not given back", n, Limit(k))
+				}
+			}
+		})
+	}
+}
+
+// TestConnectionsLimit holds that a program beyond the limit hears why, and that
+// an ended one makes room.
+func TestConnectionsLimit(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newLimitedRig(t, Limits{Connections: 1}, slog.New(slog.DiscardHandler))
+	r.guest.Send(1, wayland.WlDisplayReqSync, 2)
+	r.host.Want(1, wayland.WlDisplayReqSync)
+	near, far := waylandtest.Pair(t)
+	if err := r.filter.Serve(context.Background(), far); err == nil {
+		t.Error("a second connection is served")
+	}
+	second := &waylandtest.Peer{T: t, Tr: near}
+	if _, _, text := second.WantError(); !strings.Contains(text, "may have 1 connections") {
+		t.Error(text)
+	}
+	_ = near.Close()
+	_ = r.guest.Tr.Close()
+	<-r.done
+	if n := r.filter.used[Connections].Load(); n != 0 {
+		t.Errorf("%d connections are counted", n)
+	}
+}
+
+// TestCommitsAreDelayed holds that a flood of commits passes at the limit's
+// rate, whole and in order.
+func TestCommitsAreDelayed(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const perSecond, commits = 4000, 10_000 // more than a second's worth and what one receive brings
+	var log bytes.Buffer
+	r := newLimitedRig(t, Limits{Commits: perSecond}, slog.New(slog.NewTextHandler(&log, nil)))
+	r.setUp(t)
+	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
+	s := r.host.Next
+	m, err := s()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	go func() {
+		var e wayland.Encoder
+		for range commits {
+			e.Msg(surfaceObj, wayland.WlSurfaceReqCommit)
+		}
+		_ = r.guest.Tr.Send(e.B, nil) // what does not arrive is missed below
+	}()
+	surface := m.Word(0)
+	for range commits {
+		r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	}
+	if d := time.Since(begin); d < 400*time.Millisecond {
+		t.Errorf("%d commits took %v", commits, d)
+	}
+	_ = r.guest.Tr.Close()
+	<-r.done
+	if !strings.Contains(log.String(), "limit=commits value=4000") {
+		t.Errorf("the log: %s", log.String())
+	}
+}
+
+// TestBucket holds against any pattern of use that no second lets through more
+// than two seconds' worth, and that who stays below the rate never waits.
+func TestBucket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const rate = 1000
+		var b bucket
+		now := time.Unix(1e9, 0)
+		begin, passed := now, int64(0)
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 300).Draw(t, "ms")) * time.Millisecond)
+			n := int64(rapid.IntRange(1, 500).Draw(t, "n"))
+			d := b.take(n, rate, now)
+			passed += n
+			if d > 0 {
+				now = now.Add(d)
+			}
+			if most := rate*now.Sub(begin).Seconds() + rate + 1; float64(passed) > most {
+				t.Fatalf("%d passed in %v", passed, now.Sub(begin))
+			}
+		}
+		now = now.Add(time.Hour)
+		if d := b.take(rate, rate, now); d > 0 {
+			t.Fatalf("after a rest a second's worth waits %v", d)
+		}
+	})
+}
+
+func TestLimitNames(t *testing.T) {
+	var l Limits
+	for _, name := range LimitNames() {
+		if err := l.Set(name, 7); err != nil {
+			t.Error(err)
+		}
+	}
+	for k := range l {
+		if l[k] != 7 {
+			t.Errorf("%s is not set", Limit(k))
+		}
+	}
+	for name, value := range map[string]int64{"windows": 1, "surfaces": 0, "popups": -1, "": 1} {
+		if err := l.Set(name, value); err == nil {
+			t.Errorf("%q = %d is taken", name, value)
+		}
+	}
+}
