@@ -1,8 +1,10 @@
 package gpu
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
@@ -76,7 +78,14 @@ func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err err
 }
 
 func (d *Device) refused(h header, err error) {
-	d.cfg.Log.Debug("gpu command refused", "command", fmt.Sprintf("%#x", h.typ), "context", h.ctx, "err", err)
+	var l limitError
+	if errors.As(err, &l) && d.limited.tell(l.name) {
+		d.cfg.Log.Warn("limit reached", "limit", l.name, "value", l.value)
+		return
+	}
+	if d.cfg.Log.Enabled(context.Background(), slog.LevelDebug) { // a guest may cause many
+		d.cfg.Log.Debug("gpu command refused", "command", fmt.Sprintf("%#x", h.typ), "context", h.ctx, "err", err)
+	}
 }
 
 // respond is the header of the answer to h.
@@ -89,12 +98,13 @@ func (h header) respond(typ uint32) header {
 }
 
 func errorCode(err error) uint32 {
+	var l limitError
 	switch {
 	case errors.Is(err, errNoResource):
 		return respErrInvalidResource
 	case errors.Is(err, errNoContext):
 		return respErrInvalidContext
-	case errors.Is(err, errLimit):
+	case errors.As(err, &l):
 		return respErrOutOfMemory
 	case errors.Is(err, errParameter), errors.Is(err, virtwl.ErrProtocol):
 		return respErrInvalidParameter
@@ -155,7 +165,7 @@ func (d *Device) capset(id, version uint32) (int, error) {
 	return headerSize + virtwl.CapsetSize, nil
 }
 
-func (d *Device) context(id uint32) *context {
+func (d *Device) context(id uint32) *wlContext {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.contexts[id]
@@ -170,9 +180,9 @@ func (d *Device) createContext(id, capset uint32) error {
 	case capset != virtwl.CapsetID:
 		return fmt.Errorf("%w: capability set %d", errParameter, capset)
 	case len(d.contexts) >= d.cfg.Limits.Contexts:
-		return fmt.Errorf("%w: %d contexts", errLimit, d.cfg.Limits.Contexts)
+		return limitError{"contexts", int64(d.cfg.Limits.Contexts)}
 	}
-	c := &context{id: id, d: d, res: make(map[uint32]struct{})}
+	c := &wlContext{id: id, d: d, res: make(map[uint32]struct{})}
 	c.wl = d.host.NewContext(c)
 	d.contexts[id] = c
 	return nil
@@ -207,6 +217,10 @@ func (d *Device) attach(ctx, res uint32, on bool) error {
 	return nil
 }
 
+// maxSubmission bounds a SUBMIT_3D: a cross-domain command's size has 16 bits. More
+// commands in one submission would keep the others of the guest's programs waiting.
+const maxSubmission = 1 << 16
+
 // submit carries out SUBMIT_3D. The answer is written before the command, because
 // a held one is completed by its token only; it is written again for an error.
 func (d *Device) submit(q *vhost.Queue, c *vhost.Chain, h header) {
@@ -221,7 +235,7 @@ func (d *Device) submit(q *vhost.Queue, c *vhost.Chain, h header) {
 	case ctx == nil:
 		d.answer(q, c, h, 0, errNoContext)
 		return
-	case int64(size) > int64(c.Remaining()):
+	case size > maxSubmission, int64(size) > int64(c.Remaining()):
 		d.answer(q, c, h, 0, errParameter)
 		return
 	}

@@ -70,15 +70,17 @@ type Device struct {
 	mu        sync.Mutex
 	epoch     uint64 // counts resets
 	queue     *vhost.Queue
-	contexts  map[uint32]*context
+	contexts  map[uint32]*wlContext
 	resources map[uint32]*resource
 	use       Limits // what is in use
+	limited   limitLines
 
 	// Of the control queue's goroutine.
 	chain vhost.Chain
 	in    [headerSize + maxBody]byte
 	out   [displayInfoSize]byte
 	sub   submission
+	life  uint32 // of the control queue: see Process
 
 	cursor vhost.Chain // of the cursor queue's goroutine
 
@@ -86,8 +88,8 @@ type Device struct {
 	mapperDone chan struct{} // closed by the mapper
 }
 
-// context is a rendering context of the guest: one Wayland connection.
-type context struct {
+// wlContext is a rendering context of the guest: one Wayland connection.
+type wlContext struct {
 	id  uint32
 	d   *Device
 	wl  *virtwl.HostContext
@@ -109,7 +111,7 @@ func New(cfg Config) (*Device, error) {
 	return &Device{
 		cfg:       cfg,
 		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Log: cfg.Log}),
-		contexts:  make(map[uint32]*context),
+		contexts:  make(map[uint32]*wlContext),
 		resources: make(map[uint32]*resource),
 		jobs:      make(chan job, maxJobs), mapperDone: make(chan struct{}),
 	}, nil
@@ -158,24 +160,34 @@ func (d *Device) Process(q *vhost.Queue) {
 	}
 	d.mu.Unlock()
 	for q.Next(&d.chain) {
+		// A command that was under way during a reset may have left something in the
+		// next guest's device.
+		if life := d.chain.Token().Life(); life != d.life {
+			d.life = life
+			d.drop()
+		}
 		d.control(q, &d.chain)
 	}
 }
 
 // Reset implements vhost.Device.
 func (d *Device) Reset() {
+	d.drop()
+}
+
+// drop forgets all contexts and resources.
+func (d *Device) drop() {
 	d.mu.Lock()
 	d.epoch++
-	ctxs := d.contexts
-	d.contexts = make(map[uint32]*context)
-	for _, r := range d.resources {
-		r.close()
-	}
-	clear(d.resources)
+	ctxs, res := d.contexts, d.resources
+	d.contexts, d.resources = make(map[uint32]*wlContext), make(map[uint32]*resource)
 	d.use = Limits{}
 	d.mu.Unlock()
 	for _, c := range ctxs {
 		c.wl.Destroy()
+	}
+	for _, r := range res {
+		r.free()
 	}
 }
 
@@ -188,7 +200,7 @@ func (d *Device) Close() {
 }
 
 // WriteRing implements virtwl.Port.
-func (c *context) WriteRing(res uint32, head, data []byte) error {
+func (c *wlContext) WriteRing(res uint32, head, data []byte) error {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	r, err := c.attachedLocked(res)
@@ -199,7 +211,7 @@ func (c *context) WriteRing(res uint32, head, data []byte) error {
 }
 
 // RingSize implements virtwl.Port.
-func (c *context) RingSize(res uint32) (int, error) {
+func (c *wlContext) RingSize(res uint32) (int, error) {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	r, err := c.attachedLocked(res)
@@ -213,7 +225,7 @@ func (c *context) RingSize(res uint32) (int, error) {
 }
 
 // Dup implements virtwl.Port.
-func (c *context) Dup(res uint32) (fd int, size uint64, err error) {
+func (c *wlContext) Dup(res uint32) (fd int, size uint64, err error) {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	r, err := c.attachedLocked(res)
@@ -225,7 +237,7 @@ func (c *context) Dup(res uint32) (fd int, size uint64, err error) {
 
 // attachedLocked finds a resource that the context has been given. Another
 // context's does not exist for it.
-func (c *context) attachedLocked(res uint32) (*resource, error) {
+func (c *wlContext) attachedLocked(res uint32) (*resource, error) {
 	if _, ok := c.res[res]; !ok {
 		return nil, errNoResource
 	}
@@ -237,7 +249,7 @@ func (c *context) attachedLocked(res uint32) (*resource, error) {
 }
 
 // Signal implements virtwl.Port.
-func (c *context) Signal(f virtwl.Fence) {
+func (c *wlContext) Signal(f virtwl.Fence) {
 	q := c.d.queue // set before the first command, never changed
 	q.Push(vhost.UnpackToken(f.Cookie))
 	q.Notify()

@@ -29,7 +29,8 @@ type job struct {
 	head   header
 	reply  vhost.Deferred
 	queue  *vhost.Queue
-	res    uint32
+	id     uint32
+	res    *resource // what id named: it may name another when the job's turn comes
 	offset uint64
 }
 
@@ -57,7 +58,7 @@ func (d *Device) enqueue(q *vhost.Queue, c *vhost.Chain, h header, res uint32, o
 	r.jobs++
 	epoch := d.epoch
 	d.mu.Unlock()
-	d.jobs <- job{epoch, h, reply, q, res, offset}
+	d.jobs <- job{epoch, h, reply, q, res, r, offset}
 	return true, nil
 }
 
@@ -82,9 +83,7 @@ func (d *Device) runMapper() {
 			typ, n = errorCode(err), headerSize
 		}
 		d.mu.Lock()
-		if r, rerr := d.jobLocked(j); rerr == nil {
-			r.jobs--
-		}
+		j.res.jobs--
 		d.mu.Unlock()
 		clear(out[:])
 		j.head.respond(typ).put(out[:])
@@ -97,7 +96,8 @@ func (d *Device) runMapper() {
 // Reset may come in between.
 func (d *Device) mapBlob(j job) error {
 	d.mu.Lock()
-	r, err := d.mappableLocked(j)
+	r := j.res
+	err := d.mappableLocked(j)
 	if err != nil {
 		d.mu.Unlock()
 		return err
@@ -126,48 +126,47 @@ func (d *Device) mapBlob(j job) error {
 	return err
 }
 
-// jobLocked finds the resource of a job, unless it was of a guest that is gone.
-func (d *Device) jobLocked(j job) (*resource, error) {
+// jobLocked checks that a job's resource is still there, and of this guest.
+func (d *Device) jobLocked(j job) error {
 	if d.epoch != j.epoch {
-		return nil, vhost.ErrReset
+		return vhost.ErrReset
 	}
-	r := d.resources[j.res]
-	if r == nil {
-		return nil, errNoResource
+	if d.resources[j.id] != j.res {
+		return errNoResource
 	}
-	return r, nil
+	return nil
 }
 
-func (d *Device) mappableLocked(j job) (*resource, error) {
-	r, err := d.jobLocked(j)
-	if err != nil {
-		return nil, err
+func (d *Device) mappableLocked(j job) error {
+	if err := d.jobLocked(j); err != nil {
+		return err
 	}
-	id, offset := j.res, j.offset
+	r, id, offset := j.res, j.id, j.offset
 	switch {
 	case r.fd < 0 || !r.mappable:
-		return nil, fmt.Errorf("%w: resource %d cannot be mapped", errParameter, id)
+		return fmt.Errorf("%w: resource %d cannot be mapped", errParameter, id)
 	case r.mapped:
-		return nil, fmt.Errorf("%w: resource %d is mapped", errParameter, id)
+		return fmt.Errorf("%w: resource %d is mapped", errParameter, id)
 	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:
-		return nil, fmt.Errorf("%w: offset %#x", errParameter, offset)
+		return fmt.Errorf("%w: offset %#x", errParameter, offset)
 	case d.use.Mappings >= d.cfg.Limits.Mappings:
-		return nil, fmt.Errorf("%w: %d mappings", errLimit, d.cfg.Limits.Mappings)
+		return limitError{"mappings", int64(d.cfg.Limits.Mappings)}
 	}
 	for _, o := range d.resources {
 		if o.mapped && offset < o.mapping.Offset+o.mapping.Len && o.mapping.Offset < offset+r.size {
-			return nil, fmt.Errorf("%w: offset %#x is in use", errParameter, offset)
+			return fmt.Errorf("%w: offset %#x is in use", errParameter, offset)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // unmap carries out RESOURCE_UNMAP_BLOB.
 func (d *Device) unmap(j job) error {
 	d.mu.Lock()
-	r, err := d.jobLocked(j)
+	r := j.res
+	err := d.jobLocked(j)
 	if err == nil && !r.mapped {
-		err = fmt.Errorf("%w: resource %d is not mapped", errParameter, j.res)
+		err = fmt.Errorf("%w: resource %d is not mapped", errParameter, j.id)
 	}
 	d.mu.Unlock()
 	if err != nil {
@@ -191,10 +190,13 @@ func (d *Device) unref(j job) error {
 		return err
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if _, err := d.jobLocked(j); err != nil {
-		return err
+	err := d.jobLocked(j)
+	if err == nil {
+		d.removeLocked(j.id)
 	}
-	d.freeLocked(j.res)
-	return nil
+	d.mu.Unlock()
+	if err == nil {
+		j.res.free()
+	}
+	return err
 }

@@ -19,25 +19,30 @@ type Limits struct {
 	Contexts int
 	// Resources: two rings per context, and blobs.
 	Resources int
+	// Blobs of the host among them: each is a descriptor of this process.
+	Blobs int
 	// Mappings: QEMU makes each a memory region of its own, and aborts on an
 	// assertion beyond 512; the machine's own take some of them.
 	Mappings int
-	// BlobBytes is the sum of the sizes of host blobs. They are sparse: a page costs
-	// memory once it is touched.
+	// BlobBytes is the sum of the sizes of host blobs. They are sparse, but nothing
+	// tells us of a guest that touches their pages: so it is the bound of the memory
+	// that a guest's blobs take, too.
 	BlobBytes uint64
 	// Entries is the number of pieces that the guest's memory blobs consist of.
 	Entries int
 }
 
 // Defaults. A relay of ours shadows what buffers use: three buffers of each of
-// twenty windows on a 4K screen are 2 GiB. A foreign proxy that mirrors whole pools and
-// frees them late needs more: foot's pools alone are 512 MiB.
+// ten windows on a 4K screen are 1 GiB; a browser takes some hundred MiB. A foreign
+// proxy that mirrors whole pools and frees them late needs more: foot's pools alone
+// are 512 MiB.
 const (
 	defaultWindow    = 64 << 30
 	defaultContexts  = 256
 	defaultResources = 4096
+	defaultBlobs     = 1024
 	defaultMappings  = 480
-	defaultBlobBytes = 8 << 30
+	defaultBlobBytes = 1 << 30
 	defaultEntries   = 64 << 10
 	// maxBlobEntries bounds one resource's page list: rings have one entry.
 	maxBlobEntries = 1024
@@ -48,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 		Window:    or(l.Window, defaultWindow),
 		Contexts:  or(l.Contexts, defaultContexts),
 		Resources: or(l.Resources, defaultResources),
+		Blobs:     or(l.Blobs, defaultBlobs),
 		Mappings:  min(or(l.Mappings, defaultMappings), defaultMappings),
 		BlobBytes: or(l.BlobBytes, defaultBlobBytes),
 		Entries:   or(l.Entries, defaultEntries),
@@ -65,7 +71,6 @@ func or[T comparable](v, def T) T {
 var (
 	errNoResource = errors.New("no such resource")
 	errNoContext  = errors.New("no such context")
-	errLimit      = errors.New("limit reached")
 	errParameter  = errors.New("invalid parameter")
 	errUnknown    = errors.New("unknown command")
 )
@@ -81,10 +86,11 @@ type resource struct {
 	jobs     int // of the mapper, not done yet
 }
 
-func (r *resource) close() {
+// free gives the memory back, of a resource that nobody can find any more. No lock
+// is held: a gigabyte takes a tenth of a second.
+func (r *resource) free() {
 	if r.fd >= 0 {
 		_ = unix.Close(r.fd)
-		r.fd = -1
 	}
 }
 
@@ -133,10 +139,10 @@ func (d *Device) createBlob(h header, b createBlob, c *vhost.Chain) error {
 		return err
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	err = d.admitLocked(b.res, r)
+	d.mu.Unlock()
 	if err != nil {
-		r.close()
+		r.free()
 	}
 	return err
 }
@@ -194,15 +200,18 @@ func (d *Device) admitLocked(id uint32, r *resource) error {
 	case d.resources[id] != nil:
 		return fmt.Errorf("%w: resource %d exists", errParameter, id)
 	case len(d.resources) >= lim.Resources:
-		return fmt.Errorf("%w: %d resources", errLimit, lim.Resources)
+		return limitError{"resources", int64(lim.Resources)}
 	case d.use.Entries+len(r.entries) > lim.Entries:
-		return fmt.Errorf("%w: %d pieces of guest memory", errLimit, lim.Entries)
+		return limitError{"entries", int64(lim.Entries)}
+	case r.fd >= 0 && d.use.Blobs >= lim.Blobs:
+		return limitError{"blobs", int64(lim.Blobs)}
 	case r.fd >= 0 && d.use.BlobBytes+r.size > lim.BlobBytes:
-		return fmt.Errorf("%w: %d bytes of blobs", errLimit, lim.BlobBytes)
+		return limitError{"blob-bytes", int64(lim.BlobBytes)}
 	}
 	d.resources[id] = r
 	d.use.Entries += len(r.entries)
 	if r.fd >= 0 {
+		d.use.Blobs++
 		d.use.BlobBytes += r.size
 	}
 	return nil
@@ -211,23 +220,28 @@ func (d *Device) admitLocked(id uint32, r *resource) error {
 // unrefNow carries out RESOURCE_UNREF of a resource without jobs, not mapped.
 func (d *Device) unrefNow(id uint32) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.resources[id] == nil {
+	r := d.resources[id]
+	if r != nil {
+		d.removeLocked(id)
+	}
+	d.mu.Unlock()
+	if r == nil {
 		return errNoResource
 	}
-	d.freeLocked(id)
+	r.free()
 	return nil
 }
 
-func (d *Device) freeLocked(id uint32) {
+// removeLocked forgets a resource, which the caller frees.
+func (d *Device) removeLocked(id uint32) {
 	r := d.resources[id]
 	delete(d.resources, id)
 	d.use.Entries -= len(r.entries)
 	if r.fd >= 0 {
+		d.use.Blobs--
 		d.use.BlobBytes -= r.size
 	}
 	for _, c := range d.contexts {
 		delete(c.res, id)
 	}
-	r.close()
 }

@@ -191,25 +191,37 @@ func (c *Chain) add(addr uint64, n uint32, writable bool) error {
 // there is none, the queue is stopped, or it is broken. A malformed chain is given
 // back to the guest with nothing written, and skipped.
 func (q *Queue) Next(c *Chain) bool {
+	for {
+		if ok, more := q.take(c); ok || !more {
+			return ok
+		}
+	}
+}
+
+// take is Next for one chain: more says that it was malformed, and that another
+// may follow. The locks are let go in between: a guest that offers malformed chains
+// without end must not keep a stop, or a change of memory, waiting.
+func (q *Queue) take(c *Chain) (ok, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.mem.mu.RLock()
 	defer q.mem.mu.RUnlock()
-	for q.readyLocked() {
-		head := le.Uint16(q.avail[4+2*int(q.lastAvail%q.size):])
-		if head >= q.size {
-			q.failLocked("head %d of %d", head, q.size)
-			return false
-		}
-		q.lastAvail++
-		c.reset(q, head)
-		if err := q.walkLocked(c, head); err == nil {
-			c.wi = c.nread
-			return true
-		}
-		q.pushLocked(Token{gen: q.gen, head: head})
+	if !q.readyLocked() {
+		return false, false
 	}
-	return false
+	head := le.Uint16(q.avail[4+2*int(q.lastAvail%q.size):])
+	if head >= q.size {
+		q.failLocked("head %d of %d", head, q.size)
+		return false, false
+	}
+	q.lastAvail++
+	c.reset(q, head)
+	if err := q.walkLocked(c, head); err == nil {
+		c.wi = c.nread
+		return true, true
+	}
+	q.pushLocked(Token{gen: q.gen, head: head})
+	return false, true
 }
 
 // readyLocked reports whether the avail ring holds a chain. Before it says no, it
@@ -461,6 +473,9 @@ func word(s []byte, off int) *atomic.Uint32 {
 func fence() { barrier.Add(1) }
 
 var barrier atomic.Uint32
+
+// Life tells one life of the queue, from a start to the stop, from the others.
+func (t Token) Life() uint32 { return t.gen }
 
 // Pack returns the token as two numbers, for those who must not know this package.
 func (t Token) Pack() [2]uint64 {
