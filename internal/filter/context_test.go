@@ -1,0 +1,129 @@
+package filter
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"vix/internal/desktoptest"
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// globalsOf lists what a compositor offers to a new connection.
+func globalsOf(t *testing.T, socket string) []string {
+	t.Helper()
+	u, err := wayland.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	p := &waylandtest.Peer{T: t, Tr: u}
+	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	p.Send(1, wayland.WlDisplayReqSync, 3)
+	var names []string
+	for {
+		m, err := p.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == 3 {
+			return names
+		}
+		if m.ID == 2 && m.Op == wayland.WlRegistryEvtGlobal {
+			d := wayland.NewDecoder(m.Body)
+			d.Uint()
+			names = append(names, string(d.String()))
+		}
+	}
+}
+
+// TestSecurityContext makes one on a real compositor: a connection through it
+// sees less, and the compositor knows a window's VM; once it is closed nobody
+// listens.
+func TestSecurityContext(t *testing.T) {
+	if lacks := desktoptest.Lacks(); lacks != "" {
+		t.Skip("lacks: " + lacks)
+	}
+	waylandtest.LeakCheck(t)
+	d := desktoptest.Start(t, desktoptest.Config{})
+	path := filepath.Join(d.Dir, "context")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	up, err := wayland.Dial(d.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := NewSecurityContext(up, "web", int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, some := globalsOf(t, d.Socket), globalsOf(t, path)
+	for _, name := range []string{"zwlr_screencopy_manager_v1", "wp_security_context_manager_v1", "zwlr_layer_shell_v1"} {
+		if !slices.Contains(all, name) || slices.Contains(some, name) {
+			t.Errorf("%s: without a context %v, with one %v", name, slices.Contains(all, name), slices.Contains(some, name))
+		}
+	}
+	for _, name := range all {
+		if _, ok := rules[wayland.Lookup(name)]; !ok && unknown[name] == "" {
+			t.Errorf("%s of this compositor has neither a rule nor a reason", name)
+		}
+	}
+	if err := ctx.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoSecurityContext(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	for name, c := range map[string]struct {
+		answer func(p *waylandtest.Peer)
+		want   string
+	}{
+		"none": {func(p *waylandtest.Peer) { p.Send(3, wayland.WlCallbackEvtDone, 0) }, ErrNoSecurityContext.Error()},
+		"end":  {func(p *waylandtest.Peer) { _ = p.Tr.Close() }, "closed the connection"},
+		"error": {func(p *waylandtest.Peer) {
+			var e wayland.Encoder
+			e.Begin(1, wayland.WlDisplayEvtError)
+			e.Uint(1)
+			e.Uint(2)
+			e.String("no\x1b[31m memory")
+			if err := e.End(); err != nil {
+				t.Fatal(err)
+			}
+			p.Write(e.B)
+		}, "refused: error 2: no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := waylandtest.Pair(t)
+			host := &waylandtest.Peer{T: t, Tr: near}
+			done := make(chan error, 1)
+			go func() {
+				_, err := NewSecurityContext(far, "web", 0)
+				done <- err
+			}()
+			host.Want(1, wayland.WlDisplayReqGetRegistry)
+			host.Want(1, wayland.WlDisplayReqSync)
+			c.answer(host)
+			err := <-done
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\x1b") {
+				t.Errorf("%v", err)
+			}
+			if name == "none" && !errors.Is(err, ErrNoSecurityContext) {
+				t.Errorf("%v is not ErrNoSecurityContext", err)
+			}
+			_ = near.Close()
+		})
+	}
+}
