@@ -263,7 +263,15 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 		m.New.Dead = o.ID == 0 // nobody will ever destroy it
 	}
 	pass := o.ID != 0
-	if h.event != nil && !(o.Dead && o.ID == 0) {
+	if own, ok := o.Data.(Owner); ok && !pass {
+		if !o.Dead {
+			err = own.OwnEvent(c, m)
+		}
+		if err != nil {
+			wayland.CloseAll(descs)
+			return err
+		}
+	} else if h.event != nil && !(o.Dead && o.ID == 0) {
 		var ok bool
 		if ok, err = h.event(c, m); err != nil {
 			wayland.CloseAll(descs)
@@ -359,6 +367,13 @@ func (c *Conn) Client(id uint32) *Object {
 
 // Server returns the object with the server's id, or nil.
 func (c *Conn) Server(id uint32) *Object { return c.objs.server(id) }
+
+// An Owner is the Data of an owned object whose events it wants to see. Without
+// one they go to the interface's hook, as the client's do.
+type Owner interface {
+	// OwnEvent handles an event, which goes no further. The ids are the server's.
+	OwnEvent(c *Conn, m *Msg) error
+}
 
 // Own makes an object on the server that the client does not know. The caller
 // writes the request that creates it.
