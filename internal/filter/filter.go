@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 
 	"vix/internal/relay"
@@ -63,11 +64,14 @@ type Filter struct {
 	windows atomic.Uint64 // windows so far
 	used    [numLimits]atomic.Int64
 	commits bucket
+
+	memMu    sync.Mutex
+	memories map[uint64]*memory // by inode
 }
 
 // New returns a filter. It starts nothing.
 func New(cfg Config) *Filter {
-	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals()}
+	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
 	quotaHooks(f.hooks)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)

@@ -22,7 +22,7 @@ const (
 	Toplevels
 	Popups
 	Pools
-	PoolBytes
+	Memory
 	Commits
 	numLimits
 )
@@ -42,7 +42,7 @@ var limits = [numLimits]struct {
 	Toplevels:   {"toplevels", 256, "windows"},
 	Popups:      {"popups", 128, "menus and other popups"},
 	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
-	PoolBytes:   {"pool-bytes", 16 << 30, "bytes of those pools; many pools may be of the same memory"},
+	Memory:      {"memory", 4 << 30, "bytes of shared memory that the compositor can see, used or not"},
 	Commits:     {"commits", 20_000, "commits of surfaces each second; more are delayed"},
 }
 
@@ -169,8 +169,10 @@ func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 }
 
 func onSurfaceGone(c *relay.Conn, o *relay.Object) {
-	if _, counted := o.Data.(*surface); counted {
-		filterOf(c).give(Surfaces, 1)
+	if s, counted := o.Data.(*surface); counted {
+		f := filterOf(c)
+		f.give(Surfaces, 1)
+		s.held.gone(f)
 	}
 }
 

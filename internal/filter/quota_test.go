@@ -44,7 +44,7 @@ func TestLimits(t *testing.T) {
 			r.guest.Send(x, wayland.XdgSurfaceReqGetToplevel, newID())
 		}},
 		{Pools, 3, func(r *rig) { newPool(r, 4096) }},
-		{PoolBytes, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
+		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
 		t.Run(c.limit.String(), func(t *testing.T) {
 			waylandtest.LeakCheck(t)
@@ -189,4 +189,60 @@ func TestLimitNames(t *testing.T) {
 			t.Errorf("%q = %d is taken", name, value)
 		}
 	}
+}
+
+// TestMemoryIsHeld holds that memory counts for as long as the compositor can
+// hold it: destroying the pool, the buffer, or both gives nothing back while a
+// surface shows them.
+func TestMemoryIsHeld(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	host := r.setUp(t)
+	const poolObj, bufObj, size = surfaceObj + 1, surfaceObj + 2, 32 * 32 * 4
+	want := func(when string, bytes int64) {
+		t.Helper()
+		// What was sent before has been handled when the compositor hears of it.
+		r.guest.Send(1, wayland.WlDisplayReqSync, bufObj+1)
+		id := r.host.Want(1, wayland.WlDisplayReqSync).Word(0)
+		r.host.Send(1, wayland.WlDisplayEvtDeleteId, id)
+		r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
+		if n := r.filter.used[Memory].Load(); n != bytes {
+			t.Errorf("%s: %d bytes are counted, not %d", when, n, bytes)
+		}
+	}
+	destroy := func(id uint32, op uint16, server uint32) {
+		r.guest.Send(id, op)
+		r.host.Want(server, op)
+		r.host.Send(1, wayland.WlDisplayEvtDeleteId, server)
+		r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
+	}
+	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
+	surface := r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface).Word(0)
+	var e wayland.Encoder
+	e.Msg(shm, wayland.WlShmReqCreatePool, poolObj, size)
+	r.guest.Write(e.B, waylandtest.Memfd(t, size))
+	pool := r.host.Want(host[shm], wayland.WlShmReqCreatePool).Word(0)
+	r.guest.Send(poolObj, wayland.WlShmPoolReqCreateBuffer, bufObj, 0, 32, 32, 128, 0)
+	buf := r.host.Want(pool, wayland.WlShmPoolReqCreateBuffer).Word(0)
+	commit := func() {
+		r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+		r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	}
+	attach := func(id, server uint32) {
+		r.guest.Send(surfaceObj, wayland.WlSurfaceReqAttach, id, 0, 0)
+		r.host.Want(surface, wayland.WlSurfaceReqAttach)
+		commit()
+	}
+	attach(bufObj, buf)
+	destroy(poolObj, wayland.WlShmPoolReqDestroy, pool)
+	want("pool destroyed", size)
+	destroy(bufObj, wayland.WlBufferReqDestroy, buf)
+	want("buffer destroyed", size)
+	commit()
+	commit()
+	want("commits without a buffer", size)
+	attach(0, 0)
+	want("first null buffer", size)
+	attach(0, 0)
+	want("second null buffer", 0)
 }

@@ -10,55 +10,149 @@ import (
 // A pool is never larger than its file: a compositor that reads beyond the end
 // of a file dies, if it does not know how to survive that. The file itself was made
 // by our device, and sealed against shrinking.
+//
+// Memory is counted for as long as the compositor can hold it, which is longer
+// than the guest does:
+//
+//	memory (a file) ◄─ pool ◄─ wl_shm_pool, each wl_buffer made of it,
+//	                           each surface's pending and last two committed buffers
 func shmHooks(h *relay.Hooks) {
-	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		var st unix.Stat_t
-		if err := unix.Fstat(m.Descs[0].FD, &st); err != nil {
-			return false, relay.Fail(m.Obj, relay.ErrImplementation, "wl_shm.create_pool: %v", err)
-		}
-		if err := fits(m.Obj, m.Int(1), st.Size); err != nil {
-			return false, err
-		}
-		f := filterOf(c)
-		if err := f.take(m.Obj, Pools, 1); err != nil {
-			return false, err
-		}
-		p := &pool{file: st.Size}
-		m.New.Data = p
-		return true, p.grow(f, m.Obj, int64(m.Int(1)))
-	})
-	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		p := m.Obj.Data.(*pool)
-		if err := fits(m.Obj, m.Int(0), p.file); err != nil {
-			return false, err
-		}
-		return true, p.grow(filterOf(c), m.Obj, int64(m.Int(0)))
+	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, onCreatePool)
+	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqCreateBuffer, onCreateBuffer)
+	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		return true, fits(m.Obj, m.Int(0), m.Obj.Data.(*pool).mem.size)
 	})
 	h.Gone(wayland.WlShmPool, func(c *relay.Conn, o *relay.Object) {
 		if p, ok := o.Data.(*pool); ok {
-			f := filterOf(c)
-			f.give(Pools, 1)
-			f.give(PoolBytes, p.size)
+			filterOf(c).drop(p)
+		}
+	})
+	h.Gone(wayland.WlBuffer, func(c *relay.Conn, o *relay.Object) {
+		if b, ok := o.Data.(*buffer); ok {
+			filterOf(c).drop(b.pool)
 		}
 	})
 }
 
-// A pool is what the filter knows of a wl_shm_pool.
-type pool struct {
-	file int64 // bytes of its file
-	size int64 // bytes counted
+// memory is one file that pools are made of.
+type memory struct {
+	ino  uint64
+	size int64 // bytes
+	refs int   // pools, guarded by Filter.memMu
 }
 
-// grow counts a pool's new size; a pool never shrinks.
-func (p *pool) grow(f *Filter, o *relay.Object, size int64) error {
-	if size <= p.size {
+// A pool is what the filter knows of a wl_shm_pool. It is used under its
+// connection's lock.
+type pool struct {
+	mem  *memory
+	refs int // what may keep the compositor's mapping alive
+}
+
+// A buffer is what the filter knows of a wl_buffer of shared memory.
+type buffer struct {
+	pool          *pool
+	width, height int32
+}
+
+func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(m.Descs[0].FD, &st); err != nil {
+		return false, relay.Fail(m.Obj, relay.ErrImplementation, "wl_shm.create_pool: %v", err)
+	}
+	if err := fits(m.Obj, m.Int(1), st.Size); err != nil {
+		return false, err
+	}
+	f := filterOf(c)
+	if err := f.take(m.Obj, Pools, 1); err != nil {
+		return false, err
+	}
+	mem := f.memoryOf(st.Ino, st.Size)
+	if mem == nil {
+		f.give(Pools, 1)
+		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "%s", f.refusal(Memory))
+	}
+	m.New.Data = &pool{mem: mem, refs: 1}
+	return true, nil
+}
+
+func onCreateBuffer(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	p := m.Obj.Data.(*pool)
+	p.refs++
+	m.New.Data = &buffer{pool: p, width: m.Int(2), height: m.Int(3)}
+	return true, nil
+}
+
+// memoryOf counts one more pool of a file, nil when the VM has too much memory.
+func (f *Filter) memoryOf(ino uint64, size int64) *memory {
+	f.memMu.Lock()
+	defer f.memMu.Unlock()
+	mem := f.memories[ino]
+	switch {
+	case mem == nil && f.reserve(Memory, size):
+		mem = &memory{ino: ino, size: size}
+		f.memories[ino] = mem
+	case mem == nil:
 		return nil
+	case mem.size < size: // a file that grew: only without a VM
+		if !f.reserve(Memory, size-mem.size) {
+			return nil
+		}
+		mem.size = size
 	}
-	if err := f.take(o, PoolBytes, size-p.size); err != nil {
-		return err
+	mem.refs++
+	return mem
+}
+
+// drop forgets one of what keeps a pool's memory alive.
+func (f *Filter) drop(p *pool) {
+	if p.refs--; p.refs > 0 {
+		return
 	}
-	p.size = size
-	return nil
+	f.give(Pools, 1)
+	f.memMu.Lock()
+	defer f.memMu.Unlock()
+	if p.mem.refs--; p.mem.refs == 0 {
+		f.give(Memory, p.mem.size)
+		delete(f.memories, p.mem.ino)
+	}
+}
+
+// held are the pools whose pixels the compositor may hold for a surface: the
+// pending buffer's, and those of the last two commits, one of which a sub-surface
+// may have cached.
+type held struct {
+	pending   *pool
+	committed [2]*pool
+}
+
+// attach notes the buffer of wl_surface.attach, nil for none.
+func (h *held) attach(f *Filter, b *buffer) {
+	if h.pending != nil {
+		f.drop(h.pending)
+		h.pending = nil
+	}
+	if b != nil {
+		h.pending = b.pool
+		b.pool.refs++
+	}
+}
+
+// commit moves on by one commit in which a buffer, or none, was attached.
+func (h *held) commit(f *Filter) {
+	if old := h.committed[0]; old != nil {
+		f.drop(old)
+	}
+	h.committed[0], h.committed[1], h.pending = h.committed[1], h.pending, nil
+}
+
+// gone forgets all, when the surface is no more.
+func (h *held) gone(f *Filter) {
+	for _, p := range []*pool{h.pending, h.committed[0], h.committed[1]} {
+		if p != nil {
+			f.drop(p)
+		}
+	}
+	*h = held{}
 }
 
 func fits(o *relay.Object, size int32, file int64) error {

@@ -18,6 +18,8 @@ type window struct {
 type surface struct {
 	window   *window // set when it is a toplevel's
 	attached bool    // a buffer is pending
+	changed  bool    // by an attach, of a buffer or none
+	held     held
 }
 
 func windowHooks(h *relay.Hooks) {
@@ -66,8 +68,14 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 		setString(c, m.New, wayland.XdgToplevelReqSetAppId, w.appID))
 }
 
-func onAttach(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	surfaceOf(m.Obj).attached = m.Word(0) != 0
+func onAttach(c *relay.Conn, m *relay.Msg) (bool, error) {
+	s := surfaceOf(m.Obj)
+	s.attached, s.changed = m.Word(0) != 0, true
+	var b *buffer
+	if o := c.Client(m.Word(0)); o != nil {
+		b, _ = o.Data.(*buffer)
+	}
+	s.held.attach(filterOf(c), b)
 	return true, nil
 }
 
@@ -79,7 +87,10 @@ func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
 		s.window.shown = true
 		tell(c, Event{Event: "window", ID: s.window.id, Title: s.window.title, AppID: s.window.appID})
 	}
-	s.attached = false
+	if s.changed {
+		s.held.commit(filterOf(c))
+	}
+	s.attached, s.changed = false, false
 	return true, nil
 }
 
