@@ -255,7 +255,7 @@ func TestBadChains(t *testing.T) {
 			r.SetDesc(200, room, 8, next, 201)
 			r.SetDesc(201, room, 8, next, 200)
 		}},
-		{"next beyond the table", func(r *vhosttest.Ring, _ []byte, _ uint64) { r.SetDesc(200, room, 8, next, 256) }},
+		{"next beyond the table", func(r *vhosttest.Ring, _ []byte, _ uint64) { r.SetDesc(200, room, 8, next, vhosttest.QueueSize) }},
 		{"readable after writable", func(r *vhosttest.Ring, _ []byte, _ uint64) {
 			r.SetDesc(200, room, 8, write|next, 201)
 			r.SetDesc(201, room, 8, 0, 0)
@@ -328,8 +328,8 @@ func TestNoMemoryThere(t *testing.T) {
 func TestBrokenRings(t *testing.T) {
 	checkLeaks(t)
 	for name, breakIt := range map[string]func(r *vhosttest.Ring){
-		"head out of range": func(r *vhosttest.Ring) { r.Offer(256) },
-		"index runs ahead":  func(r *vhosttest.Ring) { le.PutUint16(r.Avail[2:], le.Uint16(r.Avail[2:])+257) },
+		"head out of range": func(r *vhosttest.Ring) { r.Offer(vhosttest.QueueSize) },
+		"index runs ahead":  func(r *vhosttest.Ring) { le.PutUint16(r.Avail[2:], le.Uint16(r.Avail[2:])+vhosttest.QueueSize+1) },
 		"index runs back":   func(r *vhosttest.Ring) { le.PutUint16(r.Avail[2:], le.Uint16(r.Avail[2:])-1) },
 	} {
 		t.Run(name, func(t *testing.T) {

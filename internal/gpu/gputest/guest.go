@@ -335,3 +335,9 @@ func (c *Conn) Close() error {
 	}
 	return err
 }
+
+// CtxGone destroys a context, if there is one of that number.
+func (g *Guest) CtxGone(ctx uint32) error {
+	_, _, err := g.Do(CtxDestroy, ctx, nil)
+	return err
+}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -69,8 +70,10 @@ const (
 	// WindowBase is the guest physical address of the shared memory region.
 	WindowBase = 1 << 40
 
-	// QueueSize is the number of entries of each ring.
-	QueueSize = 256
+	// QueueSize is the number of entries of each ring, as QEMU is told.
+	QueueSize = 1024
+	// Spare is how many descriptors at the table's end no request uses: for lies.
+	Spare = 8
 )
 
 // FrontEnd is one end of a vhost-user connection, and a guest's memory.
@@ -432,7 +435,7 @@ func (f *FrontEnd) startRing(i int, features uint64) error {
 		}
 	}
 	r.wait = make([]chan uint32, QueueSize)
-	for s := range QueueSize / 4 {
+	for s := range (QueueSize - Spare) / 4 {
 		addr, mem := f.Alloc(SlotSize)
 		r.slots = append(r.slots, slot{addr, mem})
 		r.free = append(r.free, uint16(s*4))
@@ -598,6 +601,25 @@ func (q *Request) Wait() ([]byte, error) {
 		return nil, ErrGone
 	}
 	return q.r.slots[q.head/4].mem[q.outLen:][:n], nil
+}
+
+// Within waits a while for the answer, and returns its first word; ok is false
+// when it has not come.
+func (q *Request) Within(d time.Duration) (typ uint32, ok bool, err error) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case n, open := <-q.done:
+		if !open {
+			return 0, false, ErrGone
+		}
+		if n < 4 {
+			return 0, true, nil
+		}
+		return le.Uint32(q.r.slots[q.head/4].mem[q.outLen:]), true, nil
+	case <-t.C:
+		return 0, false, nil
+	}
 }
 
 // Do submits and waits; the answer is a copy.
