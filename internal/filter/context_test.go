@@ -2,11 +2,14 @@ package filter
 
 import (
 	"errors"
+	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"vix/internal/desktoptest"
 	"vix/internal/wayland"
@@ -82,6 +85,66 @@ func TestSecurityContext(t *testing.T) {
 	}
 	if err := ctx.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestContextDialer holds that a compositor that was restarted is given a new
+// context, and that one without contexts is spoken to directly.
+func TestContextDialer(t *testing.T) {
+	if lacks := desktoptest.Lacks(); lacks != "" {
+		t.Skip("lacks: " + lacks)
+	}
+	waylandtest.LeakCheck(t)
+	first, second := desktoptest.Start(t, desktoptest.Config{}), desktoptest.Start(t, desktoptest.Config{})
+	socket, path := first.Socket, filepath.Join(t.TempDir(), "context")
+	contexts := 0
+	d := &ContextDialer{
+		VM:     "web",
+		Direct: func() (wayland.Transport, error) { return wayland.Dial(socket) },
+		Listen: func() (*os.File, error) {
+			contexts++
+			_ = os.Remove(path) // there is none the first time
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+			if err != nil {
+				return nil, err
+			}
+			l.SetUnlinkOnClose(false)
+			defer l.Close()
+			return l.File()
+		},
+		Through: func() (wayland.Transport, error) { return wayland.Dial(path) },
+		Log:     slog.New(slog.DiscardHandler),
+	}
+	dial := func(want int) {
+		t.Helper()
+		c, err := d.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if contexts != want {
+			t.Errorf("%d contexts were made, not %d", contexts, want)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	dial(1)
+	dial(1)
+	first.Sway.Stop()
+	socket = second.Socket
+	dial(2)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		c, err := d.Through()
+		if err != nil {
+			break // the compositor has seen that the context is closed
+		}
+		_ = c.Close()
+		if time.Now().After(deadline) {
+			t.Fatal("the compositor still listens after Close")
+		}
 	}
 }
 
