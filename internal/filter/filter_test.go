@@ -13,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/bidi"
 	"pgregory.net/rapid"
 
 	"vix/internal/wayland"
@@ -387,6 +388,9 @@ func TestTitle(t *testing.T) {
 		if !strings.HasPrefix(s, "[mail] ") || len(s) > maxTitle+len("[mail] ") || !utf8.ValidString(s) {
 			t.Fatalf("%q became %q", in, s)
 		}
+		if left := leftmost(t, s); !strings.HasPrefix(left, "[mail] ") {
+			t.Fatalf("%q is shown as %q…", s, left)
+		}
 		for _, r := range s {
 			if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 				t.Fatalf("%q became %q", in, s)
@@ -397,11 +401,35 @@ func TestTitle(t *testing.T) {
 		strings.Repeat("é", 500):    "[m] " + strings.Repeat("é", maxTitle/2),
 		"a\u200bb\u2028c\u00a0d\te": "[m] ab c de",
 		"\xff\xfe":                  "[m] ",
+		"\u0336\u0336ab\u0301\u0301\u0301\u0301\u0301c\u0301": "[m] ab\u0301\u0301\u0301\u0301c\u0301",
 	} {
 		if got := Title("m", in); got != want {
 			t.Errorf("%q became %q, not %q", in, got, want)
 		}
 	}
+	const hebrew = "\u05e9\u05dc\u05d5\u05dd [vault]"
+	for _, tag := range []string{"mail", "7", "!"} {
+		if s := Title(tag, hebrew); !strings.HasPrefix(strings.TrimPrefix(leftmost(t, s), "\u200e"), "["+tag+"] ") {
+			t.Errorf("%q is shown as %q…", s, leftmost(t, s))
+		}
+	}
+}
+
+// leftmost returns the run of text that a line of s shows at the left.
+func leftmost(t interface{ Fatal(...any) }, s string) string {
+	var p bidi.Paragraph
+	if _, err := p.SetString(s); err != nil {
+		t.Fatal(err)
+	}
+	o, err := p.Order()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := o.Run(0)
+	if run.Direction() != bidi.LeftToRight {
+		return ""
+	}
+	return run.String()
 }
 
 func TestAppID(t *testing.T) {

@@ -27,9 +27,36 @@ func identityHooks(h *relay.Hooks) {
 
 // Title returns what the compositor shows for a guest's title: the tag, then
 // the guest's text in one line without control, format and separator
-// characters, so that it can neither hide, reverse nor imitate the tag.
+// characters, so that it can neither hide, reverse nor imitate the tag. A line's
+// direction is that of its first letter (UAX #9, rules P2 and P3), which must not be
+// the guest's: a tag without letters gets a mark in front.
 func Title(tag, title string) string {
-	return clean("[" + tag + "] " + cut(clean(title), maxTitle))
+	tag = clean(tag)
+	mark := ""
+	if !strings.ContainsFunc(tag, unicode.IsLetter) {
+		mark = "\u200e" // LEFT-TO-RIGHT MARK
+	}
+	return mark + "[" + tag + "] " + fewMarks(cut(clean(title), maxTitle))
+}
+
+// maxMarks is how many combining marks one character may carry: more than any
+// script needs, less than what reaches over the line's neighbours.
+const maxMarks = 4
+
+// fewMarks drops marks that have no character to combine with, and all beyond
+// maxMarks of one.
+func fewMarks(s string) string {
+	n := maxMarks // as if the text before, the tag, could take no more
+	return strings.Map(func(r rune) rune {
+		if !unicode.Is(unicode.M, r) {
+			n = 0
+			return r
+		}
+		if n++; n > maxMarks {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // AppID returns the application id that the compositor sees.
