@@ -57,14 +57,14 @@ limits = { surfaces = 10, popups = 3 }
 allow = ["zwp_pointer_constraints_v1"]
 frame = "none"
 [vm.web.limits]
-surfaces = 20
+blob-bytes = 20
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	web, other := c.VMs["web"], c.Defaults
 	if web.Frame != "none" || !slices.Equal(web.Allow, []string{"zwp_pointer_constraints_v1"}) || !slices.Equal(web.Deny, []string{"wl_data_device_manager"}) ||
-		!maps.Equal(web.Limits, map[string]int64{"surfaces": 20, "popups": 3}) {
+		!maps.Equal(web.Limits, map[string]int64{"blob-bytes": 20, "surfaces": 10, "popups": 3}) {
 		t.Errorf("web: %+v", web)
 	}
 	if other.Frame != "border" || other.Limits["surfaces"] != 10 {

@@ -232,17 +232,16 @@ func words(x any) ([]string, error) {
 // interfaces reads a list of names of Wayland interfaces.
 func interfaces(x any) ([]string, error) {
 	return list(x, func(s string) error {
-		if !isIdentifier(s) {
+		if !isIdentifier(s, "_") {
 			return fmt.Errorf("%q is not an interface's name", clip(s))
 		}
 		return nil
 	})
 }
 
-// isIdentifier reports that s is of the shape that the XML of protocols gives
-// its names: lower-case letters, digits and underscores.
-func isIdentifier(s string) bool {
-	return s != "" && len(s) <= MaxWord && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+// isIdentifier reports that s is made of lower-case letters, digits and mark.
+func isIdentifier(s, mark string) bool {
+	return s != "" && len(s) <= MaxWord && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789"+mark) == ""
 }
 
 // inTable is a mistake in a table that is the value of a key.
@@ -269,7 +268,7 @@ func limits(base map[string]int64, x any) (map[string]int64, error) {
 	for _, name := range slices.Sorted(maps.Keys(t)) {
 		n, ok := t[name].(int64)
 		switch {
-		case !isIdentifier(name):
+		case !isIdentifier(name, "-"):
 			return nil, &inTable{name, errors.New("not a limit's name")}
 		case !ok:
 			return nil, &inTable{name, fmt.Errorf("want an integer, not %s", typeName(t[name]))}

@@ -180,7 +180,10 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if cpusSet {
 		v.CPUs = o.cpus
 	}
-	return v, err
+	if err != nil {
+		return v, err
+	}
+	return v, checkPolicy(v)
 }
 
 // launch gathers what a new VM needs. What is missing is said here, before

@@ -36,7 +36,7 @@ status 0, when QEMU closes the socket.`,
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
 	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
-	o.policy.register(f, "none")
+	o.policy.register(f, true)
 	o.trace.register(f)
 	return c
 }
@@ -61,7 +61,8 @@ func (o hostOptions) run(ctx context.Context) error {
 		o.tag = o.vm
 	}
 	policy := filter.Config{VM: o.vm, Tag: o.tag}
-	if err := o.policy.apply(&policy); err != nil {
+	var limits gpu.Limits
+	if err := o.policy.apply(&policy, &limits); err != nil {
 		return usagef("host: %v", err)
 	}
 	up, err := compositor(o.wayland)
@@ -94,7 +95,8 @@ func (o hostOptions) run(ctx context.Context) error {
 		Accept: func(t wayland.Transport) {
 			conns.Go(func() { tr.broken(flt.Serve(ctx, t)) }) // the filter has logged why
 		},
-		Log: log,
+		Limits: limits,
+		Log:    log.With("vm", o.vm),
 	})
 	if err != nil {
 		return err

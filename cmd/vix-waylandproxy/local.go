@@ -35,7 +35,7 @@ func localCommand() *cobra.Command {
 				tag = vm
 			}
 			policy := filter.Config{VM: vm, Tag: tag}
-			if err := pol.apply(&policy); err != nil {
+			if err := pol.apply(&policy, nil); err != nil {
 				return usagef("local: %v", err)
 			}
 			up, err := compositor(upstream)
@@ -64,7 +64,7 @@ func localCommand() *cobra.Command {
 	f.StringVar(&vm, "vm", "local", "VM name in app ids")
 	f.StringVar(&tag, "tag", "", "text in front of titles (default: the VM's name)")
 	f.BoolVar(&debug, "debug", false, "log every connection")
-	pol.register(f, "none")
+	pol.register(f, false)
 	tf.register(f)
 	pf.register(f)
 	return c
