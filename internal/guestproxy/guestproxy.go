@@ -13,7 +13,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"vix/internal/relay"
 	"vix/internal/virtwl"
@@ -26,7 +29,10 @@ type Config struct {
 	Device string // the render node, for example /dev/dri/renderD128
 	// Tap, when set, may be given a tap of all connections.
 	Tap *relay.TapSwitch
-	Log *slog.Logger
+	// Stats names a file: while it exists, each connection that begins writes a
+	// relay.MeterLine to its end when it has ended.
+	Stats string
+	Log   *slog.Logger
 }
 
 // maxClients bounds the clients that are served at once, below what the host
@@ -94,7 +100,9 @@ func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *s
 		return errors.Join(err, client.Close())
 	}
 	g := relay.NewGuest(blobs{host}, log)
-	err = relay.New(client, host, relay.Config{
+	near, far, done := s.measured(client, host, g)
+	defer done()
+	err = relay.New(near, far, relay.Config{
 		Hooks:   s.hooks,
 		Globals: relay.GuestGlobals,
 		State:   g,
@@ -103,6 +111,24 @@ func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *s
 		Log:     log,
 	}).Run(ctx)
 	return errors.Join(err, g.Close())
+}
+
+// measured lets the connection be measured, if that is wanted.
+func (s *server) measured(client, host wayland.Transport, g *relay.Guest) (near, far wayland.Transport, done func()) {
+	if s.cfg.Stats == "" {
+		return client, host, func() {}
+	}
+	f, err := os.OpenFile(s.cfg.Stats, os.O_WRONLY|os.O_APPEND|unix.O_NONBLOCK, 0)
+	if err != nil { // nobody asked
+		return client, host, func() {}
+	}
+	m := new(relay.Meter)
+	stop, _ := m.Start(f)
+	g.Meter = m
+	return m.Near(client), m.Far(host), func() {
+		stop()
+		_ = f.Close()
+	}
 }
 
 // blobs gives the relay's shadows the memory of a cross-domain context.

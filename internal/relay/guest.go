@@ -49,6 +49,8 @@ type Guest struct {
 	stale  region // scratch of commit
 	// Copied counts the bytes of pixels copied so far.
 	Copied uint64
+	// Meter, when set, hears of each copy.
+	Meter *Meter
 }
 
 // NewGuest returns the State for a connection whose hooks are GuestHooks. Close it
@@ -346,12 +348,15 @@ func commit(c *Conn, m *Msg) (bool, error) {
 	}
 	var begin time.Time
 	spanner, traced := c.current.tap.(Spanner)
-	if traced {
+	if traced || g.Meter != nil {
 		begin = time.Now()
 	}
 	n, ok := copyRegion(b.shadow.mem(), b.src(), int(b.stride), b.pixel, g.stale.rects())
 	if traced {
 		spanner.Span(c.cfg.ID, fmt.Sprintf("copy %d bytes", n), begin, time.Now())
+	}
+	if g.Meter != nil {
+		g.Meter.pixels(n, time.Since(begin))
 	}
 	g.Copied += uint64(n)
 	if !ok {

@@ -168,8 +168,9 @@ type HostContext struct {
 	accepted bool // by Accept
 	descs    []queuedDesc
 	held     []Fence // of SENDs, oldest first
-	waiter   []byte  // Recv's buffer while it waits
-	direct   int     // what Submit copied into it
+	onSend   func()
+	waiter   []byte // Recv's buffer while it waits
+	direct   int    // what Submit copied into it
 
 	items    map[uint32]*item
 	lastItem uint32
@@ -370,8 +371,19 @@ func (c *HostContext) errLocked() error {
 	return wayland.ErrClosed
 }
 
+// OnSend sets what is called, with the context's lock held, when the guest's bytes
+// arrive: for measurements.
+func (c *HostContext) OnSend(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onSend = f
+}
+
 // sendLocked queues the guest's bytes and descriptors for Recv.
 func (c *HostContext) sendLocked(r CommandReader, f Fence) (held bool, err error) {
+	if c.onSend != nil {
+		c.onSend()
+	}
 	p, err := c.readFixed(r, SendReceiveSize)
 	if err != nil {
 		return false, err

@@ -1,0 +1,89 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"testing"
+	"time"
+
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// meteredRig is a connection with the guest's hooks and a meter.
+func meteredRig(t *testing.T, m *Meter) *rig {
+	t.Helper()
+	g := NewGuest(&testBlobs{}, slog.New(slog.DiscardHandler))
+	g.Meter = m
+	cn, cf := waylandtest.Pair(t)
+	sn, sf := waylandtest.Pair(t)
+	r := &rig{
+		client: &waylandtest.Peer{T: t, Tr: cn},
+		server: &waylandtest.Peer{T: t, Tr: sn},
+		conn:   New(m.Near(cf), m.Far(sf), Config{Hooks: GuestHooks(), Globals: GuestGlobals, State: g}),
+		done:   make(chan error, 1),
+	}
+	go func() { r.done <- r.conn.Run(context.Background()) }()
+	t.Cleanup(func() {
+		r.close()
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// TestMeter holds that a meter finds the slow end, and that the stages are the
+// whole time.
+func TestMeter(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	var m Meter
+	var out bytes.Buffer
+	stop, ok := m.Start(&out)
+	if !ok {
+		t.Fatal("a fresh meter is in use")
+	}
+	if _, ok := m.Start(&out); ok {
+		t.Error("a meter was started twice")
+	}
+	begin := time.Now()
+	r := meteredRig(t, &m)
+	const rounds, slow = 5, 10 * time.Millisecond
+	for k := range uint32(rounds) {
+		r.client.Send(1, wayland.WlDisplayReqSync, 2+k)
+		id := r.server.Want(1, wayland.WlDisplayReqSync).Word(0)
+		<-time.After(slow) // the server thinks
+		m.pixels(100, time.Microsecond)
+		r.server.Send(id, wayland.WlCallbackEvtDone, 0)
+		r.client.Want(2+k, wayland.WlCallbackEvtDone)
+	}
+	r.client.Send(1, wayland.WlDisplayReqSync, 2+rounds) // ends the last round
+	r.server.Want(1, wayland.WlDisplayReqSync)
+	r.close()
+	took := time.Since(begin)
+	var l MeterLine
+	if err := json.Unmarshal(out.Bytes(), &l); err != nil {
+		t.Fatal(err)
+	}
+	if l.Rounds != rounds || l.Total != 100*rounds || l.Copied != 100 {
+		t.Errorf("%d rounds, %d bytes, %.0f in each", l.Rounds, l.Total, l.Copied)
+	}
+	sum := 0.0
+	for _, v := range l.Mean {
+		sum += v
+	}
+	if most := float64(took.Microseconds()) / rounds; sum > most || l.P50["far"] < float64(slow.Microseconds())/2 || l.P50["copy"] != 1 {
+		t.Errorf("the stages take %.0f µs of %.0f: %v", sum, most, l.P50)
+	}
+	stop()
+	out.Reset()
+	r = meteredRig(t, &m)
+	r.client.Send(1, wayland.WlDisplayReqSync, 2)
+	r.server.Want(1, wayland.WlDisplayReqSync)
+	r.close()
+	if out.Len() > 0 {
+		t.Errorf("a stopped meter wrote %s", &out)
+	}
+}
