@@ -119,7 +119,8 @@ func proxyMain(args []string) int {
 	if err == nil {
 		err = guestproxy.Run(context.Background(), guestproxy.Config{
 			Listen: l.(*net.UnixListener), Device: *device,
-			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", proxyName),
+			Stats: filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), proxyName+".stats"),
+			Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)).With("part", proxyName),
 		})
 	}
 	if err != nil {

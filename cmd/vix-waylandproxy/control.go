@@ -133,9 +133,12 @@ func oneFile(oob []byte) (*os.File, error) {
 func (c *control) trace(f *os.File, classes trace.Classes) {
 	defer func() { <-c.n }()
 	q := &lineQueue{lines: make(chan []byte, traceLines)}
-	t := trace.New(trace.Options{Classes: classes, Text: q})
-	c.tr.add(t)
-	defer c.tr.remove(t)
+	end, err := c.tr.begin(classes, q)
+	if err != nil {
+		c.refuse(f, err)
+		return
+	}
+	defer end()
 	broken := make(chan struct{})
 	go func() {
 		defer close(broken)

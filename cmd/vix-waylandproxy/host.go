@@ -80,7 +80,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	log := logger(o.debug)
 	ev := newEvents(o.eventsFD)
 	defer ev.close()
-	policy.Dial, policy.Tap, policy.Log = dialer(up), tr.Switch, log
+	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(dialer(up)), tr.Switch, log
 	policy.Event = func(e filter.Event) { ev.send(e) }
 	flt := filter.New(policy)
 	ctl, err := newControl(o.controlFD, tr, log)
@@ -93,7 +93,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	defer cancel()
 	dev, err := gpu.New(gpu.Config{
 		Accept: func(t wayland.Transport) {
-			conns.Go(func() { tr.broken(flt.Serve(ctx, t)) }) // the filter has logged why
+			conns.Go(func() { tr.broken(flt.Serve(ctx, tr.meter.Near(t))) }) // the filter has logged why
 		},
 		Limits: limits,
 		Log:    log.With("vm", o.vm),

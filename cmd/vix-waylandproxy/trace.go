@@ -36,6 +36,7 @@ func (o *traceFlags) register(f *pflag.FlagSet) {
 type tracing struct {
 	Switch *relay.TapSwitch
 	tracer *trace.Tracer // the flags', or nil
+	meter  relay.Meter
 	file   *os.File
 
 	mu   sync.Mutex

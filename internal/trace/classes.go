@@ -22,6 +22,9 @@ const (
 	Output                        // outputs
 	Other
 	All = Other<<1 - 1
+	// Times stands alone: no messages, but where the time of round trips goes
+	// (relay.Meter), a line of JSON for each connection that ends.
+	Times = Other << 1
 )
 
 var names = []string{"motion", "frame", "shm", "input", "shell", "selection", "registry", "output", "other"}
@@ -31,8 +34,11 @@ func Names() string { return strings.Join(names, ",") }
 
 // ParseClasses reads a comma-separated list such as "input,shell"; a name with
 // '-' in front is taken away, from everything if it comes first. Empty and "all"
-// are everything.
+// are everything. "times" is no class of messages, and stands alone.
 func ParseClasses(s string) (Classes, error) {
+	if s == "times" {
+		return Times, nil
+	}
 	var c Classes
 	for k, name := range strings.Split(s, ",") {
 		name, minus := strings.CutPrefix(strings.TrimSpace(name), "-")

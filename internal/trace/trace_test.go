@@ -77,7 +77,10 @@ func TestClasses(t *testing.T) {
 			t.Errorf("%q shows %s", in, s)
 		}
 	}
-	for _, in := range []string{"moton", "frame,,x", "-"} {
+	if c, err := ParseClasses("times"); c != Times || c&All != 0 || err != nil {
+		t.Error(c, err)
+	}
+	for _, in := range []string{"times,input", "-times", "moton", "frame,,x", "-"} {
 		if _, err := ParseClasses(in); in != "-" && err == nil {
 			t.Errorf("%q was taken", in)
 		}

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"vix/internal/trace"
+	"vix/internal/wayland"
+)
+
+// meteredDial lets the connections to the compositor be measured.
+func (t *tracing) meteredDial(dial func() (wayland.Transport, error)) func() (wayland.Transport, error) {
+	return func() (wayland.Transport, error) {
+		up, err := dial()
+		if err != nil {
+			return nil, err
+		}
+		return t.meter.Far(up), nil
+	}
+}
+
+// begin starts a trace that writes to w, and returns what ends it. The class
+// "times" is the meter's: a line when it begins, and one for each connection.
+func (t *tracing) begin(classes trace.Classes, w io.Writer) (end func(), err error) {
+	if classes != trace.Times {
+		tr := trace.New(trace.Options{Classes: classes, Text: w})
+		t.add(tr)
+		return func() { t.remove(tr) }, nil
+	}
+	stop, ok := t.meter.Start(w)
+	if !ok {
+		return nil, errors.New("times are traced already; end that trace first")
+	}
+	_, err = io.WriteString(w, "{}\n")
+	return stop, err
+}
