@@ -19,6 +19,21 @@ func (r rect) union(s rect) rect {
 	return rect{min(r.x0, s.x0), min(r.y0, s.y0), max(r.x1, s.x1), max(r.y1, s.y1)}
 }
 
+func (r rect) contains(s rect) bool {
+	return r.x0 <= s.x0 && r.y0 <= s.y0 && r.x1 >= s.x1 && r.y1 >= s.y1
+}
+
+// makesOneWith tells whether r and s together are a rectangle.
+func (r rect) makesOneWith(s rect) bool {
+	switch {
+	case r.x0 == s.x0 && r.x1 == s.x1:
+		return r.y0 <= s.y1 && s.y0 <= r.y1
+	case r.y0 == s.y0 && r.y1 == s.y1:
+		return r.x0 <= s.x1 && s.x0 <= r.x1
+	}
+	return r.contains(s) || s.contains(r)
+}
+
 // rectOf makes a rect of a request's x, y, width and height, which may be any
 // numbers: the sum saturates.
 func rectOf(x, y, w, h int32) rect {
@@ -100,9 +115,24 @@ type region struct {
 	r [maxRects]rect
 }
 
+// add covers r too. Rectangles that make one together become one, so that buffers
+// which take turns, damaged at the same place, are not copied twice.
 func (g *region) add(r rect) {
+	if r.empty() {
+		return
+	}
+	for k := 0; k < g.n; k++ {
+		if q := g.r[k]; r.makesOneWith(q) {
+			if q.contains(r) {
+				return
+			}
+			r = r.union(q)
+			g.n--
+			g.r[k] = g.r[g.n]
+			k = -1 // what is larger now may take in others
+		}
+	}
 	switch {
-	case r.empty():
 	case g.n < maxRects:
 		g.r[g.n] = r
 		g.n++

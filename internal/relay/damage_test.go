@@ -63,6 +63,42 @@ func TestToBuffer(t *testing.T) {
 	})
 }
 
+// TestRegion compares a region with the pixels that were added to it: all are
+// covered, no others unless there were more rectangles than it holds, and what is
+// added again costs nothing.
+func TestRegion(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const side = 12
+		var want, got [side][side]int
+		var g region
+		n := rapid.IntRange(0, maxRects+8).Draw(t, "n")
+		paint := func(p *[side][side]int, r rect) {
+			for y := r.y0; y < r.y1; y++ {
+				for x := r.x0; x < r.x1; x++ {
+					p[y][x]++
+				}
+			}
+		}
+		for range n {
+			at := func(name string) int32 { return int32(rapid.IntRange(0, side).Draw(t, name)) }
+			r := rect{at("x0"), at("y0"), at("x1"), at("y1")}
+			g.add(r)
+			g.add(r)
+			paint(&want, r)
+		}
+		for _, r := range g.rects() {
+			paint(&got, r)
+		}
+		for y := range side {
+			for x := range side {
+				if want[y][x] > 0 && got[y][x] == 0 || n <= maxRects && (got[y][x] > want[y][x]) {
+					t.Fatalf("pixel %d,%d: in %d rectangles, %d of the region %v", x, y, want[y][x], got[y][x], g.rects())
+				}
+			}
+		}
+	})
+}
+
 // TestViewport holds single cases worked out by hand from wp_viewport's text.
 func TestViewport(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -29,6 +29,7 @@ type entry struct {
 	request, event Hook
 	size           int    // of the whole message when it is not dynamic
 	since          uint32 // 0 and 1 alike
+	after          uint32 // the request's hook is called only once the object has had this many
 	way            way
 	newOff         int // of the new id in the whole message, for wayCreate
 }
@@ -94,6 +95,16 @@ func (h *Hooks) Request(i *wayland.Interface, op int, f Hook) {
 		panic(fmt.Sprintf("relay: a second hook for request %s.%s", i.Name, e.def.Name))
 	}
 	e.request, e.way = f, waySlow
+}
+
+// RequestAfter sets the hook of a request that an object may make n times before
+// anybody wants to see it: until then it costs what a request without a hook
+// does. Object.Count counts all requests of an object that have such hooks.
+func (h *Hooks) RequestAfter(i *wayland.Interface, op int, n uint32, f Hook) {
+	e := &h.of(i).requests[op]
+	way := e.way
+	h.Request(i, op, f)
+	e.after, e.way = n, way
 }
 
 // Event sets the hook of an event.

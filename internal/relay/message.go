@@ -41,7 +41,10 @@ func (c *Conn) request(p *pump, b []byte) error {
 		return Fail(o, ErrInvalidMethod, "invalid method %d, object %s#%d", op, o.Iface.Name, id)
 	}
 	h := &o.hooks.requests[op]
-	if h.way == waySlow || o.Server == 0 || o.Version < h.since || p.tap != nil {
+	if h.after != 0 {
+		o.Count++
+	}
+	if h.way == waySlow || o.Server == 0 || o.Version < h.since || p.tap != nil || h.after < o.Count && h.after != 0 {
 		return c.slowRequest(p, b, o, h)
 	}
 	if len(b) != h.size {
@@ -87,7 +90,7 @@ func (c *Conn) slowRequest(p *pump, b []byte, o *Object, h *entry) error {
 			return err
 		}
 	}
-	if h.request != nil {
+	if h.request != nil && (h.after == 0 || o.Count > h.after) {
 		var ok bool
 		if ok, err = h.request(c, m); err != nil {
 			wayland.CloseAll(descs)

@@ -24,6 +24,9 @@ type Object struct {
 	Server uint32
 	// Data is the hooks' own.
 	Data any
+	// Count is how many requests it made that RequestAfter counts. Hooks may
+	// set it back.
+	Count uint32
 	// Dead is set when the client destroyed the object; events may still come.
 	Dead  bool
 	hooks *ifaceHooks

@@ -66,6 +66,9 @@ type Config struct {
 	Room func(n int) bool
 	// MaxOf, when set, bounds the objects of each interface, by Interface.Index.
 	MaxOf []int32
+	// Pace, when set, is told how many requests a batch held, and says how long
+	// to wait before more are received (see Conn.Delay).
+	Pace func(requests int) time.Duration
 	// State is the hooks' own, found again as Conn.State.
 	State any
 	// ID names the connection towards the tap.
@@ -346,7 +349,8 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	c.current = p
 	p.tap = c.cfg.Tap.load()
 	var failed error
-	for failed == nil {
+	n := 0 // messages
+	for ; failed == nil; n++ {
 		_, _, size, err := wayland.Next(p.buf[p.r:p.w])
 		if err != nil {
 			failed = p.blame(err)
@@ -371,6 +375,9 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	}
 	c.current = nil
 	if p.requests {
+		if c.cfg.Pace != nil {
+			c.Delay(c.cfg.Pace(n))
+		}
 		rest, c.rest = c.rest, 0
 	}
 	c.mu.Unlock()
