@@ -128,7 +128,7 @@ func TestAttackRingBroken(t *testing.T) {
 func TestAttackEndlessMalformed(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
-	r.Control.SetDesc(lie, 0, 8, descNext, lie)
+	r.Control.SetDesc(lie, 0, 0, descNext, lie) // as many steps as there may be
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -240,13 +240,13 @@ func TestAttackLongSubmission(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
 		must(t, err)
-		const size = 4 << 20
+		const size = 25 << 17 // whole commands
 		at, mem := a.fe.Alloc(size + 8192)
 		copy(mem, append(gputest.Header(gputest.Submit3D, c.Ctx, 0, -1), gputest.U32s(size, 0)...))
 		query := virtwl.AppendImageQuery(nil, virtwl.ImageQuery{Width: 1, Height: 1, Fourcc: gputest.R8})
 		query[2]++ // so that another follows
 		query = append(query, 0)
-		for i := 0; i+len(query) < size; i += len(query) {
+		for i := 0; i < size; i += len(query) {
 			copy(mem[gputest.HeaderSize+8+i:], query)
 		}
 		answer := mem[size+4096:]

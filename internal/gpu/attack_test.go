@@ -62,6 +62,9 @@ func attack(t *testing.T, cfg gpu.Config, f func(r *attackRig)) {
 	before := measure(t)
 	a := &attackRig{log: &logBuffer{}, stop: make(chan struct{}), done: make(chan error, 1)}
 	cfg.Log = slog.New(slog.NewTextHandler(a.log, nil))
+	if cfg.Accept == nil {
+		cfg.Accept = func(tr wayland.Transport) { _ = serveEcho(tr) }
+	}
 	a.rig = newRig(t, cfg, gputest.Features)
 	w, err := a.Connect(nil)
 	must(t, err)

@@ -176,6 +176,7 @@ type HostContext struct {
 	lastItem uint32
 	lastPipe uint32
 	readers  map[uint32]*pipeReader
+	ending   map[*pipeWriter]struct{} // hung up, and not closed yet
 
 	sending sync.Mutex // one Send at a time
 	head    [SendReceiveSize]byte
@@ -628,13 +629,19 @@ func (c *HostContext) addItem(it *item) (uint32, error) {
 	}
 	c.lastItem++
 	c.items[c.lastItem] = it
+	if it.pipe != nil {
+		it.pipe.counted = true
+	}
 	return c.lastItem, nil
 }
 
-// dropItemLocked forgets an item; the caller owns its file then.
+// dropItemLocked forgets an item; the caller owns its file then. A pipe counts as a
+// descriptor until it is closed.
 func (c *HostContext) dropItemLocked(id uint32) {
+	if c.items[id].pipe == nil {
+		c.host.fds.Add(-1)
+	}
 	delete(c.items, id)
-	c.host.fds.Add(-1)
 }
 
 // Close implements wayland.Transport. The guest learns of it at its next POLL.
@@ -690,6 +697,9 @@ func (c *HostContext) endLocked(to hostState) {
 	for id, it := range c.items {
 		it.close()
 		c.dropItemLocked(id)
+	}
+	for w := range c.ending {
+		w.abandon()
 	}
 	for _, r := range c.readers {
 		_ = r.f.Close()

@@ -112,6 +112,7 @@ type pipeWriter struct {
 	broken  bool // its reader has gone: what comes is dropped
 	running bool
 	closed  bool
+	counted bool // among the VM's descriptors, until it is closed
 }
 
 // newPipeWriter takes over fd.
@@ -142,9 +143,27 @@ func (c *HostContext) writeLocked(r CommandReader, f Fence) (held bool, err erro
 	held, err = it.pipe.write(r, int(m.DataSize), m.HangUp, f)
 	if m.HangUp || err != nil {
 		c.dropItemLocked(m.ID)
-		it.pipe.end()
+		if it.pipe.end() {
+			c.endLater(it.pipe)
+		}
 	}
 	return held, err
+}
+
+// endLater remembers a pipe that was hung up while its reader is behind: that must
+// not outlive the connection.
+func (c *HostContext) endLater(w *pipeWriter) {
+	if c.ending == nil {
+		c.ending = make(map[*pipeWriter]struct{})
+	}
+	c.ending[w] = struct{}{}
+}
+
+// ended forgets a pipe that is closed.
+func (c *HostContext) ended(w *pipeWriter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ending, w)
 }
 
 // write queues n bytes of r.
@@ -167,7 +186,10 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 	}
 	if !w.running {
 		w.running = true
-		w.c.host.wg.Go(w.run)
+		w.c.host.wg.Go(func() {
+			w.run()
+			w.c.ended(w)
+		})
 	}
 	w.more.Signal()
 	if f.Fenced && f.Ring >= RingSend && !last && len(w.pending) > softPipeQueued && len(w.held) < maxPipeHeld {
@@ -177,8 +199,9 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 	return false, nil
 }
 
-// end says that no more will come: the file is closed when all is written.
-func (w *pipeWriter) end() {
+// end says that no more will come: the file is closed when all is written, which
+// may take a while.
+func (w *pipeWriter) end() (later bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
@@ -186,6 +209,7 @@ func (w *pipeWriter) end() {
 		w.closeLocked()
 	}
 	w.more.Signal()
+	return !w.closed
 }
 
 // abandon ends a pipe whose connection has ended; its reader has pipeLinger left.
@@ -201,6 +225,9 @@ func (w *pipeWriter) closeLocked() {
 	if !w.closed {
 		w.closed = true
 		_ = w.f.Close()
+		if w.counted {
+			w.c.host.fds.Add(-1)
+		}
 	}
 }
 

@@ -391,14 +391,15 @@ type Ring struct {
 	callFile           *os.File
 	indirect, eventIdx bool
 
-	mu       sync.Mutex
-	availIdx uint16
-	usedIdx  uint16
-	free     []uint16
-	slots    []slot
-	wait     []chan uint32 // by head
-	ready    sync.Cond
-	closed   bool
+	mu        sync.Mutex
+	availIdx  uint16
+	usedIdx   uint16
+	free      []uint16
+	slots     []slot
+	wait      []chan uint32 // by head
+	forgotten map[uint16]bool
+	ready     sync.Cond
+	closed    bool
 }
 
 // slot is the memory of one request.
@@ -434,7 +435,7 @@ func (f *FrontEnd) startRing(i int, features uint64) error {
 			r.Avail = mem
 		}
 	}
-	r.wait = make([]chan uint32, QueueSize)
+	r.wait, r.forgotten = make([]chan uint32, QueueSize), make(map[uint16]bool)
 	for s := range (QueueSize - Spare) / 4 {
 		addr, mem := f.Alloc(SlotSize)
 		r.slots = append(r.slots, slot{addr, mem})
@@ -491,6 +492,7 @@ func (r *Ring) Forget() {
 	r.availIdx, r.usedIdx = 0, 0
 	clear(r.Avail)
 	clear(r.Used)
+	clear(r.forgotten)
 	r.free = r.free[:0]
 	for i := range r.slots {
 		r.free = append(r.free, uint16(i*4))
@@ -641,6 +643,18 @@ func (q *Request) Again() {
 	r.Kick()
 }
 
+// Forget has the request freed when its answer is there, which nobody wants.
+func (q *Request) Forget() {
+	q.r.mu.Lock()
+	defer q.r.mu.Unlock()
+	if q.r.wait[q.head] == q.done {
+		q.r.forgotten[q.head] = true
+	} else {
+		q.r.free = append(q.r.free, q.head)
+		q.r.ready.Signal()
+	}
+}
+
 // Free gives the request's memory back. It is called once, after Wait.
 func (q *Request) Free() {
 	q.r.mu.Lock()
@@ -696,6 +710,11 @@ func (r *Ring) takeLocked() {
 			if head < QueueSize && r.wait[head] != nil {
 				r.wait[head] <- n
 				r.wait[head] = nil
+				if h := uint16(head); r.forgotten[h] {
+					delete(r.forgotten, h)
+					r.free = append(r.free, h)
+					r.ready.Signal()
+				}
 			}
 		}
 		if !r.eventIdx {
