@@ -63,7 +63,7 @@ type Filter struct {
 	conns   atomic.Uint64 // connections so far, for the log
 	windows atomic.Uint64 // windows so far
 	used    [numLimits]atomic.Int64
-	commits bucket
+	rates   [numLimits]bucket
 
 	memMu    sync.Mutex
 	memories map[uint64]*memory // by inode
@@ -72,7 +72,7 @@ type Filter struct {
 // New returns a filter. It starts nothing.
 func New(cfg Config) *Filter {
 	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
-	quotaHooks(f.hooks)
+	quotaHooks(f.hooks, &f.cfg.Limits)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)
 	shmHooks(f.hooks)
@@ -95,12 +95,14 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
 	log.Debug("connected")
+	st := &state{filter: f}
 	err = relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },
 		Room:    func(n int) bool { return f.reserve(Objects, int64(n)) },
 		MaxOf:   maxOf(),
-		State:   &state{filter: f},
+		Pace:    f.pace(st),
+		State:   st,
 		ID:      n,
 		Tap:     f.cfg.Tap,
 		Log:     log,
@@ -116,8 +118,8 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 // state is one connection's.
 type state struct {
 	filter  *Filter
-	commits uint64 // so far
-	slowed  bool   // and said so
+	commits uint64          // so far
+	slowed  [numLimits]bool // and said so
 }
 
 func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }

@@ -105,6 +105,7 @@ func onGetToplevel(c *relay.Conn, m *relay.Msg) (bool, error) {
 
 func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
+	c.State.(*state).countCommit(c)
 	f, w := filterOf(c), windowOf(m.Obj)
 	w.title = Title(f.cfg.Tag, string(d.String()))
 	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetTitle, w.title)
@@ -112,6 +113,7 @@ func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
 
 func onSetAppID(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
+	c.State.(*state).countCommit(c)
 	f, w := filterOf(c), windowOf(m.Obj)
 	w.appID = AppID(f.cfg.VM, string(d.String()))
 	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetAppId, w.appID)

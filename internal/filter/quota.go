@@ -2,6 +2,7 @@ package filter
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,10 @@ const (
 	Popups
 	Pools
 	Memory
+	Rectangles
+	Requests
 	Commits
+	Opens
 	numLimits
 )
 
@@ -43,7 +47,10 @@ var limits = [numLimits]struct {
 	Popups:      {"popups", 128, "menus and other popups"},
 	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
 	Memory:      {"memory", 4 << 30, "bytes of shared memory that the compositor can see, used or not"},
-	Commits:     {"commits", 20_000, "commits of surfaces each second; more are delayed"},
+	Rectangles:  {"rectangles", 1024, "rectangles of one region, whose cost grows with their square"},
+	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
+	Commits:     {"commits", 20_000, "commits of surfaces and new titles each second; more are delayed"},
+	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
 }
 
 // String returns the name in the configuration.
@@ -155,9 +162,19 @@ var maxOf = sync.OnceValue(func() []int32 {
 	return m
 })
 
-func quotaHooks(h *relay.Hooks) {
+func quotaHooks(h *relay.Hooks, l *Limits) {
 	h.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateSurface, onCreateSurface)
 	h.Gone(wayland.WlSurface, onSurfaceGone)
+	rects := l.of(Rectangles)
+	if rects >= Unlimited {
+		return
+	}
+	for _, op := range []int{wayland.WlRegionReqAdd, wayland.WlRegionReqSubtract} {
+		h.RequestAfter(wayland.WlRegion, op, uint32(min(rects, math.MaxUint32-1)), onManyRects)
+	}
+	for _, op := range []int{wayland.WlSurfaceReqDamage, wayland.WlSurfaceReqDamageBuffer} {
+		h.RequestAfter(wayland.WlSurface, op, uint32(min(rects, math.MaxUint32-1)), onMuchDamage)
+	}
 }
 
 func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -176,23 +193,65 @@ func onSurfaceGone(c *relay.Conn, o *relay.Object) {
 	}
 }
 
+// Unlimited is what a limit is set to where there is none.
+const Unlimited = 1 << 40
+
+// pace is relay.Config.Pace, nil when the VM may ask as much as it likes.
+func (f *Filter) pace(s *state) func(requests int) time.Duration {
+	if f.cfg.Limits.of(Requests) >= Unlimited {
+		return nil
+	}
+	return func(n int) time.Duration { return s.wait(Requests, int64(n)) }
+}
+
 // commitStep is how many commits a connection takes from the VM's bucket at a
 // time, so that a commit costs no look at the clock.
 const commitStep = 32
 
 // countCommit slows the client down when its VM commits more than it may.
 func (s *state) countCommit(c *relay.Conn) {
-	if s.commits++; s.commits%commitStep != 0 {
-		return
+	if s.commits++; s.commits%commitStep == 0 {
+		c.Delay(s.wait(Commits, commitStep))
 	}
-	d := s.filter.commits.take(commitStep, s.filter.cfg.Limits.of(Commits), time.Now())
-	if d <= 0 {
-		return
+}
+
+// countOpen slows the client down when its VM opens more windows and popups
+// than it may: each makes the compositor arrange its windows anew.
+func (s *state) countOpen(c *relay.Conn) { c.Delay(s.wait(Opens, 1)) }
+
+// wait takes n of what k limits each second, and returns for how long the
+// client has to wait for them.
+func (s *state) wait(k Limit, n int64) time.Duration {
+	f := s.filter
+	d := f.rates[k].take(n, f.cfg.Limits.of(k), time.Now())
+	if d > 0 && !s.slowed[k] {
+		s.slowed[k] = true
+		f.cfg.Log.Warn("limit reached; the connection is slowed down", "vm", f.cfg.VM, "limit", k.String(), "value", f.cfg.Limits.of(k))
 	}
-	c.Delay(d)
-	if !s.slowed {
-		s.slowed = true
-		s.filter.cfg.Log.Warn("limit reached; commits are delayed", "vm", s.filter.cfg.VM, "limit", Commits.String(), "value", s.filter.cfg.Limits.of(Commits))
+	return d
+}
+
+// onManyRects ends a client whose region has more rectangles than a compositor
+// should be asked to put together.
+func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
+	f := filterOf(c)
+	f.cfg.Log.Warn("limit reached", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
+	return false, relay.Fail(m.Obj, relay.ErrNoMemory, "%s", f.refusal(Rectangles))
+}
+
+// onMuchDamage stops telling rectangles of a frame that has too many: the commit
+// says that all of it is damaged.
+func onMuchDamage(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	surfaceOf(m.Obj).held.all = true
+	return false, nil
+}
+
+// damageAll is called before a commit is passed on.
+func (s *surface) damageAll(c *relay.Conn, o *relay.Object) {
+	o.Count = 0
+	if s.held.all {
+		s.held.all = false
+		c.ToServer().Msg(o.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,12 @@ func TestLimits(t *testing.T) {
 			r.guest.Send(x, wayland.XdgSurfaceReqGetToplevel, newID())
 		}},
 		{Pools, 3, func(r *rig) { newPool(r, 4096) }},
+		{Rectangles, 3, func(r *rig) {
+			if id == surfaceObj {
+				r.guest.Send(compositor, wayland.WlCompositorReqCreateRegion, newID())
+			}
+			r.guest.Send(surfaceObj, wayland.WlRegionReqAdd, id, 0, 1, 1)
+		}},
 		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
 		t.Run(c.limit.String(), func(t *testing.T) {
@@ -143,6 +150,83 @@ func TestCommitsAreDelayed(t *testing.T) {
 	if !strings.Contains(log.String(), "limit=commits value=4000") {
 		t.Errorf("the log: %s", log.String())
 	}
+}
+
+// TestRequestsAreDelayed holds that a flood of any requests passes at the
+// limit's rate.
+func TestRequestsAreDelayed(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const perSecond, requests = 4000, 10_000
+	r := newLimitedRig(t, Limits{Requests: perSecond}, slog.New(slog.DiscardHandler))
+	begin := time.Now()
+	go func() {
+		var e wayland.Encoder
+		for k := range uint32(requests) {
+			e.Msg(1, wayland.WlDisplayReqSync, 2+k)
+		}
+		_ = r.guest.Tr.Send(e.B, nil) // what does not arrive is missed below
+	}()
+	for range requests {
+		r.host.Want(1, wayland.WlDisplayReqSync)
+	}
+	if d := time.Since(begin); d < 400*time.Millisecond {
+		t.Errorf("%d requests took %v", requests, d)
+	}
+}
+
+// TestOpensAreDelayed holds that windows cannot come and go as fast as a program
+// likes.
+func TestOpensAreDelayed(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const perSecond, opens = 20, 40
+	r := newLimitedRig(t, Limits{Opens: perSecond}, slog.New(slog.DiscardHandler))
+	host := r.setUp(t)
+	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
+	r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface)
+	r.guest.Send(wmBase, wayland.XdgWmBaseReqGetXdgSurface, xdgSurface, surfaceObj)
+	xdg := r.host.Want(host[wmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+	begin := time.Now()
+	for k := range uint32(opens) {
+		r.guest.Send(xdgSurface, wayland.XdgSurfaceReqGetToplevel, toplevel+k)
+		r.host.Want(xdg, wayland.XdgSurfaceReqGetToplevel)
+		for range 2 { // title and app id
+			if _, err := r.host.Next(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if d := time.Since(begin); d < 500*time.Millisecond {
+		t.Errorf("%d windows took %v", opens, d)
+	}
+}
+
+// TestMuchDamage holds that a frame with too many rectangles becomes one that is
+// damaged everywhere, and that the next starts anew.
+func TestMuchDamage(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newLimitedRig(t, Limits{Rectangles: 2}, slog.New(slog.DiscardHandler))
+	host := r.setUp(t)
+	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
+	surface := r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface).Word(0)
+	for range 2 {
+		for k := range uint32(4) {
+			r.guest.Send(surfaceObj, wayland.WlSurfaceReqDamageBuffer, k, 0, 1, 1)
+		}
+		r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+		for k := range uint32(2) {
+			if m := r.host.Want(surface, wayland.WlSurfaceReqDamageBuffer); m.Word(0) != k {
+				t.Errorf("rectangle %d came instead of %d", m.Word(0), k)
+			}
+		}
+		if m := r.host.Want(surface, wayland.WlSurfaceReqDamage); m.Word(0) != 0 || m.Word(2) != math.MaxInt32 {
+			t.Error("not all is damaged")
+		}
+		r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	}
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqDamage, 0, 0, 1, 1)
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+	r.host.Want(surface, wayland.WlSurfaceReqDamage)
+	r.host.Want(surface, wayland.WlSurfaceReqCommit)
 }
 
 // TestBucket holds against any pattern of use that no second lets through more

@@ -123,6 +123,7 @@ func (f *Filter) drop(p *pool) {
 type held struct {
 	pending   *pool
 	committed [2]*pool
+	all       bool // all of the next frame is damaged (see onMuchDamage)
 }
 
 // attach notes the buffer of wl_surface.attach, nil for none.
