@@ -57,6 +57,7 @@ type wayLine struct {
 	Err     string             `json:",omitempty"`
 	Guest   map[string]cpuTime `json:",omitempty"` // by name of the process
 	Host    map[string]float64
+	Stages  *stages `json:",omitempty"` // on the whole path
 }
 
 // vmBench is one run of the verb.
@@ -154,7 +155,11 @@ func (v *vmBench) measure(ctx context.Context) error {
 	for round := range v.runs {
 		for k := range v.ways {
 			w := v.ways[(k+round)%len(v.ways)] // another one goes first each time
-			if err := v.series(ctx, w, round); err != nil {
+			series := v.series
+			if w.socket == guestWhole {
+				series = v.measuredSeries
+			}
+			if err := series(ctx, w, round); err != nil {
 				return fmt.Errorf("%s: %w", w.What, err)
 			}
 		}
@@ -322,6 +327,7 @@ func (w *way) metric(bench, name string) float64 {
 func (v *vmBench) report() {
 	v.reportWays()
 	v.reportParts()
+	v.reportStages()
 	v.reportCPU()
 	e := v.ways[4]
 	damaged, copied := e.metric(seriesCopied, "damaged_bytes"), e.metric(seriesCopied, "copied_bytes")

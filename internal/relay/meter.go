@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"slices"
@@ -61,14 +62,13 @@ type round struct {
 // maxRounds bounds what is kept of a connection.
 const maxRounds = 1 << 14
 
-// A MeterLine is what a Meter writes of a connection: medians over its rounds, and
-// the whole time by stage, so that shares add up.
+// A MeterLine is what a Meter writes of a connection. Its stages are those of an
+// ordinary round: the mean of the middle half of all, by their whole time, so that
+// they add up and a start or a disturbance does not show.
 type MeterLine struct {
 	Rounds int                `json:"rounds"`
-	P50    map[string]float64 `json:"p50_us"`
-	Mean   map[string]float64 `json:"mean_us"`
-	Copied float64            `json:"copied_p50"` // bytes of pixels in a round
-	Total  uint64             `json:"copied"`     // in all rounds
+	Stages map[string]float64 `json:"stages_us"`
+	Copied float64            `json:"copied"` // bytes of pixels in such a round
 }
 
 // Start lets the connections made from now on be measured, and writes their
@@ -182,23 +182,22 @@ func (m *Meter) flush() {
 }
 
 func (m *Meter) lineLocked() MeterLine {
-	l := MeterLine{Rounds: len(m.rounds), P50: map[string]float64{}, Mean: map[string]float64{}}
-	n := len(m.rounds)
-	values := make([]float64, n)
-	p50 := func(f func(r *round) float64) (median, sum float64) {
-		for k := range m.rounds {
-			values[k] = f(&m.rounds[k])
-			sum += values[k]
+	whole := func(r round) (d time.Duration) {
+		for _, took := range r.took {
+			d += took
 		}
-		slices.Sort(values)
-		return values[n/2], sum
+		return d
 	}
-	for s, name := range stageNames {
-		median, sum := p50(func(r *round) float64 { return float64(r.took[s].Nanoseconds()) / 1000 })
-		l.P50[name], l.Mean[name] = median, sum/float64(n)
+	n := len(m.rounds)
+	slices.SortFunc(m.rounds, func(a, b round) int { return cmp.Compare(whole(a), whole(b)) })
+	middle := m.rounds[n/4 : n-n/4]
+	l := MeterLine{Rounds: n, Stages: map[string]float64{}}
+	for _, r := range middle {
+		for s, took := range r.took {
+			l.Stages[stageNames[s]] += float64(took.Nanoseconds()) / 1000 / float64(len(middle))
+		}
+		l.Copied += float64(r.copied) / float64(len(middle))
 	}
-	median, sum := p50(func(r *round) float64 { return float64(r.copied) })
-	l.Copied, l.Total = median, uint64(sum)
 	return l
 }
 
