@@ -64,6 +64,7 @@ type Filter struct {
 	windows atomic.Uint64 // windows so far
 	used    [numLimits]atomic.Int64
 	rates   [numLimits]bucket
+	frame   *style // nil without a frame
 
 	memMu    sync.Mutex
 	memories map[uint64]*memory // by inode
@@ -75,6 +76,11 @@ func New(cfg Config) *Filter {
 	quotaHooks(f.hooks, &f.cfg.Limits)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)
+	if f.frame = newStyle(&f.cfg); f.frame != nil {
+		frameHooks(f.hooks)
+	} else {
+		countPopups(f.hooks)
+	}
 	shmHooks(f.hooks)
 	selectionHooks(f.hooks)
 	return f
@@ -95,7 +101,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
 	log.Debug("connected")
-	st := &state{filter: f}
+	st := &state{filter: f, frames: f.frame.conn()}
 	err = relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },
@@ -120,6 +126,7 @@ type state struct {
 	filter  *Filter
 	commits uint64          // so far
 	slowed  [numLimits]bool // and said so
+	frames  *frames         // nil without a frame
 }
 
 func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }

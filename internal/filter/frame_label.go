@@ -1,0 +1,205 @@
+package filter
+
+import (
+	"math"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/label"
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// labels draws a VM's label and keeps what was drawn last, for all connections.
+type labels struct {
+	text     string
+	font     []byte
+	rgb      [3]uint8
+	mu       sync.Mutex
+	drawn    map[labelKey]*label.Image
+	unusable bool // the font: said once
+}
+
+// A labelKey says how a label was drawn: the scale in 120ths, and the logical
+// width that it had to fit, 0 for any.
+type labelKey struct{ scale, room int32 }
+
+// maxLabels bounds the kept pictures: a few scales and widths.
+const maxLabels = 8
+
+func (l *labels) init(text string, font []byte, rgb [3]uint8) {
+	l.text, l.font, l.rgb = text, font, rgb
+	l.drawn = map[labelKey]*label.Image{}
+}
+
+// get returns the label's picture, nil when there is none.
+func (l *labels) get(k labelKey) *label.Image {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	img, ok := l.drawn[k]
+	if !ok {
+		img = label.Draw(label.Options{
+			Text: l.text, Font: l.font, Background: l.rgb,
+			Scale:  float64(k.scale) / 120,
+			Height: labelHeight, Width: int(k.room),
+		})
+		if len(l.drawn) >= maxLabels {
+			clear(l.drawn)
+		}
+		l.drawn[k] = img
+	}
+	return img
+}
+
+// Rooms for labels go in steps, so that a window that is being resized needs few
+// pictures; a window narrower than minRoom has none.
+const (
+	minRoom  = 32
+	roomStep = 16
+)
+
+// label puts the label on the top strip of a frame of the given width.
+func (f *frames) label(c *relay.Conn, s *surface, x, y, width int32) error {
+	p := s.border.pieces[pieceLabel]
+	if p == nil {
+		p = f.newPiece(c, s, pieceLabel)
+		s.border.pieces[pieceLabel] = p
+	}
+	room := width &^ (roomStep - 1)
+	k := labelKey{f.scaleOf(p), 0}
+	img := f.labels.get(k)
+	if img != nil && img.W > width {
+		k.room = room
+		img = nil
+		if room >= minRoom {
+			img = f.labels.get(k)
+		}
+	}
+	if img == nil {
+		f.hide(c, p)
+		return nil
+	}
+	at := box{x, y, img.W, labelHeight}
+	if p.shown && p.at == at && p.drawn == k {
+		return nil
+	}
+	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.x), uint32(at.y))
+	if !p.shown || p.drawn != k {
+		if err := f.show(c, p, img, k); err != nil {
+			return err
+		}
+	}
+	p.at, p.shown = at, true
+	return nil
+}
+
+// show gives a label piece its picture.
+func (f *frames) show(c *relay.Conn, p *piece, img *label.Image, k labelKey) error {
+	d, err := pixelFile(len(img.Pix), func(pix []uint32) { copy(pix, img.Pix) })
+	if err != nil {
+		return err
+	}
+	pool := f.newPool(c, d, int32(len(img.Pix)))
+	b := c.Own(wayland.WlBuffer, 1, nil)
+	e := c.ToServer()
+	e.Msg(pool.Server, wayland.WlShmPoolReqCreateBuffer, b.Server, 0, uint32(img.PixW), uint32(img.PixH), uint32(img.PixW*4), shmXRGB)
+	c.Discard(pool, wayland.WlShmPoolReqDestroy)
+	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, b.Server, 0, 0)
+	if p.viewport != nil {
+		e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(img.W), labelHeight)
+	} else {
+		e.Msg(p.surface.Server, wayland.WlSurfaceReqSetBufferScale, uint32(k.scale/120))
+	}
+	e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
+	e.Msg(p.surface.Server, wayland.WlSurfaceReqCommit)
+	if p.buffer != nil {
+		c.Discard(p.buffer, wayland.WlBufferReqDestroy)
+	}
+	p.buffer, p.drawn = b, k
+	return nil
+}
+
+// scaleOf returns the scale to draw a label at: what the compositor prefers for it,
+// else the largest of the outputs. Without viewports it is a whole one.
+func (f *frames) scaleOf(p *piece) int32 {
+	scale := p.scale
+	if scale == 0 {
+		scale = 120
+		for _, o := range f.outputs {
+			scale = max(scale, o.scale120())
+		}
+	}
+	if p.viewport == nil {
+		scale = (scale + 119) / 120 * 120
+	}
+	return min(scale, maxScale)
+}
+
+// maxScale bounds labels: no screen is that fine.
+const maxScale = 8 * 120
+
+// scale120 is an output's scale: pixels by logical pixels where both are known.
+func (o *monitor) scale120() int32 {
+	w := o.w
+	if o.transform&1 != 0 {
+		w = o.h
+	}
+	if w > 0 && w < 1<<20 && o.logW > 0 {
+		return max((w*120+o.logW/2)/o.logW, 1)
+	}
+	return min(o.scale, 8) * 120
+}
+
+// OwnEvent notes the scale that the compositor prefers for a label, and draws it
+// anew. Nothing but the picture's resolution changes, so that the piece need not
+// wait for its parent: for one commit it is not synchronised.
+func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
+	f := framesOf(c)
+	if p.place != pieceLabel || p.of == nil {
+		return nil
+	}
+	switch m.Def {
+	case &wayland.WpFractionalScaleV1.Events[wayland.WpFractionalScaleV1EvtPreferredScale]:
+		p.scale = m.Int(0)
+	case &wayland.WlSurface.Events[wayland.WlSurfaceEvtPreferredBufferScale]:
+		if p.scaling == nil {
+			p.scale = min(m.Int(0), 8) * 120
+		}
+	default:
+		return nil
+	}
+	k := labelKey{f.scaleOf(p), p.drawn.room}
+	if !p.shown || k == p.drawn {
+		return nil
+	}
+	img := f.labels.get(k)
+	if img == nil || img.W != p.at.w {
+		p.of.changed = true // it needs a new place too: with the next commit
+		return nil
+	}
+	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetDesync)
+	err := f.show(c, p, img, k)
+	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetSync)
+	return err
+}
+
+// pixelFile returns a file of n pixels that draw has filled.
+func pixelFile(n int, draw func(pix []uint32)) (wayland.Desc, error) {
+	fd, err := unix.MemfdCreate("frame", unix.MFD_CLOEXEC)
+	if err != nil {
+		return wayland.Desc{}, err
+	}
+	pix := make([]uint32, n)
+	draw(pix)
+	for b := unsafe.Slice((*byte)(unsafe.Pointer(&pix[0])), 4*n); len(b) > 0; {
+		n, err := unix.Write(fd, b)
+		if err != nil {
+			_ = unix.Close(fd)
+			return wayland.Desc{}, err
+		}
+		b = b[n:]
+	}
+	return wayland.FileDesc(wayland.KindMemory, fd), nil
+}

@@ -1,0 +1,300 @@
+package filter
+
+import (
+	"math"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// A sized is the Data of a wl_buffer that is not of shared memory.
+type sized struct{ w, h int32 }
+
+// sizeHooks follow what a surface's size is made of.
+func sizeHooks(h *relay.Hooks) {
+	h.Request(wayland.WpSinglePixelBufferManagerV1, wayland.WpSinglePixelBufferManagerV1ReqCreateU32RgbaBuffer, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = &sized{1, 1}
+		return true, nil
+	})
+	h.Request(wayland.ZwpLinuxBufferParamsV1, wayland.ZwpLinuxBufferParamsV1ReqCreateImmed, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = &sized{m.Int(1), m.Int(2)}
+		return true, nil
+	})
+	h.Request(wayland.ZwpLinuxBufferParamsV1, wayland.ZwpLinuxBufferParamsV1ReqCreate, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.Obj.Data = &sized{m.Int(0), m.Int(1)}
+		return true, nil
+	})
+	h.Event(wayland.ZwpLinuxBufferParamsV1, wayland.ZwpLinuxBufferParamsV1EvtCreated, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = m.Obj.Data
+		return true, nil
+	})
+	h.Request(wayland.WlSurface, wayland.WlSurfaceReqSetBufferScale, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		s := surfaceOf(m.Obj)
+		if v := m.Int(0); v != s.scale {
+			s.scale, s.changed = v, true
+		}
+		return true, nil
+	})
+	h.Request(wayland.WlSurface, wayland.WlSurfaceReqSetBufferTransform, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		s := surfaceOf(m.Obj)
+		if v := m.Int(0); v != s.transform {
+			s.transform, s.changed = v, true
+		}
+		return true, nil
+	})
+	h.Request(wayland.WlSurface, wayland.WlSurfaceReqDestroy, onSurfaceDestroy)
+	h.Request(wayland.WpViewporter, wayland.WpViewporterReqGetViewport, onGetViewport)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqSetSource, onSetSource)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqSetDestination, onSetDestination)
+	h.Request(wayland.WpViewport, wayland.WpViewportReqDestroy, onViewportDestroy)
+}
+
+// attach notes the size of an attached buffer.
+func (s *surface) attach(c *relay.Conn, m *relay.Msg) error {
+	w, h := int32(0), int32(0)
+	if id := m.Word(0); id != 0 {
+		o := c.Client(id)
+		if o == nil {
+			return nil // the engine says so
+		}
+		switch b := o.Data.(type) {
+		case *buffer:
+			w, h = b.width, b.height
+		case *sized:
+			w, h = b.w, b.h
+		default:
+			return relay.Fail(m.Obj, relay.ErrImplementation, "a buffer of unknown size")
+		}
+	}
+	if w != s.bufW || h != s.bufH {
+		s.bufW, s.bufH, s.changed = w, h, true
+	}
+	return nil
+}
+
+// turned returns the size of the buffer as it is shown before the viewport.
+func (s *surface) turned() (w, h float64) {
+	k := float64(max(s.scale, 1))
+	w, h = float64(s.bufW)/k, float64(s.bufH)/k
+	if s.transform&1 != 0 {
+		w, h = h, w
+	}
+	return w, h
+}
+
+// size returns the surface's size in logical pixels, 0 without content.
+func (s *surface) size() (w, h int32) {
+	if s.bufW == 0 || s.bufH == 0 {
+		return 0, 0
+	}
+	if s.dst[0] > 0 && s.dst[1] > 0 {
+		return s.dst[0], s.dst[1]
+	}
+	if s.src[2] > 0 && s.src[3] > 0 {
+		return max(s.src[2]>>8, 1), max(s.src[3]>>8, 1)
+	}
+	tw, th := s.turned()
+	return max(int32(tw), 1), max(int32(th), 1)
+}
+
+func onGetViewport(c *relay.Conn, m *relay.Msg) (bool, error) {
+	s := surfaceArg(c, m.Word(1))
+	if s == nil || s.viewport != 0 {
+		return true, nil // the second one is the compositor's to refuse
+	}
+	if s.crop != nil {
+		// There is one viewport for a surface; with the next commit the client's
+		// takes over what ours did.
+		c.Discard(s.crop, wayland.WpViewportReqDestroy)
+		s.crop = nil
+	}
+	c.GiveServerID(m.New)
+	m.New.Data = s
+	s.viewport, s.changed = m.New.Server, true
+	return true, nil
+}
+
+// viewportOf returns the surface of a client's viewport, nil when it is gone.
+func viewportOf(o *relay.Object) *surface {
+	if s, ok := o.Data.(*surface); ok && s.viewport == o.Server && s.viewport != 0 {
+		return s
+	}
+	return nil
+}
+
+func onSetSource(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	if s := viewportOf(m.Obj); s != nil {
+		if v := [4]int32{m.Int(0), m.Int(1), m.Int(2), m.Int(3)}; v != s.src || s.cropped {
+			s.src, s.changed = v, true
+		}
+	}
+	return true, nil
+}
+
+func onSetDestination(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	if s := viewportOf(m.Obj); s != nil {
+		if v := [2]int32{m.Int(0), m.Int(1)}; v != s.dst || s.cropped {
+			s.dst, s.changed = v, true
+		}
+	}
+	return true, nil
+}
+
+func onViewportDestroy(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	if s := viewportOf(m.Obj); s != nil {
+		s.viewport, s.src, s.dst, s.changed = 0, [4]int32{}, [2]int32{}, true
+	}
+	return true, nil
+}
+
+func onSurfaceDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
+	s := surfaceOf(m.Obj)
+	f := framesOf(c)
+	f.remove(c, s)
+	f.orphan(s)
+	if s.crop != nil {
+		c.Discard(s.crop, wayland.WpViewportReqDestroy)
+		s.crop = nil
+	}
+	s.id, s.viewport = 0, 0
+	return true, nil
+}
+
+// commit brings the frame in line with what a surface is about to become.
+func (f *frames) commit(c *relay.Conn, s *surface, o *relay.Object) error {
+	s.id = o.Server
+	if w, _ := s.size(); w > 0 && (s.role == roleToplevel || s.role == rolePopup) && !f.ready() {
+		if f.compositor != nil {
+			return errNoFrame
+		}
+		return relay.Fail(o, errXdgUnconfigured, "content before the first configure event")
+	}
+	if err := f.fit(c, s); err != nil {
+		return err
+	}
+	return nil
+}
+
+// fit puts a surface's frame around what it shows with its next commit.
+func (f *frames) fit(c *relay.Conn, s *surface) error {
+	s.changed = false
+	w, h := s.size()
+	if w == 0 || s.id == 0 {
+		return nil
+	}
+	switch s.role {
+	case roleToplevel:
+		return f.fitToplevel(c, s, w, h)
+	case rolePopup:
+		return f.fitPopup(c, s, w, h)
+	case roleChild:
+		return f.fitChild(c, s, w, h)
+	case roleCursor:
+		return fitCursor(s, w, h)
+	}
+	return nil
+}
+
+// fitToplevel crops a window's content to what it may have, frames it and tells the
+// compositor the geometry of the whole.
+func (f *frames) fitToplevel(c *relay.Conn, s *surface, w, h int32) error {
+	f.roots[s] = struct{}{}
+	mw, mh := f.screen()
+	if n := s.window; n != nil && n.now.fixed && n.now.w > 0 && n.now.h > 0 {
+		mw, mh = min(mw, n.now.w), min(mh, n.now.h)
+	}
+	cw, ch := min(w, less(mw, 2*f.side)), min(h, less(mh, f.top+f.side))
+	if err := f.cropTo(c, s, w, h, cw, ch); err != nil {
+		return err
+	}
+	if err := f.put(c, s, box{0, 0, cw, ch}, f.top, f.side); err != nil {
+		return err
+	}
+	if f.full {
+		if err := f.label(c, s, -f.side, -f.top, cw+2*f.side); err != nil {
+			return err
+		}
+	}
+	f.tell(c, s, box{-f.side, -f.top, cw + 2*f.side, ch + f.top + f.side})
+	return f.area(c, s, box{0, 0, cw, ch})
+}
+
+// tell gives the compositor a window's geometry.
+func (f *frames) tell(c *relay.Conn, s *surface, b box) {
+	if s.xdg != 0 && s.told != b {
+		s.told = b
+		c.ToServer().Msg(s.xdg, wayland.XdgSurfaceReqSetWindowGeometry, uint32(b.x), uint32(b.y), uint32(b.w), uint32(b.h))
+	}
+}
+
+// cropTo shows only the upper left cw×ch of a surface's w×h, by a viewport: the
+// client's own, if there is one, is given other values until that is over.
+func (f *frames) cropTo(c *relay.Conn, s *surface, w, h, cw, ch int32) error {
+	if cw == w && ch == h {
+		if s.cropped {
+			f.uncrop(c, s)
+		}
+		return nil
+	}
+	if f.viewporter == nil {
+		return nil
+	}
+	vp := s.viewport
+	if vp == 0 {
+		if s.crop == nil {
+			s.crop = c.Own(wayland.WpViewport, f.viewporter.Version, nil)
+			c.ToServer().Msg(f.viewporter.Server, wayland.WpViewporterReqGetViewport, s.crop.Server, s.id)
+		}
+		vp = s.crop.Server
+	}
+	sx, sy := int32(0), int32(0)
+	tw, th := s.turned()
+	sw, sh := tw*256, th*256
+	if s.src[2] > 0 && s.src[3] > 0 {
+		sx, sy, sw, sh = s.src[0], s.src[1], float64(s.src[2]), float64(s.src[3])
+	}
+	part := func(whole float64, n, of int32) uint32 {
+		return uint32(max(int32(math.Floor(whole*float64(n)/float64(of))), 1))
+	}
+	e := c.ToServer()
+	e.Msg(vp, wayland.WpViewportReqSetSource, uint32(sx), uint32(sy), part(sw, cw, w), part(sh, ch, h))
+	e.Msg(vp, wayland.WpViewportReqSetDestination, uint32(cw), uint32(ch))
+	s.cropped = true
+	return nil
+}
+
+// uncrop gives the viewport back.
+func (f *frames) uncrop(c *relay.Conn, s *surface) {
+	s.cropped = false
+	if s.crop != nil {
+		c.Discard(s.crop, wayland.WpViewportReqDestroy)
+		s.crop = nil
+		return
+	}
+	if s.viewport == 0 {
+		return
+	}
+	src, dst := s.src, s.dst
+	if src[2] <= 0 || src[3] <= 0 {
+		src = [4]int32{-256, -256, -256, -256}
+	}
+	if dst[0] <= 0 || dst[1] <= 0 {
+		dst = [2]int32{-1, -1}
+	}
+	e := c.ToServer()
+	e.Msg(s.viewport, wayland.WpViewportReqSetSource, uint32(src[0]), uint32(src[1]), uint32(src[2]), uint32(src[3]))
+	e.Msg(s.viewport, wayland.WpViewportReqSetDestination, uint32(dst[0]), uint32(dst[1]))
+}
+
+// maxCursor is the largest pointer image, in logical pixels in each direction:
+// nothing else that a guest shows is without a frame.
+const maxCursor = 256
+
+func fitCursor(s *surface, w, h int32) error {
+	if w <= maxCursor && h <= maxCursor {
+		return nil
+	}
+	return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: "a pointer image of more than 256 pixels"}
+}
+
+func clamp(v, low, high int32) int32 { return min(max(v, low), high) }

@@ -1,0 +1,373 @@
+package filter
+
+import (
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// Input on the pieces of a frame is the host's: a client hears of nothing between
+// a device's coming onto a piece and its leaving it. A press on a border resizes
+// the window and one on the label moves it, as the title bar of any program does; a
+// plain click does nothing.
+
+// A wlSeat is a wl_seat of the client's.
+type wlSeat struct{ id uint32 } // on the compositor; 0 when it is released
+
+// A pointer is a wl_pointer of the client's.
+type pointer struct {
+	seat   *wlSeat
+	on     *piece
+	x, y   int32 // on the piece, in logical pixels
+	serial uint32
+	said   bool          // something since the last frame event
+	shape  *relay.Object // wp_cursor_shape_device_v1 of our own
+	cursor uint32        // its shape
+}
+
+// A touch is a wl_touch of the client's, with the touch points on pieces.
+type touch struct {
+	seat *wlSeat
+	on   map[int32]*piece
+	said bool
+}
+
+// A tool is a tablet's, or a gesture: on a piece or not.
+type tool struct{ on bool }
+
+func inputHooks(h *relay.Hooks) {
+	h.Request(wayland.WlSeat, wayland.WlSeatReqGetPointer, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = &pointer{seat: seatOf(m.Obj)}
+		return true, nil
+	})
+	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}}
+		return true, nil
+	})
+	h.Request(wayland.WlSeat, wayland.WlSeatReqRelease, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		seatOf(m.Obj).id = 0
+		return true, nil
+	})
+	pointerHooks(h)
+	touchHooks(h)
+	toolHooks(h)
+	gestureHooks(h)
+	h.Request(wayland.WlPointer, wayland.WlPointerReqSetCursor, onSetCursor)
+	h.Request(wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2ReqSetCursor, onSetCursor)
+	h.Request(wayland.WlPointer, wayland.WlPointerReqRelease, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if p, ok := m.Obj.Data.(*pointer); ok && p.shape != nil {
+			c.Discard(p.shape, wayland.WpCursorShapeDeviceV1ReqDestroy)
+			p.shape = nil
+		}
+		return true, nil
+	})
+}
+
+func seatOf(o *relay.Object) *wlSeat {
+	s, ok := o.Data.(*wlSeat)
+	if !ok {
+		s = &wlSeat{id: o.Server}
+		o.Data = s
+	}
+	return s
+}
+
+// pieceArg returns the piece that an event's argument names, or nil; own tells
+// whether the surface is ours at all.
+func pieceArg(c *relay.Conn, id uint32) (p *piece, own bool) {
+	o := c.Server(id)
+	if o == nil || o.ID != 0 {
+		return nil, false
+	}
+	p, _ = o.Data.(*piece)
+	return p, true
+}
+
+func pointerHooks(h *relay.Hooks) {
+	on := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
+		h.Event(wayland.WlPointer, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			p, ok := m.Obj.Data.(*pointer)
+			if !ok {
+				return true, nil
+			}
+			pass := f(c, p, m)
+			p.said = p.said || pass
+			return pass, nil
+		})
+	}
+	off := func(_ *relay.Conn, p *pointer, _ *relay.Msg) bool { return p.on == nil }
+	on(wayland.WlPointerEvtEnter, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
+		pc, own := pieceArg(c, m.Word(1))
+		p.on = pc
+		if pc != nil {
+			p.serial, p.x, p.y, p.cursor = m.Word(0), m.Int(2)>>8, m.Int(3)>>8, 0
+			p.point(c, m.Obj)
+		}
+		return !own
+	})
+	on(wayland.WlPointerEvtLeave, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
+		p.on = nil
+		_, own := pieceArg(c, m.Word(1))
+		return !own
+	})
+	on(wayland.WlPointerEvtMotion, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
+		if p.on == nil {
+			return true
+		}
+		p.x, p.y = m.Int(1)>>8, m.Int(2)>>8
+		p.point(c, m.Obj)
+		return false
+	})
+	on(wayland.WlPointerEvtButton, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
+		if p.on == nil {
+			return true
+		}
+		if m.Word(2) == buttonLeft && m.Word(3) == 1 {
+			p.on.drag(c, p.seat, m.Word(0), p.x, p.y)
+		}
+		return false
+	})
+	for _, op := range []int{
+		wayland.WlPointerEvtAxis, wayland.WlPointerEvtAxisSource, wayland.WlPointerEvtAxisStop, wayland.WlPointerEvtAxisDiscrete,
+		wayland.WlPointerEvtAxisValue120, wayland.WlPointerEvtAxisRelativeDirection,
+	} {
+		on(op, off)
+	}
+	h.Event(wayland.WlPointer, wayland.WlPointerEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		p, ok := m.Obj.Data.(*pointer)
+		if !ok {
+			return true, nil
+		}
+		said := p.said
+		p.said = false
+		return said, nil
+	})
+	relativeHooks(h)
+}
+
+// relativeHooks keep relative motion on pieces from the client.
+func relativeHooks(h *relay.Hooks) {
+	h.Request(wayland.ZwpRelativePointerManagerV1, wayland.ZwpRelativePointerManagerV1ReqGetRelativePointer, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.WlPointer {
+			m.New.Data = o.Data
+		}
+		return true, nil
+	})
+	h.Event(wayland.ZwpRelativePointerV1, wayland.ZwpRelativePointerV1EvtRelativeMotion, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		p, ok := m.Obj.Data.(*pointer)
+		if !ok || p.on == nil {
+			if ok {
+				p.said = true
+			}
+			return true, nil
+		}
+		return false, nil
+	})
+}
+
+// Buttons, edges and shapes: linux/input-event-codes.h, xdg_toplevel.resize_edge,
+// wp_cursor_shape_device_v1.shape.
+const (
+	buttonLeft = 0x110
+
+	edgeTop, edgeBottom, edgeLeft, edgeRight = 1, 2, 4, 8
+
+	shapeDefault = 1
+)
+
+// shapeOf is the pointer's shape over an edge.
+var shapeOf = map[uint32]uint32{
+	0:                      shapeDefault,
+	edgeRight:              18,
+	edgeTop:                19,
+	edgeTop | edgeRight:    20,
+	edgeTop | edgeLeft:     21,
+	edgeBottom:             22,
+	edgeBottom | edgeRight: 23,
+	edgeBottom | edgeLeft:  24,
+	edgeLeft:               25,
+}
+
+// corner is how far from a corner a press resizes in both directions.
+const corner = 16
+
+// edge returns the edges that a place on a piece stands for, 0 for the label.
+func (p *piece) edge(x, y int32) (e uint32) {
+	if p.of == nil || p.of.role != roleToplevel {
+		return 0
+	}
+	a := p.of.limit
+	x, y = x+p.at.x, y+p.at.y // on the guest's surface
+	top, side := -p.of.told.y, -p.of.told.x
+	onEdge := p.place == pieceLeft || p.place == pieceRight || p.place == pieceBottom || y < -top+side
+	if p.place == pieceLabel || p.place == pieceTop {
+		onEdge = y < -top+sideWidth || x < 0 || x >= a.w
+	}
+	if !onEdge {
+		return 0
+	}
+	switch {
+	case y < -top+sideWidth || y < -top+corner && (x < 0 || x >= a.w):
+		e |= edgeTop
+	case y >= a.h || y >= a.h+side-corner && (x < 0 || x >= a.w):
+		e |= edgeBottom
+	}
+	switch {
+	case x < 0 || x < corner-side && e != 0:
+		e |= edgeLeft
+	case x >= a.w || x >= a.w+side-corner && e != 0:
+		e |= edgeRight
+	}
+	return e
+}
+
+// point gives the pointer the shape that says what a press would do.
+func (p *pointer) point(c *relay.Conn, o *relay.Object) {
+	f := framesOf(c)
+	if f.shapes == nil || o.Server == 0 || o.Dead {
+		return
+	}
+	if p.shape == nil {
+		p.shape = c.Own(wayland.WpCursorShapeDeviceV1, f.shapes.Version, nil)
+		c.ToServer().Msg(f.shapes.Server, wayland.WpCursorShapeManagerV1ReqGetPointer, p.shape.Server, o.Server)
+	}
+	if shape := shapeOf[p.on.edge(p.x, p.y)]; shape != p.cursor {
+		p.cursor = shape
+		c.ToServer().Msg(p.shape.Server, wayland.WpCursorShapeDeviceV1ReqSetShape, p.serial, shape)
+	}
+}
+
+// drag starts what a press on a piece starts.
+func (p *piece) drag(c *relay.Conn, s *wlSeat, serial uint32, x, y int32) {
+	if p.of == nil || p.of.window == nil || p.of.window.top == 0 || s.id == 0 {
+		return
+	}
+	top := p.of.window.top
+	switch e := p.edge(x, y); {
+	case e != 0:
+		c.ToServer().Msg(top, wayland.XdgToplevelReqResize, s.id, serial, e)
+	default:
+		c.ToServer().Msg(top, wayland.XdgToplevelReqMove, s.id, serial)
+	}
+}
+
+// onSetCursor notes what a surface is for. While the pointer is on a piece its
+// image is ours.
+func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
+	if s := surfaceArg(c, m.Word(1)); s != nil && (s.role == roleNone || s.role == roleCursor) {
+		s.role = roleCursor
+		w, h := s.size()
+		if err := fitCursor(s, w, h); err != nil {
+			return false, err
+		}
+	}
+	p, ok := m.Obj.Data.(*pointer)
+	return !ok || p.on == nil, nil
+}
+
+func touchHooks(h *relay.Hooks) {
+	on := func(op int, f func(c *relay.Conn, t *touch, m *relay.Msg) bool) {
+		h.Event(wayland.WlTouch, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			t, ok := m.Obj.Data.(*touch)
+			if !ok {
+				return true, nil
+			}
+			pass := f(c, t, m)
+			t.said = t.said || pass
+			return pass, nil
+		})
+	}
+	on(wayland.WlTouchEvtDown, func(c *relay.Conn, t *touch, m *relay.Msg) bool {
+		p, own := pieceArg(c, m.Word(2))
+		if own {
+			t.on[m.Int(3)] = p
+			if p != nil {
+				p.drag(c, t.seat, m.Word(0), m.Int(4)>>8, m.Int(5)>>8)
+			}
+		}
+		return !own
+	})
+	on(wayland.WlTouchEvtUp, func(_ *relay.Conn, t *touch, m *relay.Msg) bool {
+		_, own := t.on[m.Int(2)]
+		delete(t.on, m.Int(2))
+		return !own
+	})
+	off := func(word int) func(*relay.Conn, *touch, *relay.Msg) bool {
+		return func(_ *relay.Conn, t *touch, m *relay.Msg) bool {
+			_, own := t.on[m.Int(word)]
+			return !own
+		}
+	}
+	on(wayland.WlTouchEvtMotion, off(1))
+	on(wayland.WlTouchEvtShape, off(0))
+	on(wayland.WlTouchEvtOrientation, off(0))
+	on(wayland.WlTouchEvtCancel, func(_ *relay.Conn, t *touch, _ *relay.Msg) bool {
+		clear(t.on)
+		return true
+	})
+	h.Event(wayland.WlTouch, wayland.WlTouchEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		t, ok := m.Obj.Data.(*touch)
+		if !ok {
+			return true, nil
+		}
+		said := t.said
+		t.said = false
+		return said, nil
+	})
+}
+
+func toolOf(o *relay.Object) *tool {
+	t, ok := o.Data.(*tool)
+	if !ok {
+		t = &tool{}
+		o.Data = t
+	}
+	return t
+}
+
+// toolHooks keep a pen on a piece from the client.
+func toolHooks(h *relay.Hooks) {
+	i := wayland.ZwpTabletToolV2
+	for op := range i.Events {
+		switch op {
+		case wayland.ZwpTabletToolV2EvtProximityIn:
+			h.Event(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+				_, own := pieceArg(c, m.Word(2))
+				toolOf(m.Obj).on = own
+				return !own, nil
+			})
+		case wayland.ZwpTabletToolV2EvtProximityOut:
+			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+				return !toolOf(m.Obj).on, nil // its frame event is still to come
+			})
+		case wayland.ZwpTabletToolV2EvtType, wayland.ZwpTabletToolV2EvtHardwareSerial, wayland.ZwpTabletToolV2EvtHardwareIdWacom,
+			wayland.ZwpTabletToolV2EvtCapability, wayland.ZwpTabletToolV2EvtDone, wayland.ZwpTabletToolV2EvtRemoved:
+		default:
+			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) { return !toolOf(m.Obj).on, nil })
+		}
+	}
+	for _, pad := range []int{wayland.ZwpTabletPadV2EvtEnter, wayland.ZwpTabletPadV2EvtLeave} {
+		word := 2
+		if pad == wayland.ZwpTabletPadV2EvtLeave {
+			word = 1
+		}
+		h.Event(wayland.ZwpTabletPadV2, pad, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			_, own := pieceArg(c, m.Word(word))
+			return !own, nil
+		})
+	}
+}
+
+// gestureHooks keep gestures on a piece from the client: all have a begin event with
+// the surface as third argument, and pass or not until the next begin.
+func gestureHooks(h *relay.Hooks) {
+	for _, i := range []*wayland.Interface{wayland.ZwpPointerGestureSwipeV1, wayland.ZwpPointerGesturePinchV1, wayland.ZwpPointerGestureHoldV1} {
+		h.Event(i, 0, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			_, own := pieceArg(c, m.Word(2))
+			toolOf(m.Obj).on = own
+			return !own, nil
+		})
+		for op := 1; op < len(i.Events); op++ {
+			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) { return !toolOf(m.Obj).on, nil })
+		}
+	}
+}
