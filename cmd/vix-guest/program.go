@@ -14,7 +14,7 @@ import (
 	"vix/internal/agent"
 )
 
-// start starts a program as the guest's user, in a session of its own. It may
+// start starts a program as the user asked for, in a session of its own. It may
 // be asked before the guest is ready, and then waits.
 func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error) {
 	select {
@@ -22,21 +22,32 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	env := mergeEnv(g.env, s.Env)
+	who, err := g.account(s.User)
+	if err != nil {
+		return nil, err
+	}
+	env := mergeEnv(who.environment(g), s.Env)
 	dir := s.Cwd
 	if dir == "" {
-		dir = homeOf(g.user)
+		dir = who.home
 	}
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return nil, &agent.SpawnError{Code: 126, Text: fmt.Sprintf("directory %s: not there in the guest", dir)}
 	}
-	path, err := lookPath(s.Argv[0], dir, env)
-	if err != nil {
-		return nil, err
+	var path string
+	switch s.Kind {
+	case agent.KindShell:
+		path, s.Argv = who.shell, append([]string{"-" + filepath.Base(who.shell)}, s.Argv...)
+	case agent.KindCopy:
+		path, s.Argv = "/proc/self/exe", append([]string{copyName}, s.Argv...)
+	default:
+		if path, err = lookPath(s.Argv[0], dir, env); err != nil {
+			return nil, err
+		}
 	}
-	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: credential(g.user)}}
+	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: who.credential()}}
 	if s.TTY {
-		return g.startTTY(path, s, attr)
+		return g.startTTY(path, who.uid, s, attr)
 	}
 	return g.startPipes(path, s.Argv, attr)
 }

@@ -14,8 +14,8 @@ const ttyGroup = 5
 
 // startTTY starts a program on a new terminal, which is its stdin, stdout and
 // stderr, and controls its session.
-func (g *guest) startTTY(path string, s agent.Spawn, attr *syscall.ProcAttr) (*agent.Program, error) {
-	master, slave, err := openPTY(g.user.UID)
+func (g *guest) startTTY(path string, uid int, s agent.Spawn, attr *syscall.ProcAttr) (*agent.Program, error) {
+	master, slave, err := openPTY(uid)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ func settle(b agent.Boot) error {
 	// Nothing needs the descriptors more than systemd's default.
 	limit := unix.Rlimit{Cur: 1024, Max: 512 << 10}
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	_ = os.Mkdir("/root", 0o700) // the view of the host has none, and it may be there
 	return errors.Join(loopbackUp(), addUser(b.User), makeRuntimeDir(b.User), writeEtc(b.Hostname))
 }
 
@@ -34,7 +35,7 @@ func settle(b agent.Boot) error {
 // the shared root's own people are dropped: a guest has one user, and the
 // host's names are none of its business.
 func addUser(u agent.User) error {
-	passwd := fmt.Sprintf("%s:x:%d:%d:%s:%s:/bin/sh\n", u.Name, u.UID, u.GID, u.Name, homeOf(u))
+	passwd := fmt.Sprintf("%s:x:%d:%d:%s:%s:%s\n", u.Name, u.UID, u.GID, u.Name, homeOf(u), loginShell())
 	group := fmt.Sprintf("%s:x:%d:\n", u.Name, u.GID)
 	if err := replaceFile("/etc/passwd", withoutPeople(readOr("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), u.Name, u.UID)+passwd); err != nil {
 		return err
@@ -121,7 +122,7 @@ func environment(b agent.Boot, display, bus bool) []string {
 		"HOME=" + home,
 		"USER=" + b.User.Name,
 		"LOGNAME=" + b.User.Name,
-		"SHELL=/bin/sh",
+		"SHELL=" + loginShell(),
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin",
 		"LANG=C.UTF-8",
 		"XDG_RUNTIME_DIR=" + run,

@@ -26,7 +26,7 @@ func (m Boot) check() error {
 	case m.User.Name == "" || len(m.User.Name) > maxName || !plainName(m.User.Name):
 		return fmt.Errorf("boot: user name %q", m.User.Name)
 	case m.User.UID <= 0 || m.User.GID <= 0:
-		return fmt.Errorf("boot: user %d, group %d: programs never run as root", m.User.UID, m.User.GID)
+		return fmt.Errorf("boot: user %d, group %d: the ordinary user is not root", m.User.UID, m.User.GID)
 	case m.User.UID >= 1<<31 || m.User.GID >= 1<<31:
 		return fmt.Errorf("boot: user %d, group %d: too large", m.User.UID, m.User.GID)
 	}
@@ -46,8 +46,17 @@ func (m Stage) check() error {
 func (m Ready) check() error { return checkUptime(m.Uptime) }
 
 func (m Spawn) check() error {
-	if len(m.Argv) == 0 || m.Argv[0] == "" {
-		return errors.New("spawn: no program named")
+	switch m.Kind {
+	case KindProgram, KindCopy:
+		if len(m.Argv) == 0 || m.Argv[0] == "" {
+			return errors.New("spawn: no program named")
+		}
+	case KindShell:
+	default:
+		return fmt.Errorf("spawn: unknown kind %.64q", string(m.Kind))
+	}
+	if len(m.User) > maxName || !plainName(m.User) {
+		return fmt.Errorf("user %.64q: not a name", m.User)
 	}
 	if err := checkStrings("spawn: argument", m.Argv); err != nil {
 		return err
@@ -55,8 +64,8 @@ func (m Spawn) check() error {
 	if err := checkStrings("spawn: environment", m.Env); err != nil {
 		return err
 	}
-	if strings.ContainsRune(m.Cwd, 0) {
-		return errors.New("spawn: directory holds a NUL byte")
+	if err := checkStrings("spawn: directory", []string{m.Cwd}); err != nil {
+		return err
 	}
 	return checkID(m.ID)
 }

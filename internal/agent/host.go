@@ -226,8 +226,19 @@ func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 		_ = p.Kill(syscall.SIGKILL)
 		_ = p.Stdout.Close()
 		_ = p.Stderr.Close()
-		return nil, fmt.Errorf("%s: %w", s.Argv[0], ctx.Err())
+		return nil, fmt.Errorf("%s: %w", s.name(), ctx.Err())
 	}
+}
+
+// name is what messages call the program.
+func (s Spawn) name() string {
+	switch s.Kind {
+	case KindShell:
+		return "login shell"
+	case KindCopy:
+		return "copy"
+	}
+	return s.Argv[0]
 }
 
 func (h *Host) register(s *Spawn) (*Process, error) {
@@ -245,7 +256,7 @@ func (h *Host) register(s *Spawn) (*Process, error) {
 	}
 	h.lastID++
 	p := &Process{
-		h: h, id: s.ID, name: s.Argv[0],
+		h: h, id: s.ID, name: s.name(),
 		started: make(chan error, 1), exited: make(chan struct{}),
 		in:  newOutbox(h.l, s.ID, Stdin),
 		out: newInbox(h.l, s.ID, Stdout), err: newInbox(h.l, s.ID, Stderr),

@@ -28,13 +28,13 @@ func frame(t testing.TB, m Message) []byte {
 
 // TestHostile: each of these ends the channel, and nothing else.
 func TestHostile(t *testing.T) {
-	hello := frame(t, Hello{Version: 1})
+	hello := frame(t, Hello{Version: Version})
 	started := append(hello, frame(t, Spawned{ID: 1, PID: 2})...)
 	out := func(n int) []byte { return frame(t, Data{ID: 1, Stream: Stdout, Bytes: make([]byte, n)}) }
 	for name, c := range map[string]struct{ before, bad []byte }{
 		"no hello":               {nil, frame(t, Ready{})},
 		"hello twice":            {hello, hello},
-		"another version":        {nil, frame(t, Hello{Version: 2})},
+		"another version":        {nil, frame(t, Hello{Version: Version + 1})},
 		"unknown type":           {hello, raw(200, "")},
 		"type 0":                 {hello, raw(0, "")},
 		"a host's frame":         {hello, frame(t, PowerOff{})},

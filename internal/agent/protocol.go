@@ -56,7 +56,7 @@ package agent
 import "fmt"
 
 // Version is the protocol's version, said in hello.
-const Version = 1
+const Version = 2
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -136,6 +136,16 @@ const (
 	Stderr
 )
 
+// A Kind says what a Spawn starts.
+type Kind string
+
+// The kinds of programs.
+const (
+	KindProgram Kind = ""      // Argv[0], a program of the guest, with its arguments
+	KindShell   Kind = "shell" // the user's login shell as such; Argv are its arguments, if any
+	KindCopy    Kind = "copy"  // the agent's own copier, to which Argv are arguments (package transfer)
+)
+
 // A Message is the content of one frame.
 type Message interface {
 	// Type is the frame type that carries the message.
@@ -184,9 +194,11 @@ type (
 	// Spawn starts a program. ID is chosen by the host, which never uses one twice.
 	Spawn struct {
 		ID   uint32   `json:"id"`
-		Argv []string `json:"argv"`
-		Env  []string `json:"env,omitempty"` // K=V over the guest's own
-		Cwd  string   `json:"cwd,omitempty"` // the user's home if empty
+		Kind Kind     `json:"kind,omitempty"`
+		Argv []string `json:"argv"`           // what it is depends on Kind
+		User string   `json:"user,omitempty"` // a name or number of the guest's; its ordinary user if empty
+		Env  []string `json:"env,omitempty"`  // K=V over the guest's own
+		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty
 		TTY  bool     `json:"tty,omitempty"`
 		Rows uint16   `json:"rows,omitempty"` // of the TTY
 		Cols uint16   `json:"cols,omitempty"`
