@@ -231,14 +231,14 @@ func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 }
 
 // name is what messages call the program.
-func (s Spawn) name() string {
-	switch s.Kind {
+func (m Spawn) name() string {
+	switch m.Kind {
 	case KindShell:
 		return "login shell"
 	case KindCopy:
 		return "copy"
 	}
-	return s.Argv[0]
+	return m.Argv[0]
 }
 
 func (h *Host) register(s *Spawn) (*Process, error) {

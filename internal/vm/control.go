@@ -20,7 +20,7 @@ import (
 //	request{op: run} + 3 pipe ends  ──►
 //	                                ◄──   reply{stage}, reply{note}, …      while the VM starts
 //	                                ◄──   reply{started}                    the program runs
-//	request{signal}                 ──►
+//	request{signal | size}          ──►
 //	                                ◄──   reply{exit} | reply{fail}         last
 //	request{op: state}              ──►
 //	                                ◄──   reply{state}
@@ -38,7 +38,7 @@ import (
 // not be taken back. A client that goes away hangs up its program (SIGHUP).
 
 const (
-	controlVersion = 1
+	controlVersion = 2
 	// maxFrame bounds a frame: the state of a VM with all its windows.
 	maxFrame = 1 << 20
 	// maxRequest bounds a request: arguments and environment of one program.
@@ -63,6 +63,8 @@ type request struct {
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`
+	How        How      `json:"how,omitzero"`
+	Size       *Size    `json:"size,omitempty"`
 	Classes    string   `json:"classes,omitempty"`
 }
 

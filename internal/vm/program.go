@@ -50,8 +50,8 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
-	signals := make(chan syscall.Signal, 8)
-	go readSignals(c, signals, cancel) // ends with the connection
+	words := make(chan request, 8)
+	go readWords(c, words, cancel) // ends with the connection
 	follow := s.follow(ctx, c)
 	defer follow.stop()
 
@@ -60,19 +60,19 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
 	}
-	p, err := s.guest.Spawn(ctx, agent.Spawn{Argv: req.Argv, Env: req.Env})
+	p, err := s.guest.Spawn(ctx, req.spawn())
 	if err != nil {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
 	}
-	prog := s.addProgram(req.Argv)
+	prog := s.addProgram(req.How.shown(req.Argv))
 	s.tell(c, reply{Started: &prog})
 	var exit *Exit
 	if req.Background {
 		c.conn.Close()
-		exit, err = s.runBackground(p, req.Argv[0])
+		exit, err = s.runBackground(p, prog.Argv[0])
 	} else {
-		exit, err = s.runForeground(ctx, p, files, signals)
+		exit, err = s.runForeground(ctx, p, files, words)
 	}
 	if err != nil {
 		// The channel has ended under the program; why is known in a moment.
@@ -89,20 +89,20 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 
 var errHungUp = errors.New("the client is gone")
 
-// readSignals passes on the signals that the client forwards, until it goes
-// away: then the run is over, or its program is hung up.
-func readSignals(c *control, signals chan<- syscall.Signal, gone context.CancelCauseFunc) {
+// readWords passes on the signals and sizes that the client forwards, until it
+// goes away: then the run is over, or its program is hung up.
+func readWords(c *control, words chan<- request, gone context.CancelCauseFunc) {
 	defer gone(errHungUp)
 	for {
 		var req request
 		if err := c.recv(&req, maxRequest); err != nil {
 			return
 		}
-		if req.Signal < 1 || req.Signal > 64 {
+		if req.Size == nil && (req.Signal < 1 || req.Signal > 64) {
 			return
 		}
 		select {
-		case signals <- syscall.Signal(req.Signal):
+		case words <- req:
 		default: // nobody presses Ctrl-C that often
 		}
 	}
@@ -214,7 +214,7 @@ func exitOf(st agent.Status) *Exit { return &Exit{Code: st.Code, Signal: int(st.
 // runForeground passes streams and signals until the program has ended and
 // what it wrote has been taken. A client that goes away is a terminal that is
 // closed: the program gets SIGHUP, and the end of all its streams.
-func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files []*os.File, signals <-chan syscall.Signal) (*Exit, error) {
+func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
 	var in, out sync.WaitGroup
 	in.Go(func() {
 		_, _ = io.Copy(p.Stdin, files[0])
@@ -226,8 +226,8 @@ func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files 
 	hungUp := ctx.Done()
 	for waiting := true; waiting; {
 		select {
-		case sig := <-signals:
-			_ = p.Kill(sig)
+		case w := <-words:
+			w.tell(p)
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {

@@ -28,8 +28,10 @@ const (
 // A Run is one program to be run in a VM.
 type Run struct {
 	VM string
-	// Launch is called when the VM does not run yet, and has to be started.
+	// Launch is called when the VM does not run yet, and has to be started. If it
+	// is nil, that is an error.
 	Launch     func() (Launch, error)
+	How        How
 	Argv       []string
 	Env        []string // K=V, over the VM's
 	Background bool     // return as soon as the program runs
@@ -37,6 +39,7 @@ type Run struct {
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
 	Signals        <-chan os.Signal // passed on to the program; before it runs, they end the run
+	Sizes          <-chan Size      // of the terminal, if How has one
 
 	// What happens before the program runs, and "window" after. They are called
 	// from one goroutine and may be nil.
@@ -109,7 +112,7 @@ func (r *Registry) lastPanic(name string) string {
 }
 
 func (run *Run) request() request {
-	return request{Version: controlVersion, Op: opRun, Argv: run.Argv, Env: run.Env, Background: run.Background}
+	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background}
 }
 
 func asFailure(name string, err error) error {
@@ -123,6 +126,9 @@ func asFailure(name string, err error) error {
 // ensure returns a connection to the VM's supervisor, which it starts if there
 // is none.
 func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) {
+	if run.Launch == nil {
+		return r.join(run.VM)
+	}
 	seat, err := r.take(ctx, run.VM)
 	if err != nil {
 		return nil, err
@@ -252,27 +258,44 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 	}
 }
 
-// forward passes signals on. One that comes before the program runs ends the
-// run, as it would have ended a program.
+// forward passes signals and sizes on. A signal that comes before the program
+// runs ends the run, as it would have ended a program.
 func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}, cancel context.CancelCauseFunc) {
+	runs := func() bool {
+		select {
+		case <-started:
+			return true
+		default:
+			return false
+		}
+	}
+	early, sizes := started, (<-chan Size)(nil) // no size before there is a terminal
 	for {
+		var word request
 		select {
 		case <-ctx.Done():
 			return
+		case <-early:
+			early, sizes = nil, run.Sizes
+			continue
+		case size := <-sizes:
+			word.Size = &size
 		case sig, ok := <-run.Signals:
-			if !ok {
-				return
-			}
 			n, _ := sig.(syscall.Signal)
-			select {
-			case <-started:
-				if err := c.send(request{Signal: int(n)}); err != nil {
-					return
-				}
+			switch {
+			case !ok:
+				return
+			case runs():
+				word.Signal = int(n)
+			case n == syscall.SIGWINCH: // ends no program
+				continue
 			default:
-				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.Argv[0])})
+				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.How.shown(run.Argv)[0])})
 				return
 			}
+		}
+		if err := c.send(word); err != nil {
+			return
 		}
 	}
 }
