@@ -282,7 +282,7 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 		}
 		pass = pass && ok
 	}
-	if !pass {
+	if !pass || !c.nameable(m) {
 		wayland.CloseAll(descs)
 		p.cutAt(p.r-len(b), p.r)
 		return nil
@@ -296,6 +296,22 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 		p.spanned = append(p.spanned, descs...)
 	}
 	return nil
+}
+
+// nameable tells whether the client knows every object that an event must name: a
+// server says of an owned wl_output, too, that a surface of the client's entered it.
+func (c *Conn) nameable(m *Msg) bool {
+	off := 0
+	for k := range m.Def.Args {
+		a := &m.Def.Args[k]
+		if a.Type == 'o' && !a.Nullable {
+			if o := c.objs.server(wayland.Word(m.Body, off)); o == nil || o.ID == 0 {
+				return false
+			}
+		}
+		off += argSize(a, m.Body, off)
+	}
+	return true
 }
 
 // translateEvent rewrites the ids of a checked event from the server's to the
