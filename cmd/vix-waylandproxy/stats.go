@@ -3,7 +3,9 @@ package main
 import (
 	"errors"
 	"io"
+	"time"
 
+	"vix/internal/relay"
 	"vix/internal/trace"
 	"vix/internal/wayland"
 )
@@ -33,4 +35,13 @@ func (t *tracing) begin(classes trace.Classes, w io.Writer) (end func(), err err
 	}
 	_, err = io.WriteString(w, "{}\n")
 	return stop, err
+}
+
+// Fence implements relay.FenceTap.
+func (f fanOut) Fence(conn uint64, what string, begin, end time.Time) {
+	for _, t := range f {
+		if s, ok := t.(relay.FenceTap); ok {
+			s.Fence(conn, what, begin, end)
+		}
+	}
 }

@@ -90,6 +90,33 @@ type Spanner interface {
 	Span(conn uint64, name string, begin, end time.Time)
 }
 
+// A FenceTap is a Tap that also wants to know of a transport's fences: what they
+// were for, and how long they were waited for.
+type FenceTap interface {
+	Fence(conn uint64, what string, begin, end time.Time)
+}
+
+// A Fencer is a transport that can tell of its fences: a cross-domain context.
+type Fencer interface {
+	OnFence(tell func(what string, begin, end time.Time))
+}
+
+// watchFences lets a tap that is there when the connection begins see the fences of t.
+func (c *Conn) watchFences(t wayland.Transport) {
+	f, ok := t.(Fencer)
+	if !ok {
+		return
+	}
+	if _, ok := c.cfg.Tap.load().(FenceTap); !ok {
+		return
+	}
+	f.OnFence(func(what string, begin, end time.Time) {
+		if tap, ok := c.cfg.Tap.load().(FenceTap); ok {
+			tap.Fence(c.cfg.ID, what, begin, end)
+		}
+	})
+}
+
 // A TapSwitch turns a Tap on and off while connections run. They look at it
 // before each batch.
 type TapSwitch struct{ tap atomic.Pointer[Tap] }
@@ -189,6 +216,8 @@ func New(client, server wayland.Transport, cfg Config) *Conn {
 	c := &Conn{cfg: cfg, globals: map[uint32]global{}, State: cfg.State, done: make(chan struct{})}
 	c.client.t, c.server.t = client, server
 	c.objs.init(&c.cfg)
+	c.watchFences(client)
+	c.watchFences(server)
 	return c
 }
 

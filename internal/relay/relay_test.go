@@ -327,6 +327,44 @@ func TestClientGoneWhileAnswered(t *testing.T) {
 	}
 }
 
+// fencer is a transport whose fences are signalled by hand.
+type fencer struct {
+	wayland.Transport
+	tell func(what string, begin, end time.Time)
+}
+
+func (f *fencer) OnFence(tell func(string, time.Time, time.Time)) { f.tell = tell }
+
+// fenceTap notes fences.
+type fenceTap struct {
+	silentTap
+	got []string
+}
+
+func (f *fenceTap) Fence(conn uint64, what string, begin, end time.Time) {
+	f.got = append(f.got, fmt.Sprintf("%d %s %v", conn, what, end.Sub(begin)))
+}
+
+// TestFences holds that a tap hears of a transport's fences while it is set.
+func TestFences(t *testing.T) {
+	var f, none fencer
+	var tap fenceTap
+	cfg := Config{ID: 7, Tap: &TapSwitch{}}
+	New(&none, &none, cfg)
+	if none.tell != nil {
+		t.Error("fences are watched without a tap")
+	}
+	cfg.Tap.Set(&tap)
+	New(&f, &none, cfg)
+	now := time.Now()
+	f.tell("POLL", now, now.Add(time.Second))
+	cfg.Tap.Set(nil)
+	f.tell("SEND", now, now)
+	if len(tap.got) != 1 || tap.got[0] != "7 POLL 1s" {
+		t.Errorf("heard of %q", tap.got)
+	}
+}
+
 // TestDelay holds that a delay keeps the next requests back, and neither events
 // nor the end of the connection.
 func TestDelay(t *testing.T) {

@@ -15,9 +15,12 @@ import (
 //	track "requests" and track "events" of each connection   an instant a message
 //	track "work" of each connection                          a slice a Span
 //	"frame" of each connection                               from wl_surface.frame to its callback
+//	"POLL", "SEND", "WRITE" of each connection               a fence, while it was waited for
 //
 // Source: "Trace Event Format" of the Chromium project, which the Perfetto UI
-// opens. A connection is a process there, its tracks are threads.
+// opens. A connection is a process there, its tracks are threads; what may overlap
+// is a pair of asynchronous events. A file without its last bracket, of a process that
+// was killed, opens too.
 type timeline struct {
 	w     *bufio.Writer
 	comma bool
@@ -25,6 +28,7 @@ type timeline struct {
 	// frames holds the callbacks that wl_surface.frame made and that have not been
 	// called. A client has a few; more than maxFrames are not followed.
 	frames map[frameKey]bool
+	fences uint64 // so far
 }
 
 type frameKey struct {
@@ -44,7 +48,7 @@ type traceEvent struct {
 	Name string         `json:"name"`
 	Ph   string         `json:"ph"`            // kind: i instant, X slice, b and e begin and end, M name
 	Ts   float64        `json:"ts"`            // µs
-	Dur  float64        `json:"dur,omitempty"` // µs
+	Dur  *float64       `json:"dur,omitempty"` // µs, of X
 	Pid  uint64         `json:"pid"`
 	Tid  int            `json:"tid"`
 	ID   string         `json:"id,omitempty"`
@@ -57,7 +61,8 @@ func newTimeline(w io.Writer) *timeline {
 	return &timeline{w: bufio.NewWriter(w), known: map[uint64]bool{}, frames: map[frameKey]bool{}}
 }
 
-func micro(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 }
+// micro gives µs since the trace began; what began before it begins with it.
+func micro(d time.Duration) float64 { return float64(max(d, 0).Nanoseconds()) / 1000 }
 
 func (t *timeline) put(e traceEvent) error {
 	b, err := json.Marshal(e)
@@ -129,7 +134,22 @@ func (t *timeline) span(conn uint64, name string, begin, d time.Duration) error 
 	if err := t.name(conn); err != nil {
 		return err
 	}
-	return t.put(traceEvent{Name: name, Ph: "X", Ts: micro(begin), Dur: micro(d), Pid: conn, Tid: trackWork})
+	took := micro(d)
+	return t.put(traceEvent{Name: name, Ph: "X", Ts: micro(begin), Dur: &took, Pid: conn, Tid: trackWork})
+}
+
+func (t *timeline) fence(conn uint64, what string, begin, end time.Duration) error {
+	if err := t.name(conn); err != nil {
+		return err
+	}
+	t.fences++
+	e := traceEvent{Name: what, Cat: "fence", ID: fmt.Sprintf("f%d", t.fences), Pid: conn, Tid: trackWork}
+	e.Ph, e.Ts = "b", micro(begin)
+	if err := t.put(e); err != nil {
+		return err
+	}
+	e.Ph, e.Ts = "e", micro(end)
+	return t.put(e)
 }
 
 func (t *timeline) close() error {

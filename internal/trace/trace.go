@@ -89,8 +89,17 @@ func (t *Tracer) Message(conn uint64, fromClient bool, i *wayland.Interface, id 
 	}
 }
 
-// Span notes something that took a while on a connection's account: a copy of
-// pixels, a fence.
+// Fence implements relay.FenceTap: something was waited for, beside all else.
+func (t *Tracer) Fence(conn uint64, what string, begin, end time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.perfetto != nil && t.err == nil {
+		t.fail(t.perfetto.fence(conn, what, begin.Sub(t.begin), end.Sub(t.begin)))
+	}
+}
+
+// Span implements relay.Spanner: something took a while on a connection's account, a
+// copy of pixels.
 func (t *Tracer) Span(conn uint64, name string, begin, end time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -99,32 +99,102 @@ func TestRing(t *testing.T) {
 	}
 }
 
+// TestPerfetto holds a timeline against the rules of the trace event format, and
+// looks for everything that was told.
 func TestPerfetto(t *testing.T) {
 	var b bytes.Buffer
 	tr := New(Options{Perfetto: &b})
+	at := func(ms int) time.Time { return tr.begin.Add(time.Duration(ms) * time.Millisecond) }
 	talk(tr)
-	tr.Span(1, "copy", tr.begin, tr.begin.Add(3*time.Millisecond))
+	tr.Span(1, "copy", at(0), at(3))
+	tr.Span(1, "copy", at(3), at(3))
+	tr.Fence(1, "POLL", at(-5), at(4)) // began before the trace
+	tr.Fence(1, "SEND", at(1), at(2))
+	tr.Fence(3, "WRITE", at(1), at(6))
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	var events []traceEvent
-	if err := json.Unmarshal(b.Bytes(), &events); err != nil {
-		t.Fatalf("%v\n%s", err, b.String())
-	}
-	kinds := map[string]int{}
-	for _, e := range events {
-		kinds[e.Ph]++
-		if e.Ph == "X" && e.Dur != 3000 {
-			t.Errorf("the copy took %v µs", e.Dur)
+	kinds := checkTimeline(t, b.Bytes())
+	for kind, n := range map[string]int{"i": 5, "b frame": 1, "e frame": 1, "X": 2, "b fence": 3, "e fence": 3, "M": 12} {
+		if kinds[kind] != n {
+			t.Errorf("%d events of kind %s, not %d", kinds[kind], kind, n)
 		}
-	}
-	if kinds["i"] != 5 || kinds["b"] != 1 || kinds["e"] != 1 || kinds["X"] != 1 || kinds["M"] != 8 {
-		t.Errorf("events: %v\n%s", kinds, b.String())
 	}
 	b.Reset()
 	if err := New(Options{Perfetto: &b}).Close(); err != nil || b.String() != "[]\n" {
 		t.Errorf("nothing traced: %q, %v", b.String(), err)
 	}
+}
+
+// checkTimeline checks a file as an importer of the trace event format reads it: the
+// fields that each kind of event must have, of the right types; slices of a track
+// that nest; asynchronous events in pairs. It returns how many there are of a kind.
+func checkTimeline(t *testing.T, file []byte) map[string]int {
+	t.Helper()
+	var events []map[string]any
+	if err := json.Unmarshal(file, &events); err != nil {
+		t.Fatalf("%v\n%s", err, file)
+	}
+	type track struct{ pid, tid float64 }
+	kinds, named := map[string]int{}, map[track]bool{}
+	began, ended := map[string]float64{}, map[string]float64{}
+	until := map[track]float64{}
+	for _, e := range events {
+		number := func(key string) float64 {
+			v, ok := e[key].(float64)
+			if !ok || v < 0 {
+				t.Errorf("%s is %v in %v", key, e[key], e)
+			}
+			return v
+		}
+		text := func(key string) string {
+			v, ok := e[key].(string)
+			if !ok || v == "" {
+				t.Errorf("%s is %v in %v", key, e[key], e)
+			}
+			return v
+		}
+		name, ph, ts, on := text("name"), text("ph"), number("ts"), track{number("pid"), number("tid")}
+		kind := ph
+		switch ph {
+		case "M": // metadata: the name of a process or a thread
+			args, _ := e["args"].(map[string]any)
+			if s, ok := args["name"].(string); !ok || s == "" || name != "process_name" && name != "thread_name" {
+				t.Errorf("metadata %v", e)
+			}
+			named[on] = true
+		case "i": // instant, of its thread
+			if s := text("s"); s != "t" {
+				t.Errorf("scope %q", s)
+			}
+		case "X": // slice
+			if ts < until[on] {
+				t.Errorf("slices of a track overlap at %v", ts)
+			}
+			until[on] = ts + number("dur")
+		case "b", "e": // asynchronous
+			cat := text("cat")
+			key := cat + text("id") + name
+			times := map[string]map[string]float64{"b": began, "e": ended}[ph]
+			if _, twice := times[key]; twice {
+				t.Errorf("%s of %s twice", ph, key)
+			}
+			times[key] = ts
+			kind += " " + cat
+		default:
+			t.Errorf("kind %q", ph)
+		}
+		if ph != "M" && !named[on] {
+			t.Errorf("track %v has no name: %v", on, e)
+		}
+		kinds[kind]++
+	}
+	for key, ts := range ended {
+		if from, ok := began[key]; !ok || from > ts {
+			t.Errorf("%s ends at %v and begins at %v", key, ts, from)
+		}
+	}
+	return kinds
 }
 
 type brokenWriter struct{}

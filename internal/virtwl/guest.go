@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -115,6 +116,8 @@ type GuestConn struct {
 	node *node
 	flow bool // the host signals fences of SEND and WRITE when it has room
 
+	onFence func(what string, begin, end time.Time) // or nil
+
 	done  chan struct{} // closed by Close
 	wake  int           // eventfd that Close makes readable, for those in poll
 	once  sync.Once
@@ -131,6 +134,7 @@ type GuestConn struct {
 		msg    SendReceive
 		ended  bool
 		parked bool // a POLL is with the host
+		since  time.Time
 	}
 	send struct { // of Send
 		sync.Mutex
@@ -140,6 +144,7 @@ type GuestConn struct {
 		lastPipe uint32
 		since    int // bytes since the last fence
 		fence    int // sync file, -1
+		fenced   time.Time
 	}
 	images struct { // of NewBlob
 		sync.Mutex
@@ -203,6 +208,16 @@ func (c *GuestConn) open() (err error) {
 	}
 	AppendHeader(c.recv.poll[:0], Header{CmdPoll, RingChannel, HeaderSize})
 	return nil
+}
+
+// OnFence sets what is called when a fence that was waited for is signalled: POLL,
+// SEND or WRITE. It must be called before the connection is used.
+func (c *GuestConn) OnFence(tell func(what string, begin, end time.Time)) { c.onFence = tell }
+
+func (c *GuestConn) tellFence(what string, begin time.Time) {
+	if c.onFence != nil {
+		c.onFence(what, begin, time.Now())
+	}
 }
 
 // exec submits a command without a fence.
@@ -305,7 +320,9 @@ func (c *GuestConn) sendPart(p []byte) error {
 		if err := c.await(f); err != nil {
 			return err
 		}
+		c.tellFence("SEND", s.fenced)
 	}
+	s.fenced = time.Now()
 	var err error
 	s.fence, err = c.execFence(&s.exec, cmd, RingSend)
 	return err
@@ -350,7 +367,7 @@ func (c *GuestConn) poll() error {
 		if err := c.exec(&r.exec, r.poll[:], execRingIdx); err != nil {
 			return fmt.Errorf("poll: %w", err)
 		}
-		r.parked = true
+		r.parked, r.since = true, time.Now()
 	}
 	for {
 		n, err := c.node.f.Read(r.event[:])
@@ -362,6 +379,7 @@ func (c *GuestConn) poll() error {
 		}
 		if n >= eventSize && le.Uint32(r.event[:]) == eventFence {
 			r.parked = false
+			c.tellFence("POLL", r.since)
 			return nil
 		}
 	}

@@ -194,10 +194,12 @@ func (c *GuestConn) write(e *virtgpuExec, cmd []byte, ring uint32) error {
 	if ring == 0 {
 		return c.exec(e, cmd, 0)
 	}
+	begin := time.Now()
 	fence, err := c.execFence(e, cmd, ring)
 	if err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
+	defer c.tellFence("WRITE", begin)
 	return c.await(fence)
 }
 

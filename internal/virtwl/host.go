@@ -150,8 +150,9 @@ const (
 // and Destroy; mu is held for copies only. The order of locks is mu, then what the
 // Port takes.
 type HostContext struct {
-	host *Host
-	port Port
+	host  *Host
+	port  Port
+	watch atomic.Pointer[fenceWatch]
 
 	mu       sync.Mutex
 	readable sync.Cond // Recv waits: data, or a change of state
@@ -332,6 +333,7 @@ func (c *HostContext) pollLocked(f Fence) (held bool, err error) {
 	case c.npolls == len(c.polls):
 		return false, protoErrorf("more than %d POLLs at once", maxPolls)
 	}
+	c.hold(f, "POLL")
 	c.polls[c.npolls] = f
 	c.npolls++
 	c.polled.Signal()
@@ -425,6 +427,7 @@ func (c *HostContext) sendLocked(r CommandReader, f Fence) (held bool, err error
 	}
 	c.readable.Signal()
 	if f.Fenced && f.Ring >= RingSend && c.in.len() > softQueued && len(c.held) < maxHeld {
+		c.hold(f, "SEND")
 		c.held = append(c.held, f)
 		return true, nil
 	}
@@ -524,7 +527,7 @@ func (c *HostContext) releaseLocked() {
 		return
 	}
 	for _, f := range c.held {
-		c.port.Signal(f)
+		c.signal(f)
 	}
 	c.held = c.held[:0]
 }
@@ -563,7 +566,7 @@ func (c *HostContext) receive(p []byte) (n int, err error) {
 	c.out.DataSize = uint32(len(data))
 	PutSendReceive(c.head[:], CmdReceive, &c.out)
 	err = c.port.WriteRing(c.init.ChannelRing, c.head[:], data)
-	c.port.Signal(f)
+	c.signal(f)
 	if err != nil {
 		err = fmt.Errorf("RECEIVE: %w", err)
 		c.failLocked(err)
@@ -684,11 +687,11 @@ func (c *HostContext) endLocked(to hostState) {
 		if to == stateClosed {
 			c.writeEndLocked()
 		}
-		c.port.Signal(f)
+		c.signal(f)
 	}
 	c.npolls = 0
 	for _, f := range c.held {
-		c.port.Signal(f)
+		c.signal(f)
 	}
 	c.held = nil
 	if to == stateClosed {

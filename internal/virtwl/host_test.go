@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -107,6 +108,39 @@ func open(tb testing.TB, p *fakePort) (*Host, *HostContext, wayland.Transport) {
 }
 
 func pollFence(n uint64) Fence { return Fence{Fenced: true, Ring: RingChannel, Cookie: [2]uint64{n}} }
+
+// TestFenceWatch: fences that waited are told of when they are signalled.
+func TestFenceWatch(t *testing.T) {
+	_, c, tr := open(t, &fakePort{})
+	defer c.Destroy()
+	var got []string
+	c.OnFence(func(what string, begin, end time.Time) {
+		if end.Before(begin) {
+			t.Errorf("%s from %v to %v", what, begin, end)
+		}
+		got = append(got, what)
+	})
+	c.submit(t, pollCmd(), pollFence(1))
+	if err := tr.Send([]byte("x"), nil); err != nil {
+		t.Fatal(err)
+	}
+	c.submit(t, sendCmd(make([]byte, MaxSendData)), Fence{Fenced: true, Ring: RingSend, Cookie: [2]uint64{2}}) // not held
+	for range softQueued / MaxSendData {
+		c.submit(t, sendCmd(make([]byte, MaxSendData)), Fence{})
+	}
+	if !c.submit(t, sendCmd([]byte("x")), Fence{Fenced: true, Ring: RingSend, Cookie: [2]uint64{3}}) {
+		t.Fatal("a SEND beyond the soft limit was not held")
+	}
+	buf := make([]byte, 2*softQueued+MaxSendData)
+	if _, _, err := tr.Recv(buf, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.submit(t, pollCmd(), pollFence(4))
+	_ = tr.Close()
+	if s := strings.Join(got, " "); s != "POLL SEND POLL" {
+		t.Errorf("told of %s", s)
+	}
+}
 
 // TestRecvDescriptors: a descriptor arrives with or before the last byte of its
 // SEND, however small the reads are, and no more than MaxDescs at once.

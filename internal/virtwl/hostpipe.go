@@ -89,7 +89,7 @@ func (c *HostContext) deliver(id uint32, data []byte, hangUp bool) error {
 	}
 	PutReadWrite(c.head[:], CmdRead, ReadWrite{id, hangUp, uint32(len(data))})
 	err = c.port.WriteRing(c.init.ChannelRing, c.head[:ReadWriteSize], data)
-	c.port.Signal(f)
+	c.signal(f)
 	if err != nil {
 		c.failLocked(fmt.Errorf("READ: %w", err))
 	}
@@ -193,6 +193,7 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 	}
 	w.more.Signal()
 	if f.Fenced && f.Ring >= RingSend && !last && len(w.pending) > softPipeQueued && len(w.held) < maxPipeHeld {
+		w.c.hold(f, "WRITE")
 		w.held = append(w.held, f)
 		return true, nil
 	}
@@ -233,7 +234,7 @@ func (w *pipeWriter) closeLocked() {
 
 func (w *pipeWriter) releaseLocked() {
 	for _, f := range w.held {
-		w.c.port.Signal(f)
+		w.c.signal(f)
 	}
 	w.held = w.held[:0]
 }
