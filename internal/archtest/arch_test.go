@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/label":      {},
 	"internal/gpu":        {"internal/wayland", "internal/vhost", "internal/virtwl"},
 	"internal/guestproxy": {"internal/wayland", "internal/relay", "internal/virtwl"},
+	"internal/hostile":    {"internal/wayland", "internal/virtwl"},
 	"internal/menu":       {"config"},
 	"internal/netstack":   {"config"},
 	"internal/relay":      {"internal/wayland"},
