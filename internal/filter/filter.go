@@ -73,10 +73,11 @@ type Filter struct {
 // New returns a filter. It starts nothing.
 func New(cfg Config) *Filter {
 	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
-	quotaHooks(f.hooks, &f.cfg.Limits)
+	f.frame = newStyle(&f.cfg)
+	quotaHooks(f.hooks, &f.cfg.Limits, f.frame != nil)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)
-	if f.frame = newStyle(&f.cfg); f.frame != nil {
+	if f.frame != nil {
 		frameHooks(f.hooks)
 	} else {
 		countPopups(f.hooks)

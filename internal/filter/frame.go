@@ -323,6 +323,11 @@ func (b box) around(top, side int32) [4]box {
 	}
 }
 
+// grown returns b with a frame around it.
+func (b box) grown(top, side int32) box {
+	return box{b.x - side, b.y - top, b.w + 2*side, b.h + top + side}
+}
+
 // A border is the pieces around one surface; pieces[4] is the label.
 type border struct {
 	pieces [5]*piece

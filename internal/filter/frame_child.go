@@ -14,7 +14,8 @@ import (
 type child struct {
 	surface *surface
 	parent  *surface // nil when the parent is gone
-	x, y    int32    // set last
+	id      uint32   // the wl_subsurface on the compositor
+	x, y    int32    // set last, in the client's coordinates
 	// unsettled is how many commits away the place is from being shown: two when it
 	// was set, one when the parent was committed, none after the window's commit.
 	unsettled uint8
@@ -34,6 +35,9 @@ func childHooks(h *relay.Hooks) {
 			k.x, k.y = clamp(m.Int(0), -maxPlace, maxPlace), clamp(m.Int(1), -maxPlace, maxPlace)
 			k.unsettled = 2
 			k.touch()
+			if k.parent != nil {
+				k.parent.toServer(m.Body, 0)
+			}
 		}
 		return true, nil
 	})
@@ -103,10 +107,14 @@ func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 	k.touch()
 	m.New.Data = k
 	c.GiveServerID(m.New)
+	k.id = m.New.Server
 	e := c.ToServer()
 	e.Msg(m.Obj.Server, wayland.WlSubcompositorReqGetSubsurface, m.New.Server, s.id, parent.id)
 	if p := parent.border.lowest(); p != nil {
 		e.Msg(m.New.Server, wayland.WlSubsurfaceReqPlaceBelow, p.surface.Server)
+	}
+	if parent.dx != 0 || parent.dy != 0 {
+		e.Msg(k.id, wayland.WlSubsurfaceReqSetPosition, uint32(-parent.dx), uint32(-parent.dy))
 	}
 	return false, nil
 }
@@ -145,10 +153,10 @@ func (f *frames) fitChild(c *relay.Conn, s *surface, w, h int32) error {
 		}
 	}
 	root, x, y, settled := s.sub.root()
-	if root == nil || root.role != roleToplevel && root.role != rolePopup || root.limit.w == 0 {
+	if root == nil || root.role != roleToplevel && root.role != rolePopup || root.visible.w == 0 {
 		return nil // the window's first commit looks at it
 	}
-	if root.limit.holds(box{x, y, w, h}) {
+	if root.visible.holds(box{x, y, w, h}) {
 		if settled && s.border.shown() {
 			for _, p := range s.border.pieces {
 				f.hide(c, p)
@@ -171,18 +179,14 @@ func (b box) holds(o box) bool {
 	return o.x >= b.x && o.y >= b.y && sum(o.x, o.w) <= sum(b.x, b.w) && sum(o.y, o.h) <= sum(b.y, b.h)
 }
 
-// area sets the area of a window's content, with the commit that shows it, and
-// looks at all that is in it.
-func (f *frames) area(c *relay.Conn, root *surface, b box) error {
-	root.limit = b
-	return f.checkChildren(c, root, 0, 0)
-}
-
-// checkChildren frames sub-surfaces that stick out from now on, because they or the
-// window's border moved. Their own state must be committed for it, whatever the
-// client has set of it so far.
-func (f *frames) checkChildren(c *relay.Conn, root *surface, x, y int32) error {
-	return f.walk(c, root, root, x, y)
+// checkChildren frames sub-surfaces that stick out of a window from now on, because
+// they or the window's border moved. Their own state must be committed for it,
+// whatever the client has set of it so far.
+func (f *frames) checkChildren(c *relay.Conn, root *surface) error {
+	if len(root.children) == 0 {
+		return nil
+	}
+	return f.walk(c, root, root, 0, 0)
 }
 
 func (f *frames) walk(c *relay.Conn, root, parent *surface, x, y int32) error {
@@ -196,7 +200,7 @@ func (f *frames) walk(c *relay.Conn, root, parent *surface, x, y int32) error {
 		}
 		kx, ky := sum(x, k.x), sum(y, k.y)
 		w, h := s.size()
-		if w > 0 && s.id != 0 && !s.border.shown() && !root.limit.holds(box{kx, ky, w, h}) {
+		if w > 0 && s.id != 0 && !s.border.shown() && !root.visible.holds(box{kx, ky, w, h}) {
 			if err := f.frameChild(c, s, w, h); err != nil {
 				return err
 			}

@@ -42,6 +42,7 @@ func sizeHooks(h *relay.Hooks) {
 		}
 		return true, nil
 	})
+	shiftHooks(h)
 	h.Request(wayland.WlSurface, wayland.WlSurfaceReqDestroy, onSurfaceDestroy)
 	h.Request(wayland.WpViewporter, wayland.WpViewporterReqGetViewport, onGetViewport)
 	h.Request(wayland.WpViewport, wayland.WpViewportReqSetSource, onSetSource)
@@ -195,7 +196,7 @@ func (f *frames) fit(c *relay.Conn, s *surface) error {
 	return nil
 }
 
-// fitToplevel crops a window's content to what it may have, frames it and tells the
+// fitToplevel cuts a window's content to what it may show, frames it and tells the
 // compositor the geometry of the whole.
 func (f *frames) fitToplevel(c *relay.Conn, s *surface, w, h int32) error {
 	f.roots[s] = struct{}{}
@@ -203,20 +204,51 @@ func (f *frames) fitToplevel(c *relay.Conn, s *surface, w, h int32) error {
 	if n := s.window; n != nil && n.now.fixed && n.now.w > 0 && n.now.h > 0 {
 		mw, mh = min(mw, n.now.w), min(mh, n.now.h)
 	}
-	cw, ch := min(w, less(mw, 2*f.side)), min(h, less(mh, f.top+f.side))
-	if err := f.cropTo(c, s, w, h, cw, ch); err != nil {
+	v := f.visible(s, w, h, maxDeco)
+	v.w, v.h = min(v.w, less(mw, 2*f.side)), min(v.h, less(mh, f.top+f.side))
+	if err := f.cut(c, s, w, h, v); err != nil {
 		return err
 	}
-	if err := f.put(c, s, box{0, 0, cw, ch}, f.top, f.side); err != nil {
+	if err := f.put(c, s, s.area, f.top, f.side); err != nil {
 		return err
 	}
+	whole := s.area.grown(f.top, f.side)
 	if f.full {
-		if err := f.label(c, s, -f.side, -f.top, cw+2*f.side); err != nil {
+		if err := f.label(c, s, whole.x, whole.y, whole.w); err != nil {
 			return err
 		}
 	}
-	f.tell(c, s, box{-f.side, -f.top, cw + 2*f.side, ch + f.top + f.side})
-	return f.area(c, s, box{0, 0, cw, ch})
+	f.tell(c, s, whole)
+	return f.checkChildren(c, s)
+}
+
+// maxDeco is how far the geometry of a window may reach beyond its root surface:
+// some programs draw their title bars on sub-surfaces around it.
+const maxDeco = 128
+
+// visible returns the part of a root surface that is shown: the geometry that the
+// client declares, if it does, and at most so much beyond the surface.
+func (f *frames) visible(s *surface, w, h, beyond int32) box {
+	d := s.declared
+	if d.w == 0 || f.viewporter == nil {
+		return box{0, 0, w, h}
+	}
+	x0, y0 := clamp(d.x, -beyond, w-1), clamp(d.y, -beyond, h-1)
+	x1, y1 := clamp(sum(d.x, d.w), max(x0, 0)+1, w+beyond), clamp(sum(d.y, d.h), max(y0, 0)+1, h+beyond)
+	return box{x0, y0, x1 - x0, y1 - y0}
+}
+
+// cut shows only what of a root surface of w×h is in v.
+func (f *frames) cut(c *relay.Conn, s *surface, w, h int32, v box) error {
+	crop := box{max(v.x, 0), max(v.y, 0), 0, 0}
+	crop.w, crop.h = max(min(v.x+v.w, w)-crop.x, 1), max(min(v.y+v.h, h)-crop.y, 1)
+	f.crop(c, s, w, h, crop)
+	s.visible, s.area = v, v
+	if f.viewporter != nil {
+		s.area.x, s.area.y = v.x-crop.x, v.y-crop.y
+		f.shift(c, s, crop.x, crop.y)
+	}
+	return nil
 }
 
 // tell gives the compositor a window's geometry.
@@ -227,17 +259,14 @@ func (f *frames) tell(c *relay.Conn, s *surface, b box) {
 	}
 }
 
-// cropTo shows only the upper left cw×ch of a surface's w×h, by a viewport: the
-// client's own, if there is one, is given other values until that is over.
-func (f *frames) cropTo(c *relay.Conn, s *surface, w, h, cw, ch int32) error {
-	if cw == w && ch == h {
+// crop shows only a part of a surface's w×h, by a viewport: the client's own, if
+// there is one, is given other values until that is over.
+func (f *frames) crop(c *relay.Conn, s *surface, w, h int32, to box) {
+	if to == (box{0, 0, w, h}) || f.viewporter == nil {
 		if s.cropped {
 			f.uncrop(c, s)
 		}
-		return nil
-	}
-	if f.viewporter == nil {
-		return nil
+		return
 	}
 	vp := s.viewport
 	if vp == 0 {
@@ -247,20 +276,20 @@ func (f *frames) cropTo(c *relay.Conn, s *surface, w, h, cw, ch int32) error {
 		}
 		vp = s.crop.Server
 	}
-	sx, sy := int32(0), int32(0)
+	sx, sy := 0.0, 0.0
 	tw, th := s.turned()
 	sw, sh := tw*256, th*256
 	if s.src[2] > 0 && s.src[3] > 0 {
-		sx, sy, sw, sh = s.src[0], s.src[1], float64(s.src[2]), float64(s.src[3])
+		sx, sy, sw, sh = float64(s.src[0]), float64(s.src[1]), float64(s.src[2]), float64(s.src[3])
 	}
-	part := func(whole float64, n, of int32) uint32 {
-		return uint32(max(int32(math.Floor(whole*float64(n)/float64(of))), 1))
-	}
+	// Fixed-point parts of the source, rounded so that they stay within it.
+	part := func(whole float64, n, of int32) float64 { return math.Floor(whole * float64(n) / float64(of)) }
+	x, y := part(sw, to.x, w), part(sh, to.y, h)
 	e := c.ToServer()
-	e.Msg(vp, wayland.WpViewportReqSetSource, uint32(sx), uint32(sy), part(sw, cw, w), part(sh, ch, h))
-	e.Msg(vp, wayland.WpViewportReqSetDestination, uint32(cw), uint32(ch))
+	e.Msg(vp, wayland.WpViewportReqSetSource, uint32(int32(sx+x)), uint32(int32(sy+y)),
+		uint32(int32(max(part(sw, to.x+to.w, w)-x, 1))), uint32(int32(max(part(sh, to.y+to.h, h)-y, 1))))
+	e.Msg(vp, wayland.WpViewportReqSetDestination, uint32(to.w), uint32(to.h))
 	s.cropped = true
-	return nil
 }
 
 // uncrop gives the viewport back.

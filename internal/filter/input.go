@@ -16,8 +16,9 @@ type wlSeat struct{ id uint32 } // on the compositor; 0 when it is released
 // A pointer is a wl_pointer of the client's.
 type pointer struct {
 	seat   *wlSeat
-	on     *piece
-	x, y   int32 // on the piece, in logical pixels
+	on     *piece   // it is on
+	focus  *surface // of the client's, that it is on
+	x, y   int32    // on the piece, in logical pixels
 	serial uint32
 	said   bool          // something since the last frame event
 	shape  *relay.Object // wp_cursor_shape_device_v1 of our own
@@ -27,12 +28,18 @@ type pointer struct {
 // A touch is a wl_touch of the client's, with the touch points on pieces.
 type touch struct {
 	seat *wlSeat
-	on   map[int32]*piece
-	said bool
+	// on and focus hold what the points in touch are on: pieces, or the client's
+	// surfaces whose coordinates are shifted.
+	on    map[int32]*piece
+	focus map[int32]*surface
+	said  bool
 }
 
-// A tool is a tablet's, or a gesture: on a piece or not.
-type tool struct{ on bool }
+// A tool is a tablet's, a gesture or a text input.
+type tool struct {
+	on    bool     // a piece
+	focus *surface // of the client's, else
+}
 
 func inputHooks(h *relay.Hooks) {
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetPointer, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -40,7 +47,7 @@ func inputHooks(h *relay.Hooks) {
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}}
+		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*surface{}}
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqRelease, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -51,6 +58,7 @@ func inputHooks(h *relay.Hooks) {
 	touchHooks(h)
 	toolHooks(h)
 	gestureHooks(h)
+	textHooks(h)
 	h.Request(wayland.WlPointer, wayland.WlPointerReqSetCursor, onSetCursor)
 	h.Request(wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2ReqSetCursor, onSetCursor)
 	h.Request(wayland.WlPointer, wayland.WlPointerReqRelease, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -82,6 +90,15 @@ func pieceArg(c *relay.Conn, id uint32) (p *piece, own bool) {
 	return p, true
 }
 
+// focusOf returns the client's surface that an event's argument names, or nil.
+func focusOf(c *relay.Conn, id uint32) *surface {
+	if o := c.Server(id); o != nil && o.ID != 0 {
+		s, _ := o.Data.(*surface)
+		return s
+	}
+	return nil
+}
+
 func pointerHooks(h *relay.Hooks) {
 	on := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
 		h.Event(wayland.WlPointer, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -97,7 +114,8 @@ func pointerHooks(h *relay.Hooks) {
 	off := func(_ *relay.Conn, p *pointer, _ *relay.Msg) bool { return p.on == nil }
 	on(wayland.WlPointerEvtEnter, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
 		pc, own := pieceArg(c, m.Word(1))
-		p.on = pc
+		p.on, p.focus = pc, focusOf(c, m.Word(1))
+		p.focus.toClientFixed(m.Body, 8)
 		if pc != nil {
 			p.serial, p.x, p.y, p.cursor = m.Word(0), m.Int(2)>>8, m.Int(3)>>8, 0
 			p.point(c, m.Obj)
@@ -105,12 +123,13 @@ func pointerHooks(h *relay.Hooks) {
 		return !own
 	})
 	on(wayland.WlPointerEvtLeave, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
-		p.on = nil
+		p.on, p.focus = nil, nil
 		_, own := pieceArg(c, m.Word(1))
 		return !own
 	})
 	on(wayland.WlPointerEvtMotion, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
 		if p.on == nil {
+			p.focus.toClientFixed(m.Body, 4)
 			return true
 		}
 		p.x, p.y = m.Int(1)>>8, m.Int(2)>>8
@@ -195,26 +214,25 @@ func (p *piece) edge(x, y int32) (e uint32) {
 	if p.of == nil || p.of.role != roleToplevel {
 		return 0
 	}
-	a := p.of.limit
-	x, y = x+p.at.x, y+p.at.y // on the guest's surface
-	top, side := -p.of.told.y, -p.of.told.x
-	onEdge := p.place == pieceLeft || p.place == pieceRight || p.place == pieceBottom || y < -top+side
-	if p.place == pieceLabel || p.place == pieceTop {
-		onEdge = y < -top+sideWidth || x < 0 || x >= a.w
+	// In the whole window with its frame, the place and its distance from the
+	// right and lower ends.
+	all := p.of.told
+	x, y = x+p.at.x-all.x, y+p.at.y-all.y
+	rx, ry := all.w-1-x, all.h-1-y
+	if min(x, y, rx, ry) >= sideWidth {
+		return 0 // the label
 	}
-	if !onEdge {
-		return 0
-	}
+	reach := func(d int32) bool { return d < corner }
 	switch {
-	case y < -top+sideWidth || y < -top+corner && (x < 0 || x >= a.w):
+	case reach(y):
 		e |= edgeTop
-	case y >= a.h || y >= a.h+side-corner && (x < 0 || x >= a.w):
+	case reach(ry):
 		e |= edgeBottom
 	}
 	switch {
-	case x < 0 || x < corner-side && e != 0:
+	case reach(x):
 		e |= edgeLeft
-	case x >= a.w || x >= a.w+side-corner && e != 0:
+	case reach(rx):
 		e |= edgeRight
 	}
 	return e
@@ -283,12 +301,16 @@ func touchHooks(h *relay.Hooks) {
 			if p != nil {
 				p.drag(c, t.seat, m.Word(0), m.Int(4)>>8, m.Int(5)>>8)
 			}
+		} else if s := focusOf(c, m.Word(2)); s.shifted() {
+			t.focus[m.Int(3)] = s
+			s.toClientFixed(m.Body, 16)
 		}
 		return !own
 	})
 	on(wayland.WlTouchEvtUp, func(_ *relay.Conn, t *touch, m *relay.Msg) bool {
 		_, own := t.on[m.Int(2)]
 		delete(t.on, m.Int(2))
+		delete(t.focus, m.Int(2))
 		return !own
 	})
 	off := func(word int) func(*relay.Conn, *touch, *relay.Msg) bool {
@@ -297,11 +319,18 @@ func touchHooks(h *relay.Hooks) {
 			return !own
 		}
 	}
-	on(wayland.WlTouchEvtMotion, off(1))
+	on(wayland.WlTouchEvtMotion, func(_ *relay.Conn, t *touch, m *relay.Msg) bool {
+		if s := t.focus[m.Int(1)]; s != nil {
+			s.toClientFixed(m.Body, 8)
+		}
+		_, own := t.on[m.Int(1)]
+		return !own
+	})
 	on(wayland.WlTouchEvtShape, off(0))
 	on(wayland.WlTouchEvtOrientation, off(0))
 	on(wayland.WlTouchEvtCancel, func(_ *relay.Conn, t *touch, _ *relay.Msg) bool {
 		clear(t.on)
+		clear(t.focus)
 		return true
 	})
 	h.Event(wayland.WlTouch, wayland.WlTouchEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -332,8 +361,14 @@ func toolHooks(h *relay.Hooks) {
 		case wayland.ZwpTabletToolV2EvtProximityIn:
 			h.Event(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 				_, own := pieceArg(c, m.Word(2))
-				toolOf(m.Obj).on = own
+				*toolOf(m.Obj) = tool{own, focusOf(c, m.Word(2))}
 				return !own, nil
+			})
+		case wayland.ZwpTabletToolV2EvtMotion:
+			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+				t := toolOf(m.Obj)
+				t.focus.toClientFixed(m.Body, 0)
+				return !t.on, nil
 			})
 		case wayland.ZwpTabletToolV2EvtProximityOut:
 			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -370,4 +405,17 @@ func gestureHooks(h *relay.Hooks) {
 			h.Event(i, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) { return !toolOf(m.Obj).on, nil })
 		}
 	}
+}
+
+// textHooks tell the input method where the cursor is.
+func textHooks(h *relay.Hooks) {
+	h.Event(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3EvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		_, own := pieceArg(c, m.Word(0))
+		*toolOf(m.Obj) = tool{own, focusOf(c, m.Word(0))}
+		return !own, nil
+	})
+	h.Request(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3ReqSetCursorRectangle, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		toolOf(m.Obj).focus.toServer(m.Body, 0)
+		return true, nil
+	})
 }

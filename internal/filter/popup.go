@@ -16,10 +16,6 @@ import (
 //	popup's size        ──────────────────────► + its own thin frame
 //	place and size      ◄────────────────────── xdg_popup.configure
 //
-// The frame is around all that a popup shows. What a client keeps outside its
-// popup's geometry, shadows, is inside the frame and outside the geometry, so that
-// places do not depend on it.
-
 // A popup is what the filter knows of an xdg_popup.
 type popup struct {
 	surface, parent *surface
@@ -43,12 +39,7 @@ type positioner struct {
 	hasSerial    bool
 }
 
-// Bounds of popups.
 const (
-	// maxMargin is the most of a popup that lies outside its geometry, on each
-	// side: a shadow. It is what of the frame may be off the screen when the
-	// compositor moves a popup to the screen's edge.
-	maxMargin = 64
 	// maxPlace keeps sums of places far from overflow; no screen is that far away.
 	maxPlace = 1 << 24
 )
@@ -122,12 +113,7 @@ func (f *frames) origin(s *surface) (x, y int32) {
 	if s.role == rolePopup {
 		return thinWidth, thinWidth
 	}
-	x, y = f.side, f.top
-	if s.declared.w > 0 {
-		x += clamp(s.declared.x, -maxPlace, maxPlace)
-		y += clamp(s.declared.y, -maxPlace, maxPlace)
-	}
-	return x, y
+	return f.side, f.top
 }
 
 // onGetPopup makes a popup with a positioner of our own.
@@ -214,11 +200,9 @@ func (f *frames) positioner(c *relay.Conn, o *relay.Object, base uint32, parent 
 		say(wayland.XdgPositionerReqSetReactive)
 	}
 	if p.hasParent && p.parentW > 0 && p.parentH > 0 {
-		// How the frame differs from the declared geometry now, it will then.
 		w, h := p.parentW+2*thinWidth, p.parentH+2*thinWidth
 		if parent.role != rolePopup {
-			mw, mh := parent.margins()
-			w, h = p.parentW+2*f.side+mw, p.parentH+f.top+f.side+mh
+			w, h = p.parentW+2*f.side, p.parentH+f.top+f.side
 		}
 		say(wayland.XdgPositionerReqSetParentSize, w, h)
 	}
@@ -280,20 +264,16 @@ func (f *frames) tooLarge(w, h int32) bool {
 // fitPopup frames a popup.
 func (f *frames) fitPopup(c *relay.Conn, s *surface, w, h int32) error {
 	f.roots[s] = struct{}{}
-	if err := f.checkPopup(c, nil, w, h); err != nil {
+	v := f.visible(s, w, h, 0)
+	if err := f.checkPopup(c, nil, v.w, v.h); err != nil {
 		return err
 	}
-	all := box{0, 0, w, h}
-	if err := f.put(c, s, all, thinWidth, thinWidth); err != nil {
+	if err := f.cut(c, s, w, h, v); err != nil {
 		return err
 	}
-	g := s.declared
-	if g.w == 0 {
-		g = all
+	if err := f.put(c, s, s.area, thinWidth, thinWidth); err != nil {
+		return err
 	}
-	x0, y0 := clamp(g.x, 0, min(maxMargin, w-1)), clamp(g.y, 0, min(maxMargin, h-1))
-	x1 := clamp(sum(g.x, g.w), max(w-maxMargin, x0+1), w)
-	y1 := clamp(sum(g.y, g.h), max(h-maxMargin, y0+1), h)
-	f.tell(c, s, box{x0 - thinWidth, y0 - thinWidth, x1 - x0 + 2*thinWidth, y1 - y0 + 2*thinWidth})
-	return f.area(c, s, all)
+	f.tell(c, s, s.area.grown(thinWidth, thinWidth))
+	return f.checkChildren(c, s)
 }

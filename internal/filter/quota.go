@@ -162,18 +162,22 @@ var maxOf = sync.OnceValue(func() []int32 {
 	return m
 })
 
-func quotaHooks(h *relay.Hooks, l *Limits) {
+// quotaHooks count what is limited; a frame needs the rectangles counted anyway.
+func quotaHooks(h *relay.Hooks, l *Limits, framed bool) {
 	h.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateSurface, onCreateSurface)
 	h.Gone(wayland.WlSurface, onSurfaceGone)
-	rects := l.of(Rectangles)
-	if rects >= Unlimited {
+	if l.of(Rectangles) >= Unlimited && !framed {
 		return
 	}
+	rects := uint32(min(l.of(Rectangles), math.MaxUint32-1))
 	for _, op := range []int{wayland.WlRegionReqAdd, wayland.WlRegionReqSubtract} {
-		h.RequestAfter(wayland.WlRegion, op, uint32(min(rects, math.MaxUint32-1)), onManyRects)
+		h.RequestAfter(wayland.WlRegion, op, rects, onManyRects)
 	}
-	for _, op := range []int{wayland.WlSurfaceReqDamage, wayland.WlSurfaceReqDamageBuffer} {
-		h.RequestAfter(wayland.WlSurface, op, uint32(min(rects, math.MaxUint32-1)), onMuchDamage)
+	h.RequestAfter(wayland.WlSurface, wayland.WlSurfaceReqDamageBuffer, rects, onMuchDamage)
+	if framed {
+		h.Request(wayland.WlSurface, wayland.WlSurfaceReqDamage, onDamage(rects))
+	} else {
+		h.RequestAfter(wayland.WlSurface, wayland.WlSurfaceReqDamage, rects, onMuchDamage)
 	}
 }
 

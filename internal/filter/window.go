@@ -72,8 +72,13 @@ type surface struct {
 	xdg      uint32 // the xdg_surface on the compositor
 	declared box    // the geometry that the client declares; w is 0 without
 	told     box    // and the one that the compositor was told
-	limit    box    // the largest content, of a window; popups: their own extents
-	border   *border
+	// visible is the part of a window that is shown, in the client's coordinates,
+	// area the same in the compositor's: what the client keeps to the left and above
+	// of its geometry is cut off, and so the two differ by dx, dy (see shift).
+	visible, area box
+	dx, dy        int32
+	input, opaque region
+	border        *border
 
 	popup    *popup
 	sub      *child
@@ -213,6 +218,12 @@ func toplevelHooks(h *relay.Hooks) {
 	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqDestroy, onToplevelDestroy)
 	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMinSize, onSizeHint)
 	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMaxSize, onSizeHint)
+	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqShowWindowMenu, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		if s := windowOf(m.Obj).surface; s != nil {
+			s.toServer(m.Body, 8)
+		}
+		return true, nil
+	})
 }
 
 // States of xdg_toplevel.configure (xdg-shell.xml).
@@ -251,21 +262,10 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	e := c.ToClient()
 	e.Begin(m.Obj.ID, wayland.XdgToplevelEvtConfigure)
-	mw, mh := w.surface.margins()
-	e.Int(less(w.next.w, 2*f.side+mw))
-	e.Int(less(w.next.h, f.top+f.side+mh))
+	e.Int(less(w.next.w, 2*f.side))
+	e.Int(less(w.next.h, f.top+f.side))
 	e.Array(states)
 	return false, e.End()
-}
-
-// margins returns how much of the content is outside the geometry that the client
-// declares, and to which it will apply a size.
-func (s *surface) margins() (w, h int32) {
-	if s == nil || s.declared.w == 0 {
-		return 0, 0
-	}
-	sw, sh := s.size()
-	return clamp(sw-s.declared.w, 0, maxMargin), clamp(sh-s.declared.h, 0, maxMargin)
 }
 
 // less takes n off a size; 0 means none, and stays.
@@ -291,9 +291,8 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 			wayland.PutWord(m.Body, 4*k, uint32(sum(v, n)))
 		}
 	}
-	mw, mh := windowOf(m.Obj).surface.margins()
-	add(0, 2*f.side+mw)
-	add(1, f.top+f.side+mh)
+	add(0, 2*f.side)
+	add(1, f.top+f.side)
 	return true, nil
 }
 
