@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"image/color"
 	"io"
 	"net"
 	"strings"
@@ -120,17 +121,18 @@ func (d *Desktop) WaitWindow(t T, match func(*Node) bool) *Node {
 
 // WaitSettled waits for a window that also has drawn at the size that sway gave
 // it. Before that, a click beside what it has drawn is not the window's. A program
-// that keeps a size of its own is settled after a second.
+// that keeps a size of its own, or is black, is settled after a second.
 func (d *Desktop) WaitSettled(t T, match func(*Node) bool) *Node {
 	t.Helper()
 	id := d.WaitWindow(t, match).ID
-	return d.settled(t, id, time.Second, func(n *Node) bool {
-		return n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
+	return d.looked(t, id, time.Second, func(n *Node) bool {
+		r := n.Content()
+		return d.Screenshot(t).RGBAAt(r.X+r.Width-2, r.Y+r.Height-2) != color.RGBA{A: 255}
 	})
 }
 
-// settled waits for a window to be as ok wants it, but not longer than limit.
-func (d *Desktop) settled(t T, id int64, limit time.Duration, ok func(*Node) bool) *Node {
+// looked looks at a window until it is as ok wants it, but not longer than limit.
+func (d *Desktop) looked(t T, id int64, limit time.Duration, ok func(*Node) bool) *Node {
 	t.Helper()
 	deadline := time.After(limit)
 	again := time.NewTicker(20 * time.Millisecond) // a commit makes no IPC event
@@ -268,26 +270,25 @@ func (d *Desktop) Focus(t T, w *Node) {
 }
 
 // Float makes a window float with that content size, its corner at x, y.
+//
+// Sway first gives it the size that it had at its start. A slow program's late
+// answer to an older size counts as its own wish, and undoes the new one: so a
+// size is set again until it stays.
 func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 	t.Helper()
 	at := fmt.Sprintf("[con_id=%d] ", w.ID)
+	stays := 300 * time.Millisecond
 	if now := d.WaitWindow(t, func(n *Node) bool { return n.ID == w.ID }); now.Type != "floating_con" {
 		d.Command(t, at+"floating enable")
-		// Sway gives it the size that it had at first, and takes a late answer to
-		// that for the window's own wish; only then may another size be set.
-		d.settled(t, w.ID, 3*time.Second, func(n *Node) bool {
-			return n.Type == "floating_con" && n.Rect != now.Rect && n.Geometry != now.Geometry &&
-				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
-		})
+		stays = time.Second
 	}
-	// A still later answer undoes the new size, too: set it until it stays.
-	for range 5 {
+	is := func(n *Node) bool { return n.Rect.Width == width && n.Rect.Height == height }
+	for range 10 {
 		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
-		now := d.settled(t, w.ID, 3*time.Second, func(n *Node) bool {
-			return n.Rect.Width == width && n.Rect.Height == height &&
-				n.Geometry.Width == n.WindowRect.Width && n.Geometry.Height == n.WindowRect.Height
-		})
-		if now.Rect.Width == width && now.Rect.Height == height {
+		if !is(d.looked(t, w.ID, 3*time.Second, is)) {
+			continue // a wish came first
+		}
+		if is(d.looked(t, w.ID, stays, func(n *Node) bool { return !is(n) })) {
 			break
 		}
 	}
