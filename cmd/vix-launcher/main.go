@@ -1,9 +1,9 @@
 // Command vix-launcher runs programs in virtual machines of their own. Each
 // verb is a file; what a verb does is in its help text.
 //
-//	run, list, stop, logs   clients of the VMs' supervisors
-//	doctor                  looks at the machine, changes nothing
-//	supervise, rootview     hidden: the processes of a VM that are this program
+//	run, list, stop, logs          clients of the VMs' supervisors
+//	doctor                         looks at the machine, changes nothing
+//	supervise, rootview, confine   hidden: the processes of a VM that are this program
 package main
 
 import (
@@ -77,7 +77,7 @@ the program's own status (128+n for signal n), with 125 where Vix itself failed,
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
-		superviseCommand(e), rootviewCommand(e), configTopic())
+		superviseCommand(e), rootviewCommand(e), confineCommand(e), configTopic())
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/rootfs"
+	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
 
@@ -38,6 +40,14 @@ func superviseCommand(*env) *cobra.Command {
 				files.Cur = files.Max
 				_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files) // the old limit does for a while
 			}
+			// Neither we nor any child can become more than we are now; and what a
+			// guest has in memory is not for a disk.
+			if err := sandbox.NoNewPrivileges(); err != nil {
+				return err
+			}
+			if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+				return err
+			}
 			unix.Umask(0o077)
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
@@ -56,6 +66,7 @@ func isKind(fd int, kind uint32) bool {
 // rootviewCommand is the process that becomes virtiofsd on a view of the host.
 // The supervisor starts it in namespaces of its own.
 func rootviewCommand(*env) *cobra.Command {
+	var report int
 	c := &cobra.Command{
 		Use:    "rootview ROOT DIR PROGRAM [ARG…]",
 		Hidden: true,
@@ -65,11 +76,61 @@ func rootviewCommand(*env) *cobra.Command {
 				return usagef("rootview: is started by the supervisor of a VM only")
 			}
 			unix.Umask(0o022) // the supervisor's would keep the guest's user out
-			return rootfs.ServeView(rootfs.ViewConfig{Root: a[0], Dir: a[1], Exec: a[2:]})
+			if err := rootfs.MountView(a[0], a[1]); err != nil {
+				return err
+			}
+			p := sandbox.Profile{KeepCapabilities: true, KeepMounts: true}
+			return sandbox.Exec(p, func(r sandbox.Report) { tell(report, r) }, a[2:], nil)
 		},
 	}
 	c.Flags().SetInterspersed(false)
+	c.Flags().IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")
 	return c
+}
+
+// confineCommand confines itself and becomes another program. The supervisor
+// starts it, in namespaces of its own where it can.
+func confineCommand(*env) *cobra.Command {
+	var p sandbox.Profile
+	var read, exec, device []string
+	var report int
+	c := &cobra.Command{
+		Use:    "confine [OPTION…] -- PROGRAM [ARG…]",
+		Hidden: true,
+		Args:   args(1, -1, "PROGRAM"),
+		RunE: func(_ *cobra.Command, a []string) error {
+			for _, path := range read {
+				p.Files = append(p.Files, sandbox.File{Path: path})
+			}
+			for _, path := range exec {
+				p.Files = append(p.Files, sandbox.File{Path: path, Exec: true})
+			}
+			for _, path := range device {
+				p.Files = append(p.Files, sandbox.File{Path: path, Write: true})
+			}
+			return sandbox.Exec(p, func(r sandbox.Report) { tell(report, r) }, a, nil)
+		},
+	}
+	f := c.Flags()
+	f.SetInterspersed(false)
+	f.BoolVar(&p.Own, "own-namespaces", false, "started in namespaces of its own")
+	f.StringArrayVar(&read, "read", nil, "a path that stays, to be read")
+	f.StringArrayVar(&exec, "exec", nil, "a path that stays, to be read and executed")
+	f.StringArrayVar(&device, "device", nil, "a device that stays")
+	f.BoolVar(&p.KeepCapabilities, "keep-capabilities", false, "the program needs them, for a sandbox of its own")
+	f.BoolVar(&p.KeepMounts, "keep-mounts", false, "the program mounts, for a sandbox of its own")
+	f.IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")
+	return c
+}
+
+// tell writes a report to the supervisor, for which nobody waits.
+func tell(fd int, r sandbox.Report) {
+	if fd < 0 {
+		return
+	}
+	f := os.NewFile(uintptr(fd), "report")
+	defer f.Close() // and not inherited by the program
+	_ = json.NewEncoder(f).Encode(r)
 }
 
 // ownMounts reports whether this process has a mount namespace of its own: what

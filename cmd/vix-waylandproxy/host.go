@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"vix/config"
 	"vix/internal/filter"
 	"vix/internal/gpu"
+	"vix/internal/sandbox"
 	"vix/internal/vhost"
 	"vix/internal/wayland"
 )
@@ -35,6 +38,9 @@ status 0, when QEMU closes the socket.`,
 	f.IntVar(&o.vhostFD, "vhost-fd", -1, "descriptor of the connected vhost-user socket")
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
 	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
+	f.IntVar(&o.brokerFD, "broker-fd", -1, "descriptor of a seqpacket socket that passes connections to the compositor")
+	f.BoolVar(&o.own, "own-namespaces", false, "started in namespaces of its own, to be emptied")
+	_ = f.MarkHidden("own-namespaces")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
 	o.policy.register(f, true)
 	o.trace.register(f)
@@ -45,27 +51,15 @@ type hostOptions struct {
 	vm, tag, wayland  string
 	vhostFD, eventsFD int
 	controlFD         int
+	brokerFD          int
+	own               bool
 	debug             bool
 	policy            policyFlags
 	trace             traceFlags
 }
 
 func (o hostOptions) run(ctx context.Context) error {
-	if o.vm == "" {
-		return usagef("host: --vm is missing")
-	}
-	if err := config.CheckName(o.vm); err != nil {
-		return usagef("host: --vm: %v", err)
-	}
-	if o.tag == "" {
-		o.tag = o.vm
-	}
-	policy := filter.Config{VM: o.vm, Tag: o.tag}
-	var limits gpu.Limits
-	if err := o.policy.apply(&policy, &limits); err != nil {
-		return usagef("host: %v", err)
-	}
-	up, err := compositor(o.wayland)
+	policy, limits, err := o.settings()
 	if err != nil {
 		return err
 	}
@@ -73,14 +67,19 @@ func (o hostOptions) run(ctx context.Context) error {
 	if err != nil {
 		return usagef("host: --vhost-fd %d: %v", o.vhostFD, err)
 	}
+	log := logger(o.debug)
+	up, err := o.way(log)
+	if err != nil {
+		return err
+	}
+	defer up.close()
 	tr, err := o.trace.start()
 	if err != nil {
 		return err
 	}
-	log := logger(o.debug)
 	ev := newEvents(o.eventsFD)
 	defer ev.close()
-	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(dialer(up)), tr.Switch, log
+	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(up.dial), tr.Switch, log
 	policy.Event = func(e filter.Event) { ev.send(e) }
 	flt := filter.New(policy)
 	ctl, err := newControl(o.controlFD, tr, log)
@@ -101,11 +100,75 @@ func (o hostOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	o.confine(ev, log)
 	ev.send(map[string]string{"event": "ready"})
 	err = vhost.Serve(ctx, conn, dev)
 	cancel()
 	conns.Wait()
 	return errors.Join(err, tr.close())
+}
+
+// settings checks the flags that describe the VM.
+func (o *hostOptions) settings() (c filter.Config, limits gpu.Limits, err error) {
+	if o.vm == "" {
+		return c, limits, usagef("host: --vm is missing")
+	}
+	if err := config.CheckName(o.vm); err != nil {
+		return c, limits, usagef("host: --vm: %v", err)
+	}
+	if o.tag == "" {
+		o.tag = o.vm
+	}
+	c.VM, c.Tag = o.vm, o.tag
+	if err := o.policy.apply(&c, &limits); err != nil {
+		return c, limits, usagef("host: %v", err)
+	}
+	if c.Frame == "full" {
+		c.Font = hostFont(fonts)
+	}
+	return c, limits, nil
+}
+
+// way finds out how the compositor is reached.
+func (o *hostOptions) way(log *slog.Logger) (way, error) {
+	if o.brokerFD >= 0 {
+		b, err := newBroker(o.brokerFD)
+		if err != nil {
+			return way{}, usagef("host: --broker-fd %d: %v", o.brokerFD, err)
+		}
+		return wayThrough(b, &filter.ContextDialer{VM: o.vm, Log: log}), nil
+	}
+	path, err := compositor(o.wayland)
+	return way{dial: dialer(path), close: func() {}}, err
+}
+
+// Limits of the display process. It holds two descriptors for a connection, one
+// for each piece of shared memory that a guest has (gpu.Limits), and a heap of some
+// hundred bytes for each object of the compositor's (filter.Limits).
+const (
+	displayFiles = 8192
+	displayData  = 2 << 30
+)
+
+// confine takes everything from the process that it does not need to serve: from
+// here on it opens no file and, with a broker, makes no connection.
+func (o *hostOptions) confine(ev *events, log *slog.Logger) {
+	_, _ = time.Now().Zone() // the log's times need the zone's file
+	r := sandbox.Confine(sandbox.Profile{
+		Own:       o.own,
+		Calls:     sandbox.DisplayCalls(o.brokerFD < 0, false),
+		OpenFiles: displayFiles, Data: displayData,
+	})
+	if o.brokerFD < 0 {
+		r.Weaker = append(r.Weaker, "connections: made by the process itself, for want of --broker-fd")
+	}
+	ev.send(struct {
+		Event string `json:"event"`
+		sandbox.Report
+	}{"confined", r})
+	if o.eventsFD < 0 && len(r.Weaker) > 0 {
+		log.Warn("confined less than it could be", "vm", o.vm, "weaker", r.Weaker)
+	}
 }
 
 // inherited makes a connection of a descriptor that the parent left open.

@@ -95,7 +95,6 @@ func (m Machine) cmdline() string {
 // A Display is what the command line of vix-waylandproxy host depends on.
 type Display struct {
 	VM, Tag     string
-	Wayland     string // absolute path of the compositor's socket
 	Color       config.Color
 	Frame       string // "" leaves it to the display process
 	Allow, Deny []string
@@ -103,6 +102,7 @@ type Display struct {
 	VhostFD     int
 	EventsFD    int
 	ControlFD   int
+	BrokerFD    int
 }
 
 // Args returns the arguments of vix-waylandproxy.
@@ -112,9 +112,9 @@ func (d Display) Args() []string {
 		"--vm", d.VM,
 		"--tag", d.Tag,
 		"--vhost-fd", fmt.Sprint(d.VhostFD),
-		"--wayland", d.Wayland,
 		"--events-fd", fmt.Sprint(d.EventsFD),
 		"--control-fd", fmt.Sprint(d.ControlFD),
+		"--broker-fd", fmt.Sprint(d.BrokerFD),
 		"--color", string(d.Color),
 	}
 	if d.Frame != "" {

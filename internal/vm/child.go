@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -56,7 +57,10 @@ type command struct {
 	args  []string
 	files []*os.File // descriptors 3, 4, …; closed here by start
 	attr  *syscall.SysProcAttr
-	env   []string
+	// own, if set, is tried before attr: namespaces of the child's own, of which
+	// the child is told by an argument behind its verb.
+	own *syscall.SysProcAttr
+	env []string
 	// stdout, if set, is given the lines of standard output; else they are
 	// logged as those of standard error are.
 	stdout func(string)
@@ -80,13 +84,6 @@ func startChild(n *nest, j *journal, c command) (*child, error) {
 		}
 	}()
 	ch := &child{name: c.name, done: make(chan struct{})}
-	ch.cmd = exec.Command(c.path, c.args...)
-	ch.cmd.Env = c.env
-	if c.env == nil {
-		ch.cmd.Env = []string{} // nil would be ours
-	}
-	ch.cmd.ExtraFiles = c.files
-	ch.cmd.SysProcAttr = c.attr
 	stderr, errW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -97,14 +94,15 @@ func startChild(n *nest, j *journal, c command) (*child, error) {
 		errW.Close()
 		return nil, err
 	}
-	ch.cmd.Stderr, ch.cmd.Stdout = errW, outW
-	err = n.start(ch.cmd)
+	if ch.cmd, err = c.start(n, outW, errW); err != nil {
+		err = failf("%s: cannot be started: %v", c.name, execCause(err))
+	}
 	errW.Close()
 	outW.Close()
 	if err != nil {
 		stderr.Close()
 		stdout.Close()
-		return nil, failf("%s: cannot be started: %v", c.name, execCause(err))
+		return nil, err
 	}
 	if c.stdout == nil {
 		c.stdout = func(line string) { j.add(c.name, line) }
@@ -119,6 +117,32 @@ func startChild(n *nest, j *journal, c command) (*child, error) {
 	})
 	go ch.wait(j, &readers, stdout, stderr)
 	return ch, nil
+}
+
+// ownNamespaces is the argument that tells a child of its own namespaces.
+const ownNamespaces = "--own-namespaces"
+
+// start starts c's program, in its own namespaces if the machine lets it: what is
+// missing, the child says in its report.
+func (c command) start(n *nest, stdout, stderr *os.File) (*exec.Cmd, error) {
+	build := func(attr *syscall.SysProcAttr, args []string) *exec.Cmd {
+		cmd := exec.Command(c.path, args...)
+		cmd.Env = c.env
+		if c.env == nil {
+			cmd.Env = []string{} // nil would be ours
+		}
+		cmd.ExtraFiles, cmd.SysProcAttr = c.files, attr
+		cmd.Stdout, cmd.Stderr = stdout, stderr
+		return cmd
+	}
+	if c.own != nil {
+		cmd := build(c.own, slices.Insert(slices.Clone(c.args), 1, ownNamespaces))
+		if err := n.start(cmd); err == nil {
+			return cmd, nil
+		}
+	}
+	cmd := build(c.attr, c.args)
+	return cmd, n.start(cmd)
 }
 
 // drainLimit bounds the wait for output that a dead child's own children hold

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"vix/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -46,8 +48,13 @@ func TestCommandLines(t *testing.T) {
 	golden(t, "qemu-tcg.golden", m.Args())
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
-	d := Display{VM: "web", Tag: "the web", Wayland: "/run/user/1000/wayland-1", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5}
+	d := Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
 	golden(t, "display.golden", d.Args())
+	golden(t, "confine.golden", Confine{
+		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}},
+		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
+	}.Args())
+	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())
 	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
 	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
 	golden(t, "display-policy.golden", d.Args())

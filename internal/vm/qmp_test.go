@@ -145,7 +145,7 @@ func TestWindowEvents(t *testing.T) {
 	}
 	in.WriteString("{\"event\":\"window-closed\",\"id\":3}\n{\"event\":\"window-closed\",\"id\":99999}\n")
 	in.WriteString(strings.Repeat("x", 100<<10) + "\n")
-	s.readEvents(strings.NewReader(in.String()))
+	s.readEvents(strings.NewReader(in.String()), 1)
 	st := s.snapshot()
 	if len(st.Windows) != maxWindows-1 {
 		t.Errorf("%d windows", len(st.Windows))

@@ -12,24 +12,34 @@ import (
 const viewName = "root"
 
 // rootCommand says how the VM's root is served on the listening socket that
-// the child gets as descriptor 3:
+// the child gets as descriptor 3; its report comes through 4:
 //
 //	host        vix-launcher rootview: an allow-listed view of the host, which becomes virtiofsd
-//	/directory  virtiofsd, on the directory as it is
+//	/directory  vix-launcher confine: virtiofsd, on the directory as it is
+//
+// virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
+// it needs its capabilities, in a user namespace if it is not root's, and mounts.
 func (s *supervisor) rootCommand() (command, error) {
 	l := s.launch
+	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
+		return command{}, failf("virtiofsd: cannot be started: %v", err)
+	}
 	if l.VM.Root != "host" {
 		st, err := os.Stat(l.VM.Root)
 		if err != nil || !st.IsDir() {
 			return command{}, failf("VM %s: root %s: not a directory; change root in config.toml", l.VM.Name, l.VM.Root)
 		}
-		return command{name: "virtiofsd", path: l.Parts.Virtiofsd, args: virtiofsdArgs(l.VM.Root, s.uid)}, nil
+		c := Confine{
+			KeepCapabilities: true, KeepMounts: true, ReportFD: 4,
+			Argv: append([]string{l.Parts.Virtiofsd}, virtiofsdArgs(l.VM.Root, s.uid)...),
+		}
+		return command{name: "virtiofsd", path: l.Parts.Self, args: c.Args()}, nil
 	}
 	if err := s.dir.Mkdir(viewName, 0o700); err != nil {
 		return command{}, err
 	}
 	view := filepath.Join(s.reg.path, l.VM.Name, viewName)
-	args := append([]string{"rootview", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid)...)
+	args := append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid)...)
 	return command{name: "virtiofsd", path: l.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid())}, nil
 }
 
@@ -38,7 +48,7 @@ func (s *supervisor) rootCommand() (command, error) {
 func virtiofsdArgs(dir string, uid int) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
-		"--cache=always", "--sandbox=namespace", "--log-level=error",
+		"--cache=always", "--sandbox=namespace", "--seccomp=kill", "--log-level=error",
 	}
 	if uid != 0 {
 		// Root's files appear as nobody's in the user namespace.

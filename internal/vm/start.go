@@ -16,6 +16,7 @@ import (
 
 	"vix/internal/agent"
 	"vix/internal/rootfs"
+	"vix/internal/sandbox"
 )
 
 // start brings the VM up, in the order in which the parts need each other;
@@ -77,45 +78,53 @@ var prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (ro
 // startDisplay starts the display process, and returns QEMU's end of its
 // vhost-user socket.
 func (s *supervisor) startDisplay() (*os.File, error) {
-	qemuEnd, proxyEnd, err := socketpair("display")
-	if err != nil {
-		return nil, err
+	var ours, theirs []*os.File
+	pair := func(o, t *os.File, err error) error {
+		if err == nil {
+			ours, theirs = append(ours, o), append(theirs, t)
+		}
+		return err
 	}
-	ours, theirs, err := newDisplayControl()
-	if err != nil {
-		closeFiles([]*os.File{qemuEnd, proxyEnd})
-		return nil, err
+	broker, brokerEnd, err := brokerFiles()
+	if err == nil {
+		err = errors.Join(pair(socketpair("display")), pair(os.Pipe()), pair(newDisplayControl()))
 	}
-	events, eventsEnd, err := os.Pipe()
 	if err != nil {
-		closeFiles([]*os.File{qemuEnd, proxyEnd, ours, theirs})
+		closeFiles(append(ours, theirs...))
+		if broker != nil {
+			err = errors.Join(err, broker.Close(), brokerEnd.Close())
+		}
 		return nil, err
 	}
 	l := s.launch
 	d := Display{
-		VM: l.VM.Name, Tag: l.VM.Tag, Wayland: l.Wayland, Color: l.VM.Color, Frame: l.VM.Frame,
+		VM: l.VM.Name, Tag: l.VM.Tag, Color: l.VM.Color, Frame: l.VM.Frame,
 		Allow: l.VM.Allow, Deny: l.VM.Deny, Limits: l.VM.Limits,
-		VhostFD: 3, EventsFD: 4, ControlFD: 5,
+		VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6,
 	}
 	child, err := startChild(s.nest, s.log, command{
-		name: "display", path: l.Parts.Proxy, args: d.Args(), files: []*os.File{proxyEnd, eventsEnd, theirs},
+		name: displayChild, path: l.Parts.Proxy, args: d.Args(), files: append(theirs, brokerEnd),
+		own: sandbox.Attr(s.uid, os.Getgid()),
 	})
 	if err != nil {
-		closeFiles([]*os.File{qemuEnd, events, ours})
-		return nil, err
+		closeFiles(ours)
+		return nil, errors.Join(err, broker.Close())
 	}
-	s.setDisplayControl(ours)
+	qemuEnd, events, ctl := ours[0], ours[1], ours[2]
+	s.setDisplayControl(ctl)
 	s.pumps.Go(func() {
 		defer events.Close()
-		s.readEvents(events)
+		s.readEvents(events, child.cmd.Process.Pid)
 	})
+	s.pumps.Go(func() { s.serveBroker(broker) })
 	s.own(child, "the display process ended", func(p *PIDs) *int { return &p.Display })
 	// Something else may hold the pipe: the reader must not outlive the process.
 	s.pumps.Go(func() {
 		<-child.done
 		_ = events.SetReadDeadline(time.Now().Add(drainLimit))
 		s.setDisplayControl(nil)
-		ours.Close()
+		ctl.Close()
+		broker.Close()
 	})
 	return qemuEnd, nil
 }
@@ -149,8 +158,14 @@ func (s *supervisor) startRoot() (*os.File, error) {
 		lnFile.Close()
 		return nil, err
 	}
-	cmd.files = []*os.File{lnFile}
-	child, err := startChild(s.nest, s.log, cmd)
+	report, reportEnd, err := os.Pipe()
+	if err != nil {
+		qemuEnd.Close()
+		lnFile.Close()
+		return nil, err
+	}
+	cmd.files = []*os.File{lnFile, reportEnd}
+	child, err := s.startConfined(cmd, report)
 	if err != nil {
 		qemuEnd.Close()
 		return nil, err
@@ -176,14 +191,30 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 		Kernel: files.Kernel, Initrd: files.Initrd,
 		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
 	}
-	child, err := startChild(s.nest, s.log, command{
-		name: qemuChild, path: s.launch.Parts.QEMU, args: m.Args(),
-		files: []*os.File{qmpEnd, display, root, agentEnd},
+	report, reportEnd, err := os.Pipe()
+	if err != nil {
+		closeFiles([]*os.File{display, root, qmpOurs, qmpEnd, agentOurs, agentEnd})
+		return nil, err
+	}
+	kvm := ""
+	if accel == "kvm" {
+		kvm = s.launch.Parts.KVM
+	}
+	may, err := qemuFiles(s.launch.Parts.QEMU, files.Kernel, files.Initrd, kvm)
+	if err != nil {
+		closeFiles([]*os.File{display, root, qmpOurs, qmpEnd, agentOurs, agentEnd, report, reportEnd})
+		return nil, err
+	}
+	c := Confine{Files: may, ReportFD: 7, Argv: append([]string{s.launch.Parts.QEMU}, m.Args()...)}
+	child, err := s.startConfined(command{
+		name: qemuChild, path: s.launch.Parts.Self, args: c.Args(),
+		own:   sandbox.Attr(s.uid, os.Getgid()),
+		files: []*os.File{qmpEnd, display, root, agentEnd, reportEnd},
 		stdout: func(line string) {
 			s.console.add(line)
 			s.log.add("console", line)
 		},
-	})
+	}, report)
 	if err != nil {
 		return nil, errors.Join(err, qmpOurs.Close(), agentOurs.Close())
 	}
@@ -196,7 +227,10 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 	return agentOurs, nil
 }
 
-const qemuChild = "qemu"
+const (
+	qemuChild    = "qemu"
+	displayChild = "display"
+)
 
 // chooseAccel decides how the processor is made, and says why not by KVM.
 func (s *supervisor) chooseAccel() (accel, slow string, err error) {
@@ -357,18 +391,23 @@ func (s *supervisor) death(c *child, what string) trouble {
 	return trouble{rank, &Failure{CodeVix, text + `; run it again, and "vix-launcher doctor" if it persists`}}
 }
 
-// readEvents reads what the display process tells of windows, a JSON object a
-// line, until it ends. Titles are a guest's words.
-func (s *supervisor) readEvents(r io.Reader) {
+// readEvents reads what the display process pid tells of itself and of windows, a
+// JSON object a line, until it ends. Titles are a guest's words.
+func (s *supervisor) readEvents(r io.Reader, pid int) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 4<<10), 64<<10)
 	for lines.Scan() {
 		var e struct {
 			Event string `json:"event"`
 			Window
+			sandbox.Report
 		}
 		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			s.log.printf("vix", "display: bad event: %v", err)
+			continue
+		}
+		if e.Event == "confined" {
+			s.confined(displayChild, pid, e.Report)
 			continue
 		}
 		s.windowEvent(e.Event, e.Window)

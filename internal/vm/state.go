@@ -36,6 +36,9 @@ type State struct {
 	Windows  []Window     `json:"windows"`
 	Stages   []Stage      `json:"stages"`
 	Notes    []string     `json:"notes"`
+	// Confinement is what the processes said of themselves: display, qemu,
+	// virtiofsd and supervisor.
+	Confinement map[string]Confinement `json:"confinement"`
 }
 
 // PIDs are the processes of a VM; 0 where there is none (yet).

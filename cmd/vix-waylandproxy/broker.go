@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/filter"
+	"vix/internal/wayland"
+)
+
+// A broker is the way to the compositor of a process that may not connect: whoever
+// started it does, and passes the socket (internal/vm/broker.go has the protocol).
+type broker struct {
+	mu   sync.Mutex
+	conn *net.UnixConn
+}
+
+func newBroker(fd int) (*broker, error) {
+	c, err := inherited(fd, "broker")
+	if err != nil {
+		return nil, err
+	}
+	return &broker{conn: c}, nil
+}
+
+func (b *broker) close() { _ = b.conn.Close() }
+
+// ask sends one request and returns the descriptor that answers it.
+func (b *broker) ask(what string) (*os.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, err := b.conn.Write([]byte(what)); err != nil {
+		return nil, err
+	}
+	var answer [256]byte
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, on, _, _, err := b.conn.ReadMsgUnix(answer[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	if on == 0 {
+		if n == 0 {
+			return nil, errors.New("the supervisor is gone")
+		}
+		return nil, fmt.Errorf("%s", wayland.Printable(string(answer[:n])))
+	}
+	return oneFile(oob[:on])
+}
+
+// connect returns a connection to the compositor.
+func (b *broker) connect() (wayland.Transport, error) { return b.transport("connect") }
+
+// through returns one to the socket that listen returned last.
+func (b *broker) through() (wayland.Transport, error) { return b.transport("through") }
+
+func (b *broker) listen() (*os.File, error) { return b.ask("listen") }
+
+func (b *broker) transport(what string) (wayland.Transport, error) {
+	f, err := b.ask(what)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // FileConn makes a copy
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("not a unix socket"), c.Close())
+	}
+	return wayland.NewUnixConn(u)
+}
+
+// A way is how a verb reaches the compositor.
+type way struct {
+	dial  func() (wayland.Transport, error)
+	close func()
+}
+
+// wayThrough connects through b, and a security context where there is one.
+func wayThrough(b *broker, d *filter.ContextDialer) way {
+	d.Direct, d.Listen, d.Through = b.connect, b.listen, b.through
+	return way{dial: d.Dial, close: func() {
+		_ = d.Close() // nothing to be done about the compositor's end
+		b.close()
+	}}
+}

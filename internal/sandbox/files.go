@@ -1,0 +1,174 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// The rights of a File, of those that Landlock knows.
+const (
+	readRights  = landlocksys.AccessFSReadFile | landlocksys.AccessFSReadDir
+	execRights  = landlocksys.AccessFSExecute
+	writeRights = landlocksys.AccessFSWriteFile | landlocksys.AccessFSIoctlDev
+	fileRights  = landlocksys.AccessFSReadFile | execRights | writeRights
+)
+
+// restrictFiles puts every thread under Landlock, of the version that it returns:
+// only files may be reached, nothing may be sent by TCP, no signal to the outside.
+func restrictFiles(files []File) (abi int, err error) {
+	if abi, err = landlocksys.LandlockGetABIVersion(); err != nil {
+		return 0, errors.New("the kernel has none")
+	}
+	var rules []landlock.Rule
+	for _, f := range files {
+		st, err := os.Stat(f.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return abi, err
+		}
+		rights := landlock.AccessFSSet(readRights)
+		if f.Exec {
+			rights |= execRights
+		}
+		if f.Write {
+			rights |= writeRights
+		}
+		if !st.IsDir() {
+			rights &= fileRights
+		}
+		rules = append(rules, landlock.PathAccess(rights, f.Path))
+	}
+	return abi, landlock.V7.BestEffort().Restrict(rules...)
+}
+
+// emptyRoot makes an empty read-only directory the root of our mount namespace,
+// and lets go of everything else.
+func emptyRoot() error { return fileRoot(nil) }
+
+// fileRoot does the same with a directory in which files are, at their own paths,
+// read-only.
+func fileRoot(files []File) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("own mounts: %w", err)
+	}
+	pieces, err := detach(files)
+	defer func() {
+		for _, p := range pieces {
+			p.close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	// Any directory does as the place where the new root is put together: nobody but
+	// us sees this mount.
+	place := "/"
+	for _, dir := range []string{"/usr", "/tmp", "/run"} {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			place = dir
+			break
+		}
+	}
+	if err := unix.Mount("root", place, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755,size=1m"); err != nil {
+		return fmt.Errorf("tmpfs: %w", err)
+	}
+	for _, p := range pieces {
+		if err := p.attach(place); err != nil {
+			return fmt.Errorf("%s: %w", p.path, err)
+		}
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}
+	if err := unix.MountSetattr(unix.AT_FDCWD, place, unix.AT_RECURSIVE, &attr); err != nil {
+		return fmt.Errorf("read-only: %w", err)
+	}
+	// The old root is put over the new one, and taken away.
+	if err := os.Chdir(place); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("the old root: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// A piece is a part of the old root on its way into the new one: a link, or a
+// detached copy of its mount.
+type piece struct {
+	path  string
+	dir   bool
+	link  string // what a symbolic link says
+	mount int    // or the copy
+}
+
+func (p piece) close() {
+	if p.link == "" {
+		_ = unix.Close(p.mount)
+	}
+}
+
+// detach looks at all files while they can be reached. What does not exist is left
+// out.
+func detach(files []File) ([]piece, error) {
+	var pieces []piece
+	for _, f := range files {
+		info, err := os.Lstat(f.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return pieces, err
+		}
+		p := piece{path: f.Path, dir: info.IsDir()}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			if p.link, err = os.Readlink(f.Path); err != nil {
+				return pieces, err
+			}
+		} else {
+			// Recursive: in a user namespace a copy may not uncover what lies below
+			// another mount.
+			p.mount, err = unix.OpenTree(unix.AT_FDCWD, f.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+			if err != nil {
+				return pieces, fmt.Errorf("%s: open_tree: %w", f.Path, err)
+			}
+		}
+		pieces = append(pieces, p)
+	}
+	return pieces, nil
+}
+
+// attach puts p below root. Where a directory that came before shows it already,
+// it is put over itself.
+func (p piece) attach(root string) error {
+	target := filepath.Join(root, p.path)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	_, err := os.Lstat(target)
+	missing := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case p.link != "" && missing:
+		return os.Symlink(p.link, target)
+	case p.link != "":
+		return nil
+	case missing && p.dir:
+		err = os.Mkdir(target, 0o755)
+	case missing:
+		err = os.WriteFile(target, nil, 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.MoveMount(p.mount, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}

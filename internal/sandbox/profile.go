@@ -1,0 +1,190 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
+)
+
+// A Profile says what a process keeps.
+type Profile struct {
+	// Own tells that the process was started with Attr, in namespaces of its own.
+	Own bool
+	// Files are what the process may still reach by name; none if empty.
+	Files []File
+	// Calls are the only system calls that it may make; nil: any.
+	Calls *CallList
+	// OpenFiles and Data are limits: of descriptors, and of bytes of private
+	// writable memory. 0: as they are.
+	OpenFiles, Data uint64
+	// KeepCapabilities is for a program that sets up a sandbox of its own with them;
+	// the same goes for KeepMounts, as Landlock forbids every mount.
+	KeepCapabilities, KeepMounts bool
+}
+
+// A File is a path that a profile leaves, with all that is below it.
+type File struct {
+	Path  string
+	Exec  bool // may be executed
+	Write bool // may be written, and asked by ioctl: a device
+}
+
+// A Report is what Confine did, in words for a log and for doctor.
+type Report struct {
+	Measures []string `json:"measures"`
+	Weaker   []string `json:"weaker,omitempty"` // what is missing, and why
+}
+
+func (r *Report) took(format string, a ...any) {
+	r.Measures = append(r.Measures, fmt.Sprintf(format, a...))
+}
+
+func (r *Report) weaker(what string, err error) {
+	r.Weaker = append(r.Weaker, fmt.Sprintf("%s: %v", what, err))
+}
+
+// String is one line.
+func (r Report) String() string {
+	s := strings.Join(r.Measures, ", ")
+	if len(r.Weaker) > 0 {
+		s += "; weaker here: " + strings.Join(r.Weaker, "; ")
+	}
+	return s
+}
+
+// Attr returns how a process is started in namespaces of its own: without network,
+// System V IPC, other processes and, once Confine has emptied its root, files. As an
+// ordinary user they lie in a user namespace, in which he is root until Confine.
+// Where the machine forbids it, starting fails; start without it then.
+func Attr(uid, gid int) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID}
+	if uid != 0 {
+		a.Cloneflags |= unix.CLONE_NEWUSER
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
+	}
+	return a
+}
+
+// Confine applies p to all threads of the calling process, for good. It has no
+// error: what cannot be had is in the report, and the rest is done.
+func Confine(p Profile) Report {
+	r := confine(p)
+	r.try("not dumpable", NotDumpable())
+	if p.Calls != nil {
+		program, err := p.Calls.assemble()
+		if err == nil {
+			err = loadFilter(program)
+		}
+		r.try(fmt.Sprintf("seccomp (%d calls)", p.Calls.allowed()), err)
+	}
+	return r
+}
+
+// confine takes the measures that an execve leaves in force.
+func confine(p Profile) Report {
+	var r Report
+	switch {
+	case p.KeepMounts:
+	case p.Own:
+		r.took("own network, IPC and process namespaces")
+	default:
+		r.weaker("namespaces", errors.New("none of its own"))
+	}
+	switch {
+	case !p.Own || p.KeepMounts:
+	case len(p.Files) == 0:
+		r.try("an empty root", emptyRoot())
+	default:
+		r.try("a root of its own files", fileRoot(p.Files))
+	}
+	r.try("limits", setLimits(p))
+	if !p.KeepCapabilities {
+		r.try("no capabilities", dropCapabilities())
+	}
+	r.try("no_new_privs", allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1))
+	if !p.KeepMounts {
+		abi, err := restrictFiles(p.Files)
+		r.try(fmt.Sprintf("Landlock %d", abi), err)
+	}
+	return r
+}
+
+func (r *Report) try(what string, err error) {
+	if err != nil {
+		r.weaker(what, err)
+	} else {
+		r.took("%s", what)
+	}
+}
+
+// Exec confines the calling process but for what does not outlive an execve
+// (Calls, and that it is not dumpable), gives the report to tell, and becomes argv[0],
+// a path. It returns only if that fails.
+func Exec(p Profile, tell func(Report), argv, env []string) error {
+	tell(confine(p))
+	return fmt.Errorf("%s: %w", argv[0], unix.Exec(argv[0], argv, env))
+}
+
+// NoNewPrivileges is for a process that has to start others: neither it nor any of
+// them gains privileges by executing a set-user-id program.
+func NoNewPrivileges() error { return allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1) }
+
+// NotDumpable keeps processes of the same user from tracing this one, and its
+// memory from core dumps. It also closes /proc/self to the children's user
+// namespaces: whoever makes such children does it first.
+func NotDumpable() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+
+// allThreads makes a call on every thread of the process.
+func allThreads(nr uintptr, a ...uintptr) error {
+	var args [6]uintptr
+	copy(args[:], a)
+	if _, _, e := psx.Syscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5]); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// setLimits also forbids core dumps: they would hold the guest's memory.
+func setLimits(p Profile) error {
+	set := func(resource int, most uint64) error {
+		if most == 0 {
+			return nil
+		}
+		var now unix.Rlimit
+		if err := unix.Getrlimit(resource, &now); err != nil {
+			return err
+		}
+		most = min(most, now.Max)
+		return os.NewSyscallError("setrlimit", unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}))
+	}
+	return errors.Join(unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}),
+		set(unix.RLIMIT_NOFILE, p.OpenFiles), set(unix.RLIMIT_DATA, p.Data))
+}
+
+// dropCapabilities empties all five sets of every thread.
+func dropCapabilities() error {
+	var errs []error
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
+		if err != nil {
+			break // the kernel knows no more of them
+		}
+		if held == 0 {
+			continue
+		}
+		// Without CAP_SETPCAP the set stays; no_new_privs makes it mean nothing.
+		if err := allThreads(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EPERM) {
+			errs = append(errs, err)
+		}
+	}
+	if err := allThreads(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil && !errors.Is(err, unix.EINVAL) {
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, capset())...)
+}

@@ -1,0 +1,162 @@
+package vm
+
+import (
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"vix/internal/sandbox"
+)
+
+// A Confinement is what a process of a VM said of itself when it had been
+// confined.
+type Confinement struct {
+	PID int `json:"pid"`
+	sandbox.Report
+}
+
+// A Confine is what the command line of the hidden verb "confine" depends on: it
+// confines itself and becomes another program.
+type Confine struct {
+	Files                        []sandbox.File
+	KeepCapabilities, KeepMounts bool
+	ReportFD                     int
+	Argv                         []string // Argv[0] is a path
+}
+
+// Args returns the arguments of vix-launcher.
+func (c Confine) Args() []string {
+	args := []string{"confine", "--report-fd", fmt.Sprint(c.ReportFD)}
+	for _, f := range c.Files {
+		switch {
+		case f.Write:
+			args = append(args, "--device", f.Path)
+		case f.Exec:
+			args = append(args, "--exec", f.Path)
+		default:
+			args = append(args, "--read", f.Path)
+		}
+	}
+	if c.KeepCapabilities {
+		args = append(args, "--keep-capabilities")
+	}
+	if c.KeepMounts {
+		args = append(args, "--keep-mounts")
+	}
+	return append(append(args, "--"), c.Argv...)
+}
+
+// systemFiles is where programs, libraries and firmware are; nothing in there is
+// anybody's own.
+var systemFiles = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache"}
+
+// qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
+// its firmware, and what it boots.
+func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
+	var files []sandbox.File
+	for _, path := range systemFiles {
+		// In a store of packages, a program may be a script around itself.
+		files = append(files, sandbox.File{Path: path, Exec: strings.HasSuffix(path, "/store")})
+	}
+	real, err := filepath.EvalSymlinks(qemu)
+	if err != nil {
+		return nil, failf("%s: cannot be started: %v", qemuChild, err)
+	}
+	// A QEMU that somebody built himself has its firmware beside it.
+	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
+		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
+	}
+	files = append(files, sandbox.File{Path: real, Exec: true})
+	if loader := interpreter(real); loader != "" {
+		files = append(files, sandbox.File{Path: loader, Exec: true})
+	}
+	files = append(files, sandbox.File{Path: kernel}, sandbox.File{Path: initrd})
+	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/urandom"} {
+		files = append(files, sandbox.File{Path: path, Write: true})
+	}
+	if kvm != "" {
+		files = append(files, sandbox.File{Path: kvm, Write: true})
+	}
+	return files, nil
+}
+
+// interpreter returns the real path of the dynamic linker that a program names.
+func interpreter(path string) string {
+	f, err := elf.Open(path)
+	if err != nil {
+		return "" // a script, or nothing that can be executed
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
+			continue
+		}
+		b, err := io.ReadAll(p.Open())
+		if err != nil {
+			return ""
+		}
+		real, err := filepath.EvalSymlinks(strings.TrimRight(string(b), "\x00"))
+		if err != nil {
+			return ""
+		}
+		return real
+	}
+	return ""
+}
+
+// confined notes how a process is confined. What is weaker than it could be is a
+// line in the log, once for each process.
+func (s *supervisor) confined(name string, pid int, r sandbox.Report) {
+	for i, m := range r.Measures {
+		r.Measures[i] = cleanLine(m)
+	}
+	for i, w := range r.Weaker {
+		r.Weaker[i] = cleanLine(w)
+	}
+	if len(r.Weaker) > 0 {
+		s.log.printf("vix", "%s is confined less than it could be: %s", name, strings.Join(r.Weaker, "; "))
+	}
+	s.update(func(st *State) {
+		c := map[string]Confinement{name: {pid, r}}
+		for k, v := range st.Confinement { // copied: snapshots share the old one
+			if k != name {
+				c[k] = v
+			}
+		}
+		st.Confinement = c
+	})
+}
+
+// readReport waits for the report of a process that the verb confine or rootview
+// started, and closes f.
+func (s *supervisor) readReport(name string, c *child, f *os.File) {
+	defer f.Close()
+	var r sandbox.Report
+	err := json.NewDecoder(io.LimitReader(f, maxReport)).Decode(&r)
+	if err != nil {
+		if !errors.Is(err, io.EOF) { // it ended before: its death says why
+			s.log.printf("vix", "%s: report: %v", name, err)
+		}
+		return
+	}
+	s.confined(name, c.cmd.Process.Pid, r)
+}
+
+const maxReport = 16 << 10
+
+// startConfined starts a command whose program is the verb confine or rootview; its
+// report comes through the last descriptor of cmd.files.
+func (s *supervisor) startConfined(cmd command, report *os.File) (*child, error) {
+	c, err := startChild(s.nest, s.log, cmd)
+	if err != nil {
+		report.Close()
+		return nil, err
+	}
+	s.pumps.Go(func() { s.readReport(cmd.name, c, report) })
+	return c, nil
+}
