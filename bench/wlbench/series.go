@@ -27,9 +27,11 @@ const (
 	seriesSmall  = "frame 64x64"
 	seriesFull   = "frame full"
 	seriesCopied = "copied"
+	seriesSlab   = "buffer in a slab"
+	seriesOwn    = "buffer of its own"
 )
 
-var seriesNames = []string{seriesSync, seriesAdd, seriesEvents, seriesSmall, seriesFull, seriesCopied}
+var seriesNames = []string{seriesSync, seriesAdd, seriesEvents, seriesSmall, seriesFull, seriesCopied, seriesSlab, seriesOwn}
 
 func seriesVerb(_ context.Context, fs *flag.FlagSet, args []string) error {
 	socket := fs.String("socket", "", "socket to measure")
@@ -80,6 +82,10 @@ func seriesBench(name, socket string, n int, d time.Duration, begin func() error
 		return benchMsgs(socket, "add", d)
 	case seriesEvents:
 		return benchEvents(socket, d)
+	case seriesSlab:
+		return benchBuffers(socket, slabSide, d)
+	case seriesOwn:
+		return benchBuffers(socket, ownSide, d)
 	case seriesCopied:
 		return benchCopied(socket, frameOpts{w: 640, h: 480, dw: 64, dh: 64}, 8)
 	}

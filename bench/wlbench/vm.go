@@ -351,6 +351,8 @@ func (v *vmBench) reportWays() {
 		{"events (motion), /s", seriesEvents, "per_s"},
 		{"frame, 64×64 damage, p50, µs", seriesSmall, "p50_us"},
 		{"frame, 1080p, full, p50, µs", seriesFull, "p50_us"},
+		{"buffer made and destroyed, 1 MiB (a slab), p50, µs", seriesSlab, "p50_us"},
+		{"the same, 20 MiB (a blob of its own), p50, µs", seriesOwn, "p50_us"},
 	} {
 		row := []string{r.what}
 		for _, w := range v.ways {

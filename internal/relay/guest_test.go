@@ -259,12 +259,13 @@ func TestPoolLife(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	s := newScene(t, 4096)
 	s.buffer(sceneFirstBuf, 0, 32, 32, 128)
-	if err := unix.Ftruncate(s.pool.fd, 32<<20); err != nil {
+	const large = 48 << 20 // whose slab is larger than maxSpare
+	if err := unix.Ftruncate(s.pool.fd, large); err != nil {
 		t.Fatal(err)
 	}
-	s.pool.mmap(t, 32<<20)
-	s.client.Send(scenePool, wayland.WlShmPoolReqResize, 32<<20)
-	s.buffer(sceneFirstBuf+1, 4096, 2048, 2048, 8192)
+	s.pool.mmap(t, large)
+	s.client.Send(scenePool, wayland.WlShmPoolReqResize, large)
+	s.buffer(sceneFirstBuf+1, 4096, 4096, 2560, 16384)
 	s.client.Send(scenePool, wayland.WlShmPoolReqDestroy)
 	s.client.Want(1, wayland.WlDisplayEvtDeleteId)
 	copy(s.pool.mem[4096:], "grown")
@@ -398,7 +399,13 @@ func TestShadow(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if len(s.slabs) > 1 {
+			t.Fatalf("%d empty slabs are kept", len(s.slabs))
+		}
 		for _, sl := range s.slabs {
+			if len(sl.blob.Mem()) > minSlab {
+				t.Fatalf("an empty slab of %d bytes is kept", len(sl.blob.Mem()))
+			}
 			if sl.used != 0 || len(sl.free) != 1 || sl.free[0].size != len(sl.blob.Mem()) {
 				t.Fatalf("a slab is left with %d used and free %v", sl.used, sl.free)
 			}

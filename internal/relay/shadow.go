@@ -25,12 +25,26 @@ type Blobs interface {
 	NewBlob(size int) (Blob, error)
 }
 
-// Slabs: every mapped blob costs QEMU a memory region, of which there are few,
-// and a map takes milliseconds; pages that are never touched cost nothing. So
-// buffers share few large blobs.
+// Slabs: every mapped blob costs QEMU a memory region, of which there are few, and
+// a map takes milliseconds; pages that are never touched cost nothing. So buffers share
+// few large blobs, whatever pools the client has them in. The other way, a blob for
+// each pool, was measured (BenchmarkShadow; a window of 1920×1080 resized once):
+//
+//	             blobs made for a resize    mapped at once    MiB of the VM's window
+//	             slabs      by pool         slabs   by pool   slabs   by pool
+//	GTK, Qt      0          3               2       4         32      24
+//	foot         0          1               1       2         16      512
+//	cursors      0          61              1       62        16      4
+//
+// where a buffer in a slab takes 9 ms to make and destroy in a VM without KVM, on a busy
+// machine, of which 9 ms are the round trips, and one with a blob of its own 48 ms
+// (wlbench vm).
 const (
 	minSlab = 16 << 20
 	maxSlab = 1 << 30
+	// maxSpare is the largest slab that is kept empty while others are in use: a
+	// window that is resized makes its new buffers before it destroys the old ones.
+	maxSpare = 64 << 20
 )
 
 var pageSize = os.Getpagesize()
@@ -76,8 +90,10 @@ func (s *shadow) alloc(size int) (*extent, error) {
 		n = 1 << bits.Len(uint(2*size-1))
 	}
 	blob, err := s.blobs.NewBlob(min(n, maxSlab))
-	if err != nil {
-		return nil, err
+	if err != nil { // the VM may have little left
+		if blob, err = s.blobs.NewBlob(size); err != nil {
+			return nil, err
+		}
 	}
 	sl := &slab{blob: blob, free: []span{{0, len(blob.Mem())}}}
 	s.slabs = append(s.slabs, sl)
@@ -100,20 +116,35 @@ func (sl *slab) take(size int) *extent {
 	return nil
 }
 
-// release gives e back. A slab that nothing uses is closed, unless it is the
-// last small one: a window's next frame would only have to make it again.
+// release gives e back. While buffers are left, one empty slab is kept for the next
+// ones; after the last of them, a small one.
 func (s *shadow) release(c *Conn, e *extent) error {
-	sl := e.slab
-	sl.used--
-	sl.put(e.span)
-	if sl.used > 0 || len(s.slabs) == 1 && len(sl.blob.Mem()) == minSlab {
+	e.slab.used--
+	e.slab.put(e.span)
+	if e.slab.used > 0 {
 		return nil
 	}
-	s.slabs = slices.DeleteFunc(s.slabs, func(x *slab) bool { return x == sl })
-	if sl.pool != nil {
-		c.ToServer().Msg(sl.pool.Server, wayland.WlShmPoolReqDestroy)
+	most := maxSpare
+	if !slices.ContainsFunc(s.slabs, func(x *slab) bool { return x.used > 0 }) {
+		most = minSlab
 	}
-	return sl.blob.Close()
+	kept := false
+	var errs []error
+	s.slabs = slices.DeleteFunc(s.slabs, func(x *slab) bool {
+		if x.used > 0 {
+			return false
+		}
+		if !kept && len(x.blob.Mem()) <= most {
+			kept = true
+			return false
+		}
+		if x.pool != nil {
+			c.ToServer().Msg(x.pool.Server, wayland.WlShmPoolReqDestroy)
+		}
+		errs = append(errs, x.blob.Close())
+		return true
+	})
+	return errors.Join(errs...)
 }
 
 // put merges f into the free list.
