@@ -49,9 +49,10 @@ func command(e *env) *cobra.Command {
 		Long: `Runs programs in virtual machines of their own, with their windows on your own
 desktop. A VM starts with its first program, and ends with its last.
 
-Exit status: 0 done, 1 failed, 2 wrong use. "run" in the foreground passes on
-the program's own status (128+n for signal n), with 125 where Vix itself failed,
-126 for a program that cannot be executed, and 127 for one that is not found.`,
+Exit status: 0 done, 1 failed, 2 wrong use. "run" in the foreground, "exec" and
+"shell" pass on the program's own status (128+n for signal n), with 125 where Vix
+itself failed, 126 for a program that cannot be executed, and 127 for one that is
+not found.`,
 		Example: `  vix-launcher run foot                 a terminal in the VM "foot"
   vix-launcher run --vm web firefox     Firefox in the VM "web"
   vix-launcher list                     what runs
@@ -77,6 +78,7 @@ the program's own status (128+n for signal n), with 125 where Vix itself failed,
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
+		execCommand(e), shellCommand(e), guardCommand(e),
 		superviseCommand(e), rootviewCommand(e), confineCommand(e), configTopic())
 	return root
 }

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/internal/vm"
+)
+
+// A terminal is the user's own, lent to a program of a guest: in raw mode, so
+// that every key goes to the guest, with its size passed on. However the verb
+// ends, it is given back as it was: by restore, or, where the process had no
+// time for that (SIGKILL, a crash), by the guard.
+type terminal struct {
+	file  *os.File
+	saved *unix.Termios
+	sizes chan vm.Size // the newest alone
+	guard *guard
+
+	signals chan os.Signal
+	done    chan struct{} // closed when watch has ended
+}
+
+// ttyOf returns f as a terminal, or nil if it is none.
+func ttyOf(f any) *os.File {
+	file, ok := f.(*os.File)
+	if !ok {
+		return nil
+	}
+	if _, err := termios(file); err != nil {
+		return nil
+	}
+	return file
+}
+
+func termios(f *os.File) (t *unix.Termios, err error) {
+	err = descriptor(f, func(fd int) error {
+		t, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	return t, err
+}
+
+// descriptor runs f on a file's descriptor without making it blocking.
+func descriptor(file *os.File, f func(fd int) error) error {
+	c, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	err = c.Control(func(fd uintptr) { ferr = f(int(fd)) })
+	return errors.Join(err, ferr)
+}
+
+// lend puts the terminal into raw mode.
+func lend(e *env, file *os.File) (*terminal, error) {
+	saved, err := termios(file)
+	if err != nil {
+		return nil, err
+	}
+	t := &terminal{
+		file: file, saved: saved, sizes: make(chan vm.Size, 1),
+		signals: make(chan os.Signal, 4), done: make(chan struct{}),
+	}
+	if t.guard, err = startGuard(e, file, saved); err != nil {
+		return nil, err
+	}
+	signal.Notify(t.signals, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT)
+	if err := t.raw(); err != nil {
+		t.guard.dismiss()
+		return nil, err
+	}
+	go t.watch()
+	return t, nil
+}
+
+// raw is cfmakeraw of termios(3).
+func (t *terminal) raw() error {
+	r := *t.saved
+	r.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	r.Oflag &^= unix.OPOST
+	r.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	r.Cflag = r.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	r.Cc[unix.VMIN], r.Cc[unix.VTIME] = 1, 0
+	return setTermios(t.file, &r)
+}
+
+func setTermios(f *os.File, t *unix.Termios) error {
+	return descriptor(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETSW, t) })
+}
+
+// restore gives the terminal back.
+func (t *terminal) restore() {
+	signal.Stop(t.signals)
+	close(t.signals)
+	<-t.done
+	if setTermios(t.file, t.saved) == nil {
+		t.guard.dismiss()
+	}
+}
+
+// watch follows the terminal's size, and our being stopped and continued.
+func (t *terminal) watch() {
+	defer close(t.done)
+	for sig := range t.signals {
+		if sig == unix.SIGTSTP { // by kill(1): the key goes to the guest
+			_ = setTermios(t.file, t.saved)
+			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
+			continue // SIGCONT comes next
+		}
+		if sig == unix.SIGCONT {
+			_ = t.raw()
+		}
+		select {
+		case <-t.sizes: // not taken yet, and no longer true
+		default:
+		}
+		t.sizes <- t.size()
+	}
+}
+
+// size is 24×80 where the terminal does not know.
+func (t *terminal) size() vm.Size { return sizeOf(t.file) }
+
+func sizeOf(f *os.File) vm.Size {
+	var w *unix.Winsize
+	err := descriptor(f, func(fd int) (err error) {
+		w, err = unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+		return err
+	})
+	if err != nil || w.Row == 0 || w.Col == 0 {
+		return vm.Size{Rows: 24, Cols: 80}
+	}
+	return vm.Size{Rows: w.Row, Cols: w.Col}
+}
+
+// A guard is a process that gives the terminal back if this one cannot. It is
+// told the state, and learns of our end by that of the pipe.
+type guard struct {
+	cmd  *exec.Cmd
+	pipe *os.File
+}
+
+const guardVerb = "terminal-guard"
+
+// dismissed is what a guard reads that is not needed any more.
+var dismissed = []byte{1}
+
+func startGuard(e *env, tty *os.File, saved *unix.Termios) (*guard, error) {
+	self, err := e.self()
+	if err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, guardVerb)
+	cmd.Env = []string{}
+	cmd.Stdin, cmd.ExtraFiles = tty, []*os.File{r}
+	// A group of its own: keys and kills are not meant for it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	r.Close()
+	if err == nil {
+		err = binary.Write(w, binary.NativeEndian, saved)
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("terminal: %w", err)
+	}
+	return &guard{cmd, w}, nil
+}
+
+func (g *guard) dismiss() {
+	_, _ = g.pipe.Write(dismissed)
+	g.pipe.Close()
+	_ = g.cmd.Wait()
+}
+
+// guardCommand is the guard: descriptor 0 is the terminal, 3 the pipe.
+func guardCommand(*env) *cobra.Command {
+	return &cobra.Command{
+		Use: guardVerb, Hidden: true, Args: args(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			tty := ttyOf(os.Stdin)
+			if tty == nil || !isKind(3, unix.S_IFIFO) {
+				return usagef("%s: is started by vix-launcher shell only", guardVerb)
+			}
+			// A terminal's state is set from the background too.
+			signal.Ignore(unix.SIGTTOU, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
+			return watchOver(tty, os.NewFile(3, "pipe"))
+		},
+	}
+}
+
+func watchOver(tty *os.File, pipe io.Reader) error {
+	var saved unix.Termios
+	if err := binary.Read(pipe, binary.NativeEndian, &saved); err != nil {
+		return nil // nothing was changed yet
+	}
+	if last, err := io.ReadAll(pipe); err != nil || bytes.Equal(last, dismissed) {
+		return nil
+	}
+	return setTermios(tty, &saved)
+}
+
+// An escapeReader finds, at the beginning of a line, "~." in what is typed: the
+// way out of a guest that does not answer. "~~" is one '~'.
+type escapeReader struct {
+	r      io.Reader
+	escape func()
+	inLine bool // not at a line's beginning
+	tilde  bool // a '~' is held back
+	ended  bool
+}
+
+func (e *escapeReader) Read(p []byte) (int, error) {
+	if e.ended || len(p) < 2 { // a held '~' may need a place
+		return 0, io.EOF
+	}
+	buf := make([]byte, len(p)-1)
+	for {
+		n, err := e.r.Read(buf)
+		out := e.filter(p[:0], buf[:n])
+		if e.ended {
+			e.escape()
+			return len(out), io.EOF
+		}
+		if err != nil && e.tilde {
+			e.tilde = false
+			out = append(out, '~')
+		}
+		if len(out) > 0 || err != nil {
+			return len(out), err
+		}
+	}
+}
+
+func (e *escapeReader) filter(out, in []byte) []byte {
+	for _, c := range in {
+		switch {
+		case e.tilde && c == '.':
+			e.ended = true
+			return out
+		case e.tilde && c == '~':
+			e.tilde, e.inLine = false, true
+			out = append(out, '~')
+			continue
+		case e.tilde:
+			e.tilde = false
+			out = append(out, '~')
+		case c == '~' && !e.inLine:
+			e.tilde = true
+			continue
+		}
+		out = append(out, c)
+		e.inLine = c != '\r' && c != '\n'
+	}
+	return out
+}
+
+// errLeft is the end of a verb by "~.".
+var errLeft = errors.New("left by ~.; the program was hung up, the VM runs on")
+
+// terminalEnv is what a program has to know of the terminal.
+func (e *env) terminalEnv() []string {
+	var list []string
+	for _, name := range []string{"TERM", "COLORTERM"} {
+		if v := e.getenv(name); v != "" {
+			list = append(list, name+"="+v)
+		}
+	}
+	return list
+}
+
+// attach runs a program on the user's terminal, if stdin is one.
+func attach(ctx context.Context, e *env, run vm.Run) (vm.Run, context.Context, func(), error) {
+	run.How.TTY = true
+	run.How.Size = vm.Size{Rows: 24, Cols: 80}
+	run.Env = append(e.terminalEnv(), run.Env...)
+	if out := ttyOf(e.stdout); out != nil {
+		run.How.Size = sizeOf(out)
+	}
+	tty := ttyOf(e.stdin)
+	if tty == nil {
+		return run, ctx, func() {}, nil
+	}
+	t, err := lend(e, tty)
+	if err != nil {
+		return run, ctx, nil, err
+	}
+	run.How.Size, run.Sizes = t.size(), t.sizes
+	ctx, cancel := context.WithCancelCause(ctx)
+	run.Stdin = &escapeReader{r: tty, escape: func() {
+		cancel(&vm.Failure{Code: vm.CodeVix, Text: fmt.Sprintf("VM %s: %v", run.VM, errLeft)})
+	}}
+	return run, ctx, func() { t.restore(); cancel(nil) }, nil
+}
