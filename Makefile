@@ -43,7 +43,7 @@ test: static setup ## every test: check, compositor-level and VM-level
 	@# Compiled on all processors; the tests then run one package at a time.
 	$(GO) build $(RACE) ./...
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -complete -out build/test \
+	@build/test/testsum -complete -show '^threat ' -out build/test \
 	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
 	  -- $(GO) test -json -p 1 -timeout 20m -exec $(IN_ROOT) ./e2e/...
 
@@ -58,7 +58,7 @@ static: need-go ## gofmt, vet, golangci-lint, generated files up to date
 	@$(GO) mod download # all, because tests in the system root reach no proxy
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: would change:" $$bad >&2; exit 1; }
 	$(GO) vet ./...
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 	@for f in .ci/run $$(grep -d skip -lE '^#!.*sh$$' scripts/*); do bash -n "$$f"; done
 	@scripts/generated
 
@@ -72,6 +72,11 @@ e2e-full: need-go ## adds browsers, GTK 3, Qt 6, video (a larger system root, on
 	@scripts/sysroot --full
 	@$(MAKE) --no-print-directory build; mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@VIX_SYSROOT=full VIX_E2E_FULL=1 build/test/testsum -v -complete -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 60m -exec $(IN_ROOT) $(if $(RUN),-run '$(RUN)') ./e2e/...
+
+.PHONY: threats
+threats: need-go setup build ## the threat table, row by row: held or broken
+	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@build/test/testsum -complete -show '^threat ' -out build/test -- $(GO) test -json -count=1 -timeout 20m -exec $(IN_ROOT) -run TestThreat ./e2e/threats
 
 .PHONY: bench
 bench: need-go setup build ## what it costs: tables, and build/bench/*.json

@@ -1,12 +1,13 @@
 // Command testsum runs `go test -json` commands and says what matters: the
 // output of failed tests, why tests were skipped, and the closing counts.
 //
-//	testsum [-complete] [-v] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
+//	testsum [-complete] [-v] [-show REGEXP] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
 //
 // It ends with status 1 if a test or a build failed, if a test was skipped
 // without a stated reason, or if nothing ran. With -complete a test that was
-// skipped because the machine lacks something ("lacks: …") has failed too. The
-// raw events of the n-th command are kept in DIR/n.json.
+// skipped because the machine lacks something ("lacks: …") has failed too. With
+// -show it prints matching lines of any test's output. The raw events of the n-th
+// command are kept in DIR/n.json.
 package main
 
 import (
@@ -27,10 +28,14 @@ import (
 func main() {
 	complete := flag.Bool("complete", false, "a test skipped for what the machine lacks has failed")
 	verbose := flag.Bool("v", false, "print every test's name and output")
+	show := flag.String("show", "", "print output lines that match `regexp`")
 	out := flag.String("out", "", "`directory` for the raw events")
 	flag.Parse()
 	s := newSummary(os.Stdout)
 	s.complete, s.verbose = *complete, *verbose
+	if *show != "" {
+		s.show = regexp.MustCompile(*show)
+	}
 	for i, argv := range split(flag.Args()) {
 		if err := s.run(argv, rawFile(*out, i+1)); err != nil {
 			s.problem(err.Error())
@@ -76,6 +81,7 @@ type event struct {
 
 type summary struct {
 	complete, verbose bool
+	show              *regexp.Regexp
 	w                 io.Writer
 
 	lines                   map[string][]string // output of what has not ended yet, by package and test
@@ -143,7 +149,7 @@ func (s *summary) line(b []byte) {
 	case "build-fail":
 		s.problem("build failed: " + e.ImportPath)
 	case "output":
-		if s.verbose {
+		if s.verbose || s.show != nil && s.show.MatchString(e.Output) {
 			fmt.Fprint(s.w, e.Output)
 		}
 		s.lines[key] = append(s.lines[key], e.Output)

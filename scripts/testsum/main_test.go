@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -41,12 +42,16 @@ func TestSummary(t *testing.T) {
 {"Action":"pass","Package":"p"}`, code: 1, says: []string{"p A: skipped without a reason"}},
 		{name: "lacks a part", complete: true, in: `{"Action":"output","Package":"p","Test":"A","Output":"    a_test.go:3: lacks: sway\n"}
 {"Action":"skip","Package":"p","Test":"A"}`, code: 1, says: []string{"lacks: sway"}},
+		{name: "shows a line", in: `{"Action":"output","Package":"p","Output":"threat 01: forges: held\n"}
+{"Action":"output","Package":"p","Output":"another line\n"}
+{"Action":"pass","Package":"p","Test":"A"}
+{"Action":"pass","Package":"p"}`, says: []string{"threat 01: forges: held\nok"}},
 		{name: "nothing ran", in: `{"Action":"skip","Package":"p"}`, code: 1, says: []string{"no test ran"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out strings.Builder
 			s := newSummary(&out)
-			s.complete = c.complete
+			s.complete, s.show = c.complete, regexp.MustCompile("^threat ")
 			for l := range strings.Lines(begin + c.in) {
 				s.line([]byte(strings.TrimSpace(l)))
 			}
