@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
 	"io/fs"
 	"maps"
 	"os"
@@ -30,6 +31,19 @@ import (
 
 	"vix/internal/desktoptest"
 )
+
+// What the host draws around a window of a VM (internal/filter/frame.go), in
+// pixels: a label above, and the other three sides.
+const (
+	FrameTop  = 0
+	FrameSide = 0
+)
+
+// Inside is where a framed window's program draws, on the screen.
+func Inside(w *desktoptest.Node) image.Rectangle {
+	r := w.Content().Image()
+	return image.Rect(r.Min.X+FrameSide, r.Min.Y+FrameTop, r.Max.X-FrameSide, r.Max.Y-FrameSide)
+}
 
 // Config changes what New makes; its zero value is good for most tests.
 type Config struct {

@@ -108,7 +108,7 @@ func TestKeyboard(t *testing.T) {
 	}
 	r.Type(t, "Hello, Vix: 0123 <>|&\n")
 	img := r.WaitScreen(t, "the guest's answer", func(img *image.RGBA) bool {
-		return desktoptest.Share(img, w.Content().Image(), color.RGBA{200, 20, 30, 255}, 2) > 0.9
+		return desktoptest.Share(img, Inside(w), color.RGBA{200, 20, 30, 255}, 2) > 0.9
 	})
 	r.save(t, "TestKeyboard.png", img)
 	if got := r.Guest("keys", "cat /tmp/typed"); got != "Hello, Vix: 0123 <>|&" {
@@ -128,7 +128,7 @@ func TestPointer(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.startIn("mouse", []string{"stdbuf", "-oL", "wev"})
 	w := r.WaitSettled(t, desktoptest.ByAppID("vix.mouse.wev"))
-	x, y := w.Content().X+200, w.Content().Y+150
+	x, y := Inside(w).Min.X+200, Inside(w).Min.Y+150
 	r.Click(t, x, y)
 	waitOutput(t, p, "x, y: 200.000000, 150.000000")
 	waitOutput(t, p, "button: 272 (left), state: 1 (pressed)")
@@ -161,9 +161,9 @@ func TestTenPrograms(t *testing.T) {
 		procs = append(procs, r.startIn("ten", foot(rgb, "-T", fmt.Sprint("number ", i), "sleep", "1000")))
 	}
 	r.WaitWindows(t, 10, desktoptest.ByAppID("vix.ten.foot"))
-	img := r.WaitScreen(t, "ten colours, a tenth of the screen each", func(img *image.RGBA) bool {
+	img := r.WaitScreen(t, "ten colours, about a tenth of the screen each", func(img *image.RGBA) bool {
 		for _, rgb := range colors {
-			if desktoptest.Share(img, img.Rect, parseRGB(t, rgb), 1) < 0.09 {
+			if desktoptest.Share(img, img.Rect, parseRGB(t, rgb), 1) < 0.08 {
 				return false
 			}
 		}
@@ -264,7 +264,7 @@ func TestPrograms(t *testing.T) {
 			p := r.startIn("apps", c.argv)
 			w := r.WaitWindow(t, nil)
 			r.WaitScreen(t, "what "+name+" draws", func(img *image.RGBA) bool {
-				return desktoptest.Colors(img, w.Content().Image()) > 15
+				return desktoptest.Colors(img, Inside(w)) > 15
 			})
 			w = r.WaitWindow(t, func(n *desktoptest.Node) bool { return strings.HasPrefix(n.Name, "[apps] ") })
 			if !strings.Contains(strings.ToLower(w.Name), strings.ToLower(c.title)) || !strings.HasPrefix(w.AppID, "vix.apps.") {

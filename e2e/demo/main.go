@@ -116,7 +116,7 @@ func (d *demo) run(bin, display, swaysock, runtime string) {
 	r.Desktop.Command(d, fmt.Sprintf("[con_id=%d] resize set width 520 px", shell.ID))
 	r.WaitScreen(d, "what the GTK program draws", func(img *image.RGBA) bool {
 		w := r.WaitWindow(d, func(n *desktoptest.Node) bool { return n.ID == window.ID })
-		return desktoptest.Colors(img, w.Content().Image()) > 40
+		return desktoptest.Colors(img, e2e.Inside(w)) > 40
 	})
 
 	r.Focus(d, shell)

@@ -31,7 +31,8 @@ func newSession(t *testing.T, vm, memory string, limit time.Duration) *session {
 		Bin:     "../../build/bin",
 		TOML:    fmt.Sprintf("[vm.%s]\nmemory = %q\n", vm, memory),
 		Timeout: limit,
-		Desktop: desktoptest.Config{Timeout: limit},
+		// A tiled window's program has 1280×800.
+		Desktop: desktoptest.Config{Timeout: limit, Width: 1280 + 2*e2e.FrameSide, Height: 800 + e2e.FrameTop + e2e.FrameSide},
 	})}
 	// The VM outlives each program.
 	s.keep = s.Start("run", "--vm", vm, "sleep", "100000")
@@ -46,7 +47,9 @@ func (s *session) end(t *testing.T) {
 	s.CheckClean()
 }
 
-// A program is one that runs in the session's VM, and its window.
+// A program is one that runs in the session's VM, and its window. Places and
+// pictures are relative to where the program draws when its window, with its
+// frame, is in the screen's corner.
 type program struct {
 	*session
 	*desktoptest.Proc
@@ -107,6 +110,34 @@ func (s *session) put(t *testing.T, name string, content []byte) {
 	}
 }
 
+// within is a picture of the screen with the program's own coordinates.
+func within(img *image.RGBA) *image.RGBA {
+	return &image.RGBA{Pix: img.Pix, Stride: img.Stride, Rect: img.Rect.Sub(image.Pt(e2e.FrameSide, e2e.FrameTop))}
+}
+
+func (p *program) Screenshot(t desktoptest.T) *image.RGBA { return within(p.Desktop.Screenshot(t)) }
+
+func (p *program) WaitScreen(t desktoptest.T, what string, ok func(*image.RGBA) bool) *image.RGBA {
+	t.Helper()
+	return within(p.Desktop.WaitScreen(t, what, func(img *image.RGBA) bool { return ok(within(img)) }))
+}
+
+func (p *program) MoveTo(t desktoptest.T, x, y int) {
+	p.Desktop.MoveTo(t, x+e2e.FrameSide, y+e2e.FrameTop)
+}
+
+func (p *program) Click(t desktoptest.T, x, y int) {
+	p.Desktop.Click(t, x+e2e.FrameSide, y+e2e.FrameTop)
+}
+
+func (p *program) Scroll(t desktoptest.T, x, y, steps int) {
+	p.Desktop.Scroll(t, x+e2e.FrameSide, y+e2e.FrameTop, steps)
+}
+
+func (p *program) SetSize(t desktoptest.T, width, height int) {
+	p.Desktop.SetSize(t, width+2*e2e.FrameSide, height+e2e.FrameTop+e2e.FrameSide)
+}
+
 func (p *program) keepPicture(name string, img *image.RGBA) {
 	p.t.Helper()
 	const dir = "../../build/e2e"
@@ -136,7 +167,8 @@ func (p *program) title(text string) *desktoptest.Node {
 // program has drawn at that size, more or less: terminals count in cells.
 func (p *program) float(width, height int) {
 	p.t.Helper()
-	p.Float(p.t, p.win, 0, 0, width, height)
+	full := image.Pt(width+2*e2e.FrameSide, height+e2e.FrameTop+e2e.FrameSide)
+	p.Float(p.t, p.win, 0, 0, full.X, full.Y)
 	id, looks := p.win.ID, 0
 	p.WaitScreen(p.t, fmt.Sprintf("%s at %dx%d", p.name, width, height), func(img *image.RGBA) bool {
 		for _, w := range p.Windows(p.t, nil) {
@@ -145,10 +177,10 @@ func (p *program) float(width, height int) {
 			}
 		}
 		// Sway takes a slow program's answer to an older size for its own wish.
-		if looks++; looks%30 == 0 && p.win.Rect.Width != width {
-			p.Desktop.Command(p.t, fmt.Sprintf("[con_id=%d] resize set width %d px height %d px, move absolute position 0 0", id, width, height))
+		if looks++; looks%30 == 0 && p.win.Rect.Width != full.X {
+			p.Float(p.t, p.win, 0, 0, full.X, full.Y)
 		}
-		r := p.win.Content().Image()
+		r := e2e.Inside(p.win).Sub(image.Pt(e2e.FrameSide, e2e.FrameTop))
 		return r.Min == image.Point{} && near(r.Dx(), width) && near(r.Dy(), height) &&
 			desktoptest.Share(img, image.Rect(r.Max.X-4, 0, r.Max.X-1, r.Max.Y), color.RGBA{A: 255}, 0) < 0.5 &&
 			desktoptest.Share(img, image.Rect(0, r.Max.Y-4, r.Max.X, r.Max.Y-1), color.RGBA{A: 255}, 0) < 0.5
