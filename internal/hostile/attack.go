@@ -35,6 +35,7 @@ var Attacks = map[string]func(*Run) error{
 	"window":     window,
 	"outputs":    outputs,
 	"animate":    animate,
+	"oversize":   oversize,
 }
 
 func (r *Run) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }
@@ -327,6 +328,26 @@ func outputs(r *Run) error {
 		}
 	})
 	return c.Sync()
+}
+
+// oversize makes pools that are larger than their memory.
+func oversize(r *Run) error {
+	for _, said := range []int{4097, 8192, 1 << 30, 1<<31 - 1, 0, -1, -1 << 31} {
+		c, err := r.ready()
+		if err != nil {
+			return err
+		}
+		if _, _, err = c.Pool(4096, said); err == nil {
+			err = c.Sync()
+		}
+		if err == nil {
+			r.say("accepted: %d", said)
+		} else {
+			r.say("refused: %v", err)
+		}
+		_ = c.T.Close()
+	}
+	return nil
 }
 
 // garbage sends N connections of random messages, each seeded by its number.

@@ -44,6 +44,9 @@ func (e *ProtocolError) Error() string {
 type Memory struct {
 	Mem  []byte
 	Free func() error // lets go of this end
+	// Resize changes the size of the file; nil where there is none.
+	Resize func(size int64) error
+
 	desc func() (wayland.Desc, error)
 }
 
@@ -71,7 +74,7 @@ func OverGPU(conn *virtwl.GuestConn) *Client {
 		if err != nil {
 			return nil, err
 		}
-		return &Memory{b.Mem, b.Close, func() (wayland.Desc, error) { return wayland.ResDesc(b.Res), nil }}, nil
+		return &Memory{Mem: b.Mem, Free: b.Close, desc: func() (wayland.Desc, error) { return wayland.ResDesc(b.Res), nil }}, nil
 	})
 }
 
@@ -98,7 +101,8 @@ func fileMemory(size int) (*Memory, error) {
 		return nil, err
 	}
 	free := func() error { return errors.Join(unix.Munmap(m), unix.Close(fd)) }
-	return &Memory{m, free, func() (wayland.Desc, error) {
+	resize := func(size int64) error { return unix.Ftruncate(fd, size) }
+	return &Memory{Mem: m, Free: free, Resize: resize, desc: func() (wayland.Desc, error) {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		return wayland.FileDesc(wayland.KindMemory, dup), err
 	}}, nil

@@ -223,15 +223,15 @@ func floodCommits(r *Run, _ int) (func(int) error, error) {
 	}, err
 }
 
-// floodBytes sends requests whose events it never reads.
-func floodBytes(r *Run, _ int) (func(int) error, error) {
+// floodBytes sends requests whose events it does not read, until the end.
+func floodBytes(r *Run, most int) (func(int) error, error) {
 	c, err := r.ready()
 	return func(n int) error {
-		c.Req(1, wayland.WlDisplayReqGetRegistry, c.ID(nil))
-		if n%16 == 15 {
-			return c.Flush()
+		c.Req(1, wayland.WlDisplayReqSync, c.ID(nil))
+		if n == most-1 {
+			return c.Sync()
 		}
-		return nil
+		return c.every(n, most)
 	}, err
 }
 

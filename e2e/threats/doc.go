@@ -1,0 +1,40 @@
+// Package threats tries every row of the threat table on a real VM, with a guest
+// that is really hostile, and looks at the host whether it held. `make threats`
+// prints a line for each:
+//
+//	threat 01: skips the guest proxy and speaks raw cross-domain: held
+//
+//	                ┌─ VM «evil»: hostile (internal/hostile) on the render node ─┐
+//	sway, headless ◄┤                                                            ├ one desktop
+//	   ▲            └─ VM «good»: what must not be harmed ───────────────────────┘
+//	   └ looked at: its tree, the screen's pixels, the log, memory and descriptors
+//	     of the host's processes
+//
+// What each test proves:
+//
+//	 1  commands of its own making reach the device and harm nobody; a connection
+//	    without the proxy sees what the filter lets it see; neither QEMU nor a
+//	    socket in the guest leads to the compositor
+//	 2  no privileged interface that sway offers is told of, and none can be bound by
+//	    a guessed number
+//	 3  titles and app ids, bidi and control characters, and another VM's tag come out
+//	    with the VM's own tag in front, in one line, of bounded length
+//	 4  a window over the whole screen leaves the frame where it was
+//	 5  a popup larger than the screen, far outside its window, is bounded
+//	 6  the host's clipboard and primary selection are neither read nor replaced
+//	 7  no activation, and no focus taken from a window that the user types into
+//	 8  the compositor's own key works under a window that grabs all it can
+//	 9  outputs do not tell make, model or serial; nothing inhibits or watches idleness
+//	10  floods of everything end at a limit that the log names, memory and descriptors
+//	    come back, and the other VM goes on
+//	11  surplus and truncated descriptors end their own connection; a pool is no
+//	    larger than its memory; memory that shrinks harms only its owner
+//	12  garbage on the wire and in the rings: errors, and the VM's display goes on
+//	13  no escape sequence of a guest reaches the terminal of list or logs
+//	14  what lies outside the view is not to be had by "..", links, /proc or devices,
+//	    and nothing that is written reaches the host
+//	15  the channel is the VM's own: a guest that speaks for other programs, or
+//	    for another VM, ends its own channel
+//	16  a killed or wedged process ends its own VM, which says so and leaves nothing;
+//	    the other VM goes on
+package threats
