@@ -68,6 +68,7 @@ func countPopups(h *relay.Hooks) {
 		if err := filterOf(c).take(m.Obj, Popups, 1); err != nil {
 			return false, err
 		}
+		c.State.(*state).countOpen(c)
 		m.New.Data = &popup{}
 		return true, nil
 	})
@@ -139,6 +140,7 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if err := filterOf(c).take(m.Obj, Popups, 1); err != nil {
 		return false, err
 	}
+	c.State.(*state).countOpen(c)
 	s.role = rolePopup
 	s.popup = &popup{surface: s, parent: ps}
 	m.New.Data = s.popup
