@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -164,65 +165,163 @@ func (s *scene) buffer(id uint32, off, w, h, stride int32) {
 	s.client.Send(scenePool, wayland.WlShmPoolReqCreateBuffer, id, uint32(off), uint32(w), uint32(h), uint32(stride), 1)
 }
 
+// damageFormats are formats with their bytes for a pixel; of the last one the relay
+// does not know them.
+var damageFormats = []struct{ format, pixel int }{
+	{1, 4}, {0x36314752 /* RG16 */, 2}, {0x34324752 /* RG24 */, 3}, {0x48344258 /* XB4H */, 8}, {0x20203843 /* C8 */, 1},
+}
+
+// A damagePlay is a client that draws what it likes and declares honestly what of
+// its surfaces that changes, which is all that the protocol asks of it.
+type damagePlay struct {
+	*scene
+	rnd      *rand.Rand
+	pixel    int
+	scale    int
+	surfaces [2]struct {
+		id   uint32
+		w, h int
+		pix  []byte // what it shows
+	}
+	buffers []damageBuf
+}
+
+type damageBuf struct{ off, w, h, stride int }
+
 // TestDamage compares what the server sees with the client's buffer after every
-// commit of random histories: several buffers used in any order, damage in both
-// kinds of coordinates, scaled, none, or far too large. Clients draw only where
-// they declare damage, and repaint what a returning buffer missed, as the
-// protocol asks of them.
+// commit of a thousand random histories: buffers of any stride and format, of two
+// sizes, that may overlap in their pool, used in any order by two surfaces, with
+// damage in both kinds of coordinates, in many rectangles, too large, or none.
 func TestDamage(t *testing.T) {
+	const sequences, each = 1000, 16 // as many as rapid does by default, each
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.Uint64().Draw(rt, "seed")
-		rnd := rand.New(rand.NewPCG(seed, 1))
-		const w, h, n = 40, 30, 3
-		stride := 4 * (w + rnd.IntN(3)*8)
-		size := stride * h
-		s := newScene(t, size*n)
-		defer s.close()
-		scale := 1 + rnd.IntN(2)
-		if scale > 1 {
-			s.client.Send(sceneSurface, wayland.WlSurfaceReqSetBufferScale, uint32(scale))
-		}
-		for k := range n {
-			s.buffer(uint32(sceneFirstBuf+k), int32(k*size), w, h, int32(stride))
-		}
-		truth := make([]byte, size) // what the window shows
-		rnd.Uint32()
-		seen := [n]bool{}
-		for range 25 {
-			k := rnd.IntN(n)
-			mem := s.pool.mem[k*size : (k+1)*size]
-			if !seen[k] {
-				for i := range truth {
-					truth[i] = byte(rnd.Uint32())
-				}
-				s.client.Send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, 0, 0, 1<<31-1, 1<<31-1)
-				seen[k] = true
-			}
-			for range rnd.IntN(25) {
-				x, y, dw, dh := rnd.IntN(w+10)-5, rnd.IntN(h+10)-5, rnd.IntN(w), rnd.IntN(h/2)
-				if rnd.IntN(2) == 0 {
-					s.client.Send(sceneSurface, wayland.WlSurfaceReqDamageBuffer, uint32(x), uint32(y), uint32(dw), uint32(dh))
-				} else {
-					s.client.Send(sceneSurface, wayland.WlSurfaceReqDamage, uint32(x), uint32(y), uint32(dw), uint32(dh))
-					x, y, dw, dh = x*scale, y*scale, dw*scale, dh*scale
-				}
-				for yy := max(y, 0); yy < min(y+dh, h); yy++ {
-					for xx := max(x, 0) * 4; xx < min(x+dw, w)*4; xx++ {
-						truth[yy*stride+xx] = byte(rnd.Uint32())
-					}
+		for k := range uint64(sequences / 100) {
+			p := newDamagePlay(t, rand.New(rand.NewPCG(seed, k)))
+			for range each {
+				if err := p.commit(); err != nil {
+					rt.Fatalf("sequence %d: %v", k, err)
 				}
 			}
-			copy(mem, truth)
-			s.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, uint32(sceneFirstBuf+k), 0, 0)
-			s.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
-			shown := s.srv.until(true)
-			for y := range h {
-				if !bytes.Equal(shown[y*stride:y*stride+w*4], truth[y*stride:y*stride+w*4]) {
-					rt.Fatalf("row %d differs", y)
-				}
-			}
+			p.close()
 		}
 	})
+}
+
+func newDamagePlay(t *testing.T, rnd *rand.Rand) *damagePlay {
+	f := damageFormats[rnd.IntN(len(damageFormats))]
+	p := &damagePlay{rnd: rnd, pixel: f.pixel, scale: 1 + rnd.IntN(2)}
+	const n, side = 3, 24
+	size := 0
+	for range n {
+		b := damageBuf{off: size, w: side, h: side * 3 / 4}
+		if rnd.IntN(4) == 0 {
+			b.w, b.h = side/2, side
+		}
+		b.stride = b.w*p.pixel + rnd.IntN(3)*rnd.IntN(20)
+		if size > 0 && rnd.IntN(3) == 0 {
+			b.off -= rnd.IntN(size) // overlaps the ones before
+		}
+		size = max(size, b.off+b.stride*b.h)
+		p.buffers = append(p.buffers, b)
+	}
+	p.scene = newScene(t, size)
+	p.surfaces[0].id, p.surfaces[1].id = sceneSurface, sceneFirstBuf
+	p.client.Send(sceneComp, wayland.WlCompositorReqCreateSurface, sceneFirstBuf)
+	for k, b := range p.buffers {
+		p.client.Send(scenePool, wayland.WlShmPoolReqCreateBuffer, uint32(sceneFirstBuf+1+k),
+			uint32(b.off), uint32(b.w), uint32(b.h), uint32(b.stride), uint32(f.format))
+	}
+	for {
+		m, err := p.server.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.srv.objects[m.ID] == "" { // the compositor: the second surface
+			p.srv.objects[m.Word(0)] = "wl_surface"
+			break
+		}
+	}
+	for _, s := range p.surfaces {
+		if p.scale > 1 {
+			p.client.Send(s.id, wayland.WlSurfaceReqSetBufferScale, uint32(p.scale))
+		}
+	}
+	return p
+}
+
+// commit draws into a buffer, shows it, and compares.
+func (p *damagePlay) commit() error {
+	// Some buffers come back seldom, and the second surface does.
+	k := p.rnd.IntN(1 + p.rnd.IntN(len(p.buffers)))
+	b := p.buffers[k]
+	s := &p.surfaces[p.rnd.IntN(10)/9]
+	mem := p.pool.mem[b.off : b.off+b.stride*b.h]
+	row := b.w * p.pixel
+	if s.w == b.w && s.h == b.h && p.rnd.IntN(8) > 0 { // goes on from what is shown, as clients do
+		for y := range b.h {
+			copy(mem[y*b.stride:], s.pix[y*row:(y+1)*row])
+		}
+	}
+	for range p.rnd.IntN(3) {
+		x0, y0 := p.rnd.IntN(b.w), p.rnd.IntN(b.h)
+		x1, y1 := x0+1+p.rnd.IntN(b.w-x0), y0+1+p.rnd.IntN(min(b.h-y0, 4))
+		for y := y0; y < y1; y++ {
+			for i := x0 * p.pixel; i < x1*p.pixel; i++ {
+				mem[y*b.stride+i] = byte(p.rnd.Uint32())
+			}
+		}
+	}
+	now := make([]byte, 0, b.w*b.h*p.pixel)
+	for y := range b.h {
+		now = append(now, mem[y*b.stride:y*b.stride+row]...)
+	}
+	if s.w != b.w || s.h != b.h {
+		p.client.Send(s.id, wayland.WlSurfaceReqDamageBuffer, 0, 0, 1<<31-1, 1<<31-1)
+	} else {
+		p.declare(s.id, s.pix, now, b)
+	}
+	s.w, s.h, s.pix = b.w, b.h, now
+	p.client.Send(s.id, wayland.WlSurfaceReqAttach, uint32(sceneFirstBuf+1+k), 0, 0)
+	p.client.Send(s.id, wayland.WlSurfaceReqCommit)
+	seen := p.srv.until(true)
+	for y := range b.h {
+		if !bytes.Equal(seen[y*b.stride:y*b.stride+row], now[y*row:(y+1)*row]) {
+			return fmt.Errorf("row %d of buffer %d (%+v, %d bytes a pixel, scale %d) differs", y, k, b, p.pixel, p.scale)
+		}
+	}
+	return nil
+}
+
+// declare says what differs between two pictures, and sometimes more.
+func (p *damagePlay) declare(surface uint32, was, now []byte, b damageBuf) {
+	say := func(x, y, w, h int) {
+		if p.rnd.IntN(2) == 0 {
+			p.client.Send(surface, wayland.WlSurfaceReqDamageBuffer, uint32(x), uint32(y), uint32(w), uint32(h))
+			return
+		}
+		x1, y1 := (x+w+p.scale-1)/p.scale, (y+h+p.scale-1)/p.scale
+		x, y = x/p.scale, y/p.scale
+		p.client.Send(surface, wayland.WlSurfaceReqDamage, uint32(x), uint32(y), uint32(x1-x), uint32(y1-y))
+	}
+	for y := range b.h {
+		first, last := -1, -1
+		for x := range b.w {
+			at := (y*b.w + x) * p.pixel
+			if !bytes.Equal(was[at:at+p.pixel], now[at:at+p.pixel]) {
+				if first < 0 {
+					first = x
+				}
+				last = x
+			}
+		}
+		if first >= 0 {
+			say(first, y, last+1-first, 1)
+		}
+	}
+	for range p.rnd.IntN(2) {
+		say(p.rnd.IntN(b.w)-5, p.rnd.IntN(b.h)-5, p.rnd.IntN(2*b.w), p.rnd.IntN(2*b.h))
+	}
 }
 
 // TestCopiesOnlyDamage holds that a small damage costs a small copy.
@@ -302,9 +401,11 @@ func TestReleasedShm(t *testing.T) {
 }
 
 // TestShrunkFile holds that a client which takes its memory away loses its
-// connection, and nothing else happens.
+// connection, and that another's goes on.
 func TestShrunkFile(t *testing.T) {
 	waylandtest.LeakCheck(t)
+	other := newScene(t, 4096)
+	other.buffer(sceneFirstBuf, 0, 32, 32, 128)
 	s := newScene(t, 1<<20)
 	s.buffer(sceneFirstBuf, 0, 256, 256, 1024)
 	if err := unix.Ftruncate(s.pool.fd, 0); err != nil {
@@ -316,6 +417,12 @@ func TestShrunkFile(t *testing.T) {
 		t.Error(object, code, text)
 	}
 	s.client.WantEnd()
+	copy(other.pool.mem, "unharmed")
+	other.client.Send(sceneSurface, wayland.WlSurfaceReqAttach, sceneFirstBuf, 0, 0)
+	other.client.Send(sceneSurface, wayland.WlSurfaceReqCommit)
+	if shown := other.srv.until(true); !bytes.HasPrefix(shown, []byte("unharmed")) {
+		t.Errorf("the server sees %q", shown[:8])
+	}
 }
 
 func TestBadShm(t *testing.T) {
