@@ -2,6 +2,7 @@ package threats
 
 import (
 	"fmt"
+	"image"
 	"net"
 	"os"
 	"os/exec"
@@ -250,13 +251,15 @@ func (s *stage) log(t *testing.T) string {
 }
 
 // picture keeps what the screen shows.
-func (s *stage) picture(t *testing.T, name string) {
+func (s *stage) picture(t *testing.T, name string) { s.save(t, name, s.Screenshot(t)) }
+
+func (s *stage) save(t *testing.T, name string, img *image.RGBA) {
 	t.Helper()
 	const dir = "../../build/e2e"
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := desktoptest.SavePNG(filepath.Join(dir, name), s.Screenshot(t)); err != nil {
+	if err := desktoptest.SavePNG(filepath.Join(dir, name), img); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -30,6 +30,7 @@ type rig struct {
 	served chan error
 	err    error
 	once   sync.Once
+	spare  *gputest.Conn // a closed one, whose pages may be used again
 }
 
 func newRig(t testing.TB, cfg gpu.Config, features uint64) *rig {

@@ -154,6 +154,9 @@ func fullscreen(r *Run) error {
 	if err != nil {
 		return err
 	}
+	if err := w.Show(0, 0, 0xff0000); err != nil { // it must be shown before
+		return err
+	}
 	c.Req(w.Toplevel, wayland.XdgToplevelReqSetFullscreen, uint32(0))
 	c.Req(w.Surface, wayland.WlSurfaceReqCommit)
 	if err := c.Until(func() bool { return w.Has(stateFullscreen) }); err != nil {
