@@ -41,7 +41,7 @@ accel = "tcg"
 		t.Errorf("old = %+v", old)
 	}
 	foot, _ := c.VMFor("foot")
-	if foot.Name != "foot" || foot.Memory != 1<<30 || foot.CPUs != 2 {
+	if foot.Name != "foot" || foot.Memory != 1<<30 || foot.CPUs != 2 || foot.Frame != "full" {
 		t.Errorf("foot = %+v", foot)
 	}
 }

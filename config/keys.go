@@ -72,12 +72,8 @@ var keys = []key{
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
 }
 
-// DefaultFrame is the frame of a VM that says nothing of it; "" leaves it to the
-// display process.
-const DefaultFrame = ""
-
 func builtin() VM {
-	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: DefaultFrame}
+	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: "full"}
 }
 
 func keyNames(defaults bool) []string {

@@ -51,10 +51,13 @@ func doctorCommand(e *env) *cobra.Command {
 		Short: "check what this machine has and lacks",
 		Long: `Checks everything that a VM needs of this machine, and says of each: ok, warn (it
 works, but worse) or fail (no VM can run), and what to install or change. Then
+shows how each process of the VMs that run is confined: what the kernel says is in
+force, what measures the process took, and what is weaker on this machine; and
 lists what of this machine's files a VM with root = "host" can read. Nothing is
 changed. The exit status is 1 if anything failed.
 
-With --json, an object: checks [{name, status, detail, fix}], view [path].`,
+With --json, an object: checks [{name, status, detail, fix}], vms [{name,
+processes [{process, measures, weaker, status}]}], view [path].`,
 		Example: `  vix-launcher doctor
   vix-launcher doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),
@@ -82,15 +85,17 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"runtime directory", checkRuntimeDir},
 		{"compositor", checkCompositor},
 		{"namespaces", checkNamespaces},
+		{"confinement", checkConfinement},
 		{"memfd", checkMemfd},
 		{"open files", checkOpenFiles},
 		{"locked memory", checkLockedMemory},
 		{"memory", checkMemory},
 	}
 	report := struct {
-		Checks []check  `json:"checks"`
-		View   []string `json:"view"`
-	}{View: rootfs.Shown("/")}
+		Checks []check      `json:"checks"`
+		VMs    []confinedVM `json:"vms"`
+		View   []string     `json:"view"`
+	}{View: rootfs.Shown("/"), VMs: confinedVMs(ctx, e, os.DirFS("/proc"))}
 	failed := 0
 	for _, c := range checks {
 		ctx, cancel := context.WithTimeout(ctx, checkLimit)
@@ -109,7 +114,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		if err := enc.Encode(report); err != nil {
 			return err
 		}
-	} else if err := printReport(e.stdout, report.Checks, report.View); err != nil {
+	} else if err := printReport(e.stdout, report.Checks, report.VMs, report.View); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -118,7 +123,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 	return nil
 }
 
-func printReport(w io.Writer, checks []check, view []string) error {
+func printReport(w io.Writer, checks []check, vms []confinedVM, view []string) error {
 	var b strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&b, "%-5s %-18s %s\n", c.Status, c.Name, c.Detail)
@@ -126,6 +131,7 @@ func printReport(w io.Writer, checks []check, view []string) error {
 			fmt.Fprintf(&b, "%-5s %-18s → %s\n", "", "", c.Fix)
 		}
 	}
+	writeConfinement(&b, vms)
 	b.WriteString("\nroot = \"host\" shows a VM these of this machine's files, read-only, and no others:\n")
 	line := " "
 	for _, path := range view {

@@ -40,14 +40,6 @@ func superviseCommand(*env) *cobra.Command {
 				files.Cur = files.Max
 				_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files) // the old limit does for a while
 			}
-			// Neither we nor any child can become more than we are now; and what a
-			// guest has in memory is not for a disk.
-			if err := sandbox.NoNewPrivileges(); err != nil {
-				return err
-			}
-			if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-				return err
-			}
 			unix.Umask(0o077)
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)

@@ -75,7 +75,7 @@ func Attr(uid, gid int) *syscall.SysProcAttr {
 // error: what cannot be had is in the report, and the rest is done.
 func Confine(p Profile) Report {
 	r := confine(p)
-	r.try("not dumpable", NotDumpable())
+	r.try("not dumpable", SetDumpable(false))
 	if p.Calls != nil {
 		program, err := p.Calls.assemble()
 		if err == nil {
@@ -131,14 +131,27 @@ func Exec(p Profile, tell func(Report), argv, env []string) error {
 	return fmt.Errorf("%s: %w", argv[0], unix.Exec(argv[0], argv, env))
 }
 
-// NoNewPrivileges is for a process that has to start others: neither it nor any of
-// them gains privileges by executing a set-user-id program.
-func NoNewPrivileges() error { return allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1) }
+// ConfineStarter is for a process that starts others, and so keeps much: neither it
+// nor any of them gains privileges by executing a set-user-id program, and what a
+// guest has in memory is in no core dump.
+func ConfineStarter() Report {
+	var r Report
+	r.try("limits", setLimits(Profile{}))
+	r.try("no_new_privs", allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1))
+	r.try("not dumpable", SetDumpable(false))
+	return r
+}
 
-// NotDumpable keeps processes of the same user from tracing this one, and its
-// memory from core dumps. It also closes /proc/self to the children's user
-// namespaces: whoever makes such children does it first.
-func NotDumpable() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+// SetDumpable(false) keeps processes of the same user from tracing this one and from
+// looking at its descriptors and memory. The user namespace of a child can only be
+// set up by a parent that is dumpable.
+func SetDumpable(may bool) error {
+	v := 0
+	if may {
+		v = 1
+	}
+	return unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(v), 0, 0, 0)
+}
 
 // allThreads makes a call on every thread of the process.
 func allThreads(nr uintptr, a ...uintptr) error {

@@ -96,7 +96,7 @@ func (m Machine) cmdline() string {
 type Display struct {
 	VM, Tag     string
 	Color       config.Color
-	Frame       string // "" leaves it to the display process
+	Frame       string // "full", "border" or "none"; "" is left to the display process
 	Allow, Deny []string
 	Limits      map[string]int64
 	VhostFD     int

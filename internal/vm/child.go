@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"vix/internal/sandbox"
 )
 
 // PDEATHSIG kills a child when the *thread* that made it ends, not the process
@@ -40,7 +42,14 @@ func (n *nest) start(cmd *exec.Cmd) error {
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	result := make(chan error, 1)
-	n.jobs <- func() { result <- cmd.Start() }
+	n.jobs <- func() {
+		// For as long as it takes to write the child's user namespace's maps. That it
+		// may fail is seen by what it is for.
+		_ = sandbox.SetDumpable(true)
+		err := cmd.Start()
+		_ = sandbox.SetDumpable(false)
+		result <- err
+	}
 	return <-result
 }
 

@@ -49,6 +49,8 @@ func virtiofsdArgs(dir string, uid int) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
 		"--cache=always", "--sandbox=namespace", "--seccomp=kill", "--log-level=error",
+		// What a server that writes would need: root's own capabilities, if root runs it.
+		"--modcaps=-chown:-fowner:-fsetid:-mknod:-setfcap",
 	}
 	if uid != 0 {
 		// Root's files appear as nobody's in the user namespace.

@@ -17,6 +17,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/sandbox"
 )
 
 // Limits of time. A limit is where patience ends, never how long something
@@ -161,6 +162,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
+	s.confined("supervisor", os.Getpid(), sandbox.ConfineStarter())
 	go s.nest.run()
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*State) {})

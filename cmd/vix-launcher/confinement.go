@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+
+	"vix/internal/sandbox"
+	"vix/internal/vm"
+)
+
+// checkConfinement tries on a process of no importance what the processes of a VM
+// undergo.
+func checkConfinement(ctx context.Context, e *env) check {
+	const fix = "nothing needs it, but a newer kernel, or one that lets ordinary users make namespaces, confines more"
+	self, err := e.self()
+	if err != nil {
+		return bad("", "%v", err)
+	}
+	r, err := tryConfine(ctx, self, true)
+	if err != nil {
+		var bare error
+		if r, bare = tryConfine(ctx, self, false); bare != nil {
+			return warning("", "cannot be tried: %v", bare)
+		}
+		r.Weaker[0] = fmt.Sprintf("namespaces: %v", err)
+	}
+	if len(r.Weaker) > 0 {
+		return warning(fix, "%s; not: %s", strings.Join(r.Measures, ", "), strings.Join(r.Weaker, "; "))
+	}
+	return good("%s", strings.Join(r.Measures, ", "))
+}
+
+// tryConfine runs the verb confine as QEMU is run, and returns its report.
+func tryConfine(ctx context.Context, self string, own bool) (r sandbox.Report, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return r, err
+	}
+	defer read.Close()
+	c := vm.Confine{Files: []sandbox.File{{Path: self, Exec: true}}, ReportFD: 3, Argv: []string{self, "--version"}}
+	args := c.Args()
+	if own {
+		args = append([]string{args[0], "--own-namespaces"}, args[1:]...)
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env, cmd.ExtraFiles = []string{}, []*os.File{write}
+	if own {
+		cmd.SysProcAttr = sandbox.Attr(os.Getuid(), os.Getgid())
+	}
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	err = cmd.Run()
+	write.Close()
+	if err != nil {
+		return r, errors.Join(err, errors.New(strings.TrimSpace(out.String())))
+	}
+	return r, json.NewDecoder(read).Decode(&r)
+}
+
+// A confined is one process of a VM: what it said of itself when it was confined,
+// and what the kernel says now.
+type confined struct {
+	Process string `json:"process"` // display, qemu, virtiofsd, supervisor
+	sandbox.Report
+	Status sandbox.Status `json:"status"`
+}
+
+type confinedVM struct {
+	Name      string     `json:"name"`
+	Processes []confined `json:"processes"`
+}
+
+// confinedVMs looks at every VM that runs. A process that ends while it is looked at
+// is left out.
+func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
+	list := []confinedVM{}
+	reg, err := e.registry()
+	if err != nil {
+		return list // a check has said so
+	}
+	defer reg.Close()
+	vms, err := reg.List(ctx)
+	if err != nil {
+		return list
+	}
+	for _, v := range vms {
+		c := confinedVM{Name: v.Name, Processes: []confined{}}
+		for _, p := range []struct {
+			name string
+			pid  int
+		}{{"supervisor", v.PIDs.Supervisor}, {"display", v.PIDs.Display}, {"qemu", v.PIDs.QEMU}, {"virtiofsd", v.PIDs.Virtiofsd}} {
+			for _, pid := range append([]int{p.pid}, sandbox.Workers(proc, p.pid)...) {
+				if st, err := sandbox.ReadStatus(proc, pid); err == nil {
+					c.Processes = append(c.Processes, confined{p.name, v.Confinement[p.name].Report, st})
+				}
+			}
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// writeConfinement prints what is in force, from the kernel's word alone, and below
+// it what only the process itself can know.
+func writeConfinement(b *strings.Builder, vms []confinedVM) {
+	for _, v := range vms {
+		fmt.Fprintf(b, "\nVM %s: the confinement in force\n", v.Name)
+		for i, p := range v.Processes {
+			fmt.Fprintf(b, "  %-11s %-8d %s\n", p.Process, p.Status.PID, inForce(p.Status))
+			if i+1 < len(v.Processes) && v.Processes[i+1].Process == p.Process {
+				continue // its worker says the rest
+			}
+			if len(p.Measures) > 0 {
+				fmt.Fprintf(b, "  %-11s %-8s took: %s\n", "", "", strings.Join(p.Measures, ", "))
+			}
+			if len(p.Weaker) > 0 {
+				fmt.Fprintf(b, "  %-11s %-8s weaker: %s\n", "", "", strings.Join(p.Weaker, "; "))
+			}
+		}
+	}
+}
+
+func inForce(s sandbox.Status) string {
+	var own, unknown []string
+	for _, ns := range []string{"net", "pid", "ipc", "uts", "mnt", "user"} {
+		switch s.Namespaces[ns] {
+		case "own":
+			own = append(own, ns)
+		case "unknown":
+			unknown = append(unknown, ns)
+		}
+	}
+	words := []string{"seccomp " + s.Seccomp}
+	if s.NoNewPrivs {
+		words = append(words, "no_new_privs")
+	}
+	switch {
+	case strings.Trim(s.CapEff, "0") == "":
+		words = append(words, "no capabilities")
+	default:
+		words = append(words, "capabilities "+strings.TrimLeft(s.CapEff, "0"))
+	}
+	if len(own) > 0 {
+		words = append(words, "own "+strings.Join(own, " "))
+	}
+	if len(unknown) > 0 {
+		words = append(words, "not to be seen: "+strings.Join(unknown, " "))
+	}
+	return strings.Join(append(words, "core "+s.Limits["Max core file size"], "files "+s.Limits["Max open files"]), ", ")
+}
