@@ -68,7 +68,7 @@ const maxRounds = 1 << 14
 type MeterLine struct {
 	Rounds int                `json:"rounds"`
 	Stages map[string]float64 `json:"stages_us"`
-	Copied float64            `json:"copied"` // bytes of pixels in such a round
+	Copied int                `json:"copied"` // bytes of pixels in the median round
 }
 
 // Start lets the connections made from now on be measured, and writes their
@@ -196,8 +196,8 @@ func (m *Meter) lineLocked() MeterLine {
 		for s, took := range r.took {
 			l.Stages[stageNames[s]] += float64(took.Nanoseconds()) / 1000 / float64(len(middle))
 		}
-		l.Copied += float64(r.copied) / float64(len(middle))
 	}
+	l.Copied = m.rounds[n/2].copied
 	return l
 }
 

@@ -68,7 +68,7 @@ func TestMeter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l.Rounds != rounds || l.Copied != 100 {
-		t.Errorf("%d rounds, %.0f bytes in each", l.Rounds, l.Copied)
+		t.Errorf("%d rounds, %d bytes in each", l.Rounds, l.Copied)
 	}
 	sum := 0.0
 	for _, v := range l.Stages {
