@@ -492,3 +492,67 @@ func TestTablesServerObjects(t *testing.T) {
 		}
 	}
 }
+
+// resourceEnd is a server's end that takes virtio-gpu resources beside files, as
+// a cross-domain context does.
+type resourceEnd struct {
+	wayland.Transport
+	got chan wayland.Desc
+}
+
+func (r resourceEnd) Send(p []byte, ds []wayland.Desc) error {
+	var files []wayland.Desc
+	for _, d := range ds {
+		if d.Res != 0 {
+			r.got <- d
+		} else {
+			files = append(files, d)
+		}
+	}
+	return r.Transport.Send(p, files)
+}
+
+// TestDmabufByResource holds that a plane of a dmabuf whose memory is a virtio-gpu
+// resource passes by the resource's id: a hook names it in place of the client's
+// file, and the message, with others on both sides of it, goes out with the resource.
+func TestDmabufByResource(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const resource = 42
+	h := NewHooks()
+	h.Request(wayland.ZwpLinuxBufferParamsV1, wayland.ZwpLinuxBufferParamsV1ReqAdd, func(_ *Conn, m *Msg) (bool, error) {
+		m.Descs[0].Close()
+		m.Descs[0] = wayland.ResDesc(resource)
+		return true, nil
+	})
+	cn, cf := waylandtest.Pair(t)
+	sn, sf := waylandtest.Pair(t)
+	end := resourceEnd{sf, make(chan wayland.Desc, 8)}
+	r := &rig{
+		client: &waylandtest.Peer{T: t, Tr: cn}, server: &waylandtest.Peer{T: t, Tr: sn},
+		conn: New(cf, end, Config{Hooks: h}), done: make(chan error, 1),
+	}
+	go func() { r.done <- r.conn.Run(context.Background()) }()
+	defer r.close()
+	r.client.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	r.server.Want(1, wayland.WlDisplayReqGetRegistry)
+	announce(r.server, 2, 1, "zwp_linux_dmabuf_v1", 5)
+	r.client.Want(2, wayland.WlRegistryEvtGlobal)
+	dmabuf := r.bound(1, "zwp_linux_dmabuf_v1", 5, 3)
+	var e wayland.Encoder
+	e.Msg(3, wayland.ZwpLinuxDmabufV1ReqCreateParams, 4)
+	for plane := range uint32(3) {
+		e.Msg(4, wayland.ZwpLinuxBufferParamsV1ReqAdd, plane, 0, 256, 0, 0)
+	}
+	e.Msg(4, wayland.ZwpLinuxBufferParamsV1ReqCreateImmed, 5, 64, 64, 0x34325258 /* XR24 */, 0)
+	r.client.Write(e.B, waylandtest.Memfd(t, 1), waylandtest.Memfd(t, 1), waylandtest.Memfd(t, 1))
+	params := r.server.Want(dmabuf, wayland.ZwpLinuxDmabufV1ReqCreateParams).Word(0)
+	for plane := range uint32(3) {
+		if m := r.server.Want(params, wayland.ZwpLinuxBufferParamsV1ReqAdd); m.Word(0) != plane || m.Word(2) != 256 {
+			t.Errorf("plane %d arrives as % x", plane, m.Body)
+		}
+		if d := <-end.got; d != wayland.ResDesc(resource) {
+			t.Errorf("plane %d is %+v", plane, d)
+		}
+	}
+	r.server.Want(params, wayland.ZwpLinuxBufferParamsV1ReqCreateImmed)
+}
