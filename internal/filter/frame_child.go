@@ -200,11 +200,15 @@ func (f *frames) walk(c *relay.Conn, root, parent *surface, x, y int32) error {
 		}
 		kx, ky := sum(x, k.x), sum(y, k.y)
 		w, h := s.size()
-		if w > 0 && s.id != 0 && !s.border.shown() && !root.visible.holds(box{kx, ky, w, h}) {
+		out := w > 0 && s.id != 0 && !root.visible.holds(box{kx, ky, w, h})
+		switch {
+		case out && !s.border.shown():
 			if err := f.frameChild(c, s, w, h); err != nil {
 				return err
 			}
 			c.ToServer().Msg(s.id, wayland.WlSurfaceReqCommit)
+		case !out && s.border.shown():
+			s.changed = true // its next commit takes the frame away
 		}
 		if err := f.walk(c, root, s, kx, ky); err != nil {
 			return err

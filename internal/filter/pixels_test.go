@@ -75,6 +75,7 @@ func serveChain(t *testing.T, dir, upstream string, blobs *relay.Memfds) (path s
 type painter struct {
 	*waylandtest.Peer
 	ids     map[string]uint32
+	globals map[string]uint32 // names
 	next    uint32
 	surface uint32
 	pool    []byte
@@ -111,21 +112,27 @@ func newPainter(t *testing.T, socket string, w, h int) *painter {
 		globals[string(d.String())] = name
 	}
 	for iface, version := range map[string]uint32{"wl_compositor": 5, "wl_shm": 1, "xdg_wm_base": 2, "wp_viewporter": 1} {
-		p.ids[iface] = p.id()
-		var e wayland.Encoder
-		e.Begin(2, wayland.WlRegistryReqBind)
-		e.Uint(globals[iface])
-		e.String(iface)
-		e.Uint(version)
-		e.Uint(p.ids[iface])
-		if err := e.End(); err != nil {
-			t.Fatal(err)
-		}
-		p.Write(e.B)
+		p.bind(globals[iface], iface, version)
 	}
+	p.globals = globals
 	p.window()
 	p.buffers()
 	return p
+}
+
+func (p *painter) bind(name uint32, iface string, version uint32) {
+	p.T.Helper()
+	p.ids[iface] = p.id()
+	var e wayland.Encoder
+	e.Begin(2, wayland.WlRegistryReqBind)
+	e.Uint(name)
+	e.String(iface)
+	e.Uint(version)
+	e.Uint(p.ids[iface])
+	if err := e.End(); err != nil {
+		p.T.Fatal(err)
+	}
+	p.Write(e.B)
 }
 
 func (p *painter) id() uint32 { p.next++; return p.next - 1 }
@@ -147,7 +154,7 @@ func (p *painter) window() {
 	p.Send(p.ids["xdg_wm_base"], wayland.XdgWmBaseReqGetXdgSurface, xs, p.surface)
 	p.Send(xs, wayland.XdgSurfaceReqGetToplevel, top)
 	p.Send(p.surface, wayland.WlSurfaceReqCommit)
-	p.ids["xdg_surface"] = xs
+	p.ids["xdg_surface"], p.ids["xdg_toplevel"] = xs, top
 	for {
 		m, err := p.Next()
 		if err != nil {
