@@ -60,8 +60,15 @@ func TestThreat05Popups(t *testing.T) {
 	s := threat(t, 5)
 	pink := color.RGBA{0xff, 0, 0xff, 0xff}
 	screen := s.Screenshot(t).Bounds()
-	for _, size := range [][2]int{{5000, 5000}, {1280, 800}, {1200, 700}, {200, 100}, {1, 1}, {1 << 30, 10}} {
-		p := s.hold(t, "popup", "popup", strconv.Itoa(size[0]), strconv.Itoa(size[1]))
+	for _, size := range [][4]int{
+		{5000, 5000, -2000, -2000}, {3000, 3000, 0, 0}, {1280, 800, 640, 400}, {1276, 796, 640, 400}, {1276, 300, 640, 300},
+		{200, 100, 300, 200}, {1, 1, 50, 50}, {1 << 30, 10, 0, 0},
+	} {
+		args := []string{"popup"}
+		for _, n := range size {
+			args = append(args, strconv.Itoa(n))
+		}
+		p := s.hold(t, "popup", args...)
 		out := p.Output()
 		if !strings.Contains(out, "refused: ") {
 			waitOutput(t, p, "shown: ")
@@ -80,7 +87,7 @@ func TestThreat05Popups(t *testing.T) {
 			if got := sides(img, out.Intersect(screen), evilColor); out.In(screen) && !framed(got) {
 				t.Errorf("%v: the popup at %v has frame on %.2f of its sides", size, r, got)
 			}
-			s.save(t, fmt.Sprintf("threat05-popup-%d.png", size[0]), img)
+			s.save(t, fmt.Sprintf("threat05-popup-%dx%d.png", size[0], size[1]), img)
 			t.Logf("%v: shown at %v", size, r)
 		}
 		s.end(t, p)

@@ -65,6 +65,7 @@ type stage struct {
 	t       *stageT
 	once    sync.Once
 	evil    *desktoptest.Proc // keeps the VM
+	dir     string            // temporary
 	keyFile string            // is touched by the compositor's own key
 	program string            // the hostile one, on the host
 	sway    int               // its process
@@ -126,18 +127,25 @@ func threat(t *testing.T, row int) *stage {
 		shared.startEvil(t)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			shared.picture(t, fmt.Sprintf("threat%02d-failed.png", row))
+		if !t.Failed() {
+			return
 		}
+		shared.picture(t, fmt.Sprintf("threat%02d-failed.png", row))
+		lines := strings.Split(shared.Vix("logs", "evil").Stdout, "\n")
+		t.Logf("the evil VM's log ends:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
 	})
 	return &shared
 }
 
 func (s *stage) setUp(t *testing.T) {
 	s.t = &stageT{T: t}
-	s.keyFile = filepath.Join(os.TempDir(), fmt.Sprintf("vix-threats-key-%d", os.Getpid()))
+	var err error
+	if s.dir, err = os.MkdirTemp("", "vix-threats-"); err != nil {
+		t.Fatal(err)
+	}
+	s.t.Cleanup(func() { os.RemoveAll(s.dir) })
+	s.keyFile = filepath.Join(s.dir, "key")
 	r := e2e.New(s.t, e2e.Config{Bin: bin, TOML: config, Desktop: desktoptest.Config{Sway: fmt.Sprintf(key, s.keyFile)}})
-	s.t.Cleanup(func() { os.Remove(s.keyFile) })
 	s.Rig = r
 	r.Start("run", "--vm", "good", "sleep", "100000")
 }
@@ -145,19 +153,18 @@ func (s *stage) setUp(t *testing.T) {
 // startEvil boots the hostile VM and puts the hostile program into it.
 func (s *stage) startEvil(t *testing.T) {
 	t.Helper()
-	program := filepath.Join(os.TempDir(), fmt.Sprintf("vix-hostile-%d", os.Getpid()))
-	if _, err := os.Stat(program); err != nil {
-		cmd := exec.Command("go", "build", "-o", program, "./hostile")
+	if s.program == "" {
+		s.program = filepath.Join(s.dir, "hostile")
+		cmd := exec.Command("go", "build", "-o", s.program, "./hostile")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build the hostile program: %v\n%s", err, out)
 		}
-		s.t.Cleanup(func() { os.Remove(program) })
 	}
 	s.For(s.t) // it outlives this test
 	s.evil = s.Start("run", "--vm", "evil", "sleep", "100000")
 	s.For(t)
-	f, err := os.Open(program)
+	f, err := os.Open(s.program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +174,6 @@ func (s *stage) startEvil(t *testing.T) {
 	if res := s.Run(cmd); res.Code != 0 {
 		t.Fatalf("the hostile program does not get into the VM: %v", res)
 	}
-	s.program = program
 }
 
 // asRoot is the command line for a program of the evil VM's root.

@@ -73,7 +73,7 @@ func attack(t *testing.T, cfg gpu.Config, f func(r *attackRig)) {
 	t.Cleanup(func() {
 		if !ended { // f has failed
 			_ = a.close()
-			<-a.done
+			_ = <-a.done // f says more
 		}
 	})
 	a.settle(t)

@@ -186,13 +186,13 @@ func fullscreen(r *Run) error {
 	return nil
 }
 
-// popup opens a popup of the size given, far outside its parent.
+// popup opens a popup of the size given, at a place given from its parent's.
 func popup(r *Run) error {
 	c, err := r.client()
 	if err != nil {
 		return err
 	}
-	width, height, err := size(r.Args)
+	width, height, x0, y0, err := place(r.Args)
 	if err != nil {
 		return err
 	}
@@ -203,18 +203,18 @@ func popup(r *Run) error {
 	if err := w.Show(0, 0, 0x2040ff); err != nil {
 		return err
 	}
-	pos, surface, xdg, pop := c.ID(nil), c.ID(nil), uint32(0), uint32(0)
+	pos, surface, xdg := c.ID(nil), c.ID(nil), uint32(0)
 	c.Req(c.wm, wayland.XdgWmBaseReqCreatePositioner, pos)
 	c.Req(pos, wayland.XdgPositionerReqSetSize, width, height)
 	c.Req(pos, wayland.XdgPositionerReqSetAnchorRect, 0, 0, 1, 1)
-	c.Req(pos, wayland.XdgPositionerReqSetOffset, -2000, -2000)
+	c.Req(pos, wayland.XdgPositionerReqSetOffset, x0, y0)
 	configured := 0
 	xdg = c.ID(func(_ uint16, d *wayland.Decoder) {
 		configured++
 		c.Req(xdg, wayland.XdgSurfaceReqAckConfigure, d.Uint())
 	})
 	var x, y, gw, gh int32
-	pop = c.ID(func(op uint16, d *wayland.Decoder) {
+	pop := c.ID(func(op uint16, d *wayland.Decoder) {
 		if op == wayland.XdgPopupEvtConfigure {
 			x, y, gw, gh = d.Int(), d.Int(), d.Int(), d.Int()
 		}
@@ -228,7 +228,7 @@ func popup(r *Run) error {
 		return nil
 	}
 	r.say("popup at %d %d of %d %d", x, y, gw, gh)
-	b, err := c.Buffer(width, height, 0xff00ff)
+	b, err := c.Buffer(min(width, 4000), min(height, 4000), 0xff00ff)
 	if err != nil {
 		return err
 	}
@@ -244,15 +244,10 @@ func popup(r *Run) error {
 	return nil
 }
 
-func size(args []string) (w, h int, err error) {
-	if len(args) < 2 {
-		return 0, 0, errors.New("want a width and a height")
-	}
-	w, err = strconv.Atoi(args[0])
-	if err == nil {
-		h, err = strconv.Atoi(args[1])
-	}
-	return w, h, err
+// place reads WIDTH HEIGHT X Y.
+func place(args []string) (w, h, x, y int, err error) {
+	_, err = fmt.Sscan(strings.Join(args, " "), &w, &h, &x, &y)
+	return w, h, x, y, err
 }
 
 // clipboard reads every selection that it is offered, sets one with many types, and

@@ -22,6 +22,7 @@ const node = "/dev/dri/renderD128"
 
 func main() {
 	socket := flag.String("socket", "", "a compositor's socket, instead of the render node")
+	debug := flag.Bool("debug", false, "write every event to standard error")
 	flag.Parse()
 	if flag.NArg() < 1 {
 		fmt.Fprintln(os.Stderr, "usage: hostile [--socket PATH] ATTACK [ARG…]")
@@ -30,7 +31,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
 	r := &hostile.Run{
-		Open: func() (*hostile.Client, error) { return open(ctx, *socket) },
+		Open: func() (*hostile.Client, error) {
+			c, err := open(ctx, *socket)
+			if err == nil && *debug {
+				c.On = func(id uint32, op uint16, body []byte) { fmt.Fprintf(os.Stderr, "event %d of %d: %x\n", op, id, body) }
+			}
+			return c, err
+		},
 		Node: func() (*hostile.Node, error) { return hostile.OpenNode(node) },
 		Out:  os.Stdout,
 		Args: flag.Args()[1:],
