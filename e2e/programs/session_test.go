@@ -79,7 +79,7 @@ func (s *session) run(t *testing.T, name string, argv []string, drive func(p *pr
 		s.KeyCode(t, leftShift, true)
 		s.KeyCode(t, leftShift, false)
 		p.Proc = s.Start(append([]string{"run", "--vm", s.vm}, argv...)...)
-		p.win = s.WaitWindow(t, nil)
+		p.win = s.WaitSettled(t, nil)
 		opened := time.Since(begin)
 		drive(p)
 		for _, w := range s.Windows(t, nil) {
@@ -177,7 +177,7 @@ func (p *program) float(width, height int) {
 			}
 		}
 		// Sway takes a slow program's answer to an older size for its own wish.
-		if looks++; looks%30 == 0 && p.win.Rect.Width != full.X {
+		if looks++; looks%40 == 0 {
 			p.Float(p.t, p.win, 0, 0, full.X, full.Y)
 		}
 		r := e2e.Inside(p.win).Sub(image.Pt(e2e.FrameSide, e2e.FrameTop))

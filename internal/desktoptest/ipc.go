@@ -273,16 +273,22 @@ func (d *Desktop) Focus(t T, w *Node) {
 //
 // Sway first gives it the size that it had at its start. A slow program's late
 // answer to an older size counts as its own wish, and undoes the new one: so a
-// size is set again until it stays.
+// size is set again until it stays. When sway believes in a size that the program
+// has not taken, another call gives it a different one between.
 func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 	t.Helper()
 	at := fmt.Sprintf("[con_id=%d] ", w.ID)
 	stays := 300 * time.Millisecond
-	if now := d.WaitWindow(t, func(n *Node) bool { return n.ID == w.ID }); now.Type != "floating_con" {
+	is := func(n *Node) bool { return n.Rect.Width == width && n.Rect.Height == height }
+	now := d.WaitWindow(t, func(n *Node) bool { return n.ID == w.ID })
+	switch {
+	case now.Type != "floating_con":
 		d.Command(t, at+"floating enable")
 		stays = time.Second
+	case is(now):
+		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width-40, height-40))
+		d.looked(t, w.ID, stays, func(*Node) bool { return false })
 	}
-	is := func(n *Node) bool { return n.Rect.Width == width && n.Rect.Height == height }
 	for range 10 {
 		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
 		if !is(d.looked(t, w.ID, 3*time.Second, is)) {
