@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"internal/rootfs":     {"config"},
 	"internal/sandbox":    {},
 	"internal/trace":      {"internal/wayland"},
+	"internal/transfer":   {},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland"},
 	"internal/vm":         {"config", "internal/agent", "internal/rootfs", "internal/sandbox"},

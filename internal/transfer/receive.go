@@ -1,0 +1,469 @@
+package transfer
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Target is where a stream's entries go.
+type Target struct {
+	Dir  *os.Root
+	Path string // what messages call Dir
+	// Name is what the stream's only entry is called; if empty, there may be many,
+	// with names of their own.
+	Name string
+}
+
+// Find opens the target that path means: into an existing directory; else, if
+// only one entry comes, that under the name path, in a directory that exists.
+func Find(path string, many bool) (Target, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return openTarget(path, "")
+	}
+	if many || strings.HasSuffix(path, "/") {
+		return Target{}, fmt.Errorf("%s: no such directory", path)
+	}
+	t, err := openTarget(filepath.Dir(path), filepath.Base(path))
+	if err != nil {
+		return t, err
+	}
+	return t, checkName(t.Name)
+}
+
+func openTarget(dir, name string) (Target, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Target{}, fmt.Errorf("%s: %w", dir, Cause(err))
+	}
+	return Target{Dir: root, Path: dir, Name: name}, nil
+}
+
+// A Receiving says how to receive. A limit that is 0 is none.
+type Receiving struct {
+	Umask    fs.FileMode    // taken from every mode
+	Mode     fs.FileMode    // for every file, if it is not 0
+	Entries  int            // limit of entries
+	Bytes    int64          // limit of files' content
+	Reserve  int64          // bytes of the file system that are left to others
+	Progress func(Progress) // may be nil
+}
+
+// A Result says what was received.
+type Result struct {
+	Progress
+	// Escaping is how many links lead out of what was copied, or are absolute.
+	Escaping int
+}
+
+// Receive takes a stream. When it fails, nothing of the entry that it was at is
+// left; entries of an existing directory that were complete before stay.
+func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
+	d, err := newDecoder(r)
+	if err != nil {
+		return Result{}, err
+	}
+	v := &receiver{d: d, how: how, levels: []*level{{dir: t.Dir, path: t.Path, only: t.Name}}}
+	err = v.run()
+	if err != nil {
+		err = errors.Join(err, v.undo())
+	}
+	return v.done, err
+}
+
+// A receiver's levels are the directories that are open: the target's own, and
+// each one in the one before.
+type receiver struct {
+	d       *decoder
+	how     Receiving
+	levels  []*level
+	file    *newFile
+	done    Result
+	unasked int64 // bytes written since the free space was looked at
+}
+
+// A level is a directory that is being filled.
+type level struct {
+	dir  *os.Root
+	path string
+	only string // the target's: the name for its only entry
+	last string // the name that came last; the next is greater
+	any  bool   // one has come
+
+	// Of all but the target's own.
+	fresh bool   // made by us: what is in it came with this stream
+	name  string // in the level above
+	at    string // the name it has there until it is complete
+	mode  fs.FileMode
+	mtime int64
+}
+
+// A newFile is the file that is being written.
+type newFile struct {
+	*os.File
+	name, at string
+	mode     fs.FileMode
+	mtime    int64
+	size     int64
+	hole     bool // it ends with one
+}
+
+func (v *receiver) top() *level { return v.levels[len(v.levels)-1] }
+
+func (v *receiver) run() error {
+	for {
+		r, err := v.d.next()
+		if err != nil {
+			return err
+		}
+		switch r.kind {
+		case kindBytes, kindHole, kindFileIn:
+			if v.file == nil {
+				return malformed("%c outside of a file", r.kind)
+			}
+			err = v.content(r)
+		case kindEnd:
+			if v.file != nil || len(v.levels) > 1 {
+				return malformed("it ends within a directory or file")
+			}
+			return nil
+		default:
+			if v.file != nil {
+				return malformed("%c within a file", r.kind)
+			}
+			err = v.entry(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// entry takes the beginning of an entry, or the end of a directory.
+func (v *receiver) entry(r record) error {
+	l := v.top()
+	if r.kind == kindUp {
+		if len(v.levels) == 1 {
+			return malformed("an end of no directory")
+		}
+		return v.endDir()
+	}
+	if v.done.Entries++; v.how.Entries > 0 && v.done.Entries > v.how.Entries {
+		return fmt.Errorf("more than %d files", v.how.Entries)
+	}
+	if l.any && r.name <= l.last {
+		return malformed("name %.64q after %.64q", r.name, l.last)
+	}
+	if l.any && l.only != "" {
+		return malformed("more entries than one")
+	}
+	l.last, l.any = r.name, true
+	if l.only != "" {
+		r.name = l.only
+	}
+	var err error
+	switch r.kind {
+	case kindDir:
+		err = v.beginDir(l, r)
+	case kindFile:
+		err = v.beginFile(l, r)
+	case kindLink:
+		err = v.link(l, r)
+	}
+	if err != nil && !errors.Is(err, ErrMalformed) {
+		return fmt.Errorf("%s: %w", show(filepath.Join(l.path, r.name)), Cause(err))
+	}
+	return err
+}
+
+// show makes a path with a guest's names fit for a message.
+func show(path string) string {
+	if q := fmt.Sprintf("%q", path); q[1:len(q)-1] != path {
+		return q
+	}
+	return path
+}
+
+// place is the name under which an entry of l is made: its own where nobody has
+// seen l yet, else one that becomes its own by a rename.
+func (l *level) place(name string) string {
+	if l.fresh {
+		return name
+	}
+	return ".vix-copy-" + strings.ToLower(rand.Text()[:12])
+}
+
+// settle gives an entry its own name.
+func (l *level) settle(at, name string) error {
+	if at == name {
+		return nil
+	}
+	return l.dir.Rename(at, name)
+}
+
+// replaceable: a file or link takes the place of anything but a directory.
+func (l *level) replaceable(name string) error {
+	if l.fresh {
+		return nil
+	}
+	if st, err := l.dir.Lstat(name); err == nil && st.IsDir() {
+		return errors.New("is a directory there")
+	}
+	return nil
+}
+
+func (v *receiver) beginDir(l *level, r record) error {
+	if len(v.levels) > MaxDepth {
+		return fmt.Errorf("more than %d directories deep", MaxDepth)
+	}
+	next := &level{path: filepath.Join(l.path, r.name), name: r.name, mode: r.mode &^ v.how.Umask, mtime: r.mtime}
+	if st, err := l.dir.Lstat(r.name); err == nil && !l.fresh {
+		if !st.IsDir() {
+			return errors.New("is not a directory there")
+		}
+		if next.dir, err = openDir(l.dir, r.name); err != nil {
+			return err
+		}
+		v.levels = append(v.levels, next)
+		return nil
+	}
+	next.fresh, next.at = true, l.place(r.name)
+	if err := l.dir.Mkdir(next.at, 0o700); err != nil {
+		return err
+	}
+	var err error
+	if next.dir, err = openDir(l.dir, next.at); err != nil {
+		return errors.Join(err, l.dir.Remove(next.at))
+	}
+	v.levels = append(v.levels, next)
+	return nil
+}
+
+func (v *receiver) endDir() error {
+	l := v.top()
+	above := v.levels[len(v.levels)-2]
+	if l.fresh { // one that was there keeps its own
+		mtime := time.Unix(0, l.mtime)
+		err := errors.Join(above.dir.Chmod(l.at, l.mode), above.dir.Chtimes(l.at, mtime, mtime), above.settle(l.at, l.name))
+		if err != nil {
+			return fmt.Errorf("%s: %w", show(l.path), Cause(err))
+		}
+	}
+	v.levels = v.levels[:len(v.levels)-1]
+	return l.dir.Close()
+}
+
+func (v *receiver) beginFile(l *level, r record) error {
+	if err := l.replaceable(r.name); err != nil {
+		return err
+	}
+	if limit := v.how.Bytes; limit > 0 && r.size > uint64(limit) {
+		return v.tooMuch()
+	}
+	if err := v.room(0); err != nil {
+		return err
+	}
+	n := &newFile{name: r.name, at: l.place(r.name), mode: r.mode &^ v.how.Umask, mtime: r.mtime}
+	if v.how.Mode != 0 {
+		n.mode = v.how.Mode
+	}
+	f, err := l.dir.OpenFile(n.at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	n.File, v.file = f, n
+	v.done.Name, v.done.Size, v.done.Taken = r.name, int64(min(r.size, maxFile)), 0
+	return nil
+}
+
+func (v *receiver) tooMuch() error {
+	return fmt.Errorf("more than the limit of %d MiB", v.how.Bytes>>20)
+}
+
+// content takes a piece of the file, or its end.
+func (v *receiver) content(r record) error {
+	l, f := v.top(), v.file
+	err := v.piece(l, f, r)
+	if v.how.Progress != nil && r.kind != kindHole {
+		v.how.Progress(v.done.Progress)
+	}
+	if err != nil && !errors.Is(err, ErrMalformed) {
+		return fmt.Errorf("%s: %w", show(filepath.Join(l.path, f.name)), Cause(err))
+	}
+	return err
+}
+
+func (v *receiver) piece(l *level, f *newFile, r record) error {
+	switch r.kind {
+	case kindBytes:
+		n := int64(len(r.data))
+		if v.done.Bytes += n; v.how.Bytes > 0 && v.done.Bytes > v.how.Bytes {
+			return v.tooMuch()
+		}
+		if err := v.room(n); err != nil {
+			return err
+		}
+		f.size, f.hole = f.size+n, false
+		v.done.Taken += n
+		_, err := f.Write(r.data)
+		return err
+	case kindHole:
+		if f.size += int64(r.size); f.size > maxFile {
+			return malformed("a file of %d bytes", f.size)
+		}
+		f.hole = true
+		v.done.Taken += int64(r.size)
+		_, err := f.Seek(f.size, io.SeekStart)
+		return err
+	}
+	return v.endFile(l, f)
+}
+
+func (v *receiver) endFile(l *level, f *newFile) error {
+	var err error
+	if f.hole {
+		err = f.Truncate(f.size)
+	}
+	mtime := time.Unix(0, f.mtime)
+	if err = errors.Join(err, f.Chmod(f.mode), f.Close()); err != nil {
+		return err
+	}
+	if err := l.dir.Chtimes(f.at, mtime, mtime); err != nil {
+		return err
+	}
+	if err := l.settle(f.at, f.name); err != nil {
+		return err
+	}
+	v.file = nil
+	return nil
+}
+
+func (v *receiver) link(l *level, r record) error {
+	if err := l.replaceable(r.name); err != nil {
+		return err
+	}
+	at := l.place(r.name)
+	if err := l.dir.Symlink(r.target, at); err != nil {
+		return err
+	}
+	err := errors.Join(linkTime(l.dir, at, r.mtime), l.settle(at, r.name))
+	if err != nil {
+		return errors.Join(err, l.dir.Remove(at))
+	}
+	if v.escapes(r.target) {
+		v.done.Escaping++
+	}
+	return nil
+}
+
+func linkTime(dir *os.Root, name string, mtime int64) error {
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ts := unix.NsecToTimespec(mtime)
+	return unix.UtimesNanoAt(int(f.Fd()), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// escapes: the link, in the directory that is being filled, leads above the
+// stream's own tree.
+func (v *receiver) escapes(target string) bool {
+	if strings.HasPrefix(target, "/") {
+		return true
+	}
+	depth := len(v.levels) - 2 // below the first directory of the stream
+	for _, c := range strings.Split(target, "/") {
+		switch c {
+		case "", ".":
+		case "..":
+			depth--
+		default:
+			depth++
+		}
+		if depth < 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// roomEvery is how much is written between two looks at the free space.
+const roomEvery = 32 << 20
+
+// room fails when writing n bytes more would eat into the reserve.
+func (v *receiver) room(n int64) error {
+	if v.how.Reserve == 0 {
+		return nil
+	}
+	if v.unasked -= n; v.unasked > 0 {
+		return nil
+	}
+	v.unasked = roomEvery
+	f, err := v.levels[0].dir.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; free-roomEvery < v.how.Reserve {
+		return fmt.Errorf("no space left: %d MiB are free, and %d MiB are kept so", free>>20, v.how.Reserve>>20)
+	}
+	return nil
+}
+
+// undo removes what is not complete, and closes what is open.
+func (v *receiver) undo() error {
+	var errs []error
+	if f := v.file; f != nil {
+		f.Close()
+		if l := v.top(); !l.fresh {
+			errs = append(errs, l.dir.Remove(f.at))
+		}
+	}
+	for len(v.levels) > 1 {
+		l := v.top()
+		v.levels = v.levels[:len(v.levels)-1]
+		l.dir.Close()
+		if above := v.top(); l.fresh && !above.fresh {
+			errs = append(errs, removeTree(above.dir, l.at))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeTree removes a tree of ours. Directories that were complete may have
+// modes that forbid it.
+func removeTree(dir *os.Root, name string) error {
+	if err := dir.RemoveAll(name); err == nil {
+		return nil
+	}
+	openUp(dir, name)
+	return dir.RemoveAll(name)
+}
+
+func openUp(parent *os.Root, name string) {
+	if st, err := parent.Lstat(name); err != nil || !st.IsDir() || parent.Chmod(name, 0o700) != nil {
+		return
+	}
+	dir, err := openDir(parent, name)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	names, _ := readNames(dir)
+	for _, n := range names {
+		openUp(dir, n)
+	}
+}

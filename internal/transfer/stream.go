@@ -1,0 +1,232 @@
+// Package transfer carries files and trees between a host and its guests, as one
+// stream of bytes over any channel.
+//
+// # The stream
+//
+//	"vixfiles" 1 u8    entries    'E'
+//
+//	0      1              5
+//	+------+--------------+-----------------------+
+//	| kind | length (LE)  | payload, ≤ 128 KiB    |
+//	+------+--------------+-----------------------+
+//
+//	'D' [mode u32][mtime i64][name]              a directory begins
+//	'U'                                          it ends
+//	'F' [mode u32][mtime i64][size u64][name]    a file begins; size is a hint
+//	'B' bytes                                    of the file, from where it is
+//	'H' [n u64]                                  n bytes that are zero: a hole
+//	'Z'                                          the file ends
+//	'L' [mtime i64][n u16][name of n][target]    a symbolic link
+//	'E'                                          the end; what ends without is cut
+//
+// Numbers are little endian, times nanoseconds since 1970, modes the nine
+// permission bits of stat(2). A name is one component: there are no paths in a
+// stream, so none can lead anywhere. The names of a directory ascend, byte by
+// byte: so none comes twice, and nothing has to be remembered to know it.
+//
+// # Trust
+//
+// The receiver takes every byte as hostile. It creates each entry anew: a file is
+// never opened that was there before, and a link never followed, so that no entry
+// can write through an earlier one. Everything goes through an os.Root. What is
+// new is made under another name and gets its own when it is complete; what fails
+// or is cut leaves nothing. Devices, sockets, owners, setuid bits and hard links
+// are not in the format. Entries, depth, bytes and the sizes of files are bounded.
+//
+// The package reads and writes only below directories that it is handed.
+package transfer
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+)
+
+const (
+	magic      = "vixfiles\x01"
+	headerSize = 5
+	// maxRecord bounds a payload: a few frames of the agent's channel at once.
+	maxRecord = 128 << 10
+	// maxName is Linux's NAME_MAX, maxTarget its PATH_MAX less the NUL.
+	maxName   = 255
+	maxTarget = 4095
+	// maxFile bounds a file's size with its holes, which cost the sender nothing.
+	// It is half of what ext4 holds.
+	maxFile = 8 << 40
+	// MaxDepth bounds how deep directories nest: each holds a descriptor.
+	MaxDepth = 200
+)
+
+type kind byte
+
+const (
+	kindDir    kind = 'D'
+	kindUp     kind = 'U'
+	kindFile   kind = 'F'
+	kindBytes  kind = 'B'
+	kindHole   kind = 'H'
+	kindFileIn kind = 'Z'
+	kindLink   kind = 'L'
+	kindEnd    kind = 'E'
+)
+
+// A record is one of the stream; which fields it has depends on its kind.
+type record struct {
+	kind   kind
+	mode   fs.FileMode
+	mtime  int64
+	size   uint64 // of a file (hint), of a hole
+	name   string
+	target string
+	data   []byte
+}
+
+// ErrMalformed is what every violation of the format wraps.
+var ErrMalformed = errors.New("malformed stream of files")
+
+// ErrCut is the end of a stream before its end.
+var ErrCut = errors.New("the stream of files was cut off")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+// appendRecord appends r. The sender has checked its names.
+func appendRecord(dst []byte, r record) []byte {
+	at := len(dst)
+	dst = append(dst, byte(r.kind), 0, 0, 0, 0)
+	switch r.kind {
+	case kindDir:
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(r.mode))
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(r.mtime))
+		dst = append(dst, r.name...)
+	case kindFile:
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(r.mode))
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(r.mtime))
+		dst = binary.LittleEndian.AppendUint64(dst, r.size)
+		dst = append(dst, r.name...)
+	case kindBytes:
+		dst = append(dst, r.data...)
+	case kindHole:
+		dst = binary.LittleEndian.AppendUint64(dst, r.size)
+	case kindLink:
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(r.mtime))
+		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(r.name)))
+		dst = append(append(dst, r.name...), r.target...)
+	}
+	binary.LittleEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-headerSize))
+	return dst
+}
+
+// A decoder reads records, and checks each by itself.
+type decoder struct {
+	r   *bufio.Reader
+	buf []byte
+}
+
+// newDecoder reads the stream's head.
+func newDecoder(r io.Reader) (*decoder, error) {
+	d := &decoder{r: bufio.NewReaderSize(r, 64<<10), buf: make([]byte, maxRecord)}
+	head := d.buf[:len(magic)]
+	if _, err := io.ReadFull(d.r, head); err != nil {
+		return nil, cut(err)
+	}
+	if string(head) != magic {
+		return nil, malformed("it begins with %q", head)
+	}
+	return d, nil
+}
+
+func cut(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return ErrCut
+	}
+	return err
+}
+
+// next reads a record. Its data is valid until the next call.
+func (d *decoder) next() (record, error) {
+	var head [headerSize]byte
+	if _, err := io.ReadFull(d.r, head[:]); err != nil {
+		return record{}, cut(err)
+	}
+	n := binary.LittleEndian.Uint32(head[1:])
+	if n > maxRecord {
+		return record{}, malformed("a record of %d bytes, at most %d", n, maxRecord)
+	}
+	p := d.buf[:n]
+	if _, err := io.ReadFull(d.r, p); err != nil {
+		return record{}, cut(err)
+	}
+	return parseRecord(kind(head[0]), p)
+}
+
+// fixed is the length of a payload's numbers.
+var fixed = map[kind]int{kindDir: 12, kindUp: 0, kindFile: 20, kindBytes: 0, kindHole: 8, kindFileIn: 0, kindLink: 10, kindEnd: 0}
+
+func parseRecord(k kind, p []byte) (record, error) {
+	r := record{kind: k}
+	n, known := fixed[k]
+	if !known {
+		return r, malformed("a record of kind %#x", byte(k))
+	}
+	if len(p) < n {
+		return r, malformed("a record %c of %d bytes, at least %d", k, len(p), n)
+	}
+	rest := p[n:]
+	switch k {
+	case kindDir, kindFile:
+		mode := binary.LittleEndian.Uint32(p)
+		if mode&^0o777 != 0 {
+			return r, malformed("mode %#o", mode)
+		}
+		r.mode, r.mtime = fs.FileMode(mode), int64(binary.LittleEndian.Uint64(p[4:]))
+		if k == kindFile {
+			r.size = binary.LittleEndian.Uint64(p[12:])
+		}
+		r.name = string(rest)
+		return r, checkName(r.name)
+	case kindBytes:
+		r.data = rest
+		if len(rest) == 0 {
+			return r, malformed("no bytes")
+		}
+		return r, nil
+	case kindHole:
+		r.size = binary.LittleEndian.Uint64(p)
+		if r.size == 0 || r.size > maxFile {
+			return r, malformed("a hole of %d bytes", r.size)
+		}
+	case kindLink:
+		return parseLink(r, p, rest)
+	}
+	if len(rest) != 0 {
+		return r, malformed("a record %c with %d bytes more", k, len(rest))
+	}
+	return r, nil
+}
+
+func parseLink(r record, p, rest []byte) (record, error) {
+	r.mtime = int64(binary.LittleEndian.Uint64(p))
+	n := int(binary.LittleEndian.Uint16(p[8:]))
+	if n > len(rest) {
+		return r, malformed("a name of %d bytes in %d", n, len(rest))
+	}
+	r.name, r.target = string(rest[:n]), string(rest[n:])
+	if r.target == "" || len(r.target) > maxTarget || strings.IndexByte(r.target, 0) >= 0 {
+		return r, malformed("link %q to %.64q", r.name, r.target)
+	}
+	return r, checkName(r.name)
+}
+
+// checkName: one component that names an entry.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || len(name) > maxName || strings.ContainsAny(name, "/\x00") {
+		return malformed("name %.64q", name)
+	}
+	return nil
+}
