@@ -233,6 +233,9 @@ func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files 
 			if s.ctx.Err() == nil {
 				_ = p.Kill(syscall.SIGHUP)
 				closeFiles(files)
+				// A terminal's end also wakes what is stopped.
+				_ = p.Stdout.Close()
+				_ = p.Stderr.Close()
 			}
 		case <-p.Exited():
 			waiting = false
