@@ -1,0 +1,480 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/transfer"
+	"vix/internal/vm"
+)
+
+// What a guest may put on the host.
+const (
+	// cpLimit is the default of --limit: more than a user copies without knowing.
+	cpLimit = "16G"
+	// maxEntries: a kernel's source has a hundred thousand.
+	maxEntries = 2_000_000
+	// maxReserve is what is left of a file system; a twentieth of a small one.
+	maxReserve = 2 << 30
+)
+
+func cpCommand(e *env) *cobra.Command {
+	var recursive bool
+	var limit string
+	c := &cobra.Command{
+		Use:   "cp [-r] [--limit SIZE] SOURCE… DESTINATION",
+		Short: "copy files between the host and VMs that run",
+		Long: `Copies files, and with -r directories, from the host to a VM, from a VM to the
+host, or from one VM to another. A path of a VM's is NAME:PATH, relative to the
+home directory of its ordinary user, as whom it is read and written; any other is
+the host's (./NAME:PATH, if a file is called so). The VMs have to run.
+
+Into a DESTINATION that is a directory, each SOURCE is copied under its own name;
+else the only SOURCE becomes DESTINATION. Contents, permissions (less the umask,
+and never setuid), times, holes and, with -r, symbolic links are kept; owners,
+hard links and devices are not. A directory that is there is added to.
+
+What is copied appears under its name when it is complete: a copy that fails, or
+is interrupted, leaves nothing half-written. A file is replaced, not written into;
+a link is never followed. A guest's files are treated as hostile: names, links and
+sizes cannot lead out of DESTINATION, at most SIZE bytes (16G) and two million
+files are taken, and a part of the disk is kept free.
+
+On a terminal, a copy that takes over a second shows how far it is.`,
+		Example: `  vix-launcher cp report.pdf web:
+  vix-launcher cp web:Downloads/report.pdf .
+  vix-launcher cp -r src build:/tmp/src
+  vix-launcher cp -r build:out test:`,
+		ValidArgsFunction: completePaths(e),
+		Args:              args(2, -1, "SOURCE or DESTINATION"),
+		RunE: func(cmd *cobra.Command, a []string) error {
+			c, err := newCopying(e, a, recursive, limit)
+			if err != nil {
+				return err
+			}
+			return c.run(cmd.Context())
+		},
+	}
+	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "directories too, and symbolic links as such")
+	c.Flags().StringVar(&limit, "limit", cpLimit, "the most that is taken from a VM, a `SIZE` such as 512M or 64G")
+	return c
+}
+
+// completePaths completes the names of VMs that run, and the host's files.
+func completePaths(e *env) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, n := range runningNames(c.Context(), e) {
+			if strings.HasPrefix(n, typed) {
+				names = append(names, n+":")
+			}
+		}
+		if len(names) == 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return names, cobra.ShellCompDirectiveNoSpace
+	}
+}
+
+// A location is a path of a VM's, or of the host's.
+type location struct {
+	vm   string // "" for the host
+	path string
+}
+
+// parseLocation reads NAME:PATH or PATH: a colon after a slash is a path's.
+func parseLocation(arg string) (location, error) {
+	name, path, ok := strings.Cut(arg, ":")
+	if !ok || strings.Contains(name, "/") {
+		if arg == "" {
+			return location{}, usagef("cp: an empty path")
+		}
+		return location{path: arg}, nil
+	}
+	if err := config.CheckName(name); err != nil {
+		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, clip(arg))
+	}
+	if path == "" {
+		path = "."
+	}
+	return location{name, path}, nil
+}
+
+// A copying is one cp.
+type copying struct {
+	e         *env
+	reg       *vm.Registry
+	sources   []string
+	from      string // the sources' VM
+	to        location
+	recursive bool
+	limit     int64
+	meter     *meter
+	how       vm.How   // of the guest's end
+	flags     []string // of a receiving guest
+}
+
+func newCopying(e *env, args []string, recursive bool, limit string) (*copying, error) {
+	c := &copying{e: e, recursive: recursive, how: vm.How{Kind: agent.KindCopy}}
+	size, err := config.ParseMemory(limit)
+	if err != nil {
+		return nil, usagef("cp: --limit: %v", err)
+	}
+	c.limit = int64(size)
+	for i, arg := range args {
+		l, err := parseLocation(arg)
+		switch {
+		case err != nil:
+			return nil, err
+		case i == len(args)-1:
+			c.to = l
+		case i > 0 && l.vm != c.from:
+			return nil, usagef("cp: %s and %s are not of the same machine; copy them one by one", clip(args[0]), clip(arg))
+		default:
+			c.from = l.vm
+			c.sources = append(c.sources, l.path)
+		}
+	}
+	if c.from == "" && c.to.vm == "" {
+		return nil, usagef("cp: neither SOURCE nor DESTINATION is a VM's (NAME:PATH); use cp(1)")
+	}
+	return c, nil
+}
+
+// run copies, until it is done or interrupted.
+func (c *copying) run(ctx context.Context) (err error) {
+	if c.reg, err = c.e.registry(); err != nil {
+		return err
+	}
+	defer c.reg.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(&exitError{128 + int(sig.(unix.Signal)), errors.New("interrupted; nothing half-written is left")})
+		case <-ctx.Done():
+		}
+	}()
+	c.meter = newMeter(c.e.stderr, c.e.terminal)
+	switch {
+	case c.from == "":
+		err = c.up(ctx)
+	case c.to.vm == "":
+		err = c.down(ctx)
+	default:
+		err = c.across(ctx)
+	}
+	c.meter.end()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// receiveArgs and sendArgs are the guest's end's.
+func (c *copying) receiveArgs() []string {
+	argv := append([]string{"receive"}, c.flags...)
+	if len(c.sources) > 1 {
+		argv = append(argv, "--many")
+	}
+	return append(argv, "--", c.to.path)
+}
+
+func (c *copying) sendArgs() []string {
+	argv := []string{"send"}
+	if c.recursive {
+		argv = append(argv, "-r")
+	}
+	return append(append(argv, "--"), c.sources...)
+}
+
+// errGone is what our end of a pipe is told when the guest's has ended.
+var errGone = errors.New("the guest took only a part")
+
+// up sends files of the host.
+func (c *copying) up(ctx context.Context) error {
+	sources, err := transfer.Sources(c.sources, c.recursive)
+	if err != nil {
+		return err
+	}
+	defer transfer.CloseSources(sources)
+	r, w := io.Pipe()
+	sent := make(chan error, 1)
+	go func() {
+		err := transfer.Send(w, sources, transfer.Sending{
+			Recursive: c.recursive, Skipped: c.skipped, Progress: c.meter.set,
+		})
+		w.CloseWithError(err) // nil is the end
+		sent <- err
+	}()
+	guest := c.guest(ctx, c.to.vm, c.receiveArgs(), r, io.Discard)
+	r.CloseWithError(errGone)
+	err = <-sent
+	switch {
+	case err != nil && !errors.Is(err, errGone):
+		return err
+	case guest != nil:
+		return guest
+	}
+	return err
+}
+
+func (c *copying) skipped(path, why string) {
+	c.meter.line("vix-launcher: %s: left out: %s", path, why)
+}
+
+// down takes files of a guest.
+func (c *copying) down(ctx context.Context) error {
+	to, err := transfer.Find(c.to.path, len(c.sources) > 1)
+	if err != nil {
+		return err
+	}
+	defer to.Dir.Close()
+	umask := unix.Umask(0)
+	unix.Umask(umask)
+	how := transfer.Receiving{
+		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(to.Path), Progress: c.meter.set,
+	}
+	r, w := io.Pipe()
+	var result transfer.Result
+	received := make(chan error, 1)
+	go func() {
+		var err error
+		result, err = transfer.Receive(r, to, how)
+		r.CloseWithError(errGone)
+		received <- err
+	}()
+	guest := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), w)
+	w.Close() // what comes before its end is a cut stream
+	err = <-received
+	if err == nil && result.Escaping > 0 {
+		c.meter.line("vix-launcher: cp: %d symbolic links lead out of what was copied", result.Escaping)
+	}
+	if guest != nil && (err == nil || errors.Is(err, transfer.ErrCut)) {
+		return guest // which explains it
+	}
+	if err != nil {
+		return fmt.Errorf("VM %s: %w", c.from, err)
+	}
+	return nil
+}
+
+func reserveOf(dir string) int64 {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return maxReserve
+	}
+	return min(maxReserve, int64(st.Blocks)*st.Bsize/20)
+}
+
+// across connects two guests. Nothing of the stream is looked at here: the one
+// that receives it trusts it no more than we would.
+func (c *copying) across(ctx context.Context) error {
+	r, w := io.Pipe()
+	first := make(chan error, 2) // the first to fail explains the other
+	var both sync.WaitGroup
+	both.Go(func() {
+		err := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), io.MultiWriter(w, c.meter))
+		if err != nil {
+			first <- err
+		}
+		w.CloseWithError(err)
+	})
+	both.Go(func() {
+		err := c.guest(ctx, c.to.vm, c.receiveArgs(), r, io.Discard)
+		if err != nil {
+			first <- err
+		}
+		r.CloseWithError(errGone)
+	})
+	both.Wait()
+	select {
+	case err := <-first:
+		return err
+	default:
+		return nil
+	}
+}
+
+// A guestNotes is the standard error of a guest's end: enough for its reason.
+type guestNotes struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+const maxNotes = 4 << 10
+
+func (n *guestNotes) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.buf.Write(p[:min(len(p), maxNotes-n.buf.Len())])
+	return len(p), nil
+}
+
+// lines are what the guest wrote, fit for a terminal.
+func (n *guestNotes) lines() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []string
+	for line := range strings.Lines(n.buf.String()) {
+		if line = printable(strings.TrimSpace(strings.ToValidUTF8(line, "?"))); line != "" {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// guest runs a guest's end of the copy.
+func (c *copying) guest(ctx context.Context, name string, argv []string, stdin io.Reader, stdout io.Writer) error {
+	notes := &guestNotes{}
+	exit, err := c.reg.Run(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes})
+	if err != nil {
+		return err
+	}
+	lines := notes.lines()
+	if code := exitCode(exit); code != 0 {
+		why := fmt.Sprintf("its end of the copy failed (status %d)", code)
+		if len(lines) > 0 {
+			why = lines[len(lines)-1]
+		}
+		return fmt.Errorf("VM %s: %s", name, why)
+	}
+	for _, line := range lines {
+		c.meter.line("vix-launcher: VM %s: %s", name, line)
+	}
+	return nil
+}
+
+// A meter shows on a terminal how far a copy is.
+type meter struct {
+	w     io.Writer
+	start time.Time
+	stop  chan struct{} // nil where there is nothing to show
+	done  sync.WaitGroup
+
+	mu    sync.Mutex
+	at    transfer.Progress
+	shown bool
+}
+
+const (
+	meterAfter = time.Second
+	meterEvery = 200 * time.Millisecond
+)
+
+func newMeter(w io.Writer, terminal bool) *meter {
+	m := &meter{w: w, start: time.Now()}
+	if terminal {
+		m.stop = make(chan struct{})
+		m.done.Go(m.show)
+	}
+	return m
+}
+
+func (m *meter) set(p transfer.Progress) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at = p
+}
+
+// Write counts the bytes of a stream that is not looked at.
+func (m *meter) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.at.Bytes += int64(len(p))
+	return len(p), nil
+}
+
+func (m *meter) show() {
+	wait := time.NewTimer(meterAfter)
+	defer wait.Stop()
+	for {
+		select {
+		case <-m.stop:
+			return
+		case <-wait.C:
+		}
+		m.mu.Lock()
+		m.shown = true
+		fmt.Fprint(m.w, clearLine+meterLine(m.at, time.Since(m.start)))
+		m.mu.Unlock()
+		wait.Reset(meterEvery)
+	}
+}
+
+// line writes a line of its own.
+func (m *meter) line(format string, a ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shown {
+		fmt.Fprint(m.w, clearLine)
+	}
+	fmt.Fprintf(m.w, format+"\n", a...)
+}
+
+// end takes the line away.
+func (m *meter) end() {
+	if m.stop == nil {
+		return
+	}
+	close(m.stop)
+	m.done.Wait()
+	if m.shown {
+		fmt.Fprint(m.w, clearLine)
+	}
+}
+
+// maxShownName keeps the line on one line.
+const maxShownName = 30
+
+func meterLine(p transfer.Progress, since time.Duration) string {
+	line := fmt.Sprintf("copying: %s, %s/s", amount(p.Bytes), amount(int64(float64(p.Bytes)/max(since.Seconds(), 0.001))))
+	if p.Entries > 1 {
+		line = fmt.Sprintf("copying: %d files, %s", p.Entries, strings.TrimPrefix(line, "copying: "))
+	}
+	if p.Name == "" {
+		return line
+	}
+	name := []rune(printable(strings.ToValidUTF8(p.Name, "?")))
+	if len(name) > maxShownName {
+		name = append(name[:maxShownName], '…')
+	}
+	line += ": " + string(name)
+	if p.Size > 0 && p.Taken <= p.Size {
+		line += fmt.Sprintf(" %d %%", p.Taken*100/p.Size)
+	}
+	return line
+}
+
+// amount is a number of bytes for people.
+func amount(n int64) string {
+	v, unit := float64(n), "B"
+	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if v < 1024 {
+			break
+		}
+		v, unit = v/1024, next
+	}
+	if unit == "B" || v >= 100 {
+		return fmt.Sprintf("%.0f %s", v, unit)
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/transfer"
+	"vix/internal/vm"
+)
+
+// guestBin is on every guest's PATH, before what its root has.
+const guestBin = "/usr/local/bin"
+
+func installCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "install NAME FILE…",
+		Short: "put programs of the host on the PATH of a VM that runs",
+		Long: `Copies executable files of the host to /usr/local/bin of the VM NAME, which has to
+run: from then on they are found there by name. They go with the VM, whose root is
+made anew at each start. What they need besides (libraries, data) has to be there.
+
+A file has to be a program: an ELF file or a script ("#!"). A link means the file
+that it leads to. One that has the same name as another is refused.`,
+		Example: `  vix-launcher install web ./mytool
+  vix-launcher install build scripts/*.sh`,
+		Args: func(c *cobra.Command, a []string) error {
+			if err := args(2, -1, "NAME or FILE")(c, a); err != nil {
+				return err
+			}
+			if err := config.CheckName(a[0]); err != nil {
+				return usagef("install: %v", err)
+			}
+			return nil
+		},
+		ValidArgsFunction: func(c *cobra.Command, a []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(a) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return completeFirstName(e)(c, a, typed)
+		},
+		RunE: func(cmd *cobra.Command, a []string) error {
+			for _, path := range a[1:] {
+				if err := checkProgram(path); err != nil {
+					return err
+				}
+			}
+			c := &copying{
+				e: e, sources: a[1:], to: location{a[0], guestBin},
+				how:   vm.How{Kind: agent.KindCopy, User: "root"},
+				flags: []string{"--many", "--make", "--mode", "755"},
+			}
+			return c.run(cmd.Context())
+		},
+	}
+}
+
+// checkProgram: what cannot be executed is a mistake here, not later in the VM.
+func checkProgram(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, transfer.Cause(err))
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return fmt.Errorf("%s: not a file", path)
+	}
+	head := make([]byte, 4)
+	n, _ := io.ReadFull(f, head)
+	if head = head[:n]; !bytes.Equal(head, []byte("\x7fELF")) && !bytes.HasPrefix(head, []byte("#!")) {
+		return fmt.Errorf("%s: neither an ELF program nor a script; for other files use vix-launcher cp", path)
+	}
+	return nil
+}

@@ -1,0 +1,524 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/vm"
+)
+
+// Every verb about a VM that runs, on one VM.
+func TestVMVerbs(t *testing.T) {
+	r := newRig(t)
+	stdin, keep := io.Pipe()
+	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "echo up; read x")
+	first.says("up\n")
+	for _, c := range []struct {
+		name string
+		test func(*testing.T, *rig)
+	}{
+		{"exec", testExec},
+		{"exec statuses", testExecStatuses},
+		{"exec signals", testExecSignals},
+		{"exec slow reader", testExecSlowReader},
+		{"exec at once", testExecAtOnce},
+		{"exec terminal", testExecTerminal},
+		{"shell", testShell},
+		{"shell killed", testShellKilled},
+		{"shell left", testShellLeft},
+		{"cp", testCopy},
+		{"cp cancelled", testCopyCancelled},
+		{"install", testInstall},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sub := *r
+			sub.t = t
+			c.test(t, &sub)
+		})
+	}
+	fmt.Fprintln(keep, "done")
+	keep.Close()
+	if code := first.code(); code != 0 {
+		t.Errorf("status %d: %s", code, first.err.String())
+	}
+	if p := r.vix(125, "exec", "t", "--", "true"); !strings.Contains(p.err.String(), "not running; start it with") {
+		t.Error(p.err.String())
+	}
+	r.nothingLeft()
+}
+
+func testExec(t *testing.T, r *rig) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--", "sh", "-c", "id -un; pwd; echo $LANG"}, "user\n/home/user\nC.UTF-8\n"},
+		{[]string{"--user", "root", "--", "sh", "-c", "id -u; pwd; echo $HOME $USER ${XDG_RUNTIME_DIR-none}"}, "0\n/root\n/root root none\n"},
+		{[]string{"--user", "0", "--", "id", "-un"}, "root\n"},
+		{[]string{"--user", "nobody", "--", "sh", "-c", "id -un; pwd"}, "nobody\n/\n"},
+		{[]string{"--user", "1000", "--", "sh", "-c", "id -un; id -G"}, "user\n1000\n"},
+		{[]string{"--cwd", "/usr/bin", "--env", "A=b c", "--env", "LANG=xx", "--", "sh", "-c", `pwd; echo "$A" $LANG`}, "/usr/bin\nb c xx\n"},
+		{[]string{"printf", "%s|", "", "a b", "*", "ü"}, "|a b|*|ü|"},
+	} {
+		p := r.vix(0, append([]string{"exec", "t"}, c.args...)...)
+		if p.out.String() != c.want || p.err.String() != "" {
+			t.Errorf("%q: %q, %q", c.args, p.out.String(), p.err.String())
+		}
+	}
+	// The end of standard input is passed on.
+	p := r.start(strings.NewReader("b\na\n"), "exec", "t", "--", "sh", "-c", "sort; echo to stderr >&2")
+	if p.code() != 0 || p.out.String() != "a\nb\n" || p.err.String() != "to stderr\n" {
+		t.Errorf("sort: %q, %q", p.out.String(), p.err.String())
+	}
+}
+
+func testExecStatuses(t *testing.T, r *rig) {
+	for code, argv := range map[int][]string{
+		0: {"--", "true"}, 1: {"--", "false"}, 42: {"--", "sh", "-c", "exit 42"}, 137: {"--", "sh", "-c", "kill -9 $$"},
+		127: {"--", "no-such-program"}, 126: {"--", "/etc/passwd"}, 125: {"--user", "mallory", "--", "true"},
+	} {
+		p := r.vix(code, append([]string{"exec", "t"}, argv...)...)
+		if n := strings.Count(p.err.String(), "\n"); code >= 125 && code < 128 && n != 1 {
+			t.Errorf("%v: %d lines: %s", argv, n, p.err.String())
+		}
+	}
+	if p := r.vix(126, "exec", "t", "--cwd", "/no/such", "--", "true"); !strings.Contains(p.err.String(), "directory /no/such: not there") {
+		t.Error(p.err.String())
+	}
+}
+
+func testExecSignals(t *testing.T, r *rig) {
+	for name, sig := range map[string]syscall.Signal{
+		"INT": unix.SIGINT, "TERM": unix.SIGTERM, "HUP": unix.SIGHUP, "QUIT": unix.SIGQUIT,
+		"USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2, "WINCH": unix.SIGWINCH,
+	} {
+		p := r.start(nil, "exec", "t", "--", "sh", "-c", "trap 'echo got "+name+"; exit 9' "+name+"; echo ready; while :; do sleep 0.1; done")
+		p.says("ready\n")
+		_ = p.Process.Signal(sig)
+		if c := p.code(); c != 9 || !strings.HasSuffix(p.out.String(), "got "+name+"\n") {
+			t.Errorf("%s: status %d, %q", name, c, p.out.String())
+		}
+	}
+	p := r.start(nil, "exec", "t", "--", "sh", "-c", "echo ready; exec sleep 1000")
+	p.says("ready\n")
+	_ = p.Process.Signal(unix.SIGTERM)
+	if c := p.code(); c != 143 {
+		t.Errorf("not trapped: %d", c)
+	}
+	p = r.start(nil, "exec", "t", "--", "sh", "-c", "trap 'echo gone >/tmp/hup2; exit' HUP; echo ready; while :; do sleep 0.1; done")
+	p.says("ready\n")
+	_ = p.Process.Kill()
+	r.vix(0, "exec", "t", "--", "sh", "-c", "until [ -s /tmp/hup2 ]; do sleep 0.1; done")
+}
+
+// rss is a process's resident memory on the host, in KiB, without what it shares.
+func rss(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), "RssAnon:")
+	var kib int
+	_, _ = fmt.Sscan(after, &kib)
+	return kib
+}
+
+// A program that writes more than anybody reads takes no memory, on either side.
+// VIX_SLOW_READER_MIB makes it more than 64 MiB.
+func testExecSlowReader(t *testing.T, r *rig) {
+	mib := 64
+	_, _ = fmt.Sscan(os.Getenv("VIX_SLOW_READER_MIB"), &mib)
+	guest := func() (kib int) {
+		_, _ = fmt.Sscan(r.vix(0, "exec", "t", "--", "awk", "/RssAnon/ {print $2}", "/proc/1/status").out.String(), &kib)
+		return kib
+	}
+	supervisor := r.list()[0].PIDs.Supervisor
+	guestBefore, superBefore := guest(), rss(t, supervisor)
+	cmd := exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "head", "-c", fmt.Sprint(mib<<20), "/dev/zero")
+	cmd.Env = r.env
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var guestMost, superMost, clientMost, total int
+	start := time.Now()
+	buf := make([]byte, 1<<20)
+	for next := 0; ; {
+		n, err := io.ReadFull(out, buf)
+		if total += n; err != nil {
+			break
+		}
+		if total < next {
+			continue
+		}
+		// While these are asked, nobody reads: everything on the way fills.
+		next = total + mib<<20/8
+		guestMost, superMost, clientMost = max(guestMost, guest()), max(superMost, rss(t, supervisor)), max(clientMost, rss(t, cmd.Process.Pid))
+	}
+	if err := cmd.Wait(); err != nil || total != mib<<20 {
+		t.Errorf("%d bytes, %v", total, err)
+	}
+	t.Logf("%d MiB in %.1f s; guest's agent %d KiB before, %d at most; supervisor %d, %d; exec itself %d at most",
+		mib, time.Since(start).Seconds(), guestBefore, guestMost, superBefore, superMost, clientMost)
+	if guestMost > guestBefore+8<<10 || superMost > superBefore+16<<10 || clientMost > 32<<10 {
+		t.Error("a slow reader takes memory")
+	}
+}
+
+// Programs started at once: none is lost, and each has its own output and status.
+func testExecAtOnce(t *testing.T, r *rig) {
+	var all []*proc
+	for i := range 20 {
+		all = append(all, r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i)))
+	}
+	for i, p := range all {
+		if c := p.code(); c != i || p.out.String() != fmt.Sprintf("%d\n", i) {
+			t.Errorf("program %d: status %d, %q, %q", i, c, p.out.String(), p.err.String())
+		}
+	}
+}
+
+// A session is a vix-launcher on a terminal of its own.
+type session struct {
+	*proc
+	keys *os.File
+	tty  *os.File
+	seen int // of its output
+}
+
+// says waits for what it prints after what was waited for before.
+func (s *session) says(want string) {
+	s.t.Helper()
+	limit := time.After(time.Minute)
+	for {
+		text, more := s.out.text()
+		if i := strings.Index(text[s.seen:], want); i >= 0 {
+			s.seen += i + len(want)
+			return
+		}
+		select {
+		case <-more:
+		case <-limit:
+			s.t.Fatalf("does not say %q: %q", want, text[s.seen:])
+		}
+	}
+}
+
+func (r *rig) onTerminal(rows, cols uint16, args ...string) *session {
+	r.t.Helper()
+	master, slave := pty(r.t)
+	s := &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}, master, slave, 0}
+	s.resize(rows, cols)
+	s.Env = append(r.env, "TERM=vt100")
+	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave
+	s.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := s.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(&s.out, master) }() // ends with the terminal
+	go func() {
+		_ = s.Wait()
+		close(s.done)
+	}()
+	return s
+}
+
+func (s *session) resize(rows, cols uint16) {
+	_ = descriptor(s.keys, func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+}
+
+func (s *session) types(keys string) { _, _ = s.keys.WriteString(keys) }
+
+func (s *session) echoes() bool {
+	t, err := termios(s.tty)
+	return err == nil && t.Lflag&unix.ECHO != 0 && t.Lflag&unix.ICANON != 0
+}
+
+func testExecTerminal(t *testing.T, r *rig) {
+	// Without a terminal of our own the program has one all the same.
+	p := r.start(strings.NewReader("word\n"), "exec", "t", "--tty", "--", "sh", "-c", "tty; stty size; read a; echo got $a")
+	if p.code() != 0 || !strings.Contains(p.out.String(), "/dev/pts/") || !strings.Contains(p.out.String(), "24 80\r\ngot word") && !strings.Contains(p.out.String(), "got word\r\n") {
+		t.Errorf("%q, %q", p.out.String(), p.err.String())
+	}
+	s := r.onTerminal(33, 99, "exec", "t", "--tty", "--", "sh", "-c", "stty size; echo $TERM; read a; exit 7")
+	s.says("33 99\r\n")
+	s.says("vt100\r\n")
+	s.types("x\r")
+	if c := s.code(); c != 7 || !s.echoes() {
+		t.Errorf("status %d; echo %v", c, s.echoes())
+	}
+}
+
+func testShell(t *testing.T, r *rig) {
+	s := r.onTerminal(30, 100, "shell", "t")
+	s.types("stty size; echo one$((1+1)); pwd; echo $0\r")
+	s.says("30 100\r\n")
+	s.says("one2\r\n/home/user\r\n-")
+	if s.echoes() {
+		t.Error("the terminal is not raw")
+	}
+	s.resize(40, 120)
+	s.types("sleep 0.3; stty size\r")
+	s.says("40 120\r\n")
+	// Job control: a program in the foreground is stopped, listed, and interrupted.
+	runs := func(stat string) {
+		r.vix(0, "exec", "t", "--", "sh", "-c", "until [ \"$(ps -o stat= -C sleep)\" = "+stat+" ]; do sleep 0.1; done")
+	}
+	s.types("sleep 1000\r")
+	runs("S+")
+	s.types("\x1a")
+	s.says("Stopped")
+	s.says("$ ")
+	runs("T")
+	s.types("fg\r")
+	runs("S+")
+	s.types("\x03")
+	s.says("$ ")
+	s.types("echo after=$?\r")
+	s.says("after=130\r\n")
+	s.types("exit 5\r")
+	if c := s.code(); c != 5 || !s.echoes() {
+		t.Errorf("status %d; echo %v", c, s.echoes())
+	}
+	s = r.onTerminal(24, 80, "shell", "--user", "root", "t")
+	s.types("echo uid=$(id -u)\r")
+	s.says("uid=0\r\n")
+	s.types("\x04")
+	if c := s.code(); c != 0 || !s.echoes() {
+		t.Errorf("root's: status %d; echo %v", c, s.echoes())
+	}
+	// It is a program of the VM like another, until it has ended.
+	for _, p := range r.list()[0].Programs {
+		if p.Argv[0] == "(shell)" && p.State != "exited" {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// Killed, the terminal is given back all the same, and the shell is hung up.
+func testShellKilled(t *testing.T, r *rig) {
+	for sig, code := range map[syscall.Signal]int{unix.SIGKILL: -1, unix.SIGTERM: 143, unix.SIGHUP: 129} {
+		s := r.onTerminal(24, 80, "shell", "t")
+		s.types("echo ready$((1+1)) $$\r")
+		s.says("ready2 ")
+		_ = s.Process.Signal(sig)
+		if c := s.code(); c != code {
+			t.Errorf("%v: status %d, %s", sig, c, s.out.String())
+		}
+		for limit := time.Now().Add(5 * time.Second); !s.echoes(); time.Sleep(10 * time.Millisecond) { // the guard is not our child
+			if time.Now().After(limit) {
+				t.Fatalf("%v: the terminal is left raw", sig)
+			}
+		}
+	}
+	r.vix(0, "exec", "t", "--", "sh", "-c", "while pgrep -x bash >/dev/null; do sleep 0.1; done")
+	running := func(p vm.Program) bool { return p.State == "running" }
+	n := 0
+	for _, p := range r.list()[0].Programs {
+		if running(p) {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d programs run", n)
+	}
+}
+
+func testShellLeft(t *testing.T, r *rig) {
+	s := r.onTerminal(24, 80, "shell", "t")
+	s.types("echo ready$((1+1)); kill -STOP $$\r") // a shell that does not answer
+	s.says("ready2\r\n")
+	s.types("\r~.")
+	if c := s.code(); c != 125 || !s.echoes() {
+		t.Errorf("status %d; echo %v", c, s.echoes())
+	}
+	s.says("VM t: left by ~.; the program was hung up, the VM runs on")
+}
+
+// testCopy: what came back is what went, by content, mode, time and kind.
+func testCopy(t *testing.T, r *rig) {
+	from := filepath.Join(r.dir, "tree")
+	err := errors.Join(os.MkdirAll(filepath.Join(from, "a", "b"), 0o755), os.Mkdir(filepath.Join(from, "closed"), 0o755),
+		os.WriteFile(filepath.Join(from, "a", "f"), bytes.Repeat([]byte("0123456789"), 300_000), 0o640),
+		os.WriteFile(filepath.Join(from, "run"), []byte("#!/bin/sh\necho ran $1\n"), 0o755),
+		os.WriteFile(filepath.Join(from, "closed", "x\n\x1b"), nil, 0o444),
+		os.Symlink("../run", filepath.Join(from, "a", "link")), os.Symlink("/etc/passwd", filepath.Join(from, "out")),
+		os.Truncate(filepath.Join(from, "run"), 22))
+	if err == nil {
+		f, ferr := os.Create(filepath.Join(from, "sparse"))
+		_, werr := f.WriteAt([]byte("x"), 64<<20)
+		err = errors.Join(ferr, werr, f.Close())
+	}
+	past := time.Unix(1234567890, 123456789)
+	err = errors.Join(err, os.Chtimes(filepath.Join(from, "run"), past, past), os.Chmod(filepath.Join(from, "closed"), 0o555), os.Chtimes(filepath.Join(from, "a"), past, past))
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	r.vix(0, "cp", "-r", from, "t:")
+	t.Logf("64 MiB of hole and 3 MB of bytes in %.1f s", time.Since(start).Seconds())
+	p := r.vix(0, "exec", "t", "--", "sh", "-c", "cd tree; stat -c '%n %a %s %U' a/f run sparse closed; stat -c %y run a; readlink a/link out; ./run 1; du -k sparse | cut -f1; ls -A ~ | grep vix-copy; true")
+	want := "a/f 640 3000000 user\nrun 755 22 user\nsparse 644 67108865 user\nclosed 555 4096 user\n"
+	for _, line := range []string{"a/f 640 3000000 user\n", "run 755 22 user\n", "sparse 644 67108865 user\n", "2009-02-13 23:31:30.123456789", "../run\n/etc/passwd\n", "ran 1\n"} {
+		if !strings.Contains(p.out.String(), line) {
+			t.Errorf("no %q in %q (%q)", line, p.out.String(), want)
+		}
+	}
+	if strings.Contains(p.out.String(), "vix-copy") {
+		t.Errorf("half-made: %s", p.out.String())
+	}
+	back := filepath.Join(r.dir, "back")
+	p = r.vix(0, "cp", "-r", "t:tree", back)
+	if got, want := treeOf(t, back), treeOf(t, from); got != want {
+		t.Errorf("came back as\n%s\nnot\n%s", got, want)
+	}
+	if !strings.Contains(p.err.String(), "1 symbolic links lead out") {
+		t.Errorf("%q", p.err.String())
+	}
+	// Files, both ways, and their names.
+	host := filepath.Join(r.dir, "one")
+	r.vix(0, "cp", filepath.Join(from, "run"), "t:/tmp/renamed")
+	r.vix(0, "cp", "t:/tmp/renamed", "t:tree/run", "t:/etc/hostname", r.dir)
+	r.vix(0, "cp", "t:/etc/hostname", host)
+	if b, err := os.ReadFile(host); string(b) != "t\n" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	for args, want := range map[string]string{
+		"t:none " + host:               "VM t: none: no such file or directory",
+		"t:tree " + host + "2":         "VM t: tree: is a directory; copy it with -r",
+		"t:/root " + host:              "VM t: /root: is a directory",
+		host + " t:/usr/x":             "VM t: /usr/x: permission denied",
+		host + " t:no/such":            "VM t: no: no such file or directory",
+		"-r " + from + " t:tree/run":   "VM t: tree/run: is not a directory there",
+		"-r t:/dev/null " + host + "3": "VM t: its end of the copy failed|left out",
+	} {
+		p := r.start(nil, append([]string{"cp"}, strings.Fields(args)...)...)
+		if c := p.code(); strings.Contains(want, "left out") {
+			if !strings.Contains(p.err.String(), "/dev/null: left out: not a file") {
+				t.Errorf("cp %s: %d, %q", args, c, p.err.String())
+			}
+		} else if c != 1 || !strings.Contains(p.err.String(), want) || strings.Count(p.err.String(), "\n") != 1 {
+			t.Errorf("cp %s: %d, %q", args, c, p.err.String())
+		}
+	}
+	_ = filepath.WalkDir(from, func(path string, e os.DirEntry, _ error) error { return os.Chmod(path, 0o755) }) // to be removed
+	_ = os.Chmod(filepath.Join(back, "closed"), 0o755)
+}
+
+// treeOf is what of a tree a copy keeps.
+func treeOf(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := e.Info()
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		content := ""
+		switch {
+		case st.Mode().IsRegular():
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			content = fmt.Sprintf("%d %x", len(data), sha256.Sum256(data))
+		case st.Mode()&os.ModeSymlink != 0:
+			content, _ = os.Readlink(path)
+		}
+		fmt.Fprintf(&b, "%q %v %d %s\n", rel, st.Mode(), st.ModTime().UnixNano(), content)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// A copy that is interrupted, or killed, leaves nothing under the final name; an
+// interrupted one leaves nothing at all.
+func testCopyCancelled(t *testing.T, r *rig) {
+	big := filepath.Join(r.dir, "big")
+	f, err := os.Create(big)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.CopyN(f, rand.Reader, 48<<20)
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGKILL} {
+		up := r.start(nil, "cp", big, "t:/tmp/big")
+		r.vix(0, "exec", "t", "--", "sh", "-c", "until [ -s /tmp/.vix-copy-* ]; do sleep 0.05; done")
+		_ = up.Process.Signal(sig)
+		if c := up.code(); sig == unix.SIGINT && (c != 130 || up.err.String() != "vix-launcher: interrupted; nothing half-written is left\n") {
+			t.Errorf("up: status %d, %q", c, up.err.String())
+		}
+		r.vix(0, "exec", "t", "--", "sh", "-c", "while ls /tmp/.vix-copy-* >/dev/null 2>&1; do sleep 0.05; done; ! ls /tmp/big")
+	}
+	r.vix(0, "exec", "t", "--", "sh", "-c", "head -c 48M /dev/urandom >/tmp/big")
+	to := filepath.Join(r.dir, "to")
+	if err := os.Mkdir(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGKILL} {
+		down := r.start(nil, "cp", "t:/tmp/big", to)
+		for limit := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the beginning of a file has no event
+			if half, _ := filepath.Glob(to + "/.vix-copy-*"); len(half) > 0 || time.Now().After(limit) {
+				break
+			}
+		}
+		_ = down.Process.Signal(sig)
+		c := down.code()
+		left, _ := os.ReadDir(to)
+		if sig == unix.SIGINT && (c != 130 || len(left) != 0) || sig == unix.SIGKILL && len(left) != 1 || len(left) > 0 && left[0].Name() == "big" {
+			t.Errorf("down, %v: status %d, %q, left %v", sig, c, down.err.String(), left)
+		}
+	}
+	r.vix(0, "exec", "t", "--", "rm", "/tmp/big")
+	if p := r.vix(1, "cp", "--limit", "128M", "t:/dev/zero", to); !strings.Contains(p.err.String(), "not a file") && !strings.Contains(p.err.String(), "left out") {
+		t.Logf("%q", p.err.String())
+	}
+}
+
+func testInstall(t *testing.T, r *rig) {
+	tool := filepath.Join(r.dir, "tool")
+	if err := os.WriteFile(tool, []byte("#!/bin/sh\necho tool of $(id -un) $1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.vix(0, "install", "t", tool, filepath.Join(r.bin, "vix-launcher"))
+	if p := r.vix(0, "exec", "t", "--", "tool", "1"); p.out.String() != "tool of user 1\n" {
+		t.Errorf("%q", p.out.String())
+	}
+	if p := r.vix(0, "exec", "t", "--", "vix-launcher", "--version"); !strings.HasPrefix(p.out.String(), "vix-launcher ") {
+		t.Errorf("%q", p.out.String())
+	}
+	if p := r.vix(0, "run", "--vm", "t", "tool", "2"); p.out.String() != "tool of user 2\n" {
+		t.Errorf("%q", p.out.String())
+	}
+	if p := r.vix(0, "exec", "t", "--", "stat", "-c", "%U %a", "/usr/local/bin/tool"); p.out.String() != "root 755\n" {
+		t.Errorf("%q", p.out.String())
+	}
+}
