@@ -103,12 +103,6 @@ color = "#2060c0"
 // threat starts the test of a row.
 func threat(t *testing.T, row int) *stage {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots VMs: not with -short")
-	}
-	if l := e2e.Lacks(); l != "" {
-		t.Skip("lacks: " + l)
-	}
 	t.Cleanup(func() {
 		switch {
 		case t.Failed():
@@ -117,6 +111,27 @@ func threat(t *testing.T, row int) *stage {
 			verdicts[row] = "held"
 		}
 	})
+	s := newStage(t)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		s.picture(t, fmt.Sprintf("threat%02d-failed.png", row))
+		lines := strings.Split(s.Vix("logs", "evil").Stdout, "\n")
+		t.Logf("the evil VM's log ends:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
+	})
+	return s
+}
+
+// newStage makes the stage, or gives the one that is there to another test.
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots VMs: not with -short")
+	}
+	if l := e2e.Lacks(); l != "" {
+		t.Skip("lacks: " + l)
+	}
 	shared.once.Do(func() { shared.setUp(t) })
 	if shared.Rig == nil {
 		t.Fatal("the stage could not be set up")
@@ -126,14 +141,6 @@ func threat(t *testing.T, row int) *stage {
 	if shared.evil == nil {
 		shared.startEvil(t)
 	}
-	t.Cleanup(func() {
-		if !t.Failed() {
-			return
-		}
-		shared.picture(t, fmt.Sprintf("threat%02d-failed.png", row))
-		lines := strings.Split(shared.Vix("logs", "evil").Stdout, "\n")
-		t.Logf("the evil VM's log ends:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))
-	})
 	return &shared
 }
 
@@ -164,12 +171,18 @@ func (s *stage) startEvil(t *testing.T) {
 	s.For(s.t) // it outlives this test
 	s.evil = s.Start("run", "--vm", "evil", "sleep", "100000")
 	s.For(t)
+	s.put(t, "evil")
+}
+
+// put puts the hostile program into a VM.
+func (s *stage) put(t *testing.T, vm string) {
+	t.Helper()
 	f, err := os.Open(s.program)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := s.Command(s.Launcher(), "run", "--vm", "evil", "sh", "-c", "cat >/tmp/hostile && chmod 755 /tmp/hostile")
+	cmd := s.Command(s.Launcher(), "run", "--vm", vm, "sh", "-c", "cat >/tmp/hostile && chmod 755 /tmp/hostile")
 	cmd.Stdin = f
 	if res := s.Run(cmd); res.Code != 0 {
 		t.Fatalf("the hostile program does not get into the VM: %v", res)

@@ -73,7 +73,9 @@ func attack(t *testing.T, cfg gpu.Config, f func(r *attackRig)) {
 	t.Cleanup(func() {
 		if !ended { // f has failed
 			_ = a.close()
-			_ = <-a.done // f says more
+			if err := <-a.done; err != nil {
+				t.Logf("the witness: %v", err)
+			}
 		}
 	})
 	a.settle(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"vix/internal/virtwl"
@@ -35,13 +36,39 @@ func flood(r *Run) error {
 	if err != nil {
 		return err
 	}
-	n, begin := 0, time.Now()
-	for ; n < most && err == nil; n++ {
-		err = step(n)
-	}
-	r.say("flood %s: %d in %d ms: %v", r.Args[0], n, time.Since(begin).Milliseconds(), err)
+	var n atomic.Int64
+	begin, done := time.Now(), make(chan error, 1)
+	go func() {
+		for k := range most {
+			if err := step(k); err != nil {
+				done <- err
+				return
+			}
+			n.Add(1)
+		}
+		done <- nil
+	}()
+	err = await(&n, done)
+	r.say("flood %s: %d in %d ms: %v", r.Args[0], n.Load(), time.Since(begin).Milliseconds(), err)
 	r.Hold()
 	return nil
+}
+
+// await waits until a flood has ended, or stands still: the host takes no more of it.
+func await(n *atomic.Int64, done <-chan error) error {
+	const still = 10 * time.Second
+	for last := int64(-1); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(still):
+			if now := n.Load(); now == last {
+				return errors.New("limit reached: the host takes no more, and holds the sender up")
+			} else {
+				last = now
+			}
+		}
+	}
 }
 
 // batch is how many requests go between two looks at the answer.

@@ -1,7 +1,7 @@
 // Command hostile is the guest program of the tests of threats: it knows the render
 // node and no proxy.
 //
-//	hostile [--socket PATH] ATTACK [ARG…]
+//	hostile [--socket PATH] [--debug] [once] ATTACK [ARG…]
 //
 // It ends at a signal, or when the attack has.
 package main
@@ -43,7 +43,11 @@ func main() {
 		Args: flag.Args()[1:],
 		Hold: func() { <-ctx.Done() },
 	}
-	if err := hostile.Do(flag.Arg(0), r); err != nil {
+	name := flag.Arg(0)
+	if name == "once" { // end when the attack has nothing more to do
+		name, r.Args, r.Hold = flag.Arg(1), flag.Args()[2:], func() {}
+	}
+	if err := hostile.Do(name, r); err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)
 	}
