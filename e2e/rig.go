@@ -35,8 +35,8 @@ import (
 // What the host draws around a window of a VM (internal/filter/frame.go), in
 // pixels: a label above, and the other three sides.
 const (
-	FrameTop  = 0
-	FrameSide = 0
+	FrameTop  = 22
+	FrameSide = 4
 )
 
 // Inside is where a framed window's program draws, on the screen.
