@@ -26,9 +26,10 @@ type timeline struct {
 	comma bool
 	known map[uint64]bool
 	// frames holds the callbacks that wl_surface.frame made and that have not been
-	// called. A client has a few; more than maxFrames are not followed.
-	frames map[frameKey]bool
-	fences uint64 // so far
+	// called, by the ids of their events. A client has a few; more than maxFrames are
+	// not followed.
+	frames map[frameKey]string
+	pairs  uint64 // of asynchronous events, so far
 }
 
 type frameKey struct {
@@ -58,7 +59,7 @@ type traceEvent struct {
 }
 
 func newTimeline(w io.Writer) *timeline {
-	return &timeline{w: bufio.NewWriter(w), known: map[uint64]bool{}, frames: map[frameKey]bool{}}
+	return &timeline{w: bufio.NewWriter(w), known: map[uint64]bool{}, frames: map[frameKey]string{}}
 }
 
 // micro gives µs since the trace began; what began before it begins with it.
@@ -118,16 +119,26 @@ func (t *timeline) frame(at time.Duration, conn uint64, fromClient bool, i *wayl
 	e := traceEvent{Name: "frame", Cat: "frame", Ts: micro(at), Pid: conn, Tid: trackRequests}
 	switch {
 	case fromClient && i == wayland.WlSurface && m.Name == "frame" && len(t.frames) < maxFrames:
-		k := frameKey{conn, wayland.Word(body, 0)}
-		t.frames[k] = true
-		e.Ph, e.ID = "b", fmt.Sprintf("%d.%d", conn, k.callback)
+		e.Ph, e.ID = "b", t.pair()
+		t.frames[frameKey{conn, wayland.Word(body, 0)}] = e.ID
 		return t.put(e)
-	case !fromClient && i == wayland.WlCallback && t.frames[frameKey{conn, id}]:
-		delete(t.frames, frameKey{conn, id})
-		e.Ph, e.ID = "e", fmt.Sprintf("%d.%d", conn, id)
+	case !fromClient && i == wayland.WlCallback:
+		k := frameKey{conn, id}
+		begun, ok := t.frames[k]
+		if !ok {
+			return nil
+		}
+		delete(t.frames, k)
+		e.Ph, e.ID = "e", begun
 		return t.put(e)
 	}
 	return nil
+}
+
+// pair returns the id of the next pair of asynchronous events.
+func (t *timeline) pair() string {
+	t.pairs++
+	return fmt.Sprint(t.pairs)
 }
 
 func (t *timeline) span(conn uint64, name string, begin, d time.Duration) error {
@@ -142,8 +153,7 @@ func (t *timeline) fence(conn uint64, what string, begin, end time.Duration) err
 	if err := t.name(conn); err != nil {
 		return err
 	}
-	t.fences++
-	e := traceEvent{Name: what, Cat: "fence", ID: fmt.Sprintf("f%d", t.fences), Pid: conn, Tid: trackWork}
+	e := traceEvent{Name: what, Cat: "fence", ID: t.pair(), Pid: conn, Tid: trackWork}
 	e.Ph, e.Ts = "b", micro(begin)
 	if err := t.put(e); err != nil {
 		return err

@@ -106,6 +106,7 @@ func TestPerfetto(t *testing.T) {
 	tr := New(Options{Perfetto: &b})
 	at := func(ms int) time.Time { return tr.begin.Add(time.Duration(ms) * time.Millisecond) }
 	talk(tr)
+	talk(tr) // with the same callback's id
 	tr.Span(1, "copy", at(0), at(3))
 	tr.Span(1, "copy", at(3), at(3))
 	tr.Fence(1, "POLL", at(-5), at(4)) // began before the trace
@@ -115,7 +116,7 @@ func TestPerfetto(t *testing.T) {
 		t.Fatal(err)
 	}
 	kinds := checkTimeline(t, b.Bytes())
-	for kind, n := range map[string]int{"i": 5, "b frame": 1, "e frame": 1, "X": 2, "b fence": 3, "e fence": 3, "M": 12} {
+	for kind, n := range map[string]int{"i": 10, "b frame": 2, "e frame": 2, "X": 2, "b fence": 3, "e fence": 3, "M": 12} {
 		if kinds[kind] != n {
 			t.Errorf("%d events of kind %s, not %d", kinds[kind], kind, n)
 		}
