@@ -113,7 +113,7 @@ trailer<</Root 1 0 R>>
 // Toolkits, players and compositors, in one VM.
 func TestHeavy(t *testing.T) {
 	heavy(t, "mousepad", "featherpad", "mpv", "imv-wayland", "evince", "cage")
-	s := newSession(t, "full", "1500M", 3*time.Minute)
+	s := newSession(t, "full", "1500M", 6*time.Minute)
 	s.put(t, "/home/user/text.txt", []byte("a line\nanother\n"))
 	s.put(t, "/home/user/video.webm", video(t))
 	s.put(t, "/home/user/picture.png", testPicture(t))
@@ -283,7 +283,7 @@ func TestChromium(t *testing.T) {
 
 func browserSession(t *testing.T, vm string) *session {
 	t.Helper()
-	s := newSession(t, vm, "2G", 8*time.Minute)
+	s := newSession(t, vm, "2G", 15*time.Minute)
 	s.put(t, "/home/user/page.html", page)
 	s.put(t, "/home/user/video.webm", video(t))
 	if out := s.Guest(vm, "mkdir profile"); out != "" {

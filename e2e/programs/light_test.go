@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write testdata/wayland-info.golden")
 
 // TestGlobals holds what a program in a VM sees of the compositor.
 func TestGlobals(t *testing.T) {
-	s := newSession(t, "apps", "512M", 90*time.Second)
+	s := newSession(t, "apps", "512M", 3*time.Minute)
 	t.Run("wayland-info", func(t *testing.T) { s.For(t); waylandInfo(t, s) })
 	t.Run("weston-debug", func(t *testing.T) { s.For(t); westonDebug(t, s) })
 	s.end(t)
@@ -28,7 +28,7 @@ func TestLight(t *testing.T) {
 	if os.Getenv("VIX_E2E_PROGRAMS") == "" && os.Getenv("VIX_E2E_FULL") == "" {
 		t.Skip("takes minutes without KVM; make e2e runs it")
 	}
-	s := newSession(t, "apps", "1G", 90*time.Second)
+	s := newSession(t, "apps", "1G", 3*time.Minute)
 	s.run(t, "foot", []string{"foot", "-o", "csd.preferred=none", "-o", "resize-by-cells=no"}, driveFoot)
 	s.run(t, "wev", []string{"stdbuf", "-oL", "wev"}, driveWev)
 	s.run(t, "weston-simple-shm", []string{"weston-simple-shm"}, driveSimpleShm)
