@@ -220,7 +220,8 @@ func (s *stage) end(t *testing.T, p *desktoptest.Proc) {
 	select {
 	case <-p.Done():
 	case <-time.After(time.Minute):
-		t.Errorf("the hostile program does not end: %s", p.Output())
+		out := p.Output()
+		t.Errorf("the hostile program does not end: %s", out[max(0, len(out)-300):])
 		p.Stop()
 	}
 }

@@ -30,6 +30,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, func() { os.Exit(0) }) // whatever it waits for
 	r := &hostile.Run{
 		Open: func() (*hostile.Client, error) {
 			c, err := open(ctx, *socket)
@@ -41,7 +42,7 @@ func main() {
 		Node: func() (*hostile.Node, error) { return hostile.OpenNode(node) },
 		Out:  os.Stdout,
 		Args: flag.Args()[1:],
-		Hold: func() { <-ctx.Done() },
+		Hold: func() { select {} },
 	}
 	name := flag.Arg(0)
 	if name == "once" { // end when the attack has nothing more to do
