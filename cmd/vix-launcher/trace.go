@@ -19,7 +19,9 @@ func traceCommand(e *env) *cobra.Command {
 guest's programs see it, until the VM ends or you interrupt it: the time, the
 connection's number, "->" for a request, and the message in WAYLAND_DEBUG's
 style. LIST picks classes, or drops those with a '-' in front: all, motion,
-frame, shm, input, shell, selection, registry, output, other.
+frame, shm, input, shell, selection, registry, output, other. The class times
+stands alone: no messages, but where the time of a program's round trips goes, a
+line of JSON for each connection that ends.
 
 Programs do not wait for the trace: what it cannot write in time is left out, and
 a line says how much.`,

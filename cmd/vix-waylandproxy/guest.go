@@ -35,7 +35,7 @@ of another kind start it by hand, as the user whose programs use it.`,
 			if err := ready(readyFD); err != nil {
 				return err
 			}
-			err = guestproxy.Run(c.Context(), guestproxy.Config{Listen: l, Device: device, Tap: tr.Switch, Log: logger(debug)})
+			err = guestproxy.Run(c.Context(), guestproxy.Config{Listen: l, Device: device, Tap: tr.Switch, Meter: &tr.meter, Log: logger(debug)})
 			return errors.Join(err, tr.close())
 		},
 	}

@@ -60,7 +60,7 @@ func localCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			policy.Dial, policy.Tap, policy.Log = dialer(up), tr.Switch, logger(debug)
+			policy.Dial, policy.Tap, policy.Log = tr.meteredDial(dialer(up)), tr.Switch, logger(debug)
 			return errors.Join(serveLocal(c.Context(), l, filter.New(policy), tr), stop(), tr.close())
 		},
 	}
@@ -94,6 +94,6 @@ func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter, tr *
 		if err != nil {
 			return err
 		}
-		wg.Go(func() { tr.broken(f.Serve(ctx, t)) }) // the filter has logged why
+		wg.Go(func() { tr.broken(f.Serve(ctx, tr.meter.Near(t))) }) // the filter has logged why
 	}
 }

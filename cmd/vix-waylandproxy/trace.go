@@ -25,7 +25,7 @@ type traceFlags struct {
 const noTrace = "none"
 
 func (o *traceFlags) register(f *pflag.FlagSet) {
-	f.StringVar(&o.classes, "trace", noTrace, "print every message to standard error; =LIST picks classes, or drops them by -: all,"+trace.Names())
+	f.StringVar(&o.classes, "trace", noTrace, "print every message to standard error; =LIST picks classes, or drops them by -: all,"+trace.Names()+"; or =times")
 	f.Lookup("trace").NoOptDefVal = "all"
 	f.IntVar(&o.ring, "trace-ring", 0, "keep the last `N` messages, and print them when a connection breaks the protocol")
 	f.StringVar(&o.perfetto, "perfetto", "", "write a timeline to `FILE`, for the Perfetto UI")
@@ -54,7 +54,12 @@ func (o *traceFlags) start() (*tracing, error) {
 		if opt.Classes, err = trace.ParseClasses(o.classes); err != nil {
 			return nil, usagef("--trace: %v", err)
 		}
-		opt.Text = os.Stderr
+		if opt.Classes == trace.Times {
+			opt.Classes = 0
+			t.meter.Start(os.Stderr)
+		} else {
+			opt.Text = os.Stderr
+		}
 	}
 	if o.perfetto != "" {
 		f, err := os.OpenFile(o.perfetto, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)

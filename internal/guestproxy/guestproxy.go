@@ -29,6 +29,8 @@ type Config struct {
 	Device string // the render node, for example /dev/dri/renderD128
 	// Tap, when set, may be given a tap of all connections.
 	Tap *relay.TapSwitch
+	// Meter, when set, measures while it runs.
+	Meter *relay.Meter
 	// Stats names a file: while it exists, each connection that begins writes a
 	// relay.MeterLine to its end when it has ended.
 	Stats string
@@ -115,12 +117,17 @@ func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *s
 
 // measured lets the connection be measured, if that is wanted.
 func (s *server) measured(client, host wayland.Transport, g *relay.Guest) (near, far wayland.Transport, done func()) {
+	nothing := func() {}
+	if m := s.cfg.Meter; m != nil {
+		g.Meter = m
+		return m.Near(client), m.Far(host), nothing
+	}
 	if s.cfg.Stats == "" {
-		return client, host, func() {}
+		return client, host, nothing
 	}
 	f, err := os.OpenFile(s.cfg.Stats, os.O_WRONLY|os.O_APPEND|unix.O_NONBLOCK, 0)
 	if err != nil { // nobody asked
-		return client, host, func() {}
+		return client, host, nothing
 	}
 	m := new(relay.Meter)
 	stop, _ := m.Start(f)
