@@ -52,7 +52,7 @@ type VM struct {
 	CPUs     int      `json:"cpus"`     // 1 … MaxCPUs
 	Tag      string   `json:"tag"`      // shown before every title; the name if not set
 	Color    Color    `json:"color"`    // of the frame; from the name if not set
-	Root     string   `json:"root"`     // "host", or an absolute directory
+	Root     string   `json:"root"`     // "host", "debian:SUITE", "image:PATH", or an absolute directory
 	Accel    string   `json:"accel"`    // "auto", "kvm" or "tcg"
 	Programs []string `json:"programs"` // base names that run here without --vm
 	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
@@ -62,6 +62,10 @@ type VM struct {
 	Allow  []string         `json:"allow,omitempty"`
 	Deny   []string         `json:"deny,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
+	// State is what is kept when the VM stops: "home", or "none".
+	State    string   `json:"state"`
+	Shares   []Share  `json:"shares,omitempty"`
+	Packages []string `json:"packages,omitempty"` // of a root "debian:SUITE"
 }
 
 // An Error is a mistake in the file.

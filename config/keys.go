@@ -61,19 +61,28 @@ var keys = []key{
 	{"memory", `"512M"`, false,
 		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
+	{"packages", `none`, false,
+		`Packages that a root "debian:SUITE" is built with, besides the little that every Debian has.`,
+		func(v *VM, x any) (err error) { v.Packages, err = packages(x); return }},
 	{"programs", `none`, true,
 		`Names of programs that "vix-launcher run" starts in this VM when --vm is not given. A program may stand in one VM only.`,
 		func(v *VM, x any) (err error) { v.Programs, err = words(x); return }},
 	{"root", `"host"`, false,
-		`Where the VM's programs come from: "host" (a read-only view of the host's own /usr, /etc in part, no home directories), or the absolute path of a directory that holds a Linux system, shared read-only as it is.`,
+		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own with packages, built at the first run by mmdebstrap, shared by all VMs with the same); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs, xfs or btrfs); or the absolute path of a directory that holds a Linux system.`,
 		func(v *VM, x any) (err error) { v.Root, err = parseRoot(x); return }},
+	{"shares", `none`, false,
+		fmt.Sprintf(`Folders of the host's that the VM's programs see, up to %d, each as "HOSTDIR[:GUESTPATH][:ro|rw]": read-only if not "rw", at %s/NAME if no GUESTPATH is given; "~/" is your home directory. "staging" is an empty folder of its own for each run, at a path that is not to be guessed.`, MaxShares, ShareDir),
+		func(v *VM, x any) (err error) { v.Shares, err = shares(x); return }},
+	{"state", `"home"`, false,
+		`What is kept when the VM stops: "home" (the home directory of its user, in $XDG_STATE_HOME/vix/vms/NAME; all else is thrown away), or "none" (nothing, as with --disposable).`,
+		func(v *VM, x any) (err error) { v.State, err = oneOf(x, "home", "none"); return }},
 	{"tag", `the VM's name`, true,
 		fmt.Sprintf("Text before the title of each of the VM's windows, up to %d printable characters.", MaxTag),
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
 }
 
 func builtin() VM {
-	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: "full"}
+	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: "full", State: "home"}
 }
 
 func keyNames(defaults bool) []string {
@@ -189,15 +198,44 @@ func parseRoot(x any) (string, error) {
 		return "", fmt.Errorf("want a string, not %s", typeName(x))
 	case s == "host":
 		return s, nil
-	case !filepath.IsAbs(s):
-		return "", fmt.Errorf(`want "host" or an absolute path, not %q`, clip(s))
 	case len(s) > MaxRoot || !printable(s):
 		return "", errors.New("not a usable path")
+	}
+	if suite, ok := strings.CutPrefix(s, RootDebian); ok {
+		if !isIdentifier(suite, "-") || suite[0] == '-' {
+			return "", fmt.Errorf(`%q is not the name of a suite of Debian; want one such as "debian:trixie"`, clip(suite))
+		}
+		return s, nil
+	}
+	if image, ok := strings.CutPrefix(s, RootImage); ok {
+		if image == "~" || !strings.HasPrefix(image, "~/") && !filepath.IsAbs(image) {
+			return "", fmt.Errorf(`want an absolute path after "image:", not %q`, clip(image))
+		}
+		return RootImage + filepath.Clean(image), nil
+	}
+	if !filepath.IsAbs(s) {
+		return "", fmt.Errorf(`want "host", "debian:SUITE", "image:PATH" or an absolute path, not %q`, clip(s))
 	}
 	if s = filepath.Clean(s); s == "/" {
 		return "", errors.New(`"/" would show the VM every file of this machine; want "host" or another directory`)
 	}
 	return s, nil
+}
+
+// What a root begins with that is not a directory.
+const (
+	RootDebian = "debian:"
+	RootImage  = "image:"
+)
+
+// packages reads a list of names of Debian packages (Debian policy, 5.6.1).
+func packages(x any) ([]string, error) {
+	return list(x, func(s string) error {
+		if !isIdentifier(s, "+-.") || strings.ContainsRune("+-.", rune(s[0])) {
+			return fmt.Errorf("%q is not a package's name", clip(s))
+		}
+		return nil
+	})
 }
 
 func parseTag(x any) (string, error) {

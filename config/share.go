@@ -1,0 +1,123 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// Staging is the word for a share that is made anew for each run: an empty folder of
+// the host at a path in the guest that nobody can guess.
+const Staging = "staging"
+
+// ShareDir is where in the guest a share is that names no path of the guest.
+const ShareDir = "/mnt"
+
+// A Share is a folder of the host's that a VM sees.
+type Share struct {
+	Host  string `json:"host"`  // an absolute path, or one that begins with "~/"; empty for staging
+	Guest string `json:"guest"` // an absolute path; empty for staging
+	Write bool   `json:"write"`
+}
+
+// String is what ParseShare reads.
+func (s Share) String() string {
+	if s.Host == "" {
+		return Staging
+	}
+	mode := "ro"
+	if s.Write {
+		mode = "rw"
+	}
+	return s.Host + ":" + s.Guest + ":" + mode
+}
+
+// guestOwn are the paths of a guest that it cannot do without as they are.
+var guestOwn = []string{"/proc", "/sys", "/dev", "/run"}
+
+// ParseShare reads HOSTDIR[:GUESTPATH][:ro|rw], or "staging". Without a mode a share
+// is read-only, without a path it is ShareDir/NAME, where NAME is HOSTDIR's.
+func ParseShare(text string) (Share, error) {
+	if text == Staging {
+		return Share{Write: true}, nil
+	}
+	if len(text) > 2*MaxRoot || !printable(text) {
+		return Share{}, errors.New("not a usable path")
+	}
+	parts := strings.Split(text, ":")
+	s := Share{Host: parts[0]}
+	if n := len(parts); n > 1 && (parts[n-1] == "ro" || parts[n-1] == "rw") {
+		s.Write = parts[n-1] == "rw"
+		parts = parts[:n-1]
+	}
+	if len(parts) > 2 {
+		return Share{}, fmt.Errorf("want HOSTDIR[:GUESTPATH][:ro|rw], not %q (a path with a colon cannot be shared)", clip(text))
+	}
+	if s.Host != "~" && !strings.HasPrefix(s.Host, "~/") && !filepath.IsAbs(s.Host) {
+		return Share{}, fmt.Errorf(`want an absolute path of the host, one that begins with "~/", or "staging", not %q`, clip(s.Host))
+	}
+	s.Host = filepath.Clean(s.Host)
+	if len(parts) == 2 {
+		s.Guest = parts[1]
+	} else {
+		s.Guest = path.Join(ShareDir, path.Base(s.Host))
+	}
+	return s, s.checkGuest()
+}
+
+func (s *Share) checkGuest() error {
+	if !path.IsAbs(s.Guest) {
+		return fmt.Errorf("want an absolute path of the guest, not %q", clip(s.Guest))
+	}
+	s.Guest = path.Clean(s.Guest)
+	if s.Guest == "/" || s.Guest == ShareDir {
+		return fmt.Errorf("%s of the guest cannot be a share; want a path below it", s.Guest)
+	}
+	for _, p := range guestOwn {
+		if s.Guest == p || strings.HasPrefix(s.Guest, p+"/") {
+			return fmt.Errorf("%s of the guest cannot be a share: the guest needs its own %s", clip(s.Guest), p)
+		}
+	}
+	return nil
+}
+
+// shares reads a list of shares, no two at one path.
+func shares(x any) ([]Share, error) {
+	texts, err := list(x, func(s string) error {
+		_, err := ParseShare(s)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []Share
+	for _, t := range texts {
+		s, err := ParseShare(t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, CheckShares(out)
+}
+
+// MaxShares bounds the shares of one VM: each is a process of the host's, and a slot
+// on the guest's bus.
+const MaxShares = 8
+
+// CheckShares checks what single shares cannot tell.
+func CheckShares(list []Share) error {
+	if len(list) > MaxShares {
+		return fmt.Errorf("%d shares; at most %d", len(list), MaxShares)
+	}
+	at := map[string]bool{}
+	for _, s := range list {
+		if s.Guest != "" && at[s.Guest] {
+			return fmt.Errorf("two shares at %s of the guest", s.Guest)
+		}
+		at[s.Guest] = true
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseShare(t *testing.T) {
+	for text, want := range map[string]Share{
+		"/srv/music":             {"/srv/music", "/mnt/music", false},
+		"/srv/music/:rw":         {"/srv/music", "/mnt/music", true},
+		"~/Downloads:ro":         {"~/Downloads", "/mnt/Downloads", false},
+		"~/x:/home/user/x":       {"~/x", "/home/user/x", false},
+		"/srv/../srv/a:/b//c:rw": {"/srv/a", "/b/c", true},
+		"/ro:/rw:ro":             {"/ro", "/rw", false},
+		"staging":                {"", "", true},
+	} {
+		got, err := ParseShare(text)
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+		if again, err := ParseShare(got.String()); err != nil || again != got {
+			t.Errorf("%s: again %+v, %v", got, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                              "want an absolute path of the host",
+		"ro":                            "want an absolute path of the host",
+		"-rf":                           "want an absolute path of the host",
+		"/":                             "cannot be a share",
+		"/a:b":                          `want an absolute path of the guest, not "b"`,
+		"/a:/b:rx":                      "a path with a colon",
+		"/a:":                           "want an absolute path of the guest",
+		"/a:/":                          "cannot be a share",
+		"/a:/mnt":                       "cannot be a share",
+		"/a:/x/../proc":                 "needs its own /proc",
+		"/a:/dev/shm":                   "needs its own /dev",
+		"/a:/run/user:rw":               "needs its own /run",
+		"/a\nb":                         "not a usable path",
+		"/" + strings.Repeat("a", 3000): "not a usable path",
+	} {
+		if s, err := ParseShare(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v", text, s, err)
+		}
+	}
+}
