@@ -20,7 +20,8 @@ import (
 const copyName = "vix-copy"
 
 // copyMain is "vix-copy send [-r] PATH…", a stream of files on standard output,
-// or "vix-copy receive [--many] [--make] [--mode OCTAL] PATH", one on standard input.
+// or "vix-copy receive [--many] [--make] [--files] [--mode OCTAL] [--only NAME]… PATH",
+// one on standard input.
 func copyMain(args []string) int {
 	_ = os.WriteFile("/proc/self/comm", []byte(copyName), 0) // what ps shows
 	// The end of the stream tells a receiver that its peer is gone: it has things
@@ -41,6 +42,9 @@ func copyFiles(args []string, in io.Reader, out, notes io.Writer) error {
 	recursive := flags.Bool("r", false, "directories too")
 	many := flags.Bool("many", false, "the target is a directory")
 	make := flags.Bool("make", false, "make the target")
+	files := flags.Bool("files", false, "nothing but files")
+	var only []string
+	flags.Func("only", "a name that may come", func(name string) error { only = append(only, name); return nil })
 	mode := flags.String("mode", "0", "permissions of every file, if not 0")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -70,6 +74,6 @@ func copyFiles(args []string, in io.Reader, out, notes io.Writer) error {
 		return err
 	}
 	defer to.Dir.Close()
-	_, err = transfer.Receive(in, to, transfer.Receiving{Mode: fs.FileMode(perm), Umask: 0o022})
+	_, err = transfer.Receive(in, to, transfer.Receiving{Names: only, FilesOnly: *files, Mode: fs.FileMode(perm), Umask: 0o022})
 	return err
 }

@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,9 +53,9 @@ hard links and devices are not. A directory that is there is added to.
 
 What is copied appears under its name when it is complete: a copy that fails, or
 is interrupted, leaves nothing half-written. A file is replaced, not written into;
-a link is never followed. A guest's files are treated as hostile: names, links and
-sizes cannot lead out of DESTINATION, at most SIZE bytes (16G) and two million
-files are taken, and a part of the disk is kept free.
+a link is never followed. A guest's files are treated as hostile: nothing is taken but what was asked for,
+names, links and sizes cannot lead out of DESTINATION, at most SIZE bytes (16G)
+and two million files are taken, and a part of the disk is kept free.
 
 On a terminal, a copy that takes over a second shows how far it is.`,
 		Example: `  vix-launcher cp report.pdf web:
@@ -195,7 +198,30 @@ func (c *copying) receiveArgs() []string {
 	if len(c.sources) > 1 {
 		argv = append(argv, "--many")
 	}
+	if !c.recursive {
+		argv = append(argv, "--files")
+	}
+	for _, name := range c.names() {
+		argv = append(argv, "--only", name)
+	}
 	return append(argv, "--", c.to.path)
+}
+
+// names are those that the sources have, and the only ones that are taken. A
+// guest's "." has one that is not known here, and "" is none.
+func (c *copying) names() []string {
+	var names []string
+	for _, p := range c.sources {
+		name := path.Base(path.Clean(p))
+		if full, err := filepath.Abs(p); c.from == "" && err == nil {
+			name = filepath.Base(full)
+		}
+		if name == "." || name == ".." || name == "/" {
+			name = ""
+		}
+		names = append(names, name)
+	}
+	return names
 }
 
 func (c *copying) sendArgs() []string {
@@ -248,9 +274,13 @@ func (c *copying) down(ctx context.Context) error {
 		return err
 	}
 	defer to.Dir.Close()
+	if to.Name == "" && slices.Contains(c.names(), "") {
+		return fmt.Errorf("cp: what is copied has no name of its own; name a DESTINATION in %s", c.to.path)
+	}
 	umask := unix.Umask(0)
 	unix.Umask(umask)
 	how := transfer.Receiving{
+		Names: c.names(), FilesOnly: !c.recursive,
 		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(to.Path), Progress: c.meter.set,
 	}
 	r, w := io.Pipe()

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,12 +50,17 @@ func openTarget(dir, name string) (Target, error) {
 
 // A Receiving says how to receive. A limit that is 0 is none.
 type Receiving struct {
-	Umask    fs.FileMode    // taken from every mode
-	Mode     fs.FileMode    // for every file, if it is not 0
-	Entries  int            // limit of entries
-	Bytes    int64          // limit of files' content
-	Reserve  int64          // bytes of the file system that are left to others
-	Progress func(Progress) // may be nil
+	// Names are those that entries may have in a Target without a Name; nil is any.
+	// They are what was asked for: else a sender could choose which of the target's
+	// files to replace.
+	Names     []string
+	FilesOnly bool           // no directories and links, as was asked for
+	Umask     fs.FileMode    // taken from every mode
+	Mode      fs.FileMode    // for every file, if it is not 0
+	Entries   int            // limit of entries
+	Bytes     int64          // limit of files' content
+	Reserve   int64          // bytes of the file system that are left to others
+	Progress  func(Progress) // may be nil
 }
 
 // A Result says what was received.
@@ -166,6 +172,9 @@ func (v *receiver) entry(r record) error {
 		return malformed("more entries than one")
 	}
 	l.last, l.any = r.name, true
+	if err := v.asked(l, r); err != nil {
+		return err
+	}
 	if l.only != "" {
 		r.name = l.only
 	}
@@ -182,6 +191,17 @@ func (v *receiver) entry(r record) error {
 		return fmt.Errorf("%s: %w", show(filepath.Join(l.path, r.name)), Cause(err))
 	}
 	return err
+}
+
+// asked says whether an entry is what was asked for.
+func (v *receiver) asked(l *level, r record) error {
+	if len(v.levels) == 1 && l.only == "" && v.how.Names != nil && !slices.Contains(v.how.Names, r.name) {
+		return fmt.Errorf("%q was not asked for", r.name)
+	}
+	if v.how.FilesOnly && r.kind != kindFile {
+		return fmt.Errorf("%q is not a file, which was asked for", r.name)
+	}
+	return nil
 }
 
 // show makes a path with a guest's names fit for a message.

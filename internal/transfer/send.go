@@ -140,14 +140,16 @@ func (s *sender) entry(dir *os.Root, name, as, path string, depth int) error {
 		return fmt.Errorf("%s: more than %d directories deep", path, MaxDepth)
 	case mode.IsDir():
 		return s.dir(dir, name, as, path, st, depth)
-	case mode&fs.ModeSymlink != 0:
+	case mode&fs.ModeSymlink != 0: // only if recursive: see Sources
 		var target string
 		if target, err = dir.Readlink(name); err == nil {
 			s.done.Entries++
 			return s.put(record{kind: kindLink, name: as, target: target, mtime: st.ModTime().UnixNano()})
 		}
+	case depth == 0:
+		return fmt.Errorf("%s: neither a file nor a directory", path)
 	default:
-		s.how.Skipped(path, "not a file, directory or link")
+		s.how.Skipped(path, "neither a file, a directory nor a link")
 		return nil
 	}
 	if err != nil {

@@ -30,7 +30,8 @@
 // never opened that was there before, and a link never followed, so that no entry
 // can write through an earlier one. Everything goes through an os.Root. What is
 // new is made under another name and gets its own when it is complete; what fails
-// or is cut leaves nothing. Devices, sockets, owners, setuid bits and hard links
+// or is cut leaves nothing. Into a directory come only names that were asked for:
+// a sender cannot choose what else of it to replace. Devices, sockets, owners, setuid bits and hard links
 // are not in the format. Entries, depth, bytes and the sizes of files are bounded.
 //
 // The package reads and writes only below directories that it is handed.

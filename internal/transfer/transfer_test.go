@@ -423,6 +423,34 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// A sender gives what was asked for, or nothing.
+func TestAsked(t *testing.T) {
+	one := Receiving{Names: []string{"a", "b"}, FilesOnly: true}
+	for _, c := range []struct {
+		stream []byte
+		how    Receiving
+		to     string
+		want   string
+	}{
+		{stream(file("a"), fileIn, file("b"), fileIn, end), one, "", ""},
+		{stream(file("b"), fileIn, end), one, "", ""},
+		{stream(file("c"), fileIn, end), one, "/new", ""}, // it gets a name from us
+		{stream(file(".bashrc"), fileIn, end), one, "", `".bashrc" was not asked for`},
+		{stream(file("\x1b"), fileIn, end), one, "", `"\x1b" was not asked for`},
+		{stream(dir(".ssh"), up, end), one, "", `".ssh" was not asked for`},
+		{stream(link("a", "/etc"), end), one, "", "is not a file"},
+		{stream(dir("a"), up, end), one, "/new", "is not a file"},
+		{stream(dir("a"), file("c"), fileIn, up, end), Receiving{Names: []string{"a"}}, "", ""},
+		{stream(file("a"), fileIn, end), Receiving{Names: []string{""}}, "", "was not asked for"},
+	} {
+		in, _ := place(t)
+		_, err := receive(t, c.stream, in+c.to, false, c.how)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.stream, err, c.want)
+		}
+	}
+}
+
 // endless is a stream that has no end.
 type endless struct {
 	head, piece []byte
