@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -22,11 +21,12 @@ func listCommand(e *env) *cobra.Command {
 		Use:   "list [--json]",
 		Short: "list the VMs that run",
 		Long: `Lists the VMs that run, by name: state (starting, running, stopping, or
-unresponsive), memory, uptime, programs and windows. What a VM whose supervisor
+unresponsive), memory, how much of the host's it uses, uptime, color, windows and
+programs. What a VM whose supervisor
 was killed has left behind is removed first.
 
 With --json, an array with an object for each VM: name, state, tag, color, root,
-accel, memory (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
+accel, memory (bytes), used (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
 display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
 windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes.`,
 		Example: `  vix-launcher list
@@ -43,28 +43,29 @@ windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				enc := json.NewEncoder(e.stdout)
-				enc.SetIndent("", "  ")
-				enc.SetEscapeHTML(false)
-				return enc.Encode(vms)
+			list := []vmUse{}
+			for _, v := range vms {
+				list = append(list, withUse(v))
 			}
-			return printList(e.stdout, vms)
+			if asJSON {
+				return printJSON(e.stdout, list)
+			}
+			return printList(e.stdout, list)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func printList(w io.Writer, vms []vm.State) error {
+func printList(w io.Writer, vms []vmUse) error {
 	if len(vms) == 0 {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tSTATE\tMEMORY\tUPTIME\tWINDOWS\tPROGRAMS")
+	fmt.Fprintln(t, "NAME\tSTATE\tMEMORY\tUSED\tUPTIME\tCOLOR\tWINDOWS\tPROGRAMS")
 	for _, v := range vms {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\n", v.Name, v.State, config.Size(v.Memory),
-			(time.Duration(v.Uptime) * time.Second).String(), len(v.Windows), programNames(v.Programs))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n", v.Name, v.State.State, config.Size(v.Memory), amount(int64(v.Used)),
+			(time.Duration(v.Uptime) * time.Second).String(), v.Color, len(v.Windows), programNames(v.Programs))
 	}
 	return t.Flush()
 }

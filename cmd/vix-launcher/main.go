@@ -78,7 +78,7 @@ not found.`,
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
-		execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), guardCommand(e),
+		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), guardCommand(e),
 		superviseCommand(e), rootviewCommand(e), confineCommand(e), configTopic())
 	return root
 }

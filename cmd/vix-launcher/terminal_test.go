@@ -45,7 +45,7 @@ func TestEscape(t *testing.T) {
 }
 
 // pty returns both ends of a terminal.
-func pty(t *testing.T) (master, slave *os.File) {
+func pty(t testing.TB) (master, slave *os.File) {
 	t.Helper()
 	m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {

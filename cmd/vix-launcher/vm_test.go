@@ -27,7 +27,7 @@ import (
 
 // A rig is a user's surroundings, and the programs.
 type rig struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	bin string
 	env []string
@@ -46,7 +46,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("lacks: time (-short)")
@@ -107,7 +107,7 @@ var cacheDir = sync.OnceValue(func() string {
 // A proc is one vix-launcher.
 type proc struct {
 	*exec.Cmd
-	t        *testing.T
+	t        testing.TB
 	out, err lines
 	done     chan struct{}
 }

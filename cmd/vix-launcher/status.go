@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/vm"
+)
+
+func statusCommand(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status [--json] NAME",
+		Short: "show everything about a VM that runs",
+		Long: `Shows the state of the VM NAME: how long it runs, its memory and how much of the
+host's it takes, its processes, programs and windows. Fails if it does not run.
+
+With --json, an object as in list --json.`,
+		Example: `  vix-launcher status web
+  vix-launcher status --json web | jq .windows`,
+		ValidArgsFunction: completeFirstName(e),
+		Args: func(c *cobra.Command, a []string) error {
+			if err := args(1, 1, "NAME")(c, a); err != nil {
+				return err
+			}
+			if err := config.CheckName(a[0]); err != nil {
+				return usagef("status: %v", err)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, a []string) error {
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			st, err := reg.State(c.Context(), a[0])
+			switch {
+			case errors.Is(err, vm.ErrNotRunning), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.EOF):
+				return fmt.Errorf("VM %s: %w; see vix-launcher list", a[0], vm.ErrNotRunning)
+			case err != nil:
+				return fmt.Errorf("VM %s: its supervisor does not answer: %w; try vix-launcher stop --force %s", a[0], err, a[0])
+			}
+			if asJSON {
+				return printJSON(e.stdout, withUse(st))
+			}
+			return printStatus(e.stdout, withUse(st))
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// A vmUse is a VM's state with what it takes of the host.
+type vmUse struct {
+	vm.State
+	Used uint64 `json:"used"` // bytes of the host's memory; 0 if not known
+}
+
+func withUse(s vm.State) vmUse { return vmUse{s, residentOf(s.PIDs.QEMU)} }
+
+// residentOf is a process's resident memory, in bytes: of QEMU, that is what the
+// guest has touched and QEMU itself.
+func residentOf(pid int) uint64 {
+	if pid <= 0 {
+		return 0
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b), "VmRSS:")
+	var kib uint64
+	_, _ = fmt.Sscan(after, &kib)
+	return kib << 10
+}
+
+func printStatus(w io.Writer, s vmUse) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(name, format string, a ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, printable(fmt.Sprintf(format, a...)))
+	}
+	row("name", "%s", s.Name)
+	row("state", "%s, for %s", s.State.State, time.Duration(s.Uptime)*time.Second)
+	row("memory", "%s, of which %s taken from the host", config.Size(s.Memory), amount(int64(s.Used)))
+	row("cpus", "%d%s", s.CPUs, map[string]string{"kvm": ", by KVM", "tcg": ", emulated"}[s.Accel])
+	row("color", "%s", s.Color)
+	row("tag", "%s", s.Tag)
+	row("root", "%s", s.Root)
+	p := s.PIDs
+	row("processes", "supervisor %d, qemu %d, display %d, virtiofsd %d", p.Supervisor, p.QEMU, p.Display, p.Virtiofsd)
+	for _, prog := range s.Programs {
+		if prog.Exit == nil {
+			row("program", "%d: %s", prog.ID, strings.Join(prog.Argv, " "))
+		}
+	}
+	for _, win := range s.Windows {
+		row("window", "%d: %s (%s)", win.ID, win.Title, win.AppID)
+	}
+	for _, note := range s.Notes {
+		row("note", "%s", note)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkVMVerbs measures, on one VM and once, what exec and cp cost:
+// VIX_BENCH_MIB is the size of the file (256), and VIX_BENCH_FILES the number of
+// files of the tree (2000).
+func BenchmarkVMVerbs(b *testing.B) {
+	if b.N > 1 {
+		return // it takes longer than the default -benchtime
+	}
+	r := newRig(b)
+	mib, files := 256, 2000
+	_, _ = fmt.Sscan(os.Getenv("VIX_BENCH_MIB"), &mib)
+	_, _ = fmt.Sscan(os.Getenv("VIX_BENCH_FILES"), &files)
+	stdin, keep := io.Pipe()
+	memory := fmt.Sprintf("%dM", max(512, 3*mib+256))
+	first := r.start(stdin, "run", "--vm", "t", "--memory", memory, "sh", "-c", "echo up; read x")
+	first.says("up\n")
+	benchExec(b, r)
+	benchFile(b, r, mib)
+	benchTree(b, r, files)
+	fmt.Fprintln(keep, "done")
+	keep.Close()
+	first.code()
+}
+
+func benchExec(b *testing.B, r *rig) {
+	const sequential, parallel = 200, 20
+	var took []time.Duration
+	for i := range sequential {
+		start := time.Now()
+		if p := r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("exit %d", i%100)); p.code() != i%100 {
+			b.Errorf("exec %d: status %d, %s", i, p.code(), p.err.String())
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(took[sequential/2].Seconds(), "s/exec")
+	var all []*proc
+	start := time.Now()
+	for i := range parallel {
+		all = append(all, r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i)))
+	}
+	for i, p := range all {
+		if p.code() != i || p.out.String() != fmt.Sprintf("%d\n", i) {
+			b.Errorf("exec %d of %d at once: status %d, %q, %s", i, parallel, p.code(), p.out.String(), p.err.String())
+		}
+	}
+	b.ReportMetric(time.Since(start).Seconds(), "s/20-exec")
+}
+
+// rate reports bytes over time.
+func rate(b *testing.B, what string, bytes int64, f func()) {
+	start := time.Now()
+	f()
+	b.ReportMetric(float64(bytes)/1e6/time.Since(start).Seconds(), "MB/s-"+what)
+}
+
+func (r *rig) shell(b *testing.B, line string) string {
+	b.Helper()
+	cmd := exec.Command("sh", "-c", line)
+	cmd.Env = append(r.env, "VIX="+filepath.Join(r.bin, "vix-launcher"), "D="+r.dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.Errorf("%s: %v: %s", line, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func benchFile(b *testing.B, r *rig, mib int) {
+	f, err := os.Create(filepath.Join(r.dir, "file"))
+	if err == nil {
+		_, err = io.CopyN(f, rand.Reader, int64(mib)<<20)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := int64(mib) << 20
+	rate(b, "cat-up", n, func() { r.shell(b, "$VIX exec t -- sh -c 'cat >/tmp/cat' <$D/file") })
+	rate(b, "cp-up", n, func() { r.shell(b, "$VIX cp $D/file t:/tmp/file") })
+	rate(b, "cat-down", n, func() { r.shell(b, "$VIX exec t -- cat /tmp/cat >$D/cat") })
+	rate(b, "cp-down", n, func() { r.shell(b, "$VIX cp t:/tmp/file $D/cp") })
+	r.shell(b, "cmp $D/file $D/cat && cmp $D/file $D/cp && rm $D/cat $D/cp $D/file; $VIX exec t -- rm /tmp/cat /tmp/file")
+}
+
+func benchTree(b *testing.B, r *rig, files int) {
+	var bytes int64
+	for i := range files {
+		dir := filepath.Join(r.dir, "tree", fmt.Sprint(i/100))
+		content := []byte(strings.Repeat(fmt.Sprintf("line %d\n", i), 1+i%100))
+		bytes += int64(len(content))
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), content, 0o644)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	per := func(what string, f func()) {
+		start := time.Now()
+		f()
+		b.ReportMetric(float64(files)/time.Since(start).Seconds(), "files/s-"+what)
+	}
+	per("cp-up", func() { r.shell(b, "$VIX cp -r $D/tree t:/tmp/tree") })
+	per("tar-up", func() { r.shell(b, "tar -C $D -c tree | $VIX exec t -- tar -C /tmp/tree -x") })
+	per("cp-down", func() { r.shell(b, "$VIX cp -r t:/tmp/tree/tree $D/back") })
+	per("tar-down", func() { r.shell(b, "mkdir $D/tarback; $VIX exec t -- tar -C /tmp/tree -c tree | tar -C $D/tarback -x") })
+	r.shell(b, "diff -r $D/tree $D/back && diff -r $D/tree $D/tarback/tree; $VIX exec t -- rm -r /tmp/tree")
+}
