@@ -97,12 +97,15 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
 	}
 	defer f.give(Connections, 1)
+	st := &state{filter: f, frames: f.frame.conn()}
+	if err := st.pauseConnect(ctx); err != nil {
+		return errors.Join(err, t.Close())
+	}
 	up, err := f.cfg.Dial()
 	if err != nil {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
 	log.Debug("connected")
-	st := &state{filter: f, frames: f.frame.conn()}
 	err = relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },

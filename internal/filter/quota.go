@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -28,6 +29,7 @@ const (
 	Requests
 	Commits
 	Opens
+	Connects
 	numLimits
 )
 
@@ -51,6 +53,7 @@ var limits = [numLimits]struct {
 	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
 	Commits:     {"commits", 20_000, "commits of surfaces and new titles each second; more are delayed"},
 	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
+	Connects:    {"connects", 30, "connections opened each second; more are delayed"},
 }
 
 // String returns the name in the configuration.
@@ -216,6 +219,23 @@ const commitStep = 32
 func (s *state) countCommit(c *relay.Conn) {
 	if s.commits++; s.commits%commitStep == 0 {
 		c.Delay(s.wait(Commits, commitStep))
+	}
+}
+
+// pauseConnect waits until the VM may open one more connection: each makes the
+// compositor say all that it has.
+func (s *state) pauseConnect(ctx context.Context) error {
+	d := s.wait(Connects, 1)
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

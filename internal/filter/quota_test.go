@@ -3,6 +3,7 @@ package filter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -171,6 +172,37 @@ func TestRequestsAreDelayed(t *testing.T) {
 	}
 	if d := time.Since(begin); d < 400*time.Millisecond {
 		t.Errorf("%d requests took %v", requests, d)
+	}
+}
+
+// TestConnectsAreDelayed holds that connections cannot come and go as fast as a
+// program likes.
+func TestConnectsAreDelayed(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	const perSecond, connects = 20, 40
+	f := New(Config{
+		VM: "work", Tag: "w", Limits: Limits{Connects: perSecond},
+		Dial: func() (wayland.Transport, error) { return nil, errors.New("none today") },
+		Log:  slog.New(slog.DiscardHandler),
+	})
+	serve := func(ctx context.Context) error {
+		near, far := waylandtest.Pair(t)
+		defer near.Close()
+		return f.Serve(ctx, far)
+	}
+	begin := time.Now()
+	for range connects {
+		if err := serve(context.Background()); err == nil {
+			t.Fatal("connected to nothing")
+		}
+	}
+	if d := time.Since(begin); d < 500*time.Millisecond {
+		t.Errorf("%d connections took %v", connects, d)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := serve(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("the end of the VM waits: %v", err)
 	}
 }
 
