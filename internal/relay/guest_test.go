@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -197,18 +198,33 @@ func TestDamage(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.Uint64().Draw(rt, "seed")
 		for k := range uint64(sequences / 100) {
-			p := newDamagePlay(t, rand.New(rand.NewPCG(seed, k)))
+			part := &partTB{TB: t}
+			p := newDamagePlay(part, rand.New(rand.NewPCG(seed, k)))
 			for range each {
 				if err := p.commit(); err != nil {
 					rt.Fatalf("sequence %d: %v", k, err)
 				}
 			}
-			p.close()
+			part.end()
 		}
 	})
 }
 
-func newDamagePlay(t *testing.T, rnd *rand.Rand) *damagePlay {
+// partTB is a part of a test, whose cleanups need not wait for the test's end.
+type partTB struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (p *partTB) Cleanup(f func()) { p.cleanups = append(p.cleanups, f) }
+
+func (p *partTB) end() {
+	for _, f := range slices.Backward(p.cleanups) {
+		f()
+	}
+}
+
+func newDamagePlay(t testing.TB, rnd *rand.Rand) *damagePlay {
 	f := damageFormats[rnd.IntN(len(damageFormats))]
 	p := &damagePlay{rnd: rnd, pixel: f.pixel, scale: 1 + rnd.IntN(2)}
 	const n, side = 3, 24
