@@ -162,7 +162,13 @@ func driveMousepad(p *program) {
 
 func driveFeatherpad(p *program) {
 	p.title("text.txt")
-	editor(p, 100, func() { p.Key(p.t, "Shift_L", "ctrl+s") })
+	editor(p, 100, func() {
+		const s = 31
+		p.Modifiers(p.t, "ctrl") // on a keyboard that it knows: see press
+		p.KeyCode(p.t, s, true)
+		p.KeyCode(p.t, s, false)
+		p.Modifiers(p.t)
+	})
 }
 
 // plays waits for the video to be shown in r, and to go on.
