@@ -35,7 +35,7 @@ import (
 // What the host draws around a window of a VM (internal/filter/frame.go), in
 // pixels: a label above, and the other three sides.
 const (
-	FrameTop  = 22
+	FrameTop  = 20
 	FrameSide = 4
 )
 

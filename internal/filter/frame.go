@@ -38,7 +38,7 @@ import (
 
 // Sizes of the frame, in logical pixels.
 const (
-	labelHeight = 22
+	labelHeight = 20 // with these, pieces end at whole pixels at scales of 1.25, 1.5 and 1.75
 	sideWidth   = 4
 	thinWidth   = 2 // of popups, and sub-surfaces that stick out
 )
@@ -91,14 +91,13 @@ type frames struct {
 	subcompositor *relay.Object
 	shm           *relay.Object
 	viewporter    *relay.Object
-	single        *relay.Object // wp_single_pixel_buffer_manager_v1
 	fractional    *relay.Object
 	shapes        *relay.Object // wp_cursor_shape_manager_v1
 	xdgOutputs    *relay.Object
 
 	outputs map[uint32]*monitor
-	solid   *relay.Object // a wl_buffer of the colour: one pixel, or see solidBuffer
-	pool    *relay.Object // the wl_shm_pool of solid buffers, without single-pixel buffers
+	solid   *relay.Object // the wl_buffer that all pieces show stretched, see paint
+	pool    *relay.Object // the wl_shm_pool of solid buffers
 	pixels  int32         // in pool
 	roots   map[*surface]struct{}
 }
@@ -175,8 +174,6 @@ func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 		return bind(&f.shm, nil)
 	case wayland.WpViewporter:
 		return bind(&f.viewporter, nil)
-	case wayland.WpSinglePixelBufferManagerV1:
-		return bind(&f.single, nil)
 	case wayland.WpFractionalScaleManagerV1:
 		return bind(&f.fractional, nil)
 	case wayland.WpCursorShapeManagerV1:
@@ -412,31 +409,38 @@ func (f *frames) place(c *relay.Conn, p *piece, at box) error {
 	return nil
 }
 
+// solidSide is the side of the buffer that pieces show the middle pixel of. One
+// pixel alone would do, but for renderers that blend the edge of what they stretch
+// with what is beyond it.
+const solidSide = 3
+
 // paint fills a piece with the colour.
 func (f *frames) paint(c *relay.Conn, p *piece, w, h int32) error {
 	old := p.buffer
-	buffer := f.solid
-	if p.viewport == nil {
-		var err error
-		if buffer, err = f.solidBuffer(c, w, h); err != nil {
-			return err
-		}
-		p.buffer = buffer
-	} else if buffer == nil {
-		var err error
-		if buffer, err = f.onePixel(c); err != nil {
-			return err
-		}
-		f.solid = buffer
+	var err error
+	switch {
+	case p.viewport == nil:
+		p.buffer, err = f.solidBuffer(c, w, h)
+	case f.solid == nil:
+		f.solid, err = f.solidBuffer(c, solidSide, solidSide)
 	}
+	if err != nil {
+		return err
+	}
+	buffer := f.solid
 	e := c.ToServer()
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, buffer.Server, 0, 0)
-	if p.viewport != nil {
+	if p.viewport == nil {
+		buffer = p.buffer
+	} else {
+		if !p.shown {
+			e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, 1<<8, 1<<8, 1<<8, 1<<8)
+		}
 		e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(w), uint32(h))
 	}
+	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, buffer.Server, 0, 0)
 	e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 	e.Msg(p.surface.Server, wayland.WlSurfaceReqCommit)
-	if old != nil && p.viewport == nil {
+	if old != nil {
 		c.Discard(old, wayland.WlBufferReqDestroy)
 	}
 	return nil
@@ -451,31 +455,19 @@ func (f *frames) hide(c *relay.Conn, p *piece) {
 	}
 }
 
-// onePixel makes the buffer that all pieces show stretched.
-func (f *frames) onePixel(c *relay.Conn) (*relay.Object, error) {
-	if f.single == nil {
-		return f.solidBuffer(c, 1, 1)
-	}
-	o := c.Own(wayland.WlBuffer, 1, nil)
-	wide := func(v uint8) uint32 { return uint32(v) * 0x01010101 }
-	c.ToServer().Msg(f.single.Server, wayland.WpSinglePixelBufferManagerV1ReqCreateU32RgbaBuffer,
-		o.Server, wide(f.rgb[0]), wide(f.rgb[1]), wide(f.rgb[2]), math.MaxUint32)
-	return o, nil
-}
-
 // maxSolid bounds the pixels of the pool below: a strip across a wall of screens.
 const maxSolid = 1 << 21
 
-// solidBuffer makes a buffer of w×h pixels of the colour, for compositors that
-// lack single-pixel buffers or viewports. All of them lie at the start of one
-// pool, which is of one colour.
+// solidBuffer makes a buffer of w×h pixels of the colour. Compositors without
+// viewports need one for each piece. All of them lie at the start of one pool, which
+// is of one colour.
 func (f *frames) solidBuffer(c *relay.Conn, w, h int32) (*relay.Object, error) {
 	n := int64(w) * int64(h)
 	if n > maxSolid {
 		return nil, fmt.Errorf("frame: a border of %d×%d pixels", w, h)
 	}
 	if f.pool == nil || f.pixels < int32(n) {
-		f.pixels = max(int32(n)+int32(n)/2, 1<<14)
+		f.pixels = max(int32(n)+int32(n)/2, solidSide*solidSide)
 		d, err := pixelFile(int(f.pixels), func(pix []uint32) {
 			for k := range pix {
 				pix[k] = xrgb(f.rgb)

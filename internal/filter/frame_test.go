@@ -96,7 +96,7 @@ func (r *framed) announce() {
 // bound receives the filter's bindings.
 func (r *framed) bound() {
 	r.rig.host.T.Helper()
-	for len(r.own) < len(framedGlobals)-2 { // not of xdg_wm_base and wl_seat
+	for len(r.own) < len(framedGlobals)-3 { // not of xdg_wm_base, wl_seat and single-pixel buffers
 		m, err := r.rig.host.Next()
 		if err != nil {
 			r.rig.host.T.Fatal(err)

@@ -59,7 +59,7 @@ func Draw(o Options) *Image {
 	}
 	face := parse(o.Font)
 	h := max(int(math.Round(float64(o.Height)*o.Scale)), 1)
-	size := math.Round(float64(o.Height)*o.Scale*0.64*64) / 64
+	size := math.Round(float64(o.Height)*o.Scale*0.68*64) / 64
 	room := float64(maxWidth - 2*padding)
 	if o.Width > 0 {
 		room = min(room, float64(o.Width-2*padding))
@@ -69,6 +69,9 @@ func Draw(o Options) *Image {
 		return nil
 	}
 	w := int(math.Ceil(line.width/o.Scale)) + 2*padding
+	for k := 0; k < 3 && !whole(float64(w)*o.Scale) && (o.Width == 0 || w < o.Width); k++ {
+		w++ // a picture that is not stretched is sharper
+	}
 	img := &Image{W: int32(w), PixW: max(int(math.Round(float64(w)*o.Scale)), 1), PixH: h}
 	mask := image.NewAlpha(image.Rect(0, 0, img.PixW, h))
 	line.draw(mask, math.Round(padding*o.Scale), baseline(face, size, h))
@@ -88,6 +91,8 @@ func parse(b []byte) *font.Face {
 	}
 	return f
 }
+
+func whole(v float64) bool { return math.Abs(v-math.Round(v)) < 0.01 }
 
 // A line is shaped text.
 type line struct {

@@ -1,0 +1,375 @@
+package frame
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"image/draw"
+	"image/png"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"vix/internal/desktoptest"
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// A desk is a headless compositor of any kind.
+type desk struct {
+	name   string
+	socket string
+	dir    string // its XDG_RUNTIME_DIR
+	scale  float64
+	w, h   int // of the output, in logical pixels
+	proc   *desktoptest.Proc
+	seat   *pointer // nil where there is none to be had
+	shoot  func(dir string) (*image.RGBA, error)
+}
+
+// Of the output, in logical pixels, in all pictures.
+const deskW, deskH = 1400, 760
+
+// patience is how long a compositor or a program may take. Machines without KVM,
+// under load, are slow.
+const patience = 60 * time.Second
+
+// wait looks again and again at what has no event.
+func wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s", what)
+		}
+	}
+}
+
+func (d *desk) env() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		switch name {
+		case "XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "SWAYSOCK", "DISPLAY", "XDG_CONFIG_HOME":
+		default:
+			env = append(env, v)
+		}
+	}
+	return append(env, "XDG_RUNTIME_DIR="+d.dir, "XDG_CONFIG_HOME="+d.dir, "WAYLAND_DISPLAY="+d.socket)
+}
+
+func (d *desk) start(t *testing.T, argv ...string) *desktoptest.Proc {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = d.env()
+	p, err := desktoptest.Command(t, cmd, nil)
+	if err != nil {
+		t.Fatalf("starting %s: %v", argv[0], err)
+	}
+	return p
+}
+
+// newDesk prepares a compositor's directory.
+func newDesk(t *testing.T, name string, scale float64) *desk {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("lacks: %s", name)
+	}
+	dir, err := os.MkdirTemp("", "vix-desk-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return &desk{name: name, dir: dir, scale: scale, w: deskW, h: deskH}
+}
+
+// begin starts the compositor and waits for its socket.
+func (d *desk) begin(t *testing.T, env []string, argv ...string) {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = append(d.env(), env...)
+	var err error
+	if d.proc, err = desktoptest.Command(t, cmd, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s: %s", d.name, d.proc.Output())
+		}
+	})
+	wait(t, d.name+"'s socket", func() bool {
+		select {
+		case <-d.proc.Done():
+			t.Fatalf("%s ended: %s", d.name, d.proc.Output())
+		default:
+		}
+		all, _ := filepath.Glob(filepath.Join(d.dir, "wayland-*"))
+		for _, s := range all {
+			if tr, err := wayland.Dial(s); err == nil && !strings.HasSuffix(s, ".lock") {
+				_ = tr.Close()
+				d.socket = s
+				return true
+			}
+		}
+		return false
+	})
+}
+
+var wlroots = []string{"WLR_BACKENDS=headless", "WLR_RENDERER=pixman", "WLR_LIBINPUT_NO_DEVICES=1"}
+
+// startSway floats windows where the tests expect them; see places.
+func startSway(t *testing.T, scale float64, config string) *desk {
+	d := newDesk(t, "sway", scale)
+	conf := filepath.Join(d.dir, "sway.conf")
+	text := fmt.Sprintf("output HEADLESS-1 mode %dx%d position 0 0 scale %v bg #404040 solid_color\nxwayland disable\ndefault_border none\n%s\n",
+		int(float64(d.w)*scale), int(float64(d.h)*scale), scale, config)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d.begin(t, wlroots, "sway", "-c", conf)
+	d.shoot = d.grim
+	d.seat = newPointer(t, d, 0)
+	return d
+}
+
+// swayFloats places the windows of the pictures.
+var swayFloats = fmt.Sprintf("for_window [app_id=\"^vix.work\"] floating enable, border none, move absolute position %d %d\n"+
+	"for_window [app_id=\"^vix.vault\"] floating enable, border none, move absolute position %d %d\n",
+	workAt.X, workAt.Y, vaultAt.X, vaultAt.Y)
+
+// Where the windows of the two VMs are, where the compositor can be told.
+var (
+	workAt  = image.Pt(20, 40)
+	vaultAt = image.Pt(560, 60)
+)
+
+func startLabwc(t *testing.T, scale float64, rules string) *desk {
+	d := newDesk(t, "labwc", scale)
+	conf := filepath.Join(d.dir, "labwc")
+	if err := errors.Join(os.Mkdir(conf, 0o755), os.WriteFile(filepath.Join(conf, "rc.xml"), []byte("<?xml version=\"1.0\"?><labwc_config><windowRules>"+rules+"</windowRules></labwc_config>"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	d.begin(t, wlroots, "labwc", "-C", conf)
+	setOutput(t, d)
+	d.shoot = d.grim
+	d.seat = newPointer(t, d, scale)
+	return d
+}
+
+var labwcPlaces = fmt.Sprintf("<windowRule identifier=\"vix.work.*\"><action name=\"MoveTo\" x=\"%d\" y=\"%d\"/></windowRule>"+
+	"<windowRule identifier=\"vix.vault.*\"><action name=\"MoveTo\" x=\"%d\" y=\"%d\"/></windowRule>", workAt.X, workAt.Y, vaultAt.X, vaultAt.Y)
+
+func startWeston(t *testing.T, scale int) *desk {
+	d := newDesk(t, "weston", float64(scale))
+	d.begin(t, nil, "weston", "--backend=headless", "--renderer=pixman", fmt.Sprintf("--width=%d", d.w*scale), fmt.Sprintf("--height=%d", d.h*scale),
+		fmt.Sprintf("--scale=%d", scale), "--idle-time=0", "--no-config", "--debug", "--socket=wayland-9")
+	d.shoot = d.westonShot
+	return d
+}
+
+// grim takes a picture through wlr-screencopy.
+func (d *desk) grim(dir string) (*image.RGBA, error) {
+	path := filepath.Join(dir, "shot.png")
+	cmd := exec.Command("grim", path)
+	cmd.Env = d.env()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("grim: %w: %s", err, out)
+	}
+	return readPNG(path)
+}
+
+func (d *desk) westonShot(dir string) (*image.RGBA, error) {
+	old, _ := filepath.Glob(filepath.Join(dir, "wayland-screenshot*"))
+	for _, f := range old {
+		_ = os.Remove(f)
+	}
+	cmd := exec.Command("weston-screenshooter")
+	cmd.Env, cmd.Dir = append(d.env(), "XDG_PICTURES_DIR="+dir), dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("weston-screenshooter: %w: %s", err, out)
+	}
+	made, _ := filepath.Glob(filepath.Join(dir, "wayland-screenshot*"))
+	if len(made) == 0 {
+		return nil, errors.New("weston-screenshooter left no picture")
+	}
+	return readPNG(made[0])
+}
+
+func readPNG(path string) (*image.RGBA, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	img, err := png.Decode(f)
+	if err != nil {
+		return nil, err
+	}
+	out := image.NewRGBA(img.Bounds())
+	draw.Draw(out, out.Rect, img, img.Bounds().Min, draw.Src)
+	return out, nil
+}
+
+// waitScreen takes pictures until ok likes one, and returns it.
+func (d *desk) waitScreen(t *testing.T, what string, ok func(*image.RGBA) bool) *image.RGBA {
+	t.Helper()
+	dir := t.TempDir()
+	var img *image.RGBA
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); ; <-again.C {
+		var err error
+		if img, err = d.shoot(dir); err != nil {
+			t.Fatal(err)
+		}
+		if ok(img) {
+			return img
+		}
+		if time.Now().After(deadline) {
+			path := filepath.Join(os.TempDir(), fmt.Sprintf("vix-frame-%d.png", time.Now().UnixNano()))
+			_ = desktoptest.SavePNG(path, img)
+			t.Fatalf("waiting for %s on %s; last seen: %s", what, d.name, path)
+		}
+	}
+}
+
+// globals connects to the compositor and lists its globals; the registry is
+// object 2, and the next free id is 4.
+func globals(t *testing.T, d *desk) (*waylandtest.Peer, map[string]uint32) {
+	t.Helper()
+	tr, err := wayland.Dial(d.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &waylandtest.Peer{T: t, Tr: tr}
+	t.Cleanup(func() { _ = tr.Close() })
+	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	p.Send(1, wayland.WlDisplayReqSync, 3)
+	all := map[string]uint32{}
+	for {
+		m, err := p.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == 3 {
+			return p, all
+		}
+		if m.ID == 2 && m.Op == wayland.WlRegistryEvtGlobal {
+			r := wayland.NewDecoder(m.Body)
+			name := r.Uint()
+			all[string(r.String())] = name
+		}
+	}
+}
+
+func bind(t *testing.T, p *waylandtest.Peer, all map[string]uint32, iface string, version, id uint32) {
+	t.Helper()
+	if _, ok := all[iface]; !ok {
+		t.Fatalf("the compositor has no %s", iface)
+	}
+	var e wayland.Encoder
+	e.Begin(2, wayland.WlRegistryReqBind)
+	e.Uint(all[iface])
+	e.String(iface)
+	e.Uint(version)
+	e.Uint(id)
+	if err := e.End(); err != nil {
+		t.Fatal(err)
+	}
+	p.Write(e.B)
+}
+
+// A pointer is a virtual one (zwlr_virtual_pointer_v1).
+type pointer struct {
+	p    *waylandtest.Peer
+	time uint32
+	sync uint32
+	w, h uint32
+}
+
+func newPointer(t *testing.T, d *desk, _ float64) *pointer {
+	t.Helper()
+	p, all := globals(t, d)
+	bind(t, p, all, "zwlr_virtual_pointer_manager_v1", 1, 4)
+	p.Send(4, 0, 0, 5) // create_virtual_pointer of any seat
+	v := &pointer{p: p, sync: 6, w: uint32(d.w), h: uint32(d.h)}
+	v.move(d.w-1, d.h-1) // out of the pictures
+	return v
+}
+
+// move moves to a place, in logical pixels; click presses there too.
+func (v *pointer) move(x, y int) {
+	v.time++
+	v.p.Send(5, 1, v.time, uint32(x), uint32(y), v.w, v.h) // motion_absolute
+	v.p.Send(5, 4)                                         // frame
+	v.roundTrip()
+}
+
+func (v *pointer) button(down uint32) {
+	v.time++
+	v.p.Send(5, 2, v.time, 0x110, down)
+	v.p.Send(5, 4)
+	v.roundTrip()
+}
+
+func (v *pointer) click(x, y int) {
+	v.move(x, y)
+	v.button(1)
+	v.button(0)
+}
+
+func (v *pointer) roundTrip() {
+	v.p.T.Helper()
+	v.p.Send(1, wayland.WlDisplayReqSync, v.sync)
+	for {
+		m, err := v.p.Next()
+		if err != nil {
+			v.p.T.Fatalf("virtual pointer: %v", err)
+		}
+		if m.ID == v.sync {
+			v.sync++
+			return
+		}
+	}
+}
+
+// setOutput gives labwc's output its mode and scale (wlr-output-management).
+func setOutput(t *testing.T, d *desk) {
+	t.Helper()
+	p, all := globals(t, d)
+	bind(t, p, all, "zwlr_output_manager_v1", 1, 4)
+	var head uint32
+	for {
+		m, err := p.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == 4 && m.Op == 0 { // head
+			head = m.Word(0)
+		}
+		if m.ID == 4 && m.Op == 1 { // done: the serial
+			p.Send(4, 0, 5, m.Word(0))                                                      // create_configuration
+			p.Send(5, 0, 6, head)                                                           // enable_head
+			p.Send(6, 1, uint32(float64(d.w)*d.scale), uint32(float64(d.h)*d.scale), 60000) // set_custom_mode
+			p.Send(6, 4, uint32(d.scale*256))                                               // set_scale
+			p.Send(5, 2)                                                                    // apply
+			break
+		}
+	}
+	for {
+		m, err := p.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == 5 {
+			if m.Op != 0 {
+				t.Fatalf("labwc refuses the output's mode: event %d", m.Op)
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,99 @@
+// Package frame looks at the frames of VMs' windows on real compositors: sway, labwc
+// and Weston, headless, at several scales. Its pictures are kept in build/e2e.
+package frame
+
+import (
+	"context"
+	"image"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"vix/internal/desktoptest"
+	"vix/internal/filter"
+	"vix/internal/wayland"
+)
+
+// A vm stands in for a virtual machine: a socket whose clients pass its filter.
+type vm struct {
+	name, color string
+	frame       string // "full" when empty
+}
+
+var (
+	work  = vm{name: "work", color: "#2060c0"}
+	vault = vm{name: "vault", color: "#f0c000"}
+)
+
+// serve filters the clients of a socket of the desktop's, until the test ends.
+func (v vm) serve(t *testing.T, upstream string) (path string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vix-frame-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path = filepath.Join(dir, v.name)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.frame == "" {
+		v.frame = "full"
+	}
+	f := filter.New(filter.Config{
+		VM: v.name, Tag: v.name, Color: v.color, Frame: v.frame,
+		Dial: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
+		Log:  slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			client, err := wayland.NewUnixConn(conn)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			wg.Go(func() { _ = f.Serve(ctx, client) })
+		}
+	})
+	return path
+}
+
+type logTo struct{ t *testing.T }
+
+func (l logTo) Write(b []byte) (int, error) {
+	l.t.Logf("%s", b)
+	return len(b), nil
+}
+
+// run starts a program as the VM's.
+func run(t *testing.T, d *desk, socket string, argv ...string) *desktoptest.Proc {
+	t.Helper()
+	return d.start(t, append([]string{"env", "WAYLAND_DISPLAY=" + socket, "GSK_RENDERER=cairo", "GDK_BACKEND=wayland"}, argv...)...)
+}
+
+// keep saves a picture under build/e2e.
+func keep(t *testing.T, name string, img image.Image) {
+	t.Helper()
+	dir := filepath.Join("..", "..", "build", "e2e")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := desktoptest.SavePNG(filepath.Join(dir, name), img); err != nil {
+		t.Fatal(err)
+	}
+}
