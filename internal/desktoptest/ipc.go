@@ -287,7 +287,7 @@ func (d *Desktop) Float(t T, w *Node, x, y, width, height int) {
 		stays = time.Second
 	case is(now):
 		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width-40, height-40))
-		d.looked(t, w.ID, stays, func(*Node) bool { return false })
+		d.looked(t, w.ID, 2*time.Second, func(*Node) bool { return false })
 	}
 	for range 10 {
 		d.Command(t, at+fmt.Sprintf("resize set width %d px height %d px", width, height))
