@@ -25,6 +25,7 @@ type Host struct {
 	stages chan Stage
 	ready  chan struct{} // closed when the guest is ready
 	done   chan struct{} // closed when Run has returned
+	failed chan *GuestError
 
 	// Touched by the reader alone.
 	greeted bool
@@ -49,6 +50,7 @@ func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 		stages: make(chan Stage, MaxStages),
 		ready:  make(chan struct{}),
 		done:   make(chan struct{}),
+		failed: make(chan *GuestError, 1),
 		procs:  map[uint32]*Process{},
 	}
 }
@@ -325,8 +327,13 @@ func (h *Host) onFailure(e Error) {
 	if h.failure == nil {
 		h.failure = &GuestError{Text: plainText(e.Text)}
 		h.log.Warn("guest gives up", "why", h.failure.Text)
+		h.failed <- h.failure // the only one
 	}
 }
+
+// Failed gives what Run will return once the guest has said that it failed: it goes
+// on to switch itself off, which takes it seconds.
+func (h *Host) Failed() <-chan *GuestError { return h.failed }
 
 // find returns the program that a frame is about; nil without an error when it
 // has ended, in which case only what can cross its end on the way is allowed.

@@ -26,6 +26,9 @@ func restrictFiles(files []File) (abi int, err error) {
 	if abi, err = landlocksys.LandlockGetABIVersion(); err != nil {
 		return 0, errors.New("the kernel has none")
 	}
+	if err := allThreads(unix.SYS_GETPID); err != nil {
+		return abi, err
+	}
 	var rules []landlock.Rule
 	for _, f := range files {
 		st, err := os.Stat(f.Path)

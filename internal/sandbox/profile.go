@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
 // A Profile says what a process keeps.
@@ -153,14 +152,22 @@ func SetDumpable(may bool) error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(v), 0, 0, 0)
 }
 
+// errCgo is why a measure that each thread has to take for itself is not taken: the
+// Go runtime does not know the C library's threads. Vix is built without cgo.
+var errCgo = errors.New("the program was built with cgo")
+
 // allThreads makes a call on every thread of the process.
 func allThreads(nr uintptr, a ...uintptr) error {
 	var args [6]uintptr
 	copy(args[:], a)
-	if _, _, e := psx.Syscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5]); e != 0 {
-		return e
+	_, _, e := syscall.AllThreadsSyscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5])
+	switch e {
+	case 0:
+		return nil
+	case syscall.ENOTSUP:
+		return errCgo
 	}
-	return nil
+	return e
 }
 
 // setLimits also forbids core dumps: they would hold the guest's memory.
@@ -182,7 +189,6 @@ func setLimits(p Profile) error {
 
 // dropCapabilities empties all five sets of every thread.
 func dropCapabilities() error {
-	var errs []error
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil {
@@ -193,11 +199,11 @@ func dropCapabilities() error {
 		}
 		// Without CAP_SETPCAP the set stays; no_new_privs makes it mean nothing.
 		if err := allThreads(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c); err != nil && !errors.Is(err, unix.EPERM) {
-			errs = append(errs, err)
+			return err
 		}
 	}
 	if err := allThreads(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL); err != nil && !errors.Is(err, unix.EINVAL) {
-		errs = append(errs, err)
+		return err
 	}
-	return errors.Join(append(errs, capset())...)
+	return capset()
 }

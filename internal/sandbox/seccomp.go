@@ -133,11 +133,14 @@ func ret(v verdict) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(v)}
 }
 
-// loadFilter puts the whole process under p. The calling thread must have
-// no_new_privs.
+// loadFilter puts the whole process under p, and with it under no_new_privs: the
+// kernel passes both on to the other threads.
 func loadFilter(p []unix.SockFilter) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	r, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	switch {

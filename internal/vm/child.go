@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -82,6 +84,7 @@ type child struct {
 	done chan struct{} // closed when it has ended and its output is in the log
 	err  error         // how it ended; read after done
 	last tail          // of its standard error
+	trap trapReader    // of its standard error; read after done
 }
 
 // startChild starts c; its output goes to the journal. It closes c.files, also
@@ -121,6 +124,7 @@ func startChild(n *nest, j *journal, c command) (*child, error) {
 	readers.Go(func() {
 		eachLine(stderr, func(line string) {
 			ch.last.add(line)
+			ch.trap.line(line)
 			j.add(c.name, line)
 		})
 	})
@@ -205,6 +209,40 @@ func (c *child) status() string {
 func (c *child) killed() bool {
 	st, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && st.Signaled()
+}
+
+// broken says, if the child made a system call that its confinement forbids, which
+// one. The kernel kills for the worst of them, and tells nobody but its own log
+// which it was; of the others, the Go runtime makes a crash that shows it.
+func (c *child) broken() (what string, ok bool) {
+	st, _ := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case st.Signaled() && st.Signal() == syscall.SIGSYS:
+		return "a forbidden system call, which the kernel's log names", true
+	case c.trap.trapped && c.trap.call != "":
+		return "system call " + c.trap.call, true
+	case c.trap.trapped:
+		return "a system call", true
+	}
+	return "", false
+}
+
+// A trapReader finds in the crash of a Go program that a system call was trapped,
+// and which: package sandbox says how.
+type trapReader struct {
+	trapped bool
+	call    string // its number
+}
+
+func (t *trapReader) line(line string) {
+	if strings.HasPrefix(line, "SIGSYS: bad system call") {
+		t.trapped = true
+	}
+	if rax, ok := strings.CutPrefix(line, "rax "); ok && t.trapped && t.call == "" {
+		if n, err := strconv.ParseUint(strings.TrimSpace(rax), 0, 32); err == nil {
+			t.call = strconv.FormatUint(n, 10)
+		}
+	}
 }
 
 // execCause is the system's word alone: the path is in the message already.

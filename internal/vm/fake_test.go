@@ -24,6 +24,7 @@ import (
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/rootfs"
+	"vix/internal/sandbox"
 )
 
 // The test binary doubles as every process of a VM, chosen by the name it is
@@ -113,8 +114,15 @@ func fakeDisplay() error {
 	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"ready"}`)
 	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"window","id":1,"title":"[t] x\u001b[31m","app_id":"vix.t.x"}`)
 	fmt.Fprintln(os.Stderr, "the display speaks")
-	if behave("vix-waylandproxy") == "fail" {
+	switch behave("vix-waylandproxy") {
+	case "fail":
 		return errors.New("no compositor")
+	case "forbidden": // what the kernel kills for
+		sandbox.Confine(sandbox.Profile{Calls: sandbox.DisplayCalls(false, false)})
+		return syscall.Exec("/bin/true", []string{"true"}, nil)
+	case "unlisted": // what ends in a crash that names the call
+		sandbox.Confine(sandbox.Profile{Calls: sandbox.DisplayCalls(false, false)})
+		return syscall.Acct("")
 	}
 	go fakeTrace(os.NewFile(5, "control"))
 	vhost := os.NewFile(3, "vhost")
@@ -187,9 +195,12 @@ func fakeQEMU() error {
 		}
 		if do == "noproxy" {
 			g.Fail("vix-waylandproxy ended: signal killed")
-			syscall.Exit(0)
+			select {} // to switch itself off takes a guest for ever
 		}
 		g.Ready(2 * time.Second)
+		if do == "lostproxy" {
+			g.Fail("vix-waylandproxy ended: signal killed")
+		}
 	}()
 	err := g.Run(context.Background())
 	if do == "stubborn" {

@@ -277,7 +277,18 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.undo(func() error { cancel(); return nil })
-	s.pumps.Go(func() { s.agentEnded(s.guest.Run(ctx)) })
+	ran := make(chan struct{})
+	s.pumps.Go(func() {
+		defer close(ran)
+		s.agentEnded(s.guest.Run(ctx))
+	})
+	s.pumps.Go(func() {
+		select {
+		case err := <-s.guest.Failed():
+			s.agentEnded(err) // without waiting for the guest to switch itself off
+		case <-ran:
+		}
+	})
 	err := s.guest.Boot(agent.Boot{
 		Hostname: s.launch.VM.Name,
 		Time:     time.Now().UnixNano(),
@@ -374,6 +385,10 @@ func (s *supervisor) own(c *child, what string, pid func(*PIDs) *int) {
 // well, the last word is the guest's, on its console.
 func (s *supervisor) death(c *child, what string) trouble {
 	rank, last := rankOther, c.last.String()
+	if call, ok := c.broken(); ok {
+		s.log.printf("vix", "%s broke its confinement: %s", c.name, call)
+		return trouble{rankKilled, failf("VM %s: %s broke its confinement by %s; the VM was ended, because it cannot be trusted to be well", s.launch.VM.Name, c.name, call)}
+	}
 	switch {
 	case c.killed():
 		rank = rankKilled

@@ -148,6 +148,8 @@ func TestFailedStart(t *testing.T) {
 		{"vix-launcher", "panic", "VM t: its supervisor crashed: panic: as told"},
 		{"virtiofsd", "fail", "VM t: virtiofsd ended: exit status 1: fake: no such share"},
 		{"vix-waylandproxy", "fail", "VM t: the display process ended: exit status 1: the display speaks | fake: no compositor"},
+		{"vix-waylandproxy", "forbidden", "VM t: display broke its confinement by a forbidden system call"},
+		{"vix-waylandproxy", "unlisted", "VM t: display broke its confinement by system call 163; the VM was ended"},
 	} {
 		t.Run(tt.fake+" "+tt.do, func(t *testing.T) {
 			t.Parallel()
@@ -157,6 +159,36 @@ func TestFailedStart(t *testing.T) {
 			b.nothingLeft()
 		})
 	}
+}
+
+// A guest that says that it has lost its proxy may go on for seconds, and is not
+// waited for.
+func TestGuestFails(t *testing.T) {
+	b := newBench(t)
+	b.do("qemu", "lostproxy")
+	began := time.Now()
+	failure(t, b.runNow("t", "sleep", "60"), CodeVix, "VM t: guest: vix-waylandproxy ended: signal killed")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// What the processes say of their confinement is in the state, and cannot forge a
+// line of the log.
+func TestConfinementIsTold(t *testing.T) {
+	b := newBench(t)
+	s := b.goRun(b.start("t", "sleep", "60"))
+	st := b.state(s)
+	if c := st.Confinement["qemu"]; c.PID != st.PIDs.QEMU || !slices.Equal(c.Measures, []string{"as told"}) || !slices.Equal(c.Weaker, []string{"nothing[31m"}) {
+		t.Errorf("%+v", st.Confinement)
+	}
+	if c := st.Confinement["supervisor"]; !slices.Contains(c.Measures, "not dumpable") {
+		t.Errorf("%+v", c)
+	}
+	if err := b.reg.Stop(t.Context(), "t", true); err != nil {
+		t.Error(err)
+	}
+	<-s.done
 }
 
 func TestMissingPart(t *testing.T) {
