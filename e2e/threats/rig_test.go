@@ -138,6 +138,13 @@ func newStage(t *testing.T) *stage {
 	}
 	shared.t.T = t
 	shared.For(t)
+	if shared.evil != nil {
+		select {
+		case <-shared.evil.Done():
+			shared.evil = nil // a row before has broken it
+		default:
+		}
+	}
 	if shared.evil == nil {
 		shared.startEvil(t)
 	}

@@ -58,7 +58,7 @@ var Privileged = []string{
 	"zwlr_foreign_toplevel_manager_v1", "ext_foreign_toplevel_list_v1", "zwp_input_method_manager_v2", "ext_session_lock_manager_v1",
 	"ext_idle_notifier_v1", "zwp_idle_inhibit_manager_v1", "zwp_keyboard_shortcuts_inhibit_manager_v1", "zwlr_output_manager_v1",
 	"zwlr_output_power_manager_v1", "zwlr_gamma_control_manager_v1", "wp_security_context_manager_v1", "wp_drm_lease_device_v1",
-	"xdg_activation_v1", "zxdg_exporter_v2", "zxdg_importer_v2", "ext_workspace_manager_v1", "ext_transient_seat_manager_v1",
+	"xdg_activation_v1", "ext_workspace_manager_v1", "ext_transient_seat_manager_v1",
 }
 
 // globals lists the globals, and then binds what was not offered: by the number of

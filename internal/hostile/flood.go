@@ -27,7 +27,7 @@ func flood(r *Run) error {
 	more := map[string]func(*Run, int) (func(int) error, error){
 		"objects": floodObjects, "surfaces": floodSurfaces, "toplevels": floodToplevels, "pools": floodPools,
 		"memory": floodMemory, "blobs": floodBlobs, "connections": floodConnections, "commits": floodCommits,
-		"bytes": floodBytes, "popups": floodPopups, "keyboards": floodKeyboards, "callbacks": floodCallbacks,
+		"bytes": floodBytes, "popups": floodPopups, "textures": floodTextures, "keyboards": floodKeyboards, "callbacks": floodCallbacks,
 	}[r.Args[0]]
 	if more == nil {
 		return fmt.Errorf("flood: no %q", r.Args[0])
@@ -201,6 +201,24 @@ func floodMemory(r *Run, _ int) (func(int) error, error) {
 			return m.Free()
 		}
 		return nil
+	}, err
+}
+
+// floodTextures shows one large buffer on many surfaces: a compositor with a GPU makes
+// a texture of each.
+func floodTextures(r *Run, _ int) (func(int) error, error) {
+	c, err := r.ready()
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.Buffer(2048, 2048, 0x808080)
+	return func(n int) error {
+		s := c.ID(nil)
+		c.Req(c.comp, wayland.WlCompositorReqCreateSurface, s)
+		c.Req(s, wayland.WlSurfaceReqAttach, b, 0, 0)
+		c.Req(s, wayland.WlSurfaceReqDamage, 0, 0, 1<<30, 1<<30)
+		c.Req(s, wayland.WlSurfaceReqCommit)
+		return c.every(n, 8)
 	}, err
 }
 
