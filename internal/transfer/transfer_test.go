@@ -582,9 +582,16 @@ func FuzzRecord(f *testing.F) {
 // Whatever the stream, nothing outside changes, nothing half-made stays, and a
 // link is never followed.
 func FuzzReceive(f *testing.F) {
+	_, outside := place(f)
+	before := listing(f, outside)
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		in, outside := place(t)
-		before := listing(t, outside)
+		in := filepath.Join(filepath.Dir(outside), "in")
+		err := errors.Join(os.RemoveAll(in), os.MkdirAll(filepath.Join(in, "have"), 0o755),
+			os.WriteFile(filepath.Join(in, "file"), nil, 0o644), os.Symlink("../outside/secret", filepath.Join(in, "linkfile")),
+			os.Symlink("../outside", filepath.Join(in, "linkdir")), os.Symlink("../../outside", filepath.Join(in, "have", "linkdir")))
+		if err != nil {
+			t.Fatal(err)
+		}
 		to, err := Find(in, false)
 		if err != nil {
 			t.Fatal(err)

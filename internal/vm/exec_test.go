@@ -1,0 +1,74 @@
+package vm
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"vix/internal/agent"
+)
+
+// exec is a run without a launch.
+func (b *bench) exec(how How, argv ...string) *session {
+	s := b.start("t", argv...)
+	s.run.Launch, s.run.How = nil, how
+	return s
+}
+
+func TestExec(t *testing.T) {
+	b := newBench(t)
+	s := b.goRun(b.exec(How{}, "true"))
+	<-s.done
+	failure(t, s, CodeVix, "VM t: not running; start it with vix-launcher run --vm t PROGRAM")
+	if entries, _ := os.ReadDir(b.dir + "/vix/t"); entries != nil {
+		t.Error("an exec has made a VM")
+	}
+
+	first := b.goRun(b.start("t", "sleep", "60"))
+	b.state(first)
+	in := b.exec(How{}, "sh", "-c", "cat; exit 3")
+	in.run.Stdin = strings.NewReader("hello\n")
+	b.goRun(in)
+	<-in.done
+	if in.fail != nil || in.exit.Code != 3 || in.out.String() != "hello\n" {
+		t.Errorf("%+v, %v, %q", in.exit, in.fail, in.out.String())
+	}
+	// A size is a word like a signal; one that comes before the program waits.
+	sizes := make(chan Size, 1)
+	sizes <- Size{30, 100}
+	sized := b.exec(How{TTY: true, Size: Size{24, 80}}, "sh", "-c", "trap 'exit 9' WINCH; echo up; while :; do sleep 0.05; done")
+	sized.run.Sizes = sizes
+	b.goRun(sized)
+	b.state(sized)
+	sizes <- Size{31, 101} // taken: the connection is alive
+	sized.signals <- syscall.SIGTERM
+	<-sized.done
+	if sized.fail != nil || sized.exit.Signal != int(syscall.SIGTERM) {
+		t.Errorf("%+v, %v", sized.exit, sized.fail)
+	}
+	// It is one of the VM's programs, and the VM stays for it.
+	long := b.goRun(b.exec(How{User: "root"}, "sh", "-c", "read x; exit 4"))
+	if st := b.state(long); !slices.ContainsFunc(st.Programs, func(p Program) bool { return p.Argv[0] == "sh" && p.State == "running" }) {
+		t.Errorf("%+v", st.Programs)
+	}
+	first.signals <- syscall.SIGTERM
+	<-first.done
+	<-long.done // its standard input is at its end
+	if long.exit == nil || long.exit.Code != 4 {
+		t.Errorf("%+v, %v", long.exit, long.fail)
+	}
+}
+
+func TestHow(t *testing.T) {
+	for want, h := range map[string]How{"ls": {}, "(shell) ls": {Kind: agent.KindShell}, "(cp) ls": {Kind: agent.KindCopy}} {
+		if got := strings.Join(h.shown([]string{"ls"}), " "); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	got := request{Argv: []string{"a"}, Env: []string{"K=V"}, How: How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: Size{1, 2}}}.spawn()
+	if got.Kind != agent.KindShell || got.User != "root" || got.Cwd != "/" || !got.TTY || got.Rows != 1 || got.Cols != 2 || got.Argv[0] != "a" || got.Env[0] != "K=V" {
+		t.Errorf("%+v", got)
+	}
+}
