@@ -208,6 +208,7 @@ func driveEvince(p *program) {
 	p.press("\x1b")
 	p.restored("no menu", before, image.Rect(300, 100, 900, 600), 2000)
 	p.changes("the search bar", image.Rect(100, 50, 900, 110), 5000, func() { p.Click(p.t, 900-113, 22) })
+	p.quiet()
 	p.picture("")
 }
 
@@ -220,6 +221,7 @@ func driveWeston(p *program) {
 	p.WaitScreen(p.t, "what was typed into the inner terminal", func(*image.RGBA) bool {
 		return p.Guest(p.vm, "cat /tmp/inner 2>&1 || true") == "inner"
 	})
+	p.quiet()
 	p.picture("")
 	p.resizeOutput()
 }
