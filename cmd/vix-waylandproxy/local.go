@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"vix/config"
 	"vix/internal/filter"
+	"vix/internal/sandbox"
 	"vix/internal/wayland"
 )
 
@@ -60,7 +64,12 @@ func localCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			policy.Dial, policy.Tap, policy.Log = tr.meteredDial(dialer(up)), tr.Switch, logger(debug)
+			log := logger(debug)
+			policy.Dial, policy.Tap, policy.Log = tr.meteredDial(dialer(up)), tr.Switch, log
+			if policy.Frame == "full" {
+				policy.Font = hostFont(fonts)
+			}
+			confineLocal(path, log)
 			return errors.Join(serveLocal(c.Context(), l, filter.New(policy), tr), stop(), tr.close())
 		},
 	}
@@ -74,6 +83,17 @@ func localCommand() *cobra.Command {
 	tf.register(f)
 	pf.register(f)
 	return c
+}
+
+// confineLocal leaves what serving the socket at path takes: connections to the
+// compositor, and so to any unix socket of the user's, and the socket's removal.
+func confineLocal(path string, log *slog.Logger) {
+	_, _ = time.Now().Zone() // the log's times need the zone's file
+	r := sandbox.Confine(sandbox.Profile{
+		Files: []sandbox.File{{Path: filepath.Dir(path), Remove: true}},
+		Calls: sandbox.DisplayCalls(true, true),
+	})
+	log.Debug("confined", "report", r.String())
 }
 
 // serveLocal filters every client of l until ctx is done.

@@ -29,7 +29,11 @@ func (o *profileFlags) start() (stop func() error, err error) {
 			return nil, fmt.Errorf("--cpuprofile: %w", err)
 		}
 	}
+	var mem *os.File // now, because a confined process opens no file later
 	if o.mem != "" {
+		if mem, err = os.Create(o.mem); err != nil {
+			return nil, fmt.Errorf("--memprofile: %w", err)
+		}
 		runtime.MemProfileRate = 4096
 	}
 	return func() error {
@@ -38,13 +42,9 @@ func (o *profileFlags) start() (stop func() error, err error) {
 			pprof.StopCPUProfile()
 			err = cpu.Close()
 		}
-		if o.mem == "" {
+		if mem == nil {
 			return err
 		}
-		f, ferr := os.Create(o.mem)
-		if ferr != nil {
-			return errors.Join(err, fmt.Errorf("--memprofile: %w", ferr))
-		}
-		return errors.Join(err, pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+		return errors.Join(err, pprof.Lookup("allocs").WriteTo(mem, 0), mem.Close())
 	}, nil
 }

@@ -8,8 +8,8 @@ import (
 
 // DisplayCalls is what the display process may ask of the kernel: to carry bytes
 // and descriptors over the sockets that it has, to make and map memory, and what
-// the Go runtime needs. connect adds unix sockets of its own making, listen such
-// that others connect to.
+// the Go runtime needs. connect adds unix sockets of its own making, listen the
+// connections to one that it had before.
 func DisplayCalls(connect, listen bool) *CallList {
 	l := &CallList{other: trap}
 	l.add(allow, relayCalls...)
@@ -17,12 +17,12 @@ func DisplayCalls(connect, listen bool) *CallList {
 	l.add(allow, runtimeCallsHere...)
 	l.addTested()
 	unixSocket := []test{equal(0, unix.AF_UNIX)}
-	if connect || listen {
+	if connect {
 		l.calls = append(l.calls, call{unix.SYS_SOCKET, [][]test{unixSocket}, kill})
 		l.add(allow, unix.SYS_CONNECT)
 	}
 	if listen {
-		l.add(allow, unix.SYS_ACCEPT4)
+		l.add(allow, unix.SYS_ACCEPT4, unix.SYS_UNLINKAT) // the socket goes with its server
 	}
 	l.add(fail(unix.EACCES), filesCalls...)
 	l.add(fail(unix.EACCES), filesCallsHere...)

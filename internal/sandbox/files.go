@@ -45,6 +45,9 @@ func restrictFiles(files []File) (abi int, err error) {
 		if f.Write {
 			rights |= writeRights
 		}
+		if f.Remove {
+			rights = landlocksys.AccessFSRemoveFile
+		}
 		if !st.IsDir() {
 			rights &= fileRights
 		}

@@ -28,9 +28,10 @@ type Profile struct {
 
 // A File is a path that a profile leaves, with all that is below it.
 type File struct {
-	Path  string
-	Exec  bool // may be executed
-	Write bool // may be written, and asked by ioctl: a device
+	Path   string
+	Exec   bool // may be executed
+	Write  bool // may be written, and asked by ioctl: a device
+	Remove bool // files in it may be removed, and nothing else: a directory
 }
 
 // A Report is what Confine did, in words for a log and for doctor.
