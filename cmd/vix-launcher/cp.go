@@ -120,7 +120,7 @@ func parseLocation(arg string) (location, error) {
 // A copying is one cp.
 type copying struct {
 	e         *env
-	reg       *vm.Registry
+	spawn     func(context.Context, vm.Run) (*vm.Exit, error) // of the registry
 	sources   []string
 	from      string // the sources' VM
 	to        location
@@ -158,12 +158,14 @@ func newCopying(e *env, args []string, recursive bool, limit string) (*copying, 
 	return c, nil
 }
 
-// run copies, until it is done or interrupted.
-func (c *copying) run(ctx context.Context) (err error) {
-	if c.reg, err = c.e.registry(); err != nil {
+// run copies, until it is done or interrupted by a signal.
+func (c *copying) run(ctx context.Context) error {
+	reg, err := c.e.registry()
+	if err != nil {
 		return err
 	}
-	defer c.reg.Close()
+	defer reg.Close()
+	c.spawn = reg.Run
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
@@ -176,6 +178,11 @@ func (c *copying) run(ctx context.Context) (err error) {
 		case <-ctx.Done():
 		}
 	}()
+	return c.copy(ctx)
+}
+
+// copy returns when both ends are done, and what is not complete is removed.
+func (c *copying) copy(ctx context.Context) (err error) {
 	c.meter = newMeter(c.e.stderr, c.e.terminal)
 	switch {
 	case c.from == "":
@@ -375,7 +382,7 @@ func (n *guestNotes) lines() []string {
 // guest runs a guest's end of the copy.
 func (c *copying) guest(ctx context.Context, name string, argv []string, stdin io.Reader, stdout io.Writer) error {
 	notes := &guestNotes{}
-	exit, err := c.reg.Run(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes})
+	exit, err := c.spawn(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes})
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,205 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"vix/internal/transfer"
+	"vix/internal/vm"
 )
+
+// A copier is a guest's end of a copy: what it does, and how it ends.
+type copier func(t *testing.T, run vm.Run) int
+
+// honest is the guest's own copier, in a directory of the test's.
+func honest(dir string) copier {
+	return func(t *testing.T, run vm.Run) int {
+		paths := run.Argv[len(run.Argv)-1:]
+		var err error
+		if run.Argv[0] == "send" {
+			var sources []transfer.Source
+			if sources, err = transfer.Sources([]string{filepath.Join(dir, paths[0])}, true); err == nil {
+				err = transfer.Send(run.Stdout, sources, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
+				transfer.CloseSources(sources)
+			}
+		} else {
+			var to transfer.Target
+			if to, err = transfer.Find(filepath.Join(dir, paths[0]), false); err == nil {
+				_, err = transfer.Receive(run.Stdin, to, transfer.Receiving{})
+				to.Dir.Close()
+			}
+		}
+		if err != nil {
+			fmt.Fprintln(run.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+}
+
+// says sends a stream as it is.
+func says(stream []byte, words string, code int) copier {
+	return func(t *testing.T, run vm.Run) int {
+		_, _ = run.Stdout.Write(stream)
+		_, _ = io.WriteString(run.Stderr, words)
+		return code
+	}
+}
+
+// takes takes so many bytes.
+func takes(n int64, words string, code int) copier {
+	return func(t *testing.T, run vm.Run) int {
+		_, _ = io.CopyN(io.Discard, run.Stdin, n)
+		_, _ = io.WriteString(run.Stderr, words)
+		return code
+	}
+}
+
+// copying makes a cp between fake guests, by name.
+func fakeCopying(t *testing.T, recursive bool, guests map[string]copier, args ...string) (*copying, *bytes.Buffer) {
+	t.Helper()
+	var stderr bytes.Buffer
+	c, err := newCopying(&env{stderr: &stderr}, args, recursive, "128M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.spawn = func(ctx context.Context, run vm.Run) (*vm.Exit, error) {
+		done := make(chan int, 1)
+		go func() { done <- guests[run.VM](t, run) }()
+		select {
+		case code := <-done:
+			return &vm.Exit{Code: code}, nil
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return c, &stderr
+}
+
+func streamOf(t *testing.T, paths ...string) []byte {
+	t.Helper()
+	sources, err := transfer.Sources(paths, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transfer.CloseSources(sources)
+	var b bytes.Buffer
+	if err := transfer.Send(&b, sources, transfer.Sending{Recursive: true, Skipped: func(string, string) {}}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// What the guest's end does, cp says in one line, and leaves nothing half-made.
+func TestCopyEnds(t *testing.T) {
+	dir := t.TempDir()
+	at := func(n string) string { return filepath.Join(dir, n) }
+	err := errors.Join(os.Mkdir(at("guest"), 0o755), os.Mkdir(at("other"), 0o755), os.WriteFile(at("guest/f"), []byte("content"), 0o644),
+		os.Mkdir(at("guest/d"), 0o755), os.Symlink("/etc/passwd", at("guest/d/out")), os.WriteFile(at("guest/.bashrc"), []byte("evil"), 0o644),
+		os.Mkdir(at("host"), 0o755), os.WriteFile(at("host/.bashrc"), []byte("mine"), 0o644), os.WriteFile(at("h"), bytes.Repeat([]byte("h"), 1<<20), 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := streamOf(t, at("guest/f"))
+	evil := streamOf(t, at("guest/.bashrc"))
+	host := at("host")
+	for name, c := range map[string]struct {
+		web, mail copier
+		args      string
+		want      string // "" is success
+		said      string
+	}{
+		"down":                  {web: honest(at("guest")), args: "web:f " + host},
+		"down, a tree":          {web: honest(at("guest")), args: "-r web:d " + host, said: "1 symbolic links lead out"},
+		"up":                    {web: honest(at("guest")), args: at("h") + " web:up"},
+		"across":                {web: honest(at("guest")), mail: honest(at("other")), args: "web:f mail:f"},
+		"down, not there":       {web: honest(at("guest")), args: "web:none " + host, want: "VM web: "},
+		"down, unasked":         {web: says(evil, "", 0), args: "web:f " + host, want: `VM web: ".bashrc" was not asked for`},
+		"down, a tree unasked":  {web: says(evil, "", 0), args: "-r web:d " + host, want: `".bashrc" was not asked for`},
+		"down, link for file":   {web: says(streamOf(t, at("guest/d/out")), "", 0), args: "web:out " + host, want: "is not a file, which was asked for"},
+		"down, cut":             {web: says(whole[:20], "", 0), args: "web:f " + host, want: "VM web: the stream of files was cut off"},
+		"down, cut with reason": {web: says(whole[:20], "first\nf: \x1b[2Jno such file\n", 1), args: "web:f " + host, want: "VM web: f: ?[2Jno such file"},
+		"down, without words":   {web: says(nil, "", 137), args: "web:f " + host, want: "VM web: its end of the copy failed (status 137)"},
+		"down, more after":      {web: says(append(whole[:len(whole):len(whole)], bytes.Repeat([]byte("x"), 1<<20)...), "", 0), args: "web:f " + host},
+		"down, fails after all": {web: says(whole, "too late\n", 1), args: "web:f " + host, want: "VM web: too late"},
+		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, said: "vix-launcher: VM web: pipe: left out: ?\n"},
+		"down, garbage":         {web: says([]byte("\x7fELF and so on"), "", 0), args: "web:f " + host, want: "malformed stream of files"},
+		"up, took a part":       {web: takes(1000, "", 0), args: at("h") + " web:", want: "the guest took only a part"},
+		"up, full":              {web: takes(1000, "h: no space left on device\n", 1), args: at("h") + " web:", want: "VM web: h: no space left on device"},
+		"up, a directory":       {web: takes(1<<30, "cut\n", 1), args: at("guest") + " web:", want: "guest: is a directory; copy it with -r"},
+		"across, first fails":   {web: says(whole[:20], "f: gone\n", 1), mail: honest(at("other")), args: "web:f mail:f2", want: "VM web: f: gone"},
+		"across, second fails":  {web: honest(at("guest")), mail: takes(5, "full\n", 1), args: "web:f mail:f2", want: "VM mail: full"},
+	} {
+		args := strings.Fields(c.args)
+		recursive := args[0] == "-r"
+		if recursive {
+			args = args[1:]
+		}
+		cp, stderr := fakeCopying(t, recursive, map[string]copier{"web": c.web, "mail": c.mail}, args...)
+		err := cp.copy(t.Context())
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if err != nil && strings.ContainsAny(err.Error(), "\n\x1b\x07") || !strings.Contains(stderr.String(), c.said) || strings.ContainsAny(stderr.String(), "\x1b\x07") {
+			t.Errorf("%s: %q, said %q", name, err, stderr.String())
+		}
+	}
+	if b, _ := os.ReadFile(at("host/.bashrc")); string(b) != "mine" {
+		t.Errorf(".bashrc: %q", b)
+	}
+	for path, want := range map[string]string{"host/f": "content", "guest/up": strings.Repeat("h", 1<<20), "other/f": "content"} {
+		if b, err := os.ReadFile(at(path)); string(b) != want {
+			t.Errorf("%s: %d bytes, %v", path, len(b), err)
+		}
+	}
+	half, _ := filepath.Glob(dir + "/*/.vix-copy-*")
+	if more, _ := filepath.Glob(at("other/f2")); len(half)+len(more) > 0 {
+		t.Errorf("left: %v %v", half, more)
+	}
+}
+
+// A guest that goes on for ever: by the limit, or by Ctrl-C.
+func TestCopyWithoutEnd(t *testing.T) {
+	dir := t.TempDir()
+	_ = os.WriteFile(filepath.Join(dir, "f"), []byte("content"), 0o644)
+	begun := streamOf(t, filepath.Join(dir, "f"))
+	begun = begun[:len(begun)-10] // in the file
+	endless := func(t *testing.T, run vm.Run) int {
+		_, err := run.Stdout.Write(begun)
+		for piece := append([]byte{'B', 0, 0, 1, 0}, make([]byte, 1<<16)...); err == nil; {
+			_, err = run.Stdout.Write(piece)
+		}
+		return 141
+	}
+	to := t.TempDir()
+	c, _ := fakeCopying(t, false, map[string]copier{"web": endless}, "web:f", to)
+	if err := c.copy(t.Context()); err == nil || !strings.Contains(err.Error(), "more than the limit of 128 MiB") {
+		t.Error(err)
+	}
+	interrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	silent := func(t *testing.T, run vm.Run) int {
+		_, _ = run.Stdout.Write(begun)
+		cancel(interrupted)
+		_, _ = run.Stdout.Write(begun) // nobody hears it
+		return 0
+	}
+	c, _ = fakeCopying(t, false, map[string]copier{"web": silent}, "web:f", to)
+	if err := c.copy(ctx); !errors.Is(err, interrupted) {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(to); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
 
 func TestParseLocation(t *testing.T) {
 	for arg, want := range map[string]location{
