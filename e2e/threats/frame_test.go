@@ -26,7 +26,7 @@ func sides(img *image.RGBA, r image.Rectangle, c color.RGBA) [4]float64 {
 
 func framed(s [4]float64) bool { return min(s[0], s[1], s[2], s[3]) > 0.95 }
 
-// TestThreat04Fullscreen. Seen to fail with frame = "none".
+// TestThreat04Fullscreen. Seen to fail without a frame.
 func TestThreat04Fullscreen(t *testing.T) {
 	s := threat(t, 4)
 	p := s.hold(t, "larger: ", "fullscreen")
@@ -55,7 +55,7 @@ func TestThreat04Fullscreen(t *testing.T) {
 	s.unharmed(t)
 }
 
-// TestThreat05Popups. Seen to fail with frame = "none".
+// TestThreat05Popups. Seen to fail without a frame.
 func TestThreat05Popups(t *testing.T) {
 	s := threat(t, 5)
 	pink := color.RGBA{0xff, 0, 0xff, 0xff}

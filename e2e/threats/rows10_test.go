@@ -24,8 +24,8 @@ import (
 	"vix/internal/hostile"
 )
 
-// TestThreat10Floods. Each flood was seen to go on to its count with the limit of
-// that name set far above (config limits), and with the filter's take returning nil.
+// TestThreat10Floods. Surfaces, toplevels, popups and pools were seen to go on to their
+// count with a filter whose reserve always says yes.
 func TestThreat10Floods(t *testing.T) {
 	s := threat(t, 10)
 	for _, f := range []struct {
