@@ -263,7 +263,7 @@ func (p *program) colored(what string, r image.Rectangle, c color.RGBA, share fl
 }
 
 // keys are codes of linux/input-event-codes.h of the US layout.
-var keys = map[rune]uint32{'a': 30, 'd': 32, 'e': 18, 'i': 23, 'm': 50, 'n': 49, 'p': 25, 't': 20, 'v': 47, 'y': 21, ' ': 57, '\x1b': 1}
+var keys = map[rune]uint32{'a': 30, 'd': 32, 'e': 18, 'i': 23, 'm': 50, 'n': 49, 'p': 25, 't': 20, 'v': 47, 'y': 21, ' ': 57, '\n': 28, '\x1b': 1}
 
 // press presses keys of the desktop's own keyboard, one after another. GTK 3 and
 // some others lose the first key of a keyboard that has just come, as wtype's has.
