@@ -66,6 +66,8 @@ type Filter struct {
 	rates   [numLimits]bucket
 	frame   *style // nil without a frame
 
+	foreign handles
+
 	memMu    sync.Mutex
 	memories map[uint64]*memory // by inode
 }
@@ -84,6 +86,7 @@ func New(cfg Config) *Filter {
 	}
 	shmHooks(f.hooks)
 	selectionHooks(f.hooks)
+	foreignHooks(f.hooks)
 	return f
 }
 

@@ -1,0 +1,84 @@
+package filter
+
+import (
+	"sync"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// xdg-foreign lets a program make its dialog the child of another program's window:
+// one exports a surface, gets a handle from the compositor and hands it over, the
+// other imports it. A handle works for whoever knows it, so the filter knows which
+// ones are this VM's, from any of its connections, and no other can be imported:
+//
+//	exporter.export       → passed;  exported.handle is noted and passed
+//	importer.import(ours) → passed
+//	importer.import(else) → an object that the compositor never hears of, which is
+//	                        told at once that the surface is destroyed
+type handles struct {
+	mu    sync.Mutex
+	known map[string]int // how many exported objects have it
+}
+
+func (h *handles) add(s string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.known == nil {
+		h.known = map[string]int{}
+	}
+	h.known[s]++
+}
+
+func (h *handles) remove(s string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.known[s]--; h.known[s] <= 0 {
+		delete(h.known, s)
+	}
+}
+
+func (h *handles) has(s string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.known[s] > 0
+}
+
+func foreignHooks(h *relay.Hooks) {
+	for _, v := range []struct {
+		exported, importer      *wayland.Interface
+		handle, imports, isLost int
+	}{
+		{wayland.ZxdgExportedV1, wayland.ZxdgImporterV1, wayland.ZxdgExportedV1EvtHandle, wayland.ZxdgImporterV1ReqImport, wayland.ZxdgImportedV1EvtDestroyed},
+		{wayland.ZxdgExportedV2, wayland.ZxdgImporterV2, wayland.ZxdgExportedV2EvtHandle, wayland.ZxdgImporterV2ReqImportToplevel, wayland.ZxdgImportedV2EvtDestroyed},
+	} {
+		h.Event(v.exported, v.handle, onHandle)
+		h.Gone(v.exported, func(c *relay.Conn, o *relay.Object) {
+			if s, ok := o.Data.(string); ok {
+				filterOf(c).foreign.remove(s)
+			}
+		})
+		h.Request(v.importer, v.imports, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			d := wayland.NewDecoder(m.Body)
+			_ = d.Uint() // the new id
+			if filterOf(c).foreign.has(string(d.String())) {
+				return true, nil
+			}
+			c.ToClient().Msg(m.New.ID, uint16(v.isLost))
+			return false, nil
+		})
+	}
+}
+
+// onHandle notes the handle of an exported surface. There is one for each object,
+// and the objects are bounded.
+func onHandle(c *relay.Conn, m *relay.Msg) (bool, error) {
+	if _, twice := m.Obj.Data.(string); twice || m.Obj.Dead {
+		return false, nil
+	}
+	d := wayland.NewDecoder(m.Body)
+	s := string(d.String())
+	m.Obj.Data = s
+	filterOf(c).foreign.add(s)
+	return true, nil
+}
