@@ -139,7 +139,8 @@ func syntaxError(label string, err error) error {
 	e := &Error{File: label, Msg: err.Error()}
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		e.Line, e.Msg = pe.Position.Line, pe.Message
+		// A string that breaks off on the first line is reported on the line before.
+		e.Line, e.Msg = max(pe.Position.Line, 1), pe.Message
 		if e.Msg == "" {
 			e.Msg = strings.TrimPrefix(pe.Error(), "toml: ")
 		}
