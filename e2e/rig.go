@@ -172,7 +172,7 @@ func (r *Rig) Command(argv ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+r.dir+"/config", "TMPDIR="+r.dir+"/tmp")
+	cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+r.dir+"/config", "XDG_STATE_HOME="+r.dir+"/state", "TMPDIR="+r.dir+"/tmp")
 	if r.cred != nil {
 		cmd.Env = append(cmd.Env, "HOME="+r.dir+"/home", "XDG_CACHE_HOME="+r.dir+"/cache", "USER=user", "LOGNAME=user")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: r.cred}

@@ -121,7 +121,7 @@ func (v *vmBench) prepare() error {
 		return err
 	}
 	up, in := filepath.Join(v.dir, "up.sock"), filepath.Join(v.dir, "in.sock")
-	v.env = append(os.Environ(), "XDG_RUNTIME_DIR="+v.dir, "XDG_CONFIG_HOME="+v.dir, "WAYLAND_DISPLAY="+up)
+	v.env = append(os.Environ(), "XDG_RUNTIME_DIR="+v.dir, "XDG_CONFIG_HOME="+v.dir, "XDG_STATE_HOME="+v.dir+"/state", "WAYLAND_DISPLAY="+up)
 	v.ways = []*way{
 		{Name: "A", What: "host: compositor alone", socket: up},
 		{Name: "B", What: "host: filter", socket: in},
