@@ -243,3 +243,24 @@ func TestGuestNotes(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// confinedCopy is what is left to a process that takes files: it may write in the
+// directory that it is given, and read nothing else.
+func confinedCopy() {
+	dir := os.Args[1]
+	confineCopy(dir, filepath.Join(dir, "none"))
+	at := func(n string) string { return filepath.Join(dir, n) }
+	try := func(what string, err error) {
+		verdict := "may"
+		if err != nil {
+			verdict = "may not"
+		}
+		fmt.Println(verdict, what)
+	}
+	try("write below", errors.Join(os.MkdirAll(at("d/e"), 0o755), os.WriteFile(at("d/e/f"), nil, 0o644), os.Rename(at("d/e/f"), at("d/e/g")), os.Symlink("x", at("d/l"))))
+	_, err := os.ReadFile("/etc/passwd")
+	try("read /etc/passwd", err)
+	try("write beside", os.WriteFile(dir+".beside", nil, 0o644))
+	_, err = os.ReadDir("/")
+	try("list /", err)
+}

@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
 
+	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -18,6 +20,7 @@ func TestMain(m *testing.M) {
 		"vix-launcher":     main,
 		"vix-waylandproxy": func() {},
 		"vix-guest":        func() {},
+		"confined-copy":    confinedCopy,
 	})
 }
 
@@ -57,6 +60,13 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": scriptStatus},
+		Condition: func(cond string) (bool, error) {
+			if cond != "landlock" {
+				return false, fmt.Errorf("unknown condition %q", cond)
+			}
+			_, err := landlocksys.LandlockGetABIVersion()
+			return err == nil, nil
+		},
 	})
 }
 
