@@ -107,9 +107,10 @@ install: build ## the programs into PREFIX (under DESTDIR)
 	ln -sf vix-launcher $(DESTDIR)$(PREFIX)/bin/vix
 	install -m 0755 build/bin/vix-waylandproxy build/bin/vix-guest $(DESTDIR)$(PREFIX)/libexec/vix/
 	ln -sf ../libexec/vix/vix-waylandproxy $(DESTDIR)$(PREFIX)/bin/vix-waylandproxy
-	@command -v scdoc >/dev/null || echo "scdoc: not found; the man pages are not installed"
-	@! command -v scdoc >/dev/null || for page in packaging/man/*.scd; do name=$$(basename $$page .scd); \
-	  dir=$(DESTDIR)$(PREFIX)/share/man/man$${name##*.}; install -d $$dir; scdoc <$$page >$$dir/$$name; done
+	@scdoc=$$(command -v scdoc || { [ ! -x "$$(scripts/sysroot --path 2>/dev/null)/usr/bin/scdoc" ] || echo "$(IN_ROOT) scdoc"; }); \
+	[ -n "$$scdoc" ] || echo "scdoc: not found; the man pages are not installed"; \
+	[ -z "$$scdoc" ] || for page in packaging/man/*.scd; do name=$$(basename $$page .scd); \
+	  dir=$(DESTDIR)$(PREFIX)/share/man/man$${name##*.}; install -d $$dir; $$scdoc <$$page >$$dir/$$name; done
 
 .PHONY: clean
 clean: ## what was built here
