@@ -112,8 +112,7 @@ func (s *stage) local(t *testing.T) (path string, p *desktoptest.Proc) {
 }
 
 // TestThreat11Descriptors: in a VM memory is the device's own, sealed; outside, by
-// vix-waylandproxy local, a client's own. Seen to fail without the check of
-// MSG_CTRUNC in wayland/unix.go, and without fits in filter/shm.go.
+// vix-waylandproxy local, a client's own. Seen to fail without fits in filter/shm.go.
 func TestThreat11Descriptors(t *testing.T) {
 	s := threat(t, 11)
 	if out := s.attack(t, "oversize"); !strings.Contains(out, "refused: object") || strings.Contains(out, "accepted") {
@@ -259,8 +258,8 @@ func TestThreat12Malformed(t *testing.T) {
 	}
 }
 
-// TestThreat13Escapes. Seen to fail without cleanLine of the journal, and without
-// clean of titles.
+// TestThreat13Escapes. Seen to fail without cleanLine of the journal, and without clean
+// of titles.
 func TestThreat13Escapes(t *testing.T) {
 	s := threat(t, 13)
 	const nasty = "\x1b]0;owned\x07\x1b[2J\x1b[31m\u202e\u009b31m<b>&amp;</b>\nExec=sh -c evil"
@@ -303,8 +302,7 @@ func (s *stage) Must2(t *testing.T, argv ...string) string {
 	return res.Stdout
 }
 
-// TestThreat14Share: as the guest's root. Seen to fail with a directory root that
-// holds the secret.
+// TestThreat14Share: as the guest's root.
 func TestThreat14Share(t *testing.T) {
 	s := threat(t, 14)
 	const secret = "a secret of the host"
@@ -355,8 +353,8 @@ echo done`
 }
 
 // TestThreat15Channel: in the VM, as root, and then a guest whose very agent is
-// hostile, against the host's end of a channel. Seen to fail with find in
-// agent/host.go returning any program for an unknown id.
+// hostile, against the host's end of a channel. Seen to fail with a host that goes on
+// after a violation.
 func TestThreat15Channel(t *testing.T) {
 	s := threat(t, 15)
 	out := s.Must(asRoot("sh", "-c", `exec 2>&1
@@ -414,7 +412,8 @@ func lie(frames [][]byte) error {
 	return h.Run(ctx)
 }
 
-// TestThreat16Killed: it ends the evil VM twice, so it is the last.
+// TestThreat16Killed: it ends the evil VM, so it is the last. Seen to fail with a
+// supervisor that does not mind the end of its children.
 func TestThreat16Killed(t *testing.T) {
 	s := threat(t, 16)
 	good := s.VM("good").Processes()
@@ -426,6 +425,9 @@ func TestThreat16Killed(t *testing.T) {
 			s.startEvil(t)
 		}
 		procs := s.VM("evil").Processes()
+		if procs[how.what] <= 0 { // 0 would be this test itself
+			t.Fatalf("no process of the %s: %v", how.what, procs)
+		}
 		if err := syscall.Kill(procs[how.what], how.sig); err != nil {
 			t.Fatal(err)
 		}
