@@ -290,6 +290,7 @@ func TestVM(t *testing.T) {
 			}
 		}
 	})
+	t.Run("confinement", func(t *testing.T) { checkConfined(t, r, r.list()[0]) })
 	t.Run("signals", func(t *testing.T) {
 		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
 		p.says("ready\n")
@@ -340,6 +341,72 @@ func TestVM(t *testing.T) {
 		t.Errorf("status %d, %q", code, first.out.String())
 	}
 	r.nothingLeft()
+}
+
+// checkConfined looks at the processes of a VM that runs, by doctor and in /proc.
+func checkConfined(t *testing.T, r *rig, state vm.State) {
+	t.Helper()
+	p := r.start(nil, "doctor", "--json")
+	p.code() // 1: the socket is not a compositor's
+	var report struct {
+		Checks []check      `json:"checks"`
+		VMs    []confinedVM `json:"vms"`
+	}
+	if err := json.Unmarshal([]byte(p.out.String()), &report); err != nil || len(report.VMs) != 1 {
+		t.Fatalf("%v: %s", err, p.out.String())
+	}
+	i := slices.IndexFunc(report.Checks, func(c check) bool { return c.Name == "confinement" })
+	everything := report.Checks[i].Status == "ok" // on this machine
+	seen := map[string]bool{}
+	for _, p := range report.VMs[0].Processes {
+		st := p.Status
+		seen[p.Process] = true
+		if !st.NoNewPrivs || st.Limits["Max core file size"] != "0" {
+			t.Errorf("%s: %+v", p.Process, st)
+		}
+		if p.Process != "display" && p.Process != "qemu" {
+			continue
+		}
+		if st.Seccomp != "filter" || strings.Trim(st.CapEff, "0") != "" || everything && (len(p.Weaker) > 0 || st.Namespaces["net"] != "own" || st.Namespaces["pid"] != "own") {
+			t.Errorf("%s: %+v", p.Process, p)
+		}
+		checkThreads(t, p.Process, st.PID)
+	}
+	for _, name := range []string{"supervisor", "display", "qemu", "virtiofsd"} {
+		if !seen[name] {
+			t.Errorf("doctor does not show %s", name)
+		}
+	}
+	if os.Getuid() == 0 && everything { // others may not look
+		if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", state.PIDs.Display)); err != nil || len(entries) > 0 {
+			t.Errorf("the display's root: %v, %v", entries, err)
+		}
+		for _, path := range []string{"home", "root", "run", "var"} {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/%s", state.PIDs.QEMU, path)); err == nil {
+				t.Errorf("QEMU sees /%s", path)
+			}
+		}
+	}
+}
+
+// checkThreads: a measure that missed a thread is none.
+func checkThreads(t *testing.T, name string, pid int) {
+	t.Helper()
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if len(tasks) == 0 {
+		t.Errorf("%s has no threads", name)
+	}
+	for _, path := range tasks {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		for _, want := range []string{"NoNewPrivs:\t1\n", "Seccomp:\t2\n", "CapEff:\t0000000000000000\n", "CapPrm:\t0000000000000000\n", "CapAmb:\t0000000000000000\n"} {
+			if !bytes.Contains(b, []byte(want)) {
+				t.Errorf("%s: %s has no %q", name, path, want)
+			}
+		}
+	}
 }
 
 // Runs at the same instant make one VM.
