@@ -1,0 +1,38 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+)
+
+// What can be asked for is checked before it is sent.
+func TestSpawnCheck(t *testing.T) {
+	for _, c := range []struct {
+		s    Spawn
+		want string
+	}{
+		{Spawn{ID: 1, Argv: []string{"ls"}}, ""},
+		{Spawn{ID: 1, Argv: []string{"ls"}, User: "root"}, ""},
+		{Spawn{ID: 1, Argv: []string{"ls"}, User: "1000"}, ""},
+		{Spawn{ID: 1, Kind: KindShell}, ""},
+		{Spawn{ID: 1, Kind: KindShell, Argv: []string{"-c", "x"}}, ""},
+		{Spawn{ID: 1, Kind: KindCopy, Argv: []string{"send"}}, ""},
+		{Spawn{ID: 1}, "no program named"},
+		{Spawn{ID: 1, Kind: KindCopy}, "no program named"},
+		{Spawn{ID: 1, Argv: []string{""}}, "no program named"},
+		{Spawn{ID: 1, Kind: "other", Argv: []string{"x"}}, `unknown kind "other"`},
+		{Spawn{ID: 1, Argv: []string{"x"}, User: "../x"}, `user "../x": not a name`},
+		{Spawn{ID: 1, Argv: []string{"x"}, User: strings.Repeat("u", 33)}, "not a name"},
+		{Spawn{ID: 1, Argv: []string{"x"}, Cwd: "/\xff"}, "is not UTF-8"},
+		{Spawn{ID: 1, Argv: []string{"x"}, Cwd: "/a\x00"}, "NUL"},
+		{Spawn{Argv: []string{"x"}}, "ids begin at 1"},
+	} {
+		err := c.s.check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c.s, err, c.want)
+		}
+	}
+	if n := (Spawn{Kind: KindShell}).name(); n != "login shell" {
+		t.Errorf("%q", n)
+	}
+}
