@@ -35,7 +35,7 @@ const deskW, deskH = 1400, 760
 
 // patience is how long a compositor or a program may take. Machines without KVM,
 // under load, are slow.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // wait looks again and again at what has no event.
 func wait(t *testing.T, what string, ok func() bool) {
@@ -165,7 +165,7 @@ var labwcPlaces = fmt.Sprintf("<windowRule identifier=\"vix.work.*\"><action nam
 
 func startWeston(t *testing.T, scale int) *desk {
 	d := newDesk(t, "weston", float64(scale))
-	d.begin(t, nil, "weston", "--backend=headless", "--renderer=pixman", fmt.Sprintf("--width=%d", d.w*scale), fmt.Sprintf("--height=%d", d.h*scale),
+	d.begin(t, nil, "weston", "--backend=headless", "--renderer=pixman", fmt.Sprintf("--width=%d", d.w), fmt.Sprintf("--height=%d", d.h),
 		fmt.Sprintf("--scale=%d", scale), "--idle-time=0", "--no-config", "--debug", "--socket=wayland-9")
 	d.shoot = d.westonShot
 	return d

@@ -39,11 +39,23 @@ func count(img *image.RGBA, c color.RGBA) int {
 	return desktoptest.Count(img, img.Rect, desktoptest.Near(c, 2))
 }
 
+// terminal is foot, or what a compositor without a seat, Weston's headless one, can
+// show.
+func (d *desk) terminal(arg string) []string {
+	if d.name != "weston" {
+		return []string{"foot", arg}
+	}
+	if arg == "--fullscreen" {
+		return []string{"weston-terminal", "--fullscreen"}
+	}
+	return []string{"weston-terminal"}
+}
+
 // TestPicture shows windows of two VMs, one with a menu open.
 func TestPicture(t *testing.T) {
 	desks(t, swayFloats, labwcPlaces, func(t *testing.T, d *desk) {
 		a, b := work.serve(t, d.socket), vault.serve(t, d.socket)
-		run(t, d, a, "foot", "--window-size-pixels=500x300")
+		run(t, d, a, d.terminal("--window-size-pixels=500x300")...)
 		d.waitScreen(t, "the first frame", func(img *image.RGBA) bool { return count(img, workBlue) > 3000 })
 		run(t, d, b, "gtk4-demo")
 		before := 0
@@ -62,10 +74,59 @@ func TestPicture(t *testing.T) {
 	})
 }
 
-// whole tells whether a window fills the screen with its frame on all sides.
-func (d *desk) whole(img *image.RGBA, c color.RGBA) bool {
+// TestPlain shows a window of known pixels with a popup, and a sub-surface that
+// sticks out of it: each has its frame, and the popup is where it should be.
+func TestPlain(t *testing.T) {
+	desks(t, swayFloats, labwcPlaces, func(t *testing.T, d *desk) {
+		c := newClient(t, d, work.serve(t, d.socket))
+		white, lime, red := color.RGBA{255, 200, 255, 255}, color.RGBA{0, 255, 0, 255}, color.RGBA{255, 0, 0, 255}
+		c.window(300, 200, white)
+		c.popup(40, 30, 100, 20, 120, 80, lime)
+		c.child(200, 120, 200, 50, red)
+		img := d.waitScreen(t, "window, popup and sub-surface", func(img *image.RGBA) bool {
+			return count(img, lime) > 120*80*9/10 && count(img, red) > 90*50*9/10
+		})
+		keep(t, d.picture("-plain"), img)
+		s := func(v int) int { return int(float64(v) * d.scale) }
+		// The window's corner is where white begins, and the popup's where lime does.
+		w, p := corner(img, white), corner(img, lime)
+		if at := p.Sub(w); abs(at.X-s(40)) > 1 || abs(at.Y-s(50)) > 1 {
+			t.Errorf("the popup is at %v of the window, not at %d,%d", at, s(40), s(50))
+		}
+		for what, r := range map[string]image.Rectangle{
+			"the left of the popup": image.Rect(p.X-s(2), p.Y, p.X, p.Y+s(80)),
+			"below it":              image.Rect(p.X, p.Y+s(80), p.X+s(120), p.Y+s(82)),
+			"the left":              image.Rect(w.X-s(4), w.Y, w.X, w.Y+s(200)),
+			"below":                 image.Rect(w.X, w.Y+s(200), w.X+s(300), w.Y+s(204)),
+		} {
+			if share := desktoptest.Share(img, r, workBlue, 2); share < 0.6 { // at 1.5, the guest's stretched edge blends with it
+				t.Errorf("%s has no frame: %.2f of %v", what, share, r)
+			}
+		}
+	})
+}
+
+// corner is the first pixel of a colour.
+func corner(img *image.RGBA, c color.RGBA) image.Point {
+	near := desktoptest.Near(c, 2)
+	for y := img.Rect.Min.Y; y < img.Rect.Max.Y; y++ {
+		for x := img.Rect.Min.X; x < img.Rect.Max.X; x++ {
+			// Letters and cursors are small.
+			if near(img.RGBAAt(x, y)) && near(img.RGBAAt(x+20, y)) && near(img.RGBAAt(x, y+12)) {
+				return image.Pt(x, y)
+			}
+		}
+	}
+	return image.Point{}
+}
+
+func abs(v int) int { return max(v, -v) }
+
+// whole tells whether a window fills the screen below a title bar of the
+// compositor's with its frame on all sides. The pointer is in the lower right corner.
+func (d *desk) whole(img *image.RGBA, c color.RGBA, below int) bool {
 	for _, r := range []image.Rectangle{
-		image.Rect(0, 30, 4, deskH-4), image.Rect(deskW-4, 30, deskW, deskH-4), image.Rect(30, deskH-4, deskW-30, deskH), image.Rect(200, 0, deskW-30, 20),
+		image.Rect(0, 60, 4, deskH-4), image.Rect(deskW-4, 60, deskW, deskH-60), image.Rect(30, deskH-4, deskW-60, deskH), image.Rect(200, below, deskW-30, below+20),
 	} {
 		if desktoptest.Share(img, d.px(r).Inset(1), c, 2) < 1 {
 			return false
@@ -78,8 +139,15 @@ func (d *desk) whole(img *image.RGBA, c color.RGBA) bool {
 func TestFullscreen(t *testing.T) {
 	desks(t, "", "", func(t *testing.T, d *desk) {
 		a := work.serve(t, d.socket)
-		run(t, d, a, "foot", "--fullscreen")
-		img := d.waitScreen(t, "a frame around the screen", func(img *image.RGBA) bool { return d.whole(img, workBlue) })
+		run(t, d, a, d.terminal("--fullscreen")...)
+		img := d.waitScreen(t, "a frame around the screen", func(img *image.RGBA) bool {
+			if d.name == "weston" {
+				// Weston places a fullscreen window by its bounding box, wrongly: half of
+				// what is to its left and above is missing in its sum.
+				return desktoptest.Share(img, d.px(image.Rect(100, 14, deskW-10, 20)).Inset(1), workBlue, 2) == 1
+			}
+			return d.whole(img, workBlue, 0)
+		})
 		keep(t, d.picture("-fullscreen"), img)
 	})
 }
@@ -92,12 +160,8 @@ func TestMaximised(t *testing.T) {
 			d := startLabwc(t, scale, "")
 			b := vault.serve(t, d.socket)
 			run(t, d, b, "foot", "--maximized")
-			// labwc draws its title bar where foot lets it.
-			img := d.waitScreen(t, "a frame", func(img *image.RGBA) bool {
-				return desktoptest.Share(img, d.px(image.Rect(0, 60, 4, deskH)).Inset(1), vaultYellow, 2) == 1 &&
-					desktoptest.Share(img, d.px(image.Rect(deskW-4, 60, deskW, deskH)).Inset(1), vaultYellow, 2) == 1 &&
-					desktoptest.Share(img, d.px(image.Rect(0, deskH-4, deskW, deskH)).Inset(1), vaultYellow, 2) == 1
-			})
+			// labwc draws a title bar of 26 pixels around windows that let it.
+			img := d.waitScreen(t, "a frame", func(img *image.RGBA) bool { return d.whole(img, vaultYellow, 26) })
 			keep(t, d.picture("-maximised"), img)
 		})
 	}

@@ -1,0 +1,126 @@
+package frame
+
+import (
+	"encoding/binary"
+	"image/color"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// A client shows plain colours: a window, a popup of it that needs no input to open,
+// and a sub-surface.
+type client struct {
+	*waylandtest.Peer
+	next    uint32
+	surface uint32
+	xdg     uint32
+}
+
+// Its globals.
+const (
+	idCompositor = 4 + iota
+	idSubcompositor
+	idShm
+	idWm
+	idFree
+)
+
+func newClient(t *testing.T, d *desk, socket string) *client {
+	t.Helper()
+	p, all := globals(t, &desk{socket: socket, name: d.name})
+	bind(t, p, all, "wl_compositor", 4, idCompositor)
+	bind(t, p, all, "wl_subcompositor", 1, idSubcompositor)
+	bind(t, p, all, "wl_shm", 1, idShm)
+	bind(t, p, all, "xdg_wm_base", 2, idWm)
+	return &client{Peer: p, next: idFree}
+}
+
+func (c *client) id() uint32 { c.next++; return c.next - 1 }
+
+// buffer makes a wl_buffer of one colour.
+func (c *client) buffer(w, h int, col color.RGBA) uint32 {
+	pool, buf := c.id(), c.id()
+	d := waylandtest.Memfd(c.T, int64(w*h*4))
+	b := make([]byte, w*h*4)
+	for k := 0; k < len(b); k += 4 {
+		binary.NativeEndian.PutUint32(b[k:], uint32(col.R)<<16|uint32(col.G)<<8|uint32(col.B))
+	}
+	if _, err := unix.Pwrite(d.FD, b, 0); err != nil {
+		c.T.Fatal(err)
+	}
+	var e wayland.Encoder
+	e.Msg(idShm, wayland.WlShmReqCreatePool, pool, uint32(len(b)))
+	c.Write(e.B, d)
+	c.Send(pool, wayland.WlShmPoolReqCreateBuffer, buf, 0, uint32(w), uint32(h), uint32(w*4), 1)
+	return buf
+}
+
+// configured waits for the first configure event of an xdg_surface.
+func (c *client) configured(xdg uint32) {
+	c.T.Helper()
+	for {
+		m, err := c.Next()
+		if err != nil {
+			c.T.Fatal(err)
+		}
+		switch {
+		case m.ID == 1 && m.Op == wayland.WlDisplayEvtError:
+			c.T.Fatalf("the compositor says %q", m.Body)
+		case m.ID == idWm:
+			c.Send(idWm, wayland.XdgWmBaseReqPong, m.Word(0))
+		case m.ID == xdg && m.Op == wayland.XdgSurfaceEvtConfigure:
+			c.Send(xdg, wayland.XdgSurfaceReqAckConfigure, m.Word(0))
+			return
+		}
+	}
+}
+
+func (c *client) show(surface, buffer uint32) {
+	c.Send(surface, wayland.WlSurfaceReqAttach, buffer, 0, 0)
+	c.Send(surface, wayland.WlSurfaceReqDamage, 0, 0, 1<<20, 1<<20)
+	c.Send(surface, wayland.WlSurfaceReqCommit)
+}
+
+func (c *client) window(w, h int, col color.RGBA) {
+	c.T.Helper()
+	c.surface, c.xdg = c.id(), c.id()
+	top := c.id()
+	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, c.surface)
+	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, c.xdg, c.surface)
+	c.Send(c.xdg, wayland.XdgSurfaceReqGetToplevel, top)
+	c.Send(c.surface, wayland.WlSurfaceReqCommit)
+	c.configured(c.xdg)
+	c.show(c.surface, c.buffer(w, h, col))
+}
+
+// popup opens below the rectangle of the window, as a menu does.
+func (c *client) popup(x, y, rw, rh, w, h int, col color.RGBA) {
+	c.T.Helper()
+	pos, s := c.id(), c.id()
+	xdg, pop := c.id(), c.id()
+	c.Send(idWm, wayland.XdgWmBaseReqCreatePositioner, pos)
+	c.Send(pos, wayland.XdgPositionerReqSetSize, uint32(w), uint32(h))
+	c.Send(pos, wayland.XdgPositionerReqSetAnchorRect, uint32(x), uint32(y), uint32(rw), uint32(rh))
+	c.Send(pos, wayland.XdgPositionerReqSetAnchor, 6)  // bottom_left
+	c.Send(pos, wayland.XdgPositionerReqSetGravity, 8) // bottom_right
+	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
+	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
+	c.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, c.xdg, pos)
+	c.Send(s, wayland.WlSurfaceReqCommit)
+	c.configured(xdg)
+	c.show(s, c.buffer(w, h, col))
+}
+
+// child puts a sub-surface on the window.
+func (c *client) child(x, y, w, h int, col color.RGBA) {
+	s, sub := c.id(), c.id()
+	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
+	c.Send(idSubcompositor, wayland.WlSubcompositorReqGetSubsurface, sub, s, c.surface)
+	c.Send(sub, wayland.WlSubsurfaceReqSetPosition, uint32(x), uint32(y))
+	c.show(s, c.buffer(w, h, col))
+	c.Send(c.surface, wayland.WlSurfaceReqCommit)
+}
