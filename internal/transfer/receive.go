@@ -212,13 +212,17 @@ func show(path string) string {
 	return path
 }
 
+// halfMade begins the names of what is not complete. It is never sent: a copy into
+// what it copies would not end.
+const halfMade = ".vix-copy-"
+
 // place is the name under which an entry of l is made: its own where nobody has
 // seen l yet, else one that becomes its own by a rename.
 func (l *level) place(name string) string {
 	if l.fresh {
 		return name
 	}
-	return ".vix-copy-" + strings.ToLower(rand.Text()[:12])
+	return halfMade + strings.ToLower(rand.Text()[:12])
 }
 
 // settle gives an entry its own name.

@@ -173,6 +173,9 @@ func (s *sender) dir(parent *os.Root, name, as, path string, st fs.FileInfo, dep
 		return err
 	}
 	for _, n := range names {
+		if strings.HasPrefix(n, halfMade) {
+			continue
+		}
 		if err := s.entry(dir, n, n, filepath.Join(path, n), depth+1); err != nil {
 			return err
 		}

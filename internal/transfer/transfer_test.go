@@ -520,6 +520,37 @@ func TestManyEntries(t *testing.T) {
 	}
 }
 
+// A tree that is copied into itself is copied once.
+func TestIntoItself(t *testing.T) {
+	from := filepath.Join(t.TempDir(), "t")
+	for _, d := range []string{"", "a", "z"} {
+		_ = os.Mkdir(filepath.Join(from, d), 0o755)
+	}
+	_ = os.WriteFile(filepath.Join(from, "a", "big"), make([]byte, 1<<20), 0o644) // more than the pipe holds
+	_ = os.WriteFile(filepath.Join(from, "z", "f"), nil, 0o644)
+	sources, err := Sources([]string{from}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseSources(sources)
+	to, err := Find(filepath.Join(from, "z"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Dir.Close()
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(Send(w, sources, Sending{Recursive: true})) }()
+	if _, err := Receive(r, to, Receiving{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(from, "z/t/z/f")); err != nil {
+		t.Error(err)
+	}
+	if names, _ := os.ReadDir(filepath.Join(from, "z/t/z")); len(names) != 1 {
+		t.Errorf("%v", names)
+	}
+}
+
 // What goes away, or changes, while it is sent.
 func TestSourceChanges(t *testing.T) {
 	from := tree(t)
