@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,9 @@ func TestVMVerbs(t *testing.T) {
 		{"shell left", testShellLeft},
 		{"cp", testCopy},
 		{"cp cancelled", testCopyCancelled},
+		{"cp on a terminal", testCopyShown},
 		{"install", testInstall},
+		{"status", testStatus},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sub := *r
@@ -394,6 +397,14 @@ func testCopy(t *testing.T, r *rig) {
 	if !strings.Contains(p.err.String(), "1 symbolic links lead out") {
 		t.Errorf("%q", p.err.String())
 	}
+	// From guest to guest, here the same: into itself, even.
+	r.vix(0, "cp", "-r", "t:tree", "t:/tmp/across")
+	r.vix(0, "cp", "-r", "t:tree", "t:tree/a/b")
+	r.vix(0, "cp", "-r", "t:/tmp/across", filepath.Join(r.dir, "across"))
+	if got, want := treeOf(t, filepath.Join(r.dir, "across")), treeOf(t, from); got != want {
+		t.Errorf("across came back as\n%s\nnot\n%s", got, want)
+	}
+	r.vix(0, "exec", "t", "--", "sh", "-c", "cmp tree/run tree/a/b/tree/run && chmod 755 /tmp/across/closed tree/a/b/tree/closed && rm -r /tmp/across tree/a/b/tree")
 	// A directory without a name of its own gets one.
 	r.vix(0, "cp", "-r", "t:tree/..", filepath.Join(r.dir, "home"))
 	if _, err := os.Stat(filepath.Join(r.dir, "home", "tree", "run")); err != nil {
@@ -429,7 +440,9 @@ func testCopy(t *testing.T, r *rig) {
 		}
 	}
 	_ = filepath.WalkDir(from, func(path string, e os.DirEntry, _ error) error { return os.Chmod(path, 0o755) }) // to be removed
-	_ = os.Chmod(filepath.Join(back, "closed"), 0o755)
+	for _, d := range []string{"back", "across", "home/tree"} {
+		_ = os.Chmod(filepath.Join(r.dir, d, "closed"), 0o755)
+	}
 }
 
 // treeOf is what of a tree a copy keeps.
@@ -529,5 +542,38 @@ func testInstall(t *testing.T, r *rig) {
 	}
 	if p := r.vix(0, "exec", "t", "--", "stat", "-c", "%U %a", "/usr/local/bin/tool"); p.out.String() != "root 755\n" {
 		t.Errorf("%q", p.out.String())
+	}
+}
+
+// A copy that takes a while says how far it is, and Ctrl-C ends it.
+func testCopyShown(t *testing.T, r *rig) {
+	big := filepath.Join(r.dir, "big2")
+	if err := os.WriteFile(big, bytes.Repeat([]byte("0123456789abcdef"), 8<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := r.onTerminal(24, 80, "cp", big, "t:")
+	s.says("copying: ")
+	s.says("/s: big2 ")
+	s.says(" %")
+	s.types("\x03")
+	s.says("vix-launcher: interrupted; nothing half-written is left\r\n")
+	if c := s.code(); c != 130 {
+		t.Errorf("status %d", c)
+	}
+}
+
+func testStatus(t *testing.T, r *rig) {
+	out := r.vix(0, "status", "t").out.String()
+	for _, want := range []string{"state      running, for ", " taken from the host\n", "tag        t\n", "program    1: sh -c echo up; read x\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	var st vmUse
+	if err := json.Unmarshal([]byte(r.vix(0, "status", "--json", "t").out.String()), &st); err != nil || st.Name != "t" || st.Used < 64<<20 || st.PIDs.QEMU == 0 {
+		t.Errorf("%v: %+v", err, st)
+	}
+	if out := r.vix(0, "list").out.String(); !strings.Contains(out, "USED") || !strings.Contains(out, "MiB") {
+		t.Error(out)
 	}
 }
