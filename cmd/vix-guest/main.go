@@ -14,8 +14,9 @@
 //
 // Nothing the host does relies on it: a guest that replaces it harms itself.
 // Started under the name vix-waylandproxy it is the guest's Wayland proxy, under
-// the name vix-copy the guest's end of vix-launcher cp. A program runs as the
-// ordinary user, unless the host asks for another of the guest's users.
+// the name vix-copy the guest's end of vix-launcher cp, under the name vix-mount that
+// of mount and umount. A program runs as the ordinary user, unless the host asks for
+// another of the guest's users.
 //
 // The kernel's command line names the root share: vix.root=TAG (default "root").
 package main
@@ -42,6 +43,8 @@ func main() {
 		os.Exit(proxyMain(os.Args[1:]))
 	case copyName:
 		os.Exit(copyMain(os.Args[1:]))
+	case mountName:
+		os.Exit(mountMain(os.Args[1:]))
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "vix-guest: runs only as the first process of a Vix guest; use vix-launcher run")

@@ -40,6 +40,8 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 		path, s.Argv = who.shell, append([]string{"-" + filepath.Base(who.shell)}, s.Argv...)
 	case agent.KindCopy:
 		path, s.Argv = "/proc/self/exe", append([]string{copyName}, s.Argv...)
+	case agent.KindMount:
+		path, s.Argv = "/proc/self/exe", append([]string{mountName}, s.Argv...)
 	default:
 		if path, err = lookPath(s.Argv[0], dir, env); err != nil {
 			return nil, err

@@ -3,7 +3,7 @@
 //
 //	run, list, stop, logs          clients of the VMs' supervisors
 //	doctor                         looks at the machine, changes nothing
-//	supervise, rootview, confine   hidden: the processes of a VM that are this program
+//	supervise, rootview, shareview, confine   hidden: the processes of a VM that are this program
 package main
 
 import (
@@ -79,7 +79,8 @@ not found.`,
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), guardCommand(e),
-		superviseCommand(e), rootviewCommand(e), confineCommand(e), configTopic())
+		resetCommand(e), renameCommand(e), removeCommand(e),
+		superviseCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), configTopic())
 	return root
 }
 

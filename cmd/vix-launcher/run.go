@@ -24,12 +24,14 @@ type runOptions struct {
 	cpus       int
 	background bool
 	timings    bool
+	disposable bool
+	shares     []string
 }
 
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--background] PROGRAM [ARG…]",
+		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--background] PROGRAM [ARG…]",
 		Short: "run a program in a VM, which is started if it does not run",
 		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
@@ -50,7 +52,19 @@ If run itself is killed, the program gets SIGHUP.
 With --background, run returns 0 as soon as the program runs; its output goes to
 the VM's log (vix-launcher logs).
 
---memory and --cpus hold for a VM that this run starts, and override config.toml.
+What the VM's user has in the home directory is kept when the VM stops, in
+$XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
+written in the VM is thrown away. With --disposable nothing is kept, and nothing
+that was kept before is seen; such a run does not join a VM that keeps its home.
+
+--share shows the VM a folder of the host's besides those of config.toml: read-only
+without :rw, at /mnt/NAME without GUESTPATH. It shows that folder alone: no link leads
+out of it, and what is mounted below it is empty. "--share staging" makes an empty
+folder for this start of the VM, at a path in the guest that is not to be guessed; it
+is removed when the VM stops.
+
+--memory, --cpus, --disposable and --share hold for a VM that this run starts, and
+override config.toml (--share adds to it).
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
@@ -60,6 +74,9 @@ in list --json.`,
 		Example: `  vix-launcher run foot
   vix-launcher run --vm web --background firefox https://example.org
   vix-launcher run --vm web --memory 4G sh -c 'uname -nr'
+  vix-launcher run --disposable firefox
+  vix-launcher run --vm office --share ~/Documents:/home/user/Documents:rw libreoffice
+  vix-launcher run --vm office --share staging libreoffice
   echo hello | vix-launcher run --vm web cat`,
 		Args:              args(1, -1, "PROGRAM"),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -73,6 +90,8 @@ in list --json.`,
 	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
 	f.BoolVar(&o.background, "background", false, "return as soon as the program runs")
+	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
+	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 	_ = c.RegisterFlagCompletionFunc("vm", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
@@ -101,12 +120,12 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
 		Argv:       argv,
-		Background: o.background,
-		Stdin:      e.stdin, Stdout: e.stdout, Stderr: e.stderr,
+		Background: o.background, Disposable: o.disposable,
+		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 		Signals: signals,
 		OnJoin: func() {
-			if o.memory != "" || cpusSet {
-				p.line("VM %s runs already: --memory and --cpus are not used", v.Name)
+			if o.memory != "" || cpusSet || len(o.shares) > 0 {
+				p.line("VM %s runs already: --memory, --cpus and --share are not used (see vix-launcher mount)", v.Name)
 			}
 		},
 		OnStage: func(s vm.Stage) {
@@ -183,6 +202,12 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if err != nil {
 		return v, err
 	}
+	if o.disposable {
+		v.State = "none"
+	}
+	if v.Shares, err = e.shares(v.Shares, o.shares); err != nil {
+		return v, err
+	}
 	return v, checkPolicy(v)
 }
 
@@ -213,6 +238,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
+		StateDir: e.stateDir(), Private: e.private(),
 	}, nil
 }
 

@@ -30,6 +30,14 @@ func (m Boot) check() error {
 	case m.User.UID >= 1<<31 || m.User.GID >= 1<<31:
 		return fmt.Errorf("boot: user %d, group %d: too large", m.User.UID, m.User.GID)
 	}
+	for _, mt := range m.Mounts {
+		if !plainName(mt.Tag) || mt.Tag == "" || len(mt.Tag) > maxName || !strings.HasPrefix(mt.Path, "/") {
+			return fmt.Errorf("boot: mount %.64q at %.64q", mt.Tag, mt.Path)
+		}
+		if err := checkStrings("boot: mount", []string{mt.Path}); err != nil {
+			return err
+		}
+	}
 	return checkStrings("boot: environment", m.Env)
 }
 
@@ -47,7 +55,7 @@ func (m Ready) check() error { return checkUptime(m.Uptime) }
 
 func (m Spawn) check() error {
 	switch m.Kind {
-	case KindProgram, KindCopy:
+	case KindProgram, KindCopy, KindMount:
 		if len(m.Argv) == 0 || m.Argv[0] == "" {
 			return errors.New("spawn: no program named")
 		}

@@ -144,6 +144,7 @@ const (
 	KindProgram Kind = ""      // Argv[0], a program of the guest, with its arguments
 	KindShell   Kind = "shell" // the user's login shell as such; Argv are its arguments, if any
 	KindCopy    Kind = "copy"  // the agent's own copier, to which Argv are arguments (package transfer)
+	KindMount   Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
 )
 
 // A Message is the content of one frame.
@@ -170,6 +171,14 @@ type (
 		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host as it sends
 		User     User     `json:"user"`
 		Env      []string `json:"env,omitempty"` // K=V for every program
+		Mounts   []Mount  `json:"mounts,omitempty"`
+	}
+
+	// Mount is a shared folder that the guest mounts before it is ready.
+	Mount struct {
+		Tag      string `json:"tag"`  // of virtiofs
+		Path     string `json:"path"` // absolute; made if it is not there
+		ReadOnly bool   `json:"ro,omitempty"`
 	}
 
 	// User is the ordinary user who runs every program.

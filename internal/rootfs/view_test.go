@@ -22,6 +22,13 @@ func TestMain(m *testing.M) {
 		err := ServeView(ViewConfig{Root: os.Args[1], Dir: os.Args[2], Exec: append([]string{"/proc/self/exe"}, os.Args[1:]...), Env: []string{"VIEW_TEST=look"}})
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	case "share":
+		if err := MountShare(os.Args[1], os.Args[2], os.Args[3] == "rw"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		look(os.Args[2])
+		os.Exit(0)
 	case "look":
 		look(os.Args[2])
 		os.Exit(0)

@@ -23,6 +23,16 @@ type Machine struct {
 	DisplayFD int // vhost-user, to vix-waylandproxy host
 	RootFD    int // vhost-user, to virtiofsd
 	AgentFD   int
+
+	Ports  int      // hot-pluggable, for shares; at most 8
+	Shares []Folder // from the start
+}
+
+// A Folder is one share's device.
+type Folder struct {
+	Tag  string // of virtiofs
+	Port int    // on which it sits; -1: on the bus itself, for ever
+	FD   int    // vhost-user, to its virtiofsd
 }
 
 // RootTag is the virtiofs tag of the root file system; the guest learns it
@@ -68,8 +78,28 @@ func (m Machine) Args() []string {
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-msg", "guest-name=off",
 	)
+	return append(args, m.shares()...)
+}
+
+// shares describes the ports, all functions of one slot, and what sits on them.
+func (m Machine) shares() []string {
+	var args []string
+	for i := range m.Ports {
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,addr=1e.%d,multifunction=on,chassis=%d", portName(i), i, i+1))
+	}
+	for _, f := range m.Shares {
+		bus := ""
+		if f.Port >= 0 {
+			bus = ",bus=" + portName(f.Port)
+		}
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=%s,fd=%d", f.Tag, f.FD),
+			"-device", fmt.Sprintf("vhost-user-fs-pci,id=dev-%s,chardev=%s,tag=%s%s", f.Tag, f.Tag, f.Tag, bus))
+	}
 	return args
 }
+
+func portName(i int) string { return fmt.Sprintf("port%d", i) }
 
 func (m Machine) accel() []string {
 	if m.Accel == "kvm" {

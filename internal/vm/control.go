@@ -60,6 +60,7 @@ type request struct {
 	Argv       []string `json:"argv,omitempty"`
 	Env        []string `json:"env,omitempty"`
 	Background bool     `json:"background,omitempty"`
+	Disposable bool     `json:"disposable,omitempty"`
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`

@@ -68,6 +68,9 @@ func fakeLauncher() error {
 		return Supervise(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"))
 	case "rootview":
 		return syscall.Exec(os.Args[6], os.Args[6:], nil)
+	case "shareview": // HOSTDIR, DIR, then virtiofsd
+		i := slices.IndexFunc(os.Args, func(a string) bool { return strings.HasSuffix(a, "/virtiofsd") })
+		return syscall.Exec(os.Args[i], os.Args[i:], nil)
 	case "confine":
 		return fakeConfine()
 	}

@@ -46,6 +46,9 @@ func TestCommandLines(t *testing.T) {
 		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
 	}
 	golden(t, "qemu-tcg.golden", m.Args())
+	m.Ports, m.Shares = 2, []Folder{{"home", -1, 7}, {"share1", 1, 8}}
+	golden(t, "qemu-shares.golden", m.Args())
+	m.Ports, m.Shares = 0, nil
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
 	d := Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
@@ -55,6 +58,7 @@ func TestCommandLines(t *testing.T) {
 		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
 	}.Args())
 	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())
+	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
 	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
 	golden(t, "display-policy.golden", d.Args())

@@ -48,6 +48,10 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: failf("VM %s: run without its three streams", s.launch.VM.Name)})
 		return
 	}
+	if name := s.launch.VM.Name; req.Disposable && s.launch.VM.State == "home" {
+		s.tell(c, reply{Fail: failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)})
+		return
+	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	words := make(chan request, 8)

@@ -35,6 +35,7 @@ type Run struct {
 	Argv       []string
 	Env        []string // K=V, over the VM's
 	Background bool     // return as soon as the program runs
+	Disposable bool     // do not join a VM that keeps its home
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
@@ -112,7 +113,7 @@ func (r *Registry) lastPanic(name string) string {
 }
 
 func (run *Run) request() request {
-	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background}
+	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background, Disposable: run.Disposable}
 }
 
 func asFailure(name string, err error) error {

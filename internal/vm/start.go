@@ -7,13 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"time"
 
+	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
@@ -24,7 +23,8 @@ import (
 //
 //  1. kernel and initramfs       prepareBoot
 //  2. vix-waylandproxy host      startDisplay ─┐
-//  3. virtiofsd                  startRoot   ──┼─ sockets
+//  3. virtiofsd                  startRoot   ──┤
+//     one for each folder        startShares ──┼─ sockets
 //  4. QEMU                       startQEMU  ◄──┘
 //  5. QMP                        connectQMP
 //  6. agent: boot … ready        bootGuest
@@ -55,6 +55,10 @@ func (s *supervisor) start() error {
 	root, err := s.startRoot()
 	if err != nil {
 		display.Close()
+		return s.failure(err)
+	}
+	if err := s.startShares(); err != nil {
+		closeFiles([]*os.File{display, root})
 		return s.failure(err)
 	}
 	agentEnd, err := s.startQEMU(accel, files, display, root)
@@ -129,102 +133,86 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 	return qemuEnd, nil
 }
 
-// startRoot starts virtiofsd, and returns a connection to it for QEMU. The
-// socket's name exists only until that is made.
+// startRoot starts virtiofsd, and returns a connection to it for QEMU.
 func (s *supervisor) startRoot() (*os.File, error) {
-	path := filepath.Join(s.reg.path, s.launch.VM.Name, "fs.sock")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer ln.Close() // and unlink
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	qemuEnd, err := conn.File()
-	if err != nil {
-		return nil, err
-	}
-	lnFile, err := ln.File()
-	if err != nil {
-		qemuEnd.Close()
-		return nil, err
-	}
 	cmd, err := s.rootCommand()
 	if err != nil {
-		qemuEnd.Close()
-		lnFile.Close()
 		return nil, err
 	}
-	report, reportEnd, err := os.Pipe()
+	qemuEnd, child, err := s.serveFolder(cmd)
 	if err != nil {
-		qemuEnd.Close()
-		lnFile.Close()
-		return nil, err
-	}
-	cmd.files = []*os.File{lnFile, reportEnd}
-	child, err := s.startConfined(cmd, report)
-	if err != nil {
-		qemuEnd.Close()
 		return nil, err
 	}
 	s.own(child, "virtiofsd ended", func(p *PIDs) *int { return &p.Virtiofsd })
 	return qemuEnd, nil
 }
 
-// startQEMU starts QEMU on the two vhost-user sockets, which it takes over,
-// connects to its monitor, and returns our end of the agent's channel.
+// startQEMU starts QEMU on the vhost-user sockets, which it takes over, connects
+// to its monitor, and returns our end of the agent's channel.
 func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *os.File) (*os.File, error) {
-	qmpOurs, qmpEnd, err := socketpair("qmp")
-	if err != nil {
-		return nil, errors.Join(err, display.Close(), root.Close())
+	theirs := []*os.File{nil, display, root, nil}
+	var ours [2]*os.File // QMP, agent
+	fail := func(err error) (*os.File, error) {
+		for _, f := range append(theirs, ours[:]...) {
+			if f != nil {
+				f.Close()
+			}
+		}
+		return nil, err
 	}
-	agentOurs, agentEnd, err := socketpair("agent")
-	if err != nil {
-		return nil, errors.Join(err, display.Close(), root.Close(), qmpOurs.Close(), qmpEnd.Close())
+	var err error
+	if ours[0], theirs[0], err = socketpair("qmp"); err != nil {
+		return fail(err)
+	}
+	if ours[1], theirs[3], err = socketpair("agent"); err != nil {
+		return fail(err)
 	}
 	v := s.launch.VM
 	m := Machine{
 		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: files.Kernel, Initrd: files.Initrd,
-		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
+		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6, Ports: config.MaxShares,
+	}
+	for _, sh := range s.shares {
+		m.Shares = append(m.Shares, Folder{Tag: sh.tag, Port: sh.port, FD: 3 + len(theirs)})
+		theirs = append(theirs, sh.qemu)
+		sh.qemu = nil
 	}
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
-		closeFiles([]*os.File{display, root, qmpOurs, qmpEnd, agentOurs, agentEnd})
-		return nil, err
+		return fail(err)
 	}
+	theirs = append(theirs, reportEnd)
 	kvm := ""
 	if accel == "kvm" {
 		kvm = s.launch.Parts.KVM
 	}
 	may, err := qemuFiles(s.launch.Parts.QEMU, files.Kernel, files.Initrd, kvm)
 	if err != nil {
-		closeFiles([]*os.File{display, root, qmpOurs, qmpEnd, agentOurs, agentEnd, report, reportEnd})
-		return nil, err
+		report.Close()
+		return fail(err)
 	}
-	c := Confine{Files: may, ReportFD: 7, Argv: append([]string{s.launch.Parts.QEMU}, m.Args()...)}
+	c := Confine{Files: may, ReportFD: 2 + len(theirs), Argv: append([]string{s.launch.Parts.QEMU}, m.Args()...)}
 	child, err := s.startConfined(command{
 		name: qemuChild, path: s.launch.Parts.Self, args: c.Args(),
 		own:   sandbox.Attr(s.uid, os.Getgid()),
-		files: []*os.File{qmpEnd, display, root, agentEnd, reportEnd},
+		files: theirs,
 		stdout: func(line string) {
 			s.console.add(line)
 			s.log.add("console", line)
 		},
 	}, report)
+	theirs = nil
 	if err != nil {
-		return nil, errors.Join(err, qmpOurs.Close(), agentOurs.Close())
+		return fail(err)
 	}
 	s.qemu = child
 	s.own(child, "QEMU ended", func(p *PIDs) *int { return &p.QEMU })
 	s.update(func(st *State) { st.Accel = accel })
-	if err := s.connectQMP(qmpOurs); err != nil {
-		return nil, errors.Join(err, agentOurs.Close())
+	if err := s.connectQMP(ours[0]); err != nil {
+		return nil, errors.Join(err, ours[1].Close())
 	}
-	return agentOurs, nil
+	return ours[1], nil
 }
 
 const (
@@ -292,8 +280,9 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	err := s.guest.Boot(agent.Boot{
 		Hostname: s.launch.VM.Name,
 		Time:     time.Now().UnixNano(),
-		User:     agent.User{Name: "user", UID: 1000, GID: 1000},
+		User:     guestUser,
 		Env:      s.launch.GuestEnv,
+		Mounts:   s.mounts(),
 	})
 	if err != nil {
 		return s.failure(err)

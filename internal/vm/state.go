@@ -36,6 +36,8 @@ type State struct {
 	Windows  []Window     `json:"windows"`
 	Stages   []Stage      `json:"stages"`
 	Notes    []string     `json:"notes"`
+	Home     string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
+	Shares   []ShareState `json:"shares"`
 	// Confinement is what the processes said of themselves: display, qemu,
 	// virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`

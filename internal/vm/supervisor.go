@@ -40,6 +40,8 @@ type Launch struct {
 	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
 	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts     `json:"parts"`
+	StateDir   string    `json:"state_dir"` // $XDG_STATE_HOME, that holds vix/; "" where there is none
+	Private    []string  `json:"private"`   // directories of Vix's own, which are never shared
 }
 
 // Parts are the paths of the programs and files of the host that a VM needs.
@@ -84,8 +86,14 @@ type supervisor struct {
 	forced    chan struct{} // closed by a stop that will not wait
 	forceOnce sync.Once
 
+	store       *Store     // nil if the VM keeps nothing
+	kept        *keptState // nil if it keeps no home
+	shareTurn   sync.Mutex // held by whoever adds or takes away a share
+	sharesEnded bool       // under shareTurn
+
 	mu      sync.Mutex
 	state   State
+	shares  []*share
 	users   int           // programs that run, and runs on their way
 	changed chan struct{} // closed and replaced at every change of state
 	lastID  int
@@ -153,7 +161,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 			PIDs:     PIDs{Supervisor: os.Getpid()},
-			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{},
+			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{}, Shares: []ShareState{},
 		},
 	}, nil
 }

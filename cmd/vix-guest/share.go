@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/agent"
+)
+
+// mountName is what the mounter is called: the guest's end of vix-launcher mount and
+// umount. It runs as root.
+const mountName = "vix-mount"
+
+// mountMain is "vix-mount mount TAG PATH ro|rw" or "vix-mount umount PATH [force]".
+func mountMain(args []string) int {
+	if err := mountVerb(args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func mountVerb(args []string) error {
+	switch {
+	case len(args) == 4 && args[0] == "mount":
+		m := agent.Mount{Tag: args[1], Path: args[2], ReadOnly: args[3] == "ro"}
+		plugged, err := listenUevents()
+		if err != nil {
+			return err
+		}
+		defer unix.Close(plugged)
+		for {
+			err := mountShare(m)
+			if !errors.Is(err, unix.EINVAL) { // EINVAL: no device has the tag (yet)
+				return err
+			}
+			if err := awaitUevent(plugged); err != nil {
+				return fmt.Errorf("%s: the device does not come: %w", m.Tag, err)
+			}
+		}
+	case len(args) == 3 && args[0] == "umount":
+		flags := unix.UMOUNT_NOFOLLOW
+		if args[2] == "force" {
+			flags |= unix.MNT_DETACH
+		}
+		err := unix.Unmount(args[1], flags)
+		if errors.Is(err, unix.EBUSY) {
+			return errors.New("in use")
+		}
+		return err
+	}
+	return fmt.Errorf("mount: %q not understood", args)
+}
+
+// mountShare mounts one share; what is missing of its path is made.
+func mountShare(m agent.Mount) error {
+	if err := makeMountPoint(m.Path); err != nil {
+		return err
+	}
+	var flags uintptr = unix.MS_NOSUID | unix.MS_NODEV
+	if m.ReadOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount(m.Tag, m.Path, "virtiofs", flags, ""); err != nil {
+		return fmt.Errorf("share at %s: %w", m.Path, err)
+	}
+	return nil
+}
+
+// makeMountPoint makes a directory. A part of it in the user's home is the user's.
+func makeMountPoint(dir string) error {
+	st, err := os.Lstat(dir)
+	switch {
+	case err == nil && st.IsDir():
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s: is there, and not a directory", dir)
+	case !os.IsNotExist(err):
+		return err
+	}
+	parent := path.Dir(dir)
+	if err := makeMountPoint(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+		return err
+	}
+	if strings.HasPrefix(dir, "/home/") {
+		var above unix.Stat_t
+		if unix.Lstat(parent, &above) == nil {
+			_ = os.Lchown(dir, int(above.Uid), int(above.Gid))
+		}
+	}
+	return nil
+}
+
+// ueventLimit is how long a device that was plugged in may take to appear, on a slow
+// machine without KVM.
+var ueventLimit = unix.Timeval{Sec: 20}
+
+// listenUevents opens the kernel's channel of device events (netlink(7)): a driver
+// has found its device when it says so here.
+func listenUevents() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return -1, os.NewSyscallError("uevent socket", err)
+	}
+	err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1})
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &ueventLimit)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("uevent socket", err)
+	}
+	return fd, nil
+}
+
+// awaitUevent waits for the next event; which it is does not matter.
+func awaitUevent(fd int) error {
+	buf := make([]byte, 8<<10)
+	for {
+		_, _, err := unix.Recvfrom(fd, buf, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ENOBUFS): // events were lost: there were some
+			return nil
+		case errors.Is(err, unix.EAGAIN):
+			return fmt.Errorf("no event for %d s", ueventLimit.Sec)
+		default:
+			return err
+		}
+	}
+}

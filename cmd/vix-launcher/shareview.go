@@ -1,0 +1,36 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/internal/rootfs"
+	"vix/internal/sandbox"
+)
+
+// shareviewCommand is the process that becomes virtiofsd on one folder of the host's.
+// The supervisor starts it in namespaces of its own.
+func shareviewCommand(*env) *cobra.Command {
+	var report int
+	var write bool
+	c := &cobra.Command{
+		Use:    "shareview HOSTDIR DIR PROGRAM [ARG…]",
+		Hidden: true,
+		Args:   args(3, -1, "HOSTDIR, DIR or PROGRAM"),
+		RunE: func(_ *cobra.Command, a []string) error {
+			if !ownMounts() {
+				return usagef("shareview: is started by the supervisor of a VM only")
+			}
+			unix.Umask(0o022) // what a guest makes has the permissions that it asks for
+			if err := rootfs.MountShare(a[0], a[1], write); err != nil {
+				return err
+			}
+			p := sandbox.Profile{KeepCapabilities: true, KeepMounts: true}
+			return sandbox.Exec(p, func(r sandbox.Report) { tell(report, r) }, a[2:], nil)
+		},
+	}
+	c.Flags().SetInterspersed(false)
+	c.Flags().BoolVar(&write, "write", false, "the folder may be written to")
+	c.Flags().IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")
+	return c
+}

@@ -1,0 +1,81 @@
+package rootfs
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A share shows its folder, and neither what is mounted in it nor, read-only, a place
+// to write to.
+func TestMountShare(t *testing.T) {
+	host, dir, other := t.TempDir(), t.TempDir(), t.TempDir()
+	err := errors.Join(os.WriteFile(host+"/file", nil, 0o644), os.Mkdir(host+"/in it", 0o755), os.Mkdir(host+"/plain", 0o755), os.WriteFile(other+"/secret", nil, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := false
+	if os.Getuid() == 0 {
+		if err := unix.Mount(other, host+"/in it", "", unix.MS_BIND, ""); err == nil {
+			mounted = true
+			t.Cleanup(func() { _ = unix.Unmount(host+"/in it", unix.MNT_DETACH) })
+		}
+	}
+	for _, mode := range []string{"ro", "rw"} {
+		for _, uid := range []int{0, 1000} {
+			if uid == 0 && os.Getuid() != 0 {
+				continue
+			}
+			c := exec.Command("/proc/self/exe", host, dir, mode)
+			c.Env = []string{"VIEW_TEST=share"}
+			c.SysProcAttr = ViewAttr(uid, uid)
+			if uid != 0 {
+				c.SysProcAttr.UidMappings[0].HostID = os.Getuid()
+				c.SysProcAttr.GidMappings[0].HostID = os.Getgid()
+			}
+			var out, errOut bytes.Buffer
+			c.Stdout, c.Stderr = &out, &errOut
+			if err := c.Run(); err != nil {
+				if errors.Is(err, unix.EPERM) || strings.Contains(errOut.String(), "operation not permitted") {
+					t.Skipf("lacks: namespaces: %v %s", err, errOut.String())
+				}
+				t.Fatalf("%v: %s", err, errOut.String())
+			}
+			lines := strings.Split(out.String(), "\n")
+			for line, want := range map[string]bool{
+				"path file": true, "path in it": true, "path in it/secret": false,
+				"writable plain": mode == "rw", "writable in it": mode == "rw" && !mounted,
+			} {
+				if slices.Contains(lines, line) != want {
+					t.Errorf("%s as %d: %q is there: %v\n%s", mode, uid, line, !want, out.String())
+				}
+			}
+			_ = os.Remove(host + "/plain/new")
+			_ = os.Remove(host + "/new")
+		}
+	}
+	if b, _ := os.ReadFile("/proc/self/mountinfo"); bytes.Contains(b, []byte(filepath.Base(dir)+" ")) && strings.Contains(string(b), dir+" ") {
+		t.Error("the share's mount is visible outside its namespace")
+	}
+}
+
+func TestMountsBelow(t *testing.T) {
+	const info = `21 1 0:1 / / rw - ext4 /dev/a rw
+22 21 0:2 / /s rw - ext4 /dev/b rw
+23 22 0:3 / /s/a\040b rw - tmpfs x rw
+24 23 0:4 / /s/a\040b/c rw - tmpfs x rw
+25 21 0:5 / /sx rw - tmpfs x rw
+26 22 0:6 / /s/d rw - tmpfs x rw
+short
+`
+	if got := mountsBelow([]byte(info), "/s"); !slices.Equal(got, []string{"/s/a b", "/s/d"}) {
+		t.Errorf("%q", got)
+	}
+}

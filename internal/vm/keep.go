@@ -1,0 +1,91 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+)
+
+// The verbs that change what a VM has kept. While one works, the VM cannot start:
+// it holds the VM's seat, as a supervisor would, and a run waits for it.
+
+// CheckKept says why the verb cannot be done to the VM name: it runs, or it has kept
+// nothing.
+func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) error {
+	live, err := r.names(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(live, name) {
+		return runs(name, verb)
+	}
+	kept, err := s.Kept()
+	if err == nil && !slices.Contains(kept, name) {
+		err = noState(name)
+	}
+	return err
+}
+
+func runs(name, verb string) *Failure {
+	return failf("VM %s: runs; stop it first with vix-launcher stop %s, then %s it", name, name, verb)
+}
+
+func noState(name string) *Failure { return failf("VM %s: has kept nothing", name) }
+
+// withState calls f while the VM name does not run, and what it has kept is locked.
+func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f func() error) error {
+	seat, err := r.take(ctx, name)
+	if err != nil {
+		return err
+	}
+	if seat == nil {
+		return runs(name, verb)
+	}
+	defer seat.close()
+	change := func() error {
+		k, err := s.existing(name)
+		if err != nil {
+			return err
+		}
+		if k == nil {
+			return noState(name)
+		}
+		return errors.Join(f(), k.close())
+	}
+	return errors.Join(change(), r.remove(context.WithoutCancel(ctx), name))
+}
+
+// Reset empties the home that the VM has kept.
+func (r *Registry) Reset(ctx context.Context, s *Store, name string) error {
+	return r.withState(ctx, s, name, "reset", func() error { return s.dropHome(name) })
+}
+
+// Remove drops all that the VM has kept.
+func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
+	return r.withState(ctx, s, name, "remove", func() error { return s.drop(name) })
+}
+
+// Rename gives what the VM from has kept to the VM to, which must have nothing.
+func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error {
+	seat, err := r.take(ctx, to)
+	if err != nil {
+		return err
+	}
+	if seat == nil {
+		return runs(to, "rename "+from+" to")
+	}
+	defer seat.close()
+	err = r.withState(ctx, s, from, "rename", func() error {
+		old, target := filepath.Join(vmsName, from), filepath.Join(vmsName, to)
+		if _, err := s.root.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
+			return failf("VM %s: has kept something already; drop that first with vix-launcher remove %s", to, to)
+		}
+		if err := s.root.Rename(old, target); err != nil {
+			return failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), cause(err))
+		}
+		return nil
+	})
+	return errors.Join(err, r.remove(context.WithoutCancel(ctx), to))
+}

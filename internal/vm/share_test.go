@@ -1,0 +1,199 @@
+package vm
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"vix/config"
+)
+
+// keeping is a launch of a VM that keeps its home.
+func (b *bench) keeping(name string) Launch {
+	l := b.launch(name)
+	l.VM.State, l.StateDir = "home", filepath.Join(b.bin, "state")
+	return l
+}
+
+// with is a run of a VM that is started as l says.
+func (b *bench) with(l Launch, argv ...string) *session {
+	s := b.start(l.VM.Name, argv...)
+	s.run.Launch = func() (Launch, error) { return l, nil }
+	return s
+}
+
+func (b *bench) now(s *session) *session {
+	b.goRun(s)
+	<-s.done
+	return s
+}
+
+func TestStateAndShares(t *testing.T) {
+	b := newBench(t)
+	l := b.keeping("t")
+	folder := t.TempDir()
+	l.VM.Shares = []config.Share{{Host: folder, Guest: "/mnt/f", Write: true}, {Write: true}}
+	s := b.goRun(b.with(l, "sleep", "1000"))
+	st := b.state(s)
+	home := filepath.Join(l.StateDir, "vix/vms/t/home")
+	if st.Home != home || len(st.Shares) != 2 || st.Shares[0].Host != folder || st.Shares[0].PID == 0 {
+		t.Fatalf("%+v", st)
+	}
+	staging := st.Shares[1]
+	if filepath.Dir(staging.Guest) != config.ShareDir || filepath.Base(staging.Host) != "t-"+filepath.Base(staging.Guest) || !staging.Write {
+		t.Errorf("staging: %+v", staging)
+	}
+	for _, dir := range []string{home, staging.Host} {
+		if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", dir, fi, err)
+		}
+	}
+	if len(s.notes) == 0 || !strings.Contains(strings.Join(s.notes, "\n"), staging.Host+" is "+staging.Guest) {
+		t.Errorf("notes %q", s.notes)
+	}
+
+	// While it runs, nothing of it may be dropped, nor may a disposable run join it.
+	store, err := OpenStore(l.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for verb, do := range map[string]func() error{
+		"reset":    func() error { return b.reg.Reset(t.Context(), store, "t") },
+		"remove":   func() error { return b.reg.Remove(t.Context(), store, "t") },
+		"rename":   func() error { return b.reg.Rename(t.Context(), store, "t", "u") },
+		"rename u": func() error { return b.reg.Rename(t.Context(), store, "u", "t") },
+	} {
+		if err := do(); err == nil || !strings.Contains(err.Error(), "VM t: runs; stop it first") {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+	other := b.with(l, "true")
+	other.run.Disposable = true
+	failure(t, b.now(other), CodeVix, "runs already, and keeps its home", "--vm t-tmp")
+	// Nor may a VM of another session have the same state.
+	if _, err := store.open("t"); err == nil || !strings.Contains(err.Error(), "in use by a VM of another session") {
+		t.Errorf("opened twice: %v", err)
+	}
+
+	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+		t.Fatal(err)
+	}
+	<-s.done
+	if _, err := os.Stat(staging.Host); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("staging is left: %v", err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(home, "x"), nil, 0o600), b.reg.Rename(t.Context(), store, "t", "u")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(l.StateDir, "vix/vms/u/home/x")); err != nil {
+		t.Error(err)
+	}
+	if kept, err := store.Kept(); err != nil || strings.Join(kept, " ") != "u" {
+		t.Errorf("%q, %v", kept, err)
+	}
+	if err := errors.Join(b.reg.Reset(t.Context(), store, "u"), b.reg.Remove(t.Context(), store, "u")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A staging folder that a killed supervisor left goes with the VM's next run, and no
+// other VM's does.
+func TestStagingOfTheDead(t *testing.T) {
+	b := newBench(t)
+	l := b.keeping("a")
+	store, err := OpenStore(l.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	dead, err1 := store.newStaging("a", "0123456789")
+	others, err2 := store.newStaging("a-b", "0123456789")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if s := b.now(b.with(l, "true")); s.fail != nil {
+		t.Fatal(s.fail)
+	}
+	if _, err := os.Stat(dead); err == nil {
+		t.Error("the dead run's is left")
+	}
+	if _, err := os.Stat(others); err != nil {
+		t.Error("another VM's is gone")
+	}
+}
+
+// What cannot be kept or shared is one line, and no VM.
+func TestBadStateAndShares(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(dir string, l *Launch) error
+		text  string
+	}{
+		"version": {func(dir string, _ *Launch) error {
+			return os.WriteFile(dir+"/vix.json", []byte(`{"version":7}`), 0o600)
+		}, "version 7, and this vix-launcher knows 1; use a newer one, or run with --disposable"},
+		"damaged": {func(dir string, _ *Launch) error {
+			return os.WriteFile(dir+"/vix.json", []byte(`{`), 0o600)
+		}, "vix.json: damaged; move the VM's state away"},
+		"marker is a link": {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/vix.json") }, "not a file of Vix's"},
+		"lock is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/lock") }, "lock: "},
+		"home is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/tmp", dir+"/home") }, "home: not a directory that is yours alone"},
+		"VM is a link": {func(dir string, _ *Launch) error {
+			return errors.Join(os.Remove(dir), os.Symlink("/tmp", dir))
+		}, "vms/t: not a directory that is yours alone"},
+		"others may write": {func(dir string, _ *Launch) error { return os.Chmod(dir, 0o770) }, "yours alone (0700); move it away, or run with --disposable"},
+		"not a directory": {func(_ string, l *Launch) error {
+			l.StateDir = "/dev/null"
+			return nil
+		}, "/dev/null/vix: not a directory; run with --disposable"},
+		"no share": {func(_ string, l *Launch) error {
+			l.VM.Shares = []config.Share{{Host: "/no/such", Guest: "/mnt/x"}}
+			return nil
+		}, "share /no/such: no such file or directory; make it, or take it out"},
+		"share is a file": {func(_ string, l *Launch) error {
+			l.VM.Shares = []config.Share{{Host: "/etc/passwd", Guest: "/mnt/x"}}
+			return nil
+		}, "share /etc/passwd: not a directory"},
+		"share is Vix's": {func(_ string, l *Launch) error {
+			l.VM.Shares, l.Private = []config.Share{{Host: filepath.Dir(l.StateDir), Guest: "/mnt/x"}}, []string{l.StateDir}
+			return nil
+		}, "folder of Vix's own"},
+		"share in Vix's": {func(dir string, l *Launch) error {
+			l.VM.Shares, l.Private = []config.Share{{Host: dir, Guest: "/mnt/x"}}, []string{l.StateDir}
+			return nil
+		}, "folder of Vix's own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			l := b.keeping("t")
+			dir := filepath.Join(l.StateDir, "vix/vms/t")
+			if err := errors.Join(os.MkdirAll(dir, 0o700), c.spoil(dir, &l)); err != nil {
+				t.Fatal(err)
+			}
+			failure(t, b.now(b.with(l, "true")), CodeVix, c.text)
+		})
+	}
+}
+
+// Without its home a VM ends; without another share it goes on.
+func TestShareDies(t *testing.T) {
+	b := newBench(t)
+	l := b.keeping("t")
+	l.VM.Shares = []config.Share{{Host: t.TempDir(), Guest: "/mnt/f"}}
+	s := b.goRun(b.with(l, "sleep", "1000"))
+	st := b.state(s)
+	p, _ := os.FindProcess(st.Shares[0].PID)
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor("the state shows it", func() bool {
+		st, err := b.reg.State(t.Context(), "t")
+		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended: signal: killed")
+	})
+	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+		t.Error(err)
+	}
+	<-s.done
+}

@@ -1,0 +1,301 @@
+package vm
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// What VMs keep, and where folders for one run are made:
+//
+//	$XDG_STATE_HOME/vix/           0700
+//	  vms/NAME/                    0700
+//	    vix.json                   {"version": 1}; without it, a directory is not ours
+//	    lock                       flock: held while the VM runs, or its state is changed
+//	    home/                      the home directory of the guest's user
+//	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by the VM's next
+//
+// Whatever is in home and staging was written by a guest: it is removed and renamed,
+// never read. Nothing above them may be a symbolic link, and everything belongs to
+// the user alone: a VM's files are where no other user can execute them.
+const (
+	storeVersion = 1
+	markerName   = "vix.json"
+	homeName     = "home"
+	vmsName      = "vms"
+	stagingName  = "staging"
+)
+
+// A Store is the state directory of one user.
+type Store struct {
+	path string // of $XDG_STATE_HOME/vix
+	root *os.Root
+}
+
+// OpenStore opens dir/vix, and makes it if there is none. dir is $XDG_STATE_HOME.
+func OpenStore(dir string) (*Store, error) {
+	path := filepath.Join(dir, "vix")
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		if err = os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	st, err := os.Lstat(path)
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	if err := ownDir(st); err != nil {
+		return nil, failf("%s: %v; remove it, or run with --disposable", path, err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	return &Store{path, root}, nil
+}
+
+// Close releases the directory.
+func (s *Store) Close() error { return s.root.Close() }
+
+// stateFailure says what to do where the state cannot be kept.
+func stateFailure(path string, err error) *Failure {
+	next := "run with --disposable, or set XDG_STATE_HOME to a directory that can be written to"
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		next = "free some, or run with --disposable"
+	}
+	return failf("%s: %v; %s", path, cause(err), next)
+}
+
+// ownDir refuses what is not a directory of this user's alone: a link would lead a
+// VM's writes, or a removal, elsewhere.
+func ownDir(st fs.FileInfo) error {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
+		return errors.New("not a directory that is yours alone (0700)")
+	}
+	return nil
+}
+
+// makeDir makes a directory below s.root, or checks the one that is there.
+func (s *Store) makeDir(name string) error {
+	path := filepath.Join(s.path, name)
+	if err := s.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return stateFailure(path, err)
+	}
+	st, err := s.root.Lstat(name)
+	if err != nil {
+		return stateFailure(path, err)
+	}
+	if err := ownDir(st); err != nil {
+		return failf("%s: %v; move it away, or run with --disposable", path, err)
+	}
+	return nil
+}
+
+// A keptState is the state of one VM, locked.
+type keptState struct {
+	path string // of its directory
+	lock *os.File
+}
+
+func (k *keptState) home() string { return filepath.Join(k.path, homeName) }
+func (k *keptState) close() error { return k.lock.Close() }
+
+// marker is vix.json.
+type marker struct {
+	Version int `json:"version"`
+}
+
+// open opens the state of the VM name, made if there is none, and locks it.
+func (s *Store) open(name string) (*keptState, error) {
+	dir := filepath.Join(vmsName, name)
+	for _, d := range []string{vmsName, dir} {
+		if err := s.makeDir(d); err != nil {
+			return nil, err
+		}
+	}
+	k, err := s.lock(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fill(dir); err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
+}
+
+// fill makes the marker and the home in a new state, and checks those of an old one.
+func (s *Store) fill(dir string) error {
+	file := filepath.Join(dir, markerName)
+	switch m, err := s.readMarker(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		b, _ := json.Marshal(marker{storeVersion})
+		err := s.root.WriteFile(file+".tmp", append(b, '\n'), 0o600)
+		if err == nil {
+			err = s.root.Rename(file+".tmp", file)
+		}
+		if err != nil {
+			return stateFailure(filepath.Join(s.path, file), err)
+		}
+	case err != nil:
+		return failf("%s: %v; move the VM's state away, or run with --disposable", filepath.Join(s.path, file), cause(err))
+	case m.Version != storeVersion:
+		return failf("%s: version %d, and this vix-launcher knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
+	}
+	return s.makeDir(filepath.Join(dir, homeName))
+}
+
+func (s *Store) readMarker(dir string) (m marker, err error) {
+	name := filepath.Join(dir, markerName)
+	if st, err := s.root.Lstat(name); err != nil {
+		return m, err
+	} else if !st.Mode().IsRegular() || st.Size() > 4<<10 {
+		return m, errors.New("not a file of Vix's")
+	}
+	b, err := s.root.ReadFile(name)
+	if err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, errors.New("damaged")
+	}
+	return m, nil
+}
+
+// lock locks an existing state.
+func (s *Store) lock(name string) (*keptState, error) {
+	file := filepath.Join(vmsName, name, lockName)
+	f, err := s.root.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		// It can be locked all the same, and the home read, if it was made before.
+		f, err = s.root.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	}
+	if err != nil {
+		return nil, stateFailure(filepath.Join(s.path, file), err)
+	}
+	switch ok, err := tryLock(f); {
+	case err != nil:
+		return nil, errors.Join(stateFailure(filepath.Join(s.path, file), err), f.Close())
+	case !ok:
+		f.Close()
+		return nil, failf("VM %s: its state is in use by a VM of another session; stop that one, or run with --disposable", name)
+	}
+	return &keptState{filepath.Join(s.path, vmsName, name), f}, nil
+}
+
+// Kept returns the names of the VMs that have kept something.
+func (s *Store) Kept() ([]string, error) {
+	entries, err := fs.ReadDir(s.root.FS(), vmsName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, failf("%s: %v", filepath.Join(s.path, vmsName), cause(err))
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && config.CheckName(e.Name()) == nil {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// existing locks the state that a VM has kept; nil where there is none.
+func (s *Store) existing(name string) (*keptState, error) {
+	dir := filepath.Join(vmsName, name)
+	st, err := s.root.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, stateFailure(filepath.Join(s.path, dir), err)
+	case ownDir(st) != nil:
+		return nil, failf("%s: %v; look at it, and remove it by hand", filepath.Join(s.path, dir), ownDir(st))
+	}
+	return s.lock(name)
+}
+
+// drop removes what a VM has kept.
+func (s *Store) drop(name string) error {
+	return s.dropTree(filepath.Join(vmsName, name), filepath.Join(vmsName, ".removed-"+name))
+}
+
+// dropHome empties a VM's home.
+func (s *Store) dropHome(name string) error {
+	dir := filepath.Join(vmsName, name)
+	err := s.dropTree(filepath.Join(dir, homeName), filepath.Join(dir, ".removed-"+homeName))
+	if err != nil {
+		return err
+	}
+	return s.makeDir(filepath.Join(dir, homeName))
+}
+
+// dropTree removes a tree: first out of the way in one step, so that an interrupted
+// removal leaves no half of it under its name.
+func (s *Store) dropTree(name, away string) error {
+	if err := s.removeAll(away); err != nil {
+		return err
+	}
+	if err := s.root.Rename(name, away); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+	}
+	return s.removeAll(away)
+}
+
+// removeAll removes a tree that a guest may have made: directories without
+// permissions are given them first.
+func (s *Store) removeAll(name string) error {
+	err := s.root.RemoveAll(name)
+	if errors.Is(err, fs.ErrPermission) {
+		_ = fs.WalkDir(s.root.FS(), name, func(path string, d fs.DirEntry, _ error) error {
+			if d != nil && d.IsDir() {
+				_ = s.root.Chmod(path, 0o700)
+			}
+			return nil
+		})
+		err = s.root.RemoveAll(name)
+	}
+	if err != nil {
+		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+	}
+	return nil
+}
+
+// newStaging makes a fresh folder for one run of the VM name, and returns its path.
+func (s *Store) newStaging(name, word string) (string, error) {
+	dir := filepath.Join(stagingName, name+"-"+word)
+	for _, d := range []string{stagingName, dir} {
+		if err := s.makeDir(d); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(s.path, dir), nil
+}
+
+// dropStaging removes the staging folders of a VM: those of its run, and what a
+// killed one left. A name has no '.', and a word no '-': no VM's is another's.
+func (s *Store) dropStaging(name string) error {
+	entries, err := fs.ReadDir(s.root.FS(), stagingName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range entries {
+		if i := strings.LastIndexByte(e.Name(), '-'); i >= 0 && e.Name()[:i] == name {
+			errs = append(errs, s.removeAll(filepath.Join(stagingName, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
