@@ -245,7 +245,8 @@ func shrink(path string) error {
 }
 
 // TestThreat12Malformed: the rings and commands themselves are the business of
-// TestAttack… in internal/gpu, where the guest's kernel is not in the way.
+// TestAttack… in internal/gpu, where the guest's kernel is not in the way. Seen to fail
+// without the bound of identifiers in virtwl.ParseSendReceive.
 func TestThreat12Malformed(t *testing.T) {
 	s := threat(t, 12)
 	before := s.usages(t, "evil")

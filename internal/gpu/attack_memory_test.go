@@ -199,7 +199,7 @@ func TestAttackAttach(t *testing.T) {
 		}
 		has := make(map[[2]uint32]bool)
 		rnd := rand.New(rand.NewPCG(11, 12))
-		for i := range 8000 {
+		for i := range 4000 {
 			k, res := rnd.IntN(len(cs)), base+rnd.Uint32N(n)
 			c := cs[k]
 			key := [2]uint32{uint32(k), res}
