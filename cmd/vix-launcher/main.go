@@ -1,7 +1,7 @@
 // Command vix-launcher runs programs in virtual machines of their own. Each
 // verb is a file; what a verb does is in its help text.
 //
-//	run, list, stop, logs          clients of the VMs' supervisors
+//	run, list, status, stop, logs, exec, shell, cp, install   clients of the VMs' supervisors
 //	doctor                         looks at the machine, changes nothing
 //	supervise, rootview, shareview, confine   hidden: the processes of a VM that are this program
 package main
