@@ -1,0 +1,138 @@
+package vm
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// brokerRig is a supervisor that does nothing but broker, a compositor's socket, and
+// the display's end.
+func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListener) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vixbroker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	reg, err := OpenRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	if err := reg.root.Mkdir("t", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSupervisor(Launch{VM: config.VM{Name: "t"}, RuntimeDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.log.close()
+		s.dir.Close()
+		s.reg.Close()
+	})
+	s.launch.Wayland = filepath.Join(dir, "wayland-1")
+	compositor, err = net.ListenUnix("unix", &net.UnixAddr{Name: s.launch.Wayland, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { compositor.Close() })
+	ours, theirs, err := brokerFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.FileConn(theirs)
+	theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.serveBroker(ours)
+	}()
+	t.Cleanup(func() {
+		c.Close()
+		<-done // the end of the display ends it
+		ours.Close()
+	})
+	return c.(*net.UnixConn), compositor
+}
+
+// askBroker returns the answer and its descriptor, -1 if there is none.
+func askBroker(t *testing.T, c *net.UnixConn, what string) (string, int) {
+	t.Helper()
+	if _, err := c.Write([]byte(what)); err != nil {
+		t.Fatal(err)
+	}
+	b, oob := make([]byte, 512), make([]byte, unix.CmsgSpace(8))
+	n, on, _, _, err := c.ReadMsgUnix(b, oob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := rights(oob[:on])
+	if err != nil || len(files) == 0 {
+		return string(b[:n]), -1
+	}
+	t.Cleanup(func() { closeFiles(files) })
+	return string(b[:n]), int(files[0].Fd())
+}
+
+func TestBroker(t *testing.T) {
+	c, compositor := brokerRig(t)
+	if answer, fd := askBroker(t, c, "connect"); answer != "ok" || fd < 0 {
+		t.Fatalf("connect: %q, %d", answer, fd)
+	}
+	up, err := compositor.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	up.Close()
+	if answer, fd := askBroker(t, c, "through"); answer == "ok" || fd >= 0 {
+		t.Errorf("through before listen: %q, %d", answer, fd)
+	}
+	var listeners []net.Listener
+	for range 2 { // the second takes the place of the first
+		answer, fd := askBroker(t, c, "listen")
+		if answer != "ok" || fd < 0 {
+			t.Fatalf("listen: %q, %d", answer, fd)
+		}
+		f := os.NewFile(uintptr(fd), "listener")
+		l, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		listeners = append(listeners, l)
+	}
+	if answer, fd := askBroker(t, c, "through"); answer != "ok" || fd < 0 {
+		t.Fatalf("through: %q, %d", answer, fd)
+	}
+	if _, err := listeners[1].Accept(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A display that was taken over may ask for anything.
+func TestBrokerRefuses(t *testing.T) {
+	c, compositor := brokerRig(t)
+	for _, what := range []string{"connect ", "connect\x00", "/run/user/0/bus", "listenlistenlistenlisten"} {
+		if answer, fd := askBroker(t, c, what); answer != "unknown request" || fd >= 0 {
+			t.Errorf("%q: %q, %d", what, answer, fd)
+		}
+	}
+	compositor.Close()
+	if answer, fd := askBroker(t, c, "connect"); answer == "ok" || fd >= 0 {
+		t.Errorf("without a compositor: %q, %d", answer, fd)
+	}
+	if _, err := c.Write(nil); err != nil && !errors.Is(err, unix.EPIPE) {
+		t.Error(err)
+	}
+}
