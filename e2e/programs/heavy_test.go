@@ -280,29 +280,40 @@ func browser(p *program) {
 }
 
 func TestFirefox(t *testing.T) {
-	heavy(t, "firefox-esr")
-	s := browserSession(t, "firefox")
-	s.run(t, "firefox-esr", []string{"firefox-esr", "--no-remote", "--profile", "/home/user/profile", "file:///home/user/page.html"}, browser)
-	s.end(t)
+	browse(t, "firefox-esr", func(home string) []string {
+		return []string{"firefox-esr", "--no-remote", "--profile", home + "/profile", "file://" + home + "/page.html"}
+	})
 }
 
 func TestChromium(t *testing.T) {
-	heavy(t, "chromium")
-	s := browserSession(t, "chromium")
-	s.run(t, "chromium", []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
-		"--disable-background-networking", "--disable-extensions", "--disable-sync", "--password-store=basic",
-		"--autoplay-policy=no-user-gesture-required", "--user-data-dir=/home/user/chromium", "file:///home/user/page.html"}, browser)
-	s.end(t)
+	browse(t, "chromium", func(home string) []string {
+		return []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
+			"--disable-background-networking", "--disable-extensions", "--disable-sync", "--password-store=basic",
+			"--autoplay-policy=no-user-gesture-required", "--user-data-dir=" + home + "/chromium", "file://" + home + "/page.html"}
+	})
 }
 
-func browserSession(t *testing.T, vm string) *session {
+// browse drives a browser behind the proxy alone, which takes seconds, and in a
+// VM, which takes minutes without KVM.
+func browse(t *testing.T, name string, argv func(home string) []string) {
+	heavy(t, name)
+	t.Run("local", func(t *testing.T) {
+		s := localSession(t, "browser", 2*time.Minute)
+		s.site(t)
+		s.run(t, name+"-local", argv(s.home), browser)
+	})
+	t.Run("vm", func(t *testing.T) {
+		s := newSession(t, "browser", "2G", 15*time.Minute)
+		s.site(t)
+		s.run(t, name, argv(s.home), browser)
+		s.end(t)
+	})
+}
+
+// site writes the page and what it shows.
+func (s *session) site(t *testing.T) {
 	t.Helper()
-	s := newSession(t, vm, "2G", 15*time.Minute)
-	s.put(t, "/home/user/page.html", page)
-	s.put(t, "/home/user/video.webm", video(t))
-	if out := s.Guest(vm, "mkdir profile"); out != "" {
-		t.Fatal(out)
-	}
-	s.put(t, "/home/user/profile/user.js", []byte(firefoxPrefs))
-	return s
+	s.put(t, s.home+"/page.html", page)
+	s.put(t, s.home+"/video.webm", video(t))
+	s.put(t, s.home+"/profile/user.js", []byte(firefoxPrefs))
 }

@@ -20,6 +20,8 @@ type session struct {
 	vm    string
 	limit time.Duration // of each wait
 	keep  *desktoptest.Proc
+	home  string // of the user in the VM
+	local string // instead of a VM, the socket of a proxy
 }
 
 func newSession(t *testing.T, vm, memory string, limit time.Duration) *session {
@@ -27,7 +29,7 @@ func newSession(t *testing.T, vm, memory string, limit time.Duration) *session {
 	if l := e2e.Lacks(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	s := &session{vm: vm, limit: limit, Rig: e2e.New(t, e2e.Config{
+	s := &session{vm: vm, limit: limit, home: "/home/user", Rig: e2e.New(t, e2e.Config{
 		Bin:     "../../build/bin",
 		TOML:    fmt.Sprintf("[vm.%s]\nmemory = %q\n", vm, memory),
 		Timeout: limit,
@@ -37,6 +39,54 @@ func newSession(t *testing.T, vm, memory string, limit time.Duration) *session {
 	// The VM outlives each program.
 	s.keep = s.Start("run", "--vm", vm, "sleep", "100000")
 	return s
+}
+
+// localSession is one without a VM: programs behind the same filter, with the same
+// frame, at the machine's own speed.
+func localSession(t *testing.T, vm string, limit time.Duration) *session {
+	t.Helper()
+	if l := e2e.Lacks(); l != "" {
+		t.Skip("lacks: " + l)
+	}
+	s := &session{vm: vm, limit: limit, home: t.TempDir(), Rig: e2e.New(t, e2e.Config{
+		Bin:     "../../build/bin",
+		Timeout: limit,
+		Desktop: desktoptest.Config{Timeout: limit, Width: 1280 + 2*e2e.FrameSide, Height: 800 + e2e.FrameTop + e2e.FrameSide},
+	})}
+	s.local = filepath.Join(s.Desktop.Dir, "tagged")
+	proxy, err := filepath.Abs("../../build/bin/vix-waylandproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := s.Client(t, proxy, "local", "--listen", s.local, "--vm", vm, "--frame", "full", "--color", "#2060c0")
+	t.Cleanup(func() {
+		p.Stop()
+		if t.Failed() {
+			t.Logf("the proxy wrote: %s", p.Output())
+		}
+	})
+	for again := time.NewTicker(20 * time.Millisecond); ; <-again.C { // a socket that listens has no event
+		if _, err := os.Stat(s.local); err == nil {
+			again.Stop()
+			return s
+		}
+		select {
+		case <-p.Done():
+			t.Fatalf("the proxy ended: %s", p.Output())
+		default:
+		}
+	}
+}
+
+// open starts a program of the session.
+func (s *session) open(argv []string) *desktoptest.Proc {
+	if s.local == "" {
+		return s.Start(append([]string{"run", "--vm", s.vm}, argv...)...)
+	}
+	cmd := s.Command(argv...)
+	cmd.Env = append(cmd.Env, "WAYLAND_DISPLAY="+s.local, "HOME="+s.home)
+	cmd.Dir = s.home
+	return s.StartCommand(cmd)
 }
 
 // end stops the VM, of which nothing may be left.
@@ -78,7 +128,7 @@ func (s *session) run(t *testing.T, name string, argv []string, drive func(p *pr
 		const leftShift = 42
 		s.KeyCode(t, leftShift, true)
 		s.KeyCode(t, leftShift, false)
-		p.Proc = s.Start(append([]string{"run", "--vm", s.vm}, argv...)...)
+		p.Proc = s.open(argv)
 		p.win = s.WaitSettled(t, nil)
 		opened := time.Since(begin)
 		drive(p)
@@ -103,7 +153,17 @@ func (s *session) waitEnd(t *testing.T, p *desktoptest.Proc) {
 // put writes a file into the VM.
 func (s *session) put(t *testing.T, name string, content []byte) {
 	t.Helper()
-	cmd := s.Command(s.Launcher(), "run", "--vm", s.vm, "sh", "-c", `cat >"$1"`, "sh", name)
+	if s.local != "" {
+		err := os.MkdirAll(filepath.Dir(name), 0o700)
+		if err == nil {
+			err = os.WriteFile(name, content, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	cmd := s.Command(s.Launcher(), "run", "--vm", s.vm, "sh", "-c", `mkdir -p "${1%/*}"; cat >"$1"`, "sh", name)
 	cmd.Stdin = strings.NewReader(string(content))
 	if res := s.Run(cmd); res.Code != 0 {
 		t.Fatalf("writing %s in the VM: %v", name, res)
