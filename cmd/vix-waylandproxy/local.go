@@ -40,7 +40,7 @@ func localCommand() *cobra.Command {
 			}
 			policy := filter.Config{VM: vm, Tag: tag}
 			// Its clients are programs of this machine: what bounds a VM's is not for them.
-			for _, name := range []string{"commits", "connects", "memory", "opens", "rectangles", "requests"} {
+			for _, name := range []string{"commits", "connects", "memory", "opens", "rectangles", "requests", "textures"} {
 				if err := policy.Limits.Set(name, filter.Unlimited); err != nil {
 					return err
 				}

@@ -41,6 +41,7 @@ func TestThreat10Floods(t *testing.T) {
 		{"connections", 400, ""},
 		{"blobs", 40, "blob-bytes"},
 		{"memory", 40, "memory"},
+		{"textures", 600, "textures"},
 		{"objects", 400000, ""},
 		{"callbacks", 400000, ""},
 		{"bytes", 400000, "-"},

@@ -52,6 +52,15 @@ func TestLimits(t *testing.T) {
 			}
 			r.guest.Send(surfaceObj, wayland.WlRegionReqAdd, id, 0, 1, 1)
 		}},
+		{Textures, 3 * 32 * 32 * 4, func(r *rig) {
+			s := newSurface(r)
+			newPool(r, 4096)
+			pool := id - 1
+			buf := newID()
+			r.guest.Send(pool, wayland.WlShmPoolReqCreateBuffer, buf, 0, 32, 32, 128, 0)
+			r.guest.Send(s, wayland.WlSurfaceReqAttach, buf, 0, 0)
+			r.guest.Send(s, wayland.WlSurfaceReqCommit)
+		}},
 		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
 		t.Run(c.limit.String(), func(t *testing.T) {

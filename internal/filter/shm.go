@@ -124,6 +124,9 @@ type held struct {
 	pending   *pool
 	committed [2]*pool
 	all       bool // all of the next frame is damaged (see onMuchDamage)
+	// bytes are those of the pending picture, shown of the one that the
+	// compositor may have copied to its GPU.
+	bytes, shown int64
 }
 
 // attach notes the buffer of wl_surface.attach, nil for none.
@@ -132,18 +135,29 @@ func (h *held) attach(f *Filter, b *buffer) {
 		f.drop(h.pending)
 		h.pending = nil
 	}
-	if b != nil {
+	h.bytes = 0
+	if b != nil && b.pool != nil {
 		h.pending = b.pool
 		b.pool.refs++
+		h.bytes = 4 * int64(b.width) * int64(b.height)
 	}
 }
 
-// commit moves on by one commit in which a buffer, or none, was attached.
-func (h *held) commit(f *Filter) {
+// commit moves on by one commit of o in which a buffer, or none, was attached.
+func (h *held) commit(f *Filter, o *relay.Object) error {
+	if more := h.bytes - h.shown; more > 0 {
+		if err := f.take(o, Textures, more); err != nil {
+			return err
+		}
+	} else {
+		f.give(Textures, -more)
+	}
+	h.shown = h.bytes
 	if old := h.committed[0]; old != nil {
 		f.drop(old)
 	}
 	h.committed[0], h.committed[1], h.pending = h.committed[1], h.pending, nil
+	return nil
 }
 
 // gone forgets all, when the surface is no more.
@@ -153,6 +167,7 @@ func (h *held) gone(f *Filter) {
 			f.drop(p)
 		}
 	}
+	f.give(Textures, h.shown)
 	*h = held{}
 }
 

@@ -173,7 +173,9 @@ func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := surfaceOf(m.Obj)
 	if s.replaced {
 		s.replaced = false
-		s.held.commit(filterOf(c))
+		if err := s.held.commit(filterOf(c), m.Obj); err != nil {
+			return false, err
+		}
 	}
 	s.damageAll(c, m.Obj)
 	if s.changed {
