@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -22,6 +24,7 @@ type framed struct {
 	reg  uint32                        // the guest's registry on the compositor
 	own  map[*wayland.Interface]uint32 // the filter's
 	next uint32                        // free id of the guest's
+	bare bool                          // no frame
 }
 
 // framedGlobals is what the compositor of these tests has, in this order.
@@ -44,10 +47,14 @@ func newFramed(t testing.TB, frame string) *framed {
 			done:  make(chan struct{}),
 		},
 		ids: map[*wayland.Interface]uint32{}, host: map[*wayland.Interface]uint32{}, own: map[*wayland.Interface]uint32{},
-		next: 3,
+		next: 3, bare: frame == "none",
+	}
+	var limits Limits
+	if _, ok := t.(*testing.B); ok {
+		limits[Commits], limits[Requests] = Unlimited, Unlimited
 	}
 	r.filter = New(Config{
-		VM: "work", Tag: "work", Color: "#2060c0", Frame: frame,
+		VM: "work", Tag: "work", Color: "#2060c0", Frame: frame, Limits: limits,
 		Dial: func() (wayland.Transport, error) { return hf, nil },
 		Log:  slog.New(slog.DiscardHandler),
 	})
@@ -123,11 +130,11 @@ func (r *framed) window() (w framedWindow) {
 	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, w.surface)
 	w.hostSurface = h.Want(r.host[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface).Word(0)
 	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, w.xdg, w.surface)
-	if len(r.own) == 0 {
+	if len(r.own) == 0 && !r.bare {
 		r.announce()
 	}
 	w.hostXdg = h.Want(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
-	if len(r.own) == 0 {
+	if len(r.own) == 0 && !r.bare {
 		r.bound()
 	}
 	g.Send(w.xdg, wayland.XdgSurfaceReqGetToplevel, w.top)
@@ -506,4 +513,49 @@ func frameSeeds() map[string]*wayland.Encoder {
 	e.Msg(n+2, wayland.XdgSurfaceReqDestroy)
 	e.Msg(n+1, wayland.WlSurfaceReqDestroy)
 	return seeds
+}
+
+// BenchmarkFrameCommit sends commits of a window's next picture, of one size, with
+// and without a frame: 64 in a packet, as fast as the filter takes them.
+func BenchmarkFrameCommit(b *testing.B) {
+	for _, frame := range []string{"none", "full"} {
+		b.Run(frame, func(b *testing.B) {
+			r := newFramed(b, frame)
+			w := r.window()
+			bufs := [2]uint32{r.buffer(64, 64), r.buffer(64, 64)}
+			var e wayland.Encoder
+			for k := range 64 {
+				e.Msg(w.surface, wayland.WlSurfaceReqAttach, bufs[k%2], 0, 0)
+				e.Msg(w.surface, wayland.WlSurfaceReqDamageBuffer, 0, 0, 64, 64)
+				e.Msg(w.surface, wayland.WlSurfaceReqCommit)
+			}
+			go func() {
+				for range b.N/64 + 1 {
+					if r.guest.Tr.Send(e.B, nil) != nil {
+						return
+					}
+				}
+			}()
+			cpu := func() int64 {
+				var u unix.Rusage
+				if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+					b.Fatal(err)
+				}
+				return u.Utime.Nano() + u.Stime.Nano()
+			}
+			b.ResetTimer()
+			b.ReportAllocs()
+			before := cpu()
+			for n := 0; n < (b.N/64+1)*64; {
+				m, err := r.rig.host.Next()
+				if err != nil {
+					b.Fatal(err)
+				}
+				if m.ID == w.hostSurface && m.Op == wayland.WlSurfaceReqCommit {
+					n++
+				}
+			}
+			b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/op") // of all three ends
+		})
+	}
 }
