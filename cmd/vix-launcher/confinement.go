@@ -153,5 +153,9 @@ func inForce(s sandbox.Status) string {
 	if len(unknown) > 0 {
 		words = append(words, "not to be seen: "+strings.Join(unknown, " "))
 	}
-	return strings.Join(append(words, "core "+s.Limits["Max core file size"], "files "+s.Limits["Max open files"]), ", ")
+	words = append(words, "core "+s.Limits["Max core file size"], "files "+s.Limits["Max open files"])
+	if data := s.Limits["Max data size"]; data != "unlimited" {
+		words = append(words, "data "+data)
+	}
+	return strings.Join(words, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -125,10 +126,15 @@ func (r *Report) try(what string, err error) {
 
 // Exec confines the calling process but for what does not outlive an execve
 // (Calls, and that it is not dumpable), gives the report to tell, and becomes argv[0],
-// a path. It returns only if that fails.
+// a path. Links in it are followed before, where they still lead somewhere. It returns
+// only if that fails.
 func Exec(p Profile, tell func(Report), argv, env []string) error {
+	path, err := filepath.EvalSymlinks(argv[0])
+	if err != nil {
+		return err
+	}
 	tell(confine(p))
-	return fmt.Errorf("%s: %w", argv[0], unix.Exec(argv[0], argv, env))
+	return fmt.Errorf("%s: %w", path, unix.Exec(path, argv, env))
 }
 
 // ConfineStarter is for a process that starts others, and so keeps much: neither it

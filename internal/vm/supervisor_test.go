@@ -173,6 +173,51 @@ func TestGuestFails(t *testing.T) {
 	}
 }
 
+// Where the machine forbids namespaces, a child runs without, and is not told that it
+// has some.
+func TestWithoutNamespaces(t *testing.T) {
+	b := newBench(t)
+	reg, err := b.reg.root.OpenRoot(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	if err := reg.Mkdir("t", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := reg.OpenRoot("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	j, err := openJournal(dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close()
+	n := newNest()
+	go n.run()
+	defer n.close()
+	for forbidden, want := range map[bool]string{true: "verb last", false: "verb --own-namespaces last"} {
+		own := &syscall.SysProcAttr{}
+		if forbidden {
+			own.Chroot = "/no/such/root"
+		}
+		var said []string
+		c, err := startChild(n, j, command{
+			name: "x", path: "/bin/echo", args: []string{"verb", "last"}, own: own,
+			stdout: func(line string) { said = append(said, line) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-c.done
+		if len(said) != 1 || said[0] != want {
+			t.Errorf("forbidden %v: %q", forbidden, said)
+		}
+	}
+}
+
 // What the processes say of their confinement is in the state, and cannot forge a
 // line of the log.
 func TestConfinementIsTold(t *testing.T) {
