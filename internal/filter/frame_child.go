@@ -98,6 +98,9 @@ func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 		}
 		p = p.sub.parent
 	}
+	if top := topOf(parent); top.role == roleCursor {
+		return false, relay.Fail(m.Obj, errBadParent, "a sub-surface of a pointer's image")
+	}
 	if s.role != roleNone && s.role != roleChild || s.sub != nil {
 		return true, nil // the compositor's to refuse
 	}
@@ -117,6 +120,14 @@ func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 		e.Msg(k.id, wayland.WlSubsurfaceReqSetPosition, uint32(-parent.dx), uint32(-parent.dy))
 	}
 	return false, nil
+}
+
+// topOf returns the surface at the top of the tree that s is in.
+func topOf(s *surface) *surface {
+	for s.sub != nil && s.sub.parent != nil {
+		s = s.sub.parent
+	}
+	return s
 }
 
 // lowest returns the piece that is below the others.

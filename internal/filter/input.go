@@ -273,6 +273,9 @@ func (p *piece) drag(c *relay.Conn, s *wlSeat, serial uint32, x, y int32) {
 func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if s := surfaceArg(c, m.Word(1)); s != nil && (s.role == roleNone || s.role == roleCursor) {
 		s.role = roleCursor
+		if len(s.children) > 0 {
+			return false, relay.Fail(m.Obj, relay.ErrImplementation, "a pointer's image with sub-surfaces")
+		}
 		w, h := s.size()
 		if err := fitCursor(s, w, h); err != nil {
 			return false, err

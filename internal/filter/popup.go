@@ -141,7 +141,7 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, err
 	}
 	c.State.(*state).countOpen(c)
-	s.role = rolePopup
+	s.role, s.changed = rolePopup, true
 	s.popup = &popup{surface: s, parent: ps}
 	m.New.Data = s.popup
 	own, err := f.positioner(c, pos, s.base, ps)

@@ -143,7 +143,7 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 	c.GiveServerID(m.New)
 	if s, ok := m.Obj.Data.(*surface); ok {
 		s.window = w
-		s.role = roleToplevel
+		s.role, s.changed = roleToplevel, framesOf(c) != nil
 		w.surface, w.top = s, m.New.Server
 	}
 	c.ToServer().Msg(m.Obj.Server, wayland.XdgSurfaceReqGetToplevel, m.New.Server)
