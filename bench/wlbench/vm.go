@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 )
 
 // The whole path, against parts of it. The same series (series.go) runs on five
-// ways, and what a part costs is the difference of two:
+// ways:
 //
 //	A  client ⇄ compositor                          on the host
 //	B  client ⇄ filter ⇄ compositor                 on the host (vix-waylandproxy local)
@@ -24,8 +25,9 @@ import (
 //	D  client ⇄ relay ⇄ compositor                  in the guest (vix-waylandproxy local)
 //	E  client ⇄ guest proxy ⇄ ioctl, ring, QEMU, device ⇄ filter ⇄ compositor
 //
-// B - A is a filter with its socket to a compositor, D - C a relay with its socket
-// to a client: what E has at its two ends. The rest of E is what is between them.
+// B beside A is a filter with its socket to a compositor, D beside C a relay with its
+// socket to a client: what E has at its two ends. What each part of E takes, E's own
+// proxies measure (stages.go).
 
 // vmName is the bench's VM; its directory is the bench's own, so that it meets no
 // other VM.
@@ -327,8 +329,11 @@ func (v *vmBench) hostCPU() map[string]float64 {
 func (w *way) of(bench string, f func(l wayLine) float64) float64 {
 	var x []float64
 	for _, l := range w.Lines {
-		if l.Bench == bench && l.Err == "" {
-			x = append(x, f(l))
+		if l.Bench != bench || l.Err != "" {
+			continue
+		}
+		if v := f(l); !math.IsNaN(v) { // not measured
+			x = append(x, v)
 		}
 	}
 	return median(x)
@@ -340,7 +345,6 @@ func (w *way) metric(bench, name string) float64 {
 
 func (v *vmBench) report() {
 	v.reportWays()
-	v.reportParts()
 	v.reportStages()
 	v.reportCPU()
 	e := v.ways[4]
@@ -375,29 +379,6 @@ func (v *vmBench) reportWays() {
 		t = append(t, row)
 	}
 	t.print(fmt.Sprintf("Median of %d rounds. The guest's rates are those of an emulated processor where there is no KVM.", v.runs))
-}
-
-// reportParts shows the shares of the whole path's p50.
-func (v *vmBench) reportParts() {
-	cols := []string{seriesSync, seriesSmall, seriesFull}
-	t := table{append([]string{"µs of the p50", "from"}, cols...)}
-	row := func(what, from string, f func(a, b, c, d, e, paint float64) float64) {
-		cells := []string{what, from}
-		for _, name := range cols {
-			var p []float64
-			for _, w := range v.ways {
-				p = append(p, w.metric(name, "p50_us"))
-			}
-			cells = append(cells, num(f(p[0], p[1], p[2], p[3], p[4], v.ways[4].metric(name, "paint_us"))))
-		}
-		t = append(t, cells)
-	}
-	row("the client paints", "", func(_, _, _, _, _, paint float64) float64 { return paint })
-	row("client's socket, relay (guest)", "D - C", func(_, _, c, d, _, _ float64) float64 { return d - c })
-	row("copy, ioctls, ring, QEMU, device", "the rest", func(a, b, c, d, e, paint float64) float64 { return e - paint - (d - c) - (b - a) })
-	row("filter, its socket, compositor (host)", "B - A", func(a, b, _, _, _, _ float64) float64 { return b - a })
-	row("whole path", "E", func(_, _, _, _, e, _ float64) float64 { return e })
-	t.print("Where the time goes. Of D - C and of B - A a part as large as C and A is the socket and its two wake-ups, for a round trip.")
 }
 
 // reportCPU shows what each process used on the whole path.

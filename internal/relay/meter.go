@@ -173,7 +173,7 @@ func (m *Meter) pixels(n int, took time.Duration) {
 func (m *Meter) flush() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.w != nil && len(m.rounds) > 0 {
+	if m.w != nil {
 		if b, err := json.Marshal(m.lineLocked()); err == nil {
 			_, _ = m.w.Write(append(b, '\n')) // who reads no longer wants nothing
 		}
@@ -189,6 +189,9 @@ func (m *Meter) lineLocked() MeterLine {
 		return d
 	}
 	n := len(m.rounds)
+	if n == 0 {
+		return MeterLine{}
+	}
 	slices.SortFunc(m.rounds, func(a, b round) int { return cmp.Compare(whole(a), whole(b)) })
 	middle := m.rounds[n/4 : n-n/4]
 	l := MeterLine{Rounds: n, Stages: map[string]float64{}}
