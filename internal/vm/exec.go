@@ -54,6 +54,17 @@ func (r request) tell(p *agent.Process) {
 	_ = p.Kill(syscall.Signal(r.Signal))
 }
 
+// hangUp is for a client that is gone. What is stopped has to go on to hear of it.
+// A program's outputs stay open, as its last words would kill it; a terminal ends,
+// which its other process groups notice.
+func (r request) hangUp(p *agent.Process) {
+	_ = p.Kill(syscall.SIGHUP)
+	_ = p.Kill(syscall.SIGCONT)
+	if r.How.TTY {
+		_ = p.Stdout.Close()
+	}
+}
+
 // join returns a connection to the supervisor of a VM that has to run.
 func (r *Registry) join(name string) (*net.UnixConn, error) {
 	conn, _, err := r.dial(name)

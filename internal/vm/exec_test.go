@@ -1,7 +1,9 @@
 package vm
 
 import (
+	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -59,6 +61,34 @@ func TestExec(t *testing.T) {
 	if long.exit == nil || long.exit.Code != 4 {
 		t.Errorf("%+v, %v", long.exit, long.fail)
 	}
+}
+
+// A client that is gone: its program hears of it, stopped or not, and can still say
+// something; what it says kills it no sooner.
+func TestHangUp(t *testing.T) {
+	b := newBench(t)
+	first := b.goRun(b.start("t", "sleep", "60"))
+	b.state(first)
+	for name, script := range map[string]string{
+		"words":   "trap 'echo out; echo err >&2; echo yes >$0; exit' HUP; echo up; while :; do sleep 0.05; done",
+		"stopped": "trap 'echo yes >$0; exit' HUP; echo up; kill -STOP $$; while :; do sleep 0.05; done",
+	} {
+		heard := filepath.Join(b.dir, name)
+		ctx, cancel := context.WithCancel(t.Context())
+		s := b.exec(How{}, "sh", "-c", script, heard)
+		up := make(chan struct{})
+		s.run.Stdout = lineWriter(func(string) { close(up) })
+		go func() {
+			defer close(s.done)
+			s.exit, s.fail = b.reg.Run(ctx, s.run)
+		}()
+		<-up
+		cancel()
+		<-s.done
+		b.waitFor(name, func() bool { text, _ := os.ReadFile(heard); return string(text) == "yes\n" })
+	}
+	first.signals <- syscall.SIGTERM
+	<-first.done
 }
 
 func TestHow(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"vix/internal/agent"
@@ -76,7 +75,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		c.conn.Close()
 		exit, err = s.runBackground(p, prog.Argv[0])
 	} else {
-		exit, err = s.runForeground(ctx, p, files, words)
+		exit, err = s.runForeground(ctx, req, p, files, words)
 	}
 	if err != nil {
 		// The channel has ended under the program; why is known in a moment.
@@ -218,7 +217,7 @@ func exitOf(st agent.Status) *Exit { return &Exit{Code: st.Code, Signal: int(st.
 // runForeground passes streams and signals until the program has ended and
 // what it wrote has been taken. A client that goes away is a terminal that is
 // closed: the program gets SIGHUP, and the end of all its streams.
-func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
+func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
 	var in, out sync.WaitGroup
 	in.Go(func() {
 		_, _ = io.Copy(p.Stdin, files[0])
@@ -235,11 +234,8 @@ func (s *supervisor) runForeground(ctx context.Context, p *agent.Process, files 
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {
-				_ = p.Kill(syscall.SIGHUP)
+				req.hangUp(p)
 				closeFiles(files)
-				// A terminal's end also wakes what is stopped.
-				_ = p.Stdout.Close()
-				_ = p.Stderr.Close()
 			}
 		case <-p.Exited():
 			waiting = false
