@@ -206,9 +206,7 @@ func (f *frames) fitToplevel(c *relay.Conn, s *surface, w, h int32) error {
 	}
 	v := f.visible(s, w, h, maxDeco)
 	v.w, v.h = min(v.w, less(mw, 2*f.side)), min(v.h, less(mh, f.top+f.side))
-	if err := f.cut(c, s, w, h, v); err != nil {
-		return err
-	}
+	f.cut(c, s, w, h, v)
 	if err := f.put(c, s, s.area, f.top, f.side); err != nil {
 		return err
 	}
@@ -239,7 +237,7 @@ func (f *frames) visible(s *surface, w, h, beyond int32) box {
 }
 
 // cut shows only what of a root surface of w×h is in v.
-func (f *frames) cut(c *relay.Conn, s *surface, w, h int32, v box) error {
+func (f *frames) cut(c *relay.Conn, s *surface, w, h int32, v box) {
 	crop := box{max(v.x, 0), max(v.y, 0), 0, 0}
 	crop.w, crop.h = max(min(v.x+v.w, w)-crop.x, 1), max(min(v.y+v.h, h)-crop.y, 1)
 	f.crop(c, s, w, h, crop)
@@ -248,7 +246,24 @@ func (f *frames) cut(c *relay.Conn, s *surface, w, h int32, v box) error {
 		s.area.x, s.area.y = v.x-crop.x, v.y-crop.y
 		f.shift(c, s, crop.x, crop.y)
 	}
-	return nil
+}
+
+// aligned returns v, part of a surface of w×h, with its edges moved outwards to whole
+// pixels of the buffer where some are near: text is blurred when a buffer is cut
+// through its pixels, as it would be at a scale of 1.5 and an odd place.
+func (s *surface) aligned(v box, w, h int32) box {
+	tw, th := s.turned()
+	k := float64(max(s.scale, 1))
+	edge := func(at, step, end int32, ratio float64) int32 {
+		for e := at; e != at+4*step && e >= 0 && e <= end; e += step {
+			if px := float64(e) * ratio; math.Abs(px-math.Round(px)) < 0.1 {
+				return e
+			}
+		}
+		return at
+	}
+	x, y := edge(v.x, -1, w, tw*k/float64(w)), edge(v.y, -1, h, th*k/float64(h))
+	return box{x, y, edge(v.x+v.w, 1, w, tw*k/float64(w)) - x, edge(v.y+v.h, 1, h, th*k/float64(h)) - y}
 }
 
 // tell gives the compositor a window's geometry.
@@ -282,8 +297,16 @@ func (f *frames) crop(c *relay.Conn, s *surface, w, h int32, to box) {
 	if s.src[2] > 0 && s.src[3] > 0 {
 		sx, sy, sw, sh = float64(s.src[0]), float64(s.src[1]), float64(s.src[2]), float64(s.src[3])
 	}
-	// Fixed-point parts of the source, rounded so that they stay within it.
-	part := func(whole float64, n, of int32) float64 { return math.Floor(whole * float64(n) / float64(of)) }
+	// Edges in the source, in fixed point, on whole pixels of the buffer where the
+	// client has not stretched it itself.
+	k := float64(max(s.scale, 1))
+	part := func(whole float64, n, of int32) float64 {
+		p := whole * float64(n) / float64(of)
+		if s.src[2] <= 0 {
+			p = math.Round(p*k/256) * 256 / k
+		}
+		return math.Floor(min(p, whole))
+	}
 	x, y := part(sw, to.x, w), part(sh, to.y, h)
 	e := c.ToServer()
 	e.Msg(vp, wayland.WpViewportReqSetSource, uint32(int32(sx+x)), uint32(int32(sy+y)),

@@ -270,12 +270,11 @@ func (f *frames) fitPopup(c *relay.Conn, s *surface, w, h int32) error {
 	if err := f.checkPopup(c, nil, v.w, v.h); err != nil {
 		return err
 	}
-	if err := f.cut(c, s, w, h, v); err != nil {
-		return err
-	}
+	f.cut(c, s, w, h, s.aligned(v, w, h))
 	if err := f.put(c, s, s.area, thinWidth, thinWidth); err != nil {
 		return err
 	}
-	f.tell(c, s, s.area.grown(thinWidth, thinWidth))
+	v.x, v.y = v.x-s.dx, v.y-s.dy
+	f.tell(c, s, v.grown(thinWidth, thinWidth))
 	return f.checkChildren(c, s)
 }
