@@ -28,6 +28,10 @@ import (
 //	                                ◄──   reply{done}                       all is ended and removed
 //	request{op: logs}               ──►
 //	                                ◄──   reply{line}, …, reply{done}
+//	request{op: mount, share}       ──►
+//	                                ◄──   reply{mounted}
+//	request{op: umount, path}       ──►
+//	                                ◄──   reply{done}
 //	request{op: trace} + 1 pipe end ──►
 //	                                ◄──   reply{done}                       the display writes to it
 //
@@ -52,6 +56,9 @@ const (
 	opStop  = "stop"
 	opLogs  = "logs"
 	opTrace = "trace"
+
+	opMount  = "mount"
+	opUmount = "umount"
 )
 
 type request struct {
@@ -67,18 +74,21 @@ type request struct {
 	How        How      `json:"how,omitzero"`
 	Size       *Size    `json:"size,omitempty"`
 	Classes    string   `json:"classes,omitempty"`
+	Share      string   `json:"share,omitempty"` // as config.ParseShare reads it
+	Path       string   `json:"path,omitempty"`  // of the guest
 }
 
 // A reply has one field set.
 type reply struct {
-	Stage   *Stage   `json:"stage,omitempty"`
-	Note    string   `json:"note,omitempty"`
-	Started *Program `json:"started,omitempty"`
-	Exit    *Exit    `json:"exit,omitempty"`
-	Fail    *Failure `json:"fail,omitempty"`
-	State   *State   `json:"state,omitempty"`
-	Line    string   `json:"line,omitempty"`
-	Done    bool     `json:"done,omitempty"`
+	Stage   *Stage      `json:"stage,omitempty"`
+	Note    string      `json:"note,omitempty"`
+	Started *Program    `json:"started,omitempty"`
+	Exit    *Exit       `json:"exit,omitempty"`
+	Fail    *Failure    `json:"fail,omitempty"`
+	State   *State      `json:"state,omitempty"`
+	Line    string      `json:"line,omitempty"`
+	Done    bool        `json:"done,omitempty"`
+	Mounted *ShareState `json:"mounted,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
 }

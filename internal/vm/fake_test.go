@@ -3,6 +3,7 @@ package vm
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -212,19 +213,56 @@ func fakeQEMU() error {
 	return err
 }
 
-func fakeQMP(conn *os.File, do string) {
+func fakeQMP(f *os.File, do string) {
+	c, err := net.FileConn(f)
+	if err != nil {
+		return
+	}
+	conn := &fdReader{UnixConn: c.(*net.UnixConn)}
 	fmt.Fprintln(conn, `{"QMP": {"version": {"qemu": {"micro": 0, "minor": 1, "major": 11}}, "capabilities": []}}`)
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
 		fmt.Fprintln(conn, `{"event": "NOISE", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}}`)
+		if do == "nodevice" && strings.Contains(lines.Text(), "device_add") {
+			fmt.Fprintln(conn, `{"error": {"class": "GenericError", "desc": "no such bus"}}`)
+			continue
+		}
 		fmt.Fprintln(conn, `{"return": {}}`)
+		var c struct {
+			Execute   string
+			Arguments struct{ ID string }
+		}
+		if json.Unmarshal(lines.Bytes(), &c) == nil && c.Execute == "device_del" && do != "clings" {
+			fmt.Fprintf(conn, `{"event": "DEVICE_DELETED", "data": {"device": %q}, "timestamp": {"seconds": 1, "microseconds": 2}}`+"\n", c.Arguments.ID)
+		}
 		if strings.Contains(lines.Text(), "quit") && do != "stubborn" {
 			syscall.Exit(0)
 		}
 	}
 }
 
+// An fdReader keeps the descriptors that come beside what it reads.
+type fdReader struct {
+	*net.UnixConn
+	files []*os.File
+}
+
+func (r *fdReader) Read(b []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	n, on, _, _, err := r.ReadMsgUnix(b, oob)
+	if files, err := rights(oob[:on]); err == nil {
+		r.files = append(r.files, files...)
+	}
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
 // fakeSpawn runs a program of this machine.
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
+	if s.Kind == agent.KindMount { // which "true" does as well
+		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
+	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()
 	outR, outW, _ := os.Pipe()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
+	"golang.org/x/sys/unix"
 )
 
 // QMP's flow (QEMU docs/interop/qmp-spec): a greeting, qmp_capabilities, then
@@ -139,11 +140,14 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 // Run sends one command, already encoded, and returns the whole reply.
-func (m *monitor) Run(command []byte) ([]byte, error) {
+func (m *monitor) Run(command []byte) ([]byte, error) { return m.run(command, nil) }
+
+// run is Run with a descriptor beside the command, or nil.
+func (m *monitor) run(command []byte, file *os.File) ([]byte, error) {
 	m.turn.Lock()
 	defer m.turn.Unlock()
 	_ = m.conn.SetWriteDeadline(time.Now().Add(m.timeout))
-	if _, err := m.conn.Write(append(bytes.TrimSpace(command), '\n')); err != nil {
+	if err := m.write(append(bytes.TrimSpace(command), '\n'), file); err != nil {
 		return nil, fmt.Errorf("qmp: %w", err)
 	}
 	t := time.NewTimer(m.timeout)
@@ -159,6 +163,29 @@ func (m *monitor) Run(command []byte) ([]byte, error) {
 	}
 }
 
+// write sends b, with a descriptor on its first byte if there is one.
+func (m *monitor) write(b []byte, file *os.File) error {
+	if file != nil {
+		conn, err := m.conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		n, rights := 0, unix.UnixRights(int(file.Fd()))
+		if e := conn.Write(func(fd uintptr) bool {
+			n, err = unix.SendmsgN(int(fd), b, rights, nil, 0)
+			return !errors.Is(err, unix.EAGAIN)
+		}); e != nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	_, err := m.conn.Write(b)
+	return err
+}
+
 // A qmpError is QEMU's refusal of a command.
 type qmpError struct {
 	Class string `json:"class"`
@@ -168,12 +195,15 @@ type qmpError struct {
 func (e *qmpError) Error() string { return e.Desc }
 
 // execute runs one command and decodes what it returns into out.
-func (m *monitor) execute(name string, args, out any) error {
+func (m *monitor) execute(name string, args, out any) error { return m.call(nil, name, args, out) }
+
+// call is execute with a descriptor that belongs to the command, or nil.
+func (m *monitor) call(file *os.File, name string, args, out any) error {
 	command, err := json.Marshal(qmp.Command{Execute: name, Args: args})
 	if err != nil {
 		return err
 	}
-	reply, err := m.Run(command)
+	reply, err := m.run(command, file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -57,6 +57,10 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		s.serveStop(c, req.Force)
 	case req.Op == opLogs:
 		s.serveLogs(c, req.Follow)
+	case req.Op == opMount:
+		s.serveMount(c, req)
+	case req.Op == opUmount:
+		s.serveUmount(c, req)
 	case req.Op == opTrace:
 		s.serveTrace(c, req.Classes, files)
 	default:

@@ -41,6 +41,8 @@ type share struct {
 	folder config.Share
 	server *child
 	qemu   *os.File // QEMU's end of the connection, until QEMU has it
+
+	staging bool // folder is removed with the share
 }
 
 // homeTag is the virtiofs tag of the home directory.
@@ -67,27 +69,23 @@ func (s *supervisor) openState() error {
 		return err
 	}
 	s.store = store
-	s.undo(store.Close)
 	if err := store.dropStaging(l.VM.Name); err != nil {
 		s.log.printf("vix", "%v", err)
 	}
 	if l.VM.State != "home" {
 		return nil
 	}
-	if s.kept, err = store.open(l.VM.Name); err != nil {
-		return err
-	}
-	s.undo(s.kept.close)
-	return nil
+	s.kept, err = store.open(l.VM.Name)
+	return err
 }
 
 // startShares starts a server for each folder of the VM's start. QEMU's ends are in
 // s.shares; startQEMU passes them on.
 func (s *supervisor) startShares() error {
+	s.undo(s.endShares)
 	if err := s.openState(); err != nil {
 		return err
 	}
-	s.undo(s.endShares)
 	if s.kept != nil {
 		home := config.Share{Host: s.kept.home(), Guest: "/home/" + guestUser.Name, Write: true}
 		if err := s.addShare(share{tag: homeTag, port: -1, folder: home}); err != nil {
@@ -149,10 +147,14 @@ func (s *supervisor) endShares() error {
 			sh.server.kill()
 		}
 	}
-	if s.store == nil {
-		return nil
+	var errs []error
+	if s.kept != nil {
+		errs = append(errs, s.kept.close())
 	}
-	return s.store.dropStaging(s.launch.VM.Name)
+	if s.store != nil {
+		errs = append(errs, s.store.dropStaging(s.launch.VM.Name), s.store.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // findFolder makes a staging folder, or makes sure that there is what is to be shared.
@@ -167,6 +169,7 @@ func (s *supervisor) findFolder(sh *share) error {
 		if err != nil {
 			return err
 		}
+		sh.staging = true
 		f.Host, f.Guest = path, config.ShareDir+"/"+word
 		s.note("VM %s: staging: %s is %s in the guest", s.launch.VM.Name, f.Host, f.Guest)
 		return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"vix/config"
@@ -196,4 +197,116 @@ func TestShareDies(t *testing.T) {
 		t.Error(err)
 	}
 	<-s.done
+}
+
+// Shares of a VM that runs come and go.
+func TestMount(t *testing.T) {
+	b := newBench(t)
+	l := b.keeping("t")
+	s := b.goRun(b.with(l, "sleep", "1000"))
+	b.state(s)
+	folder := t.TempDir()
+	text := folder + ":/mnt/f:rw"
+	for range 3 { // the place is free again each time
+		st, err := b.reg.Mount(t.Context(), "t", text)
+		if err != nil || st.Host != folder || st.Guest != "/mnt/f" || !st.Write {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		if now, err := b.reg.State(t.Context(), "t"); err != nil || len(now.Shares) != 1 || now.Shares[0] != st {
+			t.Fatalf("%+v, %v", now.Shares, err)
+		}
+		if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), "/mnt/f is a share already") {
+			t.Errorf("twice: %v", err)
+		}
+		if err := b.reg.Umount(t.Context(), "t", "/mnt/f", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, want := range map[string]string{
+		"/no/such:/mnt/x":    "share /no/such: no such file or directory",
+		"/etc/passwd:/mnt/x": "not a directory",
+		"relative":           "want an absolute path",
+		folder + ":/proc:rw": "cannot be a share",
+	} {
+		if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if err := b.reg.Umount(t.Context(), "t", "/home/user", true); err == nil || !strings.Contains(err.Error(), "is not a share") {
+		t.Errorf("the home: %v", err)
+	}
+	staging, err := b.reg.Mount(t.Context(), "t", config.Staging)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.reg.Umount(t.Context(), "t", staging.Guest, false); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(staging.Host); err == nil {
+		t.Error("the staging folder is left")
+	}
+
+	// What the guest's mounter says is passed on, as one line; nothing stays behind.
+	b.do("mounter", "echo 'no '$'\\033''[31mroom' >&2; exit 1")
+	if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), "share at /mnt/f: no ") || strings.ContainsAny(err.Error(), "\n\x1b") {
+		t.Errorf("%q", err)
+	}
+	b.do("mounter", "")
+	if st, err := b.reg.Mount(t.Context(), "t", text); err != nil {
+		t.Error(st, err)
+	}
+	b.do("mounter", "echo in use >&2; exit 1")
+	if err := b.reg.Umount(t.Context(), "t", "/mnt/f", false); err == nil || !strings.Contains(err.Error(), "/mnt/f: in use; end what uses it") {
+		t.Error(err)
+	}
+	if err := b.reg.Umount(t.Context(), "t", "/mnt/f", true); err != nil {
+		t.Error(err)
+	}
+	b.do("mounter", "")
+	for i := range config.MaxShares + 1 {
+		_, err := b.reg.Mount(t.Context(), "t", folder+":/mnt/"+string(rune('g'+i)))
+		if full := i == config.MaxShares; (err != nil) != full || full && !strings.Contains(err.Error(), "no place for more") {
+			t.Errorf("share %d: %v", i, err)
+		}
+	}
+	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+		t.Error(err)
+	}
+	<-s.done
+	if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), "VM t: not running") {
+		t.Error(err)
+	}
+}
+
+// A device that QEMU refuses leaves nothing; one that the guest does not give back is
+// without a server all the same.
+func TestMountStubborn(t *testing.T) {
+	for do, want := range map[string]string{"nodevice": "no such bus", "clings": ""} {
+		t.Run(do, func(t *testing.T) {
+			b := newBench(t)
+			b.do("qemu", do)
+			s := b.goRun(b.with(b.keeping("t"), "sleep", "1000"))
+			b.state(s)
+			st, err := b.reg.Mount(t.Context(), "t", t.TempDir()+":/mnt/f")
+			if want != "" && (err == nil || !strings.Contains(err.Error(), want)) || want == "" && err != nil {
+				t.Fatal(err)
+			}
+			if want == "" {
+				if err := b.reg.Umount(t.Context(), "t", "/mnt/f", false); err != nil {
+					t.Error(err)
+				}
+				if err := syscall.Kill(st.PID, 0); err == nil {
+					t.Error("the server lives")
+				}
+			}
+			now, err := b.reg.State(t.Context(), "t")
+			if err != nil || len(now.Shares) != 0 || want == "" && !strings.Contains(strings.Join(now.Notes, ""), "does not let go") {
+				t.Errorf("%+v, %v", now, err)
+			}
+			if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+				t.Error(err)
+			}
+			<-s.done
+		})
+	}
 }

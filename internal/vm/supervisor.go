@@ -89,14 +89,17 @@ type supervisor struct {
 	store       *Store     // nil if the VM keeps nothing
 	kept        *keptState // nil if it keeps no home
 	shareTurn   sync.Mutex // held by whoever adds or takes away a share
-	sharesEnded bool       // under shareTurn
+	sharesEnded bool       // under shareTurn, as is
+	stuckPorts  [config.MaxShares]bool
 
-	mu      sync.Mutex
-	state   State
-	shares  []*share
-	users   int           // programs that run, and runs on their way
-	changed chan struct{} // closed and replaced at every change of state
-	lastID  int
+	mu     sync.Mutex
+	state  State
+	shares []*share // changed under shareTurn too
+	// unplugged are the devices that are being unplugged; closed when QEMU says so.
+	unplugged map[string]chan struct{}
+	users     int           // programs that run, and runs on their way
+	changed   chan struct{} // closed and replaced at every change of state
+	lastID    int
 	// displayControl is the display's control channel while it runs.
 	displayControl *os.File
 }
@@ -156,7 +159,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
 		troubles: make(chan trouble, 8),
 		gone:     make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
-		forced: make(chan struct{}),
+		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
 			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,

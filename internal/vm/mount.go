@@ -1,0 +1,286 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+)
+
+// Shares of a VM that runs: share.go says how they are made.
+
+const (
+	mountLimit  = 30 * time.Second // for a guest to find a new device, and mount it, on a slow machine
+	unplugLimit = 5 * time.Second  // for a guest to let go of a device
+)
+
+// serveMount adds a share.
+func (s *supervisor) serveMount(c *control, req request) {
+	st, err := s.mount(req.Share)
+	if err != nil {
+		s.tell(c, reply{Fail: s.failure(err)})
+		return
+	}
+	s.tell(c, reply{Mounted: st})
+}
+
+// serveUmount takes one away.
+func (s *supervisor) serveUmount(c *control, req request) {
+	if err := s.umount(req.Path, req.Force); err != nil {
+		s.tell(c, reply{Fail: s.failure(err)})
+		return
+	}
+	s.tell(c, reply{Done: true})
+}
+
+// takeShareTurn waits until nobody else adds or takes away a share.
+func (s *supervisor) takeShareTurn() error {
+	s.shareTurn.Lock()
+	if st := s.snapshot().State; s.sharesEnded || st != StateRunning {
+		s.shareTurn.Unlock()
+		return failf("VM %s: is %s; shares are changed while it runs", s.launch.VM.Name, st)
+	}
+	return nil
+}
+
+func (s *supervisor) mount(text string) (*ShareState, error) {
+	folder, err := config.ParseShare(text)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.takeShareTurn(); err != nil {
+		return nil, err
+	}
+	defer s.shareTurn.Unlock()
+	if s.store == nil && folder.Host == "" && s.launch.StateDir != "" {
+		if s.store, err = OpenStore(s.launch.StateDir); err != nil {
+			return nil, err
+		}
+	}
+	port := s.freePort()
+	if port < 0 {
+		return nil, failf("VM %s: has %d shares, and no place for more; take one away with vix-launcher umount", s.launch.VM.Name, config.MaxShares)
+	}
+	for _, sh := range s.shares {
+		if sh.folder.Guest == folder.Guest {
+			return nil, failf("VM %s: %s is a share already; name another path", s.launch.VM.Name, folder.Guest)
+		}
+	}
+	if err := s.addShare(share{tag: shareTag(port), port: port, folder: folder}); err != nil {
+		return nil, err
+	}
+	sh := s.shares[len(s.shares)-1]
+	if err := s.attach(sh); err != nil {
+		s.drop(sh)
+		return nil, err
+	}
+	s.log.printf("vix", "share %s is at %s", sh.folder.Host, sh.folder.Guest)
+	return &ShareState{sh.folder.Host, sh.folder.Guest, sh.folder.Write, sh.server.cmd.Process.Pid}, nil
+}
+
+// freePort returns a port without a device; -1 if there is none.
+func (s *supervisor) freePort() int {
+	for port := range config.MaxShares {
+		if !s.stuckPorts[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
+			return port
+		}
+	}
+	return -1
+}
+
+// attach plugs a share's device in, and has the guest mount it.
+func (s *supervisor) attach(sh *share) error {
+	defer s.closeShares() // QEMU has its end, or never will
+	if err := s.monitor.call(sh.qemu, "getfd", map[string]string{"fdname": sh.tag}, nil); err != nil {
+		return err
+	}
+	type object map[string]any
+	err := s.monitor.execute("chardev-add", object{"id": sh.tag, "backend": object{
+		"type": "socket", "data": object{"server": false, "addr": object{"type": "fd", "data": object{"str": sh.tag}}},
+	}}, nil)
+	if err != nil {
+		return err
+	}
+	err = s.monitor.execute("device_add", object{
+		"driver": "vhost-user-fs-pci", "id": sh.device(), "chardev": sh.tag, "tag": sh.tag, "bus": portName(sh.port),
+	}, nil)
+	if err != nil {
+		return errors.Join(err, s.monitor.execute("chardev-remove", object{"id": sh.tag}, nil))
+	}
+	mode := "ro"
+	if sh.folder.Write {
+		mode = "rw"
+	}
+	if err := s.inGuest("mount", sh.tag, sh.folder.Guest, mode); err != nil {
+		return errors.Join(failf("VM %s: share at %s: %v", s.launch.VM.Name, sh.folder.Guest, err), s.unplug(sh))
+	}
+	return nil
+}
+
+func (sh *share) device() string { return "dev-" + sh.tag }
+
+// inGuest runs the agent's mounter. What it says is the guest's word.
+func (s *supervisor) inGuest(argv ...string) error {
+	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)
+	defer cancel()
+	p, err := s.guest.Spawn(ctx, agent.Spawn{Kind: agent.KindMount, User: "root", Argv: argv})
+	if err != nil {
+		return err
+	}
+	unhook := context.AfterFunc(ctx, func() { _ = p.Kill(unix.SIGKILL); _ = p.Stdout.Close(); _ = p.Stderr.Close() })
+	defer unhook()
+	_ = p.Stdin.Close()
+	var out sync.WaitGroup
+	out.Go(func() { _, _ = io.Copy(io.Discard, p.Stdout) })
+	said, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
+	_ = p.Stderr.Close()
+	select {
+	case <-p.Exited():
+	case <-ctx.Done():
+		return fmt.Errorf("the guest does not answer within %s", mountLimit)
+	}
+	out.Wait()
+	switch st, err := p.Wait(); {
+	case err != nil:
+		return err
+	case st.Code != 0 || st.Signal != 0:
+		return errors.New(clipText(string(said)))
+	}
+	return nil
+}
+
+func (s *supervisor) umount(path string, force bool) error {
+	if err := s.takeShareTurn(); err != nil {
+		return err
+	}
+	defer s.shareTurn.Unlock()
+	name := s.launch.VM.Name
+	i := slices.IndexFunc(s.shares, func(sh *share) bool { return sh.port >= 0 && sh.folder.Guest == path })
+	if i < 0 {
+		return failf("VM %s: %s is not a share; vix-launcher list --json shows those there are", name, clipText(path))
+	}
+	sh := s.shares[i]
+	mode := ""
+	if force {
+		mode = "force"
+	}
+	if err := s.inGuest("umount", sh.folder.Guest, mode); err != nil && !force {
+		return failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix-launcher umount --force %s %s", name, path, err, name, path)
+	}
+	err := s.unplug(sh)
+	s.drop(sh)
+	if err != nil {
+		s.note("VM %s: %s: %v; its place stays taken until the VM stops, its files are out of reach", name, path, err)
+	}
+	return nil
+}
+
+// unplug takes a share's device away, which needs the guest's consent.
+func (s *supervisor) unplug(sh *share) error {
+	gone := make(chan struct{})
+	s.mu.Lock()
+	s.unplugged[sh.device()] = gone
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.unplugged, sh.device())
+	}()
+	err := s.monitor.execute("device_del", map[string]string{"id": sh.device()}, nil)
+	if err == nil {
+		t := time.NewTimer(unplugLimit)
+		defer t.Stop()
+		select {
+		case <-gone:
+			return s.monitor.execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
+		case <-t.C:
+			err = errors.New("the guest does not let go of the device")
+		case <-s.ctx.Done():
+			err = context.Cause(s.ctx)
+		}
+	}
+	s.stuckPorts[sh.port] = true
+	return err
+}
+
+// onDeviceDeleted takes QEMU's event.
+func (s *supervisor) onDeviceDeleted(device any) {
+	id, _ := device.(string)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if gone := s.unplugged[id]; gone != nil {
+		close(gone)
+		delete(s.unplugged, id)
+	}
+}
+
+// drop ends a share's server: whatever the guest still holds of it leads nowhere.
+func (s *supervisor) drop(sh *share) {
+	s.mu.Lock()
+	s.shares = slices.DeleteFunc(slices.Clone(s.shares), func(x *share) bool { return x == sh })
+	s.mu.Unlock()
+	s.noteShares()
+	sh.server.kill()
+	if sh.staging {
+		if err := s.store.removeAll(filepath.Join(stagingName, filepath.Base(sh.folder.Host))); err != nil {
+			s.log.printf("vix", "%v", err)
+		}
+	}
+	_ = s.dir.Remove(sh.tag)
+}
+
+// Mount adds a share to a VM that runs, and says where it is.
+func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
+	rep, err := r.ask(ctx, name, request{Op: opMount, Share: share})
+	if err != nil {
+		return ShareState{}, err
+	}
+	if rep.Mounted == nil {
+		return ShareState{}, failf("VM %s: no share in the reply", name)
+	}
+	return *rep.Mounted, nil
+}
+
+// Umount takes the share at a path of the guest away; with force also if it is in use.
+func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
+	_, err := r.ask(ctx, name, request{Op: opUmount, Path: path, Force: force})
+	return err
+}
+
+// ask sends a request to the supervisor of a VM that has to run, and waits for the one
+// reply.
+func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply, err error) {
+	if err := config.CheckName(name); err != nil {
+		return rep, failf("%v", err)
+	}
+	conn, err := r.join(name)
+	if err != nil {
+		return rep, err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	c := &control{conn: conn}
+	req.Version = controlVersion
+	if err := c.send(req); err == nil {
+		err = c.recv(&rep, maxFrame)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return rep, context.Cause(ctx)
+	case rep.Fail != nil:
+		return rep, rep.Fail
+	case rep == reply{}:
+		return rep, failf("VM %s: its supervisor has ended", name)
+	}
+	return rep, nil
+}
