@@ -43,7 +43,7 @@ func probe(own bool, profile string, args []string) {
 	switch profile {
 	case "display":
 		_, _ = time.Now().Zone()
-		r := Confine(Profile{Own: own, Calls: DisplayCalls(false, false), OpenFiles: 512, Data: 1 << 30})
+		r := Confine(Profile{Own: own, Calls: DisplayCalls(false, false), OpenFiles: 512, Data: 512 << 20})
 		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))
 	case "nocalls": // all but seccomp, which would hide the rest
 		r := Confine(Profile{Own: own})
@@ -160,7 +160,7 @@ func try(what string, args []string) error {
 	case "memory":
 		b := make([][]byte, 0, 64)
 		for range 64 {
-			b = append(b, bytes.Repeat([]byte{1}, 64<<20))
+			b = append(b, bytes.Repeat([]byte{1}, 16<<20))
 		}
 		runtime.KeepAlive(b)
 		return nil
@@ -274,7 +274,7 @@ type result struct {
 }
 
 // probeBinary is this test without C, as the programs are built: C's threads cannot
-// be confined after the root is empty (psx reads /proc).
+// be confined by the Go runtime.
 var probeBinary = sync.OnceValues(func() (string, error) {
 	if !withC {
 		return os.Executable()

@@ -143,7 +143,7 @@ func TestDisplayWorks(t *testing.T) {
 		}
 		r = runProbe(t, own, "display", "memory")
 		if r.word != "exit status 2" || !strings.Contains(r.stderr, "out of memory") {
-			t.Errorf("4 GiB of heap: %s: %.200s", r.word, r.stderr)
+			t.Errorf("1 GiB of heap: %s: %.200s", r.word, r.stderr)
 		}
 	})
 }

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"vix/internal/filter"
+	"vix/internal/gpu"
+)
+
+// The man page knows every limit, which config.toml's refers to.
+func TestManPageHasTheLimits(t *testing.T) {
+	b, err := os.ReadFile("../../packaging/man/vix-waylandproxy.1.scd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(b), "# LIMITS")
+	for _, name := range slices.Concat(filter.LimitNames(), gpu.LimitNames()) {
+		if !strings.Contains(section, "*"+name+"*") {
+			t.Errorf("%s: not in the man page", name)
+		}
+	}
+}
