@@ -93,7 +93,36 @@ func TestThreat05Popups(t *testing.T) {
 		s.end(t, p)
 		s.WaitNoWindow(t, nil)
 	}
+	// Sub-surfaces are no popups, and may be anywhere all the same.
+	p := s.hold(t, "shown", "outside")
+	img := s.Screenshot(t)
+	s.save(t, "threat05-outside.png", img)
+	if n, at := bare(img, pink); bounds(img, pink).Empty() || n > 0 {
+		t.Errorf("%d of the guest's pixels border on the desktop without a frame, at %v; shown within %v", n, at, bounds(img, pink))
+	}
+	s.end(t, p)
+	s.WaitNoWindow(t, nil)
 	s.unharmed(t)
+}
+
+// bare counts the pixels of a colour beside which there is neither the same colour nor
+// the frame's, and returns the place of one.
+func bare(img *image.RGBA, c color.RGBA) (n int, at image.Point) {
+	own, frame := desktoptest.Near(c, 3), desktoptest.Near(evilColor, 3)
+	for y := img.Rect.Min.Y; y < img.Rect.Max.Y; y++ {
+		for x := img.Rect.Min.X; x < img.Rect.Max.X; x++ {
+			if !own(img.RGBAAt(x, y)) {
+				continue
+			}
+			for _, d := range [...]image.Point{{X: 1}, {X: -1}, {Y: 1}, {Y: -1}} {
+				q := image.Pt(x, y).Add(d)
+				if px := img.RGBAAt(q.X, q.Y); q.In(img.Rect) && !own(px) && !frame(px) {
+					n, at = n+1, q
+				}
+			}
+		}
+	}
+	return n, at
 }
 
 // bounds is the smallest rectangle that holds all pixels of a colour.

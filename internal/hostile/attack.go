@@ -36,6 +36,7 @@ var Attacks = map[string]func(*Run) error{
 	"outputs":    outputs,
 	"animate":    animate,
 	"oversize":   oversize,
+	"outside":    outside,
 }
 
 func (r *Run) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }
@@ -236,6 +237,53 @@ func popup(r *Run) error {
 	c.Req(surface, wayland.WlSurfaceReqDamage, 0, 0, 1<<30, 1<<30)
 	c.Req(surface, wayland.WlSurfaceReqCommit)
 	r.say("shown: %v", c.Sync())
+	go func() {
+		for c.Read() == nil {
+		}
+	}()
+	r.Hold()
+	return nil
+}
+
+// outside puts pixels where no frame is: sub-surfaces beside, above and far around a
+// window, one in another, and a cursor as large as they.
+func outside(r *Run) error {
+	c, err := r.ready()
+	if err != nil {
+		return err
+	}
+	w, err := c.NewWindow("with sub-surfaces", "hostile")
+	if err != nil {
+		return err
+	}
+	if err := w.Show(300, 200, 0x2040ff); err != nil {
+		return err
+	}
+	sub := c.Bind("wl_subcompositor", 1, nil)
+	big, err := c.Buffer(600, 400, 0xff00ff)
+	if err != nil {
+		return err
+	}
+	parent := w.Surface
+	for i, at := range [][2]int{{-300, -200}, {310, 0}, {0, -60}, {-20, -20}, {40, 40}} {
+		s, ss := c.ID(nil), c.ID(nil)
+		c.Req(c.comp, wayland.WlCompositorReqCreateSurface, s)
+		c.Req(sub, wayland.WlSubcompositorReqGetSubsurface, ss, s, parent)
+		c.Req(ss, wayland.WlSubsurfaceReqSetPosition, at[0], at[1])
+		c.Req(ss, wayland.WlSubsurfaceReqSetDesync)
+		c.Req(s, wayland.WlSurfaceReqAttach, big, 0, 0)
+		c.Req(s, wayland.WlSurfaceReqDamage, 0, 0, 1<<30, 1<<30)
+		c.Req(s, wayland.WlSurfaceReqCommit)
+		c.Req(w.Surface, wayland.WlSurfaceReqCommit)
+		if err := c.Sync(); err != nil {
+			r.say("refused: %d: %v", i, err)
+			return nil
+		}
+		if i == 3 {
+			parent = s // the last is a child's child
+		}
+	}
+	r.say("shown")
 	go func() {
 		for c.Read() == nil {
 		}
