@@ -280,32 +280,36 @@ func browser(p *program) {
 }
 
 func TestFirefox(t *testing.T) {
-	browse(t, "firefox-esr", func(home string) []string {
-		return []string{"firefox-esr", "--no-remote", "--profile", home + "/profile", "file://" + home + "/page.html"}
+	browse(t, "firefox-esr", func(s *session) []string {
+		return []string{"firefox-esr", "--no-remote", "--profile", s.home + "/profile", "file://" + s.home + "/page.html"}
 	})
 }
 
 func TestChromium(t *testing.T) {
-	browse(t, "chromium", func(home string) []string {
-		return []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
+	browse(t, "chromium", func(s *session) []string {
+		argv := []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
 			"--disable-background-networking", "--disable-extensions", "--disable-sync", "--password-store=basic",
-			"--autoplay-policy=no-user-gesture-required", "--user-data-dir=" + home + "/chromium", "file://" + home + "/page.html"}
+			"--autoplay-policy=no-user-gesture-required", "--user-data-dir=" + s.home + "/chromium"}
+		if s.local != "" && os.Getuid() == 0 {
+			argv = append(argv, "--no-sandbox") // root must say so; in a VM it is not root
+		}
+		return append(argv, "file://"+s.home+"/page.html")
 	})
 }
 
 // browse drives a browser behind the proxy alone, which takes seconds, and in a
 // VM, which takes minutes without KVM.
-func browse(t *testing.T, name string, argv func(home string) []string) {
+func browse(t *testing.T, name string, argv func(*session) []string) {
 	heavy(t, name)
 	t.Run("local", func(t *testing.T) {
 		s := localSession(t, "browser", 2*time.Minute)
 		s.site(t)
-		s.run(t, name+"-local", argv(s.home), browser)
+		s.run(t, name+"-local", argv(s), browser)
 	})
 	t.Run("vm", func(t *testing.T) {
 		s := newSession(t, "browser", "2G", 15*time.Minute)
 		s.site(t)
-		s.run(t, name, argv(s.home), browser)
+		s.run(t, name, argv(s), browser)
 		s.end(t)
 	})
 }
