@@ -35,7 +35,7 @@ const deskW, deskH = 1400, 760
 
 // patience is how long a compositor or a program may take. Machines without KVM,
 // under load, are slow.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // wait looks again and again at what has no event.
 func wait(t *testing.T, what string, ok func() bool) {

@@ -44,10 +44,27 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 	if v.frame == "" {
 		v.frame = "full"
 	}
+	log := slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: slog.LevelError}))
+	ctxSocket := filepath.Join(dir, "context")
+	dialer := &filter.ContextDialer{
+		VM:     v.name,
+		Direct: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
+		Listen: func() (*os.File, error) {
+			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ctxSocket, Net: "unix"})
+			if err != nil {
+				return nil, err
+			}
+			l.SetUnlinkOnClose(false)
+			defer l.Close()
+			return l.File()
+		},
+		Through: func() (wayland.Transport, error) { return wayland.Dial(ctxSocket) },
+		Log:     log,
+	}
 	f := filter.New(filter.Config{
 		VM: v.name, Tag: v.name, Color: v.color, Frame: v.frame,
-		Dial: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
-		Log:  slog.New(slog.NewTextHandler(logTo{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Dial: dialer.Dial,
+		Log:  log,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -55,6 +72,7 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 		cancel()
 		_ = l.Close()
 		wg.Wait()
+		_ = dialer.Close()
 	})
 	wg.Go(func() {
 		for {

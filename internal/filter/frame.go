@@ -52,6 +52,9 @@ type style struct {
 
 	mu   sync.Mutex
 	w, h int32 // of the last known outputs, 0 when no connection has heard of one
+	// preferred is the scale that the compositor last preferred for a piece, in
+	// 120ths, 0 before.
+	preferred int32
 }
 
 // ParseColor reads "#rrggbb".
@@ -245,7 +248,7 @@ func (o *monitor) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 			o.w, o.h = m.Int(1), m.Int(2)
 		}
 	case &wayland.WlOutput.Events[wayland.WlOutputEvtScale]:
-		o.scale = max(m.Int(0), 1)
+		o.scale = clamp(m.Int(0), 1, maxScale/120)
 	case &wayland.WlOutput.Events[wayland.WlOutputEvtDone]:
 		o.frames.resized(c)
 	}
@@ -261,15 +264,33 @@ func (l *logicalOutput) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	return nil
 }
 
+// size returns an output's logical size. A compositor that scales by fractions may
+// keep zxdg_output_v1 to itself (sway does, from what comes through a security
+// context) and tell the scale rounded up: then the size is what follows from the
+// scale that it prefers for our pieces or, before that is known, the largest
+// possible.
 func (o *monitor) size() (w, h int32) {
 	if o.logW > 0 && o.logH > 0 {
 		return o.logW, o.logH
 	}
-	w, h = o.w/o.scale, o.h/o.scale
+	w, h = o.w, o.h
 	if o.transform&1 != 0 {
 		w, h = h, w
 	}
-	return w, h
+	scale := o.scale * 120
+	if f := o.frames; f.fractional != nil {
+		f.mu.Lock()
+		preferred := f.preferred
+		f.mu.Unlock()
+		switch {
+		case preferred > 0 && (preferred+119)/120 == o.scale:
+			scale = preferred
+		case o.scale > 1:
+			scale = (o.scale - 1) * 120
+		}
+	}
+	fit := func(v int32) int32 { return int32(min(int64(v)*120/int64(scale), math.MaxInt32)) }
+	return fit(w), fit(h)
 }
 
 // resized looks again at windows whose bound the outputs are. One that is too

@@ -149,7 +149,7 @@ func (o *monitor) scale120() int32 {
 	if w > 0 && w < 1<<20 && o.logW > 0 {
 		return max((w*120+o.logW/2)/o.logW, 1)
 	}
-	return min(o.scale, 8) * 120
+	return o.scale * 120
 }
 
 // OwnEvent notes the scale that the compositor prefers for a label, and draws it
@@ -162,10 +162,14 @@ func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	}
 	switch m.Def {
 	case &wayland.WpFractionalScaleV1.Events[wayland.WpFractionalScaleV1EvtPreferredScale]:
-		p.scale = m.Int(0)
+		p.scale = clamp(m.Int(0), 1, maxScale)
+		f.mu.Lock()
+		f.preferred = p.scale
+		f.mu.Unlock()
+		f.resized(c)
 	case &wayland.WlSurface.Events[wayland.WlSurfaceEvtPreferredBufferScale]:
 		if p.scaling == nil {
-			p.scale = min(m.Int(0), 8) * 120
+			p.scale = clamp(m.Int(0), 1, maxScale/120) * 120
 		}
 	default:
 		return nil

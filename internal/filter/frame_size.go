@@ -202,7 +202,7 @@ func (f *frames) fitToplevel(c *relay.Conn, s *surface, w, h int32) error {
 	f.roots[s] = struct{}{}
 	mw, mh := f.screen()
 	if n := s.window; n != nil && n.now.fixed && n.now.w > 0 && n.now.h > 0 {
-		mw, mh = min(mw, n.now.w), min(mh, n.now.h)
+		mw, mh = n.now.w, n.now.h
 	}
 	v := f.visible(s, w, h, maxDeco)
 	v.w, v.h = min(v.w, less(mw, 2*f.side)), min(v.h, less(mh, f.top+f.side))
