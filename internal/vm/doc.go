@@ -9,6 +9,12 @@
 //	                                     ├─ virtiofsd               vhost-user connection to QEMU
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor
 //
+// Each of them is confined (package sandbox): the display process does it itself
+// when it has what it needs; QEMU and virtiofsd are what vix-launcher's hidden verbs
+// confine and rootview become. What each says of its confinement is in the state, for
+// doctor. The display process cannot connect to the compositor; the supervisor does
+// it for it (broker.go).
+//
 // There is no daemon above the supervisors. A VM is a directory:
 //
 //	$XDG_RUNTIME_DIR/vix/            0700
@@ -17,6 +23,7 @@
 //	    lock                         flock: held by the supervisor as long as it lives
 //	    control.sock                 where clients connect
 //	    state.json                   what list shows, for when nobody answers
+//	    wayland                      where the compositor accepts the VM's connections, if it can tell them apart
 //	    log, log.1                   lines of the supervisor and of its children
 //
 // A directory whose lock nobody holds is what a dead supervisor left; the next
