@@ -20,9 +20,11 @@
 //	 3  titles and app ids, bidi and control characters, and another VM's tag come out
 //	    with the VM's own tag in front, in one line, of bounded length
 //	 4  a window over the whole screen leaves the frame where it was
-//	 5  a popup larger than the screen, far outside its window, is bounded
+//	 5  popups of most of the screen are refused; other popups, and sub-surfaces
+//	    anywhere, have the frame on every side
 //	 6  the host's clipboard and primary selection are neither read nor replaced
-//	 7  no activation, and no focus taken from a window that the user types into
+//	 7  no activation: a window that lost the focus does not get it back, and what
+//	    the user types goes where he sees it go
 //	 8  the compositor's own key works under a window that grabs all it can
 //	 9  outputs do not tell make, model or serial; nothing inhibits or watches idleness
 //	10  floods of everything end at a limit that the log names, memory and descriptors
