@@ -141,9 +141,9 @@ func rss(t *testing.T, pid int) int {
 }
 
 // A program that writes more than anybody reads takes no memory, on either side.
-// VIX_SLOW_READER_MIB makes it more than 64 MiB.
+// VIX_SLOW_READER_MIB makes it more than 24 MiB.
 func testExecSlowReader(t *testing.T, r *rig) {
-	mib := 64
+	mib := 24
 	_, _ = fmt.Sscan(os.Getenv("VIX_SLOW_READER_MIB"), &mib)
 	guest := func() (kib int) {
 		_, _ = fmt.Sscan(r.vix(0, "exec", "t", "--", "awk", "/RssAnon/ {print $2}", "/proc/1/status").out.String(), &kib)
