@@ -267,6 +267,9 @@ func browser(p *program) {
 	p.title("full")
 	p.WaitTree(p.t, "fullscreen", func(root *desktoptest.Node) bool { return root.Windows()[0].FullscreenMode == 1 })
 	plays(p, image.Rect(0, 100, 1280, 700))
+	p.WaitScreen(p.t, "the video up to the screen's edge", func(img *image.RGBA) bool {
+		return desktoptest.Share(img, image.Rect(1260, 200, 1279, 600), color.RGBA{A: 255}, 6) < 0.1
+	})
 	p.picture("-video")
 	p.press("\x1b")
 	p.title("window")
