@@ -2,7 +2,6 @@ package vm
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -22,8 +21,11 @@ import (
 //	          ◄── or the reason why not, as text, without a descriptor
 //
 // The listening socket is for wp_security_context_v1: the display hands it to the
-// compositor, which knows of every connection made to it whose it is. What the
-// display asks for is nothing that it could not have by asking for a VM's window.
+// compositor, which knows of every connection made to it whose it is, and keeps its
+// privileged interfaces from it. So once one such connection was made, there are no
+// others as long as this compositor lives: a display that a guest has taken over
+// does not get around its context. A connection of our own, on which nothing is ever
+// said, tells whether it still does.
 const (
 	brokerConnect = "connect"
 	brokerListen  = "listen"
@@ -53,15 +55,25 @@ func brokerFiles() (ours *net.UnixConn, theirs *os.File, err error) {
 	return c.(*net.UnixConn), theirs, nil
 }
 
+// A broker is what the supervisor knows of the display's connections.
+type broker struct {
+	compositor, listener string // paths
+	dir                  *os.Root
+	witness              *os.File // our connection, or nil
+	context              bool     // connections go through the listener
+}
+
 // serveBroker answers the display until it or the channel ends.
 func (s *supervisor) serveBroker(c *net.UnixConn) {
+	b := &broker{compositor: s.launch.Wayland, listener: filepath.Join(s.reg.path, s.launch.VM.Name, waylandName), dir: s.dir}
+	defer b.forget()
 	buf := make([]byte, maxBrokerRequest)
 	for {
 		n, err := c.Read(buf)
 		if err != nil || n == 0 {
 			return
 		}
-		f, err := s.broke(string(buf[:n]))
+		f, err := b.answer(string(buf[:n]))
 		if err != nil {
 			text := err.Error()
 			s.log.printf("vix", "display: %s: %s", cleanLine(string(buf[:n])), text)
@@ -76,26 +88,71 @@ func (s *supervisor) serveBroker(c *net.UnixConn) {
 	}
 }
 
-func (s *supervisor) broke(what string) (*os.File, error) {
-	path := filepath.Join(s.reg.path, s.launch.VM.Name, waylandName)
+func (b *broker) answer(what string) (*os.File, error) {
 	switch what {
 	case brokerConnect:
-		return connectFile(s.launch.Wayland)
+		return b.connect()
 	case brokerThrough:
-		return connectFile(path)
+		f, err := connectFile(b.listener)
+		b.context = b.context || err == nil
+		return f, err
 	case brokerListen:
-		if err := s.dir.Remove(waylandName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-		if err != nil {
-			return nil, err
-		}
-		ln.SetUnlinkOnClose(false)
-		defer ln.Close() // once the display has given it away, only the compositor has it
-		return ln.File()
+		return b.listen()
 	}
-	return nil, fmt.Errorf("unknown request")
+	return nil, errors.New("unknown request")
+}
+
+func (b *broker) connect() (*os.File, error) {
+	if !b.lives() {
+		b.forget()
+		var err error
+		if b.witness, err = connectFile(b.compositor); err != nil {
+			return nil, err
+		}
+	}
+	if b.context {
+		return nil, errors.New("refused: the VM's connections go through its security context")
+	}
+	return connectFile(b.compositor)
+}
+
+// lives reports whether the compositor that we saw first is still there.
+func (b *broker) lives() bool {
+	if b.witness == nil {
+		return false
+	}
+	lives := false
+	raw, err := b.witness.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		var p [1]byte
+		n, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		lives = n > 0 || errors.Is(err, unix.EAGAIN)
+	})
+	return err == nil && lives
+}
+
+func (b *broker) forget() {
+	if b.witness != nil {
+		b.witness.Close()
+		b.witness = nil
+	}
+	b.context = false
+}
+
+func (b *broker) listen() (*os.File, error) {
+	if err := b.dir.Remove(waylandName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: b.listener, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false)
+	defer ln.Close() // once the display has given it away, only the compositor has it
+	return ln.File()
 }
 
 func connectFile(path string) (*os.File, error) {

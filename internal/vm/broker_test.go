@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -90,11 +91,10 @@ func TestBroker(t *testing.T) {
 	if answer, fd := askBroker(t, c, "connect"); answer != "ok" || fd < 0 {
 		t.Fatalf("connect: %q, %d", answer, fd)
 	}
-	up, err := compositor.AcceptUnix()
+	witness, err := compositor.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
-	up.Close()
 	if answer, fd := askBroker(t, c, "through"); answer == "ok" || fd >= 0 {
 		t.Errorf("through before listen: %q, %d", answer, fd)
 	}
@@ -117,6 +117,17 @@ func TestBroker(t *testing.T) {
 	}
 	if _, err := listeners[1].Accept(); err != nil {
 		t.Error(err)
+	}
+	// There is no way around the context, whatever the display does to it.
+	if answer, fd := askBroker(t, c, "listen"); answer != "ok" || fd < 0 {
+		t.Errorf("listen: %q, %d", answer, fd)
+	}
+	if answer, fd := askBroker(t, c, "connect"); !strings.HasPrefix(answer, "refused: ") || fd >= 0 {
+		t.Errorf("connect beside the context: %q, %d", answer, fd)
+	}
+	witness.Close() // as a compositor's end does
+	if answer, fd := askBroker(t, c, "connect"); answer != "ok" || fd < 0 {
+		t.Errorf("connect to a new compositor: %q, %d", answer, fd)
 	}
 }
 
