@@ -167,22 +167,46 @@ func (f *frames) fitChild(c *relay.Conn, s *surface, w, h int32) error {
 	if root == nil || root.role != roleToplevel && root.role != rolePopup || root.visible.w == 0 {
 		return nil // the window's first commit looks at it
 	}
-	if root.visible.holds(box{x, y, w, h}) {
-		if settled && s.border.shown() {
-			for _, p := range s.border.pieces {
-				f.hide(c, p)
-			}
-		}
-		return nil
-	}
-	return f.frameChild(c, s, w, h)
+	return f.confine(c, s, root, box{x, y, w, h}, settled)
 }
 
-func (f *frames) frameChild(c *relay.Conn, s *surface, w, h int32) error {
-	if err := f.checkPopup(c, nil, w, h); err != nil {
-		return err
+// confine shows a sub-surface, at a place of its window's, as it may be shown.
+func (f *frames) confine(c *relay.Conn, s, root *surface, at box, settled bool) error {
+	show, out := f.confined(root, at)
+	f.crop(c, s, at.w, at.h, show)
+	s.visible = show
+	if out {
+		return f.put(c, s, show, thinWidth, thinWidth)
 	}
-	return f.put(c, s, box{0, 0, w, h}, thinWidth, thinWidth)
+	if settled && s.border.shown() {
+		for _, p := range s.border.pieces {
+			f.hide(c, p)
+		}
+	}
+	return nil
+}
+
+// confined returns how much of a sub-surface is shown, and whether it sticks out and
+// so has a frame of its own. A large one that sticks out is cut off at the window's
+// border instead: on the right and below, where browsers' do for a moment when a
+// window is resized; on the other sides nothing is left of it.
+func (f *frames) confined(root *surface, at box) (show box, out bool) {
+	v := root.visible
+	show = box{0, 0, at.w, at.h}
+	if v.holds(at) || !f.large(at.w, at.h) {
+		return show, !v.holds(at)
+	}
+	show.w, show.h = 1, 1
+	if at.x >= v.x && at.y >= v.y {
+		show.w, show.h = clamp(sum(v.x, v.w)-at.x, 1, at.w), clamp(sum(v.y, v.h)-at.y, 1, at.h)
+	}
+	return show, !v.holds(box{at.x, at.y, show.w, show.h})
+}
+
+// large tells whether something takes more than a quarter of the screen.
+func (f *frames) large(w, h int32) bool {
+	sw, sh := f.screen()
+	return int64(w)*int64(h) > int64(sw)*int64(sh)/4
 }
 
 // holds tells whether o is within b.
@@ -211,19 +235,33 @@ func (f *frames) walk(c *relay.Conn, root, parent *surface, x, y int32) error {
 		}
 		kx, ky := sum(x, k.x), sum(y, k.y)
 		w, h := s.size()
-		out := w > 0 && s.id != 0 && !root.visible.holds(box{kx, ky, w, h})
-		switch {
-		case out && !s.border.shown():
-			if err := f.frameChild(c, s, w, h); err != nil {
+		if w > 0 && s.id != 0 {
+			if err := f.recheck(c, s, root, box{kx, ky, w, h}); err != nil {
 				return err
 			}
-			c.ToServer().Msg(s.id, wayland.WlSurfaceReqCommit)
-		case !out && s.border.shown():
-			s.changed = true // its next commit takes the frame away
 		}
 		if err := f.walk(c, root, s, kx, ky); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// recheck looks at a sub-surface when its window changes.
+func (f *frames) recheck(c *relay.Conn, s, root *surface, at box) error {
+	show, out := f.confined(root, at)
+	was := s.visible
+	if was.w == 0 {
+		was = box{0, 0, at.w, at.h}
+	}
+	switch {
+	case show != was || out && !s.border.shown():
+		if err := f.confine(c, s, root, at, true); err != nil {
+			return err
+		}
+		c.ToServer().Msg(s.id, wayland.WlSurfaceReqCommit)
+	case !out && s.border.shown():
+		s.changed = true // its next commit takes the frame away
 	}
 	return nil
 }

@@ -253,7 +253,7 @@ func (f *frames) checkPopup(c *relay.Conn, o *relay.Object, w, h int32) error {
 	}
 	filterOf(c).cfg.Log.Warn("popup refused: larger than 90 % of the screen", "vm", filterOf(c).cfg.VM, "width", w, "height", h)
 	if o == nil {
-		return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: "a popup or sub-surface of more than 90 % of the screen"}
+		return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: "a popup of more than 90 % of the screen"}
 	}
 	return relay.Fail(o, errWmInvalidPositioner, "a popup of more than 90 %% of the screen")
 }
