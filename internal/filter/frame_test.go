@@ -559,3 +559,38 @@ func BenchmarkFrameCommit(b *testing.B) {
 		})
 	}
 }
+
+// TestLargeChild holds that a sub-surface that is resized before its window is cut
+// off at the window's border for as long, as Firefox's content is.
+func TestLargeChild(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.rig.host.Send(r.own[wayland.WlOutput], wayland.WlOutputEvtMode, 1, 400, 300, 60000)
+	r.rig.host.Send(r.own[wayland.WlOutput], wayland.WlOutputEvtDone)
+	r.rig.host.Send(r.host[wayland.WlSeat], wayland.WlSeatEvtCapabilities, 1)
+	r.guest.Want(r.ids[wayland.WlSeat], wayland.WlSeatEvtCapabilities)
+	r.show(w, r.buffer(100, 80))
+	child, sub := r.id(), r.id()
+	r.guest.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, child)
+	r.guest.Send(r.ids[wayland.WlSubcompositor], wayland.WlSubcompositorReqGetSubsurface, sub, child, w.surface)
+	hostChild := r.skip(r.host[wayland.WlSubcompositor], wayland.WlSubcompositorReqGetSubsurface).Word(1)
+	r.guest.Send(sub, wayland.WlSubsurfaceReqSetDesync)
+	r.guest.Send(child, wayland.WlSurfaceReqAttach, r.buffer(380, 270), 0, 0)
+	r.guest.Send(child, wayland.WlSurfaceReqCommit)
+	m := r.skip(r.own[wayland.WpViewporter], wayland.WpViewporterReqGetViewport)
+	crop := m.Word(0)
+	if m.Word(1) != hostChild {
+		t.Errorf("a viewport of %d, not of the sub-surface", m.Word(1))
+	}
+	if m = r.skip(crop, wayland.WpViewportReqSetDestination); m.Word(0) != 100 || m.Word(1) != 80 {
+		t.Errorf("cut to %d×%d", m.Word(0), m.Word(1))
+	}
+	r.skip(hostChild, wayland.WlSurfaceReqCommit)
+	// The window follows: all of the sub-surface is shown, without its next commit.
+	r.guest.Send(w.surface, wayland.WlSurfaceReqAttach, r.buffer(380, 270), 0, 0)
+	r.guest.Send(w.surface, wayland.WlSurfaceReqCommit)
+	r.skip(crop, wayland.WpViewportReqDestroy)
+	r.skip(hostChild, wayland.WlSurfaceReqCommit)
+	r.skip(w.hostSurface, wayland.WlSurfaceReqCommit)
+}
