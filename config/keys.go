@@ -68,7 +68,7 @@ var keys = []key{
 		`Names of programs that "vix-launcher run" starts in this VM when --vm is not given. A program may stand in one VM only.`,
 		func(v *VM, x any) (err error) { v.Programs, err = words(x); return }},
 	{"root", `"host"`, false,
-		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own with packages, built at the first run by mmdebstrap, shared by all VMs with the same); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs, xfs or btrfs); or the absolute path of a directory that holds a Linux system.`,
+		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own with packages, built at the first run by mmdebstrap, shared by all VMs with the same); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs or xfs); or the absolute path of a directory that holds a Linux system.`,
 		func(v *VM, x any) (err error) { v.Root, err = parseRoot(x); return }},
 	{"shares", `none`, false,
 		fmt.Sprintf(`Folders of the host's that the VM's programs see, up to %d, each as "HOSTDIR[:GUESTPATH][:ro|rw]": read-only if not "rw", at %s/NAME if no GUESTPATH is given; "~/" is your home directory. "staging" is an empty folder of its own for each run, at a path that is not to be guessed.`, MaxShares, ShareDir),

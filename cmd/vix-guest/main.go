@@ -18,7 +18,8 @@
 // of mount and umount. A program runs as the ordinary user, unless the host asks for
 // another of the guest's users.
 //
-// The kernel's command line names the root share: vix.root=TAG (default "root").
+// The kernel's command line names the root share, vix.root=TAG (default "root"), or the
+// disk that the root is on, vix.root=/dev/NAME.
 package main
 
 import (

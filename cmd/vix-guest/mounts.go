@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,9 +61,13 @@ func switchRoot(modules *os.Root) error {
 	if err := loadModules(modules, groupRoot); err != nil {
 		return err
 	}
-	root := mount{tag, "/lower", "virtiofs", unix.MS_RDONLY | unix.MS_NODEV, ""}
-	if err := root.do(); err != nil {
-		return fmt.Errorf("root share %q: %w", tag, err)
+	if strings.HasPrefix(tag, "/dev/") {
+		err = mountDisk(modules, tag)
+	} else if err = (mount{tag, "/lower", "virtiofs", unix.MS_RDONLY | unix.MS_NODEV, ""}).do(); err != nil {
+		err = fmt.Errorf("root share %q: %w", tag, err)
+	}
+	if err != nil {
+		return err
 	}
 	if err := (mount{"rw", "/rw", "tmpfs", 0, "mode=0755"}).do(); err != nil {
 		return err

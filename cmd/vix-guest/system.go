@@ -17,6 +17,7 @@ const (
 	groupBase  = "base"
 	groupRoot  = "root"
 	groupGPU   = "gpu"
+	groupDisk  = "disk"
 	moduleDir  = "/modules"
 	moduleList = "list"
 

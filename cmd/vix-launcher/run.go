@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,6 +103,9 @@ in list --json.`,
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
 	v, err := o.choose(e, argv, cpusSet)
 	if err != nil {
+		return err
+	}
+	if err := e.buildRoot(ctx, v); err != nil {
 		return err
 	}
 	reg, err := e.registry()
@@ -205,6 +209,12 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if o.disposable {
 		v.State = "none"
 	}
+	if image, ok := strings.CutPrefix(v.Root, config.RootImage); ok {
+		if image, err = e.expand(image); err != nil {
+			return v, err
+		}
+		v.Root = config.RootImage + image
+	}
 	if v.Shares, err = e.shares(v.Shares, o.shares); err != nil {
 		return v, err
 	}
@@ -238,7 +248,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
-		StateDir: e.stateDir(), Private: e.private(),
+		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache),
 	}, nil
 }
 

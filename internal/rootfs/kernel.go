@@ -109,7 +109,7 @@ func inspect(root, path string) (Kernel, error) {
 	if err != nil {
 		return k, fmt.Errorf("kernel %s: %w", release, err)
 	}
-	if _, err := m.plan(); err != nil {
+	if _, err := m.plan(false); err != nil {
 		return k, fmt.Errorf("kernel %s: %w", release, err)
 	}
 	return k, nil

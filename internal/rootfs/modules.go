@@ -25,6 +25,10 @@ var wanted = []struct {
 	{GroupGPU, "virtio_gpu", ErrNoVirtioGPU},
 }
 
+// disk lists besides what a guest needs whose root is on a disk: the file systems that
+// the kernel has, and what ext4 and xfs ask the kernel's cryptography for by name.
+var disk = []string{"virtio_blk", "crc32c_generic", "ext4", "squashfs", "erofs", "xfs"}
+
 // A module is one file to load.
 type module struct {
 	group string
@@ -75,7 +79,7 @@ func moduleName(file string) string {
 }
 
 // plan returns the modules to load, each once, after what it depends on.
-func (m *moduleIndex) plan() ([]module, error) {
+func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
 	var list []module
 	seen := map[string]bool{}
 	add := func(group, file string) {
@@ -101,6 +105,17 @@ func (m *moduleIndex) plan() ([]module, error) {
 			add(w.group, deps[i])
 		}
 		add(w.group, file)
+	}
+	for _, name := range disk {
+		file, ok := m.path[name]
+		if !withDisk || !ok || m.builtin[name] {
+			continue
+		}
+		deps := m.deps[name]
+		for i := len(deps) - 1; i >= 0; i-- {
+			add(GroupDisk, deps[i])
+		}
+		add(GroupDisk, file)
 	}
 	return list, nil
 }

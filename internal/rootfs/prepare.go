@@ -21,6 +21,7 @@ type Config struct {
 	Kernel   Kernel
 	Guest    string       // path of the static vix-guest binary
 	CacheDir string       // made if missing, 0700; holds only our files
+	Disk     bool         // the root is on a disk
 	Progress func(string) // told what takes a while; may be nil
 }
 
@@ -104,7 +105,7 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	if err != nil {
 		return "", err
 	}
-	plan, err := index.plan()
+	plan, err := index.plan(c.Disk)
 	if err != nil {
 		return "", err
 	}

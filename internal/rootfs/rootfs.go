@@ -6,6 +6,10 @@
 //	                      └─ initramfs.go  modules + vix-guest → newc archive
 //	Prepare: both, cached by content ─► Files ─► QEMU's -kernel and -initrd
 //
+//	FindRoot ─► Root: a view of the host, a directory, or a disk
+//	Debian.Build: packages ─► a directory in the cache
+//	MountShare: one folder of the host's ─► virtiofsd ─► the guest
+//
 //	ServeView: allow-listed, read-only tree of the host's programs, in the
 //	caller's own mount namespace ─► virtiofsd ─► the guest's lower directory
 //
@@ -17,11 +21,14 @@
 //	/dev/console, /proc, /sys, /run, /lower, /rw, /root
 //
 // The groups may be loaded side by side once "base" is in: "root" holds what
-// mounting the root needs, "gpu" what the display needs.
+// mounting the root needs, "gpu" what the display needs; "disk" comes after "root".
 //
-// The package is given every path it reads (a root directory, normally "/"),
-// builds no root from packages, and starts no process but the one that
-// ServeView becomes.
+// Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
+// Root.Disk: nothing else changes.
+//
+// The package is given every path it reads (a root directory, normally "/"), and
+// starts no process but the one that ServeView becomes: who builds a root gives
+// Debian.Run.
 package rootfs
 
 import "errors"
@@ -38,6 +45,7 @@ const (
 	GroupBase = "base" // the bus and the agent's port
 	GroupRoot = "root" // virtiofs and overlay
 	GroupGPU  = "gpu"  // virtio-gpu
+	GroupDisk = "disk" // virtio-blk and file systems, where the root is on a disk
 )
 
 // ListFile is where the initramfs lists its modules.

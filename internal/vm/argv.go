@@ -21,8 +21,10 @@ type Machine struct {
 
 	QMPFD     int // connected sockets, all of them
 	DisplayFD int // vhost-user, to vix-waylandproxy host
-	RootFD    int // vhost-user, to virtiofsd
+	RootFD    int // vhost-user, to virtiofsd; or the disk's image
 	AgentFD   int
+
+	DiskFormat string // of the image, "raw" or "qcow2"; "": the root is virtiofsd's
 
 	Ports  int      // hot-pluggable, for shares; at most 8
 	Shares []Folder // from the start
@@ -38,6 +40,9 @@ type Folder struct {
 // RootTag is the virtiofs tag of the root file system; the guest learns it
 // from its command line.
 const RootTag = "root"
+
+// RootDisk stands there instead for a root on a disk: its first, or a partition of it.
+const RootDisk = "/dev/vda"
 
 // AgentPort is the name of the virtio-serial port of the agent.
 const AgentPort = "dev.vix.agent"
@@ -70,8 +75,9 @@ func (m Machine) Args() []string {
 		// virtio-id 16 is a GPU. The sizes are those of the device's own queues
 		// and configuration space: a queue of 64 hangs after 60 contexts.
 		"-device", "vhost-user-test-device-pci,chardev=display,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16",
-		"-chardev", fmt.Sprintf("socket,id=root,fd=%d", m.RootFD),
-		"-device", "vhost-user-fs-pci,chardev=root,tag="+RootTag,
+	)
+	args = append(args, m.root()...)
+	args = append(args,
 		"-device", "virtio-serial-pci",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
 		"-device", "virtserialport,chardev=agent,name="+AgentPort,
@@ -79,6 +85,23 @@ func (m Machine) Args() []string {
 		"-msg", "guest-name=off",
 	)
 	return append(args, m.shares()...)
+}
+
+// root describes the root's device. A disk is never written to, and of files QEMU is
+// given the one descriptor.
+func (m Machine) root() []string {
+	if m.DiskFormat == "" {
+		return []string{
+			"-chardev", fmt.Sprintf("socket,id=root,fd=%d", m.RootFD),
+			"-device", "vhost-user-fs-pci,chardev=root,tag=" + RootTag,
+		}
+	}
+	return []string{
+		"-add-fd", fmt.Sprintf("fd=%d,set=1", m.RootFD),
+		"-blockdev", "driver=file,node-name=image,filename=/dev/fdset/1,read-only=on",
+		"-blockdev", "driver=" + m.DiskFormat + ",node-name=disk,file=image,read-only=on",
+		"-device", "virtio-blk-pci,drive=disk",
+	}
 }
 
 // shares describes the ports, all functions of one slot, and what sits on them.
@@ -115,6 +138,9 @@ func (m Machine) cmdline() string {
 	words := []string{
 		"console=ttyS0", "panic=-1", "quiet", "audit=0", "cryptomgr.notests", "8250.nr_uarts=1",
 		"vix.root=" + RootTag,
+	}
+	if m.DiskFormat != "" {
+		words[len(words)-1] = "vix.root=" + RootDisk
 	}
 	if m.Accel == "tcg" {
 		words = append(words, "no_timer_check", "tsc=reliable", "mitigations=off", "nokaslr")

@@ -49,6 +49,9 @@ func TestCommandLines(t *testing.T) {
 	m.Ports, m.Shares = 2, []Folder{{"home", -1, 7}, {"share1", 1, 8}}
 	golden(t, "qemu-shares.golden", m.Args())
 	m.Ports, m.Shares = 0, nil
+	m.DiskFormat = "qcow2"
+	golden(t, "qemu-disk.golden", m.Args())
+	m.DiskFormat = ""
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
 	d := Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -15,23 +16,20 @@ const viewName = "root"
 // the child gets as descriptor 3; its report comes through 4:
 //
 //	host        vix-launcher rootview: an allow-listed view of the host, which becomes virtiofsd
-//	/directory  vix-launcher confine: virtiofsd, on the directory as it is
+//	/directory  vix-launcher confine: virtiofsd, on the directory as it is; that of a
+//	            root that was built, too
 //
 // virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
 // it needs its capabilities, in a user namespace if it is not root's, and mounts.
-func (s *supervisor) rootCommand() (command, error) {
+func (s *supervisor) rootCommand(from rootfs.Root) (command, error) {
 	l := s.launch
 	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
 		return command{}, failf("virtiofsd: cannot be started: %v", err)
 	}
-	if l.VM.Root != "host" {
-		st, err := os.Stat(l.VM.Root)
-		if err != nil || !st.IsDir() {
-			return command{}, failf("VM %s: root %s: not a directory; change root in config.toml", l.VM.Name, l.VM.Root)
-		}
+	if !from.View {
 		c := Confine{
 			KeepCapabilities: true, KeepMounts: true, ReportFD: 4,
-			Argv: append([]string{l.Parts.Virtiofsd}, virtiofsdArgs(l.VM.Root, s.uid)...),
+			Argv: append([]string{l.Parts.Virtiofsd}, virtiofsdArgs(from.Dir, s.uid, from.Squash)...),
 		}
 		return command{name: "virtiofsd", path: l.Parts.Self, args: c.Args()}, nil
 	}
@@ -39,20 +37,39 @@ func (s *supervisor) rootCommand() (command, error) {
 		return command{}, err
 	}
 	view := filepath.Join(s.reg.path, l.VM.Name, viewName)
-	args := append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid)...)
+	args := append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, false)...)
 	return command{name: "virtiofsd", path: l.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid())}, nil
+}
+
+// openImage opens a disk's image. QEMU gets the descriptor and no name, and looks for
+// no other file: what the image is, is looked at here.
+func openImage(path string) (*os.File, string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, "", failf("root %s: %v; change root in config.toml", path, cause(err))
+	}
+	format, err := rootfs.ImageFormat(f)
+	if err != nil {
+		return nil, "", errors.Join(failf("root %s: %v", path, err), f.Close())
+	}
+	return f, format, nil
 }
 
 // virtiofsdArgs serves dir, read-only. Submounts are not announced: overlayfs
 // in the guest refuses a lower layer that crosses into one.
-func virtiofsdArgs(dir string, uid int) []string {
+//
+// squash: every file is to be root's in the guest.
+func virtiofsdArgs(dir string, uid int, squash bool) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
 		"--cache=always", "--sandbox=namespace", "--seccomp=kill", "--log-level=error",
 		// What a server that writes would need: root's own capabilities, if root runs it.
 		"--modcaps=-chown:-fowner:-fsetid:-mknod:-setfcap",
 	}
-	if uid != 0 {
+	switch {
+	case squash:
+		args = append(args, "--translate-uid=squash-host:0:0:4294967295", "--translate-gid=squash-host:0:0:4294967295")
+	case uid != 0:
 		// Root's files appear as nobody's in the user namespace.
 		args = append(args, "--translate-uid=host:65534:0:1", "--translate-gid=host:65534:0:1")
 	}

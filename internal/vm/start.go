@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"vix/config"
@@ -52,7 +53,7 @@ func (s *supervisor) start() error {
 	if err != nil {
 		return s.failure(err)
 	}
-	root, err := s.startRoot()
+	root, format, err := s.startRoot()
 	if err != nil {
 		display.Close()
 		return s.failure(err)
@@ -61,7 +62,7 @@ func (s *supervisor) start() error {
 		closeFiles([]*os.File{display, root})
 		return s.failure(err)
 	}
-	agentEnd, err := s.startQEMU(accel, files, display, root)
+	agentEnd, err := s.startQEMU(accel, files, display, root, format)
 	if err != nil {
 		return s.failure(err)
 	}
@@ -76,7 +77,7 @@ var prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (ro
 	if err != nil {
 		return rootfs.Files{}, err
 	}
-	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir, Progress: progress})
+	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir, Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Progress: progress})
 }
 
 // startDisplay starts the display process, and returns QEMU's end of its
@@ -133,23 +134,33 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 	return qemuEnd, nil
 }
 
-// startRoot starts virtiofsd, and returns a connection to it for QEMU.
-func (s *supervisor) startRoot() (*os.File, error) {
-	cmd, err := s.rootCommand()
+// startRoot returns what QEMU makes the root's device of: a connection to virtiofsd,
+// which it starts, or an image, with its format.
+func (s *supervisor) startRoot() (root *os.File, format string, err error) {
+	l := s.launch
+	from, err := rootfs.FindRoot(l.VM.Root, l.VM.Packages, l.RootsDir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
+	}
+	if from.Disk != "" {
+		return openImage(from.Disk)
+	}
+	cmd, err := s.rootCommand(from)
+	if err != nil {
+		return nil, "", err
 	}
 	qemuEnd, child, err := s.serveFolder(cmd)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	s.own(child, "virtiofsd ended", func(p *PIDs) *int { return &p.Virtiofsd })
-	return qemuEnd, nil
+	return qemuEnd, "", nil
 }
 
-// startQEMU starts QEMU on the vhost-user sockets, which it takes over, connects
-// to its monitor, and returns our end of the agent's channel.
-func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *os.File) (*os.File, error) {
+// startQEMU starts QEMU on the vhost-user sockets and the root's disk, if it is one
+// of this format, which it takes over, connects to its monitor, and returns our end
+// of the agent's channel.
+func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *os.File, format string) (*os.File, error) {
 	theirs := []*os.File{nil, display, root, nil}
 	var ours [2]*os.File // QMP, agent
 	fail := func(err error) (*os.File, error) {
@@ -171,7 +182,7 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 	m := Machine{
 		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: files.Kernel, Initrd: files.Initrd,
-		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6, Ports: config.MaxShares,
+		QMPFD: 3, DisplayFD: 4, RootFD: 5, DiskFormat: format, AgentFD: 6, Ports: config.MaxShares,
 	}
 	for _, sh := range s.shares {
 		m.Shares = append(m.Shares, Folder{Tag: sh.tag, Port: sh.port, FD: 3 + len(theirs)})

@@ -40,6 +40,7 @@ type Launch struct {
 	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
 	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts     `json:"parts"`
+	RootsDir   string    `json:"roots_dir"` // $XDG_CACHE_HOME/vix/roots, of roots that were built
 	StateDir   string    `json:"state_dir"` // $XDG_STATE_HOME, that holds vix/; "" where there is none
 	Private    []string  `json:"private"`   // directories of Vix's own, which are never shared
 }

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"vix/config"
+	"vix/internal/rootfs"
+)
+
+// rootsDir is where roots that were built are, below $XDG_CACHE_HOME.
+func rootsDir(cache string) string { return filepath.Join(cache, "vix", "roots") }
+
+// debianKeyring is where Debian and its derivatives have the archive's keys.
+const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+// buildRoot builds the root of a VM, if it is one that is built and is not there yet.
+func (e *env) buildRoot(ctx context.Context, v config.VM) error {
+	suite, ok := strings.CutPrefix(v.Root, config.RootDebian)
+	if !ok {
+		return nil
+	}
+	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	if err != nil {
+		return err
+	}
+	d := rootfs.Debian{Suite: suite, Packages: v.Packages, CacheDir: rootsDir(cache)}
+	if d.Built() {
+		return nil
+	}
+	if d.Mirror = e.getenv("VIX_MIRROR"); d.Mirror == "" {
+		if apt, err := os.OpenRoot("/etc/apt"); err == nil {
+			d.Mirror = rootfs.AptMirror(apt.FS())
+			apt.Close()
+		}
+	}
+	if d.Mirror == "" {
+		return fmt.Errorf("root %s: this machine's apt sources name no Debian archive; set VIX_MIRROR to the URI of one", v.Root)
+	}
+	if _, err := os.Stat(debianKeyring); err == nil {
+		d.Keyring = debianKeyring
+	}
+	needs := []string{"mmdebstrap"}
+	if os.Getuid() != 0 {
+		needs = append(needs, "newuidmap", "tar")
+	}
+	for _, name := range needs {
+		if _, err := e.look(name); err != nil {
+			return fmt.Errorf("root %s: %w; install it to build the root (Debian: mmdebstrap and uidmap)", v.Root, err)
+		}
+	}
+	d.Run = e.pipeline
+	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix-launcher: %s\n", text) }
+	return d.Build(ctx)
+}
+
+// pipeline runs programs, each reading what the one before writes, and returns the
+// first one's error before the others'.
+func (e *env) pipeline(ctx context.Context, log io.Writer, argvs ...[]string) error {
+	var cmds []*exec.Cmd
+	var last io.Reader
+	for _, argv := range argvs {
+		path, err := e.look(argv[0])
+		if err != nil {
+			return err
+		}
+		c := exec.CommandContext(ctx, path, argv[1:]...)
+		c.Env = []string{"PATH=" + e.getenv("PATH"), "HOME=" + e.getenv("HOME"), "LANG=C.UTF-8"}
+		c.Stdin, c.Stderr = last, log
+		if len(cmds)+1 < len(argvs) {
+			if last, err = c.StdoutPipe(); err != nil {
+				return err
+			}
+		} else {
+			c.Stdout = log
+		}
+		cmds = append(cmds, c)
+	}
+	for _, c := range cmds {
+		if err := c.Start(); err != nil {
+			return err
+		}
+	}
+	// The last first: a pipe may be closed by Wait only when its reader is done.
+	errs := make([]error, len(cmds))
+	for i := len(cmds) - 1; i >= 0; i-- {
+		errs[i] = cmds[i].Wait()
+	}
+	return errors.Join(errs...)
+}
