@@ -85,6 +85,8 @@ bench: need-go setup build ## what it costs: tables, and build/bench/*.json
 	$(IN_ROOT) build/bench/wlbench compare -bin build/bin -json build/bench/wlbench.json
 	$(IN_ROOT) build/bench/wlbench vm -bin build/bin -json build/bench/vm.json
 	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
+	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run TestFlood ./e2e/threats
+	@cat build/e2e/flood.txt
 
 .PHONY: bench-profile
 bench-profile: need-go build ## where the local proxy's time and allocations go: build/bench/profile

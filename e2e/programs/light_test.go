@@ -18,6 +18,7 @@ var update = flag.Bool("update", false, "write testdata/wayland-info.golden")
 // TestGlobals holds what a program in a VM sees of the compositor.
 func TestGlobals(t *testing.T) {
 	s := newSession(t, "apps", "512M", 3*time.Minute)
+	s.SetSize(t, 1280, 800)
 	t.Run("wayland-info", func(t *testing.T) { s.For(t); waylandInfo(t, s) })
 	t.Run("weston-debug", func(t *testing.T) { s.For(t); westonDebug(t, s) })
 	s.end(t)
