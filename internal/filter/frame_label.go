@@ -2,6 +2,7 @@ package filter
 
 import (
 	"math"
+	"runtime/debug"
 	"sync"
 	"unsafe"
 
@@ -45,6 +46,9 @@ func (l *labels) get(k labelKey) *label.Image {
 			Scale:  float64(k.scale) / 120,
 			Height: labelHeight, Width: int(k.room),
 		})
+		// A font in memory is larger than all else that this process holds; it is
+		// needed once for each scale.
+		debug.FreeOSMemory()
 		if len(l.drawn) >= maxLabels {
 			clear(l.drawn)
 		}
