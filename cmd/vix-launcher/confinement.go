@@ -67,7 +67,7 @@ func tryConfine(ctx context.Context, self string, own bool) (r sandbox.Report, e
 // A confined is one process of a VM: what it said of itself when it was confined,
 // and what the kernel says now.
 type confined struct {
-	Process string `json:"process"` // display, qemu, virtiofsd, supervisor
+	Process string `json:"process"` // display, qemu, virtiofsd, supervisor, "virtiofsd /where" of a share
 	sandbox.Report
 	Status sandbox.Status `json:"status"`
 }
@@ -92,14 +92,26 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 	}
 	for _, v := range vms {
 		c := confinedVM{Name: v.Name, Processes: []confined{}}
-		for _, p := range []struct {
-			name string
-			pid  int
-		}{{"supervisor", v.PIDs.Supervisor}, {"display", v.PIDs.Display}, {"qemu", v.PIDs.QEMU}, {"virtiofsd", v.PIDs.Virtiofsd}} {
-			for _, pid := range append([]int{p.pid}, sandbox.Workers(proc, p.pid)...) {
-				if st, err := sandbox.ReadStatus(proc, pid); err == nil {
-					c.Processes = append(c.Processes, confined{p.name, v.Confinement[p.name].Report, st})
+		add := func(name string, pid int) {
+			var said sandbox.Report
+			for _, r := range v.Confinement {
+				if r.PID == pid {
+					said = r.Report
 				}
+			}
+			for _, pid := range append([]int{pid}, sandbox.Workers(proc, pid)...) {
+				if st, err := sandbox.ReadStatus(proc, pid); err == nil {
+					c.Processes = append(c.Processes, confined{name, said, st})
+				}
+			}
+		}
+		add("supervisor", v.PIDs.Supervisor)
+		add("display", v.PIDs.Display)
+		add("qemu", v.PIDs.QEMU)
+		add("virtiofsd", v.PIDs.Virtiofsd)
+		for _, sh := range v.Shares {
+			if sh.PID > 0 {
+				add("virtiofsd "+sh.Guest, sh.PID)
 			}
 		}
 		list = append(list, c)
