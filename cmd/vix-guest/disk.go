@@ -10,10 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskTypes are the file systems that a root on a disk may have, with what a mount
-// needs that must not write: a journal that was left unclean stays as it is.
-var diskTypes = []struct{ name, options string }{
-	{"squashfs", ""}, {"erofs", ""}, {"ext4", "noload"}, {"xfs", "norecovery"},
+// diskTypes are the file systems that a root on a disk may have: the mark in their
+// superblocks, and what a mount needs that must not write: a journal that was left
+// unclean stays as it is.
+var diskTypes = []struct {
+	name    string
+	at      int64
+	mark    string
+	options string
+}{
+	{"squashfs", 0, "hsqs", ""},
+	{"erofs", 1024, "\xe2\xe1\xf5\xe0", ""},
+	{"ext4", 0x438, "\x53\xef", "noload"},
+	{"xfs", 0, "XFSB", "norecovery"},
 }
 
 // mountDisk mounts the file system that is on the disk, or on one of its partitions,
@@ -41,26 +50,38 @@ func mountDisk(modules *os.Root, disk string) error {
 		return err
 	}
 	slices.Sort(parts)
-	found := false
+	var errs []error
 	for _, device := range append([]string{disk}, parts...) {
-		for _, t := range diskTypes {
-			m := mount{device, "/lower", t.name, unix.MS_RDONLY | unix.MS_NODEV, t.options}
-			if m.do() != nil {
-				continue
-			}
-			found = true
-			if isSystem("/lower") {
-				return nil
-			}
-			if err := unix.Unmount("/lower", 0); err != nil {
-				return err
-			}
+		err := mountType(modules, device)
+		if err == nil && isSystem("/lower") {
+			return nil
 		}
+		if err == nil {
+			err = errors.Join(errors.New(device+" holds no Linux system (/etc and /usr or /bin)"), unix.Unmount("/lower", 0))
+		}
+		errs = append(errs, err)
 	}
-	if found {
-		return errors.New("root: no file system of the image holds a Linux system (/etc and /usr or /bin)")
+	return fmt.Errorf("root: %w", errors.Join(errs...))
+}
+
+// mountType mounts a device on /lower by what its superblock says that it is.
+func mountType(modules *os.Root, device string) error {
+	f, err := os.Open(device)
+	if err != nil {
+		return err
 	}
-	return errors.New("root: the image holds no file system that this kernel can mount (squashfs, erofs, ext4 or xfs)")
+	defer f.Close()
+	for _, t := range diskTypes {
+		mark := make([]byte, len(t.mark))
+		if _, err := f.ReadAt(mark, t.at); err != nil || string(mark) != t.mark {
+			continue
+		}
+		if err := loadModules(modules, groupDisk+"-"+t.name); err != nil {
+			return err
+		}
+		return mount{device, "/lower", t.name, unix.MS_RDONLY | unix.MS_NODEV, t.options}.do()
+	}
+	return fmt.Errorf("%s holds no file system of a kind that can be mounted (ext4, squashfs, erofs or xfs)", device)
 }
 
 // isSystem reports whether a tree looks like a Linux system, and not like the boot

@@ -57,7 +57,11 @@ func (e *env) buildRoot(ctx context.Context, v config.VM) error {
 	}
 	d.Run = e.pipeline
 	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix-launcher: %s\n", text) }
-	return d.Build(ctx)
+	err = d.Build(ctx)
+	if err != nil && strings.Contains(err.Error(), "/etc/subuid") {
+		err = fmt.Errorf("%w; you need a range of ids to build with: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER", err)
+	}
+	return err
 }
 
 // pipeline runs programs, each reading what the one before writes, and returns the

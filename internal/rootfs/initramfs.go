@@ -10,7 +10,7 @@ import (
 )
 
 // initramfsFormat is part of the cache's key: change it with the layout.
-const initramfsFormat = "2"
+const initramfsFormat = "3"
 
 // A packed module is one with its bytes as they are on disk.
 type packedModule struct {
@@ -31,12 +31,17 @@ func writeInitramfs(w io.Writer, guest []byte, mods []packedModule) error {
 		cpio.CharDev("dev/console", 0o600, 5, 1),
 		cpio.StaticFile("init", string(guest), 0o755))
 	var list bytes.Buffer
+	packed := map[string]bool{}
 	for _, m := range mods {
 		data, err := unpackModule(m.data)
 		if err != nil {
 			return fmt.Errorf("module %s: %w", m.name, err)
 		}
 		fmt.Fprintf(&list, "%s %s.ko\n", m.group, m.name)
+		if packed[m.name] {
+			continue // of another group too
+		}
+		packed[m.name] = true
 		data, signature := splitSignature(data)
 		records = append(records, cpio.StaticFile("modules/"+m.name+".ko", string(data), 0o644))
 		if len(signature) > 0 {

@@ -25,9 +25,13 @@ var wanted = []struct {
 	{GroupGPU, "virtio_gpu", ErrNoVirtioGPU},
 }
 
-// disk lists besides what a guest needs whose root is on a disk: the file systems that
-// the kernel has, and what ext4 and xfs ask the kernel's cryptography for by name.
-var disk = []string{"virtio_blk", "crc32c_generic", "ext4", "squashfs", "erofs", "xfs"}
+// disk lists besides what a guest needs whose root is on a disk, as far as the kernel
+// has it: the driver, and what ext4 and xfs ask the kernel's cryptography for by name;
+// and each file system in a group of its own, of which the guest loads one.
+var disk = []struct{ group, name string }{
+	{GroupDisk, "virtio_blk"}, {GroupDisk, "crc32c_generic"},
+	{GroupDisk + "-ext4", "ext4"}, {GroupDisk + "-squashfs", "squashfs"}, {GroupDisk + "-erofs", "erofs"}, {GroupDisk + "-xfs", "xfs"},
+}
 
 // A module is one file to load.
 type module struct {
@@ -106,16 +110,17 @@ func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
 		}
 		add(w.group, file)
 	}
-	for _, name := range disk {
-		file, ok := m.path[name]
-		if !withDisk || !ok || m.builtin[name] {
+	for _, w := range disk {
+		file, ok := m.path[w.name]
+		if !withDisk || !ok || m.builtin[w.name] {
 			continue
 		}
-		deps := m.deps[name]
+		seen = map[string]bool{} // a group is whole; a module may be in several
+		deps := m.deps[w.name]
 		for i := len(deps) - 1; i >= 0; i-- {
-			add(GroupDisk, deps[i])
+			add(w.group, deps[i])
 		}
-		add(GroupDisk, file)
+		add(w.group, file)
 	}
 	return list, nil
 }

@@ -208,11 +208,11 @@ func TestDiskModules(t *testing.T) {
 	list, err := index.plan(true)
 	var got []string
 	for _, m := range list {
-		if m.group == GroupDisk {
-			got = append(got, m.name)
+		if strings.HasPrefix(m.group, GroupDisk) {
+			got = append(got, m.group+" "+m.name)
 		}
 	}
-	if err != nil || !slices.Equal(got, []string{"virtio_blk", "jbd2", "ext4"}) {
+	if err != nil || !slices.Equal(got, []string{"disk virtio_blk", "disk-ext4 jbd2", "disk-ext4 ext4"}) {
 		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -21,7 +21,8 @@
 //	/dev/console, /proc, /sys, /run, /lower, /rw, /root
 //
 // The groups may be loaded side by side once "base" is in: "root" holds what
-// mounting the root needs, "gpu" what the display needs; "disk" comes after "root".
+// mounting the root needs, "gpu" what the display needs; "disk" comes after "root", and one of
+// "disk-ext4", "disk-squashfs", "disk-erofs" and "disk-xfs" after that.
 //
 // Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
 // Root.Disk: nothing else changes.
@@ -45,7 +46,7 @@ const (
 	GroupBase = "base" // the bus and the agent's port
 	GroupRoot = "root" // virtiofs and overlay
 	GroupGPU  = "gpu"  // virtio-gpu
-	GroupDisk = "disk" // virtio-blk and file systems, where the root is on a disk
+	GroupDisk = "disk" // virtio-blk, where the root is on a disk; "disk-TYPE": a file system
 )
 
 // ListFile is where the initramfs lists its modules.

@@ -271,8 +271,8 @@ func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply
 	defer unhook()
 	c := &control{conn: conn}
 	req.Version = controlVersion
-	if err := c.send(req); err == nil {
-		err = c.recv(&rep, maxFrame)
+	if c.send(req) == nil {
+		_ = c.recv(&rep, maxFrame) // no reply is told by there being none
 	}
 	switch {
 	case ctx.Err() != nil:
