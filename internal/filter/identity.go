@@ -59,7 +59,9 @@ func fewMarks(s string) string {
 	}, s)
 }
 
-// AppID returns the application id that the compositor sees.
+// AppID returns the application id that the compositor sees. A guest's own
+// "vix." is spoilt, so that a rule for another VM's windows does not match in the
+// middle of it.
 func AppID(vm, app string) string {
 	app = strings.Map(func(r rune) rune {
 		switch {
@@ -71,6 +73,7 @@ func AppID(vm, app string) string {
 	if app == "" {
 		app = "unknown"
 	}
+	app = strings.ReplaceAll(app, "vix.", "vix_")
 	return "vix." + vm + "." + app
 }
 

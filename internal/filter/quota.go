@@ -49,7 +49,7 @@ var limits = [numLimits]struct {
 	Toplevels:   {"toplevels", 256, "windows"},
 	Popups:      {"popups", 128, "menus and other popups"},
 	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
-	Memory:      {"memory", 4 << 30, "bytes of shared memory that the compositor can see, used or not"},
+	Memory:      {"memory", 2 << 30, "bytes of shared memory that the compositor can see, used or not"},
 	Textures:    {"textures", 2 << 30, "bytes of all surfaces' pictures: a compositor with a GPU has a copy of each"},
 	Rectangles:  {"rectangles", 1024, "rectangles of one region, whose cost grows with their square"},
 	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
