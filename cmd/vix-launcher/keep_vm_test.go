@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// One VM with shares, those that it starts with and those that come and go; then, on a
+// root that is a disk's image, what it has kept.
+func TestVMKeepsAndShares(t *testing.T) {
+	r := newRig(t)
+	folder := filepath.Join(r.dir, "folder")
+	err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(folder+"/one", []byte("one\n"), 0o644),
+		os.Symlink("/etc/hostname", folder+"/abs"), os.Symlink("../compositor", folder+"/up"), os.WriteFile(r.dir+"/outside", nil, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin, keep := io.Pipe()
+	first := r.start(stdin, "run", "--vm", "t", "--share", folder+":/srv/f:rw", "--share", "staging", "sh", "-c", "echo up; read x")
+	first.says("up\n")
+
+	guest := func(t *testing.T, want, script string) {
+		t.Helper()
+		p := r.start(nil, "exec", "t", "--", "sh", "-c", script)
+		p.t = t
+		if p.code(); p.out.String() != want {
+			t.Errorf("%s: %q %s, not %q", script, p.out.String(), p.err.String(), want)
+		}
+	}
+	t.Run("share", func(t *testing.T) {
+		guest(t, "one\n1000\n", "cat /srv/f/one; echo two >/srv/f/two; stat -c %u /srv/f/two")
+		if b, err := os.ReadFile(folder + "/two"); string(b) != "two\n" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+		// A link is followed in the guest, and "..", wherever it starts, ends there.
+		guest(t, "t\n", "cat /srv/f/abs; cat /srv/f/up /srv/f/../outside 2>/dev/null")
+	})
+	t.Run("staging", func(t *testing.T) {
+		st := r.list()[0].Shares[1]
+		guest(t, "", "ls "+st.Guest+"; echo x >"+st.Guest+"/x")
+		if b, err := os.ReadFile(st.Host + "/x"); string(b) != "x\n" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	})
+	t.Run("mount", func(t *testing.T) {
+		for range 2 {
+			r.vix(0, "mount", "t", folder+":/home/user/f")
+			guest(t, "one\nread-only\n", "cat ~/f/one; echo x 2>/dev/null >~/f/new || echo read-only")
+			r.vix(0, "umount", "t", "/home/user/f")
+			guest(t, "", "ls ~/f")
+		}
+		r.vix(1, "umount", "t", "/home/user/f")
+		r.vix(0, "mount", "t", folder+":/home/user/f")
+		busy := r.start(nil, "exec", "t", "--", "sh", "-c", "cd f; echo in; exec sleep 1000")
+		busy.says("in\n")
+		if p := r.vix(1, "umount", "t", "/home/user/f"); !strings.Contains(p.err.String(), "in use; end what uses it") {
+			t.Error(p.err.String())
+		}
+		r.vix(0, "umount", "--force", "t", "/home/user/f")
+		_ = busy.Process.Kill()
+	})
+	t.Run("vanishes", func(t *testing.T) {
+		gone := filepath.Join(r.dir, "gone")
+		if err := errors.Join(os.Mkdir(gone, 0o755), os.WriteFile(gone+"/x", nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		r.vix(0, "mount", "t", gone+":/srv/gone:rw")
+		if err := os.RemoveAll(gone); err != nil {
+			t.Fatal(err)
+		}
+		guest(t, "failed\nalive\n", "echo x 2>/dev/null >/srv/gone/new || echo failed; echo alive")
+		r.vix(0, "umount", "t", "/srv/gone")
+	})
+	t.Run("kept", func(t *testing.T) {
+		guest(t, "", "echo kept >~/kept; mkdir -m 700 ~/d; ln ~/kept ~/d/link; echo lost >/tmp/lost")
+		r.vix(1, "reset", "--force", "t")
+	})
+	keep.Close()
+	first.code()
+	r.nothingLeft() // the VM ends after its last program
+	staging, _ := os.ReadDir(filepath.Join(r.dir, ".local/state/vix/staging"))
+	if len(staging) > 0 {
+		t.Errorf("staging is left: %v", staging)
+	}
+	testImageRoot(t, r)
+}
+
+// testImageRoot starts the VM again, with its root on a disk.
+func testImageRoot(t *testing.T, r *rig) {
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		t.Skip("lacks: mkfs.ext4")
+	}
+	tree, image, conf := filepath.Join(r.dir, "tree"), filepath.Join(r.dir, "disk.ext4"), filepath.Join(r.dir, ".config/vix")
+	for _, path := range []string{"/bin/sh", "/bin/cat", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"} {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			t.Skip("lacks: " + path)
+		}
+		if err = errors.Join(err, os.MkdirAll(filepath.Dir(tree+path), 0o755), os.WriteFile(tree+path, b, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = errors.Join(os.Mkdir(tree+"/etc", 0o755), os.WriteFile(tree+"/etc/motto", []byte("on a disk\n"), 0o666), os.Chmod(tree+"/etc/motto", 0o666),
+		os.MkdirAll(conf, 0o700), os.WriteFile(conf+"/config.toml", []byte("[vm.t]\nroot = \"image:"+image+"\"\n"), 0o600), os.WriteFile(image, nil, 0o600), os.Truncate(image, 32<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(mkfs, "-q", "-d", tree, image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p := r.vix(0, "run", "--vm", "t", "sh", "-c", "cat /etc/motto ~/kept; echo mine >/etc/motto; cat /etc/motto ~/d/link; cat /tmp/lost 2>/dev/null; :")
+	if want := "on a disk\nkept\nmine\nkept\n"; p.out.String() != want {
+		t.Errorf("%q %s, not %q", p.out.String(), p.err.String(), want)
+	}
+}
