@@ -6,7 +6,8 @@
 //	vix-launcher run ──control.sock──► vix-launcher supervise NAME
 //	vix-launcher list, stop, logs ──►    │  all children die with it (PDEATHSIG)
 //	                                     ├─ vix-waylandproxy host   vhost-user socketpair to QEMU
-//	                                     ├─ virtiofsd               vhost-user connection to QEMU
+//	                                     ├─ virtiofsd               vhost-user connection to QEMU; one for the
+//	                                     │                          root, the home and each share (share.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor
 //
 // Each of them is confined (package sandbox): the display process does it itself
@@ -25,6 +26,8 @@
 //	    state.json                   what list shows, for when nobody answers
 //	    wayland                      where the compositor accepts the VM's connections, if it can tell them apart
 //	    log, log.1                   lines of the supervisor and of its children
+//
+// What a VM keeps when it ends is elsewhere, in a Store (store.go).
 //
 // A directory whose lock nobody holds is what a dead supervisor left; the next
 // list or run removes it. Two runs at once make one VM: whoever gets the upper
