@@ -25,6 +25,9 @@ func shareviewCommand(*env) *cobra.Command {
 			if err := rootfs.MountShare(a[0], a[1], write); err != nil {
 				return err
 			}
+			if err := rootfs.DenySetuid(); err != nil {
+				return err
+			}
 			p := sandbox.Profile{KeepCapabilities: true, KeepMounts: true}
 			return sandbox.Exec(p, func(r sandbox.Report) { tell(report, r) }, a[2:], nil)
 		},

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,5 +78,32 @@ short
 `
 	if got := mountsBelow([]byte(info), "/s"); !slices.Equal(got, []string{"/s/a b", "/s/d"}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// trySetuid prints how each way ends to make a set-user-id file.
+func trySetuid(dir string) {
+	if err := DenySetuid(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	f, err := os.OpenFile(dir+"/plain", os.O_RDWR|os.O_CREATE, 0o755)
+	fmt.Println("plain", err)
+	fmt.Println("chmod", unix.Fchmodat(unix.AT_FDCWD, dir+"/plain", 0o4755, 0) == unix.EPERM, unix.Fchmodat(unix.AT_FDCWD, dir+"/plain", 0o700, 0))
+	fmt.Println("fchmod", unix.Fchmod(int(f.Fd()), 0o2755) == unix.EPERM, unix.Fchmod(int(f.Fd()), 0o1755))
+	_, err = unix.Openat(unix.AT_FDCWD, dir+"/new", unix.O_CREAT|unix.O_WRONLY, 0o6755)
+	fmt.Println("open", err == unix.EPERM)
+	_, err = unix.Openat(unix.AT_FDCWD, dir+"/plain", unix.O_WRONLY, 0o6755)
+	fmt.Println("reopen", err)
+	fmt.Println("mknod", unix.Mknodat(unix.AT_FDCWD, dir+"/fifo", unix.S_IFIFO|0o4755, 0) == unix.EPERM, unix.Mkdirat(unix.AT_FDCWD, dir+"/dir", 0o755))
+}
+
+func TestDenySetuid(t *testing.T) {
+	c := exec.Command("/proc/self/exe", t.TempDir())
+	c.Env = []string{"VIEW_TEST=setuid"}
+	out, err := c.CombinedOutput()
+	want := "plain <nil>\nchmod true <nil>\nfchmod true <nil>\nopen true\nreopen <nil>\nmknod true <nil>\n"
+	if string(out) != want || err != nil {
+		t.Errorf("%s%v, not\n%s", out, err, want)
 	}
 }

@@ -29,6 +29,9 @@ func TestMain(m *testing.M) {
 		}
 		look(os.Args[2])
 		os.Exit(0)
+	case "setuid":
+		trySetuid(os.Args[1])
+		os.Exit(0)
 	case "look":
 		look(os.Args[2])
 		os.Exit(0)
