@@ -92,7 +92,7 @@ func trySetuid(dir string) {
 	fmt.Println("chmod", unix.Fchmodat(unix.AT_FDCWD, dir+"/plain", 0o4755, 0) == unix.EPERM, unix.Fchmodat(unix.AT_FDCWD, dir+"/plain", 0o700, 0))
 	fmt.Println("fchmod", unix.Fchmod(int(f.Fd()), 0o2755) == unix.EPERM, unix.Fchmod(int(f.Fd()), 0o1755))
 	_, err = unix.Openat(unix.AT_FDCWD, dir+"/new", unix.O_CREAT|unix.O_WRONLY, 0o6755)
-	fmt.Println("open", err == unix.EPERM)
+	fmt.Println("open", errors.Is(err, unix.EPERM))
 	_, err = unix.Openat(unix.AT_FDCWD, dir+"/plain", unix.O_WRONLY, 0o6755)
 	fmt.Println("reopen", err)
 	fmt.Println("mknod", unix.Mknodat(unix.AT_FDCWD, dir+"/fifo", unix.S_IFIFO|0o4755, 0) == unix.EPERM, unix.Mkdirat(unix.AT_FDCWD, dir+"/dir", 0o755))
