@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -126,15 +127,30 @@ func (r *Report) try(what string, err error) {
 
 // Exec confines the calling process but for what does not outlive an execve
 // (Calls, and that it is not dumpable), gives the report to tell, and becomes argv[0],
-// a path. Links in it are followed before, where they still lead somewhere. It returns
-// only if that fails.
+// a path. Links in it are followed before, where they still lead somewhere. What it
+// becomes ends with the caller's parent. It returns only if that fails.
 func Exec(p Profile, tell func(Report), argv, env []string) error {
 	path, err := filepath.EvalSymlinks(argv[0])
 	if err != nil {
 		return err
 	}
+	// The signal that a parent's death sends is one thread's own, and this thread is
+	// the one that stays.
+	runtime.LockOSThread()
 	tell(confine(p))
+	if err := endWithParent(); err != nil {
+		return err
+	}
 	return fmt.Errorf("%s: %w", path, unix.Exec(path, argv, env))
+}
+
+// endWithParent asks again for the signal that the parent asked for when it made
+// this process: the kernel forgets it when credentials change.
+func endWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("parent's death: %w", err)
+	}
+	return nil
 }
 
 // ConfineStarter is for a process that starts others, and so keeps much: neither it
