@@ -305,6 +305,7 @@ func testShell(t *testing.T, r *rig) {
 	s = r.onTerminal(24, 80, "shell", "--user", "root", "t")
 	s.types("echo uid=$(id -u)\r")
 	s.says("uid=0\r\n")
+	s.says("# ") // an end of file before the shell reads again is none
 	s.types("\x04")
 	if c := s.code(); c != 0 || !s.echoes() {
 		t.Errorf("root's: status %d; echo %v", c, s.echoes())

@@ -19,7 +19,10 @@ import (
 func shmHooks(h *relay.Hooks) {
 	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, onCreatePool)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqCreateBuffer, onCreateBuffer)
-	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if f := filterOf(c); f.cfg.Limits.of(Memory) >= Unlimited {
+			return true, nil // not a VM's: a client's own file, which may have grown, or shrink
+		}
 		return true, fits(m.Obj, m.Int(0), m.Obj.Data.(*pool).mem.size)
 	})
 	h.Gone(wayland.WlShmPool, func(c *relay.Conn, o *relay.Object) {
