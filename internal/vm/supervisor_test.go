@@ -242,7 +242,7 @@ func TestMissingPart(t *testing.T) {
 		"virtiofsd: cannot be started": func(l *Launch) { l.Parts.Virtiofsd = "/no/virtiofsd" },
 		"display: cannot be started":   func(l *Launch) { l.Parts.Proxy = "/no/proxy" },
 		"supervisor cannot be started": func(l *Launch) { l.Parts.Self = "/no/self" },
-		"root /no/root: no such file": func(l *Launch) { l.VM.Root = "/no/root" },
+		"root /no/root: no such file":  func(l *Launch) { l.VM.Root = "/no/root" },
 		"no kernel image found":        func(l *Launch) { l.Parts.System = l.RuntimeDir },
 	} {
 		t.Run(what, func(t *testing.T) {
