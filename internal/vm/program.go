@@ -273,17 +273,21 @@ type drain struct {
 
 func newDrain(src io.ReadCloser, dst *os.File) *drain { return &drain{src: src, dst: dst} }
 
+// lastWords is how many bytes a program whose client is gone may still write,
+// before writing kills it.
+const lastWords = 1 << 20
+
 func (d *drain) run() {
 	defer d.dst.Close()
 	defer d.src.Close()
 	buf := make([]byte, 32<<10)
-	for {
+	for left := lastWords; left > 0; {
 		d.setReading(true)
 		n, err := d.src.Read(buf)
 		d.setReading(false)
 		if n > 0 {
 			if _, err := d.dst.Write(buf[:n]); err != nil {
-				return
+				left -= n
 			}
 		}
 		if err != nil {
