@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,14 +51,19 @@ func TestExec(t *testing.T) {
 	if sized.fail != nil || sized.exit.Signal != int(syscall.SIGTERM) {
 		t.Errorf("%+v, %v", sized.exit, sized.fail)
 	}
-	// It is one of the VM's programs, and the VM stays for it.
-	long := b.goRun(b.exec(How{User: "root"}, "sh", "-c", "read x; exit 4"))
-	if st := b.state(long); !slices.ContainsFunc(st.Programs, func(p Program) bool { return slices.Contains(p.Argv, "read x; exit 4") }) {
+	// It is one of the VM's programs, and the VM stays for it: it waits for the end of
+	// its standard input, which comes when the VM's first program has ended.
+	stdin, end := io.Pipe()
+	waits := b.exec(How{User: "root"}, "sh", "-c", "read x; exit 4")
+	waits.run.Stdin = stdin
+	long := b.goRun(waits)
+	if st := b.state(long); !slices.ContainsFunc(st.Programs, func(p Program) bool { return p.Argv[0] == "sh" && p.State == "running" }) {
 		t.Errorf("%+v", st.Programs)
 	}
 	first.signals <- syscall.SIGTERM
 	<-first.done
-	<-long.done // its standard input is at its end
+	_ = end.Close()
+	<-long.done
 	if long.exit == nil || long.exit.Code != 4 {
 		t.Errorf("%+v, %v", long.exit, long.fail)
 	}
