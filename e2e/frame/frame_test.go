@@ -9,12 +9,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"vix/internal/desktoptest"
 	"vix/internal/filter"
 	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
 )
 
 // A vm stands in for a virtual machine: a socket whose clients pass its filter.
@@ -37,10 +37,6 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path = filepath.Join(dir, v.name)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if v.frame == "" {
 		v.frame = "full"
 	}
@@ -66,28 +62,8 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 		Dial: dialer.Dial,
 		Log:  log,
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		_ = l.Close()
-		wg.Wait()
-		_ = dialer.Close()
-	})
-	wg.Go(func() {
-		for {
-			conn, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			client, err := wayland.NewUnixConn(conn)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			wg.Go(func() { _ = f.Serve(ctx, client) })
-		}
-	})
+	t.Cleanup(func() { _ = dialer.Close() }) // after the connections, which Serve's own ends
+	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) { _ = f.Serve(ctx, client) })
 	return path
 }
 

@@ -6,49 +6,24 @@ import (
 	"image"
 	"image/color"
 	"log/slog"
-	"net"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"vix/internal/desktoptest"
 	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
 )
 
 // serveFramed serves a filter with a frame on a socket.
 func serveFramed(t *testing.T, d *desktoptest.Desktop, frame string) (path string) {
 	t.Helper()
 	path = filepath.Join(d.Dir, "framed")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	f := New(Config{
 		VM: "vm", Tag: "tag", Log: slog.New(slog.DiscardHandler), Frame: frame, Color: "#2060c0",
 		Dial: func() (wayland.Transport, error) { return wayland.Dial(d.Socket) },
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		_ = l.Close()
-		wg.Wait()
-	})
-	wg.Go(func() {
-		for {
-			conn, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			client, err := wayland.NewUnixConn(conn)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			wg.Go(func() { _ = f.Serve(ctx, client) })
-		}
-	})
+	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) { _ = f.Serve(ctx, client) })
 	return path
 }
 

@@ -8,7 +8,6 @@ import (
 	"image/color"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,44 +28,22 @@ import (
 func serveChain(t *testing.T, dir, upstream string, blobs *relay.Memfds) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "chain")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := slog.New(slog.DiscardHandler)
 	f := New(Config{
 		VM: "vm", Tag: "tag", Log: log,
 		Dial: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
 	})
 	hooks := relay.GuestHooks()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	t.Cleanup(func() {
-		cancel()
-		_ = l.Close()
-		wg.Wait()
-	})
-	wg.Go(func() {
-		for {
-			conn, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			client, err := wayland.NewUnixConn(conn)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			near, far := waylandtest.Pair(t)
-			wg.Go(func() { _ = f.Serve(ctx, far) })
-			wg.Go(func() {
-				g := relay.NewGuest(blobs, log)
-				_ = relay.New(client, near, relay.Config{Hooks: hooks, Globals: relay.GuestGlobals, State: g, Log: log}).Run(ctx)
-				if err := g.Close(); err != nil {
-					t.Error(err)
-				}
-			})
+	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) {
+		near, far := waylandtest.Pair(t)
+		var host sync.WaitGroup
+		host.Go(func() { _ = f.Serve(ctx, far) })
+		g := relay.NewGuest(blobs, log)
+		_ = relay.New(client, near, relay.Config{Hooks: hooks, Globals: relay.GuestGlobals, State: g, Log: log}).Run(ctx)
+		if err := g.Close(); err != nil {
+			t.Error(err)
 		}
+		host.Wait()
 	})
 	return path
 }

@@ -3,11 +3,13 @@
 package waylandtest
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,6 +136,37 @@ func Pair(t testing.TB) (near, far *wayland.UnixConn) {
 		return u
 	}
 	return mk(fds[0]), mk(fds[1])
+}
+
+// Serve listens on a new socket until the test ends, and gives each connection to
+// serve, which owns it and returns when it is over or ctx is done.
+func Serve(t testing.TB, path string, serve func(ctx context.Context, client *wayland.UnixConn)) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() {
+		cancel()
+		_ = l.Close()
+		wg.Wait()
+	})
+	wg.Go(func() {
+		for {
+			conn, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			client, err := wayland.NewUnixConn(conn)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			wg.Go(func() { serve(ctx, client) })
+		}
+	})
 }
 
 // LeakCheck fails the test when it leaves goroutines or descriptors behind. It
