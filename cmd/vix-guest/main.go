@@ -73,6 +73,7 @@ type guest struct {
 	log    *slog.Logger
 	agent  *agent.Guest
 	reaper *reaper
+	trees  *trees
 	boot   bootMessage
 
 	ready chan struct{} // closed when programs can start: then these are set
@@ -99,11 +100,12 @@ func serve(log *slog.Logger) error {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	g := &guest{log: log, reaper: newReaper(), boot: bootMessage{came: make(chan struct{})}, ready: make(chan struct{})}
+	g := &guest{log: log, reaper: newReaper(), trees: &trees{ended: map[string]bool{}}, boot: bootMessage{came: make(chan struct{})}, ready: make(chan struct{})}
 	go g.reaper.run()
 	g.agent = agent.NewGuest(port, agent.GuestConfig{
 		Log: log, Kernel: kernelRelease(),
 		Boot:  g.boot.set,
+		Clock: setClock,
 		Start: g.start,
 	})
 	go func() {

@@ -14,8 +14,8 @@ import (
 	"vix/internal/agent"
 )
 
-// start starts a program as the user asked for, in a session of its own. It may
-// be asked before the guest is ready, and then waits.
+// start starts a program as the user asked for, in a session and a control group of its
+// own. It may be asked before the guest is ready, and then waits.
 func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error) {
 	select {
 	case <-g.ready:
@@ -48,10 +48,29 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 		}
 	}
 	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: who.credential()}}
-	if s.TTY {
-		return g.startTTY(path, who.uid, s, attr)
+	tree, err := g.trees.plant(attr.Sys)
+	if err != nil {
+		return nil, err
 	}
-	return g.startPipes(path, s.Argv, attr)
+	var p *agent.Program
+	if s.TTY {
+		p, err = g.startTTY(path, who.uid, s, attr)
+	} else {
+		p, err = g.startPipes(path, s.Argv, attr)
+	}
+	tree.planted()
+	if err != nil {
+		tree.fell()
+		return nil, err
+	}
+	wait := p.Wait
+	p.Signal = tree.signal(p.Signal)
+	p.Wait = func() agent.Status {
+		st := wait()
+		tree.fell()
+		return st
+	}
+	return p, nil
 }
 
 func credential(u agent.User, groups ...uint32) *syscall.Credential {

@@ -37,6 +37,8 @@ func TestPrograms(t *testing.T) {
 		{"terminal", testTerminal},
 		{"stop", testStop},
 		{"orphans", testOrphans},
+		{"tree", testTree},
+		{"clock", testClock},
 		{"many", testMany},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, v) })
@@ -337,6 +339,61 @@ func testOrphans(t *testing.T, v *vm) {
 	v.expect(t, sh("while pgrep -x sleep >/dev/null; do sleep 0.05; done"))
 	if got := v.expect(t, sh("sleep 0.2; ps -eo stat | grep -c ^Z; true")); got != "0" {
 		t.Errorf("%s zombies", got)
+	}
+}
+
+// testTree: SIGKILL takes what left the program's session and group, and nothing of
+// another program; a group that is not needed any more goes.
+func testTree(t *testing.T, v *vm) {
+	const sleeps = "pgrep -fc '^sleep 7[0-9]*$'; true"
+	other, err := v.host.Spawn(t.Context(), sh("echo; exec sleep 71"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := v.host.Spawn(t.Context(), sh("setsid -f sleep 72; setsid -f sh -c 'setsid -f sleep 73; exec sleep 74'; until [ $(pgrep -fc '^sleep 7[234]$') = 3 ]; do sleep 0.05; done; echo; exec sleep 75"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []io.Reader{other.Stdout, p.Stdout} {
+		if _, err := r.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := v.expect(t, sh(sleeps)); got != "5" {
+		t.Errorf("%s programs sleep, not 5", got)
+	}
+	if err := p.Kill(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := p.Wait(); err != nil || st.Signal != syscall.SIGKILL {
+		t.Errorf("%v, %v", st, err)
+	}
+	if _, err := io.ReadAll(p.Stdout); err != nil { // its children held it, too
+		t.Error(err)
+	}
+	if got := v.expect(t, sh(sleeps)); got != "1" {
+		t.Errorf("%s programs sleep, not 1", got)
+	}
+	_ = other.Kill(syscall.SIGTERM)
+	if st, err := other.Wait(); err != nil || st.Signal != syscall.SIGTERM {
+		t.Errorf("%v, %v", st, err)
+	}
+	if got := v.expect(t, sh("grep -o '/programs/[0-9]*' /proc/self/cgroup | wc -l; ls -d /sys/fs/cgroup/programs/[0-9]* | wc -l")); got != "1\n1" {
+		t.Errorf("control groups: %q", got)
+	}
+}
+
+// testClock: a guest that is late is set right.
+func testClock(t *testing.T, v *vm) {
+	root := sh("date -s 2001-01-01")
+	root.User = "root"
+	v.expect(t, root)
+	if err := v.host.SetClock(); err != nil {
+		t.Fatal(err)
+	}
+	now := v.expect(t, sh("date +%s"))
+	if n, err := strconv.ParseInt(now, 10, 64); err != nil || abs(n-timeNow()) > 5 {
+		t.Errorf("the guest's clock says %s, the host's %d", now, timeNow())
 	}
 }
 

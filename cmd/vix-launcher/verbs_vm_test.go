@@ -45,6 +45,7 @@ func TestVMVerbs(t *testing.T) {
 		{"cp on a terminal", testCopyShown},
 		{"install", testInstall},
 		{"status", testStatus},
+		{"clock", testClock},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sub := *r

@@ -115,6 +115,13 @@ func (m PowerOff) check() error {
 	return nil
 }
 
+func (m Clock) check() error {
+	if m.Time <= 0 {
+		return fmt.Errorf("clock: %d ns since 1970", m.Time)
+	}
+	return nil
+}
+
 func (m Data) check() error {
 	if m.Stream > Stderr || len(m.Bytes) > MaxData {
 		return fmt.Errorf("data: %d bytes on stream %d", len(m.Bytes), m.Stream)

@@ -80,6 +80,8 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseJSON[Resize](payload)
 	case TypePowerOff:
 		return parseJSON[PowerOff](payload)
+	case TypeClock:
+		return parseJSON[Clock](payload)
 	case TypeHello:
 		return parseJSON[Hello](payload)
 	case TypeStage:
@@ -158,6 +160,7 @@ func (m Resize) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, 
 func (m Exit) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
 func (m Error) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 func (m PowerOff) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
+func (m Clock) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 
 func (m Data) appendTo(dst []byte) ([]byte, error) {
 	dst = binary.LittleEndian.AppendUint32(dst, m.ID)

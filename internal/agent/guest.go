@@ -19,6 +19,8 @@ type GuestConfig struct {
 
 	// Boot is called once, with the host's boot message.
 	Boot func(Boot)
+	// Clock is called with the host's time when that has jumped.
+	Clock func(ns int64)
 	// Start starts a program as the guest's user. A *SpawnError says which
 	// code a shell would give. It may wait, until ctx ends.
 	Start func(ctx context.Context, s Spawn) (*Program, error)
@@ -30,7 +32,7 @@ type Program struct {
 	Stdin  io.WriteCloser
 	Stdout io.ReadCloser
 	Stderr io.ReadCloser // nil with a TTY
-	// Signal signals the program and its process group.
+	// Signal signals the program and its process group; SIGKILL, all that descends from it.
 	Signal func(syscall.Signal) error
 	// Resize sets the TTY's size; nil without one.
 	Resize func(rows, cols uint16) error
@@ -141,6 +143,10 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 		if !g.booted {
 			g.booted = true
 			g.cfg.Boot(m)
+		}
+	case Clock:
+		if g.cfg.Clock != nil {
+			g.cfg.Clock(m.Time)
 		}
 	case Spawn:
 		g.spawn(m)

@@ -150,6 +150,17 @@ func (h *Host) sendBootLocked() error {
 	return h.l.send(b)
 }
 
+// SetClock gives the guest the host's time of this moment, unless its boot message is
+// still to come, with a later one.
+func (h *Host) SetClock() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.boot == nil || !h.met {
+		return nil
+	}
+	return h.l.send(Clock{Time: time.Now().UnixNano()})
+}
+
 // onHello: the guest is there.
 func (h *Host) onHello(m Hello) error {
 	h.greeted = true
@@ -507,7 +518,8 @@ func (p *Process) Wait() (Status, error) {
 // Exited is closed when Wait would return.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Kill sends a signal to the program and its process group.
+// Kill sends a signal to the program and its process group; SIGKILL to all that descends
+// from it.
 func (p *Process) Kill(sig syscall.Signal) error {
 	return p.h.l.send(Kill{ID: p.id, Signal: int(sig)})
 }

@@ -141,6 +141,8 @@ func messages() *rapid.Generator[Message] {
 		case 11:
 			return Data{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s"), Bytes: rapid.SliceOfN(rapid.Byte(), 0, 500).Draw(t, "b")}
 		case 12:
+			return Clock{Time: 1 + ms.Draw(t, "ns")}
+		case 13:
 			return Credit{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s"), N: rapid.Uint32Range(1, Window).Draw(t, "n")}
 		default:
 			return Hangup{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s")}

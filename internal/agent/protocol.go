@@ -31,6 +31,7 @@
 //	stdin(id) ──►         ◄── stdout(id), stderr(id)
 //	credit ──►            ◄── credit       the reader consumed n bytes
 //	kill, resize ──►      ◄── hangup       the reader is gone (EPIPE)
+//	clock ──►                              the host's clock has jumped: it was set, or the host slept
 //	                      ◄── exit(id)     the program itself has ended
 //	poweroff ──►          ◄── (end of stream: the machine is off)
 //
@@ -96,6 +97,7 @@ const (
 	TypeKill     Type = 4
 	TypeResize   Type = 5
 	TypePowerOff Type = 6
+	TypeClock    Type = 7
 
 	TypeHello   Type = 33
 	TypeStage   Type = 34
@@ -112,7 +114,7 @@ const (
 
 var typeNames = map[Type]string{
 	TypeBoot: "boot", TypeSpawn: "spawn", TypeStdin: "stdin", TypeKill: "kill",
-	TypeResize: "resize", TypePowerOff: "poweroff", TypeHello: "hello",
+	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypeHello: "hello",
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
 	TypeError: "error", TypeCredit: "credit", TypeHangup: "hangup",
@@ -219,7 +221,8 @@ type (
 		PID int    `json:"pid"` // in the guest
 	}
 
-	// Kill sends a signal to a program and its process group.
+	// Kill sends a signal to a program and its process group; SIGKILL to all that descends
+	// from it.
 	Kill struct {
 		ID     uint32 `json:"id"`
 		Signal int    `json:"signal"` // Linux's number
@@ -251,6 +254,11 @@ type (
 	// PowerOff asks the guest to end its programs and switch itself off.
 	PowerOff struct {
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
+	}
+
+	// Clock is the host's wall clock, after it has jumped.
+	Clock struct {
+		Time int64 `json:"time_ns"` // as in Boot
 	}
 
 	// Data is a piece of a stream; no bytes mean its end.
@@ -286,6 +294,7 @@ func (Resize) Type() Type   { return TypeResize }   // Type implements Message.
 func (Exit) Type() Type     { return TypeExit }     // Type implements Message.
 func (Error) Type() Type    { return TypeError }    // Type implements Message.
 func (PowerOff) Type() Type { return TypePowerOff } // Type implements Message.
+func (Clock) Type() Type    { return TypeClock }    // Type implements Message.
 func (Credit) Type() Type   { return TypeCredit }   // Type implements Message.
 func (Hangup) Type() Type   { return TypeHangup }   // Type implements Message.
 

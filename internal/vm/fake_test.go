@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -39,6 +40,18 @@ func TestMain(m *testing.M) {
 			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, progress)
+	}
+	watchClock = func(ctx context.Context, jumped func()) error {
+		woken := make(chan os.Signal, 1)
+		signal.Notify(woken, unix.SIGUSR1)
+		for {
+			select {
+			case <-woken:
+				jumped()
+			case <-ctx.Done():
+				return nil
+			}
+		}
 	}
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
@@ -191,6 +204,7 @@ func fakeQEMU() error {
 	g := agent.NewGuest(os.NewFile(6, "agent"), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
 		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
+		Clock: func(ns int64) { fmt.Println("clock set to", time.Unix(0, ns).UTC().Year()) },
 	})
 	go func() {
 		<-booted // hello has been said before

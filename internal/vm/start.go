@@ -284,6 +284,7 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 		defer close(ran)
 		s.agentEnded(s.guest.Run(ctx))
 	})
+	s.pumps.Go(func() { s.keepClock(ctx) })
 	s.pumps.Go(func() {
 		select {
 		case err := <-s.guest.Failed():
