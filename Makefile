@@ -10,7 +10,7 @@ GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 10s
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  := $(shell scripts/version)
 
 export HOME ?= /root
 # Without it a build fails where the checkout belongs to another user.
@@ -21,13 +21,20 @@ LINT    := $(CACHE)/tools/golangci-lint-$(shell sed -n 's,.*golangci-lint/v2 \(v
 # The race detector needs a C compiler; without one the tests run without it.
 RACE    := $(if $(shell command -v $${CC:-gcc} 2>/dev/null),-race)
 UNIT     = $$($(GO) list ./... | grep -v '^vix/e2e')
+# These need make and git, which the system root has not.
+OUTSIDE := ./scripts ./packaging
+INSIDE   = $$($(GO) list ./... | grep -vE '^vix/(e2e|scripts$$|packaging$$)')
 
 .PHONY: build
 build: need-go ## the programs, in build/bin
 	@mkdir -p build/bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -X main.version=$(VERSION)' -o build/bin/ ./cmd/vix-launcher
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o build/bin/ ./cmd/vix-waylandproxy ./cmd/vix-guest
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -X main.version=$(VERSION)' -o build/bin/ ./cmd/vix-launcher ./cmd/vix-waylandproxy
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o build/bin/ ./cmd/vix-guest
 	@ln -sf vix-launcher build/bin/vix
+
+.PHONY: docs
+docs: build ## man pages, completions, licences of what is linked in
+	@GO=$(GO) packaging/docs build
 
 .PHONY: demo
 demo: need-go setup ## a program in a VM shows its window: leaves build/demo/desktop.png
@@ -44,7 +51,8 @@ test: static setup ## every test: check, compositor-level and VM-level
 	$(GO) build $(RACE) ./...
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -show '^threat ' -out build/test \
-	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(UNIT) \
+	  -- $(GO) test -json -p 1 -timeout 10m $(OUTSIDE) \
+	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(INSIDE) \
 	  -- $(GO) test -json -p 1 -timeout 20m -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
@@ -102,17 +110,14 @@ fuzz: need-go ## every fuzz target for FUZZTIME each
 generate: need-go setup ## the tables generated from the protocol XML
 	$(IN_ROOT) $(GO) generate ./...
 
+# What is installed stands in packaging/install.
 .PHONY: install
-install: build ## the programs into PREFIX (under DESTDIR)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/vix
-	install -m 0755 build/bin/vix-launcher $(DESTDIR)$(PREFIX)/bin/
-	ln -sf vix-launcher $(DESTDIR)$(PREFIX)/bin/vix
-	install -m 0755 build/bin/vix-waylandproxy build/bin/vix-guest $(DESTDIR)$(PREFIX)/libexec/vix/
-	ln -sf ../libexec/vix/vix-waylandproxy $(DESTDIR)$(PREFIX)/bin/vix-waylandproxy
-	@scdoc=$$(command -v scdoc || { [ ! -x "$$(scripts/sysroot --path 2>/dev/null)/usr/bin/scdoc" ] || echo "$(IN_ROOT) scdoc"; }); \
-	[ -n "$$scdoc" ] || echo "scdoc: not found; the man pages are not installed"; \
-	[ -z "$$scdoc" ] || for page in packaging/man/*.scd; do name=$$(basename $$page .scd); \
-	  dir=$(DESTDIR)$(PREFIX)/share/man/man$${name##*.}; install -d $$dir; $$scdoc <$$page >$$dir/$$name; done
+install: docs ## everything into PREFIX (under DESTDIR)
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) packaging/install
+
+.PHONY: uninstall
+uninstall: ## what install has laid down in PREFIX
+	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) packaging/install --uninstall
 
 .PHONY: clean
 clean: ## what was built here

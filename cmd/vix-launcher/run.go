@@ -80,7 +80,7 @@ in list --json.`,
   vix-launcher run --vm office --share staging libreoffice
   echo hello | vix-launcher run --vm web cat`,
 		Args:              args(1, -1, "PROGRAM"),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeProgram(e),
 		RunE: func(c *cobra.Command, argv []string) error {
 			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
 		},
@@ -94,9 +94,7 @@ in list --json.`,
 	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
 	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
-	_ = c.RegisterFlagCompletionFunc("vm", func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
-	})
+	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
 	return c
 }
 

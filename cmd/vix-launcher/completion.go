@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vix/internal/vm"
+)
+
+// shortName is the other name that this program is installed under.
+const shortName = "vix"
+
+func completionCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish",
+		Short: "print the completion script of a shell",
+		Long: `Prints the shell's completion script, for vix-launcher and vix: verbs, options,
+names of VMs, programs, and paths in VMs. Where Vix is installed in the system,
+shells find it themselves.`,
+		Example: `  source <(vix-launcher completion bash)
+  vix-launcher completion zsh >~/.zfunc/_vix-launcher     (a directory of fpath)
+  vix-launcher completion fish >~/.config/fish/completions/vix-launcher.fish`,
+		Args:      args(1, 1, "bash, zsh or fish"),
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		RunE: func(c *cobra.Command, a []string) error {
+			script, err := completionScript(c.Root(), a[0])
+			if err != nil {
+				return err
+			}
+			_, err = e.stdout.Write(script)
+			return err
+		},
+	}
+}
+
+// completionScript is cobra's script for a shell, which knows one name of the
+// program, taught the other.
+func completionScript(root *cobra.Command, shell string) ([]byte, error) {
+	var b bytes.Buffer
+	name := root.Name()
+	switch shell {
+	case "bash":
+		err := root.GenBashCompletionV2(&b, true)
+		fmt.Fprintf(&b, "complete -o default -F __start_%s %s\n", name, shortName)
+		return b.Bytes(), err
+	case "zsh":
+		if err := root.GenZshCompletion(&b); err != nil {
+			return nil, err
+		}
+		both := name + " " + shortName
+		script := bytes.Replace(b.Bytes(), []byte("#compdef "+name+"\n"), []byte("#compdef "+both+"\n"), 1)
+		return bytes.Replace(script, []byte("compdef _"+name+" "+name+"\n"), []byte("compdef _"+name+" "+both+"\n"), 1), nil
+	case "fish":
+		err := root.GenFishCompletion(&b, true)
+		fmt.Fprintf(&b, "\ncomplete -c %s -w %s\n", shortName, name)
+		return b.Bytes(), err
+	}
+	return nil, usagef("completion: %q is not bash, zsh or fish", clip(shell))
+}
+
+// completeVM completes the name of a VM that a program is to run in: all that
+// are known, with what they are. It has no place for errors.
+func completeVM(e *env) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return vmNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func vmNames(ctx context.Context, e *env) []string {
+	what := map[string]string{}
+	_ = e.withStore(func(_ *vm.Registry, s *vm.Store) error {
+		kept, err := s.Kept()
+		for _, name := range kept {
+			what[name] = "stopped"
+		}
+		return err
+	})
+	if cfg, err := e.config(); err == nil {
+		for name := range cfg.VMs {
+			what[name] = "configured"
+		}
+	}
+	for _, name := range runningNames(ctx, e) {
+		what[name] = "runs"
+	}
+	var list []string
+	for name, state := range what {
+		list = append(list, name+"\t"+state)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// completeProgram completes the program of run: those that the configuration
+// names, and once something is typed, the host's own that a guest sees too.
+// The program's arguments are its own affair.
+func completeProgram(e *env) cobra.CompletionFunc {
+	return func(_ *cobra.Command, a []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if len(a) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var list []string
+		if cfg, err := e.config(); err == nil {
+			for _, v := range cfg.VMs {
+				for _, program := range v.Programs {
+					list = append(list, program+"\tin VM "+v.Name)
+				}
+			}
+		}
+		if typed != "" {
+			list = append(list, hostPrograms(filepath.SplitList(e.getenv("PATH")), typed)...)
+		}
+		slices.Sort(list)
+		return slices.Compact(list), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// hostPrograms lists the programs below /usr whose names begin so.
+func hostPrograms(path []string, prefix string) []string {
+	var names []string
+	for _, dir := range path {
+		if !strings.HasPrefix(dir, "/usr/") {
+			continue
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, f := range entries {
+			if strings.HasPrefix(f.Name(), prefix) && !f.IsDir() {
+				names = append(names, f.Name())
+			}
+		}
+	}
+	return names
+}
