@@ -51,6 +51,7 @@ type Desktop struct {
 	IPC     string // absolute path of sway's IPC socket
 	Sway    *Proc  // nil when it is not ours
 	timeout time.Duration
+	bus     string // address of the session bus, if there is one
 	cred    *syscall.Credential
 	seat    *seat // made at the start, or of an attached desktop when it is first used
 }
@@ -169,12 +170,12 @@ func (d *Desktop) Env() []string {
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		switch name {
-		case "XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "SWAYSOCK", "I3SOCK", "DISPLAY":
+		case "XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "WAYLAND_SOCKET", "SWAYSOCK", "I3SOCK", "DISPLAY", "DBUS_SESSION_BUS_ADDRESS":
 		default:
 			env = append(env, v)
 		}
 	}
-	env = append(env, "XDG_RUNTIME_DIR="+d.Dir)
+	env = append(append(env, "XDG_RUNTIME_DIR="+d.Dir), d.busEnv()...)
 	if d.Socket != "" {
 		env = append(env, "WAYLAND_DISPLAY="+filepath.Base(d.Socket))
 	}

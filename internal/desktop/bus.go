@@ -1,0 +1,22 @@
+package desktop
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// DialBus connects to the session bus at address, as DBUS_SESSION_BUS_ADDRESS has
+// it. The connection is the caller's to close, and ends with ctx.
+func DialBus(ctx context.Context, address string) (*dbus.Conn, error) {
+	// By user id alone: the library's other way looks for a cookie in the home.
+	auth := dbus.WithAuth(dbus.AuthExternal(strconv.Itoa(os.Getuid())))
+	conn, err := dbus.Connect(address, dbus.WithContext(ctx), auth)
+	if err != nil {
+		return nil, fmt.Errorf("session bus: %w; is there one? (DBUS_SESSION_BUS_ADDRESS)", err)
+	}
+	return conn, nil
+}
