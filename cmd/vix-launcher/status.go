@@ -18,19 +18,31 @@ import (
 )
 
 func statusCommand(e *env) *cobra.Command {
-	var asJSON bool
+	var asJSON, watch bool
 	c := &cobra.Command{
-		Use:   "status [--json] NAME",
+		Use:   "status [--json] NAME | status --watch [--json] [NAME]",
 		Short: "show everything about a VM that runs",
 		Long: `Shows the state of the VM NAME: how long it runs, its memory and how much of the
 host's it takes, its processes, programs and windows. Fails if it does not run.
 
-With --json, an object as in list --json.`,
+With --json, an object as in list --json.
+
+With --watch, a line at each change of the VM NAME, or of every VM, until it is
+interrupted or its output is closed; a VM that does not run is waited for. With
+--json too, an object a line: event, name, vm. The event "state" says that a VM is
+there or has changed, and vm is as in list --json; "ended" that it is gone; "ready"
+that everything that ran at the beginning has been told. A reader that is slow gets
+what is newest.`,
 		Example: `  vix-launcher status web
-  vix-launcher status --json web | jq .windows`,
+  vix-launcher status --json web | jq .windows
+  vix-launcher status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`,
 		ValidArgsFunction: completeFirstName(e),
 		Args: func(c *cobra.Command, a []string) error {
-			if err := args(1, 1, "NAME")(c, a); err != nil {
+			least := 1
+			if watch {
+				least = 0
+			}
+			if err := args(least, 1, "NAME")(c, a); err != nil || len(a) == 0 {
 				return err
 			}
 			if err := config.CheckName(a[0]); err != nil {
@@ -44,6 +56,9 @@ With --json, an object as in list --json.`,
 				return err
 			}
 			defer reg.Close()
+			if watch {
+				return watchStatus(c.Context(), reg, strings.Join(a, ""), e.stdout, asJSON)
+			}
 			st, err := reg.State(c.Context(), a[0])
 			switch {
 			case errors.Is(err, vm.ErrNotRunning), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.EOF):
@@ -58,6 +73,7 @@ With --json, an object as in list --json.`,
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&watch, "watch", false, "go on, with a line at each change")
 	return c
 }
 

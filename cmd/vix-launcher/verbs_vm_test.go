@@ -575,6 +575,14 @@ func testStatus(t *testing.T, r *rig) {
 	if err := json.Unmarshal([]byte(r.vix(0, "status", "--json", "t").out.String()), &st); err != nil || st.Name != "t" || st.Used < 64<<20 || st.PIDs.QEMU == 0 {
 		t.Errorf("%v: %+v", err, st)
 	}
+	watch := r.start(nil, "status", "--watch", "--json", "t")
+	watch.says(`{"event":"state","name":"t","vm":{"name":"t","state":"running",`)
+	watch.says(`{"event":"ready"}`)
+	r.vix(0, "exec", "t", "--", "sh", "-c", "exit 77")
+	watch.says(`"exit":{"code":77}`)
+	if err := watch.Process.Signal(syscall.SIGINT); err != nil || watch.code() != 0 {
+		t.Errorf("watch: %v, status %d: %s", err, watch.code(), watch.err.String())
+	}
 	if out := r.vix(0, "list").out.String(); !strings.Contains(out, "USED") || !strings.Contains(out, "MiB") {
 		t.Error(out)
 	}

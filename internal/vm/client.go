@@ -106,6 +106,13 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 			return nil
 		}
 	}
+	return r.savedState(name)
+}
+
+// savedState is the state in state.json, of a supervisor that does not answer. It
+// is nil for a VM that is gone.
+func (r *Registry) savedState(name string) *State {
+	var st State
 	b, err := r.root.ReadFile(filepath.Join(name, stateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

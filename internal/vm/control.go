@@ -24,6 +24,10 @@ import (
 //	                                ◄──   reply{exit} | reply{fail}         last
 //	request{op: state}              ──►
 //	                                ◄──   reply{state}
+//	request{op: watch}              ──►
+//	                                ◄──   reply{state}
+//	request{}                       ──►                                     for the next, when there is one
+//	                                ◄──   reply{state}, …, reply{done}
 //	request{op: stop}               ──►
 //	                                ◄──   reply{done}                       all is ended and removed
 //	request{op: logs}               ──►
@@ -56,6 +60,7 @@ const (
 	opStop  = "stop"
 	opLogs  = "logs"
 	opTrace = "trace"
+	opWatch = "watch"
 
 	opMount  = "mount"
 	opUmount = "umount"

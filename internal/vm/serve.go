@@ -53,6 +53,8 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		s.serveRun(c, req, files)
 	case req.Op == opState:
 		s.tell(c, reply{State: new(s.snapshot())})
+	case req.Op == opWatch:
+		s.serveWatch(c)
 	case req.Op == opStop:
 		s.serveStop(c, req.Force)
 	case req.Op == opLogs:

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/vm"
+)
+
+// A watchLine is a line of status --watch --json.
+type watchLine struct {
+	Event string `json:"event"`
+	Name  string `json:"name,omitempty"`
+	VM    *vmUse `json:"vm,omitempty"`
+}
+
+// watchStatus writes a line for each change, of the VM name or of all, until it is
+// interrupted or nobody reads any more.
+func watchStatus(ctx context.Context, reg *vm.Registry, name string, w io.Writer, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	// A bar that is gone is no error, and is noticed before the next change.
+	signal.Ignore(unix.SIGPIPE)
+	defer signal.Reset(unix.SIGPIPE)
+	ctx, unread, err := untilUnread(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer unread()
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	err = reg.Watch(ctx, name, func(e vm.Event) error {
+		line := watchLine{Event: e.Event, Name: e.Name}
+		if e.State != nil {
+			use := withUse(*e.State)
+			line.VM = &use
+		}
+		if asJSON {
+			return enc.Encode(line)
+		}
+		return printEvent(w, line)
+	})
+	if errors.Is(err, unix.EPIPE) {
+		return nil
+	}
+	return err
+}
+
+func printEvent(w io.Writer, e watchLine) error {
+	var err error
+	switch {
+	case e.VM != nil:
+		_, err = fmt.Fprintf(w, "%s  %s  %d windows  %s\n", e.Name, e.VM.State.State, len(e.VM.Windows), programNames(e.VM.Programs))
+	case e.Event == vm.EventEnded:
+		_, err = fmt.Fprintf(w, "%s  ended\n", e.Name)
+	}
+	return err
+}
+
+// untilUnread returns a context that ends when the pipe w has no reader any more. The
+// function frees what that takes.
+func untilUnread(ctx context.Context, w io.Writer) (context.Context, func(), error) {
+	ctx, cancel := context.WithCancel(ctx)
+	out, ok := w.(*os.File)
+	if !ok {
+		return ctx, cancel, nil
+	}
+	wake, end, err := os.Pipe()
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Of the first, only errors are told: POLLERR is a pipe without a reader.
+		fds := []unix.PollFd{{Fd: int32(out.Fd())}, {Fd: int32(wake.Fd()), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {
+				cancel()
+				return
+			}
+		}
+	}()
+	return ctx, func() {
+		end.Close()
+		<-done
+		wake.Close()
+		cancel()
+	}, nil
+}

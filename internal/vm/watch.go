@@ -1,0 +1,300 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// What is followed, and by which event:
+//
+//	a VM appears      inotify on $XDG_RUNTIME_DIR/vix         ─┐
+//	its state changes reply{state} after a request{op: watch}  ├─► one Event at a time
+//	it is gone        reply{done}, or its lock is free        ─┘
+//
+// A supervisor sends its state, and the next only when the client has asked for it
+// with an empty request: whoever is slow gets the newest, and nothing is queued for him.
+
+// watchPace is the least time between two states of one VM: a guest that changes a
+// title a thousand times a second must not keep every bar of the desktop busy.
+const watchPace = 100 * time.Millisecond
+
+// Kinds of events.
+const (
+	EventState = "state" // a VM has appeared, or its state has changed
+	EventEnded = "ended" // a VM is gone
+	EventReady = "ready" // every VM that ran when the watch began has been told of
+)
+
+// An Event is a line of "status --watch --json".
+type Event struct {
+	Event string `json:"event"`
+	Name  string `json:"name,omitempty"` // of the VM
+	State *State `json:"vm,omitempty"`   // with EventState
+}
+
+// Watch tells each of every VM's state, or with a name of that VM's alone: first as
+// it is, then as it changes, until ctx ends (nil) or each fails (its error). A VM
+// that does not run is waited for. While each is at work the VMs change on, and the
+// next event has what is newest; each is called from the caller's goroutine.
+func (r *Registry) Watch(ctx context.Context, name string, each func(Event) error) error {
+	if name != "" {
+		if err := config.CheckName(name); err != nil {
+			return failf("%v", err)
+		}
+	}
+	notes, err := r.watchDir()
+	if err != nil {
+		return failf("%s: %v", r.path, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	w := &watch{reg: r, name: name, events: make(chan Event), ended: make(chan string), followed: map[string]bool{}}
+	defer w.running.Wait()
+	defer cancel()
+	looked := make(chan error)
+	w.running.Go(func() { lookOut(ctx, notes, looked) })
+	return w.run(ctx, looked, each)
+}
+
+// A watch is the state of one call of Watch.
+type watch struct {
+	reg      *Registry
+	name     string // or "": all
+	events   chan Event
+	ended    chan string     // a follower's last word: the name
+	followed map[string]bool // VMs that have a follower; true: it has told of its VM, or ended
+	running  sync.WaitGroup
+}
+
+func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) error) error {
+	if err := w.look(ctx); err != nil {
+		return unlessDone(ctx, err)
+	}
+	for ready := false; ; {
+		if !ready && w.allTold() {
+			ready = true
+			if err := each(Event{Event: EventReady}); err != nil {
+				return err
+			}
+		}
+		var err error
+		select {
+		case e := <-w.events:
+			w.followed[e.Name] = true
+			err = each(e)
+		case name := <-w.ended:
+			delete(w.followed, name)
+			err = unlessDone(ctx, w.look(ctx)) // another of that name may have come meanwhile
+		case err = <-looked:
+			if err == nil {
+				err = unlessDone(ctx, w.look(ctx))
+			}
+		case <-ctx.Done():
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+func unlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (w *watch) allTold() bool {
+	for _, told := range w.followed {
+		if !told {
+			return false
+		}
+	}
+	return true
+}
+
+// look starts a follower for each VM that has none.
+func (w *watch) look(ctx context.Context) error {
+	// It takes the upper lock: a directory that is being made is whole then.
+	names, err := w.reg.names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, ok := w.followed[name]; ok || w.name != "" && w.name != name {
+			continue
+		}
+		w.followed[name] = false
+		w.running.Go(func() {
+			w.follow(ctx, name)
+			select {
+			case w.ended <- name:
+			case <-ctx.Done():
+			}
+		})
+	}
+	return nil
+}
+
+// follow tells of one VM until it is gone.
+func (w *watch) follow(ctx context.Context, name string) {
+	// This VM's own lock: another of the same name has another file.
+	lock, err := w.reg.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
+	if err != nil {
+		return // gone already
+	}
+	var told atomic.Bool
+	ended := w.reg.watchVM(ctx, name, func(st *State) error {
+		if st == nil {
+			return nil // gone; its end follows
+		}
+		told.Store(true)
+		return w.tell(ctx, Event{Event: EventState, Name: name, State: st})
+	})
+	if !ended && ctx.Err() == nil && waitLock(ctx, lock) != nil {
+		return
+	}
+	lock.Close()
+	if told.Load() {
+		_ = w.tell(ctx, Event{Event: EventEnded, Name: name})
+	}
+}
+
+func (w *watch) tell(ctx context.Context, e Event) error {
+	select {
+	case w.events <- e:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watchVM passes on what a supervisor tells of its VM until the connection ends. It
+// reports whether the VM has ended in good order.
+func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) error) (ended bool) {
+	conn, _, err := r.dial(name)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	c := &control{conn: conn}
+	if c.send(request{Version: controlVersion, Op: opWatch}) != nil {
+		return false
+	}
+	// Something is told of a supervisor that hangs too; it may answer yet.
+	answered := make(chan struct{})
+	var patience sync.WaitGroup
+	patience.Go(func() {
+		select {
+		case <-answered:
+		case <-time.After(stateLimit):
+			_ = tell(r.savedState(name))
+		}
+	})
+	var rep reply
+	err = c.recv(&rep, maxFrame)
+	close(answered)
+	patience.Wait()
+	for ; err == nil && rep.State != nil; err = c.recv(&rep, maxFrame) {
+		if tell(rep.State) != nil || c.send(request{}) != nil {
+			return false
+		}
+		rep = reply{}
+	}
+	if rep.Fail != nil { // of another version; what it does is in its file
+		_ = tell(r.savedState(name))
+	}
+	return err == nil && rep.Done
+}
+
+// serveWatch sends the state whenever it has changed and the client has asked.
+func (s *supervisor) serveWatch(c *control) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(s.ctx))
+	defer cancel(nil)
+	asks := make(chan struct{})
+	go func() { // ends with the connection
+		defer cancel(errHungUp)
+		for {
+			var req request
+			if c.recv(&req, maxRequest) != nil {
+				return
+			}
+			select {
+			case asks <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	pace := time.NewTicker(watchPace)
+	defer pace.Stop()
+	for {
+		st, changed := s.watchState()
+		s.tell(c, reply{State: &st})
+		for _, event := range []<-chan struct{}{asks, changed} {
+			select {
+			case <-event:
+			case <-s.gone:
+				s.tell(c, reply{Done: true})
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-pace.C:
+		case <-s.gone:
+		}
+	}
+}
+
+// watchDir watches for new directories of VMs. The descriptor is for lookOut.
+func (r *Registry) watchDir() (*os.File, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify", err)
+	}
+	notes := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, r.path, unix.IN_CREATE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
+		return nil, errors.Join(os.NewSyscallError("inotify", err), notes.Close())
+	}
+	return notes, nil
+}
+
+// lookOut says with each batch of notes that it is time to look again, and closes
+// notes when ctx ends. Which names they have does not matter: what is there, does.
+func lookOut(ctx context.Context, notes *os.File, looked chan<- error) {
+	defer notes.Close()
+	unhook := context.AfterFunc(ctx, func() { notes.Close() })
+	defer unhook()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := notes.Read(buf)
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		select {
+		case looked <- err:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
