@@ -1,13 +1,19 @@
 // Command testsum runs `go test -json` commands and says what matters: the
 // output of failed tests, why tests were skipped, and the closing counts.
 //
-//	testsum [-complete] [-v] [-show REGEXP] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
+//	testsum [-complete] [-v] [-show REGEXP] [-again N] [-steady REGEXP] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
 //
 // It ends with status 1 if a test or a build failed, if a test was skipped
 // without a stated reason, or if nothing ran. With -complete a test that was
 // skipped because the machine lacks something ("lacks: …") has failed too. With
 // -show it prints matching lines of any test's output. The raw events of the n-th
 // command are kept in DIR/n.json.
+//
+// Tests that boot emulated VMs share two processors with whatever else runs. With
+// -again, up to N tests that failed run once more, alone; one that then passes is
+// named as unsteady in the closing lines, with its failure's output above. A data
+// race, a crash, a time-out of a whole package and tests that match -steady get no
+// second try.
 package main
 
 import (
@@ -29,17 +35,23 @@ func main() {
 	complete := flag.Bool("complete", false, "a test skipped for what the machine lacks has failed")
 	verbose := flag.Bool("v", false, "print every test's name and output")
 	show := flag.String("show", "", "print output lines that match `regexp`")
+	again := flag.Int("again", 0, "up to `N` failed tests have a second try, alone")
+	steady := flag.String("steady", "", "tests that match `regexp` have none")
 	out := flag.String("out", "", "`directory` for the raw events")
 	flag.Parse()
 	s := newSummary(os.Stdout)
-	s.complete, s.verbose = *complete, *verbose
+	s.complete, s.verbose, s.again = *complete, *verbose, *again
 	if *show != "" {
 		s.show = regexp.MustCompile(*show)
+	}
+	if *steady != "" {
+		s.steady = regexp.MustCompile(*steady)
 	}
 	for i, argv := range split(flag.Args()) {
 		if err := s.run(argv, rawFile(*out, i+1)); err != nil {
 			s.problem(err.Error())
 		}
+		s.secondTries(argv)
 	}
 	os.Exit(s.close())
 }
@@ -89,10 +101,15 @@ type summary struct {
 	failed                  map[string]bool     // packages of which a failure has been shown
 	passes, fails, skipsN   int
 	problems, skips, failsN []string
+
+	again    int // second tries that are left
+	steady   *regexp.Regexp
+	raced    map[string]bool // failed tests whose output tells of a data race
+	unsteady []string
 }
 
 func newSummary(w io.Writer) *summary {
-	return &summary{w: w, lines: map[string][]string{}, parents: map[string]bool{}, failed: map[string]bool{}}
+	return &summary{w: w, lines: map[string][]string{}, parents: map[string]bool{}, failed: map[string]bool{}, raced: map[string]bool{}}
 }
 
 func (s *summary) run(argv []string, raw string) error {
@@ -187,6 +204,7 @@ func (s *summary) end(e event, key string) {
 			fmt.Fprint(s.w, out)
 		}
 		s.failed[e.Package] = true
+		s.raced[name] = strings.Contains(out, "DATA RACE")
 		if !s.parents[key] {
 			s.fails++
 			s.failsN = append(s.failsN, name)
@@ -219,6 +237,42 @@ func (s *summary) skip(name, out string) {
 
 func (s *summary) problem(text string) { s.problems = append(s.problems, text) }
 
+// secondTries runs what failed once more, unless it is too much, or something is wrong
+// that a second try must not hide.
+func (s *summary) secondTries(argv []string) {
+	if len(s.problems) > 0 || len(s.failsN) == 0 || len(s.failsN) > s.again {
+		return
+	}
+	for _, name := range slices.Clone(s.failsN) {
+		pkg, test, _ := strings.Cut(name, " ")
+		top, _, _ := strings.Cut(test, "/")
+		if s.raced[name] || s.raced[pkg+" "+top] || s.steady != nil && s.steady.MatchString(top) {
+			continue
+		}
+		fmt.Fprintf(s.w, "once more, alone: %s\n", name)
+		second := newSummary(s.w)
+		second.complete, second.verbose, second.show = s.complete, s.verbose, s.show
+		err := second.run(alone(argv, pkg, top), os.DevNull)
+		if err != nil || second.fails+len(second.problems) > 0 || second.passes == 0 {
+			continue
+		}
+		s.again--
+		s.fails--
+		s.passes++
+		s.failsN = slices.DeleteFunc(s.failsN, func(f string) bool { return f == name })
+		s.unsteady = append(s.unsteady, name)
+	}
+}
+
+// alone is the command that runs one test of what argv runs.
+func alone(argv []string, pkg, test string) []string {
+	last := len(argv)
+	for last > 0 && (strings.HasPrefix(argv[last-1], "./") || strings.HasPrefix(argv[last-1], "vix/")) {
+		last--
+	}
+	return append(slices.Clone(argv[:last]), "-count=1", "-run", "^"+test+"$", pkg)
+}
+
 // close prints the closing lines and returns the exit status.
 func (s *summary) close() int {
 	if s.total() == 0 && len(s.problems) == 0 {
@@ -226,6 +280,9 @@ func (s *summary) close() int {
 	}
 	for _, l := range s.skips {
 		fmt.Fprintf(s.w, "skipped: %s\n", l)
+	}
+	for _, l := range s.unsteady {
+		fmt.Fprintf(s.w, "unsteady: %s: failed, and passed alone; find out why\n", l)
 	}
 	for _, l := range s.failsN {
 		fmt.Fprintf(s.w, "failed: %s\n", l)

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -64,5 +67,60 @@ func TestSummary(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A test that failed once has a second try, with the same command but alone, unless it
+// is one that must always hold.
+func TestAgain(t *testing.T) {
+	const failure = `{"Action":"output","Package":"vix/p","Test":"TestA","Output":"    a_test.go:3: oh\n"}
+{"Action":"fail","Package":"vix/p","Test":"TestA"}
+{"Action":"fail","Package":"vix/p"}
+`
+	const success = `{"Action":"pass","Package":"vix/p","Test":"TestA"}
+{"Action":"pass","Package":"vix/p"}
+`
+	for _, c := range []struct {
+		name, first, second, steady string
+		again, code                 int
+		says                        string
+	}{
+		{name: "passes then", first: failure, second: success, again: 1, says: "unsteady: vix/p TestA"},
+		{name: "fails again", first: failure, second: failure, again: 1, code: 1, says: "failed: vix/p TestA"},
+		{name: "no second tries", first: failure, second: success, code: 1, says: "failed: vix/p TestA"},
+		{name: "must hold", first: failure, second: success, again: 1, steady: "^TestA", code: 1, says: "failed: vix/p TestA"},
+		{name: "raced", first: strings.Replace(failure, "oh", "WARNING: DATA RACE", 1), second: success, again: 1, code: 1, says: "failed: vix/p TestA"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, text := range map[string]string{"first": c.first, "second": c.second} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Stands for go test: what it prints depends on whether it is to run one test.
+			const script = `case "$*" in *-run*) cat "$0/second" ;; *) cat "$0/first"; exit 1 ;; esac`
+			argv := []string{"sh", "-c", script, dir, "-race", "vix/p", "./q/..."}
+			var out strings.Builder
+			s := newSummary(&out)
+			s.again = c.again
+			if c.steady != "" {
+				s.steady = regexp.MustCompile(c.steady)
+			}
+			if err := s.run(argv, os.DevNull); err != nil {
+				t.Fatal(err)
+			}
+			s.secondTries(argv)
+			if code := s.close(); code != c.code {
+				t.Errorf("status %d, want %d", code, c.code)
+			}
+			if !strings.Contains(out.String(), c.says) {
+				t.Errorf("does not say %q:\n%s", c.says, out.String())
+			}
+		})
+	}
+	got := alone([]string{"go", "test", "-p", "1", "vix/p", "./q/..."}, "vix/p", "TestA")
+	if want := []string{"go", "test", "-p", "1", "-count=1", "-run", "^TestA$", "vix/p"}; !slices.Equal(got, want) {
+		t.Errorf("alone: %q", got)
 	}
 }
