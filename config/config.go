@@ -66,6 +66,11 @@ type VM struct {
 	State    string   `json:"state"`
 	Shares   []Share  `json:"shares,omitempty"`
 	Packages []string `json:"packages,omitempty"` // of a root "debian:SUITE"
+	// Desktop are patterns of the programs that get desktop entries; nil is what their
+	// root suggests, which an empty list is not.
+	Desktop   []string `json:"desktop,omitempty"`
+	MIME      []string `json:"mime,omitempty"`      // types of files that the entries open
+	Workspace string   `json:"workspace,omitempty"` // sway's, for the VM's windows
 }
 
 // An Error is a mistake in the file.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -52,6 +53,9 @@ var keys = []key{
 	{"deny", `none`, false,
 		`Names of Wayland interfaces that the VM's programs may not use, though the built-in list (or allow) has them.`,
 		func(v *VM, x any) (err error) { v.Deny, err = interfaces(x); return }},
+	{"desktop", `what is said below`, false,
+		`Which of the VM's programs "vix-launcher desktop sync" makes desktop entries for, and the menu shows: ids of .desktop files, names of programs, or patterns such as "org.gnome.*"; "*" is all. If not set: with the root "host" those of programs, with another root all. An empty list is none.`,
+		func(v *VM, x any) (err error) { v.Desktop, err = patterns(x); return }},
 	{"frame", `"full"`, false,
 		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; a VM's start warns).`,
 		func(v *VM, x any) (err error) { v.Frame, err = oneOf(x, "full", "border", "none"); return }},
@@ -61,6 +65,9 @@ var keys = []key{
 	{"memory", `"512M"`, false,
 		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
+	{"mime", `none`, false,
+		`MIME types of files that the VM's desktop entries offer to open, as far as their programs do, such as "application/pdf" or "image/*". The program then sees that file alone, read-only.`,
+		func(v *VM, x any) (err error) { v.MIME, err = mimeTypes(x); return }},
 	{"packages", `none`, false,
 		`Packages that a root "debian:SUITE" is built with, besides the little that every Debian has.`,
 		func(v *VM, x any) (err error) { v.Packages, err = packages(x); return }},
@@ -79,6 +86,9 @@ var keys = []key{
 	{"tag", `the VM's name`, true,
 		fmt.Sprintf("Text before the title of each of the VM's windows, up to %d printable characters.", MaxTag),
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
+	{"workspace", `none`, false,
+		`Workspace of sway on which the VM's windows open, such as "3" or "web".`,
+		func(v *VM, x any) (err error) { v.Workspace, err = workspace(x); return }},
 }
 
 func builtin() VM {
@@ -261,6 +271,44 @@ func words(x any) ([]string, error) {
 		}
 		return nil
 	})
+}
+
+// patterns reads a list of ids of .desktop files, names of programs or patterns of
+// path.Match.
+func patterns(x any) ([]string, error) {
+	return list(x, func(s string) error {
+		if _, err := path.Match(s, ""); err != nil || s == "" || len(s) > MaxWord || strings.ContainsRune(s, '/') || !printable(s) {
+			return fmt.Errorf("%q is not a program's name, nor a pattern", clip(s))
+		}
+		return nil
+	})
+}
+
+// mimeTypes reads a list of MIME types; the subtype may be "*".
+func mimeTypes(x any) ([]string, error) {
+	return list(x, func(s string) error {
+		kind, sub, ok := strings.Cut(s, "/")
+		if !ok || !isIdentifier(kind, "-") || sub != "*" && !isIdentifier(sub, "+-.") {
+			return fmt.Errorf(`%q is not a MIME type such as "image/png" or "image/*"`, clip(s))
+		}
+		return nil
+	})
+}
+
+// workspace reads a workspace's name; it becomes a part of a command to sway.
+func workspace(x any) (string, error) {
+	s, ok := x.(string)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	case s == "" || utf8.RuneCountInString(s) > MaxTag:
+		return "", fmt.Errorf("want 1 to %d characters", MaxTag)
+	case !printable(s) || strings.ContainsAny(s, "\"'`\\;,$[]{}") || strings.TrimSpace(s) != s || s[0] == '-':
+		return "", errors.New("want letters, digits, spaces and ':', '.', '_', '-', '+' (not first)")
+	case slices.Contains([]string{"next", "prev", "next_on_output", "prev_on_output", "current", "back_and_forth", "number"}, s):
+		return "", fmt.Errorf("%q means something else to sway", s)
+	}
+	return s, nil
 }
 
 // interfaces reads a list of names of Wayland interfaces.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxName is the longest name of a VM: it becomes a host name, a part of an
@@ -49,4 +50,30 @@ func NameFor(base string) string {
 		return "vm"
 	}
 	return name
+}
+
+// maxApp bounds what of a guest's app id is kept, in bytes: app ids are matched by
+// rules.
+const maxApp = 64
+
+// AppID returns the application id that the compositor sees for the app id that a
+// guest's program gave. A guest's own "vix." is spoilt, so that a rule for another
+// VM's windows does not match in the middle of it.
+func AppID(vm, app string) string {
+	for len(app) > maxApp {
+		_, size := utf8.DecodeLastRuneInString(app)
+		app = app[:len(app)-size]
+	}
+	app = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		}
+		return '_'
+	}, app)
+	if app == "" {
+		app = "unknown"
+	}
+	app = strings.ReplaceAll(app, "vix.", "vix_")
+	return "vix." + vm + "." + app
 }

@@ -432,21 +432,6 @@ func leftmost(t interface{ Fatal(...any) }, s string) string {
 	return run.String()
 }
 
-func TestAppID(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := AppID("vm", rapid.StringMatching(`(vix\.|[a-z.]|\PC)*`).Draw(t, "app"))
-		if !strings.HasPrefix(s, "vix.vm.") || len(s) > len("vix.vm.")+maxApp || len(s) == len("vix.vm.") {
-			t.Fatal(s)
-		}
-		if strings.Count(s, "vix.") != 1 {
-			t.Fatal(s)
-		}
-		if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"[]=*/\`, r) }) {
-			t.Fatal(s)
-		}
-	})
-}
-
 // FuzzGuest lets a guest say anything: the filter neither panics nor hangs nor
 // leaks, and the compositor only ever hears well-formed messages of objects that
 // exist. The first bytes set up a registry, so that the rest can reach something.

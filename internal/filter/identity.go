@@ -5,16 +5,14 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"vix/config"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
-// Limits of the text that reaches the compositor, in bytes. Titles are shown in
-// one line; app ids are matched by rules.
-const (
-	maxTitle = 256
-	maxApp   = 64
-)
+// maxTitle bounds the text that reaches the compositor, in bytes: titles are shown
+// in one line.
+const maxTitle = 256
 
 func identityHooks(h *relay.Hooks) {
 	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetToplevel, onGetToplevel)
@@ -59,24 +57,6 @@ func fewMarks(s string) string {
 	}, s)
 }
 
-// AppID returns the application id that the compositor sees. A guest's own
-// "vix." is spoilt, so that a rule for another VM's windows does not match in the
-// middle of it.
-func AppID(vm, app string) string {
-	app = strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
-			return r
-		}
-		return '_'
-	}, cut(app, maxApp))
-	if app == "" {
-		app = "unknown"
-	}
-	app = strings.ReplaceAll(app, "vix.", "vix_")
-	return "vix." + vm + "." + app
-}
-
 // clean drops what does not print in one line and makes every space a plain one.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
@@ -118,7 +98,7 @@ func onSetAppID(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
 	c.State.(*state).countCommit(c)
 	f, w := filterOf(c), windowOf(m.Obj)
-	w.appID = AppID(f.cfg.VM, string(d.String()))
+	w.appID = config.AppID(f.cfg.VM, string(d.String()))
 	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetAppId, w.appID)
 }
 

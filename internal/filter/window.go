@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"vix/config"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -138,7 +139,7 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 		return err
 	}
 	c.State.(*state).countOpen(c)
-	w := &window{id: f.windows.Add(1), title: Title(f.cfg.Tag, ""), appID: AppID(f.cfg.VM, "")}
+	w := &window{id: f.windows.Add(1), title: Title(f.cfg.Tag, ""), appID: config.AppID(f.cfg.VM, "")}
 	m.New.Data = w
 	c.GiveServerID(m.New)
 	if s, ok := m.Obj.Data.(*surface); ok {

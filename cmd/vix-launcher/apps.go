@@ -1,0 +1,99 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/rootfs"
+)
+
+// A vmApps is what a VM offers in menus, and how its root is read.
+type vmApps struct {
+	vm   config.VM
+	apps []desktop.App
+	root *os.Root // nil if it cannot be read
+}
+
+// apps returns the programs of every configured VM that its configuration wants
+// in menus, by VM. notes say what could not be read, a line each. The caller closes
+// the roots.
+func (e *env) apps(conf *config.Config) (list []vmApps, notes []string) {
+	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
+		v := conf.VMs[name]
+		a := vmApps{vm: v}
+		if v.Desktop != nil && len(v.Desktop) == 0 || v.Desktop == nil && v.Root == "host" && len(v.Programs) == 0 {
+			list = append(list, a)
+			continue
+		}
+		var more []string
+		var err error
+		if a.root, err = e.openRoot(v); err == nil {
+			a.apps, more, err = desktop.Apps(a.root, name)
+		}
+		if err != nil {
+			more = append(more, err.Error())
+		}
+		notes = append(notes, more...)
+		a.apps = slices.DeleteFunc(a.apps, func(app desktop.App) bool { return !app.Wanted(v) })
+		list = append(list, a)
+	}
+	return list, notes
+}
+
+func closeApps(list []vmApps) {
+	for _, a := range list {
+		if a.root != nil {
+			a.root.Close()
+		}
+	}
+}
+
+// openRoot opens the tree of a VM's root. That of a disk is in the guest alone: what
+// a file system of a guest's own making does to our kernel is not to be tried.
+func (e *env) openRoot(v config.VM) (*os.Root, error) {
+	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	if err != nil {
+		return nil, err
+	}
+	r, err := rootfs.FindRoot(v.Root, v.Packages, rootsDir(cache))
+	switch {
+	case errors.Is(err, rootfs.ErrNotBuilt):
+		return nil, fmt.Errorf("VM %s: root %s is not built yet; run a program in it once", v.Name, v.Root)
+	case err != nil && filepath.IsAbs(v.Root):
+		return nil, fmt.Errorf("VM %s: %w", v.Name, err)
+	case r.View:
+		return os.OpenRoot("/")
+	case r.Dir != "":
+		return os.OpenRoot(r.Dir)
+	}
+	return nil, fmt.Errorf("VM %s: the programs of a disk image cannot be read from outside; give it \"programs\", and start them with vix-launcher run", v.Name)
+}
+
+// findApp returns one program of a VM by its id, or by its entry's name.
+func (e *env) findApp(conf *config.Config, vm, id string) (config.VM, desktop.App, error) {
+	v, err := conf.VM(vm)
+	if err != nil {
+		return v, desktop.App{}, err
+	}
+	root, err := e.openRoot(v)
+	if err != nil {
+		return v, desktop.App{}, err
+	}
+	defer root.Close()
+	apps, _, err := desktop.Apps(root, vm)
+	if err != nil {
+		return v, desktop.App{}, err
+	}
+	for _, a := range apps {
+		if a.ID == id {
+			return v, a, nil
+		}
+	}
+	return v, desktop.App{}, fmt.Errorf("VM %s: its root has no program %s; run vix-launcher desktop sync", vm, clip(id))
+}

@@ -1,0 +1,325 @@
+package desktop
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// An App is a program that a VM's root has a .desktop file for. All of it is the
+// guest's word, bounded and plain: to be shown, and never to be run on the host.
+type App struct {
+	VM string
+	// ID is the desktop file's id in the root, such as "org.gnome.Maps".
+	ID          string
+	Name        Text
+	GenericName Text
+	Comment     Text
+	Keywords    []string
+	Categories  []string
+	// Icon is a name of the root's icon theme, or a path in it; "" is none.
+	Icon string
+	// Class is the app id that its windows have in the guest, as far as is known.
+	Class string
+	// MimeTypes are what it opens.
+	MimeTypes []string
+	exec      command
+}
+
+// Limits of what one root may list.
+const (
+	maxApps    = 2000
+	maxRootDir = 8192 // names of a directory that are read
+)
+
+// appDirs are where a root's .desktop files are, the most important first (XDG base
+// directories; what lies in a home is the guest's state, and no part of its root).
+var appDirs = []string{"usr/local/share/applications", "usr/share/applications"}
+
+// EntryName is the name of the App's own desktop entry and D-Bus name,
+// "dev.vix.VM.ID", in which every element is what a bus name's may be.
+func (a App) EntryName() string { return EntryName(a.VM, a.ID) }
+
+// EntryName makes it of a VM and a desktop file's id.
+func EntryName(vm, id string) string {
+	elements := strings.Split("dev.vix."+vm+"."+id, ".")
+	for i, e := range elements {
+		e = strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+				return r
+			}
+			return '_'
+		}, e)
+		if e == "" || e[0] >= '0' && e[0] <= '9' {
+			e = "_" + e
+		}
+		elements[i] = e
+	}
+	return cut(strings.Join(elements, "."), 255)
+}
+
+// AppID is the app id that the compositor sees of its windows.
+func (a App) AppID() string { return config.AppID(a.VM, a.Class) }
+
+// Argv is the command to be run in the VM, with the guest's paths of the files to
+// be opened.
+func (a App) Argv(files ...string) []string { return a.exec.argv(files) }
+
+// Program is the base name of what Argv begins with.
+func (a App) Program() string { return path.Base(a.Argv()[0]) }
+
+// OpensFiles reports that Argv has a place for files.
+func (a App) OpensFiles() bool { return a.exec.takesFiles() }
+
+// Wanted reports whether v's configuration asks for the App: by its id or a pattern
+// of ids in "desktop"; without that key, every program of a root of the VM's own, and
+// those of "programs" of the host's, which has hundreds.
+func (a App) Wanted(v config.VM) bool {
+	if v.Desktop == nil {
+		return v.Root != "host" || slices.Contains(v.Programs, a.Program())
+	}
+	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
+		ok, err := path.Match(pattern, a.ID)
+		return err == nil && ok || pattern == a.Program()
+	})
+}
+
+// Apps returns the programs of a root that are meant for a menu, by id. notes say
+// which of its .desktop files could not be used, and why. What the root holds is
+// hostile: links lead nowhere out of it, and everything is bounded.
+func Apps(root *os.Root, vm string) (apps []App, notes []string, err error) {
+	seen := map[string]bool{}
+	for _, dir := range appDirs {
+		files, err := entryFiles(root, dir)
+		if err != nil {
+			return nil, nil, fmt.Errorf("VM %s: /%s: %w", vm, dir, err)
+		}
+		for _, f := range files {
+			id := strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(f, dir+"/"), ".desktop"), "/", "-")
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			a, err := readApp(root, f, vm, id)
+			switch {
+			case errors.Is(err, errNotShown):
+			case err != nil:
+				notes = append(notes, fmt.Sprintf("VM %s: %s: %v", vm, line(f, maxComment), err))
+			case len(apps) == maxApps:
+				return apps, append(notes, fmt.Sprintf("VM %s: more than %d programs: the rest is left out", vm, maxApps)), nil
+			default:
+				apps = append(apps, a)
+			}
+		}
+	}
+	slices.SortFunc(apps, func(a, b App) int { return cmp.Compare(a.ID, b.ID) })
+	return apps, notes, nil
+}
+
+// entryFiles lists the .desktop files of a directory and of those in it, one deep.
+func entryFiles(root *os.Root, dir string) ([]string, error) {
+	var files []string
+	names, err := dirNames(root, dir)
+	for _, n := range names {
+		if strings.HasSuffix(n.Name(), ".desktop") {
+			files = append(files, path.Join(dir, n.Name()))
+			continue
+		}
+		if n.IsDir() {
+			below, err := dirNames(root, path.Join(dir, n.Name()))
+			if err != nil {
+				continue
+			}
+			for _, m := range below {
+				if strings.HasSuffix(m.Name(), ".desktop") {
+					files = append(files, path.Join(dir, n.Name(), m.Name()))
+				}
+			}
+		}
+	}
+	slices.Sort(files)
+	return files, err
+}
+
+// dirNames reads a directory; one that is not there is empty.
+func dirNames(root *os.Root, dir string) ([]fs.DirEntry, error) {
+	real, err := resolve(root, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := root.Open(real)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	names, err := f.ReadDir(maxRootDir)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return names, cause(err)
+}
+
+// idPattern: an id becomes a file's name and a part of an app id.
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}$`)
+
+// errNotShown: an entry that is not for a menu.
+var errNotShown = errors.New("not shown")
+
+func readApp(root *os.Root, file, vm, id string) (App, error) {
+	if !idPattern.MatchString(id) {
+		return App{}, errors.New("not a usable name")
+	}
+	b, err := readIn(root, file, maxEntry)
+	if err != nil {
+		return App{}, err
+	}
+	e, err := parseEntry(b)
+	if err != nil {
+		return App{}, err
+	}
+	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !installed(root, e["TryExec"]) {
+		return App{}, errNotShown
+	}
+	a := App{
+		VM: vm, ID: id,
+		Name:        e.texts("Name", maxName),
+		GenericName: e.texts("GenericName", maxName), Comment: e.texts("Comment", maxComment),
+		Keywords: e.words("Keywords"), Categories: e.words("Categories"),
+		Icon: e.text("Icon", maxComment), Class: e.text("StartupWMClass", maxName),
+		MimeTypes: e.words("MimeType"),
+	}
+	if a.Name[""] == "" {
+		return App{}, errors.New("no Name")
+	}
+	// Where nothing is said, a program's app id is its entry's id.
+	if a.Class == "" {
+		a.Class = id
+	}
+	if a.exec, err = parseExec(e["Exec"]); err != nil {
+		return App{}, err
+	}
+	if e.is("Terminal") {
+		if !installed(root, "foot") {
+			return App{}, errors.New("needs a terminal, and the root has no foot")
+		}
+		a.exec = append(command{"foot", "--app-id=" + id, "--"}, a.exec...)
+		a.Class = id
+	}
+	if len(a.Argv()) == 0 {
+		return App{}, errors.New("Exec: no command")
+	}
+	return a, nil
+}
+
+// installed reports that a program is in the root; "" is no condition.
+func installed(root *os.Root, program string) bool {
+	if program == "" {
+		return true
+	}
+	places := []string{"usr/local/bin/", "usr/bin/", "bin/", "usr/games/", "usr/sbin/"}
+	if strings.HasPrefix(program, "/") {
+		places = []string{""}
+	}
+	return slices.ContainsFunc(places, func(dir string) bool {
+		real, err := resolve(root, dir+program)
+		if err != nil {
+			return false
+		}
+		st, err := root.Stat(real)
+		return err == nil && st.Mode().IsRegular()
+	})
+}
+
+// maxLinks is Linux's own limit of links in a path.
+const maxLinks = 40
+
+// resolve follows the links of a path as a process does whose root directory is
+// root. os.Root refuses absolute ones, which roots are full of.
+func resolve(root *os.Root, name string) (string, error) {
+	rest := strings.Split(path.Clean("/" + name)[1:], "/")
+	done, links := "", 0
+	for len(rest) > 0 {
+		next := rest[0]
+		rest = rest[1:]
+		switch next {
+		case "", ".":
+			continue
+		case "..":
+			if done = path.Dir(done); done == "." {
+				done = ""
+			}
+			continue
+		}
+		at := path.Join(done, next)
+		st, err := root.Lstat(at)
+		if err != nil {
+			return "", cause(err)
+		}
+		if st.Mode()&fs.ModeSymlink == 0 {
+			done = at
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", errors.New("too many links")
+		}
+		target, err := root.Readlink(at)
+		if err != nil {
+			return "", cause(err)
+		}
+		if path.IsAbs(target) {
+			done = ""
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	if done == "" {
+		done = "."
+	}
+	return done, nil
+}
+
+// readIn reads a regular file of at most limit bytes.
+func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
+	real, err := resolve(root, name)
+	if err != nil {
+		return nil, err
+	}
+	// Not blocking: what is called a file may be a pipe.
+	f, err := root.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, cause(err)
+	case !st.Mode().IsRegular():
+		return nil, errors.New("not a regular file")
+	case st.Size() > limit:
+		return nil, fmt.Errorf("larger than %d KiB", limit>>10)
+	}
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// cause is err without the path that a message already names.
+func cause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
