@@ -29,7 +29,7 @@ INSIDE   = $$($(GO) list ./... | grep -vE '^vix/(e2e|scripts$$|packaging$$)')
 build: need-go ## the programs, in build/bin
 	@mkdir -p build/bin
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -X main.version=$(VERSION)' -o build/bin/ ./cmd/vix-launcher ./cmd/vix-waylandproxy
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o build/bin/ ./cmd/vix-guest
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w' -o build/bin/ ./cmd/vix-guest ./cmd/vix-menu
 	@ln -sf vix-launcher build/bin/vix
 
 .PHONY: docs

@@ -72,10 +72,20 @@ func Draw(o Options) *Image {
 
 func whole(v float64) bool { return math.Abs(v-math.Round(v)) < 0.01 }
 
-// blend mixes the colours, in linear light as the eye does: dark strokes on a
-// bright ground would be thin otherwise, and bright ones fat.
 func blend(mask *image.Alpha, bg, fg [3]uint8) []uint32 {
-	var table [256]uint32
+	table := Mix(bg, fg)
+	pix := make([]uint32, len(mask.Pix))
+	for k, a := range mask.Pix {
+		pix[k] = table[a]
+	}
+	return pix
+}
+
+// Mix returns what fg over bg is for each coverage, as xrgb8888 with a full first
+// byte. It mixes in linear light as the eye does: dark strokes on a bright ground
+// would be thin otherwise, and bright ones fat.
+func Mix(bg, fg [3]uint8) *[256]uint32 {
+	table := new([256]uint32)
 	for a := range table {
 		t := float64(a) / 255
 		v := uint32(0xff)
@@ -84,11 +94,7 @@ func blend(mask *image.Alpha, bg, fg [3]uint8) []uint32 {
 		}
 		table[a] = v
 	}
-	pix := make([]uint32, len(mask.Pix))
-	for k, a := range mask.Pix {
-		pix[k] = table[a]
-	}
-	return pix
+	return table
 }
 
 // Ink returns black or white, whichever contrasts more with the background: one of

@@ -1,0 +1,120 @@
+// Command vix-menu draws the menu of "vix-launcher menu", which starts it and is told
+// what was chosen. It is no command for people: it reads a menu.Setup and then
+// menu.Updates on standard input, and writes menu.Events on standard output, as lines
+// of JSON.
+//
+// It is a program of its own because it loads libxkbcommon, which only a dynamically
+// linked program can; everything else of Vix is static. It opens fonts and icons, its
+// compositor's socket, and nothing else.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/icon"
+	"vix/internal/label"
+	"vix/internal/menu"
+	"vix/internal/menu/window"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		fmt.Fprintln(os.Stderr, "vix-menu: no arguments; it is started by vix-launcher menu")
+		os.Exit(2)
+	}
+	if err := run(os.Stdin, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "vix-menu: "+strings.ReplaceAll(err.Error(), "\n", "; "))
+		os.Exit(1)
+	}
+}
+
+func run(in io.Reader, out, log io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	reader := menu.NewReader(in)
+	var setup menu.Setup
+	if err := reader.Read(&setup); err != nil {
+		return fmt.Errorf("no menu to show on standard input: %w; it is started by vix-launcher menu", err)
+	}
+	writer := menu.NewWriter(out)
+	updates := make(chan menu.Update)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the process: nothing ends a read of standard input
+		defer close(updates)
+		for {
+			var u menu.Update
+			if reader.Read(&u) != nil {
+				return
+			}
+			select {
+			case updates <- u:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var files [][]byte
+	for _, path := range setup.Fonts {
+		files = append(files, readFont(path))
+	}
+	var bold [][]byte
+	for _, path := range setup.BoldFonts {
+		bold = append(bold, readFont(path))
+	}
+	return window.Run(ctx, window.Config{
+		Setup: setup, Updates: updates, ReadFont: readFont,
+		Fonts: label.NewFonts(files...), Bold: label.NewFonts(append(bold, files...)...),
+		Themes: &icon.Themes{FS: os.DirFS("/"), Dirs: relative(setup.IconDirs), Names: setup.IconThemes},
+		Emit: func(ev menu.Event) {
+			if err := writer.Write(ev); err != nil {
+				cancel() // nobody listens any more
+			}
+		},
+		Log: slog.New(slog.NewTextHandler(log, nil)),
+	})
+}
+
+// relative makes paths of os.DirFS("/").
+func relative(dirs []string) []string {
+	var out []string
+	for _, d := range dirs {
+		if d = strings.Trim(d, "/"); d != "" {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// maxFont is above the largest fonts there are, collections for East Asia.
+const maxFont = 64 << 20
+
+// readFont maps a font's file, of which a small part is used; nil if it cannot be had.
+func readFont(path string) []byte {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > maxFont {
+		return nil
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if errors.Is(err, unix.ENODEV) {
+		b, err = io.ReadAll(io.LimitReader(f, maxFont))
+	}
+	if err != nil {
+		return nil
+	}
+	return b
+}

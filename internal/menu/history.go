@@ -1,0 +1,128 @@
+package menu
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A History counts what was chosen. A choice counts half after halfLife.
+//
+//	menu-history: a line for each item: weight SPACE unix-seconds SPACE id
+type History struct {
+	uses map[string]use
+}
+
+type use struct {
+	weight float64 // at the time of last
+	last   int64   // unix seconds
+}
+
+// Limits of the file, and of a line's parts.
+const (
+	historyName = "menu-history"
+	maxHistory  = 256 << 10 // bytes
+	maxUses     = 1000      // items; the least used are forgotten
+	maxID       = 200       // bytes
+	maxWeight   = 1e6
+	halfLife    = 14 * 24 * time.Hour
+)
+
+// ReadHistory reads the file in dir. A file that is not there, or is none, is an empty
+// history: what it holds is no loss.
+func ReadHistory(dir *os.Root) *History {
+	f, err := dir.Open(historyName)
+	if err != nil {
+		return parseHistory(nil)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxHistory))
+	if err != nil {
+		b = nil
+	}
+	return parseHistory(b)
+}
+
+// parseHistory leaves out lines that are wrong.
+func parseHistory(b []byte) *History {
+	h := &History{uses: map[string]use{}}
+	s := bufio.NewScanner(bytes.NewReader(b))
+	for s.Scan() && len(h.uses) < maxUses {
+		weight, rest, _ := strings.Cut(s.Text(), " ")
+		last, id, ok := strings.Cut(rest, " ")
+		w, err1 := strconv.ParseFloat(weight, 64)
+		at, err2 := strconv.ParseInt(last, 10, 64)
+		if !ok || errors.Join(err1, err2) != nil || !validID(id) || !(w > 0 && w <= maxWeight) || at < 0 {
+			continue
+		}
+		h.uses[id] = use{w, at}
+	}
+	return h
+}
+
+// validID: an id is one line of text.
+func validID(id string) bool {
+	return id != "" && len(id) <= maxID && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// Use is how much an item was used by now: the number of its choices, each of which
+// counts the less the longer ago it is.
+func (h *History) Use(id string, now time.Time) float64 {
+	u, ok := h.uses[id]
+	if !ok {
+		return 0
+	}
+	age := max(now.Unix()-u.last, 0)
+	return u.weight * math.Exp2(-float64(age)/halfLife.Seconds())
+}
+
+// Add counts a choice.
+func (h *History) Add(id string, now time.Time) {
+	if !validID(id) {
+		return
+	}
+	h.uses[id] = use{min(h.Use(id, now)+1, maxWeight), max(now.Unix(), 0)}
+}
+
+// bytes writes the most used.
+func (h *History) bytes(now time.Time) []byte {
+	ids := slices.SortedFunc(maps.Keys(h.uses), func(a, b string) int {
+		return cmp.Or(cmp.Compare(h.Use(b, now), h.Use(a, now)), cmp.Compare(a, b))
+	})
+	var b bytes.Buffer
+	for _, id := range ids[:min(len(ids), maxUses)] {
+		u := h.uses[id]
+		line := fmt.Sprintf("%.6g %d %s\n", u.weight, u.last, id)
+		if b.Len()+len(line) > maxHistory {
+			break
+		}
+		b.WriteString(line)
+	}
+	return b.Bytes()
+}
+
+// Choose counts a choice in the file of dir, which is replaced in one step. Of two
+// menus at the same moment one may be forgotten.
+func Choose(dir *os.Root, id string, now time.Time) error {
+	h := ReadHistory(dir)
+	h.Add(id, now)
+	tmp := historyName + ".tmp"
+	if err := dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := dir.WriteFile(tmp, h.bytes(now), 0o600); err != nil {
+		return err
+	}
+	return dir.Rename(tmp, historyName)
+}

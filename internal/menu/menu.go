@@ -1,0 +1,49 @@
+// Package menu is the launcher menu without its window: what it shows, how what is
+// typed chooses and ranks, what has been used how often, and the messages between the
+// two processes that are a menu.
+//
+//	vix-launcher menu  ── Setup, Update ──►  vix-menu      draws, reads keys (menu/window, menu/draw)
+//	                   ◄── Event ─────────                 holds no authority but its window
+//
+// The first knows programs, VMs and the configuration, and does what was chosen; the
+// second is a small binary of its own, because it loads libxkbcommon. Messages are
+// lines of JSON (protocol.go).
+//
+// The package starts nothing, opens no file but the history that it is given a
+// directory for, and knows nothing of Wayland.
+package menu
+
+// An Item is a row of the menu: a program in a VM, or a VM.
+type Item struct {
+	ID       string   `json:"id"` // unique, and the same at the next start
+	Name     string   `json:"name"`
+	Generic  string   `json:"generic,omitempty"` // what it is, in a word or two
+	Keywords []string `json:"keywords,omitempty"`
+	Icon     string   `json:"icon,omitempty"`  // a name of the icon theme, or an absolute path
+	VM       string   `json:"vm"`              // the VM's name
+	Tag      string   `json:"tag,omitempty"`   // what its windows' frame says
+	Color    string   `json:"color,omitempty"` // "#rrggbb"
+	Machine  bool     `json:"machine,omitempty"`
+	// Use is how much it was used, of late above all (History.Use).
+	Use float64 `json:"use,omitempty"`
+}
+
+// A VM is what a row shows of its VM's state.
+type VM struct {
+	State    string  `json:"state"`              // as vm.State says: "starting", "running", …; "" for a stopped one
+	Progress float64 `json:"progress,omitempty"` // 0 to 1, of a starting one
+}
+
+// An Action is a line of the second pane.
+type Action struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Icon string `json:"icon,omitempty"`
+	// Running and Stopped tell for VMs in which states it makes sense.
+	Running bool `json:"running,omitempty"`
+	Stopped bool `json:"stopped,omitempty"`
+	// Programs only, not VMs.
+	Programs bool `json:"programs,omitempty"`
+	// Keep leaves the menu open: it shows what comes of it.
+	Keep bool `json:"keep,omitempty"`
+}

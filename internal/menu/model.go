@@ -1,0 +1,289 @@
+package menu
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A Model is the state of an open menu: what was typed, what matches, what is
+// selected. Its methods are what keys, wheel and fingers do.
+type Model struct {
+	Lines int // rows that are shown at once
+
+	items []Item
+	keys  []key
+	vms   map[string]VM
+
+	query  []rune
+	cursor int // in query
+
+	hits []int // indices of items, the best first
+	sel  int   // in the list that is shown; 0 when it is empty
+	top  int   // first row that is shown
+
+	actions []Action
+	pane    []Action // the second pane's lines; nil for the first
+	paneOf  int      // the item that it is of
+	back    [3]int   // sel, top and paneOf's place of the first pane
+}
+
+// NewModel returns a menu of items, in which lines rows are shown at once.
+func NewModel(items []Item, actions []Action, lines int) *Model {
+	m := &Model{Lines: max(lines, 1), actions: actions, vms: map[string]VM{}}
+	m.SetItems(items)
+	return m
+}
+
+// maxQuery is more than anybody types to find a program.
+const maxQuery = 256
+
+// SetItems puts others in the place of the items. What is selected stays so, if it is
+// still there.
+func (m *Model) SetItems(items []Item) {
+	id := ""
+	if it := m.Selected(); it != nil {
+		id = it.ID
+	}
+	m.items, m.keys = items, make([]key, len(items))
+	for i, it := range items {
+		m.keys[i] = keyOf(it)
+	}
+	m.pane = nil
+	m.filter()
+	for i, h := range m.hits {
+		if m.items[h].ID == id && len(m.query) > 0 {
+			m.sel = i
+		}
+	}
+	m.show()
+}
+
+// SetVMs puts others in the place of the VMs' states.
+func (m *Model) SetVMs(vms map[string]VM) {
+	m.vms = vms
+	if m.pane != nil {
+		m.pane = m.actionsFor(m.items[m.paneOf])
+		m.sel = min(m.sel, max(len(m.pane)-1, 0))
+	}
+}
+
+// VM is the state of an item's VM.
+func (m *Model) VM(it Item) VM { return m.vms[it.VM] }
+
+// filter finds the hits anew, and selects the best.
+func (m *Model) filter() {
+	ws := words(string(m.query))
+	type hit struct {
+		i     int
+		score float64
+	}
+	hits := make([]hit, 0, len(m.items))
+	for i := range m.items {
+		if s := m.keys[i].score(ws, bonus(m.items[i].Use)); s > 0 {
+			hits = append(hits, hit{i, s})
+		}
+	}
+	slices.SortStableFunc(hits, func(a, b hit) int {
+		switch {
+		case a.score > b.score:
+			return -1
+		case a.score < b.score:
+			return 1
+		}
+		return slices.Compare(m.keys[a.i].name, m.keys[b.i].name)
+	})
+	m.hits = m.hits[:0]
+	for _, h := range hits {
+		m.hits = append(m.hits, h.i)
+	}
+	m.sel, m.top = 0, 0
+}
+
+// Query is what was typed, and where the cursor is in it.
+func (m *Model) Query() (string, int) { return string(m.query), m.cursor }
+
+// Edit changes the query by a function of its runes and the cursor. The second pane
+// closes.
+func (m *Model) edit(f func(q []rune, at int) ([]rune, int)) {
+	m.Back()
+	q, at := f(slices.Clone(m.query), m.cursor)
+	if len(q) > maxQuery {
+		return
+	}
+	changed := string(q) != string(m.query)
+	m.query, m.cursor = q, min(max(at, 0), len(q))
+	if changed {
+		m.filter()
+	}
+}
+
+// Insert types text; what cannot be printed is left out.
+func (m *Model) Insert(text string) {
+	var add []rune
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			add = append(add, r)
+		}
+	}
+	if len(add) > 0 {
+		m.edit(func(q []rune, at int) ([]rune, int) { return slices.Insert(q, at, add...), at + len(add) })
+	}
+}
+
+// Backspace removes what is before the cursor: a character, or a word.
+func (m *Model) Backspace(word bool) {
+	m.edit(func(q []rune, at int) ([]rune, int) {
+		from := max(at-1, 0)
+		if word {
+			from = wordBefore(q, at)
+		}
+		return slices.Delete(q, from, at), from
+	})
+}
+
+// Delete removes the character after the cursor.
+func (m *Model) Delete() {
+	m.edit(func(q []rune, at int) ([]rune, int) { return slices.Delete(q, at, min(at+1, len(q))), at })
+}
+
+// Kill removes what is before the cursor, or what is after it.
+func (m *Model) Kill(before bool) {
+	m.edit(func(q []rune, at int) ([]rune, int) {
+		if before {
+			return q[at:], 0
+		}
+		return q[:at], at
+	})
+}
+
+// Caret moves the cursor by characters.
+func (m *Model) Caret(by int) {
+	m.cursor = min(max(m.cursor+by, 0), len(m.query))
+}
+
+func wordBefore(q []rune, at int) int {
+	for at > 0 && unicode.IsSpace(q[at-1]) {
+		at--
+	}
+	for at > 0 && !unicode.IsSpace(q[at-1]) {
+		at--
+	}
+	return at
+}
+
+// Count is how many lines the pane that is shown has; Top the first on the screen.
+func (m *Model) Count() int {
+	if m.pane != nil {
+		return len(m.pane)
+	}
+	return len(m.hits)
+}
+
+// Top is the first line that is shown.
+func (m *Model) Top() int { return m.top }
+
+// At is which line is selected.
+func (m *Model) At() int { return m.sel }
+
+// Move moves the selection; at the ends it goes round if wrap is set.
+func (m *Model) Move(by int, wrap bool) {
+	n := m.Count()
+	if n == 0 {
+		return
+	}
+	to := m.sel + by
+	switch {
+	case wrap && to < 0 && m.sel == 0:
+		to = n - 1
+	case wrap && to >= n && m.sel == n-1:
+		to = 0
+	}
+	m.Select(to)
+}
+
+// Select selects a line, the nearest that there is.
+func (m *Model) Select(line int) {
+	m.sel = min(max(line, 0), max(m.Count()-1, 0))
+	m.show()
+}
+
+// show scrolls as little as shows the selection.
+func (m *Model) show() {
+	m.top = min(m.top, m.sel)
+	m.top = max(m.top, m.sel-m.Lines+1)
+	m.top = min(m.top, max(m.Count()-m.Lines, 0))
+}
+
+// Scroll moves what is shown by lines; the selection stays on the screen.
+func (m *Model) Scroll(by int) {
+	m.top = min(max(m.top+by, 0), max(m.Count()-m.Lines, 0))
+	m.sel = min(max(m.sel, m.top), m.top+m.Lines-1)
+	m.sel = min(m.sel, max(m.Count()-1, 0))
+}
+
+// Line returns an item of the first pane, or an action of the second, by its line.
+func (m *Model) Line(i int) (it *Item, a *Action) {
+	switch {
+	case i < 0 || i >= m.Count():
+		return nil, nil
+	case m.pane != nil:
+		return &m.items[m.paneOf], &m.pane[i]
+	}
+	return &m.items[m.hits[i]], nil
+}
+
+// Selected is the item that is selected, or that the second pane is of; nil if nothing
+// matches.
+func (m *Model) Selected() *Item {
+	it, _ := m.Line(m.sel)
+	return it
+}
+
+// Pane is the item whose actions are shown, nil in the first pane.
+func (m *Model) Pane() *Item {
+	if m.pane == nil {
+		return nil
+	}
+	return &m.items[m.paneOf]
+}
+
+// Open opens the second pane, with what can be done with the selected item.
+func (m *Model) Open() bool {
+	it := m.Selected()
+	if it == nil || m.pane != nil {
+		return false
+	}
+	list := m.actionsFor(*it)
+	if len(list) == 0 {
+		return false
+	}
+	m.back = [3]int{m.sel, m.top}
+	m.paneOf = m.hits[m.sel]
+	m.pane, m.sel, m.top = list, 0, 0
+	return true
+}
+
+// Back closes the second pane. It says whether there was one.
+func (m *Model) Back() bool {
+	if m.pane == nil {
+		return false
+	}
+	m.pane = nil
+	m.sel, m.top = m.back[0], m.back[1]
+	m.Select(m.sel)
+	return true
+}
+
+func (m *Model) actionsFor(it Item) []Action {
+	running := m.vms[it.VM].State != ""
+	list := []Action{}
+	for _, a := range m.actions {
+		if (running && a.Running || !running && a.Stopped) && !(a.Programs && it.Machine) {
+			a.Name = strings.ReplaceAll(a.Name, "%n", it.Name)
+			a.Name = strings.ReplaceAll(a.Name, "%v", it.VM)
+			list = append(list, a)
+		}
+	}
+	return list
+}

@@ -1,0 +1,54 @@
+package window
+
+import (
+	"time"
+
+	"vix/internal/menu/proto"
+)
+
+// tokenLimit is how long a compositor may think about a token.
+const tokenLimit = 200 * time.Millisecond
+
+// askToken asks the compositor for an activation token, in a handler. It says whether
+// an answer is to be expected.
+func (w *window) askToken() bool {
+	if w.globals.activation == nil {
+		return false
+	}
+	t, err := w.globals.activation.GetActivationToken()
+	if err != nil {
+		return false
+	}
+	t.AddDoneHandler(w)
+	_ = t.SetSerial(w.keys.serial, w.globals.seat)
+	_ = t.SetSurface(w.surface)
+	if t.Commit() != nil {
+		return false
+	}
+	w.token = time.NewTimer(tokenLimit)
+	return true
+}
+
+// HandleActivationTokenV1Done is the token.
+func (w *window) HandleActivationTokenV1Done(ev proto.ActivationTokenV1DoneEvent) {
+	w.call(func() { w.choose(ev.Token) })
+}
+
+// choose tells what was chosen, and closes the menu unless it stays.
+func (w *window) choose(token string) {
+	w.token = nil
+	if w.chosen == nil {
+		return // too late
+	}
+	ev := *w.chosen
+	w.chosen = nil
+	ev.Token = token
+	w.Emit(ev)
+	if ev.Keep {
+		w.model.Back()
+		w.notice = nil
+		w.dirty = true
+		return
+	}
+	w.done = true
+}

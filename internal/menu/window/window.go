@@ -1,0 +1,422 @@
+// Package window shows a menu on a Wayland compositor: a layer surface on the output
+// that has the focus, or an ordinary window where there is no layer shell.
+//
+//	compositor ─► reader (goroutine: wl.Context.Run) ─► handler ─┐ waits until it is done
+//	vix-launcher ─► Updates ──────────────────────────────────────┼─► loop ─► menu.Model ─► draw.Painter ─► wl_buffer
+//	icons (goroutine) ─► pictures ────────────────────────────────┤      └─► Emit: menu.Event
+//	key repeat, long press ─► timers ─────────────────────────────┘
+//
+// One goroutine, the loop, has all state. An event's handler runs in it while the
+// reader waits. This is why objects are made in handlers alone: the library dispatches
+// an event that comes before its handler was added to nobody, and numbers objects in
+// the order of their making. So no frame callbacks are used: a frame is drawn when one
+// of the two buffers is free.
+//
+// The library is made for a compositor that is trusted, and this one is. Nothing of a
+// guest comes here but names and icons, which vix-launcher has checked.
+package window
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"log/slog"
+	"time"
+
+	"github.com/neurlang/wayland/wl"
+	"github.com/neurlang/wayland/wlclient"
+	"github.com/neurlang/wayland/xdg"
+
+	"vix/internal/icon"
+	"vix/internal/label"
+	"vix/internal/menu"
+	"vix/internal/menu/draw"
+	"vix/internal/menu/proto"
+)
+
+// A Config is what a menu needs.
+type Config struct {
+	Setup       menu.Setup
+	Fonts, Bold *label.Fonts
+	ReadFont    func(path string) []byte // nil if it cannot be read
+	Themes      *icon.Themes
+	Updates     <-chan menu.Update // closed: the other side has gone
+	Emit        func(menu.Event)
+	Log         *slog.Logger
+}
+
+// AppID is that of the ordinary window, and the layer surface's namespace.
+const AppID = "dev.vix.Menu"
+
+type window struct {
+	Config
+	model   *menu.Model
+	painter *draw.Painter
+	notice  *menu.Notice
+	icons   *loader
+
+	calls   chan func() // handlers of the reader
+	handled chan struct{}
+	quit    chan struct{} // closed when the loop has ended
+	reading bool
+	done    bool
+	fail    error
+
+	globals  globals
+	surface  *wl.Surface
+	layer    *proto.ZwlrLayerSurfaceV1
+	shell    *xdg.Surface
+	top      *xdg.Toplevel
+	viewport *proto.WpViewport
+
+	scale      float64
+	configured bool
+	dirty      bool
+	first      bool // a frame has been shown
+	buffers    []*buffer
+
+	keys  keyboard
+	mouse pointer
+	touch finger
+
+	leaving *time.Timer // after the keyboard's focus has gone
+	token   *time.Timer // until an activation token is given up
+	chosen  *menu.Event // waits for the token
+}
+
+// Run shows the menu until something is chosen or it is dismissed. The last event that
+// it emits is menu.EventClosed.
+func Run(ctx context.Context, cfg Config) (err error) {
+	// The library panics on a malformed message.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the compositor at %s does not speak Wayland: %v", cfg.Setup.Socket, r)
+		}
+	}()
+	w := &window{Config: cfg, scale: 1, calls: make(chan func()), handled: make(chan struct{}), quit: make(chan struct{})}
+	w.model = menu.NewModel(cfg.Setup.Items, cfg.Setup.Actions, cfg.Setup.Look.Lines)
+	w.model.SetVMs(cfg.Setup.VMs)
+	w.painter = &draw.Painter{Look: cfg.Setup.Look, Scale: 1, Fonts: cfg.Fonts, Bold: cfg.Bold, Icons: w.picture}
+	w.painter.Reset()
+	w.icons = newLoader(cfg.Themes)
+	defer w.icons.close()
+	display, err := wl.Connect(cfg.Setup.Socket)
+	if err != nil {
+		return fmt.Errorf("no compositor at %s: %w; start a Wayland session, or set WAYLAND_DISPLAY", cfg.Setup.Socket, err)
+	}
+	if err := w.connect(display); err != nil {
+		wlclient.DisplayDisconnect(display)
+		return err
+	}
+	err = w.loop(ctx, display)
+	w.keys.loading.Wait()
+	cfg.Emit(menu.Event{Kind: menu.EventClosed})
+	return err
+}
+
+// connect finds the globals and makes the surface, before the reader begins.
+func (w *window) connect(display *wl.Display) error {
+	display.AddErrorHandler(w)
+	registry, err := display.GetRegistry()
+	if err != nil {
+		return err
+	}
+	w.globals.registry = registry
+	registry.AddGlobalHandler(&w.globals)
+	if err := wlclient.DisplayRoundtrip(display); err != nil {
+		return err
+	}
+	if err := w.globals.bind(display.Context()); err != nil {
+		return err
+	}
+	w.listen()
+	return w.makeSurface(display.Context())
+}
+
+func (w *window) makeSurface(ctx *wl.Context) error {
+	g := &w.globals
+	var err error
+	if w.surface, err = g.compositor.CreateSurface(); err != nil {
+		return err
+	}
+	w.surface.AddEnterHandler(w)
+	w.surface.AddPreferredBufferScaleHandler(w)
+	if g.viewporter != nil && g.fractional != nil {
+		if w.viewport, err = g.viewporter.GetViewport(w.surface); err != nil {
+			return err
+		}
+		f, err := g.fractional.GetScale(w.surface)
+		if err != nil {
+			return err
+		}
+		f.AddPreferredScaleHandler(w)
+	}
+	width, height := draw.Size(w.Setup.Look)
+	if g.layers != nil {
+		const overlay, exclusive = 3, 1
+		// No output: the one that has the focus.
+		if w.layer, err = g.layers.GetLayerSurface(w.surface, nil, overlay, AppID); err != nil {
+			return err
+		}
+		w.layer.AddConfigureHandler(w)
+		w.layer.AddClosedHandler(w)
+		return errors.Join(w.layer.SetSize(uint32(width), uint32(height)),
+			w.layer.SetKeyboardInteractivity(exclusive), w.surface.Commit())
+	}
+	if w.shell, err = g.shell.GetSurface(w.surface); err != nil {
+		return err
+	}
+	w.shell.AddConfigureHandler(w)
+	if w.top, err = w.shell.GetToplevel(); err != nil {
+		return err
+	}
+	w.top.AddConfigureHandler(w)
+	w.top.AddCloseHandler(w)
+	return errors.Join(w.top.SetTitle("Vix"), w.top.SetAppId(AppID),
+		w.top.SetMinSize(int32(width), int32(height)), w.top.SetMaxSize(int32(width), int32(height)), w.surface.Commit())
+}
+
+// read runs the library, whose handlers hand their work to the loop (call).
+func (w *window) read(ctx *wl.Context) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("a malformed message of the compositor: %v", r)
+		}
+	}()
+	for {
+		err := ctx.Run()
+		select {
+		case <-w.quit:
+			return nil
+		default:
+		}
+		// Events of objects that are gone are on their way yet.
+		if err != nil && !errors.Is(err, wl.ErrContextRunProxyNil) {
+			return err
+		}
+	}
+}
+
+// call runs a handler's work in the loop.
+func (w *window) call(f func()) {
+	if !w.reading {
+		f() // connect
+		return
+	}
+	select {
+	case w.calls <- f:
+		<-w.handled
+	case <-w.quit:
+	}
+}
+
+func (w *window) loop(ctx context.Context, display *wl.Display) error {
+	w.reading = true
+	ended := make(chan error, 1)
+	go func() { ended <- w.read(display.Context()) }()
+	updates := w.Updates
+	for !w.done {
+		select {
+		case f := <-w.calls:
+			f()
+			w.redraw()
+			w.handled <- struct{}{}
+			continue
+		case u, ok := <-updates:
+			if !ok {
+				w.done = true
+			}
+			w.update(u)
+		case p := <-w.icons.out:
+			w.loaded(p)
+		case <-timerOf(w.keys.repeat):
+			w.repeat()
+		case <-timerOf(w.touch.long):
+			w.longPress()
+		case <-timerOf(w.leaving):
+			w.done = true
+		case <-timerOf(w.token):
+			w.choose("")
+		case err := <-ended:
+			close(w.quit)
+			wlclient.DisplayDisconnect(display)
+			return errors.Join(w.fail, fmt.Errorf("the compositor has ended the connection: %w", err))
+		case <-ctx.Done():
+			w.done = true
+		}
+		w.redraw()
+	}
+	return w.end(display, ended)
+}
+
+// end takes the surface away at once, and waits for the reader. Its last event is the
+// answer to a request that comes after all others.
+func (w *window) end(display *wl.Display, ended <-chan error) error {
+	close(w.quit)
+	if w.layer != nil {
+		_ = w.layer.Destroy()
+	}
+	if w.top != nil {
+		_ = w.top.Destroy()
+		_ = w.shell.Destroy()
+	}
+	_ = w.surface.Destroy()
+	_, _ = display.Sync()
+	select {
+	case <-ended:
+	case <-time.After(time.Second):
+		// It does not answer; the closed connection ends the reader.
+		wlclient.DisplayDisconnect(display)
+		<-ended
+		return w.fail
+	}
+	wlclient.DisplayDisconnect(display)
+	for _, b := range w.buffers {
+		b.unmap()
+	}
+	return w.fail
+}
+
+// timerOf is a timer's channel; that of none is never ready.
+func timerOf(t *time.Timer) <-chan time.Time {
+	if t == nil {
+		return nil
+	}
+	return t.C
+}
+
+func (w *window) update(u menu.Update) {
+	if u.Items != nil {
+		w.model.SetItems(u.Items)
+	}
+	if u.VMs != nil {
+		w.model.SetVMs(u.VMs)
+	}
+	if u.Notice != nil {
+		w.notice = u.Notice
+	}
+	if u.Scheme != "" && u.Scheme != w.painter.Look.Scheme {
+		w.painter.Look.Scheme = u.Scheme
+		w.repaint()
+	}
+	if u.Font != "" {
+		if b := w.ReadFont(u.Font); b != nil && w.Fonts.Add(b) {
+			w.Bold.Add(b)
+			w.repaint()
+		}
+	}
+	if u.Icon != nil {
+		w.icons.rasterised(*u.Icon)
+	}
+	w.done = w.done || u.Close
+	w.dirty = true
+}
+
+// repaint forgets all that was painted.
+func (w *window) repaint() {
+	w.painter.Reset()
+	for _, b := range w.buffers {
+		b.canvas.Forget()
+	}
+	w.dirty = true
+}
+
+// HandleDisplayError keeps what the compositor says before it ends the connection.
+func (w *window) HandleDisplayError(ev wl.DisplayErrorEvent) {
+	w.call(func() { w.fail = fmt.Errorf("the compositor: error %d: %s", ev.Code, ev.Message) })
+}
+
+// HandleZwlrLayerSurfaceV1Configure is the compositor's leave to draw.
+func (w *window) HandleZwlrLayerSurfaceV1Configure(ev proto.ZwlrLayerSurfaceV1ConfigureEvent) {
+	w.call(func() {
+		_ = w.layer.AckConfigure(ev.Serial)
+		w.configure()
+	})
+}
+
+// HandleZwlrLayerSurfaceV1Closed comes when the output has gone.
+func (w *window) HandleZwlrLayerSurfaceV1Closed(proto.ZwlrLayerSurfaceV1ClosedEvent) {
+	w.call(func() { w.done = true })
+}
+
+// HandleSurfaceConfigure is the same of an ordinary window.
+func (w *window) HandleSurfaceConfigure(ev xdg.SurfaceConfigureEvent) {
+	w.call(func() {
+		_ = w.shell.AckConfigure(ev.Serial)
+		w.configure()
+	})
+}
+
+// HandleToplevelConfigure says a size, which the menu does not follow.
+func (w *window) HandleToplevelConfigure(xdg.ToplevelConfigureEvent) {}
+
+// HandleToplevelClose closes the menu.
+func (w *window) HandleToplevelClose(xdg.ToplevelCloseEvent) { w.call(func() { w.done = true }) }
+
+// HandleWmBasePing answers.
+func (w *window) HandleWmBasePing(ev xdg.WmBasePingEvent) {
+	w.call(func() { _ = w.globals.shell.Pong(ev.Serial) })
+}
+
+// HandleWpScaleV1PreferredScale is the scale in 120ths.
+func (w *window) HandleWpScaleV1PreferredScale(ev proto.WpScaleV1PreferredScaleEvent) {
+	w.call(func() { w.rescale(float64(ev.Scale) / 120) })
+}
+
+// HandleSurfacePreferredBufferScale is the whole scale, where there is no other.
+func (w *window) HandleSurfacePreferredBufferScale(ev wl.SurfacePreferredBufferScaleEvent) {
+	w.call(func() {
+		if w.viewport == nil {
+			w.rescale(float64(ev.Factor))
+		}
+	})
+}
+
+// HandleSurfaceEnter takes the scale of the output, of a compositor that does not say
+// it otherwise.
+func (w *window) HandleSurfaceEnter(ev wl.SurfaceEnterEvent) {
+	w.call(func() {
+		if w.viewport == nil && w.globals.compositorVersion < 6 {
+			w.rescale(float64(w.globals.scaleOf(ev.Output)))
+		}
+	})
+}
+
+// maxScale is beyond every screen.
+const maxScale = 8
+
+func (w *window) rescale(scale float64) {
+	if scale < 0.25 || scale > maxScale || scale == w.scale {
+		return
+	}
+	w.scale = scale
+	if w.configured {
+		w.configure()
+	}
+}
+
+// configure makes buffers for the scale. It is called in handlers.
+func (w *window) configure() {
+	if w.configured && w.painter.Scale == w.scale && len(w.buffers) > 0 {
+		return
+	}
+	w.configured = true
+	w.painter.Scale = w.scale
+	w.painter.Reset()
+	if err := w.makeBuffers(); err != nil {
+		w.fail, w.done = err, true
+	}
+	w.dirty = true
+}
+
+// picture is draw.Icons.
+func (w *window) picture(name string, side int) (*image.RGBA, bool) { return w.icons.get(name, side) }
+
+func (w *window) loaded(p picture) {
+	if p.svg != "" {
+		w.Emit(menu.Event{Kind: menu.EventIcon, Path: "/" + p.svg, Side: p.side})
+	}
+	w.icons.keep(p)
+	w.dirty = true
+}
