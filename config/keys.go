@@ -42,7 +42,7 @@ var keys = []key{
 		`How the VM's processor is made: "kvm", "tcg" (emulation, slow), or "auto", which is KVM where it truly works.`,
 		func(v *VM, x any) (err error) { v.Accel, err = oneOf(x, "auto", "kvm", "tcg"); return }},
 	{"allow", `none`, false,
-		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_primary_selection_device_manager_v1". Each is a risk; a VM's start says which.`,
+		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
 	{"color", `from the VM's name`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,

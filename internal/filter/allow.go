@@ -23,13 +23,15 @@ type rule struct {
 // and its pixels need, and nothing that reaches beyond the client's own surfaces.
 // An interface that is not in the tables does not exist for anybody.
 var rules = map[*wayland.Interface]rule{
-	wayland.WlCompositor:        {6, "", "surfaces and regions"},
-	wayland.WlSubcompositor:     {1, "", "sub-surfaces of the client's own"},
-	wayland.WlShm:               {2, "a pool is no larger than its file", "pixels"},
-	wayland.WlSeat:              {9, "", "input while a surface of the client's has the focus"},
-	wayland.WlOutput:            {4, "make, model and description are blanked", "sizes and scales"},
-	wayland.WlDataDeviceManager: {3, "selections and drags stay in the VM", "programs do not start without it"},
-	wayland.XdgWmBase:           {6, "titles are tagged, app ids rewritten", "windows and popups"},
+	wayland.WlCompositor:                       {6, "", "surfaces and regions"},
+	wayland.WlSubcompositor:                    {1, "", "sub-surfaces of the client's own"},
+	wayland.WlShm:                              {2, "a pool is no larger than its file", "pixels"},
+	wayland.WlSeat:                             {9, "", "input while a surface of the client's has the focus"},
+	wayland.WlOutput:                           {4, "make, model and description are blanked", "sizes and scales"},
+	wayland.WlDataDeviceManager:                {3, "selections and drags are the VM's own", "clipboard and drags within the VM"},
+	wayland.ZwpPrimarySelectionDeviceManagerV1: {1, "the selection is the VM's own", "the middle button within the VM"},
+	wayland.GtkPrimarySelectionDeviceManager:   {1, "the selection is the VM's own", "the same, for GTK 3"},
+	wayland.XdgWmBase:                          {6, "titles are tagged, app ids rewritten", "windows and popups"},
 
 	wayland.ZxdgOutputManagerV1:               {3, "the description is blanked", "logical sizes"},
 	wayland.ZxdgDecorationManagerV1:           {1, "", "who draws the title bar"},
@@ -56,8 +58,6 @@ var rules = map[*wayland.Interface]rule{
 	wayland.ZwpTextInputManagerV3:       {1, "", "the host's input method, for the focused text field"},
 
 	wayland.WlShell: {0, "", "xdg-shell's forerunner, whose windows nobody would tag"},
-	wayland.ZwpPrimarySelectionDeviceManagerV1:   {0, "", "a selection that crosses without a word of the user"},
-	wayland.GtkPrimarySelectionDeviceManager:     {0, "", "GTK 3's own primary selection: crosses without a word of the user"},
 	wayland.ZwpKeyboardShortcutsInhibitManagerV1: {0, "", "takes the compositor's own keys"},
 	wayland.ZwpPointerConstraintsV1:              {0, "", "grabs the pointer"},
 	wayland.ZwpIdleInhibitManagerV1:              {0, "", "keeps the screen unlocked"},

@@ -7,7 +7,7 @@
 //	  - globals: only what the allow-list (allow.go) names, in a version that it
 //	    names; everything else does not exist
 //	  - identity: titles become "[tag] title", app ids "vix.vm.app" (identity.go)
-//	  - selections and drags stay in the VM (selection.go)
+//	  - selections and drags stay in the VM (selection.go, package clipboard)
 //	  - outputs do not tell what monitor they are (identity.go)
 //
 // Everything from the guest is hostile. The engine has checked each message
@@ -22,6 +22,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"vix/internal/clipboard"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -38,6 +39,9 @@ type Config struct {
 	// Allow and Deny change the allow-list by names of globals.
 	Allow, Deny []string
 	Limits      Limits
+	// SelectionChanged, when set, hears that a program of the VM has a new selection,
+	// or that the keyboard came or went. It must not block.
+	SelectionChanged func()
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.
@@ -67,6 +71,7 @@ type Filter struct {
 	frame   *style // nil without a frame
 
 	foreign handles
+	world   *clipboard.World
 
 	memMu    sync.Mutex
 	memories map[uint64]*memory // by inode
@@ -76,6 +81,7 @@ type Filter struct {
 func New(cfg Config) *Filter {
 	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
 	f.frame = newStyle(&f.cfg)
+	f.world = f.cfg.newWorld()
 	quotaHooks(f.hooks, &f.cfg.Limits, f.frame != nil)
 	identityHooks(f.hooks)
 	windowHooks(f.hooks)
@@ -100,7 +106,8 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
 	}
 	defer f.give(Connections, 1)
-	st := &state{filter: f, frames: f.frame.conn()}
+	st := &state{filter: f, frames: f.frame.conn(), member: f.world.Join()}
+	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
 		return errors.Join(err, t.Close())
 	}
@@ -109,17 +116,20 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
 	log.Debug("connected")
-	err = relay.New(t, up, relay.Config{
+	conn := relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },
 		Room:    func(n int) bool { return f.reserve(Objects, int64(n)) },
 		MaxOf:   maxOf(),
 		Pace:    f.pace(st),
 		State:   st,
+		Woken:   st.member.Woken,
 		ID:      n,
 		Tap:     f.cfg.Tap,
 		Log:     log,
-	}).Run(ctx)
+	})
+	st.member.Attach(conn)
+	err = conn.Run(ctx)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("connection ended", "vm", f.cfg.VM, "err", err)
 		return err
@@ -134,6 +144,7 @@ type state struct {
 	commits uint64          // so far
 	slowed  [numLimits]bool // and said so
 	frames  *frames         // nil without a frame
+	member  *clipboard.Member
 }
 
 func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }

@@ -256,30 +256,6 @@ func TestOutputs(t *testing.T) {
 	}
 }
 
-// TestSelections holds that a selection crosses in neither direction.
-func TestSelections(t *testing.T) {
-	waylandtest.LeakCheck(t)
-	r := newRig(t)
-	host := r.setUp(t)
-	r.guest.Send(manager, wayland.WlDataDeviceManagerReqGetDataDevice, surfaceObj, seat)
-	dev := r.host.Want(host[manager], wayland.WlDataDeviceManagerReqGetDataDevice).Word(0)
-	r.guest.Send(manager, wayland.WlDataDeviceManagerReqCreateDataSource, xdgSurface)
-	src := r.host.Want(host[manager], wayland.WlDataDeviceManagerReqCreateDataSource).Word(0)
-	r.guest.Send(surfaceObj, wayland.WlDataDeviceReqSetSelection, xdgSurface, 1)
-	r.guest.Send(surfaceObj, wayland.WlDataDeviceReqStartDrag, xdgSurface, 0, 0, 1)
-	r.guest.Want(xdgSurface, wayland.WlDataSourceEvtCancelled)
-	r.guest.Send(xdgSurface, wayland.WlDataSourceReqDestroy)
-	r.host.Want(src, wayland.WlDataSourceReqDestroy) // and nothing before it
-	for range 3 {
-		r.host.Send(dev, wayland.WlDataDeviceEvtDataOffer, wayland.ServerIDs)
-		r.write(r.host, wayland.ServerIDs, wayland.WlDataOfferEvtOffer, "text/plain")
-		r.host.Send(dev, wayland.WlDataDeviceEvtSelection, wayland.ServerIDs)
-		r.host.Want(wayland.ServerIDs, wayland.WlDataOfferReqDestroy)
-	}
-	r.host.Send(host[seat], wayland.WlSeatEvtCapabilities, 3)
-	r.guest.Want(seat, wayland.WlSeatEvtCapabilities) // and nothing before it
-}
-
 // TestAllowList holds that every global of the tables has been decided on, and
 // that what is allowed can pass a VM.
 func TestAllowList(t *testing.T) {

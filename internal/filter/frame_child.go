@@ -98,8 +98,8 @@ func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 		}
 		p = p.sub.parent
 	}
-	if top := topOf(parent); top.role == roleCursor {
-		return false, relay.Fail(m.Obj, errBadParent, "a sub-surface of a pointer's image")
+	if top := topOf(parent); top.role == roleCursor || top.role == roleIcon {
+		return false, relay.Fail(m.Obj, errBadParent, "a sub-surface of a pointer's or a drag's image")
 	}
 	if s.role != roleNone && s.role != roleChild || s.sub != nil {
 		return true, nil // the compositor's to refuse

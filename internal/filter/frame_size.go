@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"math"
 
 	"vix/internal/relay"
@@ -191,7 +192,9 @@ func (f *frames) fit(c *relay.Conn, s *surface) error {
 	case roleChild:
 		return f.fitChild(c, s, w, h)
 	case roleCursor:
-		return fitCursor(s, w, h)
+		return fitCursor(w, h, maxCursor, "a pointer image")
+	case roleIcon:
+		return fitCursor(w, h, maxIcon, "an icon of a drag")
 	}
 	return nil
 }
@@ -342,11 +345,11 @@ func (f *frames) uncrop(c *relay.Conn, s *surface) {
 // nothing else that a guest shows is without a frame.
 const maxCursor = 256
 
-func fitCursor(s *surface, w, h int32) error {
-	if w <= maxCursor && h <= maxCursor {
+func fitCursor(w, h, most int32, what string) error {
+	if w <= most && h <= most {
 		return nil
 	}
-	return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: "a pointer image of more than 256 pixels"}
+	return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: fmt.Sprintf("%s of more than %d pixels", what, most)}
 }
 
 func clamp(v, low, high int32) int32 { return min(max(v, low), high) }

@@ -277,7 +277,7 @@ func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
 			return false, relay.Fail(m.Obj, relay.ErrImplementation, "a pointer's image with sub-surfaces")
 		}
 		w, h := s.size()
-		if err := fitCursor(s, w, h); err != nil {
+		if err := fitCursor(w, h, maxCursor, "a pointer image"); err != nil {
 			return false, err
 		}
 	}

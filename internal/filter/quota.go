@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"vix/internal/clipboard"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -31,6 +32,8 @@ const (
 	Commits
 	Opens
 	Connects
+	Kinds
+	Transfers
 	numLimits
 )
 
@@ -56,6 +59,8 @@ var limits = [numLimits]struct {
 	Commits:     {"commits", 20_000, "commits of surfaces and new titles each second; more are delayed"},
 	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
 	Connects:    {"connects", 30, "connections opened each second; more are delayed"},
+	Kinds:       {"kinds", clipboard.DefaultKinds, "kinds (MIME types) of data in one selection or drag"},
+	Transfers:   {"transfers", clipboard.DefaultTransfers, "pastes that one program has not begun to answer; more find nothing"},
 }
 
 // String returns the name in the configuration.
@@ -164,6 +169,9 @@ var maxOf = sync.OnceValue(func() []int32 {
 	}
 	m[wayland.WlRegistry.Index] = maxBindings
 	m[wayland.WlKeyboard.Index] = maxKeyboards
+	for i, most := range selectionMost {
+		m[i.Index] = most
+	}
 	return m
 })
 

@@ -45,6 +45,7 @@ const (
 	rolePopup
 	roleChild  // a wl_subsurface
 	roleCursor // of a pointer or a tool
+	roleIcon   // of a drag
 )
 
 // A surface is what the filter knows of a wl_surface.

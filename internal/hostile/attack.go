@@ -55,7 +55,7 @@ func (r *Run) client() (*Client, error) {
 var Privileged = []string{
 	"zwlr_screencopy_manager_v1", "ext_image_copy_capture_manager_v1", "ext_output_image_capture_source_manager_v1",
 	"zwlr_export_dmabuf_manager_v1", "zwlr_layer_shell_v1", "zwp_virtual_keyboard_manager_v1", "zwlr_virtual_pointer_manager_v1",
-	"zwlr_data_control_manager_v1", "ext_data_control_manager_v1", "zwp_primary_selection_device_manager_v1",
+	"zwlr_data_control_manager_v1", "ext_data_control_manager_v1",
 	"zwlr_foreign_toplevel_manager_v1", "ext_foreign_toplevel_list_v1", "zwp_input_method_manager_v2", "ext_session_lock_manager_v1",
 	"ext_idle_notifier_v1", "zwp_idle_inhibit_manager_v1", "zwp_keyboard_shortcuts_inhibit_manager_v1", "zwlr_output_manager_v1",
 	"zwlr_output_power_manager_v1", "zwlr_gamma_control_manager_v1", "wp_security_context_manager_v1", "wp_drm_lease_device_v1",

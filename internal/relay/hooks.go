@@ -27,9 +27,10 @@ type ifaceHooks struct {
 type entry struct {
 	def            *wayland.Message
 	request, event Hook
-	size           int    // of the whole message when it is not dynamic
-	since          uint32 // 0 and 1 alike
-	after          uint32 // the request's hook is called only once the object has had this many
+	watch          func(c *Conn, m *Msg) // sees an event before its hook
+	size           int                   // of the whole message when it is not dynamic
+	since          uint32                // 0 and 1 alike
+	after          uint32                // the request's hook is called only once the object has had this many
 	way            way
 	newOff         int // of the new id in the whole message, for wayCreate
 }
@@ -114,6 +115,15 @@ func (h *Hooks) Event(i *wayland.Interface, op int, f Hook) {
 		panic(fmt.Sprintf("relay: a second hook for event %s.%s", i.Name, e.def.Name))
 	}
 	e.event, e.way = f, waySlow
+}
+
+// Watch lets f see an event before its hook does, whoever sets that.
+func (h *Hooks) Watch(i *wayland.Interface, op int, f func(c *Conn, m *Msg)) {
+	e := &h.of(i).events[op]
+	if e.watch != nil {
+		panic(fmt.Sprintf("relay: a second watcher of event %s.%s", i.Name, e.def.Name))
+	}
+	e.watch, e.way = f, waySlow
 }
 
 // Gone sets what is called when neither side knows an object any more: after

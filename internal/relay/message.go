@@ -266,6 +266,9 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 		m.New.Dead = o.ID == 0 // nobody will ever destroy it
 	}
 	pass := o.ID != 0
+	if h.watch != nil && pass {
+		h.watch(c, m)
+	}
 	if own, ok := o.Data.(Owner); ok && !pass {
 		if !o.Dead {
 			err = own.OwnEvent(c, m)
@@ -353,6 +356,16 @@ func (c *Conn) SendDesc(d wayland.Desc) {
 	}
 }
 
+// SendDescToClient lets d travel to the client with the message that is being
+// written to ToClient.
+func (c *Conn) SendDescToClient(d wayland.Desc) {
+	if p := c.current; p != nil && !p.requests {
+		p.spanned = append(p.spanned, d)
+	} else {
+		c.client.inject.descs = append(c.client.inject.descs, d)
+	}
+}
+
 // box is the outbox towards the server or the client. In the direction of the
 // current batch it is the pump's own: the span is cut before the message being
 // handled, so that order is kept.
@@ -422,3 +435,25 @@ func (c *Conn) Discard(o *Object, op uint16) {
 // GiveServerID gives a local object of the client's an id on the server. The
 // caller writes the request that creates it.
 func (c *Conn) GiveServerID(o *Object) { c.objs.toServer(o) }
+
+// GiveClientID makes an object of the server's, which a hook kept from the client,
+// known to it. The caller writes the event that creates it, unless the object has
+// an id already.
+func (c *Conn) GiveClientID(o *Object) {
+	if o.ID == 0 {
+		c.objs.toClient(o)
+	}
+}
+
+// Offer makes an object on the client that the server does not know, as the server
+// would. The caller writes the event that creates it. It is nil when the connection
+// may not have one more.
+func (c *Conn) Offer(i *wayland.Interface, version uint32, data any) *Object {
+	if c.objs.full(i) != nil {
+		return nil
+	}
+	o := c.objs.alloc(i, version)
+	o.Data = data
+	c.objs.toClient(o)
+	return o
+}

@@ -71,6 +71,8 @@ type Config struct {
 	Pace func(requests int) time.Duration
 	// State is the hooks' own, found again as Conn.State.
 	State any
+	// Woken, when set, is called after Conn.Wake, as a hook is.
+	Woken func(c *Conn)
 	// ID names the connection towards the tap.
 	ID uint64
 	// Tap, when set, may be given a Tap at any time.
@@ -160,6 +162,7 @@ type Conn struct {
 
 	done   chan struct{} // closed when the connection ends
 	ending sync.Once
+	waker  waker
 }
 
 // A side is one end of the connection.
@@ -237,6 +240,7 @@ func (c *Conn) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	c.waker.end()
 	c.objs.releaseAll(c)
 	wayland.CloseAll(c.client.inject.descs)
 	wayland.CloseAll(c.server.inject.descs)

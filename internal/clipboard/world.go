@@ -1,0 +1,369 @@
+package clipboard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// Limits of what a VM's programs may say of selections.
+const (
+	// DefaultKinds bounds the kinds of one source: a word processor has some 60.
+	DefaultKinds = 256
+	// DefaultTransfers bounds the transfers that wait for their source's program to
+	// be told of them.
+	DefaultTransfers = 128
+	// maxKind is the longest name of a kind, in bytes.
+	maxKind = 512
+	// maxKindBytes bounds the names of all kinds of all sources of a VM.
+	maxKindBytes = 4 << 20
+	// asksAtOnce is how many descriptors go to a program in one go.
+	asksAtOnce = wayland.MaxDescs / 2
+	// maxSerials is how many of the last input serials a connection is held to have
+	// been given.
+	maxSerials = 256
+)
+
+// Config is one World's.
+type Config struct {
+	VM string
+	// Kinds and Transfers are limits; 0 means the default.
+	Kinds, Transfers int
+	// Changed, when set, hears that a program made a new selection or the focus came
+	// or went. It is called with locks held and must not block.
+	Changed func()
+	Log     *slog.Logger
+}
+
+// A World holds the selections of one VM. Its lock comes after those of
+// connections.
+type World struct {
+	cfg Config
+
+	mu      sync.Mutex
+	held    [numSlots]held
+	members map[*Member]struct{}
+	drags   map[string]*Source // by their private kind
+	bytes   int                // of the kinds' names
+	focus   *Member            // got the keyboard last, and has it; nil
+	entered time.Time          // when the keyboard came to a surface of the VM's last
+}
+
+// held is what a slot holds.
+type held struct {
+	own    *Source // a program's
+	given  *Source // the host's, in front of it
+	serial uint32  // of the request that set own
+	set    bool    // serial means something
+	gen    uint64  // counts changes
+}
+
+func (h *held) current() *Source {
+	if h.given != nil {
+		return h.given
+	}
+	return h.own
+}
+
+// A Source is something that can be pasted: a program's source or what the host
+// gives. World.mu guards it.
+type Source struct {
+	world   *World
+	member  *Member       // whose it is; nil for the host's
+	obj     *relay.Object // in member's connection, whose lock guards it
+	proto   *protocol
+	kinds   []string
+	manager uint32 // the compositor's id of what made it, for drags
+
+	actions    uint32 // wl_data_source.set_actions, for a drag
+	hasActions bool
+	place      *relay.Object // what stands for it on the compositor while it is dragged
+	token      string
+	target     string // the kind that the surface below it would take
+
+	cancelled bool
+	gone      bool
+	given     *Given
+}
+
+// Given is a selection of the host's making.
+type Given struct {
+	Kinds []string
+	// Write is told of a program that asks for a kind: it owns f, must not block,
+	// and closes f when all is written.
+	Write func(kind string, f *os.File)
+	// Cancelled, when set, is told that a program's selection took its place.
+	Cancelled func()
+}
+
+// A Member is one connection of the VM.
+type Member struct {
+	world *World
+	conn  *relay.Conn
+
+	// Guarded by the connection's lock.
+	keyboards map[*relay.Object]struct{} // that are on a surface
+	devices   []*device
+	serials   []uint32 // a ring
+	last      int
+
+	// Guarded by World.mu.
+	focused bool
+	asks    []ask
+	ended   []*Source // to be told that they are cancelled
+}
+
+// An ask is a transfer that its source's program has not been told of yet.
+type ask struct {
+	src  *Source
+	kind string
+	fd   int
+}
+
+// NewWorld returns a World without programs.
+func NewWorld(cfg Config) *World {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Kinds == 0 {
+		cfg.Kinds = DefaultKinds
+	}
+	if cfg.Transfers == 0 {
+		cfg.Transfers = DefaultTransfers
+	}
+	return &World{cfg: cfg, members: map[*Member]struct{}{}, drags: map[string]*Source{}}
+}
+
+// Join adds a connection, which Attach names. Leave must be called when it has
+// ended.
+func (w *World) Join() *Member {
+	m := &Member{world: w, keyboards: map[*relay.Object]struct{}{}}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.members[m] = struct{}{}
+	return m
+}
+
+// Attach says which connection it is, before that runs.
+func (m *Member) Attach(c *relay.Conn) { m.conn = c }
+
+// Leave removes a connection that has ended: its sources are gone already.
+func (m *Member) Leave() {
+	w := m.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.members, m)
+	m.blurLocked()
+	for _, a := range m.asks {
+		_ = unix.Close(a.fd)
+	}
+	m.asks = nil
+}
+
+func (m *Member) blurLocked() {
+	m.focused = false
+	if m.world.focus == m {
+		m.world.focus = nil
+		m.world.changed()
+	}
+}
+
+func (w *World) changed() {
+	if w.cfg.Changed != nil {
+		w.cfg.Changed()
+	}
+}
+
+// Focus tells whether a window of the VM's has the keyboard, and since when.
+func (w *World) Focus() (since time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.entered, w.focus != nil
+}
+
+// Kinds returns what there is to be had of a program's selection, nil when there is
+// none. A selection that the host gave does not count.
+func (w *World) Kinds(s Slot) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if src := w.held[s].own; src != nil {
+		return slices.Clone(src.kinds)
+	}
+	return nil
+}
+
+// ErrNothing is returned where there is no selection, or not of that kind.
+var ErrNothing = errors.New("nothing is selected")
+
+// Take asks the owner of a program's selection for it. The caller reads what it
+// writes from the pipe; everything about it is up to the guest.
+func (w *World) Take(s Slot, kind string) (*os.File, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("pipe: %w", err)
+	}
+	_ = unix.SetNonblock(p[1], false) // a program's own, who expects it so
+	r := os.NewFile(uintptr(p[0]), "selection")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	src := w.held[s].own
+	if src == nil || !slices.Contains(src.kinds, kind) {
+		_ = unix.Close(p[1])
+		return nil, errors.Join(ErrNothing, r.Close())
+	}
+	w.askLocked(src, kind, p[1])
+	return r, nil
+}
+
+// Give puts g in front of the VM's own selection. It returns what takes it away
+// again, which may be called more than once.
+func (w *World) Give(s Slot, g *Given) (takeBack func()) {
+	src := &Source{world: w, kinds: g.Kinds, given: g}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := w.held[s].given
+	w.held[s].given = src
+	w.newLocked(s)
+	if old != nil {
+		old.endGivenLocked()
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		src.gone = true
+		if w.held[s].given == src {
+			w.held[s].given = nil
+			w.newLocked(s)
+		}
+	}
+}
+
+func (src *Source) endGivenLocked() {
+	src.gone = true
+	if src.given.Cancelled != nil {
+		go src.given.Cancelled() // it may want the World's lock
+	}
+}
+
+// newLocked tells whoever has the keyboard that a slot's content is another.
+func (w *World) newLocked(s Slot) {
+	w.held[s].gen++
+	for m := range w.members {
+		if m.focused {
+			m.conn.Wake()
+		}
+	}
+}
+
+// set makes src, or nothing, the selection of a slot.
+func (w *World) set(m *Member, s Slot, src *Source, serial uint32, given bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := &w.held[s]
+	// As the compositor would: with a serial that the client was given, and none that
+	// is older than the one of the selection there is (wlr_seat_request_set_selection).
+	if !given || h.set && int32(serial-h.serial) < 0 {
+		w.cfg.Log.Debug("selection refused: not from a program with the keyboard", "vm", w.cfg.VM, "slot", s.String())
+		w.cancelLocked(src)
+		return
+	}
+	h.serial, h.set = serial, true
+	if old := h.given; old != nil {
+		h.given = nil
+		old.endGivenLocked()
+	}
+	if h.own != src {
+		w.cancelLocked(h.own)
+		h.own = src
+	}
+	w.newLocked(s)
+	w.changed()
+}
+
+// cancelLocked lets a source's program know that it is not the selection.
+func (w *World) cancelLocked(src *Source) {
+	if src != nil && !src.cancelled && !src.gone {
+		src.cancelled = true
+		src.member.ended = append(src.member.ended, src)
+		src.member.conn.Wake()
+	}
+}
+
+// addKind adds to a source's kinds, or says why not.
+func (w *World) addKind(src *Source, kind string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case len(kind) > maxKind:
+		return fmt.Errorf("the name of a kind of data has %d bytes; at most %d", len(kind), maxKind)
+	case len(src.kinds) >= w.cfg.Kinds:
+		return fmt.Errorf("limit reached: VM %s may have %d kinds of data in a selection", w.cfg.VM, w.cfg.Kinds)
+	case w.bytes+len(kind) > maxKindBytes:
+		return fmt.Errorf("limit reached: VM %s may have %d bytes of names of kinds of data", w.cfg.VM, maxKindBytes)
+	case slices.Contains(src.kinds, kind):
+		return nil
+	}
+	w.bytes += len(kind)
+	src.kinds = append(src.kinds, kind)
+	return nil
+}
+
+// drop forgets a source whose object is gone.
+func (w *World) drop(src *Source) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	src.gone = true
+	for _, k := range src.kinds {
+		w.bytes -= len(k)
+	}
+	src.kinds = nil // offers may be left
+	delete(w.drags, src.token)
+	for s := range w.held {
+		if w.held[s].own == src {
+			w.held[s].own = nil
+			w.newLocked(Slot(s))
+			w.changed()
+		}
+	}
+}
+
+// askLocked hands the write end of a pipe to whoever has the data; where nobody
+// does it is closed, and its reader finds nothing.
+func (w *World) askLocked(src *Source, kind string, fd int) {
+	switch {
+	case src.gone || !slices.Contains(src.kinds, kind):
+	case src.given != nil:
+		_ = unix.SetNonblock(fd, true)
+		src.given.Write(kind, os.NewFile(uintptr(fd), "paste"))
+		return
+	case len(src.member.asks) >= w.cfg.Transfers:
+		w.cfg.Log.Warn("limit reached: a selection's program does not take what it is asked for", "vm", w.cfg.VM, "limit", "transfers", "value", w.cfg.Transfers)
+	default:
+		src.member.asks = append(src.member.asks, ask{src, kind, fd})
+		src.member.conn.Wake()
+		return
+	}
+	_ = unix.Close(fd)
+}
+
+func (w *World) ask(src *Source, kind string, fd int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.askLocked(src, kind, fd)
+}
+
+// kindsOf returns a source's kinds now; nothing changes what was returned.
+func (w *World) kindsOf(src *Source) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clip(src.kinds)
+}
