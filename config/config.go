@@ -57,6 +57,7 @@ type VM struct {
 	Programs []string `json:"programs"` // base names that run here without --vm
 	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
 	Frame string `json:"frame"`
+	NoGUI bool   `json:"no_gui,omitempty"` // it has no display
 	// Allow and Deny are names of Wayland interfaces, well-formed; whether there are
 	// such interfaces, and such Limits, is known to who enforces them.
 	Allow  []string         `json:"allow,omitempty"`
@@ -71,6 +72,8 @@ type VM struct {
 	Desktop   []string `json:"desktop,omitempty"`
 	MIME      []string `json:"mime,omitempty"`      // types of files that the entries open
 	Workspace string   `json:"workspace,omitempty"` // sway's, for the VM's windows
+	Kernel    string   `json:"kernel,omitempty"`    // path of an image; "" is the host's
+	Initrd    string   `json:"initrd,omitempty"`    // path; holds the modules of Kernel
 }
 
 // An Error is a mistake in the file.

@@ -59,6 +59,15 @@ var keys = []key{
 	{"frame", `"full"`, false,
 		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; a VM's start warns).`,
 		func(v *VM, x any) (err error) { v.Frame, err = oneOf(x, "full", "border", "none"); return }},
+	{"gui", `true`, false,
+		`Whether the VM has a display: with false its programs cannot open windows, and it needs no compositor (over ssh, say).`,
+		func(v *VM, x any) (err error) { v.NoGUI, err = no(x); return }},
+	{"initrd", `none`, false,
+		`Path of an initrd (initramfs) with the modules of "kernel". Vix makes the guest's own from it: what else is in it is not used.`,
+		func(v *VM, x any) (err error) { v.Initrd, err = hostPath(x); return }},
+	{"kernel", `the host's newest`, false,
+		`Path of a kernel image (bzImage) that the VM boots. Its modules are those of "initrd", or lib/modules beside the image, or the host's; without any, all that a guest needs must be built in.`,
+		func(v *VM, x any) (err error) { v.Kernel, err = hostPath(x); return }},
 	{"limits", `generous ones`, false,
 		`A table of what the VM may have of the compositor at a time, such as [vm.NAME.limits] with surfaces = 4000. vix-waylandproxy(1) lists the names and the defaults.`,
 		func(v *VM, x any) (err error) { v.Limits, err = limits(v.Limits, x); return }},
@@ -190,6 +199,15 @@ func intIn(x any, low, high int64) (int, error) {
 	return int(n), nil
 }
 
+// no reads a boolean, and is its opposite.
+func no(x any) (bool, error) {
+	b, ok := x.(bool)
+	if !ok {
+		return false, fmt.Errorf("want true or false, not %s", typeName(x))
+	}
+	return !b, nil
+}
+
 func oneOf(x any, valid ...string) (string, error) {
 	s, ok := x.(string)
 	if !ok {
@@ -230,6 +248,18 @@ func parseRoot(x any) (string, error) {
 		return "", errors.New(`"/" would show the VM every file of this machine; want "host" or another directory`)
 	}
 	return s, nil
+}
+
+// hostPath reads an absolute path of the host's, or one that begins with "~/".
+func hostPath(x any) (string, error) {
+	s, ok := x.(string)
+	switch {
+	case !ok:
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	case len(s) > MaxRoot || !printable(s) || !filepath.IsAbs(s) && !strings.HasPrefix(s, "~/"):
+		return "", fmt.Errorf("want an absolute path, not %q", clip(s))
+	}
+	return filepath.Clean(s), nil
 }
 
 // What a root begins with that is not a directory.

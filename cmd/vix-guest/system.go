@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,6 +97,9 @@ func loadSigned(modules *os.Root, file string) error {
 // the machine has no GPU. The drivers probe before their modules are loaded,
 // so there is nothing to wait for.
 func findGPU(modules *os.Root) (string, error) {
+	if !hasVirtio(virtioGPU) {
+		return "", nil
+	}
 	if err := loadModules(modules, groupGPU); err != nil {
 		return "", err
 	}
@@ -104,6 +108,22 @@ func findGPU(modules *os.Root) (string, error) {
 		return "", err
 	}
 	return nodes[0], nil
+}
+
+// virtioGPU is a GPU's device id (virtio specification, 5).
+const virtioGPU = 16
+
+// hasVirtio reports whether there is a virtio device of this kind. They are known when
+// the bus's driver has been loaded.
+func hasVirtio(id uint64) bool {
+	files, _ := filepath.Glob("/sys/bus/virtio/devices/*/device")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if n, perr := strconv.ParseUint(strings.TrimSpace(string(b)), 0, 32); err == nil && perr == nil && n == id {
+			return true
+		}
+	}
+	return false
 }
 
 // loopbackUp brings lo up: the only network of a guest without one.

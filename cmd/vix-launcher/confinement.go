@@ -93,6 +93,9 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 	for _, v := range vms {
 		c := confinedVM{Name: v.Name, Processes: []confined{}}
 		add := func(name string, pid int) {
+			if pid == 0 { // there is none, or not yet
+				return
+			}
 			var said sandbox.Report
 			for _, r := range v.Confinement {
 				if r.PID == pid {

@@ -110,7 +110,7 @@ func parseLocation(arg string) (location, error) {
 		return location{path: arg}, nil
 	}
 	if err := config.CheckName(name); err != nil {
-		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, clip(arg))
+		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, printable(clip(arg)))
 	}
 	if path == "" {
 		path = "."

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -87,35 +86,5 @@ func TestVMKeepsAndShares(t *testing.T) {
 	if len(staging) > 0 {
 		t.Errorf("staging is left: %v", staging)
 	}
-	testImageRoot(t, r)
-}
-
-// testImageRoot starts the VM again, with its root on a disk.
-func testImageRoot(t *testing.T, r *rig) {
-	mkfs, err := exec.LookPath("mkfs.ext4")
-	if err != nil {
-		t.Skip("lacks: mkfs.ext4")
-	}
-	tree, image, conf := filepath.Join(r.dir, "tree"), filepath.Join(r.dir, "disk.ext4"), filepath.Join(r.dir, ".config/vix")
-	for _, path := range []string{"/bin/sh", "/bin/cat", "/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6"} {
-		b, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) {
-			t.Skip("lacks: " + path)
-		}
-		if err = errors.Join(err, os.MkdirAll(filepath.Dir(tree+path), 0o755), os.WriteFile(tree+path, b, 0o755)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	err = errors.Join(os.Mkdir(tree+"/etc", 0o755), os.WriteFile(tree+"/etc/motto", []byte("on a disk\n"), 0o666), os.Chmod(tree+"/etc/motto", 0o666),
-		os.MkdirAll(conf, 0o700), os.WriteFile(conf+"/config.toml", []byte("[vm.t]\nroot = \"image:"+image+"\"\n"), 0o600), os.WriteFile(image, nil, 0o600), os.Truncate(image, 32<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(mkfs, "-q", "-d", tree, image).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	p := r.vix(0, "run", "--vm", "t", "sh", "-c", "cat /etc/motto ~/kept; echo mine >/etc/motto; cat /etc/motto ~/d/link; cat /tmp/lost 2>/dev/null; :")
-	if want := "on a disk\nkept\nmine\nkept\n"; p.out.String() != want {
-		t.Errorf("%q %s, not %q", p.out.String(), p.err.String(), want)
-	}
+	testImageRoots(t, r)
 }

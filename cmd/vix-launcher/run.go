@@ -27,12 +27,14 @@ type runOptions struct {
 	timings    bool
 	disposable bool
 	shares     []string
+	executable string
+	gui, noGUI bool
 }
 
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--background] PROGRAM [ARG…]",
+		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--gui|--no-gui] [--background] [--executable EXE] PROGRAM [ARG…]",
 		Short: "run a program in a VM, which is started if it does not run",
 		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
@@ -41,7 +43,7 @@ Without --vm, the VM is the one whose "programs" in config.toml lists PROGRAM,
 else one named after it (its base name, in lower case, with '-' for what a name
 cannot hold). PROGRAM and its arguments are the guest's: a name is looked up on
 the guest's PATH, a path is one of the guest's root. It runs there as an
-ordinary user.
+ordinary user. With --executable, PROGRAM only names the VM, and EXE is run in it.
 
 In the foreground, standard input, output and error are the program's, signals
 (INT, TERM, HUP, QUIT, USR1, USR2) are passed on to it, and its exit status is
@@ -64,7 +66,11 @@ out of it, and what is mounted below it is empty. "--share staging" makes an emp
 folder for this start of the VM, at a path in the guest that is not to be guessed; it
 is removed when the VM stops.
 
---memory, --cpus, --disposable and --share hold for a VM that this run starts, and
+With --no-gui the VM has no display: its programs open no windows, and it needs no
+compositor, so that it runs over ssh too. --gui overrides "gui = false" of config.toml,
+and does not join a VM without a display.
+
+--memory, --cpus, --disposable, --gui, --no-gui and --share hold for a VM that this run starts, and
 override config.toml (--share adds to it).
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
@@ -78,10 +84,15 @@ in list --json.`,
   vix-launcher run --disposable firefox
   vix-launcher run --vm office --share ~/Documents:/home/user/Documents:rw libreoffice
   vix-launcher run --vm office --share staging libreoffice
+  vix-launcher run --executable soffice office --writer
+  vix-launcher run --vm build --no-gui make -C /srv/project
   echo hello | vix-launcher run --vm web cat`,
 		Args:              args(1, -1, "PROGRAM"),
 		ValidArgsFunction: completeProgram(e),
 		RunE: func(c *cobra.Command, argv []string) error {
+			if o.vm == "" && c.Flags().Changed("vm") {
+				return usagef("run: --vm: %v", config.CheckName(""))
+			}
 			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
 		},
 	}
@@ -93,6 +104,9 @@ in list --json.`,
 	f.BoolVar(&o.background, "background", false, "return as soon as the program runs")
 	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
 	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
+	f.BoolVar(&o.gui, "gui", false, "a VM with a display, whatever config.toml says")
+	f.BoolVar(&o.noGUI, "no-gui", false, "a VM without a display")
+	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, in its place")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
 	return c
@@ -121,13 +135,13 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	exit, err := reg.Run(ctx, vm.Run{
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
-		Argv:       argv,
-		Background: o.background, Disposable: o.disposable,
+		Argv:       o.argv(argv),
+		Background: o.background, Disposable: o.disposable, GUI: o.gui,
 		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 		Signals: signals,
 		OnJoin: func() {
-			if o.memory != "" || cpusSet || len(o.shares) > 0 {
-				p.line("VM %s runs already: --memory, --cpus and --share are not used (see vix-launcher mount)", v.Name)
+			if o.memory != "" || cpusSet || len(o.shares) > 0 || o.noGUI {
+				p.line("VM %s runs already: --memory, --cpus, --no-gui and --share are not used (see vix-launcher mount)", v.Name)
 			}
 		},
 		OnStage: func(s vm.Stage) {
@@ -146,6 +160,14 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// argv is what is run.
+func (o *runOptions) argv(argv []string) []string {
+	if o.executable == "" {
+		return argv
+	}
+	return append([]string{o.executable}, argv[1:]...)
 }
 
 func exitCode(x *vm.Exit) int {
@@ -167,6 +189,9 @@ func stageLine(s vm.Stage) string {
 func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, error) {
 	if argv[0] == "" {
 		return config.VM{}, usagef("run: PROGRAM is empty; see vix-launcher run --help")
+	}
+	if o.gui && o.noGUI {
+		return config.VM{}, usagef("run: either --gui or --no-gui; see vix-launcher run --help")
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {
@@ -207,16 +232,35 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if o.disposable {
 		v.State = "none"
 	}
+	if o.gui || o.noGUI {
+		v.NoGUI = o.noGUI
+	}
+	if v, err = e.expandPaths(v); err != nil {
+		return v, err
+	}
+	if v.Shares, err = e.shares(v.Shares, o.shares); err != nil {
+		return v, err
+	}
+	return v, checkPolicy(v)
+}
+
+// expandPaths puts the home directory where a path of v begins with "~/".
+func (e *env) expandPaths(v config.VM) (_ config.VM, err error) {
+	if v.Initrd != "" && v.Kernel == "" {
+		return v, fmt.Errorf("VM %s: initrd is set, and kernel is not; name the kernel whose modules it holds", v.Name)
+	}
+	for _, path := range []*string{&v.Kernel, &v.Initrd} {
+		if *path, err = e.expand(*path); err != nil {
+			return v, err
+		}
+	}
 	if image, ok := strings.CutPrefix(v.Root, config.RootImage); ok {
 		if image, err = e.expand(image); err != nil {
 			return v, err
 		}
 		v.Root = config.RootImage + image
 	}
-	if v.Shares, err = e.shares(v.Shares, o.shares); err != nil {
-		return v, err
-	}
-	return v, checkPolicy(v)
+	return v, nil
 }
 
 // launch gathers what a new VM needs. What is missing is said here, before
@@ -234,20 +278,30 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	if err != nil {
 		return vm.Launch{}, err
 	}
-	socket, err := e.wayland()
-	if err != nil {
-		return vm.Launch{}, err
+	socket := ""
+	if !v.NoGUI {
+		if socket, err = e.compositor(); err != nil {
+			return vm.Launch{}, err
+		}
 	}
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return vm.Launch{}, fmt.Errorf("no compositor at %s; start a Wayland session, or set WAYLAND_DISPLAY", socket)
-	}
-	conn.Close()
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
 		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache),
 	}, nil
+}
+
+// compositor returns the path of the compositor's socket, if there is one behind it.
+func (e *env) compositor() (string, error) {
+	socket, err := e.wayland()
+	if err != nil {
+		return "", err
+	}
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return "", fmt.Errorf("no compositor at %s; start a Wayland session, or set WAYLAND_DISPLAY, or run with --no-gui", socket)
+	}
+	return socket, conn.Close()
 }
 
 // progressAfter is how long a start may take before the terminal is told what

@@ -19,7 +19,8 @@ import (
 type Kernel struct {
 	Release string // uname -r
 	Image   string // path of the bzImage
-	Modules string // path of lib/modules/RELEASE
+	Modules string // path of lib/modules/RELEASE; "" if Initrd holds them, or it has none
+	Initrd  string // path of an initrd of the kernel's own; "" if there is none
 }
 
 // minRelease is the first kernel with virtio-gpu's CONTEXT_INIT.
@@ -83,6 +84,61 @@ type badKernel struct {
 
 // inspect returns the kernel of an image, or why it cannot be a guest's.
 func inspect(root, path string) (Kernel, error) {
+	k, err := inspectImage(path)
+	if err != nil {
+		return k, err
+	}
+	k.Modules = findModules(k.Release, root)
+	if k.Modules == "" {
+		return k, fmt.Errorf("kernel %s: its modules are missing (lib/modules/%s); reinstall the kernel's package", k.Release, k.Release)
+	}
+	return k, k.checkModules()
+}
+
+// NamedKernel returns the kernel image at a path of the user's. Its modules are those in
+// the initrd, if one is named; else those of the directory lib/modules beside the image
+// or above it, or of the tree root (normally "/"); else it has none, and everything that
+// a guest needs is built in.
+func NamedKernel(image, initrd, root string) (Kernel, error) {
+	k, err := inspectImage(image)
+	if err != nil {
+		return k, err
+	}
+	if k.Initrd = initrd; initrd == "" {
+		dir := filepath.Dir(image)
+		k.Modules = findModules(k.Release, dir, filepath.Dir(dir), root)
+	}
+	return k, k.checkModules()
+}
+
+func findModules(release string, roots ...string) string {
+	for _, root := range roots {
+		for _, p := range modulePatterns {
+			dir := filepath.Join(root, fmt.Sprintf(p, release))
+			if _, err := os.Stat(filepath.Join(dir, "modules.dep")); err == nil {
+				return dir
+			}
+		}
+	}
+	return ""
+}
+
+func (k Kernel) checkModules() error {
+	m, err := loadModuleIndex(k)
+	if err == nil {
+		_, err = m.plan(false)
+	}
+	switch {
+	case err != nil && k.Initrd != "":
+		return fmt.Errorf("initrd %s: %w", k.Initrd, err)
+	case err != nil:
+		return fmt.Errorf("kernel %s: %w", k.Release, err)
+	}
+	return nil
+}
+
+// inspectImage looks at the image alone.
+func inspectImage(path string) (Kernel, error) {
 	k := Kernel{Image: path, Release: strings.TrimPrefix(filepath.Base(path), "vmlinuz-")}
 	release, err := readRelease(path)
 	if errors.Is(err, fs.ErrPermission) {
@@ -94,23 +150,6 @@ func inspect(root, path string) (Kernel, error) {
 	k.Release = release
 	if compareReleases(release, minRelease) < 0 {
 		return k, fmt.Errorf("kernel %s: older than %s, the first that can be a guest; install a newer one", release, minRelease)
-	}
-	for _, p := range modulePatterns {
-		dir := filepath.Join(root, fmt.Sprintf(p, release))
-		if _, err := os.Stat(filepath.Join(dir, "modules.dep")); err == nil {
-			k.Modules = dir
-			break
-		}
-	}
-	if k.Modules == "" {
-		return k, fmt.Errorf("kernel %s: its modules are missing (lib/modules/%s); reinstall the kernel's package", release, release)
-	}
-	m, err := loadModuleIndex(k.Modules)
-	if err != nil {
-		return k, fmt.Errorf("kernel %s: %w", release, err)
-	}
-	if _, err := m.plan(false); err != nil {
-		return k, fmt.Errorf("kernel %s: %w", release, err)
 	}
 	return k, nil
 }

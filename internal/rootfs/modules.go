@@ -42,20 +42,50 @@ type module struct {
 
 // A moduleIndex is what depmod(8) wrote about a kernel's modules.
 type moduleIndex struct {
-	dir     string
-	path    map[string]string   // name → file
-	deps    map[string][]string // name → the files it needs, last first
+	file    func(path string, limit int64) ([]byte, error) // below the modules' directory
+	whole   bool                                           // the kernel has no modules: all is built in
+	path    map[string]string                              // name → file
+	deps    map[string][]string                            // name → the files it needs, last first
 	builtin map[string]bool
 }
 
 // maxIndex bounds modules.dep; Debian's is 700 KiB.
 const maxIndex = 16 << 20
 
-func loadModuleIndex(dir string) (*moduleIndex, error) {
-	m := &moduleIndex{dir: dir, path: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{}}
-	dep, err := readBounded(filepath.Join(dir, "modules.dep"), maxIndex)
+// loadModuleIndex finds out about a kernel's modules.
+func loadModuleIndex(k Kernel) (*moduleIndex, error) {
+	m := &moduleIndex{path: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{}}
+	switch {
+	case k.Initrd != "":
+		b, err := readBounded(k.Initrd, maxInitrd)
+		if err != nil {
+			return nil, err
+		}
+		files, err := modulesIn(b, k.Release)
+		if err != nil {
+			return nil, err
+		}
+		m.file = func(path string, _ int64) ([]byte, error) {
+			if b, ok := files[path]; ok {
+				return b, nil
+			}
+			return nil, &fs.PathError{Op: "open", Path: k.Initrd + ":" + path, Err: fs.ErrNotExist}
+		}
+	case k.Modules != "":
+		m.file = func(path string, limit int64) ([]byte, error) {
+			return readBounded(filepath.Join(k.Modules, path), limit)
+		}
+	default:
+		m.whole = true
+		return m, nil
+	}
+	return m, m.load()
+}
+
+func (m *moduleIndex) load() error {
+	dep, err := m.file("modules.dep", maxIndex)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for line := range strings.Lines(string(dep)) {
 		file, deps, ok := strings.Cut(strings.TrimSpace(line), ":")
@@ -66,14 +96,14 @@ func loadModuleIndex(dir string) (*moduleIndex, error) {
 		m.path[name] = file
 		m.deps[name] = strings.Fields(deps)
 	}
-	builtin, err := readBounded(filepath.Join(dir, "modules.builtin"), maxIndex)
+	builtin, err := m.file("modules.builtin", maxIndex)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	for line := range strings.Lines(string(builtin)) {
 		m.builtin[moduleName(strings.TrimSpace(line))] = true
 	}
-	return m, nil
+	return nil
 }
 
 // moduleName is the name the kernel knows: the file's, with underscores.
@@ -93,7 +123,7 @@ func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
 		}
 	}
 	for _, w := range wanted {
-		if m.builtin[w.name] {
+		if m.whole || m.builtin[w.name] {
 			continue
 		}
 		file, ok := m.path[w.name]
@@ -133,7 +163,7 @@ func (m *moduleIndex) read(mod module) ([]byte, error) {
 	if !filepath.IsLocal(mod.path) {
 		return nil, fmt.Errorf("modules.dep: %q is outside the modules' directory", mod.path)
 	}
-	return readBounded(filepath.Join(m.dir, mod.path), maxModule)
+	return m.file(mod.path, maxModule)
 }
 
 // unpackModule decompresses by the file's content.

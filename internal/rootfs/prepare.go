@@ -101,7 +101,7 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	if err := checkStatic(guest); err != nil {
 		return "", fmt.Errorf("%s: %w", c.Guest, err)
 	}
-	index, err := loadModuleIndex(c.Kernel.Modules)
+	index, err := loadModuleIndex(c.Kernel)
 	if err != nil {
 		return "", err
 	}

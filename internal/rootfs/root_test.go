@@ -201,7 +201,7 @@ func TestDiskModules(t *testing.T) {
 	if err != nil || disk.Initrd == plain.Initrd {
 		t.Fatal(err)
 	}
-	index, err := loadModuleIndex(c.Kernel.Modules)
+	index, err := loadModuleIndex(c.Kernel)
 	if err != nil {
 		t.Fatal(err)
 	}

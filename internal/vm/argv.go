@@ -20,7 +20,7 @@ type Machine struct {
 	Initrd string
 
 	QMPFD     int // connected sockets, all of them
-	DisplayFD int // vhost-user, to vix-waylandproxy host
+	DisplayFD int // vhost-user, to vix-waylandproxy host; 0: there is no display
 	RootFD    int // vhost-user, to virtiofsd; or the disk's image
 	AgentFD   int
 
@@ -71,11 +71,14 @@ func (m Machine) Args() []string {
 		"-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", m.QMPFD),
 		"-qmp", "chardev:qmp",
-		"-chardev", fmt.Sprintf("socket,id=display,fd=%d", m.DisplayFD),
-		// virtio-id 16 is a GPU. The sizes are those of the device's own queues
-		// and configuration space: a queue of 64 hangs after 60 contexts.
-		"-device", "vhost-user-test-device-pci,chardev=display,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16",
 	)
+	if m.DisplayFD != 0 {
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=display,fd=%d", m.DisplayFD),
+			// virtio-id 16 is a GPU. The sizes are those of the device's own queues
+			// and configuration space: a queue of 64 hangs after 60 contexts.
+			"-device", "vhost-user-test-device-pci,chardev=display,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16")
+	}
 	args = append(args, m.root()...)
 	args = append(args,
 		"-device", "virtio-serial-pci",

@@ -2,13 +2,11 @@ package vm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -112,13 +110,9 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 // savedState is the state in state.json, of a supervisor that does not answer. It
 // is nil for a VM that is gone.
 func (r *Registry) savedState(name string) *State {
-	var st State
-	b, err := r.root.ReadFile(filepath.Join(name, stateName))
-	if errors.Is(err, fs.ErrNotExist) {
+	st, err := loadState(r.root, name)
+	if err != nil {
 		return nil
-	}
-	if err != nil || json.Unmarshal(b, &st) != nil {
-		st = State{Name: name}
 	}
 	if st.State != StateStopping {
 		st.State = StateUnresponsive

@@ -73,6 +73,7 @@ type request struct {
 	Env        []string `json:"env,omitempty"`
 	Background bool     `json:"background,omitempty"`
 	Disposable bool     `json:"disposable,omitempty"`
+	GUI        bool     `json:"gui,omitempty"` // do not join a VM without a display
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`

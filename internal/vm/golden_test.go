@@ -52,6 +52,9 @@ func TestCommandLines(t *testing.T) {
 	m.DiskFormat = "qcow2"
 	golden(t, "qemu-disk.golden", m.Args())
 	m.DiskFormat = ""
+	m.DisplayFD = 0
+	golden(t, "qemu-no-gui.golden", m.Args())
+	m.DisplayFD = 4
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
 	d := Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}

@@ -51,6 +51,10 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)})
 		return
 	}
+	if name := s.launch.VM.Name; req.GUI && s.launch.VM.NoGUI {
+		s.tell(c, reply{Fail: failf("VM %s: runs already, and has no display; stop it first, or name another one", name)})
+		return
+	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	words := make(chan request, 8)

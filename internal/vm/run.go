@@ -36,6 +36,7 @@ type Run struct {
 	Env        []string // K=V, over the VM's
 	Background bool     // return as soon as the program runs
 	Disposable bool     // do not join a VM that keeps its home
+	GUI        bool     // do not join a VM without a display
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
@@ -113,7 +114,7 @@ func (r *Registry) lastPanic(name string) string {
 }
 
 func (run *Run) request() request {
-	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background, Disposable: run.Disposable}
+	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background, Disposable: run.Disposable, GUI: run.GUI}
 }
 
 func asFailure(name string, err error) error {

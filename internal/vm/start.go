@@ -49,13 +49,15 @@ func (s *supervisor) start() error {
 		s.note("%s", w)
 	}
 	s.stage("prepared", 0)
-	display, err := s.startDisplay()
-	if err != nil {
-		return s.failure(err)
+	var display *os.File
+	if !s.launch.VM.NoGUI {
+		if display, err = s.startDisplay(); err != nil {
+			return s.failure(err)
+		}
 	}
 	root, format, err := s.startRoot()
 	if err != nil {
-		display.Close()
+		closeFiles([]*os.File{display})
 		return s.failure(err)
 	}
 	if err := s.startShares(); err != nil {
@@ -73,11 +75,18 @@ func (s *supervisor) start() error {
 // prepareBoot finds the host's kernel and makes what QEMU boots. A variable,
 // because the tests' QEMU boots nothing.
 var prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (rootfs.Files, error) {
-	kernel, err := rootfs.FindKernel(l.Parts.System)
+	kernel, err := findKernel(l)
 	if err != nil {
 		return rootfs.Files{}, err
 	}
 	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir, Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Progress: progress})
+}
+
+func findKernel(l Launch) (rootfs.Kernel, error) {
+	if l.VM.Kernel != "" {
+		return rootfs.NamedKernel(l.VM.Kernel, l.VM.Initrd, l.Parts.System)
+	}
+	return rootfs.FindKernel(l.Parts.System)
 }
 
 // startDisplay starts the display process, and returns QEMU's end of its
@@ -179,10 +188,14 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 		return fail(err)
 	}
 	v := s.launch.VM
+	displayFD := 4
+	if display == nil { // then the descriptor is closed there
+		displayFD = 0
+	}
 	m := Machine{
 		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: files.Kernel, Initrd: files.Initrd,
-		QMPFD: 3, DisplayFD: 4, RootFD: 5, DiskFormat: format, AgentFD: 6, Ports: config.MaxShares,
+		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: format, AgentFD: 6, Ports: config.MaxShares,
 	}
 	for _, sh := range s.shares {
 		m.Shares = append(m.Shares, Folder{Tag: sh.tag, Port: sh.port, FD: 3 + len(theirs)})

@@ -2,7 +2,10 @@ package vm
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -85,9 +88,18 @@ const (
 	maxVMStages = 32
 )
 
+// A savedStateFile is state.json.
+type savedStateFile struct {
+	Version int `json:"version"`
+	State
+}
+
+// stateVersion is that of state.json: change it where an older one would be misread.
+const stateVersion = 1
+
 // saveState writes state.json in one step.
 func saveState(dir *os.Root, s State) error {
-	b, err := json.MarshalIndent(s, "", "\t")
+	b, err := json.MarshalIndent(savedStateFile{stateVersion, s}, "", "\t")
 	if err != nil {
 		return err
 	}
@@ -96,6 +108,20 @@ func saveState(dir *os.Root, s State) error {
 		return err
 	}
 	return dir.Rename(tmp, stateName)
+}
+
+// loadState reads the state.json of the VM name, that of another version as if it said
+// no more than the name.
+func loadState(dir *os.Root, name string) (State, error) {
+	b, err := dir.ReadFile(filepath.Join(name, stateName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, err
+	}
+	var saved savedStateFile
+	if err != nil || json.Unmarshal(b, &saved) != nil || saved.Version != stateVersion {
+		return State{Name: name}, nil
+	}
+	return saved.State, nil
 }
 
 // clone returns a copy that shares nothing that changes.
