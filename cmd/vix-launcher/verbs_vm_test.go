@@ -578,7 +578,7 @@ func testStatus(t *testing.T, r *rig) {
 	watch := r.start(nil, "status", "--watch", "--json", "t")
 	watch.says(`{"event":"state","name":"t","vm":{"name":"t","state":"running",`)
 	watch.says(`{"event":"ready"}`)
-	r.vix(0, "exec", "t", "--", "sh", "-c", "exit 77")
+	r.vix(77, "exec", "t", "--", "sh", "-c", "exit 77")
 	watch.says(`"exit":{"code":77}`)
 	if err := watch.Process.Signal(syscall.SIGINT); err != nil || watch.code() != 0 {
 		t.Errorf("watch: %v, status %d: %s", err, watch.code(), watch.err.String())
