@@ -43,6 +43,7 @@ const MaxFile = 256 << 10
 type Config struct {
 	Defaults VM            // its Name and Programs are empty
 	VMs      map[string]VM // complete: the defaults are filled in
+	Menu     Menu
 }
 
 // A VM is everything that is configured for one virtual machine.
@@ -212,14 +213,16 @@ func (r *reader) fail(path []string, format string, args ...any) {
 }
 
 func (r *reader) config(tree map[string]any) *Config {
-	c := &Config{Defaults: builtin(), VMs: map[string]VM{}}
+	c := &Config{Defaults: builtin(), VMs: map[string]VM{}, Menu: builtinMenu()}
 	for name, v := range tree {
 		switch name {
 		case "defaults":
 			r.table([]string{name}, v, &c.Defaults, true)
+		case "menu":
+			r.menu(v, &c.Menu)
 		case "vm":
 		default:
-			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"defaults", "vm"}))
+			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"defaults", "menu", "vm"}))
 		}
 	}
 	vms, ok := tree["vm"]

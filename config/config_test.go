@@ -87,7 +87,12 @@ func TestMistakes(t *testing.T) {
 		{"syntax", "[defaults]\nmemory = \n", "c:2: expected value but found '\\n' instead"},
 		{"twice", "[vm.a]\ncpus = 1\ncpus = 2\n", "c:3: Key 'vm.a.cpus' has already been defined."},
 		{"unknown table", "[default]\n", `c:1: default: unknown key; did you mean "defaults"?`},
-		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: defaults, vm`},
+		{"menu, unknown key", "[menu]\nlinse = 3\n", `c:2: menu.linse: unknown key; did you mean "lines"?`},
+		{"menu, too wide", "[menu]\nwidth = 9999\n", `c:2: menu.width: 9999 is out of range: want 320 to 2000`},
+		{"menu, no theme", "[menu]\ntheme = \"pink\"\n", `c:2: menu.theme: want auto, light, dark, not "pink"`},
+		{"menu, no family", "[menu]\nfont = \"a:b\"\n", `c:2: menu.font: "a:b" is not a name`},
+		{"menu, no table", "menu = 1\n", `c:1: menu: want a table, not an integer`},
+		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: defaults, menu, vm`},
 		{"unknown key", "[vm.web]\ncpus = 2\nmemroy = \"1G\"\n", `c:3: vm.web.memroy: unknown key; did you mean "memory"?`},
 		{"British", "[vm.web]\ncolour = \"red\"\n", `c:2: vm.web.colour: unknown key; did you mean "color"?`},
 		{"unknown key, far", "[vm.web]\nxyzzyxyzzy = 1\n", "c:2: vm.web.xyzzyxyzzy: unknown key; valid here: " + strings.Join(keyNames(false), ", ")},
@@ -207,7 +212,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	if err := Explain(&out); err != nil {
 		t.Fatal(err)
 	}
-	for _, k := range Keys() {
+	for _, k := range append(Keys(), MenuKeys()...) {
 		if !strings.Contains(string(man), "*"+k.Name+"*") || !strings.Contains(out.String(), k.Name+"  (") {
 			t.Errorf("key %s is not in the man page or not explained", k.Name)
 		}

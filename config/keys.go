@@ -140,7 +140,7 @@ func Explain(w io.Writer) error {
 			return err
 		}
 	}
-	return nil
+	return explainMenu(w)
 }
 
 // A Size is a number of bytes.

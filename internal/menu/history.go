@@ -39,12 +39,15 @@ const (
 	halfLife    = 14 * 24 * time.Hour
 )
 
+// NewHistory returns an empty one.
+func NewHistory() *History { return parseHistory(nil) }
+
 // ReadHistory reads the file in dir. A file that is not there, or is none, is an empty
 // history: what it holds is no loss.
 func ReadHistory(dir *os.Root) *History {
 	f, err := dir.Open(historyName)
 	if err != nil {
-		return parseHistory(nil)
+		return NewHistory()
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxHistory))

@@ -36,13 +36,15 @@ type Look struct {
 
 // An Update is a later message to vix-menu. Nothing of it that is not set changes.
 type Update struct {
-	VMs    map[string]VM `json:"vms,omitempty"`
-	Items  []Item        `json:"items,omitempty"`
-	Scheme string        `json:"scheme,omitempty"`
-	Notice *Notice       `json:"notice,omitempty"`
-	Icon   *Icon         `json:"icon,omitempty"`
-	Font   string        `json:"font,omitempty"` // a file with characters that were lacking
-	Close  bool          `json:"close,omitempty"`
+	VMs map[string]VM `json:"vms,omitempty"`
+	// HaveVMs tells that VMs is set: an empty map is one without a VM that runs.
+	HaveVMs bool    `json:"have_vms,omitempty"`
+	Items   []Item  `json:"items,omitempty"`
+	Scheme  string  `json:"scheme,omitempty"`
+	Notice  *Notice `json:"notice,omitempty"`
+	Icon    *Icon   `json:"icon,omitempty"`
+	Font    string  `json:"font,omitempty"` // a file with characters that were lacking
+	Close   bool    `json:"close,omitempty"`
 }
 
 // A Notice is a line at the foot of the menu.

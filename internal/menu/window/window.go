@@ -290,7 +290,7 @@ func (w *window) update(u menu.Update) {
 	if u.Items != nil {
 		w.model.SetItems(u.Items)
 	}
-	if u.VMs != nil {
+	if u.HaveVMs {
 		w.model.SetVMs(u.VMs)
 	}
 	if u.Notice != nil {

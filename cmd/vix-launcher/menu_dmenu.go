@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"vix/internal/icon"
+	"vix/internal/menu"
+)
+
+// A dmenuKind is how another menu is spoken to. All read a line for each entry; they
+// differ in how they show icons and in what they print of the chosen one.
+type dmenuKind struct {
+	args  []string // that make it read lines and print an index
+	icons string   // "name": after the line, as rofi has it; "file": before it, as wofi
+	index bool     // it prints the index, not the line
+}
+
+var dmenuKinds = map[string]dmenuKind{
+	"fuzzel": {[]string{"--dmenu", "--index"}, "name", true},
+	"rofi":   {[]string{"-dmenu", "-i", "-format", "i", "-show-icons"}, "name", true},
+	"wofi":   {[]string{"--dmenu", "--insensitive", "--allow-images", "--define", "dmenu-print_line_num=true"}, "file", true},
+	"tofi":   {[]string{"--print-index=true"}, "", true},
+	"bemenu": {[]string{"--ignorecase"}, "", false},
+}
+
+// dmenu lets another menu choose, and runs what was chosen. A VM's own entry has no
+// program: it is not offered.
+func (s *menuSession) dmenu(ctx context.Context, command string) error {
+	words := strings.Fields(command)
+	if len(words) == 0 {
+		return usagef("menu: --dmenu: COMMAND is empty; try --dmenu fuzzel")
+	}
+	kind := dmenuKinds[filepath.Base(words[0])]
+	if _, err := s.env.look(filepath.Base(words[0])); err != nil && !filepath.IsAbs(words[0]) {
+		return fmt.Errorf("menu: --dmenu %s: %w", clip(words[0]), err)
+	}
+	model := menu.NewModel(slices.DeleteFunc(slices.Clone(s.items), func(it menu.Item) bool { return it.Machine }), nil, 1)
+	var items []menu.Item
+	for i := range model.Count() {
+		it, _ := model.Line(i)
+		items = append(items, *it)
+	}
+	lines := s.dmenuLines(items)
+	var in, out bytes.Buffer
+	for i, line := range lines {
+		in.WriteString(s.withIcon(kind, line, items[i]) + "\n")
+	}
+	// A shell takes the command apart, as in sway's configuration.
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", "exec " + command + ` "$@"`, "sh"}, kind.args...)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, s.env.stderr
+	cmd.Env = s.env.environ()
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && out.Len() == 0 && exit.ExitCode() <= 2 {
+			return nil // nothing was chosen
+		}
+		return fmt.Errorf("menu: --dmenu %s: %w", clip(words[0]), err)
+	}
+	i, err := dmenuChoice(kind, strings.TrimRight(out.String(), "\n"), lines)
+	if err != nil || i < 0 {
+		return err
+	}
+	return s.start(ctx, items[i].ID, s.env.getenv("XDG_ACTIVATION_TOKEN"), s.env.stderr)
+}
+
+// dmenuLines are what is shown, no two the same, so that a line stands for one entry.
+func (s *menuSession) dmenuLines(items []menu.Item) []string {
+	seen := map[string]int{}
+	lines := make([]string, len(items))
+	for i, it := range items {
+		line := printable(it.Name) + "  [" + it.VM + "]"
+		if state := s.vms[it.VM].State; state != "" {
+			line += " " + state
+		}
+		if seen[line]++; seen[line] > 1 {
+			line += fmt.Sprintf("  (%s)", printable(it.ID))
+		}
+		lines[i] = line
+	}
+	return lines
+}
+
+func (s *menuSession) withIcon(kind dmenuKind, line string, it menu.Item) string {
+	if it.Icon == "" || s.conf.Menu.Icons == "none" || strings.ContainsFunc(it.Icon, func(r rune) bool { return r < ' ' || r == ':' }) {
+		return line
+	}
+	switch kind.icons {
+	case "name":
+		return line + "\x00icon\x1f" + it.Icon
+	case "file":
+		if s.themes == nil {
+			s.themes = &icon.Themes{FS: os.DirFS("/"), Names: s.env.iconThemes(s.conf.Menu.Icons)}
+			for _, d := range s.env.iconDirs() {
+				s.themes.Dirs = append(s.themes.Dirs, strings.Trim(d, "/"))
+			}
+		}
+		const side = 32
+		if file := s.themes.Find(it.Icon, side); file != "" && !strings.Contains(file, ":") {
+			return "img:/" + file + ":text:" + line
+		}
+	}
+	return line
+}
+
+// dmenuChoice is the index of what was chosen, -1 for nothing.
+func dmenuChoice(kind dmenuKind, out string, lines []string) (int, error) {
+	if out == "" {
+		return -1, nil
+	}
+	if !kind.index {
+		if i := slices.Index(lines, out); i >= 0 {
+			return i, nil
+		}
+		return -1, fmt.Errorf("menu: %q is none of the entries", clip(out))
+	}
+	i, err := strconv.Atoi(strings.TrimSpace(out))
+	switch {
+	case err == nil && i == -1:
+		return -1, nil // something else was typed
+	case err != nil || i < 0 || i >= len(lines):
+		return -1, fmt.Errorf("menu: want the index of an entry, not %q", clip(out))
+	}
+	return i, nil
+}

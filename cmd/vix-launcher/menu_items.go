@@ -1,0 +1,169 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/menu"
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// load finds the programs of all VMs, the VMs, and what state they are in.
+func (s *menuSession) load(ctx context.Context) error {
+	s.vms, s.targets = map[string]menu.VM{}, map[string][]string{}
+	reg, err := s.env.registry()
+	if err != nil {
+		return err
+	}
+	s.reg = reg
+	running, err := reg.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, st := range running {
+		s.vms[st.Name] = menuVM(st)
+	}
+	var history *menu.History
+	s.state, history = s.env.history()
+	s.addPrograms()
+	s.addVMs(running)
+	now := time.Now()
+	for i := range s.items {
+		s.items[i].Use = history.Use(s.items[i].ID, now)
+	}
+	return nil
+}
+
+// startStages are how far a start has come with each stage.
+var startStages = map[string]float64{"prepared": 0.08, "qemu": 0.15, "init": 0.45, "root": 0.6, "proxy": 0.8, "ready": 0.9, "window": 1}
+
+func menuVM(st vm.State) menu.VM {
+	v := menu.VM{State: st.State, Progress: 0.03}
+	for _, stage := range st.Stages {
+		v.Progress = max(v.Progress, startStages[stage.Name])
+	}
+	if st.State != vm.StateStarting {
+		v.Progress = 0
+	}
+	return v
+}
+
+// addPrograms reads each root once, however many VMs have it.
+func (s *menuSession) addPrograms() {
+	read := map[string][]desktop.App{}
+	appsOf := func(v config.VM) []desktop.App {
+		key := v.Root + "\x00" + strings.Join(v.Packages, "\x00")
+		apps, known := read[key]
+		if !known {
+			apps = s.env.rootApps(v)
+			read[key] = apps
+		}
+		return apps
+	}
+	claimed := map[string]bool{} // programs of the host that a VM's configuration has
+	for _, name := range slices.Sorted(maps.Keys(s.conf.VMs)) {
+		v := s.conf.VMs[name]
+		if v.Desktop == nil && v.Root == "host" && len(v.Programs) == 0 || v.Desktop != nil && len(v.Desktop) == 0 {
+			continue
+		}
+		for _, app := range appsOf(v) {
+			if app.VM = name; app.Wanted(v) {
+				s.addProgram(v, app)
+				claimed[app.ID] = claimed[app.ID] || v.Root == "host"
+			}
+		}
+	}
+	host := s.conf.Defaults
+	host.Root = "host"
+	for _, app := range appsOf(host) {
+		if claimed[app.ID] {
+			continue
+		}
+		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" {
+			app.VM = v.Name
+			s.addProgram(v, app)
+		}
+	}
+}
+
+// rootApps reads a root's programs. One that cannot be read has none; desktop sync and
+// run say why.
+func (e *env) rootApps(v config.VM) []desktop.App {
+	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	if err != nil {
+		return nil
+	}
+	dir := "/"
+	if v.Root != "host" {
+		r, err := rootfs.FindRoot(v.Root, v.Packages, rootsDir(cache))
+		if err != nil || r.Dir == "" {
+			return nil
+		}
+		dir = r.Dir
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	apps, _, err := desktop.Apps(root, v.Name)
+	if err != nil {
+		return nil
+	}
+	return apps
+}
+
+func (s *menuSession) addProgram(v config.VM, app desktop.App) {
+	locale := s.env.locale()
+	it := menu.Item{
+		ID: v.Name + "/" + app.ID, Name: app.Name.In(locale), Generic: app.GenericName.In(locale),
+		Keywords: append(slices.Clone(app.Keywords), app.Program()),
+		VM:       v.Name, Tag: v.Tag, Color: string(v.Color),
+	}
+	if it.Generic == "" {
+		it.Generic = app.Comment.In(locale)
+	}
+	if strings.EqualFold(it.Generic, it.Name) {
+		it.Generic = ""
+	}
+	// What another root calls an icon is that root's; desktop sync has written it anew
+	// under the entry's name.
+	it.Icon = app.EntryName()
+	if v.Root == "host" && path.Ext(app.Icon) != ".svgz" {
+		it.Icon = app.Icon
+	}
+	s.items = append(s.items, it)
+	s.targets[it.ID] = app.Argv()
+}
+
+// addVMs adds those that are configured or run.
+func (s *menuSession) addVMs(running []vm.State) {
+	type look struct{ tag, color string }
+	vms := map[string]look{}
+	for name, v := range s.conf.VMs {
+		vms[name] = look{v.Tag, string(v.Color)}
+	}
+	for _, st := range running {
+		vms[st.Name] = look{st.Tag, string(st.Color)}
+	}
+	for _, name := range slices.Sorted(maps.Keys(vms)) {
+		s.items = append(s.items, menu.Item{
+			ID: "vm:" + name, Name: name, Generic: "Virtual machine", Keywords: []string{"vm"},
+			VM: name, Tag: vms[name].tag, Color: vms[name].color, Machine: true,
+		})
+	}
+}
+
+// locale is the language of messages, as setlocale(3) finds it.
+func (e *env) locale() string {
+	return cmp.Or(e.getenv("LC_ALL"), e.getenv("LC_MESSAGES"), e.getenv("LANG"), "C")
+}

@@ -1,0 +1,330 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"vix/config"
+	"vix/internal/icon"
+	"vix/internal/menu"
+	"vix/internal/vm"
+)
+
+// A menuSession is one menu from its opening until what was chosen has been done.
+//
+//	load ─► setup ─► vix-menu ─► events ─► handle ─► vix-launcher run --background, stop, …
+//	Registry.Watch, the portal, icons ─► updates ─► vix-menu
+type menuSession struct {
+	env  *env
+	conf *config.Config
+	root *cobra.Command
+
+	reg     *vm.Registry
+	state   *os.Root // nil if nothing can be remembered
+	items   []menu.Item
+	targets map[string][]string // commands, by item
+	vms     map[string]menu.VM
+
+	themes *icon.Themes // for dmenu, when it is needed
+
+	to      *menu.Writer // vix-menu, nil before and without it
+	working sync.WaitGroup
+	mu      sync.Mutex
+	errs    []error // of what was done after the menu had gone
+	closed  bool
+}
+
+// tell sends an update; a menu that has gone does not mind.
+func (s *menuSession) tell(u menu.Update) {
+	if s.to != nil {
+		_ = s.to.Write(u)
+	}
+}
+
+// show opens the menu, and returns when it has closed and what was chosen is done.
+func (s *menuSession) show(ctx context.Context) error {
+	path, err := s.env.sibling("vix-menu")
+	if err != nil {
+		return err
+	}
+	setup, err := s.setup(ctx)
+	if err != nil {
+		return err
+	}
+	// Told to end it closes the window by itself; what was chosen before goes on.
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Stderr = s.env.stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.to = menu.NewWriter(in)
+	watching, stop := context.WithCancel(ctx)
+	err = s.to.Write(setup)
+	var helpers sync.WaitGroup
+	helpers.Go(func() { s.watch(watching) })
+	helpers.Go(func() { s.askScheme(watching) })
+	if err == nil {
+		err = s.listen(watching, menu.NewReader(out))
+	}
+	stop()
+	in.Close()
+	helpers.Wait()
+	err = errors.Join(err, menuEnd(ctx, cmd.Wait()))
+	s.working.Wait()
+	return errors.Join(append([]error{err}, s.errs...)...)
+}
+
+// menuEnd is how vix-menu ended; it has said why itself.
+func menuEnd(ctx context.Context, err error) error {
+	var exit *exec.ExitError
+	if ctx.Err() != nil || err == nil {
+		return nil
+	}
+	if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		return &exitError{code: exitFailed}
+	}
+	return fmt.Errorf("vix-menu: %w", err)
+}
+
+// listen does what the menu's events ask for until it has closed.
+func (s *menuSession) listen(ctx context.Context, from *menu.Reader) error {
+	for {
+		var ev menu.Event
+		err := from.Read(&ev)
+		if errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch ev.Kind {
+		case menu.EventClosed:
+			s.mu.Lock()
+			s.closed = true
+			s.mu.Unlock()
+			return nil
+		case menu.EventIcon:
+			s.working.Go(func() {
+				file, err := s.env.rasterised(ctx, ev.Path, ev.Side)
+				if err != nil {
+					file = "" // drawn without
+				}
+				s.tell(menu.Update{Icon: &menu.Icon{Path: ev.Path, Side: ev.Side, File: file}})
+			})
+		case menu.EventFont:
+			s.working.Go(func() { s.findFont(ctx, ev.Text) })
+		case menu.EventRun:
+			s.do(func(log io.Writer) error { return s.start(context.WithoutCancel(ctx), ev.Item, ev.Token, log) })
+		case menu.EventAction:
+			s.do(func(log io.Writer) error { return s.act(context.WithoutCancel(ctx), ev, log) })
+		}
+	}
+}
+
+// do does something beside the menu. What goes wrong is a notice in the menu while it
+// is open, and the verb's own error when it is not.
+func (s *menuSession) do(f func(log io.Writer) error) {
+	s.working.Go(func() {
+		var said bytes.Buffer
+		err := f(&said)
+		if err == nil {
+			return
+		}
+		text := strings.TrimSpace(said.String())
+		if text == "" {
+			text = oneLine(err)
+		}
+		text = strings.TrimPrefix(text[strings.LastIndexByte(text, '\n')+1:], "vix-launcher: ")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			s.errs = append(s.errs, errors.New(text))
+			return
+		}
+		s.tell(menu.Update{Notice: &menu.Notice{Text: printable(text), Bad: true}})
+		fmt.Fprintln(s.env.stderr, "vix-launcher: "+printable(text))
+	})
+}
+
+// watch tells the menu of VMs as they change.
+func (s *menuSession) watch(ctx context.Context) {
+	vms := map[string]menu.VM{}
+	ready := false
+	err := s.reg.Watch(ctx, "", func(ev vm.Event) error {
+		switch ev.Event {
+		case vm.EventReady:
+			ready = true
+		case vm.EventEnded:
+			delete(vms, ev.Name)
+		case vm.EventState:
+			if now := menuVM(*ev.State); vms[ev.Name] != now {
+				vms[ev.Name] = now
+			}
+		}
+		if ready {
+			// An empty map has to be said too: a VM has ended.
+			s.tell(menu.Update{VMs: vms, HaveVMs: true})
+		}
+		return nil
+	})
+	if err != nil {
+		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(err), Bad: true}})
+	}
+}
+
+// findFont has fontconfig find a font for characters that the menu's fonts lack.
+func (s *menuSession) findFont(ctx context.Context, text string) {
+	var codes []string
+	for _, r := range text {
+		if len(codes) < 16 {
+			codes = append(codes, fmt.Sprintf("%x", r))
+		}
+	}
+	if file := s.env.fontFile(ctx, "sans-serif:charset="+strings.Join(codes, " ")); file != "" {
+		s.tell(menu.Update{Font: file})
+	}
+}
+
+// start runs an item's program, as vix-launcher run does.
+func (s *menuSession) start(ctx context.Context, id, token string, log io.Writer) error {
+	argv, ok := s.targets[id]
+	if !ok {
+		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", clip(id))
+	}
+	name, _, _ := strings.Cut(id, "/")
+	s.chose(id)
+	return s.launch(ctx, token, log, append([]string{"--vm", name, "--"}, argv...)...)
+}
+
+// launch is vix-launcher run in the background.
+func (s *menuSession) launch(ctx context.Context, token string, log io.Writer, args ...string) error {
+	self, err := s.env.self()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, append([]string{"run", "--background"}, args...)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = s.env.environ()
+	if token != "" {
+		cmd.Env = append(cmd.Env, "XDG_ACTIVATION_TOKEN="+token)
+	}
+	return cmd.Run()
+}
+
+// actions are what the second pane offers, of what this Vix can do.
+func (s *menuSession) actions() []menu.Action {
+	list := []menu.Action{
+		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
+		{ID: "disposable", Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
+		{ID: "shell", Name: "Open a shell in %v", Running: true},
+	}
+	list = append(list, menu.Action{ID: "stop", Name: "Stop %v", Running: true, Keep: true})
+	return list
+}
+
+// act does an action of the second pane.
+func (s *menuSession) act(ctx context.Context, ev menu.Event, log io.Writer) error {
+	i := slices.IndexFunc(s.items, func(it menu.Item) bool { return it.ID == ev.Item })
+	if i < 0 {
+		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
+	}
+	it := s.items[i]
+	switch ev.Action {
+	case "run":
+		return s.start(ctx, it.ID, ev.Token, log)
+	case "disposable":
+		s.chose(it.ID)
+		name, err := s.freeName(ctx, it.VM)
+		if err != nil {
+			return err
+		}
+		return s.launch(ctx, ev.Token, log, append([]string{"--disposable", "--vm", name, "--"}, s.targets[it.ID]...)...)
+	case "shell":
+		return s.shell(it.VM, ev.Token)
+	case "stop":
+		return s.reg.Stop(ctx, it.VM, false)
+	}
+	return fmt.Errorf("menu: no action %q", clip(ev.Action))
+}
+
+// freeName is a name for a VM beside another that no VM has.
+func (s *menuSession) freeName(ctx context.Context, beside string) (string, error) {
+	names, err := s.reg.Names(ctx)
+	if err != nil {
+		return "", err
+	}
+	for n := 1; n < 100; n++ {
+		name := fmt.Sprintf("%s-%d", beside[:min(len(beside), 29)], n)
+		if _, configured := s.conf.VMs[name]; !configured && !slices.Contains(names, name) && config.CheckName(name) == nil {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("VM %s: has a hundred disposable VMs beside it; stop some", beside)
+}
+
+// terminals are programs that run a command in a window, the first to be preferred.
+var terminals = [][]string{
+	{"xdg-terminal-exec"}, {"foot"}, {"alacritty", "-e"}, {"kitty"}, {"ghostty", "-e"}, {"wezterm", "start"},
+	{"konsole", "-e"}, {"gnome-terminal", "--"}, {"xterm", "-e"},
+}
+
+// shell opens a terminal with a shell of the VM, which outlives the menu.
+func (s *menuSession) shell(name, token string) error {
+	argv, err := s.env.terminalArgv()
+	if err != nil {
+		return err
+	}
+	self, err := s.env.self()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(argv[0], append(argv[1:], self, "shell", name)...)
+	cmd.Env = s.env.environ()
+	if token != "" {
+		cmd.Env = append(cmd.Env, "XDG_ACTIVATION_TOKEN="+token)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+func (e *env) terminalArgv() ([]string, error) {
+	if t := e.getenv("TERMINAL"); t != "" {
+		if path, err := e.look(t); err == nil {
+			i := slices.IndexFunc(terminals, func(known []string) bool { return known[0] == filepath.Base(t) })
+			if i >= 0 {
+				return append([]string{path}, terminals[i][1:]...), nil
+			}
+			return []string{path, "-e"}, nil
+		}
+	}
+	for _, t := range terminals {
+		if path, err := e.look(t[0]); err == nil {
+			return append([]string{path}, t[1:]...), nil
+		}
+	}
+	return nil, errors.New("no terminal is installed; install foot, or set TERMINAL")
+}
