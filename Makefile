@@ -33,6 +33,7 @@ build: need-go ## the programs, in build/bin
 	@ln -sf vix-launcher build/bin/vix
 
 .PHONY: docs
+docs: export SOURCE_DATE_EPOCH ?= $(shell scripts/version --epoch)
 docs: build ## man pages, completions, licences of what is linked in
 	@GO=$(GO) packaging/docs build
 
@@ -118,6 +119,14 @@ install: docs ## everything into PREFIX (under DESTDIR)
 .PHONY: uninstall
 uninstall: ## what install has laid down in PREFIX
 	@PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) packaging/install --uninstall
+
+.PHONY: deb
+deb: docs ## a Debian package, in build/deb
+	@packaging/deb/build build/deb
+
+.PHONY: dist
+dist: ## the sources of the last commit as a tarball, in build/dist
+	@scripts/dist build/dist
 
 .PHONY: clean
 clean: ## what was built here

@@ -4,12 +4,14 @@
 package packaging
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"vix/config"
@@ -57,12 +59,24 @@ func inRoot(t *testing.T, script string, args ...string) string {
 	return output(t, nil, append([]string{"scripts/in-root", "bash", "-euc", script, "test"}, args...)...)
 }
 
+// built makes what packaging/install and packaging/deb/build need, once.
+var built = sync.OnceValue(func() error {
+	out, err := exec.Command("make", "-C", "..", "--no-print-directory", "docs").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make docs: %w: %s", err, out)
+	}
+	return nil
+})
+
 // installed lays Vix down below a temporary directory, with PREFIX=/usr.
 func installed(t *testing.T) string {
 	t.Helper()
 	lacks(t, "make", "go")
+	if err := built(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
-	output(t, nil, "make", "--no-print-directory", "install", "PREFIX=/usr", "DESTDIR="+dir)
+	output(t, []string{"PREFIX=/usr", "DESTDIR=" + dir}, "packaging/install")
 	return dir
 }
 
@@ -137,7 +151,7 @@ func TestInstall(t *testing.T) {
 	if err := os.WriteFile(mine, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	output(t, nil, "make", "--no-print-directory", "uninstall", "PREFIX=/usr", "DESTDIR="+dir)
+	output(t, env, "packaging/install", "--uninstall")
 	if left := tree(t, dir); !slices.Equal(left, []string{"usr/share/man/man1/mine.1"}) {
 		t.Errorf("left: %q", left)
 	}
