@@ -80,6 +80,7 @@ not found.`,
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
+		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), completionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // ours knows both names
 	return root

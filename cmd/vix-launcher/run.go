@@ -235,10 +235,17 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if o.gui || o.noGUI {
 		v.NoGUI = o.noGUI
 	}
-	if v, err = e.expandPaths(v); err != nil {
+	return e.complete(v, o.shares)
+}
+
+// complete finds the places that a VM's configuration names by "~", adds shares of a
+// command line, and checks what package config cannot.
+func (e *env) complete(v config.VM, shares []string) (config.VM, error) {
+	v, err := e.expandPaths(v)
+	if err != nil {
 		return v, err
 	}
-	if v.Shares, err = e.shares(v.Shares, o.shares); err != nil {
+	if v.Shares, err = e.shares(v.Shares, shares); err != nil {
 		return v, err
 	}
 	return v, checkPolicy(v)

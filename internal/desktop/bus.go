@@ -20,3 +20,15 @@ func DialBus(ctx context.Context, address string) (*dbus.Conn, error) {
 	}
 	return conn, nil
 }
+
+// Reload tells the bus at address that service files have changed, and our service,
+// if it runs, that entries have. Who is not there needs not be told.
+func Reload(ctx context.Context, address string) {
+	conn, err := DialBus(ctx, address)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_ = conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.ReloadConfig", 0).Err
+	_ = conn.Object(BusName, managerPath).CallWithContext(ctx, managerInterface+".Reload", dbus.FlagNoAutoStart).Err
+}

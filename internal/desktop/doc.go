@@ -3,6 +3,10 @@
 //
 //	notify.go   org.freedesktop.Notifications: words, progress, questions
 //	sway.go     sway-ipc(7): who has the focus, workspaces, events, commands
+//	apps.go     the programs of a VM's root, from its .desktop files (entry.go)
+//	sync.go     our own desktop entries for them (entryfile.go), with icons (icon.go)
+//	service.go  the D-Bus service dev.vix.Launcher; introspect.go describes it
+//	startup.go  the notification of a program's start
 //	text.go     a guest's words as plain text
 //	bus.go      the session bus
 //

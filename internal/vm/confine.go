@@ -55,30 +55,38 @@ func (c Confine) Args() []string {
 // anybody's own.
 var systemFiles = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache"}
 
-// qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
-// its firmware, and what it boots.
-func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
+// ProgramFiles are the files that a program of the system's, named by its real path,
+// needs to run at all: itself, what it is linked with, and the devices that say
+// nothing.
+func ProgramFiles(real string) []sandbox.File {
 	var files []sandbox.File
 	for _, path := range systemFiles {
 		// In a store of packages, a program may be a script around itself.
 		files = append(files, sandbox.File{Path: path, Exec: strings.HasSuffix(path, "/store")})
 	}
-	real, err := filepath.EvalSymlinks(qemu)
-	if err != nil {
-		return nil, failf("%s: cannot be started: %v", qemuChild, err)
-	}
-	// A QEMU that somebody built himself has its firmware beside it.
-	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
-		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
-	}
 	files = append(files, sandbox.File{Path: real, Exec: true})
 	if loader := interpreter(real); loader != "" {
 		files = append(files, sandbox.File{Path: loader, Exec: true})
 	}
-	files = append(files, sandbox.File{Path: kernel}, sandbox.File{Path: initrd})
 	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/urandom"} {
 		files = append(files, sandbox.File{Path: path, Write: true})
 	}
+	return files
+}
+
+// qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
+// its firmware, and what it boots.
+func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
+	real, err := filepath.EvalSymlinks(qemu)
+	if err != nil {
+		return nil, failf("%s: cannot be started: %v", qemuChild, err)
+	}
+	files := ProgramFiles(real)
+	// A QEMU that somebody built himself has its firmware beside it.
+	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
+		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
+	}
+	files = append(files, sandbox.File{Path: kernel}, sandbox.File{Path: initrd})
 	if kvm != "" {
 		files = append(files, sandbox.File{Path: kvm, Write: true})
 	}

@@ -73,7 +73,9 @@ type request struct {
 	Env        []string `json:"env,omitempty"`
 	Background bool     `json:"background,omitempty"`
 	Disposable bool     `json:"disposable,omitempty"`
-	GUI        bool     `json:"gui,omitempty"` // do not join a VM without a display
+	GUI        bool     `json:"gui,omitempty"`      // do not join a VM without a display
+	Detached   bool     `json:"detached,omitempty"` // the client's end does not end the start
+	Token      string   `json:"token,omitempty"`    // xdg-activation's, of the host's compositor
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`

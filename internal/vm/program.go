@@ -58,7 +58,11 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	words := make(chan request, 8)
-	go readWords(c, words, cancel) // ends with the connection
+	hangUp := cancel
+	if req.Detached {
+		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
+	}
+	go readWords(c, words, hangUp) // ends with the connection
 	follow := s.follow(ctx, c)
 	defer follow.stop()
 

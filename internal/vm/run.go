@@ -37,6 +37,11 @@ type Run struct {
 	Background bool     // return as soon as the program runs
 	Disposable bool     // do not join a VM that keeps its home
 	GUI        bool     // do not join a VM without a display
+	// Detached: the program is started even if the caller ends before it runs.
+	Detached bool
+	// Token is an xdg-activation token of the host's compositor, for the first window
+	// that the VM shows from now on; "" is none. The guest never sees it.
+	Token string
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
@@ -114,7 +119,10 @@ func (r *Registry) lastPanic(name string) string {
 }
 
 func (run *Run) request() request {
-	return request{Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background, Disposable: run.Disposable, GUI: run.GUI}
+	return request{
+		Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token,
+	}
 }
 
 func asFailure(name string, err error) error {

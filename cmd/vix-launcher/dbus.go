@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/internal/desktop"
+)
+
+// busIdle is how long the D-Bus service stays when nobody needs it: as long as
+// somebody may take to go from one menu entry to the next.
+const busIdle = 30 * time.Second
+
+// dbusServiceCommand is what the bus starts.
+func dbusServiceCommand(e *env) *cobra.Command {
+	idle := busIdle
+	c := &cobra.Command{
+		Use:    "dbus-service",
+		Hidden: true,
+		Args:   args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			return e.serveBus(ctx, idle)
+		},
+	}
+	c.Flags().DurationVar(&idle, "idle", busIdle, "how long to stay unused")
+	return c
+}
+
+func (e *env) serveBus(ctx context.Context, idle time.Duration) error {
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	conn, err := e.dialBus(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	data, err := e.dataDir()
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	s := &desktop.Service{
+		Conn: conn, Registry: reg, Version: version, Idle: idle,
+		Log: slog.New(slog.NewTextHandler(e.stderr, nil)),
+		Start: func(ctx context.Context, s desktop.Start) error {
+			return e.launchApp(ctx, reg, launch{
+				vm: s.VM, app: s.App, argv: s.Argv, action: s.Action, files: s.Files, token: s.Token, disposable: s.Disposable,
+			})
+		},
+		Entries: func() ([]desktop.Installed, error) { return desktop.List(data), nil },
+	}
+	if err := s.Run(ctx); err != nil {
+		return fmt.Errorf("dbus-service: %w", err)
+	}
+	return nil
+}

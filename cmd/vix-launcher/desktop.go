@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/sandbox"
+	"vix/internal/vm"
+)
+
+func desktopCommand(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "desktop sync|list|remove",
+		Short: "desktop entries for the programs of VMs",
+		Long: `Makes desktop entries for the programs of the VMs in config.toml, so that every
+launcher and menu offers them: dev.vix.VM.PROGRAM.desktop in
+$XDG_DATA_HOME/applications, with an icon that has the VM's colour in its corner.
+
+Which programs a VM has entries for is its key "desktop"; without it, those of its
+"programs" if its root is the host, and all otherwise. Every entry starts its program in
+its VM and nowhere else, and has actions: the program in a new disposable VM, a
+terminal in the VM, the end of the VM. Files can be opened of the types that "mime"
+allows.`,
+		Example: `  vix-launcher desktop sync
+  vix-launcher desktop sync --dry-run
+  vix-launcher desktop list
+  vix-launcher desktop remove web`,
+		Args: func(c *cobra.Command, a []string) error {
+			if len(a) == 0 {
+				return usagef("desktop: what is to be done is missing: sync, list or remove; see %s --help", c.CommandPath())
+			}
+			return usagef("desktop: unknown %q; want sync, list or remove", clip(a[0]))
+		},
+		RunE: func(*cobra.Command, []string) error { return nil },
+	}
+	c.AddCommand(desktopSyncCommand(e), desktopListCommand(e), desktopRemoveCommand(e), desktopLaunchCommand(e))
+	return c
+}
+
+func desktopSyncCommand(e *env) *cobra.Command {
+	var dry, asJSON bool
+	c := &cobra.Command{
+		Use:   "sync [--dry-run] [--json]",
+		Short: "make the entries what config.toml says",
+		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
+removes those of programs and VMs that are gone. It touches no file that it has not
+made. The programs of a disk image cannot be read.`,
+		Example: "  vix-launcher desktop sync --dry-run",
+		Args:    args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			conf, err := e.config()
+			if err != nil {
+				return err
+			}
+			want, notes, err := e.entries(c.Context(), conf)
+			if err != nil {
+				return err
+			}
+			for _, n := range notes {
+				fmt.Fprintln(e.stderr, "vix-launcher: "+n)
+			}
+			return e.applyEntries(c.Context(), want, dry, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would change, and change nothing")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
+	return c
+}
+
+func desktopListCommand(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list [--json]",
+		Short: "the entries that are there",
+		Long:  `Lists the desktop entries that "desktop sync" has made.`,
+		Args:  args(0, 0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			data, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			defer data.Close()
+			list := desktop.List(data)
+			if asJSON {
+				return printJSON(e.stdout, list)
+			}
+			for _, i := range list {
+				fmt.Fprintf(e.stdout, "%-16s %-32s %s\n", i.VM, i.App, i.Name)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
+	return c
+}
+
+func desktopRemoveCommand(e *env) *cobra.Command {
+	var dry, asJSON bool
+	c := &cobra.Command{
+		Use:   "remove [--dry-run] [--json] [VM…]",
+		Short: "remove the entries of VMs, or all",
+		Long: `Removes the desktop entries of the VMs that are named, or of all. The next "desktop
+sync" makes them again, unless config.toml says otherwise.`,
+		Args: args(0, -1, "VM"),
+		RunE: func(c *cobra.Command, vms []string) error {
+			data, err := e.dataDir()
+			if err != nil {
+				return err
+			}
+			defer data.Close()
+			for _, name := range vms {
+				if err := config.CheckName(name); err != nil {
+					return usagef("desktop remove: %v", err)
+				}
+			}
+			rest, err := desktop.Keep(data, func(i desktop.Installed) bool { return len(vms) > 0 && !slices.Contains(vms, i.VM) })
+			if err != nil {
+				return err
+			}
+			return e.applyEntries(c.Context(), rest, dry, asJSON)
+		},
+	}
+	c.Flags().BoolVar(&dry, "dry-run", false, "say what would change, and change nothing")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
+	return c
+}
+
+// dataDir opens $XDG_DATA_HOME, and makes it if need be.
+func (e *env) dataDir() (*os.Root, error) {
+	dir, err := e.xdg("XDG_DATA_HOME", filepath.Join(".local", "share"))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(dir)
+}
+
+// entries returns the files of every entry that the configuration asks for.
+func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop.File, notes []string, err error) {
+	self, err := e.installed()
+	if err != nil {
+		return nil, nil, err
+	}
+	unit := e.unit()
+	list, notes := e.apps(conf)
+	defer closeApps(list)
+	taken := map[string]string{}
+	for _, a := range list {
+		for _, app := range a.apps {
+			name := app.EntryName()
+			if other, ok := taken[name]; ok {
+				notes = append(notes, fmt.Sprintf("VM %s: %s and %s would have one entry's name: the second is left out", a.vm.Name, other, app.ID))
+				continue
+			}
+			taken[name] = app.ID
+			f := desktop.EntryFile{App: app, VM: a.vm, Launcher: self, Icon: name, DBus: true}
+			icons, err := desktop.Icon(ctx, a.root, app.Icon, a.vm.Color, e.rasterise)
+			if err != nil {
+				if f.Icon = "application-x-executable"; a.vm.Root == "host" && app.Icon != "" {
+					f.Icon = app.Icon // of the host's own theme
+				}
+			}
+			if err := ctx.Err(); err != nil {
+				return nil, nil, err
+			}
+			files = append(files, f.Files(icons, unit)...)
+		}
+	}
+	return files, notes, nil
+}
+
+// installed is the path that entries start Vix by: where PATH finds it, if that is
+// this program, since a link of the system's outlives a version.
+func (e *env) installed() (string, error) {
+	self, err := e.self()
+	if err != nil {
+		return "", err
+	}
+	if found, err := e.look(filepath.Base(self)); err == nil && realPath(found) == realPath(self) {
+		return found, nil
+	}
+	return self, nil
+}
+
+// unitName is the systemd user unit of the D-Bus service.
+const unitName = "vix-dbus.service"
+
+// unit returns unitName if it is installed, else "".
+func (e *env) unit() string {
+	dirs := []string{"/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user", "/run/current-system/sw/lib/systemd/user"}
+	for _, x := range []struct{ variable, below string }{{"XDG_DATA_HOME", ".local/share"}, {"XDG_CONFIG_HOME", ".config"}} {
+		if dir, err := e.xdg(x.variable, x.below); err == nil {
+			dirs = append(dirs, filepath.Join(dir, "systemd", "user"))
+		}
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(filepath.Join(dir, unitName)); err == nil {
+			return unitName
+		}
+	}
+	return ""
+}
+
+// applyEntries makes the files want, says what changed, and tells the bus.
+func (e *env) applyEntries(ctx context.Context, want []desktop.File, dry, asJSON bool) error {
+	data, err := e.dataDir()
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	changes, err := desktop.Sync(data, want, dry)
+	if asJSON {
+		if changes == nil {
+			changes = []desktop.Change{}
+		}
+		err = errors.Join(err, printJSON(e.stdout, changes))
+	} else {
+		n := map[string]int{}
+		for _, c := range changes {
+			if strings.HasSuffix(c.Path, ".desktop") {
+				n[c.Action]++
+				fmt.Fprintf(e.stdout, "%-6s %s\n", c.Action, strings.TrimSuffix(filepath.Base(c.Path), ".desktop"))
+			}
+		}
+		would := ""
+		if dry {
+			would = "would be "
+		}
+		fmt.Fprintf(e.stdout, "%d entries %sadded, %d updated, %d removed\n", n["add"], would, n["update"], n["remove"])
+	}
+	if !dry && len(changes) > 0 {
+		e.announceEntries(ctx, data.Name())
+	}
+	return err
+}
+
+// announceEntries tells who keeps lists of entries: the bus of its services, our own
+// service of its names, and file managers of what opens what. None of them has to be
+// there.
+func (e *env) announceEntries(ctx context.Context, data string) {
+	if address, err := e.sessionBus(); err == nil {
+		limit, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		desktop.Reload(limit, address)
+	}
+	if path, err := e.look("update-desktop-database"); err == nil {
+		_ = exec.CommandContext(ctx, path, "-q", filepath.Join(data, "applications")).Run()
+	}
+}
+
+// sessionBus is the address of the session bus (D-Bus specification; systemd's
+// pam puts one into the runtime directory).
+func (e *env) sessionBus() (string, error) {
+	if a := e.getenv("DBUS_SESSION_BUS_ADDRESS"); a != "" {
+		return a, nil
+	}
+	dir, err := e.runtimeDir()
+	return "unix:path=" + filepath.Join(dir, "bus"), err
+}
+
+// Limits of the child that draws an icon.
+const (
+	rasteriseLimit = 10 * time.Second
+	maxRasterised  = 4 << 20
+)
+
+// rasterise has librsvg draw an SVG of a guest's, in a child that has no files but
+// the system's own, no network, and nothing to gain.
+func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, error) {
+	tool, err := e.look("rsvg-convert")
+	if err != nil {
+		return nil, fmt.Errorf("%w; install librsvg's tools (Debian: librsvg2-bin)", err)
+	}
+	self, err := e.self()
+	if err != nil {
+		return nil, err
+	}
+	if tool, err = filepath.EvalSymlinks(tool); err != nil {
+		return nil, err
+	}
+	side := fmt.Sprint(size)
+	c := vm.Confine{Files: vm.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
+	ctx, cancel := context.WithTimeout(ctx, rasteriseLimit)
+	defer cancel()
+	var out []byte
+	for _, own := range []bool{true, false} { // not every machine lets a user have namespaces
+		args := c.Args()
+		if own {
+			args = slices.Insert(args, 1, "--own-namespaces")
+		}
+		cmd := exec.CommandContext(ctx, self, args...)
+		cmd.Env, cmd.Stdin = []string{}, bytes.NewReader(svg)
+		if own {
+			cmd.SysProcAttr = sandbox.Attr(os.Getuid(), os.Getgid())
+		}
+		if out, err = outputOf(cmd, maxRasterised); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return out, err
+}
+
+// outputOf runs cmd and returns what it writes, which is at most limit bytes.
+func outputOf(cmd *exec.Cmd, limit int64) ([]byte, error) {
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(io.LimitReader(pipe, limit+1))
+	if int64(len(out)) > limit {
+		_ = cmd.Process.Kill()
+		err = fmt.Errorf("more than %d bytes", limit)
+	}
+	if werr := cmd.Wait(); err == nil && werr != nil {
+		first, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
+		err = fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), werr, clip(first))
+	}
+	return out, err
+}

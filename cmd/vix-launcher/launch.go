@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/vm"
+)
+
+// A launch is what a desktop entry, the D-Bus service or the menu asks for: a program
+// of a VM, with nobody at a terminal.
+type launch struct {
+	vm     string
+	app    string // the desktop file's id in the VM; "" with argv
+	argv   []string
+	action string // one of desktop.Actions, or "" for the program itself
+	files  []string
+	token  string // xdg-activation: the user's wish for a window, of our own desktop
+	// disposable, with argv: the VM keeps nothing.
+	disposable bool
+}
+
+// desktopLaunchCommand is what the Exec of an entry names.
+func desktopLaunchCommand(e *env) *cobra.Command {
+	var l launch
+	c := &cobra.Command{
+		Use:    "launch [--action ACTION] VM APP [FILE…]",
+		Hidden: true,
+		Args:   args(2, -1, "VM or APP"),
+		RunE: func(c *cobra.Command, a []string) error {
+			l.vm, l.app, l.files, l.token = a[0], a[1], a[2:], e.activationToken()
+			reg, err := e.registry()
+			if err != nil {
+				return err
+			}
+			defer reg.Close()
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+			defer stop() // files that were handed over are taken back
+			return runStatus(e.launchApp(ctx, reg, l))
+		},
+	}
+	c.Flags().StringVar(&l.action, "action", "", "instead of the program itself")
+	return c
+}
+
+// activationToken is the one that whoever started us gave us: his permission to show
+// a window.
+func (e *env) activationToken() string {
+	for _, name := range []string{"XDG_ACTIVATION_TOKEN", "DESKTOP_STARTUP_ID"} {
+		if t := e.getenv(name); t != "" {
+			return t
+		}
+	}
+	return ""
+}
+
+// launchApp does what l asks for. It returns when the program runs; with files, when
+// it has ended. How far it is, and why it failed, the user sees as a notification.
+func (e *env) launchApp(ctx context.Context, reg *vm.Registry, l launch) error {
+	conf, err := e.config()
+	if err != nil {
+		return e.failed(ctx, l, err)
+	}
+	if l.action == desktop.ActionStop {
+		return e.failed(ctx, l, reg.Stop(ctx, l.vm, false))
+	}
+	v, argv, err := e.findLaunch(ctx, conf, reg, &l)
+	if err != nil {
+		return e.failed(ctx, l, err)
+	}
+	if v, err = e.complete(v, nil); err != nil {
+		return e.failed(ctx, l, err)
+	}
+	if len(l.files) == 0 {
+		return e.startProgram(ctx, reg, v, argv(nil), l.token)
+	}
+	return e.openFiles(ctx, reg, v, argv, l)
+}
+
+// findLaunch returns the VM and the command of l.
+func (e *env) findLaunch(ctx context.Context, conf *config.Config, reg *vm.Registry, l *launch) (config.VM, func([]string) []string, error) {
+	fixed := func(argv ...string) func([]string) []string {
+		return func(files []string) []string { return append(slices.Clone(argv), files...) }
+	}
+	if l.app == "" {
+		v, err := conf.VM(l.vm)
+		if l.disposable {
+			v.State = "none"
+		}
+		return v, fixed(l.argv...), err
+	}
+	v, app, err := e.findApp(conf, l.vm, l.app)
+	if err != nil {
+		return v, nil, err
+	}
+	argv := func(files []string) []string { return app.Argv(files...) }
+	switch l.action {
+	case "":
+	case desktop.ActionShell:
+		argv = fixed("foot")
+	case desktop.ActionDisposable:
+		err = e.disposable(ctx, reg, &v)
+	default:
+		err = usagef("unknown action %q; there are disposable, shell and stop", clip(l.action))
+	}
+	return v, argv, err
+}
+
+// disposable makes v a VM of another name, which does not run and keeps nothing.
+func (e *env) disposable(ctx context.Context, reg *vm.Registry, v *config.VM) error {
+	running, err := reg.Names(ctx)
+	if err != nil {
+		return err
+	}
+	base := v.Name[:min(len(v.Name), config.MaxName-len("-tmp99"))]
+	for i := 1; i < 100; i++ {
+		name := fmt.Sprintf("%s-tmp%d", base, i)
+		if !slices.Contains(running, name) {
+			v.Name, v.State = name, "none"
+			tag := []rune(v.Tag)
+			v.Tag = string(tag[:min(len(tag), config.MaxTag-len(" tmp99"))]) + fmt.Sprintf(" tmp%d", i)
+			return nil
+		}
+	}
+	return fmt.Errorf("VM %s: 99 disposable VMs of it run; stop some", v.Name)
+}
+
+// startProgram runs argv in the background, with a notification of the VM's start.
+func (e *env) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
+	return e.notified(ctx, v.Name, argv[0], func(stage func(string)) error {
+		if err := e.buildRoot(ctx, v); err != nil {
+			return err
+		}
+		_, err := reg.Run(ctx, vm.Run{
+			VM:     v.Name,
+			Launch: func() (vm.Launch, error) { return e.launch(v) },
+			Argv:   argv, Background: true, Disposable: v.State == "none",
+			Detached: true, Token: token,
+			OnStage: func(s vm.Stage) { stage(s.Name) },
+		})
+		return err
+	})
+}
+
+// notified does what takes a while, and shows how far it is.
+func (e *env) notified(ctx context.Context, vmName, program string, do func(stage func(string)) error) error {
+	conn, err := e.dialBus(ctx)
+	if err != nil {
+		return do(func(string) {}) // no bus, nobody to tell
+	}
+	defer conn.Close()
+	s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
+	err = do(s.Stage)
+	s.End(err)
+	return err
+}
+
+// failed shows an error of what was not started at all.
+func (e *env) failed(ctx context.Context, l launch, err error) error {
+	if err == nil {
+		return nil
+	}
+	if conn, derr := e.dialBus(ctx); derr == nil {
+		_ = desktop.NewNotifier(conn).Failed(ctx, l.vm, l.app, err)
+		conn.Close()
+	}
+	return err
+}
+
+// dialBus connects to the session bus.
+func (e *env) dialBus(ctx context.Context) (*dbus.Conn, error) {
+	address, err := e.sessionBus()
+	if err != nil {
+		return nil, err
+	}
+	return desktop.DialBus(ctx, address)
+}
+
+// Limits of files that are handed to a program.
+const (
+	maxOpen = 32
+	openDir = "vix/open" // below $XDG_DATA_HOME: beside most files of the user's
+)
+
+// openFiles shows the program its files, each in a folder of its own making that is
+// shared read-only, and takes them back when it has ended.
+func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, l launch) error {
+	fail := func(err error) error { return e.failed(ctx, l, err) }
+	if len(l.files) > maxOpen {
+		return fail(usagef("%d files: at most %d at once", len(l.files), maxOpen))
+	}
+	data, err := e.xdg("XDG_DATA_HOME", filepath.Join(".local", "share"))
+	if err != nil {
+		return fail(err)
+	}
+	mark := rand.Text()[:12]
+	dir := filepath.Join(data, openDir, v.Name+"-"+mark)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(dir)
+	where := path.Join(config.ShareDir, "open-"+mark)
+	var inside []string
+	for i, f := range l.files {
+		name, err := handOver(f, dir, i)
+		if err != nil {
+			return fail(err)
+		}
+		inside = append(inside, path.Join(where, name))
+	}
+	share := dir + ":" + where + ":ro"
+	running, err := reg.Names(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	if slices.Contains(running, v.Name) {
+		if _, err := reg.Mount(ctx, v.Name, share); err != nil {
+			return fail(err)
+		}
+		defer func() { _ = reg.Umount(context.WithoutCancel(ctx), v.Name, where, true) }()
+	} else {
+		s, err := config.ParseShare(share)
+		if err != nil {
+			return fail(err)
+		}
+		v.Shares = append(v.Shares, s)
+	}
+	return e.runWithFiles(ctx, reg, v, argv(inside), l.token)
+}
+
+// runWithFiles runs argv until it ends. The notification is over when it runs.
+func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
+	started := make(chan struct{})
+	ended := make(chan error, 1)
+	stages := make(chan string, 16)
+	go func() {
+		_, err := reg.Run(ctx, vm.Run{
+			VM:     v.Name,
+			Launch: func() (vm.Launch, error) { return e.launch(v) },
+			Argv:   argv, Disposable: v.State == "none", Token: token,
+			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+			OnStage: func(s vm.Stage) {
+				select {
+				case stages <- s.Name:
+				default:
+				}
+			},
+			OnStart: func(vm.Program) { close(started) },
+		})
+		ended <- err
+	}()
+	over := false
+	err := e.notified(ctx, v.Name, argv[0], func(stage func(string)) error {
+		for {
+			select {
+			case name := <-stages:
+				stage(name)
+			case <-started:
+				return nil
+			case err := <-ended:
+				over = true
+				return err
+			}
+		}
+	})
+	if over {
+		return err
+	}
+	return <-ended
+}
+
+// handOver puts file into dir, under its own name, and returns the name: a second link
+// to the same file, which costs nothing and has its later content too, or where that
+// cannot be a copy.
+func handOver(file, dir string, i int) (string, error) {
+	real, err := filepath.EvalSymlinks(strings.TrimPrefix(file, "file://"))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", clip(file), errors.Unwrap(err))
+	}
+	st, err := os.Stat(real)
+	if err != nil || !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: not a file", clip(file))
+	}
+	name := filepath.Base(real)
+	if i > 0 {
+		name = fmt.Sprintf("%d-%s", i+1, name)
+	}
+	to := filepath.Join(dir, name)
+	if err := os.Link(real, to); err == nil {
+		return name, nil
+	}
+	src, err := os.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(dst, src)
+	return name, errors.Join(err, dst.Close())
+}

@@ -1,0 +1,115 @@
+package desktop
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// startupAfter is how long a start may take before it is worth a notification.
+const startupAfter = time.Second
+
+// startupStages is how far a VM's start is when a stage is done, of 100, and what
+// comes next (vm.Stage has the names).
+var startupStages = map[string]struct {
+	done int
+	next string
+}{
+	"":         {2, "preparing kernel and initramfs"},
+	"prepared": {10, "starting QEMU"},
+	"qemu":     {15, "booting the kernel"},
+	"init":     {50, "mounting the root"},
+	"root":     {65, "starting the Wayland proxy"},
+	"proxy":    {80, "nearly there"},
+	"ready":    {90, "starting the program"},
+}
+
+// A Startup is the notification of one program's start: how far its VM is, if that
+// takes longer than a moment, and why it failed, if it does.
+type Startup struct {
+	stages chan string
+	end    chan error
+	done   chan struct{}
+}
+
+// Startup begins one, for a program of a VM. It ends with End, which has to be called.
+// Whoever shows it slowly, or not at all, delays nothing but End.
+func (n *Notifier) Startup(ctx context.Context, vm, program string) *Startup {
+	s := &Startup{stages: make(chan string, 1), end: make(chan error, 1), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.show(context.WithoutCancel(ctx), n, vm, program)
+	}()
+	return s
+}
+
+// Stage tells of a stage that is done. Of those that come faster than they are shown,
+// the newest is.
+func (s *Startup) Stage(name string) {
+	if _, ok := startupStages[name]; !ok {
+		return
+	}
+	for {
+		select {
+		case s.stages <- name:
+			return
+		default:
+		}
+		select {
+		case <-s.stages:
+		default:
+		}
+	}
+}
+
+// End takes the notification away, or has it say why the program did not start.
+func (s *Startup) End(err error) {
+	s.end <- err
+	<-s.done
+}
+
+func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
+	var id uint32
+	var at string
+	patience := time.NewTimer(startupAfter)
+	defer patience.Stop()
+	shown := false
+	for {
+		select {
+		case at = <-s.stages:
+		case <-patience.C:
+			shown = true
+		case err := <-s.end:
+			if err != nil {
+				// In the place of the progress, if there was any.
+				_, _ = n.Show(ctx, failure(vm, program, err, id))
+			} else if id != 0 {
+				_ = n.Close(ctx, id)
+			}
+			return
+		}
+		if shown {
+			stage := startupStages[at]
+			// Without a server there is nobody to tell that there is none.
+			id, _ = n.Show(ctx, Note{
+				Summary: fmt.Sprintf("Starting %s in %s", program, vm), Body: stage.next + " …",
+				Icon: "system-run", Urgency: Low, Replaces: id, Progress: &stage.done, Expire: -1, Category: "device",
+			})
+		}
+	}
+}
+
+// failure is the notification of a program that did not start.
+func failure(vm, program string, err error, replaces uint32) Note {
+	return Note{
+		Summary: fmt.Sprintf("%s did not start in %s", program, vm),
+		Body:    fmt.Sprintf("%v\nIts log: vix logs %s", err, vm),
+		Icon:    "dialog-error", Replaces: replaces, Category: "device.error",
+	}
+}
+
+// Failed shows that something did not work.
+func (n *Notifier) Failed(ctx context.Context, vm, program string, err error) error {
+	_, err = n.Show(ctx, failure(vm, program, err, 0))
+	return err
+}

@@ -1,0 +1,197 @@
+package desktop
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Where Sync writes, below $XDG_DATA_HOME.
+const (
+	entriesDir  = "applications"
+	servicesDir = "dbus-1/services"
+	iconsDir    = "icons/hicolor"
+)
+
+func iconDir(size int) string { return fmt.Sprintf("%s/%dx%d/apps", iconsDir, size, size) }
+
+// A File is one that is to be there, by its path below $XDG_DATA_HOME.
+type File struct {
+	Path  string
+	Bytes []byte
+}
+
+// Files returns what an entry consists of: itself, its icons, and the service file of
+// its D-Bus name. unit is the systemd unit of our service, or "".
+func (f EntryFile) Files(icons map[int][]byte, unit string) []File {
+	name := f.App.EntryName()
+	files := []File{{path.Join(entriesDir, name+".desktop"), f.Bytes()}}
+	if f.DBus {
+		files = append(files, File{path.Join(servicesDir, name+".service"), serviceFile(name, f.Launcher, unit, f.VM.Name)})
+	}
+	for size, b := range icons {
+		files = append(files, File{path.Join(iconDir(size), name+".png"), b})
+	}
+	return files
+}
+
+// A Change is what Sync did, or would do, to a file.
+type Change struct {
+	Action string `json:"action"` // "add", "update" or "remove"
+	Path   string `json:"path"`   // below $XDG_DATA_HOME
+}
+
+// ours are the names of files that Sync writes. An entry or a service file is ours only
+// with the mark in it; an icon has no place for one.
+var ours = regexp.MustCompile(`^dev\.vix\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+\.(desktop|service|png)$`)
+
+// Sync makes our files below data, which is $XDG_DATA_HOME, exactly want: what is there
+// and not wanted is removed. Each file is replaced in one step. Files that are not
+// ours are left alone: one that has the name of a wanted one is an error, after all
+// else is done. With dry nothing is changed.
+func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
+	var changes []Change
+	var errs []error
+	wanted := map[string]bool{}
+	for _, f := range want {
+		wanted[f.Path] = true
+		old, err := data.ReadFile(f.Path)
+		switch {
+		case err == nil && bytes.Equal(old, f.Bytes):
+			continue
+		case err == nil && !marked(f.Path, old):
+			errs = append(errs, fmt.Errorf("%s: not made by desktop sync, and left as it is; rename or remove it", f.Path))
+			continue
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, fmt.Errorf("%s: %w", f.Path, cause(err)))
+			continue
+		}
+		c := Change{"add", f.Path}
+		if err == nil {
+			c.Action = "update"
+		}
+		if !dry {
+			if err := replace(data, f); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", f.Path, cause(err)))
+				continue
+			}
+		}
+		changes = append(changes, c)
+	}
+	for _, at := range written(data) {
+		if wanted[at] {
+			continue
+		}
+		if !dry {
+			if err := data.Remove(at); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", at, cause(err)))
+				continue
+			}
+		}
+		changes = append(changes, Change{"remove", at})
+	}
+	slices.SortFunc(changes, func(a, b Change) int { return cmp.Compare(a.Path, b.Path) })
+	return changes, errors.Join(errs...)
+}
+
+// written returns the files that earlier calls of Sync have made.
+func written(data *os.Root) []string {
+	dirs := []string{entriesDir, servicesDir}
+	for _, size := range IconSizes {
+		dirs = append(dirs, iconDir(size))
+	}
+	var found []string
+	for _, dir := range dirs {
+		names, err := fs.ReadDir(data.FS(), dir)
+		if err != nil {
+			continue // nothing of ours is in it
+		}
+		for _, n := range names {
+			at := path.Join(dir, n.Name())
+			if !n.Type().IsRegular() || !ours.MatchString(n.Name()) {
+				continue
+			}
+			if b, err := data.ReadFile(at); err == nil && marked(at, b) {
+				found = append(found, at)
+			}
+		}
+	}
+	return found
+}
+
+// marked reports that a file is ours.
+func marked(at string, b []byte) bool {
+	return strings.HasSuffix(at, ".png") || bytes.HasPrefix(b, []byte(madeBy)) && bytes.Contains(b, []byte(keyVM+"="))
+}
+
+// replace writes a file in one step.
+func replace(data *os.Root, f File) error {
+	if err := data.MkdirAll(path.Dir(f.Path), 0o755); err != nil {
+		return err
+	}
+	tmp := path.Join(path.Dir(f.Path), ".vix-"+path.Base(f.Path)+".tmp")
+	if err := data.WriteFile(tmp, f.Bytes, 0o644); err != nil {
+		return err
+	}
+	if err := data.Rename(tmp, f.Path); err != nil {
+		return errors.Join(err, data.Remove(tmp))
+	}
+	return nil
+}
+
+// An Installed is a desktop entry that Sync has written.
+type Installed struct {
+	Entry string `json:"entry"` // its D-Bus name too: dev.vix.VM.APP
+	VM    string `json:"vm"`
+	App   string `json:"app"` // the id in the VM
+	Name  string `json:"name"`
+}
+
+// List returns the entries that are there, by name.
+func List(data *os.Root) []Installed {
+	list := []Installed{}
+	for _, at := range written(data) {
+		name, ok := strings.CutSuffix(path.Base(at), ".desktop")
+		if !ok {
+			continue
+		}
+		b, err := data.ReadFile(at)
+		if err != nil {
+			continue
+		}
+		e, err := parseEntry(b)
+		if err != nil || EntryName(e[keyVM], e["X-Vix-App"]) != name {
+			continue
+		}
+		list = append(list, Installed{Entry: name, VM: e[keyVM], App: e["X-Vix-App"], Name: e.text("Name", maxName+64)})
+	}
+	return list
+}
+
+// Keep returns the files of those entries that keep wants, as Sync takes them.
+func Keep(data *os.Root, keep func(Installed) bool) ([]File, error) {
+	names := map[string]bool{}
+	for _, i := range List(data) {
+		names[i.Entry] = keep(i)
+	}
+	var files []File
+	for _, at := range written(data) {
+		base := path.Base(at)
+		if !names[strings.TrimSuffix(base, path.Ext(base))] {
+			continue
+		}
+		b, err := data.ReadFile(at)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{at, b})
+	}
+	return files, nil
+}
