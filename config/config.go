@@ -9,6 +9,8 @@
 //	color    = "red"
 //	programs = ["firefox"]   # run in this VM when --vm is not given
 //
+//	[clipboard]           # between VMs and the host (clipboard.go)
+//
 //	[vm.web.limits]       # names that the display process knows; other defaults stay
 //	surfaces = 4000
 //
@@ -44,6 +46,8 @@ type Config struct {
 	Defaults VM            // its Name and Programs are empty
 	VMs      map[string]VM // complete: the defaults are filled in
 	Menu     Menu
+
+	Clipboard Clipboard
 }
 
 // A VM is everything that is configured for one virtual machine.
@@ -64,6 +68,8 @@ type VM struct {
 	Allow  []string         `json:"allow,omitempty"`
 	Deny   []string         `json:"deny,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
+	// Clipboard is "isolated", "shared-out", "shared-in" or "shared".
+	Clipboard string `json:"clipboard"`
 	// State is what is kept when the VM stops: "home", or "none".
 	State    string   `json:"state"`
 	Shares   []Share  `json:"shares,omitempty"`
@@ -213,7 +219,7 @@ func (r *reader) fail(path []string, format string, args ...any) {
 }
 
 func (r *reader) config(tree map[string]any) *Config {
-	c := &Config{Defaults: builtin(), VMs: map[string]VM{}, Menu: builtinMenu()}
+	c := &Config{Defaults: builtin(), VMs: map[string]VM{}, Menu: builtinMenu(), Clipboard: defaultClipboard()}
 	for name, v := range tree {
 		switch name {
 		case "defaults":
@@ -221,8 +227,10 @@ func (r *reader) config(tree map[string]any) *Config {
 		case "menu":
 			r.menu(v, &c.Menu)
 		case "vm":
+		case "clipboard":
+			r.clipboard(v, &c.Clipboard)
 		default:
-			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"defaults", "menu", "vm"}))
+			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"clipboard", "defaults", "menu", "vm"}))
 		}
 	}
 	vms, ok := tree["vm"]

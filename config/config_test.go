@@ -92,7 +92,7 @@ func TestMistakes(t *testing.T) {
 		{"menu, no theme", "[menu]\ntheme = \"pink\"\n", `c:2: menu.theme: want auto, light, dark, not "pink"`},
 		{"menu, no family", "[menu]\nfont = \"a:b\"\n", `c:2: menu.font: "a:b" is not a name`},
 		{"menu, no table", "menu = 1\n", `c:1: menu: want a table, not an integer`},
-		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: defaults, menu, vm`},
+		{"unknown table, far", "\n[network]\n", `c:2: network: unknown key; valid here: clipboard, defaults, menu, vm`},
 		{"unknown key", "[vm.web]\ncpus = 2\nmemroy = \"1G\"\n", `c:3: vm.web.memroy: unknown key; did you mean "memory"?`},
 		{"British", "[vm.web]\ncolour = \"red\"\n", `c:2: vm.web.colour: unknown key; did you mean "color"?`},
 		{"unknown key, far", "[vm.web]\nxyzzyxyzzy = 1\n", "c:2: vm.web.xyzzyxyzzy: unknown key; valid here: " + strings.Join(keyNames(false), ", ")},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/clipboard"
 	"vix/internal/trace"
 )
 
@@ -19,6 +21,9 @@ import (
 // request is one packet, a JSON object with one descriptor:
 //
 //	{"request":"trace","classes":"input,shell"}  + where to write: a pipe or a socket
+//
+//	{"request":"take"}                            + a stream socket (package clipboard)
+//	{"request":"give"}                            + the same
 //
 // The trace runs until nobody reads the descriptor any more, or the display ends.
 // There is no reply: a mistake is written to the descriptor, as its only line.
@@ -31,21 +36,29 @@ const (
 	maxRequest = 4096
 	maxTraces  = 8    // at once
 	traceLines = 4096 // ahead of a trace's reader
+	// maxExchanges bounds what is given and taken at once: each may hold
+	// clipboard.MaxData.
+	maxExchanges = 4
 )
 
 // control serves the requests.
 type control struct {
 	tr   *tracing
+	clip *clipboard.World
 	log  *slog.Logger
 	conn *net.UnixConn
 	wg   sync.WaitGroup
 	stop chan struct{}
 	n    chan struct{} // a token for each trace that runs
+	x    chan struct{} // the same for the clipboard's exchanges
 }
 
 // newControl serves fd until close; -1 serves nothing.
-func newControl(fd int, tr *tracing, log *slog.Logger) (*control, error) {
-	c := &control{tr: tr, log: log, stop: make(chan struct{}), n: make(chan struct{}, maxTraces)}
+func newControl(fd int, tr *tracing, clip *clipboard.World, log *slog.Logger) (*control, error) {
+	c := &control{
+		tr: tr, clip: clip, log: log, stop: make(chan struct{}),
+		n: make(chan struct{}, maxTraces), x: make(chan struct{}, maxExchanges),
+	}
 	if fd < 0 {
 		return c, nil
 	}
@@ -78,7 +91,12 @@ func (c *control) serve() {
 			continue
 		}
 		var r controlRequest
-		if err := json.Unmarshal(bytes.TrimSpace(buf[:n]), &r); err != nil || r.Request != "trace" {
+		err = json.Unmarshal(bytes.TrimSpace(buf[:n]), &r)
+		if err == nil && (r.Request == "take" || r.Request == "give") {
+			c.exchange(f, r.Request)
+			continue
+		}
+		if err != nil || r.Request != "trace" {
 			c.refuse(f, errors.New("unknown control request"))
 			continue
 		}
@@ -94,6 +112,41 @@ func (c *control) serve() {
 			c.refuse(f, fmt.Errorf("%d traces run already; end one", maxTraces))
 		}
 	}
+}
+
+// exchange takes from the VM's selections, or gives to them, over a stream socket.
+func (c *control) exchange(f *os.File, what string) {
+	conn, err := net.FileConn(f)
+	_ = f.Close() // FileConn makes a copy
+	if err != nil {
+		c.log.Warn("control request dropped", "err", err)
+		return
+	}
+	select {
+	case c.x <- struct{}{}:
+	default:
+		_, _ = fmt.Fprintln(conn, `{"error":"too many copies and pastes at once; try again"}`)
+		_ = conn.Close()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := make(chan struct{})
+	c.wg.Go(func() {
+		select {
+		case <-c.stop:
+		case <-stop:
+		}
+		cancel()
+	})
+	c.wg.Go(func() {
+		defer func() { <-c.x }()
+		defer close(stop)
+		if what == "take" {
+			c.clip.ServeTake(ctx, conn)
+		} else {
+			c.clip.ServeGive(ctx, conn)
+		}
+	})
 }
 
 func (c *control) refuse(f *os.File, err error) {

@@ -20,6 +20,7 @@ import (
 func localCommand() *cobra.Command {
 	var path, upstream, vm, tag string
 	var debug bool
+	controlFD := -1
 	var tf traceFlags
 	var pf profileFlags
 	var pol policyFlags
@@ -69,8 +70,14 @@ func localCommand() *cobra.Command {
 			if policy.Frame == "full" {
 				policy.Font = hostFont(fonts)
 			}
+			flt := filter.New(policy)
+			ctl, err := newControl(controlFD, tr, flt.Selections(), log)
+			if err != nil {
+				return usagef("local: --control-fd %d: %v", controlFD, err)
+			}
+			defer ctl.close()
 			confineLocal(path, log)
-			return errors.Join(serveLocal(c.Context(), l, filter.New(policy), tr), stop(), tr.close())
+			return errors.Join(serveLocal(c.Context(), l, flt, tr), stop(), tr.close())
 		},
 	}
 	f := c.Flags()
@@ -78,6 +85,7 @@ func localCommand() *cobra.Command {
 	f.StringVar(&upstream, "upstream", "", "the compositor's socket (default: what WAYLAND_DISPLAY names)")
 	f.StringVar(&vm, "vm", "local", "VM name in app ids")
 	f.StringVar(&tag, "tag", "", "text in front of titles (default: the VM's name)")
+	f.IntVar(&controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
 	f.BoolVar(&debug, "debug", false, "log every connection")
 	pol.register(f, false)
 	tf.register(f)

@@ -197,6 +197,7 @@ func (p *protocol) hooks(h *relay.Hooks, member func(*relay.Conn) *Member) {
 		d := &device{proto: p, obj: m.New}
 		m.New.Data = d
 		k.devices = append(k.devices, d)
+		k.world.countDevices(1)
 		if len(k.keyboards) > 0 {
 			k.tell(c, d)
 		}
@@ -225,6 +226,7 @@ func (m *Member) lose(device *relay.Object) {
 	for k, d := range m.devices {
 		if d.obj == device {
 			m.devices = append(m.devices[:k:k], m.devices[k+1:]...)
+			m.world.countDevices(-1)
 			return
 		}
 	}

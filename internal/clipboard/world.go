@@ -54,6 +54,7 @@ type World struct {
 	members map[*Member]struct{}
 	drags   map[string]*Source // by their private kind
 	bytes   int                // of the kinds' names
+	devices int                // of all programs
 	focus   *Member            // got the keyboard last, and has it; nil
 	entered time.Time          // when the keyboard came to a surface of the VM's last
 }
@@ -366,4 +367,10 @@ func (w *World) kindsOf(src *Source) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clip(src.kinds)
+}
+
+func (w *World) countDevices(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.devices += n
 }

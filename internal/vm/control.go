@@ -38,6 +38,8 @@ import (
 //	                                ◄──   reply{done}
 //	request{op: trace} + 1 pipe end ──►
 //	                                ◄──   reply{done}                       the display writes to it
+//	request{op: take | give} + 1 socket ►
+//	                                ◄──   reply{done}                       the display speaks on it (package clipboard)
 //
 // A program's stdin, stdout and stderr are three pipes that the client makes;
 // their far ends travel with the request (SCM_RIGHTS). So the kernel does the
@@ -60,6 +62,8 @@ const (
 	opStop  = "stop"
 	opLogs  = "logs"
 	opTrace = "trace"
+	opTake  = "take"
+	opGive  = "give"
 	opWatch = "watch"
 
 	opMount  = "mount"

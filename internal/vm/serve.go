@@ -64,7 +64,9 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	case req.Op == opUmount:
 		s.serveUmount(c, req)
 	case req.Op == opTrace:
-		s.serveTrace(c, req.Classes, files)
+		s.serveDisplay(c, displayRequest{Request: opTrace, Classes: req.Classes}, files)
+	case req.Op == opTake || req.Op == opGive:
+		s.serveDisplay(c, displayRequest{Request: req.Op}, files)
 	default:
 		s.tell(c, reply{Fail: failf("VM %s: unknown request %q", s.launch.VM.Name, req.Op)})
 	}

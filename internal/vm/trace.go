@@ -24,7 +24,7 @@ import (
 // (vix-waylandproxy(1), --control-fd).
 type displayRequest struct {
 	Request string `json:"request"`
-	Classes string `json:"classes"`
+	Classes string `json:"classes,omitempty"`
 }
 
 // newDisplayControl makes the display's control channel: seqpacket, so that a
@@ -43,20 +43,20 @@ func (s *supervisor) setDisplayControl(f *os.File) {
 	s.displayControl = f
 }
 
-// serveTrace hands the client's pipe to the display process.
-func (s *supervisor) serveTrace(c *control, classes string, files []*os.File) {
-	if err := s.traceDisplay(classes, files); err != nil {
-		s.tell(c, reply{Fail: failf("VM %s: trace: %v", s.launch.VM.Name, err)})
+// serveDisplay hands the client's pipe or socket to the display process.
+func (s *supervisor) serveDisplay(c *control, r displayRequest, files []*os.File) {
+	if err := s.askDisplay(r, files); err != nil {
+		s.tell(c, reply{Fail: failf("VM %s: %s: %v", s.launch.VM.Name, r.Request, err)})
 		return
 	}
 	s.tell(c, reply{Done: true})
 }
 
-func (s *supervisor) traceDisplay(classes string, files []*os.File) error {
+func (s *supervisor) askDisplay(r displayRequest, files []*os.File) error {
 	if len(files) != 1 {
 		return fmt.Errorf("a request with %d descriptors, not one", len(files))
 	}
-	b, err := json.Marshal(displayRequest{Request: "trace", Classes: classes})
+	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,247 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Clipboard is what the user says of data that goes from one VM to another, or
+// between a VM and the host:
+//
+//	[clipboard]
+//	ttl     = "30s"     # how long a copy is held
+//	moment  = "500ms"   # a window that has the keyboard for less is not pasted to
+//	history = "off"     # "off": the host's clipboard managers are asked to keep nothing
+//
+//	[[clipboard.rule]]  # the first that fits holds
+//	from   = "work"     # a VM's name, "host", or "*"
+//	to     = "host"
+//	action = "ask"      # "deny", "ask" or "allow"
+//	kinds  = ["text", "html", "image"]
+//	limit  = "1M"
+//	ttl    = "10s"
+//	strip  = false      # leave control characters and escape sequences in text
+type Clipboard struct {
+	TTL     time.Duration
+	Moment  time.Duration
+	History bool
+	Rules   []ClipRule
+}
+
+// A ClipRule says what may go from one side to another.
+type ClipRule struct {
+	From, To string // a VM's name, ClipHost or ClipAny
+	Action   string // ClipDeny, ClipAsk or ClipAllow
+	Kinds    []string
+	Limit    int64 // bytes
+	TTL      time.Duration
+	Strip    bool
+}
+
+// Words of a rule.
+const (
+	ClipHost = "host"
+	ClipAny  = "*"
+
+	ClipDeny  = "deny"
+	ClipAsk   = "ask"
+	ClipAllow = "allow"
+)
+
+// Limits and defaults of the clipboard.
+const (
+	DefaultClipLimit = 64 << 10
+	// DefaultImageLimit is of a picture as the host encodes it.
+	DefaultImageLimit = 4 << 20
+	MaxClipLimit      = 64 << 20
+	maxClipTTL        = time.Hour
+	maxClipRules      = 256
+)
+
+// ClipKinds are the kinds of data that a rule can name.
+func ClipKinds() []string { return []string{"text", "html", "image"} }
+
+func defaultClipboard() Clipboard {
+	return Clipboard{TTL: 30 * time.Second, Moment: 500 * time.Millisecond}
+}
+
+// Rule returns what holds between two sides, each a VM's name or ClipHost: the first
+// rule that fits, else that the user's own act is enough, for text and pictures.
+func (c *Clipboard) Rule(from, to string) ClipRule {
+	fits := func(word, side string) bool { return word == ClipAny || word == side }
+	for _, r := range c.Rules {
+		if fits(r.From, from) && fits(r.To, to) {
+			return r
+		}
+	}
+	return ClipRule{From: from, To: to, Action: ClipAllow, Kinds: []string{"text", "image"}, TTL: c.TTL, Strip: true}
+}
+
+// May tells how much of a kind the rule lets pass, in bytes; 0 is none.
+func (r ClipRule) May(kind string) int64 {
+	switch {
+	case r.Action == ClipDeny || !slices.Contains(r.Kinds, kind):
+		return 0
+	case r.Limit > 0:
+		return r.Limit
+	case kind == "image":
+		return DefaultImageLimit
+	}
+	return DefaultClipLimit
+}
+
+// Most tells how much of a kind any rule lets pass from a side.
+func (c *Clipboard) Most(from, kind string) int64 {
+	most := c.Rule(from, "\x00").May(kind) // a side that only "*" fits
+	for _, r := range c.Rules {
+		if r.From == ClipAny || r.From == from {
+			most = max(most, r.May(kind))
+		}
+	}
+	return most
+}
+
+var clipKeys = []string{"history", "moment", "rule", "ttl"}
+var clipRuleKeys = []string{"action", "from", "kinds", "limit", "strip", "to", "ttl"}
+
+// clipboard reads [clipboard].
+func (r *reader) clipboard(v any, c *Clipboard) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		r.fail([]string{"clipboard"}, "want a table, not %s", typeName(v))
+		return
+	}
+	for name, val := range t {
+		at := []string{"clipboard", name}
+		var err error
+		switch name {
+		case "ttl":
+			c.TTL, err = duration(val, time.Second, maxClipTTL)
+		case "moment":
+			c.Moment, err = duration(val, 0, time.Minute)
+		case "history":
+			var word string
+			word, err = oneOf(val, "off", "on")
+			c.History = word == "on"
+		case "rule":
+		default:
+			err = fmt.Errorf("unknown key%s", suggest(name, clipKeys))
+		}
+		if err != nil {
+			r.fail(at, "%v", err)
+		}
+	}
+	rules, ok := t["rule"]
+	if !ok {
+		return
+	}
+	at := []string{"clipboard", "rule"}
+	tables, ok := rules.([]map[string]any)
+	switch {
+	case !ok:
+		r.fail(at, "want tables such as [[clipboard.rule]], not %s", typeName(rules))
+	case len(tables) > maxClipRules:
+		r.fail(at, "%d rules; at most %d", len(tables), maxClipRules)
+	default:
+		for k, t := range tables {
+			rule, err := clipRule(t, c.TTL)
+			if err != nil {
+				r.fail(at, "rule %d: %v", k+1, err)
+				return
+			}
+			c.Rules = append(c.Rules, rule)
+		}
+	}
+}
+
+func clipRule(t map[string]any, ttl time.Duration) (ClipRule, error) {
+	rule := ClipRule{Kinds: []string{"text", "image"}, Strip: true, TTL: ttl}
+	for name, v := range t {
+		var err error
+		switch name {
+		case "from":
+			rule.From, err = clipSide(v)
+		case "to":
+			rule.To, err = clipSide(v)
+		case "action":
+			rule.Action, err = oneOf(v, ClipDeny, ClipAsk, ClipAllow)
+		case "kinds":
+			rule.Kinds, err = list(v, func(s string) error {
+				if !slices.Contains(ClipKinds(), s) {
+					return fmt.Errorf("%q is none of %s", clip(s), strings.Join(ClipKinds(), ", "))
+				}
+				return nil
+			})
+		case "limit":
+			rule.Limit, err = clipSize(v)
+		case "ttl":
+			rule.TTL, err = duration(v, time.Second, maxClipTTL)
+		case "strip":
+			var ok bool
+			if rule.Strip, ok = v.(bool); !ok {
+				err = fmt.Errorf("want true or false, not %s", typeName(v))
+			}
+		default:
+			err = fmt.Errorf("unknown key%s", suggest(name, clipRuleKeys))
+		}
+		if err != nil {
+			return rule, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if rule.From == "" || rule.To == "" || rule.Action == "" {
+		return rule, errors.New("from, to and action must be said")
+	}
+	return rule, nil
+}
+
+func clipSide(x any) (string, error) {
+	s, ok := x.(string)
+	if !ok {
+		return "", fmt.Errorf("want a string, not %s", typeName(x))
+	}
+	if s == ClipAny || s == ClipHost {
+		return s, nil
+	}
+	return s, CheckName(s)
+}
+
+func clipSize(x any) (int64, error) {
+	s, ok := x.(string)
+	if !ok {
+		return 0, fmt.Errorf(`want a string such as "1M", not %s`, typeName(x))
+	}
+	digits := strings.TrimRight(s, "KM")
+	n, err := strconv.ParseInt(digits, 10, 32)
+	switch s[len(digits):] {
+	case "K":
+		n <<= 10
+	case "M":
+		n <<= 20
+	default:
+		err = errors.New("no unit")
+	}
+	if err != nil || n < 1 || n > MaxClipLimit {
+		return 0, fmt.Errorf(`want a size from "1K" to "%dM", not %q`, MaxClipLimit>>20, clip(s))
+	}
+	return n, nil
+}
+
+// duration reads such as "30s" or "500ms".
+func duration(x any, low, high time.Duration) (time.Duration, error) {
+	s, ok := x.(string)
+	if !ok {
+		return 0, fmt.Errorf(`want a string such as "30s", not %s`, typeName(x))
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < low || d > high {
+		return 0, fmt.Errorf("want a time from %v to %v, not %q", low, high, clip(s))
+	}
+	return d, nil
+}
+
+// clipProfiles are what a VM's key "clipboard" may be.
+var clipProfiles = []string{"isolated", "shared-out", "shared-in", "shared"}

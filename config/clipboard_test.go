@@ -1,0 +1,80 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestClipboard(t *testing.T) {
+	c, err := Parse("f", []byte(`
+[clipboard]
+ttl = "10s"
+moment = "1s"
+history = "on"
+[[clipboard.rule]]
+from = "vault"
+to = "*"
+action = "deny"
+[[clipboard.rule]]
+from = "work"
+to = "host"
+action = "ask"
+kinds = ["text", "html"]
+limit = "1M"
+strip = false
+ttl = "5s"
+[[clipboard.rule]]
+from = "*"
+to = "vault"
+action = "allow"
+[vm.work]
+clipboard = "shared-in"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := c.Clipboard
+	if k.TTL != 10*time.Second || k.Moment != time.Second || !k.History || c.VMs["work"].Clipboard != "shared-in" {
+		t.Errorf("%+v", k)
+	}
+	for _, w := range []struct {
+		from, to, kind string
+		action         string
+		may            int64
+	}{
+		{"vault", "host", "text", "deny", 0},
+		{"vault", "vault", "text", "deny", 0},
+		{"work", "host", "html", "ask", 1 << 20},
+		{"work", "host", "image", "ask", 0},
+		{"work", "web", "text", "allow", DefaultClipLimit},
+		{"work", "web", "html", "allow", 0},
+		{"host", "vault", "image", "allow", DefaultImageLimit},
+	} {
+		if r := k.Rule(w.from, w.to); r.Action != w.action || r.May(w.kind) != w.may {
+			t.Errorf("%s to %s: %s, %d bytes of %s", w.from, w.to, r.Action, r.May(w.kind), w.kind)
+		}
+	}
+	if k.Rule("work", "host").Strip || !k.Rule("work", "web").Strip {
+		t.Error("strip is mixed up")
+	}
+	if k.Most("work", "html") != 1<<20 || k.Most("web", "html") != 0 {
+		t.Error(k.Most("work", "html"), k.Most("vault", "text"), k.Most("web", "html"))
+	}
+	for text, want := range map[string]string{
+		"[clipboard]\nttl = 3":                   "f:2: clipboard.ttl: want a string",
+		"[clipboard]\nttl = \"2h\"":              "want a time from 1s to 1h",
+		"clipboard = 1":                          "want a table",
+		"[clipboard]\nrules = 1":                 "unknown key",
+		"[clipboard]\nrule = 1":                  "want tables such as",
+		"[[clipboard.rule]]\nfrom = \"a\"":       "from, to and action must be said",
+		"[[clipboard.rule]]\nfrom = \"A\"":       "from: VM name",
+		"[[clipboard.rule]]\nkinds = [\"file\"]": "is none of text",
+		"[[clipboard.rule]]\nlimit = \"65M\"":    "want a size",
+		"[vm.a]\nclipboard = \"open\"":           "want isolated, shared-out",
+	} {
+		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

@@ -1,0 +1,445 @@
+package clipboard
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An exchange is one conversation over a stream socket between a process of the
+// user's and a VM's display process: lines of JSON, some followed by data.
+//
+//	take:  {"slot":0,"limits":{"text":65536}}          ─►
+//	                                                   ◄─ {"kind":"text","size":5}hello
+//	                                                   ◄─ {"end":"done"} | {"error":"…"}
+//
+//	give:  {"moment":500,"items":[{"kind":"text","size":5}]}hello ─►
+//	                                                   ◄─ {"ok":true} | {"error":"…"}
+//	       (the offer stands until the user's process closes its end)
+//	                                                   ◄─ {"end":"used" | "replaced"}
+//
+// What the display process reads was asked for by the user; what it answers may have
+// been said by a guest, and by one that has taken the display process over: so the
+// user's side checks it again.
+
+// Limits of an exchange.
+const (
+	// MaxData bounds the data of one exchange.
+	MaxData = 64 << 20
+	// maxLine bounds a line.
+	maxLine = 4096
+	// stall is how long a program may take to give, or to take, some more.
+	stall = 5 * time.Second
+	// maxTime is how long all of one kind may take.
+	maxTime = 60 * time.Second
+	// maxReaders bounds the programs that read what is given at a time.
+	maxReaders = 16
+	// linger is how long what was given stays after somebody has read it: some
+	// programs read twice.
+	linger = time.Second
+)
+
+// A TakeRequest asks for a VM's selection: the most bytes of each kind.
+type TakeRequest struct {
+	Slot   Slot             `json:"slot"`
+	Limits map[string]int64 `json:"limits"`
+}
+
+// A giveRequest is a line that says what follows it.
+type giveRequest struct {
+	Moment int64        `json:"moment"` // milliseconds that the target must have had the keyboard; -1: it need not
+	Slot   Slot         `json:"slot"`
+	Items  []itemHeader `json:"items"`
+}
+
+type itemHeader struct {
+	Kind string `json:"kind"`
+	Size int64  `json:"size"`
+}
+
+// An answer has one field set.
+type answer struct {
+	itemHeader
+	OK    bool   `json:"ok,omitempty"`
+	End   string `json:"end,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// How an offer ends.
+const (
+	EndUsed     = "used"
+	EndReplaced = "replaced"
+	endDone     = "done"
+)
+
+// readLine reads one line of JSON.
+func readLine(r *bufio.Reader, v any) error {
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return errors.New("a line that is too long")
+	case err != nil:
+		return err
+	}
+	return json.Unmarshal(line, v)
+}
+
+func writeLine(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err == nil {
+		_, err = w.Write(append(b, '\n'))
+	}
+	return err
+}
+
+// checkItem checks a header against what is left of MaxData.
+func checkItem(h itemHeader, left int64) error {
+	if !slices.Contains(Kinds(), h.Kind) || h.Size < 0 || h.Size > left {
+		return fmt.Errorf("%d bytes of %q announced", h.Size, h.Kind)
+	}
+	return nil
+}
+
+// Take is the user's side: it returns what the VM has selected.
+func Take(conn net.Conn, req TakeRequest) ([]Item, error) {
+	if err := writeLine(conn, req); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReaderSize(conn, maxLine)
+	var items []Item
+	for {
+		_ = conn.SetReadDeadline(time.Now().Add(2 * maxTime))
+		var a answer
+		err := readLine(r, &a)
+		switch {
+		case err != nil:
+			return nil, errors.Join(errors.New("the VM's display has ended"), err)
+		case a.Error != "":
+			return nil, errors.New(printable(a.Error))
+		case a.End != "":
+			return items, nil
+		}
+		if slices.ContainsFunc(items, func(it Item) bool { return it.Kind == a.Kind }) {
+			return nil, errors.New("one kind twice")
+		}
+		if err := checkItem(a.itemHeader, req.Limits[a.Kind]); err != nil {
+			return nil, err
+		}
+		it := Item{a.Kind, make([]byte, a.Size)}
+		if _, err := io.ReadFull(r, it.Data); err != nil {
+			return nil, err
+		}
+		items = append(items, it)
+	}
+}
+
+// printable is a message that may hold what a guest said.
+func printable(s string) string {
+	b := Strip([]byte(s))
+	for i, c := range b {
+		if c == '\n' || c == '\t' {
+			b[i] = ' '
+		}
+	}
+	return string(b[:min(len(b), 512)])
+}
+
+// Give is the user's side: it offers items to the VM. moment is how long the target
+// must have had the keyboard; less than 0 is not to be asked. The offer stands until
+// conn is closed, or ended by what AwaitEnd returns.
+func Give(conn net.Conn, slot Slot, items []Item, moment time.Duration) error {
+	req := giveRequest{Moment: max(moment.Milliseconds(), -1), Slot: slot}
+	for _, it := range items {
+		req.Items = append(req.Items, itemHeader{it.Kind, int64(len(it.Data))})
+	}
+	_ = conn.SetDeadline(time.Now().Add(maxTime))
+	defer conn.SetDeadline(time.Time{})
+	if err := writeLine(conn, req); err != nil {
+		return err
+	}
+	for _, it := range items {
+		if _, err := conn.Write(it.Data); err != nil {
+			return err
+		}
+	}
+	var a answer
+	switch err := readLine(bufio.NewReaderSize(conn, maxLine), &a); {
+	case err != nil:
+		return errors.Join(errors.New("the VM's display has ended"), err)
+	case a.Error != "":
+		return errors.New(printable(a.Error))
+	case !a.OK:
+		return errors.New("the VM's display gives no answer")
+	}
+	return nil
+}
+
+// AwaitEnd waits until what was given is used or replaced, or the VM has gone, which
+// is "".
+func AwaitEnd(conn net.Conn) string {
+	var a answer
+	if readLine(bufio.NewReaderSize(conn, maxLine), &a) != nil {
+		return ""
+	}
+	return a.End
+}
+
+// ServeTake is the display process's side.
+func (w *World) ServeTake(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer unhook()
+	_ = conn.SetDeadline(time.Now().Add(3 * maxTime))
+	if err := w.take(conn); err != nil {
+		_ = writeLine(conn, answer{Error: err.Error()}) // who has gone needs no answer
+		return
+	}
+	_ = writeLine(conn, answer{End: endDone})
+}
+
+func (w *World) take(conn net.Conn) error {
+	var req TakeRequest
+	if err := readLine(bufio.NewReaderSize(conn, maxLine), &req); err != nil {
+		return err
+	}
+	if req.Slot < 0 || req.Slot >= numSlots {
+		return errors.New("no such selection")
+	}
+	types := w.Kinds(req.Slot)
+	sent := false
+	for _, kind := range Kinds() {
+		typ, limit := Best(types, kind), min(req.Limits[kind], MaxData)
+		if typ == "" || limit <= 0 {
+			continue
+		}
+		f, err := w.Take(req.Slot, typ)
+		if err != nil {
+			return err
+		}
+		it, err := read(f, kind, limit)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kind, err)
+		}
+		if err := writeLine(conn, answer{itemHeader: itemHeader{kind, int64(len(it.Data))}}); err != nil {
+			return err
+		}
+		if _, err := conn.Write(it.Data); err != nil {
+			return err
+		}
+		sent = true
+	}
+	if !sent {
+		return Refusal(types)
+	}
+	return nil
+}
+
+// read takes what a source writes to f, up to its end, and makes an Item of it. It
+// closes f.
+func read(f *os.File, kind string, limit int64) (Item, error) {
+	defer f.Close()
+	raw := limit
+	if kind == Image {
+		raw = MaxData // the limit is for what the host makes of it
+	}
+	data, err := readAll(f, raw)
+	if err != nil {
+		return Item{}, err
+	}
+	it, err := Convert(kind, data)
+	if err == nil && int64(len(it.Data)) > limit {
+		err = fmt.Errorf("%d bytes; at most %d may pass, see [[clipboard.rule]]", len(it.Data), limit)
+	}
+	return it, err
+}
+
+// readAll reads up to the end, unless there is more than limit, or nothing comes for
+// a while.
+func readAll(f *os.File, limit int64) ([]byte, error) {
+	var data []byte
+	buf := make([]byte, 64<<10)
+	for end := time.Now().Add(maxTime); ; {
+		next := time.Now().Add(stall)
+		if next.After(end) {
+			next = end
+		}
+		_ = f.SetReadDeadline(next)
+		n, err := f.Read(buf)
+		data = append(data, buf[:n]...)
+		switch {
+		case int64(len(data)) > limit:
+			return nil, fmt.Errorf("more than %d bytes; a [[clipboard.rule]] with a larger limit lets it pass", limit)
+		case errors.Is(err, io.EOF):
+			return data, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, errors.New("the program that has the selection stalls")
+		case err != nil:
+			return nil, err
+		}
+	}
+}
+
+// ServeGive is the display process's side: it returns when the offer is over.
+func (w *World) ServeGive(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer unhook()
+	slot, items, err := w.giveItems(conn)
+	if err != nil {
+		_ = writeLine(conn, answer{Error: err.Error()})
+		return
+	}
+	o := NewOffer(items)
+	takeBack := w.Give(slot, &Given{Kinds: Types(items), Write: o.Write, Cancelled: o.Replaced})
+	if writeLine(conn, answer{OK: true}) == nil {
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+		if end := o.Wait(gone); end != "" {
+			_ = writeLine(conn, answer{End: end})
+		}
+		_ = conn.Close()
+		<-gone
+	}
+	takeBack()
+	o.Wipe()
+}
+
+func (w *World) giveItems(conn net.Conn) (slot Slot, items []Item, err error) {
+	_ = conn.SetDeadline(time.Now().Add(maxTime))
+	defer conn.SetDeadline(time.Time{})
+	r := bufio.NewReaderSize(conn, maxLine)
+	var req giveRequest
+	if err := readLine(r, &req); err != nil {
+		return 0, nil, err
+	}
+	if req.Slot < 0 || req.Slot >= numSlots || len(req.Items) > len(Kinds()) {
+		return 0, nil, errors.New("a request that makes no sense")
+	}
+	left := int64(MaxData)
+	for _, h := range req.Items {
+		if err := checkItem(h, left); err != nil {
+			return 0, nil, err
+		}
+		left -= h.Size
+		it := Item{h.Kind, make([]byte, h.Size)}
+		if _, err := io.ReadFull(r, it.Data); err != nil {
+			return 0, nil, err
+		}
+		items = append(items, it)
+	}
+	return req.Slot, items, w.target(time.Duration(req.Moment) * time.Millisecond)
+}
+
+// target says why nothing can be given now.
+func (w *World) target(moment time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.devices == 0:
+		return fmt.Errorf("VM %s has no window to paste into", w.cfg.VM)
+	case moment < 0:
+	case w.focus == nil:
+		return fmt.Errorf("no window of VM %s has the keyboard", w.cfg.VM)
+	case time.Since(w.entered) < moment:
+		return fmt.Errorf("the window of VM %s has had the keyboard for less than %v: look where it goes, and paste again", w.cfg.VM, moment)
+	}
+	return nil
+}
+
+// An Offer is what programs may read for a while.
+type Offer struct {
+	items []Item
+	hint  bool // for the host's clipboard managers
+	wg    sync.WaitGroup
+	n     atomic.Int32
+	used  chan struct{}
+	other chan struct{}
+	once  [2]sync.Once
+}
+
+// NewOffer returns an Offer of items, which it owns.
+func NewOffer(items []Item) *Offer {
+	return &Offer{items: items, used: make(chan struct{}), other: make(chan struct{})}
+}
+
+// Write gives one program what it asks for, while others go on. It owns f, which
+// does not block.
+func (o *Offer) Write(typ string, f *os.File) {
+	if typ == hint && o.hint {
+		writeAll(f, hintValue)
+		return
+	}
+	it, ok := Find(o.items, typ)
+	if !ok || o.n.Add(1) > maxReaders {
+		if ok {
+			o.n.Add(-1)
+		}
+		_ = f.Close()
+		return
+	}
+	o.wg.Go(func() {
+		defer o.n.Add(-1)
+		defer f.Close()
+		for data := it.Data; len(data) > 0; {
+			_ = f.SetWriteDeadline(time.Now().Add(stall))
+			n, err := f.Write(data[:min(len(data), 64<<10)])
+			if err != nil {
+				return // who reads no more has got what it wanted
+			}
+			data = data[n:]
+		}
+		o.once[0].Do(func() { close(o.used) })
+	})
+}
+
+// types are those under which it is offered.
+func (o *Offer) types() []string {
+	types := Types(o.items)
+	if o.hint {
+		types = append(types, hint)
+	}
+	return types
+}
+
+// Replaced ends the Offer.
+func (o *Offer) Replaced() { o.once[1].Do(func() { close(o.other) }) }
+
+// Wait returns how the Offer ended: EndUsed, EndReplaced, or "" when gone was closed
+// before.
+func (o *Offer) Wait(gone <-chan struct{}) string {
+	select {
+	case <-gone:
+		return ""
+	case <-o.other:
+		return EndReplaced
+	case <-o.used:
+	}
+	t := time.NewTimer(linger)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-o.other:
+	case <-t.C:
+	}
+	return EndUsed
+}
+
+// Wipe waits for who still reads, and overwrites the data.
+func (o *Offer) Wipe() {
+	o.wg.Wait()
+	for _, it := range o.items {
+		clear(it.Data)
+	}
+}
