@@ -52,14 +52,18 @@ type Config struct {
 
 // A VM is everything that is configured for one virtual machine.
 type VM struct {
-	Name     string   `json:"name"`
-	Memory   Size     `json:"memory"`   // bytes, a multiple of 1 MiB
-	CPUs     int      `json:"cpus"`     // 1 … MaxCPUs
-	Tag      string   `json:"tag"`      // shown before every title; the name if not set
-	Color    Color    `json:"color"`    // of the frame; from the name if not set
-	Root     string   `json:"root"`     // "host", "debian:SUITE", "image:PATH", or an absolute directory
-	Accel    string   `json:"accel"`    // "auto", "kvm" or "tcg"
-	Programs []string `json:"programs"` // base names that run here without --vm
+	Name   string `json:"name"`
+	Memory Size   `json:"memory"` // bytes, a multiple of 1 MiB
+	CPUs   int    `json:"cpus"`   // 1 … MaxCPUs
+	// MemoryMin is what stays of Memory when the host is short; CPUWeight the VM's share
+	// of busy processors (cgroup v2's cpu.weight, 1 … MaxWeight; 100 is a program's).
+	MemoryMin Size     `json:"memory_min"`
+	CPUWeight int      `json:"cpu_weight"`
+	Tag       string   `json:"tag"`      // shown before every title; the name if not set
+	Color     Color    `json:"color"`    // of the frame; from the name if not set
+	Root      string   `json:"root"`     // "host", "debian:SUITE", "image:PATH", or an absolute directory
+	Accel     string   `json:"accel"`    // "auto", "kvm" or "tcg"
+	Programs  []string `json:"programs"` // base names that run here without --vm
 	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
 	Frame string `json:"frame"`
 	NoGUI bool   `json:"no_gui,omitempty"` // it has no display

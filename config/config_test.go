@@ -158,6 +158,9 @@ func TestMistakes(t *testing.T) {
 		{"limits: number", "[vm.web.limits]\nsurfaces = 3\npopups = \"3\"\n", `c:3: vm.web.limits.popups: want an integer, not a string`},
 		{"limits: none", "[vm.web.limits]\n\npopups = 0\n", `c:3: vm.web.limits.popups: 0 is out of range: want 1 to 1099511627776`},
 		{"limits: name", "[vm.web]\nlimits.\"a b\" = 0\n", `c:2: vm.web.limits."a b": not a limit's name`},
+		{"memory-min: range", "[vm.web]\nmemory-min = \"64M\"\n", `c:2: vm.web.memory-min: 64M is out of range: want 128M to 1T`},
+		{"cpu-weight: type", "[vm.web]\ncpu-weight = \"high\"\n", `c:2: vm.web.cpu-weight: want an integer, not a string`},
+		{"cpu-weight: range", "[vm.web]\ncpu-weight = 0\n", `c:2: vm.web.cpu-weight: 0 is out of range: want 1 to 10000`},
 		{"size", strings.Repeat("#", MaxFile+1), "c: larger than 256 KiB; is it the right file?"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

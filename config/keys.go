@@ -20,10 +20,11 @@ const (
 	MinMemory = Size(128 << 20) // less does not boot
 	MaxMemory = Size(1 << 40)
 	MaxCPUs   = 64
-	MaxTag    = 32   // runes: a tag must leave room for the title
-	MaxRoot   = 1024 // bytes of a path
-	MaxList   = 256  // programs of one VM
-	MaxWord   = 128  // bytes of one program's name
+	MaxWeight = 10000 // cgroup v2's own
+	MaxTag    = 32    // runes: a tag must leave room for the title
+	MaxRoot   = 1024  // bytes of a path
+	MaxList   = 256   // programs of one VM
+	MaxWord   = 128   // bytes of one program's name
 	MaxLimit  = int64(1) << 40
 )
 
@@ -50,6 +51,9 @@ var keys = []key{
 	{"color", `from the VM's name`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
+	{"cpu-weight", `100`, false,
+		fmt.Sprintf("The VM's share of the processors when they are busy, 1 to %d; 100 is what any other program of yours has. It holds where the VM gets a control group of its own (see vix-launcher doctor).", MaxWeight),
+		func(v *VM, x any) (err error) { v.CPUWeight, err = intIn(x, 1, MaxWeight); return }},
 	{"cpus", `2`, false,
 		fmt.Sprintf("Number of virtual processors, 1 to %d.", MaxCPUs),
 		func(v *VM, x any) (err error) { v.CPUs, err = intIn(x, 1, MaxCPUs); return }},
@@ -77,6 +81,9 @@ var keys = []key{
 	{"memory", `"512M"`, false,
 		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
+	{"memory-min", `"128M"`, false,
+		fmt.Sprintf("What the VM keeps of its memory, %s to %s, when the host is short of it and the VM is idle. As much as memory: nothing is taken from this VM, but what its programs have freed.", MinMemory, MaxMemory),
+		func(v *VM, x any) (err error) { v.MemoryMin, err = parseMemory(x); return }},
 	{"mime", `none`, false,
 		`MIME types of files that the VM's desktop entries offer to open, as far as their programs do, such as "application/pdf" or "image/*". The program then sees that file alone, read-only.`,
 		func(v *VM, x any) (err error) { v.MIME, err = mimeTypes(x); return }},
@@ -104,7 +111,10 @@ var keys = []key{
 }
 
 func builtin() VM {
-	return VM{Memory: 512 << 20, CPUs: 2, Root: "host", Accel: "auto", Frame: "full", State: "home", Clipboard: "isolated"}
+	return VM{
+		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
+		Root: "host", Accel: "auto", Frame: "full", State: "home", Clipboard: "isolated",
+	}
 }
 
 func keyNames(defaults bool) []string {

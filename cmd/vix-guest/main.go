@@ -130,6 +130,10 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	if err := errors.Join(rootErr, displayErr); err != nil {
 		return err
 	}
+	// The host's memory, not ours: without it the guest only keeps what it has touched.
+	if err := loadModules(modules, groupMemory); err != nil {
+		g.log.Warn("memory cannot be given back", "err", err)
+	}
 	boot, err := g.boot.wait(ctx)
 	if err != nil {
 		return err

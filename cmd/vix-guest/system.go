@@ -15,12 +15,13 @@ import (
 // The module groups of the initramfs' list; see package rootfs, which this
 // binary does not import to stay small.
 const (
-	groupBase  = "base"
-	groupRoot  = "root"
-	groupGPU   = "gpu"
-	groupDisk  = "disk"
-	moduleDir  = "/modules"
-	moduleList = "list"
+	groupBase   = "base"
+	groupRoot   = "root"
+	groupGPU    = "gpu"
+	groupMemory = "memory"
+	groupDisk   = "disk"
+	moduleDir   = "/modules"
+	moduleList  = "list"
 
 	signatureExt = ".sig"
 )

@@ -188,7 +188,7 @@ func checkQEMU(ctx context.Context, e *env) check {
 	if err != nil {
 		return bad(fix, "%s -device help: %v", path, err)
 	}
-	for _, d := range []string{"vhost-user-test-device-pci", "vhost-user-fs-pci", "virtserialport"} {
+	for _, d := range []string{"vhost-user-test-device-pci", "vhost-user-fs-pci", "virtserialport", "virtio-balloon-pci"} {
 		if !strings.Contains(devices, `"`+d+`"`) {
 			return bad("install a QEMU that is built with vhost-user", "%s %s has no device %s", path, version, d)
 		}

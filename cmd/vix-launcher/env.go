@@ -140,9 +140,13 @@ func (e *env) sibling(name string) (string, error) {
 	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; install Vix again", name, dir)
 }
 
+// pressureFile says how long programs wait for memory. A variable, so that a test's
+// build can have a host that is short of it.
+var pressureFile = "/proc/pressure/memory"
+
 // parts finds the programs that a VM needs.
 func (e *env) parts() (p vm.Parts, err error) {
-	p = vm.Parts{System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo"}
+	p = vm.Parts{System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo", Proc: "/proc", Pressure: pressureFile}
 	if p.Self, err = e.self(); err != nil {
 		return p, err
 	}

@@ -28,7 +28,9 @@ was killed has left behind is removed first.
 With --json, an array with an object for each VM: name, state, tag, color, root,
 accel, memory (bytes), used (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
 display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
-windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes.`,
+windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes, guest_memory
+{size (of memory, what the VM may use now), total, available, free, caches; bytes, all
+but size in the guest's words}.`,
 		Example: `  vix-launcher list
   vix-launcher list --json | jq -r '.[].name'`,
 		Args:              args(0, 0, ""),

@@ -23,7 +23,11 @@ var wanted = []struct {
 	{GroupRoot, "virtiofs", nil},
 	{GroupRoot, "overlay", nil},
 	{GroupGPU, "virtio_gpu", ErrNoVirtioGPU},
+	{GroupMemory, "virtio_balloon", nil},
 }
+
+// optional: a guest runs without it, and keeps the memory that it has touched.
+const optional = "virtio_balloon"
 
 // disk lists besides what a guest needs whose root is on a disk, as far as the kernel
 // has it: the driver, and what ext4 and xfs ask the kernel's cryptography for by name;
@@ -127,6 +131,9 @@ func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
 			continue
 		}
 		file, ok := m.path[w.name]
+		if !ok && w.name == optional {
+			continue
+		}
 		if !ok && w.missing != nil {
 			return nil, w.missing
 		}

@@ -43,10 +43,11 @@ var ErrNoKernel = errors.New("no kernel image found; install one (Debian: linux-
 
 // The groups of modules, in the initramfs' list.
 const (
-	GroupBase = "base" // the bus and the agent's port
-	GroupRoot = "root" // virtiofs and overlay
-	GroupGPU  = "gpu"  // virtio-gpu
-	GroupDisk = "disk" // virtio-blk, where the root is on a disk; "disk-TYPE": a file system
+	GroupBase   = "base"   // the bus and the agent's port
+	GroupRoot   = "root"   // virtiofs and overlay
+	GroupGPU    = "gpu"    // virtio-gpu
+	GroupMemory = "memory" // virtio-balloon, if the kernel has it
+	GroupDisk   = "disk"   // virtio-blk, where the root is on a disk; "disk-TYPE": a file system
 )
 
 // ListFile is where the initramfs lists its modules.

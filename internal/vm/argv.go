@@ -84,6 +84,9 @@ func (m Machine) Args() []string {
 		"-device", "virtio-serial-pci",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
 		"-device", "virtserialport,chardev=agent,name="+AgentPort,
+		// What the guest frees goes back to the host by itself; what it could free, when
+		// the supervisor asks (memory.go). A guest that is asked for too much takes it back.
+		"-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-msg", "guest-name=off",
 	)

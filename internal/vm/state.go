@@ -24,23 +24,25 @@ const (
 
 // A State is everything that a supervisor tells of its VM.
 type State struct {
-	Name     string       `json:"name"`
-	State    string       `json:"state"`
-	Tag      string       `json:"tag"`
-	Color    config.Color `json:"color"`
-	Root     string       `json:"root"`
-	Accel    string       `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
-	Memory   uint64       `json:"memory"`          // bytes
-	CPUs     int          `json:"cpus"`
-	Started  time.Time    `json:"started"`
-	Uptime   float64      `json:"uptime"` // seconds since Started
-	PIDs     PIDs         `json:"pids"`
-	Programs []Program    `json:"programs"`
-	Windows  []Window     `json:"windows"`
-	Stages   []Stage      `json:"stages"`
-	Notes    []string     `json:"notes"`
-	Home     string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
-	Shares   []ShareState `json:"shares"`
+	Name   string       `json:"name"`
+	State  string       `json:"state"`
+	Tag    string       `json:"tag"`
+	Color  config.Color `json:"color"`
+	Root   string       `json:"root"`
+	Accel  string       `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
+	Memory uint64       `json:"memory"`          // bytes
+	CPUs   int          `json:"cpus"`
+	// GuestMemory is nil until the guest runs.
+	GuestMemory *GuestMemory `json:"guest_memory,omitempty"`
+	Started     time.Time    `json:"started"`
+	Uptime      float64      `json:"uptime"` // seconds since Started
+	PIDs        PIDs         `json:"pids"`
+	Programs    []Program    `json:"programs"`
+	Windows     []Window     `json:"windows"`
+	Stages      []Stage      `json:"stages"`
+	Notes       []string     `json:"notes"`
+	Home        string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
+	Shares      []ShareState `json:"shares"`
 	// Confinement is what the processes said of themselves: display, qemu,
 	// virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`

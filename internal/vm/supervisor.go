@@ -50,11 +50,13 @@ type Parts struct {
 	Self      string `json:"self"` // vix-launcher
 	QEMU      string `json:"qemu"`
 	Virtiofsd string `json:"virtiofsd"`
-	Proxy     string `json:"proxy"`   // vix-waylandproxy
-	Guest     string `json:"guest"`   // vix-guest
-	System    string `json:"system"`  // "/": where the kernel and the host's programs are
-	KVM       string `json:"kvm"`     // /dev/kvm
-	CPUInfo   string `json:"cpuinfo"` // /proc/cpuinfo
+	Proxy     string `json:"proxy"`    // vix-waylandproxy
+	Guest     string `json:"guest"`    // vix-guest
+	System    string `json:"system"`   // "/": where the kernel and the host's programs are
+	KVM       string `json:"kvm"`      // /dev/kvm
+	CPUInfo   string `json:"cpuinfo"`  // /proc/cpuinfo
+	Proc      string `json:"proc"`     // /proc
+	Pressure  string `json:"pressure"` // /proc/pressure/memory; need not be there
 }
 
 // A supervisor owns one VM. Its goroutines are: run, one accept loop, one for
@@ -213,6 +215,7 @@ func (s *supervisor) watch() error {
 			s.cancel(errIdle)
 		}
 	})
+	s.pumps.Go(func() { s.keepMemory(s.ctx) })
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)

@@ -1,0 +1,223 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"vix/internal/vm"
+)
+
+// holder is a program that has 600 MiB of its own, frees them, reads a file of as many
+// through the guest's cache, and wants them again; each step when it is told to.
+const holder = `$| = 1; use Time::HiRes "time";
+sub grow { my $t = time; my $x = "x"; $x x= 600 << 20; printf "%s %.2f s\n", $_[0], time - $t; <STDIN>; undef $x }
+grow("grown"); print "freed\n"; <STDIN>;
+open(my $f, "<", "/mnt/data/file") or die "$!"; my $b; while (read($f, $b, 1 << 20)) {} print "cached\n"; <STDIN>;
+grow("again"); print "done\n"; <STDIN>;`
+
+const held = 600 << 20
+
+// A holding is one VM with the program.
+type holding struct {
+	name  string
+	p     *proc
+	stdin io.WriteCloser
+	qemu  int
+}
+
+func (h *holding) next(says string) {
+	fmt.Fprintln(h.stdin)
+	h.p.says(says)
+}
+
+// used is what of the guest's memory is the host's: the blocks of its file.
+func (h *holding) used(t *testing.T) uint64 {
+	t.Helper()
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", h.qemu))
+	for _, l := range links {
+		if to, _ := os.Readlink(l); strings.HasPrefix(to, "/memfd:memory-backend-memfd") {
+			st, err := os.Stat(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return uint64(st.Sys().(*syscall.Stat_t).Blocks) * 512
+		}
+	}
+	return residentOf(h.qemu) // of another user's, who is not root
+}
+
+func (r *rig) hold(name, data string) *holding {
+	stdin, keep := io.Pipe()
+	r.t.Cleanup(func() { keep.Close() })
+	p := r.start(stdin, "run", "--vm", name, "--memory", "1G", "--cpus", "1", "--share", data, "perl", "-e", holder)
+	p.patience = 8 * time.Minute // three emulated guests touch 600 MiB at once, twice
+	return &holding{name: name, stdin: keep, p: p}
+}
+
+// What idle VMs have freed goes back to the host by itself, and what they could free
+// when the host is short; and a guest that grows gets it back before it suffers.
+func TestVMMemoryGoesBack(t *testing.T) {
+	r := newRig(t)
+	pressure := filepath.Join(r.bin, "pressure")
+	setPressure := func(percent string) {
+		t.Helper()
+		text := fmt.Sprintf("some avg10=%s avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n", percent)
+		if err := os.WriteFile(pressure+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(pressure+".new", pressure); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { os.Remove(pressure) })
+	data := filepath.Join(r.dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(data, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(data, "file"), held); err != nil { // zeros fill a guest's cache as well
+		t.Fatal(err)
+	}
+	events := r.start(nil, "status", "--watch", "--json")
+	var vms []*holding
+	for _, name := range []string{"m0", "m1", "m2"} {
+		vms = append(vms, r.hold(name, data))
+	}
+	sum := func() (n uint64) {
+		for _, h := range vms {
+			n += h.used(t)
+		}
+		return n
+	}
+	for _, h := range vms {
+		h.p.says("grown")
+	}
+	pids := map[string]int{}
+	for _, s := range r.list() {
+		pids[s.Name] = s.PIDs.QEMU
+	}
+	for _, h := range vms {
+		h.qemu = pids[h.name]
+	}
+	all := 3 * uint64(held)
+	grown := sum()
+
+	for _, h := range vms {
+		h.next("freed")
+	}
+	reported := waitBelow(t, sum, grown-all*8/10)
+	t.Logf("freed: %d MiB of the host's before, %d after (%d %% of what was freed), by themselves", grown>>20, reported>>20, share(grown-reported, all))
+
+	for _, h := range vms {
+		h.next("cached")
+	}
+	cached := sum()
+	if cached < reported+all*8/10 {
+		t.Fatalf("the guests do not keep the file: %d MiB, then %d", reported>>20, cached>>20)
+	}
+	start := time.Now()
+	setPressure("25.00")
+	taken := waitBelow(t, sum, cached-all*8/10)
+	took := time.Since(start)
+	t.Logf("idle, and the host is short: %d MiB, then %d (%d %% of what was cached), %.1f s after the pressure began", cached>>20, taken>>20, share(cached-taken, all), took.Seconds())
+	for _, s := range r.list() {
+		if m := s.GuestMemory; m == nil || m.Size >= 1<<30 || m.Available > m.Total || m.Total > 1<<30 {
+			t.Errorf("%s: %+v", s.Name, m)
+		}
+	}
+	for _, h := range vms[:1] { // the host is short all the while
+		h.next("again")
+	}
+	var first, again float64
+	_, _ = fmt.Sscanf(vms[0].p.out.String(), "grown %f", &first)
+	_, after, _ := strings.Cut(vms[0].p.out.String(), "again ")
+	_, _ = fmt.Sscanf(after, "%f", &again)
+	t.Logf("a guest then grows by %d MiB in %.1f s; with all its memory it took %.1f s", held>>20, again, first)
+	setPressure("0.00")
+	writeBench(t, "memory.json", map[string]any{
+		"vms": 3, "touched_mib_each": held >> 20, "grown_mib": grown >> 20, "after_free_mib": reported >> 20, "free_page_reporting_percent": share(grown-reported, all),
+		"cached_mib": cached >> 20, "under_pressure_mib": taken >> 20, "under_pressure_percent": share(cached-taken, all), "under_pressure_seconds": took.Seconds(),
+		"first_growth_seconds": first, "growth_under_pressure_seconds": again,
+	})
+	// A program that starts gets all that the VM has.
+	r.vix(0, "exec", "m1", "--", "true")
+	waitEvent(t, events, func(s vm.State) bool { return s.Name == "m1" && s.GuestMemory != nil && s.GuestMemory.Size == 1<<30 })
+	for _, h := range vms {
+		h.stdin.Close()
+		if code := h.p.code(); code != 0 {
+			t.Errorf("%s: status %d: %s", h.name, code, h.p.err.String())
+		}
+	}
+	_ = events.Process.Signal(syscall.SIGINT)
+	events.code()
+}
+
+func share(part, whole uint64) uint64 { return part * 100 / whole }
+
+// waitBelow returns what n is when it is below limit. A page that goes back is no event.
+func waitBelow(t *testing.T, n func() uint64, limit uint64) uint64 {
+	t.Helper()
+	patience := time.After(3 * time.Minute)
+	for {
+		if now := n(); now < limit {
+			return now
+		}
+		select {
+		case <-patience:
+			t.Fatalf("%d MiB, and does not fall below %d", n()>>20, limit>>20)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// waitEvent returns when a line of status --watch --json is as wanted. The newest line
+// of those that have come counts.
+func waitEvent(t *testing.T, events *proc, ok func(vm.State) bool) {
+	t.Helper()
+	limit := time.After(2 * time.Minute)
+	for seen := 0; ; {
+		text, more := events.out.text()
+		for line := range strings.Lines(text[seen:]) {
+			if !strings.HasSuffix(line, "\n") {
+				break
+			}
+			seen += len(line)
+			var e vm.Event
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%q: %v", line, err)
+			}
+			if e.State != nil && ok(*e.State) {
+				return
+			}
+		}
+		select {
+		case <-more:
+		case <-limit:
+			t.Fatalf("the event does not come:\n%s", text)
+		}
+	}
+}
+
+func writeBench(t *testing.T, name string, v any) {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join("..", "..", "build", "bench")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,245 @@
+// Package scope puts the processes of a VM into a control group of their own, so that
+// their share of the processors can be set, and desktops see a VM as one application.
+//
+//	session bus ── org.freedesktop.systemd1 ── StartTransientUnit
+//	      app-graphical.slice/app-vix-NAME-PID.scope            (Kind "scope")
+//	no systemd on the bus: a directory beside our own group's   (Kind "group")
+//	none that may be written: nothing                           (Kind "none")
+//
+// The calling process enters, and what it starts afterwards is in the group with it. The
+// package ends no process, and works without root: what it cannot have it says in Weaker.
+package scope
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Kinds of groups.
+const (
+	KindScope = "scope"
+	KindGroup = "group"
+	KindNone  = "none"
+)
+
+// A Config is what Enter depends on.
+type Config struct {
+	Name   string // of the VM
+	Weight int    // cgroup v2's cpu.weight, 1 … 10000
+	PID    int    // that enters: the caller's own
+	Bus    string // D-Bus address of the session's bus, or ""
+	Proc   string // /proc
+}
+
+// A Scope is where the VM's processes are.
+type Scope struct {
+	Kind   string   `json:"kind"`
+	Name   string   `json:"name,omitempty"`   // a unit's name, or a directory
+	Weaker []string `json:"weaker,omitempty"` // what could not be had, and why
+	home   string   // of a group: the group that the process was in
+	pid    int
+}
+
+// Enter puts the process into a new group. There is always a Scope.
+func Enter(ctx context.Context, c Config) Scope {
+	unit, err := startUnit(ctx, c)
+	if err == nil {
+		return Scope{Kind: KindScope, Name: unit}
+	}
+	s := Scope{Kind: KindNone, Weaker: []string{fmt.Sprintf("no scope: %v", err)}}
+	own, err := ownGroup(c.Proc, c.PID)
+	if err != nil {
+		s.Weaker = append(s.Weaker, fmt.Sprintf("no control group: %v", err))
+		return s
+	}
+	dir, err := makeGroup(own, c)
+	if err != nil {
+		s.Weaker = append(s.Weaker, fmt.Sprintf("no control group: %v", err))
+		return s
+	}
+	s.Kind, s.Name, s.home, s.pid = KindGroup, dir, own, c.PID
+	err = writeGroup(dir, "cpu.weight", c.Weight)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s.Weaker = append(s.Weaker, "no share of the processors: the cpu controller is not given to "+filepath.Dir(dir))
+	case err != nil:
+		s.Weaker = append(s.Weaker, fmt.Sprintf("no share of the processors: %v", err))
+	}
+	return s
+}
+
+// Leave takes the process out and removes the group; all others must have ended. A
+// scope ends by itself, with its last process.
+func (s Scope) Leave() error {
+	if s.Kind != KindGroup {
+		return nil
+	}
+	if err := writeGroup(s.home, "cgroup.procs", s.pid); err != nil {
+		return err
+	}
+	return os.Remove(s.Name)
+}
+
+// UnitName is a VM's, as the desktop's conventions have it
+// (systemd.io/DESKTOP_ENVIRONMENTS: app-<launcher>-<name>-<random>.scope).
+func UnitName(name string, pid int) string {
+	return fmt.Sprintf("app-vix-%s-%d.scope", strings.ReplaceAll(name, "-", `\x2d`), pid)
+}
+
+const (
+	systemd     = "org.freedesktop.systemd1"
+	systemdPath = "/org/freedesktop/systemd1"
+	manager     = systemd + ".Manager"
+	slice       = "app-graphical.slice"
+)
+
+var errNoBus = errors.New("no session bus")
+
+// connect joins the session's bus. Other transports than a socket of this machine's are
+// none that a desktop has; one of them would start a program.
+func connect(ctx context.Context, address string) (*dbus.Conn, error) {
+	if address == "" {
+		return nil, errNoBus
+	}
+	if !strings.HasPrefix(address, "unix:") {
+		return nil, fmt.Errorf("session bus at %q: not a socket of this machine's", address)
+	}
+	conn, err := dbus.Dial(address, dbus.WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("session bus: %w", err)
+	}
+	if err = conn.Auth(nil); err == nil {
+		err = conn.Hello()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("session bus: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+// property is a (sv) of StartTransientUnit.
+type property struct {
+	Name  string
+	Value dbus.Variant
+}
+
+// aux is a (sa(sv)): units that come with one; there are none.
+type aux struct {
+	Name       string
+	Properties []property
+}
+
+// startUnit makes the scope and returns its name when the process is in it.
+func startUnit(ctx context.Context, c Config) (string, error) {
+	conn, err := connect(ctx, c.Bus)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(systemd), dbus.WithMatchInterface(manager), dbus.WithMatchMember("JobRemoved")); err != nil {
+		return "", fmt.Errorf("session bus: %w", err)
+	}
+	removed := make(chan *dbus.Signal, 16)
+	conn.Signal(removed)
+	name := UnitName(c.Name, c.PID)
+	properties := []property{
+		{"Description", dbus.MakeVariant("Vix: the VM " + c.Name)},
+		{"PIDs", dbus.MakeVariant([]uint32{uint32(c.PID)})},
+		{"Slice", dbus.MakeVariant(slice)},
+		{"CPUWeight", dbus.MakeVariant(uint64(c.Weight))},
+		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
+	}
+	var job dbus.ObjectPath
+	call := conn.Object(systemd, systemdPath).CallWithContext(ctx, manager+".StartTransientUnit", dbus.FlagNoAutoStart, name, "fail", properties, []aux{})
+	if err := call.Store(&job); err != nil {
+		return "", fmt.Errorf("systemd of the session: %w", err)
+	}
+	for {
+		select {
+		case s, ok := <-removed:
+			if !ok {
+				return "", errors.New("systemd of the session: the bus is gone")
+			}
+			// (u id, o job, s unit, s result)
+			if len(s.Body) == 4 && s.Body[1] == job {
+				if s.Body[3] != "done" {
+					return "", fmt.Errorf("systemd of the session: %s: %v", name, s.Body[3])
+				}
+				return name, nil
+			}
+		case <-ctx.Done():
+			return "", fmt.Errorf("systemd of the session: %w", ctx.Err())
+		}
+	}
+}
+
+// ownGroup returns the directory of a process's control group (version 2).
+func ownGroup(proc string, pid int) (string, error) {
+	groups, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return "", err
+	}
+	path, ok := "", false
+	for line := range strings.Lines(string(groups)) {
+		if p, is := strings.CutPrefix(strings.TrimSpace(line), "0::"); is {
+			path, ok = p, true
+		}
+	}
+	if !ok || !filepath.IsAbs(path) {
+		return "", errors.New("this machine has no cgroup version 2")
+	}
+	mounts, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "mountinfo"))
+	if err != nil {
+		return "", err
+	}
+	// proc_pid_mountinfo(5): id parent dev root mountpoint options … - type source options
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		for i := range f {
+			if f[i] == "-" && i >= 5 && i+1 < len(f) && f[i+1] == "cgroup2" {
+				below, err := filepath.Rel(f[3], path)
+				if err != nil || below == ".." || strings.HasPrefix(below, "../") {
+					return "", fmt.Errorf("our control group %s is not to be seen here", path)
+				}
+				return filepath.Join(f[4], below), nil
+			}
+		}
+	}
+	return "", errors.New("cgroup version 2 is not mounted")
+}
+
+// makeGroup makes a group and moves the process there. It is beside the process's own,
+// because a group with processes gives none of its controllers to groups below it; below
+// it only where that is the uppermost, which may.
+func makeGroup(own string, c Config) (string, error) {
+	name := fmt.Sprintf("vix-%s-%d", c.Name, c.PID)
+	dir := filepath.Join(filepath.Dir(own), name)
+	if _, err := os.Stat(filepath.Join(filepath.Dir(own), "cgroup.procs")); err != nil {
+		dir = filepath.Join(own, name)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := writeGroup(dir, "cgroup.procs", c.PID); err != nil {
+		return "", errors.Join(err, os.Remove(dir))
+	}
+	return dir, nil
+}
+
+// writeGroup writes a number into a file of a group, which must be there.
+func writeGroup(dir, file string, n int) error {
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.Itoa(n))
+	return errors.Join(err, f.Close())
+}
