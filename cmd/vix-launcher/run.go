@@ -136,7 +136,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
 		Argv:       o.argv(argv),
-		Background: o.background, Disposable: o.disposable, GUI: o.gui,
+		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
 		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 		Signals: signals,
 		OnJoin: func() {
@@ -294,7 +294,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
-		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache),
+		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/internal/desktop"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
@@ -44,7 +45,7 @@ func superviseCommand(*env) *cobra.Command {
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
 			defer stop()
-			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"))
+			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), desktop.Place)
 		},
 	}
 }

@@ -21,6 +21,7 @@ import (
 // request is one packet, a JSON object with one descriptor:
 //
 //	{"request":"trace","classes":"input,shell"}  + where to write: a pipe or a socket
+//	{"request":"activate","token":"…"}           no descriptor: the next window's
 //
 //	{"request":"take"}                            + a stream socket (package clipboard)
 //	{"request":"give"}                            + the same
@@ -30,6 +31,7 @@ import (
 type controlRequest struct {
 	Request string `json:"request"`
 	Classes string `json:"classes"`
+	Token   string `json:"token"`
 }
 
 const (
@@ -45,7 +47,9 @@ const (
 type control struct {
 	tr   *tracing
 	clip *clipboard.World
-	log  *slog.Logger
+	// activate gives the next window a token of the host's; nil where there is no filter.
+	activate func(token string)
+	log      *slog.Logger
 	conn *net.UnixConn
 	wg   sync.WaitGroup
 	stop chan struct{}
@@ -54,9 +58,9 @@ type control struct {
 }
 
 // newControl serves fd until close; -1 serves nothing.
-func newControl(fd int, tr *tracing, clip *clipboard.World, log *slog.Logger) (*control, error) {
+func newControl(fd int, tr *tracing, clip *clipboard.World, activate func(string), log *slog.Logger) (*control, error) {
 	c := &control{
-		tr: tr, clip: clip, log: log, stop: make(chan struct{}),
+		tr: tr, clip: clip, activate: activate, log: log, stop: make(chan struct{}),
 		n: make(chan struct{}, maxTraces), x: make(chan struct{}, maxExchanges),
 	}
 	if fd < 0 {
@@ -85,13 +89,20 @@ func (c *control) serve() {
 		if err != nil || n == 0 {
 			return
 		}
+		var r controlRequest
+		bad := json.Unmarshal(bytes.TrimSpace(buf[:n]), &r)
+		if bad == nil && r.Request == "activate" && on == 0 {
+			if c.activate != nil {
+				c.activate(r.Token)
+			}
+			continue
+		}
 		f, err := oneFile(oob[:on])
 		if err != nil {
 			c.log.Warn("control request dropped", "err", err)
 			continue
 		}
-		var r controlRequest
-		err = json.Unmarshal(bytes.TrimSpace(buf[:n]), &r)
+		err = bad
 		if err == nil && (r.Request == "take" || r.Request == "give") {
 			c.exchange(f, r.Request)
 			continue

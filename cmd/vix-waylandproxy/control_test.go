@@ -25,7 +25,7 @@ func newControlTest(t *testing.T) (*tracing, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	tr := &tracing{Switch: &relay.TapSwitch{}}
-	c, err := newControl(fds[0], tr, nil, slog.New(slog.DiscardHandler))
+	c, err := newControl(fds[0], tr, nil, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(up.dial), tr.Switch, log
 	policy.Event = func(e filter.Event) { ev.send(e) }
 	flt := filter.New(policy)
-	ctl, err := newControl(o.controlFD, tr, flt.Selections(), log)
+	ctl, err := newControl(o.controlFD, tr, flt.Selections(), flt.Activate, log)
 	if err != nil {
 		return usagef("host: --control-fd %d: %v", o.controlFD, err)
 	}

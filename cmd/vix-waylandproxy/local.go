@@ -71,7 +71,7 @@ func localCommand() *cobra.Command {
 				policy.Font = hostFont(fonts)
 			}
 			flt := filter.New(policy)
-			ctl, err := newControl(controlFD, tr, flt.Selections(), log)
+			ctl, err := newControl(controlFD, tr, flt.Selections(), flt.Activate, log)
 			if err != nil {
 				return usagef("local: --control-fd %d: %v", controlFD, err)
 			}

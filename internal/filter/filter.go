@@ -70,7 +70,8 @@ type Filter struct {
 	rates   [numLimits]bucket
 	frame   *style // nil without a frame
 
-	foreign handles
+	foreign    handles
+	activation activation
 	world   *clipboard.World
 
 	memMu    sync.Mutex

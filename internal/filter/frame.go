@@ -90,6 +90,7 @@ func newStyle(cfg *Config) *style {
 type frames struct {
 	*style
 	registry      *relay.Object
+	activator     uint32 // the name of the global xdg_activation_v1; 0: there is none
 	compositor    *relay.Object
 	subcompositor *relay.Object
 	shm           *relay.Object
@@ -169,6 +170,8 @@ func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 		return e.End()
 	}
 	switch iface {
+	case wayland.XdgActivationV1:
+		f.activator = name
 	case wayland.WlCompositor:
 		return bind(&f.compositor, nil)
 	case wayland.WlSubcompositor:

@@ -187,6 +187,9 @@ func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	if s.attached && s.window != nil && !s.window.shown {
 		s.window.shown = true
+		if err := framesOf(c).activate(c, m.Obj); err != nil {
+			return false, err
+		}
 		tell(c, Event{Event: "window", ID: s.window.id, Title: s.window.title, AppID: s.window.appID})
 	}
 	s.attached = false

@@ -71,6 +71,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
 	}
+	s.activate(req.Token) // before the program can have a window
 	p, err := s.guest.Spawn(ctx, req.spawn())
 	if err != nil {
 		s.tell(c, reply{Fail: s.runFailure(err)})

@@ -43,6 +43,7 @@ type Launch struct {
 	RootsDir   string    `json:"roots_dir"` // $XDG_CACHE_HOME/vix/roots, of roots that were built
 	StateDir   string    `json:"state_dir"` // $XDG_STATE_HOME, that holds vix/; "" where there is none
 	Private    []string  `json:"private"`   // directories of Vix's own, which are never shared
+	Sway       string    `json:"sway"`      // sway's IPC socket, or ""; for who places windows
 }
 
 // Parts are the paths of the programs and files of the host that a VM needs.
@@ -64,6 +65,8 @@ type Parts struct {
 // agent's pump, and the display's event reader; run returns after all of them.
 type supervisor struct {
 	launch Launch
+	place  Place
+	asked  chan time.Time // of place; holds one
 	reg    *Registry
 	dir    *os.Root
 	log    *journal
@@ -117,8 +120,9 @@ var (
 
 // Supervise is the body of a supervisor process: it reads its Launch from
 // spec, serves the clients of listener, and holds lock until it returns, when
-// every process and file of the VM is gone. ctx ending stops the VM.
-func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File) error {
+// every process and file of the VM is gone. ctx ending stops the VM. place, if not nil,
+// runs beside the VM, until it ends, to put its windows where they belong.
+func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File, place Place) error {
 	defer lock.Close()
 	var l Launch
 	if err := json.NewDecoder(io.LimitReader(spec, maxFrame)).Decode(&l); err != nil {
@@ -138,8 +142,14 @@ func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File) err
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
+	s.place = place
 	return s.run(ctx, ln.(*net.UnixListener))
 }
+
+// A Place puts the VM's windows where they belong. asked gets the time of each run
+// that came with an activation token: whoever started it wants to see its window. The
+// error is a line in the VM's log; the VM does not depend on it.
+type Place func(ctx context.Context, l Launch, asked <-chan time.Time) error
 
 func newSupervisor(l Launch) (*supervisor, error) {
 	if err := config.CheckName(l.VM.Name); err != nil {
@@ -160,7 +170,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	}
 	return &supervisor{
 		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
-		troubles: make(chan trouble, 8),
+		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1),
 		gone:     make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
@@ -181,6 +191,13 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*State) {})
 	s.clients.Go(func() { s.accept(ln) })
+	if s.place != nil {
+		s.clients.Go(func() {
+			if err := s.place(s.ctx, s.launch, s.asked); err != nil && s.ctx.Err() == nil {
+				s.log.printf("vix", "windows are not placed: %v", err)
+			}
+		})
+	}
 
 	err := s.waitFirst()
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ import (
 type displayRequest struct {
 	Request string `json:"request"`
 	Classes string `json:"classes,omitempty"`
+	Token   string `json:"token,omitempty"`
 }
 
 // newDisplayControl makes the display's control channel: seqpacket, so that a
@@ -56,6 +58,10 @@ func (s *supervisor) askDisplay(r displayRequest, files []*os.File) error {
 	if len(files) != 1 {
 		return fmt.Errorf("a request with %d descriptors, not one", len(files))
 	}
+	return s.sendDisplay(r, unix.UnixRights(int(files[0].Fd())))
+}
+
+func (s *supervisor) sendDisplay(r displayRequest, rights []byte) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -72,9 +78,24 @@ func (s *supervisor) askDisplay(r displayRequest, files []*os.File) error {
 	var sendErr error
 	err = raw.Control(func(fd uintptr) {
 		// The queue is full only when the display hangs: then nobody waits for it.
-		sendErr = unix.Sendmsg(int(fd), b, unix.UnixRights(int(files[0].Fd())), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		sendErr = unix.Sendmsg(int(fd), b, rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 	})
 	return errors.Join(err, sendErr)
+}
+
+// activate hands a run's activation token to the display, for the program's window,
+// and tells who places windows that the user has asked for one.
+func (s *supervisor) activate(token string) {
+	if token == "" {
+		return
+	}
+	select {
+	case s.asked <- time.Now():
+	default:
+	}
+	if err := s.sendDisplay(displayRequest{Request: "activate", Token: token}, nil); err != nil {
+		s.log.printf("vix", "activation: %v", err)
+	}
 }
 
 // Trace writes every message between the VM's programs and the compositor to w,
