@@ -85,6 +85,11 @@ type VM struct {
 	Workspace string   `json:"workspace,omitempty"` // sway's, for the VM's windows
 	Kernel    string   `json:"kernel,omitempty"`    // path of an image; "" is the host's
 	Initrd    string   `json:"initrd,omitempty"`    // path; holds the modules of Kernel
+	// Net is the VM's network, NetNone or NetNAT, and Publish what leads into it.
+	Net     string    `json:"net"`
+	Publish []Publish `json:"publish,omitempty"`
+	// USB are the devices that the VM is given whenever they are there.
+	USB []USBDevice `json:"usb,omitempty"`
 }
 
 // An Error is a mistake in the file.
@@ -255,6 +260,9 @@ func (r *reader) config(tree map[string]any) *Config {
 		vm := c.Defaults
 		r.table(path, v, &vm, false)
 		vm.fill(name)
+		if err := vm.checkNetwork(); err != nil {
+			r.fail(append(path, "publish"), "%v", err)
+		}
 		c.VMs[name] = vm
 	}
 	r.programsOnce(c)

@@ -87,12 +87,18 @@ var keys = []key{
 	{"mime", `none`, false,
 		`MIME types of files that the VM's desktop entries offer to open, as far as their programs do, such as "application/pdf" or "image/*". The program then sees that file alone, read-only.`,
 		func(v *VM, x any) (err error) { v.MIME, err = mimeTypes(x); return }},
+	{"net", `"none"`, false,
+		`The VM's network: "none" (no network card at all), or "nat" (what this machine reaches by IPv4, but for its own 127.0.0.1).`,
+		func(v *VM, x any) (err error) { v.Net, err = oneOf(x, NetNone, NetNAT); return }},
 	{"packages", `none`, false,
 		`Packages that a root "debian:SUITE" is built with, besides the little that every Debian has.`,
 		func(v *VM, x any) (err error) { v.Packages, err = packages(x); return }},
 	{"programs", `none`, true,
 		`Names of programs that "vix-launcher run" starts in this VM when --vm is not given. A program may stand in one VM only.`,
 		func(v *VM, x any) (err error) { v.Programs, err = words(x); return }},
+	{"publish", `none`, true,
+		fmt.Sprintf(`Ports of this machine that lead to the VM's, up to %d, each as "[ADDR:]HOSTPORT:GUESTPORT[/udp]"; without ADDR the port is bound to 127.0.0.1. Needs net = "nat".`, MaxPublish),
+		func(v *VM, x any) (err error) { v.Publish, err = publishes(x); return }},
 	{"root", `"host"`, false,
 		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own with packages, built at the first run by mmdebstrap, shared by all VMs with the same); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs or xfs); or the absolute path of a directory that holds a Linux system.`,
 		func(v *VM, x any) (err error) { v.Root, err = parseRoot(x); return }},
@@ -105,6 +111,9 @@ var keys = []key{
 	{"tag", `the VM's name`, true,
 		fmt.Sprintf("Text before the title of each of the VM's windows, up to %d printable characters.", MaxTag),
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
+	{"usb", `none`, true,
+		fmt.Sprintf(`USB devices of this machine that the VM is given whenever they are plugged in, up to %d, each as "VENDOR:PRODUCT" (as lsusb shows it) or "BUS.PORT". See vix-launcher usb.`, MaxUSB),
+		func(v *VM, x any) (err error) { v.USB, err = usbDevices(x); return }},
 	{"workspace", `none`, false,
 		`Workspace of sway on which the VM's windows open, such as "3" or "web".`,
 		func(v *VM, x any) (err error) { v.Workspace, err = workspace(x); return }},
@@ -113,7 +122,7 @@ var keys = []key{
 func builtin() VM {
 	return VM{
 		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
-		Root: "host", Accel: "auto", Frame: "full", State: "home", Clipboard: "isolated",
+		Root: "host", Accel: "auto", Frame: "full", State: "home", Clipboard: "isolated", Net: NetNone,
 	}
 }
 

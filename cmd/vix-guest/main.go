@@ -8,6 +8,8 @@
 //     over it, and make that the root                        stage "root"
 //     b. load the display's modules, start the Wayland proxy    stage "proxy"
 //     c. take the host's boot message: clock, name, user
+//     d. loopback up; where there is a network card, an
+//     address by DHCP                                        stage "network"
 //  4. ready: start programs as the ordinary user, report how they end
 //  5. power off when the host says so, when the channel ends, or when the
 //     proxy does
@@ -122,12 +124,14 @@ func serve(log *slog.Logger) error {
 func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	g.agent.Stage("init", "", uptime())
 	var parts sync.WaitGroup
-	var rootErr, displayErr error
+	var rootErr, displayErr, netErr error
 	var proxy *child // nil where there is no GPU
+	var net *network // nil where there is no card
 	parts.Go(func() { rootErr = g.bringRoot(ctx, modules) })
 	parts.Go(func() { proxy, displayErr = g.bringDisplay(ctx, modules) })
+	parts.Go(func() { net, netErr = g.bringNetwork(ctx, modules) })
 	parts.Wait()
-	if err := errors.Join(rootErr, displayErr); err != nil {
+	if err := errors.Join(rootErr, displayErr, netErr); err != nil {
 		return err
 	}
 	// The host's memory, not ours: without it the guest only keeps what it has touched.
@@ -137,6 +141,10 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	boot, err := g.boot.wait(ctx)
 	if err != nil {
 		return err
+	}
+	if net != nil {
+		g.nameResolver(net)
+		go g.keep(ctx, net)
 	}
 	bus, err := listenBus(boot.User)
 	if err != nil {

@@ -20,6 +20,7 @@ const (
 	groupGPU    = "gpu"
 	groupMemory = "memory"
 	groupDisk   = "disk"
+	groupNet    = "net"
 	moduleDir   = "/modules"
 	moduleList  = "list"
 
@@ -125,21 +126,6 @@ func hasVirtio(id uint64) bool {
 		}
 	}
 	return false
-}
-
-// loopbackUp brings lo up: the only network of a guest without one.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }
 
 // powerOff ends every process and switches the machine off. It does not return.

@@ -28,7 +28,7 @@ func settle(b agent.Boot) error {
 	limit := unix.Rlimit{Cur: 1024, Max: 512 << 10}
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	_ = os.Mkdir("/root", 0o700) // the view of the host has none, and it may be there
-	if err := errors.Join(loopbackUp(), addUser(b.User), makeRuntimeDir(b.User), writeEtc(b.Hostname)); err != nil {
+	if err := errors.Join(addUser(b.User), makeRuntimeDir(b.User), writeEtc(b.Hostname)); err != nil {
 		return err
 	}
 	for _, m := range b.Mounts {

@@ -112,6 +112,9 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		add("display", v.PIDs.Display)
 		add("qemu", v.PIDs.QEMU)
 		add("virtiofsd", v.PIDs.Virtiofsd)
+		if v.PIDs.Network > 0 {
+			add("passt", v.PIDs.Network)
+		}
 		for _, sh := range v.Shares {
 			if sh.PID > 0 {
 				add("virtiofsd "+sh.Guest, sh.PID)

@@ -79,6 +79,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"QEMU", checkQEMU},
 		{"KVM", checkKVM},
 		{"virtiofsd", checkVirtiofsd},
+		{"network", checkNetwork},
 		{"kernel", checkKernel},
 		{"Vix", checkVix},
 		{"config.toml", checkConfig},
@@ -218,6 +219,20 @@ func checkVirtiofsd(ctx context.Context, e *env) check {
 		return bad(fix, "%s is version %s", path, version)
 	}
 	return good("%s %s", path, version)
+}
+
+func checkNetwork(ctx context.Context, e *env) check {
+	path, err := e.look(passtName)
+	if err != nil {
+		return warning("install passt (Debian, Fedora, Arch: passt)",
+			`%v: a VM with net = "nat" has QEMU's own network, reaches what listens on this machine's 127.0.0.1, and its QEMU is confined less`, err)
+	}
+	text, err := output(ctx, path, "--version")
+	if err != nil {
+		return warning("install it again", "%s --version: %v", path, err)
+	}
+	version, _, _ := strings.Cut(text, "\n")
+	return good(`%s (%s), for VMs with net = "nat"; by default a VM has no network`, path, version)
 }
 
 func checkKernel(context.Context, *env) check {

@@ -109,6 +109,9 @@ var virtiofsdPlaces = []string{
 // describes.
 const qemuName = "qemu-system-x86_64"
 
+// passtName is the program that serves a VM's network.
+const passtName = "passt"
+
 // look finds a program on PATH, then at places.
 func (e *env) look(name string, places ...string) (string, error) {
 	for _, dir := range filepath.SplitList(e.getenv("PATH")) {
@@ -156,6 +159,7 @@ func (e *env) parts() (p vm.Parts, err error) {
 	if p.Virtiofsd, err = e.look("virtiofsd", virtiofsdPlaces...); err != nil {
 		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
 	}
+	p.Passt, _ = e.look(passtName) // without it QEMU has a network of its own
 	if p.Proxy, err = e.sibling("vix-waylandproxy"); err != nil {
 		return p, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,12 +30,14 @@ type runOptions struct {
 	shares     []string
 	executable string
 	gui, noGUI bool
+	net        string
+	publish    []string
 }
 
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--gui|--no-gui] [--background] [--executable EXE] PROGRAM [ARG…]",
+		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--executable EXE] PROGRAM [ARG…]",
 		Short: "run a program in a VM, which is started if it does not run",
 		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
@@ -70,12 +73,17 @@ With --no-gui the VM has no display: its programs open no windows, and it needs 
 compositor, so that it runs over ssh too. --gui overrides "gui = false" of config.toml,
 and does not join a VM without a display.
 
---memory, --cpus, --disposable, --gui, --no-gui and --share hold for a VM that this run starts, and
-override config.toml (--share adds to it).
+A VM has no network unless it is asked for. With --net nat its programs reach by IPv4
+what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --publish
+[ADDR:]HOSTPORT:GUESTPORT[/udp] lets a port of this machine lead to one of the VM's, at
+127.0.0.1 without ADDR.
+
+--memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for a VM that
+this run starts, and override config.toml (--share and --publish add to it).
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
-root (mounted), proxy (ready), ready (programs can run), window (the first one
+root (mounted), proxy (ready), network (an address, with --net nat), ready (programs can run), window (the first one
 is shown). In the background, stages after the program's start are to be seen
 in list --json.`,
 		Example: `  vix-launcher run foot
@@ -86,6 +94,8 @@ in list --json.`,
   vix-launcher run --vm office --share staging libreoffice
   vix-launcher run --executable soffice office --writer
   vix-launcher run --vm build --no-gui make -C /srv/project
+  vix-launcher run --vm web --net nat firefox
+  vix-launcher run --vm srv --net nat --publish 8080:80 nginx
   echo hello | vix-launcher run --vm web cat`,
 		Args:              args(1, -1, "PROGRAM"),
 		ValidArgsFunction: completeProgram(e),
@@ -107,7 +117,10 @@ in list --json.`,
 	f.BoolVar(&o.gui, "gui", false, "a VM with a display, whatever config.toml says")
 	f.BoolVar(&o.noGUI, "no-gui", false, "a VM without a display")
 	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, in its place")
+	f.StringVar(&o.net, "net", "", "the VM's network: none or nat")
+	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
+	_ = c.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{config.NetNone, config.NetNAT}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
 	return c
 }
@@ -140,8 +153,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 		Signals: signals,
 		OnJoin: func() {
-			if o.memory != "" || cpusSet || len(o.shares) > 0 || o.noGUI {
-				p.line("VM %s runs already: --memory, --cpus, --no-gui and --share are not used (see vix-launcher mount)", v.Name)
+			if o.memory != "" || cpusSet || len(o.shares) > 0 || o.noGUI || o.net != "" || len(o.publish) > 0 {
+				p.line("VM %s runs already: --memory, --cpus, --no-gui, --share, --net and --publish are not used (see vix-launcher mount)", v.Name)
 			}
 		},
 		OnStage: func(s vm.Stage) {
@@ -248,6 +261,9 @@ func (e *env) complete(v config.VM, shares []string) (config.VM, error) {
 	if v.Shares, err = e.shares(v.Shares, shares); err != nil {
 		return v, err
 	}
+	if err := o.network(&v); err != nil {
+		return v, err
+	}
 	return v, checkPolicy(v)
 }
 
@@ -268,6 +284,34 @@ func (e *env) expandPaths(v config.VM) (_ config.VM, err error) {
 		v.Root = config.RootImage + image
 	}
 	return v, nil
+}
+
+// network puts --net and --publish over the configuration.
+func (o *runOptions) network(v *config.VM) error {
+	if o.net != "" {
+		if err := config.CheckNet(o.net); err != nil {
+			return usagef("run: --net: %v", err)
+		}
+		v.Net = o.net
+	}
+	if v.Net == config.NetNone {
+		v.Publish = nil // of the configuration
+	}
+	v.Publish = slices.Clone(v.Publish)
+	for _, text := range o.publish {
+		p, err := config.ParsePublish(text)
+		if err != nil {
+			return usagef("run: --publish: %v", err)
+		}
+		v.Publish = append(v.Publish, p)
+	}
+	if err := config.CheckPublish(v.Publish); err != nil {
+		return usagef("run: --publish: %v", err)
+	}
+	if v.Net != config.NetNAT && len(v.Publish) > 0 {
+		return usagef("run: --publish: VM %s has no network; add --net nat", v.Name)
+	}
+	return nil
 }
 
 // launch gathers what a new VM needs. What is missing is said here, before

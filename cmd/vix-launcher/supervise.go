@@ -112,6 +112,7 @@ func confineCommand(*env) *cobra.Command {
 	f.StringArrayVar(&device, "device", nil, "a device that stays")
 	f.BoolVar(&p.KeepCapabilities, "keep-capabilities", false, "the program needs them, for a sandbox of its own")
 	f.BoolVar(&p.KeepMounts, "keep-mounts", false, "the program mounts, for a sandbox of its own")
+	f.BoolVar(&p.Network, "network", false, "the program uses the host's network")
 	f.IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")
 	return c
 }

@@ -32,6 +32,8 @@ type rig struct {
 	dir string
 	bin string
 	env []string
+	// host is the network in which vix-launcher is started; nil: this machine's.
+	host *hostNet
 }
 
 var build = sync.OnceValues(func() (string, error) {
@@ -149,7 +151,11 @@ func (r *rig) start(stdin io.Reader, args ...string) *proc {
 	r.t.Helper()
 	p := &proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}
 	p.Env, p.Stdin, p.Stdout, p.Stderr = r.env, stdin, &p.out, &p.err
-	if err := p.Start(); err != nil {
+	start := p.Start
+	if r.host != nil {
+		start = func() (err error) { r.host.do(func() { err = p.Start() }); return err }
+	}
+	if err := start(); err != nil {
 		r.t.Fatal(err)
 	}
 	go func() {

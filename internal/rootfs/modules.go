@@ -37,6 +37,10 @@ var disk = []struct{ group, name string }{
 	{GroupDisk + "-ext4", "ext4"}, {GroupDisk + "-squashfs", "squashfs"}, {GroupDisk + "-erofs", "erofs"}, {GroupDisk + "-xfs", "xfs"},
 }
 
+// card is the driver of a network card, where a guest has one, and what DHCP asks by
+// before there is an address.
+var card = []string{"virtio_net", "af_packet"}
+
 // A module is one file to load.
 type module struct {
 	group string
@@ -116,8 +120,9 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// plan returns the modules to load, each once, after what it depends on.
-func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
+// plan returns the modules to load, each once, after what it depends on: those that
+// every guest needs, and those of a disk and of a network card, if it has one.
+func (m *moduleIndex) plan(withDisk, withNet bool) ([]module, error) {
 	var list []module
 	seen := map[string]bool{}
 	add := func(group, file string) {
@@ -147,17 +152,29 @@ func (m *moduleIndex) plan(withDisk bool) ([]module, error) {
 		}
 		add(w.group, file)
 	}
+	whole := func(group, name, file string) {
+		deps := m.deps[name]
+		for i := len(deps) - 1; i >= 0; i-- {
+			add(group, deps[i])
+		}
+		add(group, file)
+	}
 	for _, w := range disk {
-		file, ok := m.path[w.name]
-		if !withDisk || !ok || m.builtin[w.name] {
+		if file, ok := m.path[w.name]; withDisk && ok && !m.builtin[w.name] {
+			seen = map[string]bool{} // a group is whole; a module may be in several
+			whole(w.group, w.name, file)
+		}
+	}
+	seen = map[string]bool{}
+	for _, name := range card {
+		if !withNet || m.builtin[name] {
 			continue
 		}
-		seen = map[string]bool{} // a group is whole; a module may be in several
-		deps := m.deps[w.name]
-		for i := len(deps) - 1; i >= 0; i-- {
-			add(w.group, deps[i])
+		file, ok := m.path[name]
+		if !ok {
+			return nil, fmt.Errorf(`the kernel has no %s driver, which net = "nat" needs; install a full one (Debian: linux-image-amd64)`, name)
 		}
-		add(w.group, file)
+		whole(GroupNet, name, file)
 	}
 	return list, nil
 }

@@ -22,6 +22,7 @@ type Config struct {
 	Guest    string       // path of the static vix-guest binary
 	CacheDir string       // made if missing, 0700; holds only our files
 	Disk     bool         // the root is on a disk
+	Net      bool         // the guest has a network card
 	Progress func(string) // told what takes a while; may be nil
 }
 
@@ -105,7 +106,7 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	if err != nil {
 		return "", err
 	}
-	plan, err := index.plan(c.Disk)
+	plan, err := index.plan(c.Disk, c.Net)
 	if err != nil {
 		return "", err
 	}

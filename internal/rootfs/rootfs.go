@@ -22,7 +22,8 @@
 //
 // The groups may be loaded side by side once "base" is in: "root" holds what
 // mounting the root needs, "gpu" what the display needs; "disk" comes after "root", and one of
-// "disk-ext4", "disk-squashfs", "disk-erofs" and "disk-xfs" after that.
+// "disk-ext4", "disk-squashfs", "disk-erofs" and "disk-xfs" after that; "net" is the
+// network card's.
 //
 // Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
 // Root.Disk: nothing else changes.
@@ -48,6 +49,7 @@ const (
 	GroupGPU    = "gpu"    // virtio-gpu
 	GroupMemory = "memory" // virtio-balloon, if the kernel has it
 	GroupDisk   = "disk"   // virtio-blk, where the root is on a disk; "disk-TYPE": a file system
+	GroupNet    = "net"    // virtio-net, where there is a network
 )
 
 // ListFile is where the initramfs lists its modules.

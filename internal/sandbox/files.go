@@ -21,8 +21,9 @@ const (
 )
 
 // restrictFiles puts every thread under Landlock, of the version that it returns:
-// only files may be reached, nothing may be sent by TCP, no signal to the outside.
-func restrictFiles(files []File) (abi int, err error) {
+// only files may be reached, nothing may be sent by TCP (but with network), no signal to
+// the outside.
+func restrictFiles(files []File, network bool) (abi int, err error) {
 	if abi, err = landlocksys.LandlockGetABIVersion(); err != nil {
 		return 0, errors.New("the kernel has none")
 	}
@@ -52,6 +53,9 @@ func restrictFiles(files []File) (abi int, err error) {
 			rights &= fileRights
 		}
 		rules = append(rules, landlock.PathAccess(rights, f.Path))
+	}
+	if network {
+		return abi, errors.Join(landlock.V7.BestEffort().RestrictPaths(rules...), landlock.V7.BestEffort().RestrictScoped())
 	}
 	return abi, landlock.V7.BestEffort().Restrict(rules...)
 }

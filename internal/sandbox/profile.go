@@ -26,6 +26,9 @@ type Profile struct {
 	// KeepCapabilities is for a program that sets up a sandbox of its own with them;
 	// the same goes for KeepMounts, as Landlock forbids every mount.
 	KeepCapabilities, KeepMounts bool
+	// Network is for a program that uses the host's network: it was started without a
+	// network namespace of its own, and may make connections.
+	Network bool
 }
 
 // A File is a path that a profile leaves, with all that is below it.
@@ -93,10 +96,15 @@ func confine(p Profile) Report {
 	var r Report
 	switch {
 	case p.KeepMounts:
+	case p.Own && p.Network:
+		r.took("own IPC and process namespaces")
 	case p.Own:
 		r.took("own network, IPC and process namespaces")
 	default:
 		r.weaker("namespaces", errors.New("none of its own"))
+	}
+	if p.Network {
+		r.weaker("network", errors.New("the host's, which it uses"))
 	}
 	switch {
 	case !p.Own || p.KeepMounts:
@@ -111,7 +119,7 @@ func confine(p Profile) Report {
 	}
 	r.try("no_new_privs", allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1))
 	if !p.KeepMounts {
-		abi, err := restrictFiles(p.Files)
+		abi, err := restrictFiles(p.Files, p.Network)
 		r.try(fmt.Sprintf("Landlock %d", abi), err)
 	}
 	return r

@@ -26,6 +26,10 @@ type Machine struct {
 
 	DiskFormat string // of the image, "raw" or "qcow2"; "": the root is virtiofsd's
 
+	// Netdev is what the network card leads to, a value of -netdev without the id; "":
+	// there is no card.
+	Netdev string
+
 	Ports  int      // hot-pluggable, for shares; at most 8
 	Shares []Folder // from the start
 }
@@ -80,6 +84,7 @@ func (m Machine) Args() []string {
 			"-device", "vhost-user-test-device-pci,chardev=display,virtio-id=16,num_vqs=2,vq_size=1024,config_size=16")
 	}
 	args = append(args, m.root()...)
+	args = append(args, m.card()...)
 	args = append(args,
 		"-device", "virtio-serial-pci",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
@@ -108,6 +113,17 @@ func (m Machine) root() []string {
 		"-blockdev", "driver=" + m.DiskFormat + ",node-name=disk,file=image,read-only=on",
 		"-device", "virtio-blk-pci,drive=disk",
 	}
+}
+
+// cardID is the id of the network card.
+const cardID = "card"
+
+// card describes the network card. It has no ROM to boot from: nothing does.
+func (m Machine) card() []string {
+	if m.Netdev == "" {
+		return nil
+	}
+	return []string{"-netdev", m.Netdev + ",id=net", "-device", "virtio-net-pci,id=" + cardID + ",netdev=net,romfile="}
 }
 
 // shares describes the ports, all functions of one slot, and what sits on them.

@@ -25,6 +25,7 @@ type Confinement struct {
 type Confine struct {
 	Files                        []sandbox.File
 	KeepCapabilities, KeepMounts bool
+	Network                      bool // the host's stays
 	ReportFD                     int
 	Argv                         []string // Argv[0] is a path
 }
@@ -47,6 +48,9 @@ func (c Confine) Args() []string {
 	}
 	if c.KeepMounts {
 		args = append(args, "--keep-mounts")
+	}
+	if c.Network {
+		args = append(args, "--network")
 	}
 	return append(append(args, "--"), c.Argv...)
 }

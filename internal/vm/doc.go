@@ -8,6 +8,7 @@
 //	                                     ├─ vix-waylandproxy host   vhost-user socketpair to QEMU
 //	                                     ├─ virtiofsd               vhost-user connection to QEMU; one for the
 //	                                     │                          root, the home and each share (share.go)
+//	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor
 //
 // Each of them is confined (package sandbox): the display process does it itself

@@ -2,11 +2,13 @@ package vm
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"vix/config"
 	"vix/internal/sandbox"
 )
 
@@ -49,6 +51,14 @@ func TestCommandLines(t *testing.T) {
 	m.Ports, m.Shares = 2, []Folder{{"home", -1, 7}, {"share1", 1, 8}}
 	golden(t, "qemu-shares.golden", m.Args())
 	m.Ports, m.Shares = 0, nil
+	p := &passt{dns: netip.MustParseAddr("127.0.0.53"), publish: []config.Publish{
+		{Addr: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80}, {Addr: netip.MustParseAddr("0.0.0.0"), Host: 53, Guest: 5353, UDP: true}}}
+	golden(t, "passt.golden", p.args(3))
+	m.Netdev = p.netdev(7)
+	golden(t, "qemu-passt.golden", m.Args())
+	m.Netdev = (&userNet{p.publish}).netdev(7)
+	golden(t, "qemu-usernet.golden", m.Args())
+	m.Netdev = ""
 	m.DiskFormat = "qcow2"
 	golden(t, "qemu-disk.golden", m.Args())
 	m.DiskFormat = ""

@@ -11,7 +11,10 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/agent"
@@ -25,7 +28,8 @@ import (
 //  1. kernel and initramfs       prepareBoot
 //  2. vix-waylandproxy host      startDisplay ─┐
 //  3. virtiofsd                  startRoot   ──┤
-//     one for each folder        startShares ──┼─ sockets
+//     one for each folder        startShares ──┤
+//     passt                      startNetwork ─┼─ sockets
 //  4. QEMU                       startQEMU  ◄──┘
 //  5. QMP                        connectQMP
 //  6. agent: boot … ready        bootGuest
@@ -64,7 +68,13 @@ func (s *supervisor) start() error {
 		closeFiles([]*os.File{display, root})
 		return s.failure(err)
 	}
-	agentEnd, err := s.startQEMU(accel, files, display, root, format)
+	net, netEnd, err := s.startNetwork()
+	if err != nil {
+		s.closeShares()
+		closeFiles([]*os.File{display, root})
+		return s.failure(err)
+	}
+	agentEnd, err := s.startQEMU(qemuParts{accel, files, display, root, format, net, netEnd})
 	if err != nil {
 		return s.failure(err)
 	}
@@ -79,7 +89,8 @@ var prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (ro
 	if err != nil {
 		return rootfs.Files{}, err
 	}
-	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir, Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Progress: progress})
+	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir,
+		Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Net: l.VM.Net == config.NetNAT, Progress: progress})
 }
 
 func findKernel(l Launch) (rootfs.Kernel, error) {
@@ -166,11 +177,20 @@ func (s *supervisor) startRoot() (root *os.File, format string, err error) {
 	return qemuEnd, "", nil
 }
 
-// startQEMU starts QEMU on the vhost-user sockets and the root's disk, if it is one
-// of this format, which it takes over, connects to its monitor, and returns our end
-// of the agent's channel.
-func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *os.File, format string) (*os.File, error) {
-	theirs := []*os.File{nil, display, root, nil}
+// qemuParts is what QEMU is started on.
+type qemuParts struct {
+	accel         string
+	files         rootfs.Files
+	display, root *os.File // vhost-user sockets; root may be a disk instead,
+	format        string   // of this format
+	net           network  // nil: none
+	netEnd        *os.File // nil where QEMU needs none
+}
+
+// startQEMU starts QEMU on p, whose files it takes over, connects to its monitor, and
+// returns our end of the agent's channel.
+func (s *supervisor) startQEMU(p qemuParts) (*os.File, error) {
+	theirs := []*os.File{nil, p.display, p.root, nil}
 	var ours [2]*os.File // QMP, agent
 	fail := func(err error) (*os.File, error) {
 		for _, f := range append(theirs, ours[:]...) {
@@ -189,13 +209,19 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 	}
 	v := s.launch.VM
 	displayFD := 4
-	if display == nil { // then the descriptor is closed there
+	if p.display == nil { // then the descriptor is closed there
 		displayFD = 0
 	}
 	m := Machine{
-		Name: v.Name, Accel: accel, Memory: v.Memory, CPUs: v.CPUs,
-		Kernel: files.Kernel, Initrd: files.Initrd,
-		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: format, AgentFD: 6, Ports: config.MaxShares,
+		Name: v.Name, Accel: p.accel, Memory: v.Memory, CPUs: v.CPUs,
+		Kernel: p.files.Kernel, Initrd: p.files.Initrd,
+		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: p.format, AgentFD: 6, Ports: config.MaxShares,
+	}
+	if p.net != nil {
+		m.Netdev = p.net.netdev(3 + len(theirs))
+	}
+	if p.netEnd != nil {
+		theirs = append(theirs, p.netEnd)
 	}
 	for _, sh := range s.shares {
 		m.Shares = append(m.Shares, Folder{Tag: sh.tag, Port: sh.port, FD: 3 + len(theirs)})
@@ -207,19 +233,15 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 		return fail(err)
 	}
 	theirs = append(theirs, reportEnd)
-	kvm := ""
-	if accel == "kvm" {
-		kvm = s.launch.Parts.KVM
-	}
-	may, err := qemuFiles(s.launch.Parts.QEMU, files.Kernel, files.Initrd, kvm)
+	c, own, err := s.qemuConfinement(p)
 	if err != nil {
 		report.Close()
 		return fail(err)
 	}
-	c := Confine{Files: may, ReportFD: 2 + len(theirs), Argv: append([]string{s.launch.Parts.QEMU}, m.Args()...)}
+	c.ReportFD, c.Argv = 2+len(theirs), append([]string{s.launch.Parts.QEMU}, m.Args()...)
 	child, err := s.startConfined(command{
 		name: qemuChild, path: s.launch.Parts.Self, args: c.Args(),
-		own:   sandbox.Attr(s.uid, os.Getgid()),
+		own:   own,
 		files: theirs,
 		stdout: func(line string) {
 			s.console.add(line)
@@ -232,11 +254,29 @@ func (s *supervisor) startQEMU(accel string, files rootfs.Files, display, root *
 	}
 	s.qemu = child
 	s.own(child, "QEMU ended", func(p *PIDs) *int { return &p.QEMU })
-	s.update(func(st *State) { st.Accel = accel })
+	s.update(func(st *State) { st.Accel = p.accel })
 	if err := s.connectQMP(ours[0]); err != nil {
 		return nil, errors.Join(err, ours[1].Close())
 	}
 	return ours[1], nil
+}
+
+// qemuConfinement says what QEMU keeps, and which namespaces are its own.
+func (s *supervisor) qemuConfinement(p qemuParts) (c Confine, own *syscall.SysProcAttr, err error) {
+	kvm := ""
+	if p.accel == "kvm" {
+		kvm = s.launch.Parts.KVM
+	}
+	if c.Files, err = qemuFiles(s.launch.Parts.QEMU, p.files.Kernel, p.files.Initrd, kvm); err != nil {
+		return c, nil, err
+	}
+	own = sandbox.Attr(s.uid, os.Getgid())
+	if p.net != nil && p.net.inQEMU() {
+		c.Network = true
+		c.Files = append(c.Files, resolverFiles(s.launch.Parts.System)...)
+		own.Cloneflags &^= unix.CLONE_NEWNET
+	}
+	return c, own, nil
 }
 
 const (

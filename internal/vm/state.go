@@ -43,6 +43,7 @@ type State struct {
 	Notes       []string     `json:"notes"`
 	Home        string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
 	Shares      []ShareState `json:"shares"`
+	Net         NetState     `json:"net"`
 	// Confinement is what the processes said of themselves: display, qemu,
 	// virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`
@@ -54,6 +55,15 @@ type PIDs struct {
 	QEMU       int `json:"qemu"`
 	Display    int `json:"display"`
 	Virtiofsd  int `json:"virtiofsd"`
+	Network    int `json:"network"` // passt
+}
+
+// A NetState is what a VM's state tells of its network.
+type NetState struct {
+	Kind    string   `json:"kind"`           // "none" or "nat"
+	By      string   `json:"by,omitempty"`   // who serves it: "passt" or "qemu"
+	Publish []string `json:"publish"`        // as config.ParsePublish reads them
+	Down    bool     `json:"down,omitempty"` // who served it has ended
 }
 
 // A Program is one program that was started in a VM.
@@ -74,7 +84,7 @@ type Window struct {
 
 // A Stage is a part of the start that is done: "prepared" (kernel and
 // initramfs), "qemu" (started), then the guest's own "init", "root", "proxy",
-// then "ready" (programs can be started) and "window" (the first one shown).
+// "network" (an address, where there is a network card), then "ready" (programs can be started) and "window" (the first one shown).
 type Stage struct {
 	Name    string  `json:"name"`
 	Seconds float64 `json:"seconds"`          // since the supervisor started

@@ -58,6 +58,7 @@ type Parts struct {
 	CPUInfo   string `json:"cpuinfo"`  // /proc/cpuinfo
 	Proc      string `json:"proc"`     // /proc
 	Pressure  string `json:"pressure"` // /proc/pressure/memory; need not be there
+	Passt     string `json:"passt"`    // "" if it is not installed
 }
 
 // A supervisor owns one VM. Its goroutines are: run, one accept loop, one for
@@ -178,6 +179,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 			PIDs:     PIDs{Supervisor: os.Getpid()},
 			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{}, Shares: []ShareState{},
+			Net: NetState{Kind: l.VM.Net, Publish: []string{}},
 		},
 	}, nil
 }

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+)
+
+// A guest that has a network card gets an address by DHCP (RFC 2131):
+//
+//	load the driver ─ link up ─ DISCOVER … ACK ─ address, route ─ (root) ─ resolv.conf
+//	                                └─ at half of the lease: renew; at its end: anew
+//
+// It goes on beside the mounting of the root, and is done long before that; programs
+// are started with the network there. A server that does not answer holds a start up
+// for leaseLimit, and is asked again from then on.
+const (
+	leaseLimit = 3 * time.Second  // that ready waits for the first lease
+	askAgain   = 10 * time.Second // between vain attempts
+	leastLease = 10 * time.Second // a shorter lease is renewed as if it were this long
+)
+
+// A network is the guest's card, with what DHCP gave.
+type network struct {
+	link  netlink.Link
+	lease *nclient4.Lease // nil: none (yet)
+	addr  *netlink.Addr   // that is set
+}
+
+// bringNetwork brings loopback and card up and asks for a lease. It returns nil where
+// there is no card.
+func (g *guest) bringNetwork(ctx context.Context, modules *os.Root) (*network, error) {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("loopback: %w", err)
+	}
+	if err := loadModules(modules, groupNet); err != nil {
+		return nil, err
+	}
+	n := &network{}
+	if n.link, err = findCard(); err != nil || n.link == nil {
+		return nil, err
+	}
+	if err := netlink.LinkSetUp(n.link); err != nil {
+		return nil, fmt.Errorf("%s: %w", n.link.Attrs().Name, err)
+	}
+	limit, cancel := context.WithTimeout(ctx, leaseLimit)
+	defer cancel()
+	if err := n.ask(limit); err != nil {
+		g.log.Warn("no address by DHCP yet", "err", err)
+		g.agent.Stage("network", "late", uptime())
+		return n, nil
+	}
+	g.agent.Stage("network", "", uptime())
+	return n, nil
+}
+
+// findCard returns the first network card that looks like Ethernet, or nil.
+func findCard() (netlink.Link, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("network cards: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().EncapType == "ether" && len(l.Attrs().HardwareAddr) == 6 {
+			return l, nil
+		}
+	}
+	return nil, nil
+}
+
+// ask gets a lease: it renews the one that there is, or asks for a first one.
+func (n *network) ask(ctx context.Context) error {
+	client, err := nclient4.New(n.link.Attrs().Name, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var lease *nclient4.Lease
+	if n.lease != nil {
+		lease, err = client.Renew(ctx, n.lease)
+	} else {
+		lease, err = client.Request(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("dhcp: %w", err)
+	}
+	if err := n.apply(lease.ACK); err != nil {
+		return err
+	}
+	n.lease = lease
+	return nil
+}
+
+// apply sets address and route.
+func (n *network) apply(ack *dhcpv4.DHCPv4) error {
+	if ack.YourIPAddr == nil || ack.YourIPAddr.IsUnspecified() {
+		return errors.New("dhcp: a lease without an address")
+	}
+	mask := ack.SubnetMask()
+	if mask == nil {
+		mask = ack.YourIPAddr.DefaultMask()
+	}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: ack.YourIPAddr, Mask: mask}}
+	if n.addr != nil && !n.addr.Equal(*addr) {
+		n.drop()
+	}
+	if err := netlink.AddrReplace(n.link, addr); err != nil {
+		return fmt.Errorf("address %s: %w", addr, err)
+	}
+	n.addr = addr
+	if routers := ack.Router(); len(routers) > 0 {
+		route := &netlink.Route{LinkIndex: n.link.Attrs().Index, Gw: routers[0]}
+		if err := netlink.RouteReplace(route); err != nil {
+			return fmt.Errorf("route by %s: %w", routers[0], err)
+		}
+	}
+	if mtu := ack.Options.Get(dhcpv4.OptionInterfaceMTU); len(mtu) == 2 {
+		// A card that cannot goes on with what it has.
+		_ = netlink.LinkSetMTU(n.link, int(mtu[0])<<8|int(mtu[1]))
+	}
+	return nil
+}
+
+// drop takes the address back, and with it the routes.
+func (n *network) drop() {
+	if n.addr != nil {
+		_ = netlink.AddrDel(n.link, n.addr)
+	}
+	n.addr, n.lease = nil, nil
+}
+
+// keep keeps the lease for as long as the machine is on.
+func (g *guest) keep(ctx context.Context, n *network) {
+	for wait := n.nextAsk(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		late := n.lease == nil
+		if err := n.ask(ctx); err != nil {
+			g.log.Warn("no address by DHCP", "err", err)
+			if n.lease != nil && time.Since(n.lease.CreationTime) > n.lease.ACK.IPAddressLeaseTime(time.Hour) {
+				g.log.Warn("the lease has ended, and with it the network")
+				n.drop()
+			}
+			wait = askAgain
+			continue
+		}
+		g.nameResolver(n)
+		if late {
+			g.agent.Stage("network", "", uptime())
+		}
+		wait = n.nextAsk()
+	}
+}
+
+// nameResolver writes resolv.conf, which needs the root to be there.
+func (g *guest) nameResolver(n *network) {
+	if n.lease == nil {
+		return
+	}
+	if err := replaceFile("/etc/resolv.conf", resolvConf(n.lease.ACK)); err != nil {
+		g.log.Warn("names are not resolved", "err", err)
+	}
+}
+
+func (n *network) nextAsk() time.Duration {
+	if n.lease == nil {
+		return askAgain
+	}
+	return renewal(n.lease.ACK)
+}
+
+// renewal is when a lease is renewed: what the server says, else half of it.
+func renewal(ack *dhcpv4.DHCPv4) time.Duration {
+	lease := max(ack.IPAddressLeaseTime(time.Hour), leastLease)
+	return min(max(ack.IPAddressRenewalTime(lease/2), leastLease/2), lease/2)
+}
+
+// resolvConf is resolv.conf(5) of what DHCP said.
+func resolvConf(ack *dhcpv4.DHCPv4) string {
+	var b strings.Builder
+	for _, ip := range ack.DNS() {
+		fmt.Fprintf(&b, "nameserver %s\n", ip)
+	}
+	if list := ack.DomainSearch(); list != nil && len(list.Labels) > 0 {
+		fmt.Fprintf(&b, "search %s\n", strings.Join(list.Labels, " "))
+	}
+	return b.String()
+}

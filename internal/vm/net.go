@@ -1,0 +1,258 @@
+package vm
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/sandbox"
+)
+
+// A network is what a VM's network card leads to. Everything else knows no more of it
+// than this, so that another one (a firewall of our own) is another of these.
+type network interface {
+	// start starts what serves the network, and returns QEMU's end of it: a connected
+	// socket, or nil where QEMU serves it itself.
+	start(s *supervisor) (*os.File, error)
+	// netdev is the value of QEMU's option -netdev, without the id. fd is the number
+	// of QEMU's end in QEMU's process.
+	netdev(fd int) string
+	// inQEMU reports that QEMU itself uses the host's network.
+	inQEMU() bool
+}
+
+// network chooses the VM's network; nil is none.
+func (s *supervisor) network() network {
+	v := s.launch.VM
+	switch {
+	case v.Net != config.NetNAT:
+		return nil
+	case s.launch.Parts.Passt != "":
+		return &passt{path: s.launch.Parts.Passt, publish: v.Publish, dns: hostResolver(s.launch.Parts.System)}
+	}
+	return &userNet{publish: v.Publish}
+}
+
+// The guest's side of a NAT network. It is the same everywhere: a guest is not told
+// the host's own addresses.
+const (
+	natAddress = "10.0.2.15"
+	natNetmask = "24"
+	natRouter  = "10.0.2.2"
+	natDNS     = "10.0.2.3"
+)
+
+// passt is passt(1): it answers ARP and DHCP, and makes each connection of the guest's
+// one of its own, as an ordinary program of the host. It is a process of its own,
+// which shuts itself in (a user, a mount, an IPC and a UTS namespace, an empty root,
+// seccomp) before it reads a guest's first byte, and speaks with QEMU over a socketpair.
+type passt struct {
+	path    string
+	publish []config.Publish
+	dns     netip.Addr // the host's resolver; invalid where there is none
+}
+
+// args has no IPv6: a guest that has one address family has one way past us to think of.
+//
+// passt would take the router's address for the host's loopback: --no-map-gw is what
+// keeps 127.0.0.1 out of the guest's reach. Its resolver is the host's, which may well
+// listen on 127.0.0.1: of that, DNS alone is forwarded.
+func (p *passt) args(fd int) []string {
+	args := []string{
+		"--foreground", "--quiet", "--fd", fmt.Sprint(fd), "--ipv4-only",
+		// The template of addresses that are all given; so it starts without a network too.
+		"--interface", "lo",
+		"--address", natAddress, "--netmask", natNetmask, "--gateway", natRouter,
+		"--dns", natDNS, "--dns-forward", natDNS, "--no-dhcp-search",
+		"--no-map-gw",
+	}
+	if p.dns.IsValid() {
+		args = append(args, "--dns-host", p.dns.String())
+	}
+	for _, port := range p.publish {
+		option := "--tcp-ports"
+		if port.UDP {
+			option = "--udp-ports"
+		}
+		args = append(args, option, fmt.Sprintf("%s/%d:%d", port.Addr, port.Host, port.Guest))
+	}
+	return args
+}
+
+func (p *passt) start(s *supervisor) (*os.File, error) {
+	if err := checkPorts(p.publish); err != nil {
+		return nil, failf("VM %s: %v", s.launch.VM.Name, err)
+	}
+	ours, theirs, err := socketpair("network")
+	if err != nil {
+		return nil, err
+	}
+	report, reportEnd, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
+	// It makes namespaces and an empty root, as virtiofsd does.
+	c := Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: append([]string{p.path}, p.args(3)...)}
+	child, err := s.startConfined(command{
+		name: passtChild, path: s.launch.Parts.Self, args: c.Args(), files: []*os.File{theirs, reportEnd},
+	}, report)
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	s.serveNetwork(child)
+	return ours, nil
+}
+
+func (p *passt) netdev(fd int) string {
+	return fmt.Sprintf("stream,server=off,addr.type=fd,addr.str=%d", fd)
+}
+
+func (p *passt) inQEMU() bool { return false }
+
+// hostResolver is the first IPv4 name server of resolv.conf(5): whom the host itself
+// asks, as far as passt can. It is looked up once, as passt would.
+func hostResolver(system string) netip.Addr {
+	f, err := os.Open(filepath.Join(system, resolvConf))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, 64<<10))
+	for lines.Scan() {
+		word := strings.Fields(lines.Text())
+		if len(word) < 2 || word[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(word[1]); err == nil && addr.Is4() {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+const resolvConf = "etc/resolv.conf"
+
+// userNet is the network that QEMU has built in, for where passt is missing. QEMU then
+// uses the host's network itself, and the guest reaches the host's loopback: QEMU has
+// no option against that, and whoever starts the VM is told.
+type userNet struct{ publish []config.Publish }
+
+func (u *userNet) start(s *supervisor) (*os.File, error) {
+	s.note("VM %s: passt is not installed, so its network is QEMU's own, and its programs reach what listens on this machine's 127.0.0.1; install passt", s.launch.VM.Name)
+	return nil, checkPorts(u.publish)
+}
+
+func (u *userNet) netdev(int) string {
+	dev := "user,ipv6=off,net=10.0.2.0/" + natNetmask + ",host=" + natRouter + ",dns=" + natDNS + ",dhcpstart=" + natAddress
+	for _, port := range u.publish {
+		protocol := "tcp"
+		if port.UDP {
+			protocol = "udp"
+		}
+		dev += fmt.Sprintf(",hostfwd=%s:%s:%d-:%d", protocol, port.Addr, port.Host, port.Guest)
+	}
+	return dev
+}
+
+func (u *userNet) inQEMU() bool { return true }
+
+const passtChild = "passt"
+
+// checkPorts finds ports that cannot be bound before passt or QEMU does, whose words
+// name neither the port nor the reason.
+func checkPorts(list []config.Publish) error {
+	for _, p := range list {
+		at := fmt.Sprintf("%s:%d", p.Addr, p.Host)
+		var c interface{ Close() error }
+		var err error
+		if p.UDP {
+			c, err = net.ListenPacket("udp4", at)
+		} else {
+			c, err = net.Listen("tcp4", at)
+		}
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			return failf("publish %s: port %d of %s is taken; publish another", p, p.Host, p.Addr)
+		case errors.Is(err, unix.EACCES):
+			return failf("publish %s: only root may use port %d; publish one above 1023", p, p.Host)
+		case errors.Is(err, unix.EADDRNOTAVAIL):
+			return failf("publish %s: this machine has no address %s", p, p.Addr)
+		case err != nil:
+			return failf("publish %s: %v", p, err)
+		}
+		c.Close()
+	}
+	return nil
+}
+
+// startNetwork starts the VM's network, and returns QEMU's end and what QEMU is told
+// of it; "" is no network.
+func (s *supervisor) startNetwork() (n network, end *os.File, err error) {
+	if n = s.network(); n == nil {
+		return nil, nil, nil
+	}
+	if end, err = n.start(s); err != nil {
+		return nil, nil, err
+	}
+	s.update(func(st *State) {
+		st.Net = NetState{Kind: s.launch.VM.Net, Publish: []string{}, By: passtChild}
+		if n.inQEMU() {
+			st.Net.By = qemuChild
+		}
+		for _, p := range s.launch.VM.Publish {
+			st.Net.Publish = append(st.Net.Publish, p.String())
+		}
+	})
+	return n, end, nil
+}
+
+// serveNetwork makes passt a part of the VM, though not one that it cannot live without:
+// who has unsaved work in a VM would rather keep it than the network. Before the guest is
+// ready it is otherwise: a VM does not start with less than it was asked for.
+func (s *supervisor) serveNetwork(c *child) {
+	s.update(func(st *State) { st.PIDs.Network = c.cmd.Process.Pid })
+	s.pumps.Go(func() {
+		<-c.done
+		s.update(func(st *State) { st.PIDs.Network, st.Net.Down = 0, true })
+		switch {
+		case s.ctx.Err() != nil:
+		case s.snapshot().State == StateStarting:
+			s.report(s.death(c, "passt ended"))
+		default:
+			s.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", s.launch.VM.Name, c.status())
+			// The guest's card loses its carrier, so that its programs fail at once and
+			// do not wait.
+			if err := s.monitor.execute("set_link", map[string]any{"name": cardID, "up": false}, nil); err != nil {
+				s.log.printf("vix", "network: %v", err)
+			}
+		}
+	})
+	s.undo(func() error {
+		if s.graceful {
+			c.end(endLimit) // it ends when QEMU's end closes
+		} else {
+			c.kill()
+		}
+		return nil
+	})
+}
+
+// resolverFiles are what QEMU's own network reads to forward DNS: resolv.conf, which
+// may be a link.
+func resolverFiles(system string) []sandbox.File {
+	path := filepath.Join(system, resolvConf)
+	files := []sandbox.File{{Path: path}}
+	if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
+		files = append(files, sandbox.File{Path: real})
+	}
+	return files
+}
