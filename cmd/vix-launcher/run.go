@@ -248,6 +248,9 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if o.gui || o.noGUI {
 		v.NoGUI = o.noGUI
 	}
+	if err := o.network(&v); err != nil {
+		return v, err
+	}
 	return e.complete(v, o.shares)
 }
 
@@ -259,9 +262,6 @@ func (e *env) complete(v config.VM, shares []string) (config.VM, error) {
 		return v, err
 	}
 	if v.Shares, err = e.shares(v.Shares, shares); err != nil {
-		return v, err
-	}
-	if err := o.network(&v); err != nil {
 		return v, err
 	}
 	return v, checkPolicy(v)
