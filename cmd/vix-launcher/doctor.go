@@ -19,7 +19,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/internal/balloon"
 	"vix/internal/rootfs"
+	"vix/internal/scope"
 	"vix/internal/vm"
 )
 
@@ -91,6 +93,8 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"open files", checkOpenFiles},
 		{"locked memory", checkLockedMemory},
 		{"memory", checkMemory},
+		{"pressure", checkPressure},
+		{"control groups", checkGroups},
 	}
 	report := struct {
 		Checks []check      `json:"checks"`
@@ -358,32 +362,57 @@ func checkLockedMemory(context.Context, *env) check {
 	return good("limit %d KiB", l.Cur>>10)
 }
 
-func checkMemory(_ context.Context, e *env) check {
-	available, err := availableMemory(filepath.Join("/proc", "meminfo"))
+func checkMemory(ctx context.Context, e *env) check {
+	host, err := balloon.OpenHost("", filepath.Join("/proc", "meminfo")).Read()
 	if err != nil {
 		return warning("", "%v", err)
 	}
-	c, err := e.config()
-	if err != nil {
-		return good("%d MiB available", available>>20)
-	}
-	want := uint64(c.Defaults.Memory)
-	if available < want {
-		return warning("end other programs, or give VMs less (memory in config.toml)", "%d MiB available; a VM has %d MiB", available>>20, want>>20)
-	}
-	return good("%d MiB available; a VM has %d MiB", available>>20, want>>20)
-}
-
-func availableMemory(path string) (uint64, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		var kib uint64
-		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); err == nil {
-			return kib << 10, nil
+	vms, sum := 0, uint64(0)
+	if reg, err := e.registry(); err == nil {
+		defer reg.Close()
+		list, _ := reg.List(ctx) // what runs is no part of this check
+		for _, v := range list {
+			vms, sum = vms+1, sum+v.Memory
 		}
 	}
-	return 0, fmt.Errorf("%s: no MemAvailable", path)
+	if sum > host.Total {
+		return warning("stop a VM, or give VMs less (memory in config.toml)",
+			"the %d VMs that run may use %d MiB together, and this machine has %d: if all do, programs of the host end", vms, sum>>20, host.Total>>20)
+	}
+	c, err := e.config()
+	if err != nil {
+		return good("%d MiB available", host.Available>>20)
+	}
+	want := uint64(c.Defaults.Memory)
+	if host.Available < want {
+		return warning("end other programs, or give VMs less (memory in config.toml)", "%d MiB available; a VM has %d MiB", host.Available>>20, want>>20)
+	}
+	return good("%d MiB available; a VM has %d MiB; those that run, %d of %d MiB", host.Available>>20, want>>20, sum>>20, host.Total>>20)
+}
+
+// checkPressure: idle VMs give memory back when the host is short of it.
+func checkPressure(context.Context, *env) check {
+	h := balloon.OpenHost(pressureFile, filepath.Join("/proc", "meminfo"))
+	defer h.Close()
+	if !h.Triggered() {
+		return warning("use a kernel with PSI (Linux 6.4, CONFIG_PSI)", "%s takes no trigger: that memory is short is seen late, by what is available", pressureFile)
+	}
+	return good("the kernel tells when memory is short; idle VMs then give theirs back")
+}
+
+// checkGroups: a VM's share of the processors needs a control group.
+func checkGroups(ctx context.Context, e *env) check {
+	bus, err := e.sessionBus()
+	if err != nil {
+		return warning("", "%v", err)
+	}
+	s := scope.Probe(ctx, scope.Config{PID: os.Getpid(), Bus: bus, Proc: "/proc"})
+	const fix = "VMs run as well; for cpu-weight, log in through a session manager with systemd"
+	switch {
+	case s.Kind == scope.KindScope:
+		return good("each VM is a scope in %s", s.Name)
+	case s.Kind == scope.KindGroup:
+		return warning(fix, "each VM is a group in %s; %s", s.Name, strings.Join(s.Weaker, "; "))
+	}
+	return warning(fix, "%s", strings.Join(s.Weaker, "; "))
 }

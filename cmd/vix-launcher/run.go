@@ -335,9 +335,13 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 			return vm.Launch{}, err
 		}
 	}
+	bus, err := e.sessionBus()
+	if err != nil {
+		return vm.Launch{}, err
+	}
 	return vm.Launch{
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
-		Wayland: socket, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
+		Wayland: socket, Bus: bus, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
 		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
 	}, nil
 }

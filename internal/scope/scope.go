@@ -17,10 +17,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Kinds of groups.
@@ -98,7 +100,7 @@ const (
 	systemd     = "org.freedesktop.systemd1"
 	systemdPath = "/org/freedesktop/systemd1"
 	manager     = systemd + ".Manager"
-	slice       = "app-graphical.slice"
+	appSlice    = "app-graphical.slice"
 )
 
 var errNoBus = errors.New("no session bus")
@@ -153,7 +155,7 @@ func startUnit(ctx context.Context, c Config) (string, error) {
 	properties := []property{
 		{"Description", dbus.MakeVariant("Vix: the VM " + c.Name)},
 		{"PIDs", dbus.MakeVariant([]uint32{uint32(c.PID)})},
-		{"Slice", dbus.MakeVariant(slice)},
+		{"Slice", dbus.MakeVariant(appSlice)},
 		{"CPUWeight", dbus.MakeVariant(uint64(c.Weight))},
 		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
 	}
@@ -179,6 +181,51 @@ func startUnit(ctx context.Context, c Config) (string, error) {
 			return "", fmt.Errorf("systemd of the session: %w", ctx.Err())
 		}
 	}
+}
+
+// Probe says, for doctor, which kind of group VMs get, and in Weaker what they lack.
+func Probe(ctx context.Context, c Config) Scope {
+	s := Scope{Kind: KindNone}
+	conn, err := connect(ctx, c.Bus)
+	if err == nil {
+		defer conn.Close()
+		var owned bool
+		err = conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.NameHasOwner", 0, systemd).Store(&owned)
+		if err == nil && owned {
+			return Scope{Kind: KindScope, Name: appSlice}
+		}
+		if err == nil {
+			err = errors.New("no systemd on the session bus")
+		}
+	}
+	s.Weaker = append(s.Weaker, fmt.Sprintf("no scope: %v", err))
+	own, err := ownGroup(c.Proc, c.PID)
+	if err == nil {
+		dir := parent(own)
+		if err = unix.Access(dir, unix.W_OK); err != nil {
+			err = fmt.Errorf("%s: %w", dir, err)
+		} else {
+			s.Kind, s.Name = KindGroup, dir
+			if has, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); !slices.Contains(strings.Fields(string(has)), "cpu") {
+				s.Weaker = append(s.Weaker, "no share of the processors: no cpu controller in "+dir)
+			}
+		}
+	}
+	if err != nil {
+		s.Weaker = append(s.Weaker, fmt.Sprintf("no control group: %v", err))
+	}
+	return s
+}
+
+// parent is where a VM's group is made: beside the process's own, because a group with
+// processes gives none of its controllers to groups below it; below it only where that
+// is the uppermost, which may.
+func parent(own string) string {
+	dir := filepath.Dir(own)
+	if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
+		return own
+	}
+	return dir
 }
 
 // ownGroup returns the directory of a process's control group (version 2).
@@ -216,15 +263,10 @@ func ownGroup(proc string, pid int) (string, error) {
 	return "", errors.New("cgroup version 2 is not mounted")
 }
 
-// makeGroup makes a group and moves the process there. It is beside the process's own,
-// because a group with processes gives none of its controllers to groups below it; below
-// it only where that is the uppermost, which may.
+// makeGroup makes a group and moves the process there.
 func makeGroup(own string, c Config) (string, error) {
-	name := fmt.Sprintf("vix-%s-%d", c.Name, c.PID)
-	dir := filepath.Join(filepath.Dir(own), name)
-	if _, err := os.Stat(filepath.Join(filepath.Dir(own), "cgroup.procs")); err != nil {
-		dir = filepath.Join(own, name)
-	}
+	dir := filepath.Join(parent(own), fmt.Sprintf("vix-%s-%d", c.Name, c.PID))
+	removeStale(filepath.Dir(dir), c)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -232,6 +274,21 @@ func makeGroup(own string, c Config) (string, error) {
 		return "", errors.Join(err, os.Remove(dir))
 	}
 	return dir, nil
+}
+
+// removeStale removes groups of this VM whose supervisor was killed.
+func removeStale(dir string, c Config) {
+	prefix := "vix-" + c.Name + "-"
+	old, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, path := range old {
+		pid := strings.TrimPrefix(filepath.Base(path), prefix)
+		if _, err := os.Stat(filepath.Join(c.Proc, pid)); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(path) // refused while there are processes in it
+		}
+	}
 }
 
 // writeGroup writes a number into a file of a group, which must be there.

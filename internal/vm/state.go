@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vix/config"
+	"vix/internal/scope"
 )
 
 // The states of a VM, as list shows them.
@@ -32,6 +33,8 @@ type State struct {
 	Accel  string       `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
 	Memory uint64       `json:"memory"`          // bytes
 	CPUs   int          `json:"cpus"`
+	// Scope is the control group of the VM's processes; nil until it is known.
+	Scope *scope.Scope `json:"scope,omitempty"`
 	// GuestMemory is nil until the guest runs.
 	GuestMemory *GuestMemory `json:"guest_memory,omitempty"`
 	Started     time.Time    `json:"started"`

@@ -18,6 +18,7 @@ import (
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/sandbox"
+	"vix/internal/scope"
 )
 
 // Limits of time. A limit is where patience ends, never how long something
@@ -37,6 +38,7 @@ type Launch struct {
 	RuntimeDir string    `json:"runtime_dir"` // that holds vix/
 	CacheDir   string    `json:"cache_dir"`   // for kernel and initramfs
 	Wayland    string    `json:"wayland"`     // the compositor's socket
+	Bus        string    `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
 	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
 	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts     `json:"parts"`
@@ -202,15 +204,34 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	}
 
 	err := s.waitFirst()
+	leave := func() error { return nil }
 	if err == nil {
+		leave = s.enterScope()
 		err = s.start()
 	}
 	if err == nil {
 		err = s.watch()
 	}
 	s.cancel(err) // the first cause stays
-	err = s.end(ln)
-	return err
+	return errors.Join(s.end(ln), leave())
+}
+
+// scopeLimit bounds the wait for the session's systemd, without which it works as well.
+const scopeLimit = 3 * time.Second
+
+// enterScope puts this process, and so all that it will start, into a control group of
+// the VM's. The function leaves it, when the others have ended.
+func (s *supervisor) enterScope() (leave func() error) {
+	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
+	defer cancel()
+	v := s.launch.VM
+	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
+	s.log.printf("vix", "control group: %s %s", sc.Kind, sc.Name)
+	for _, w := range sc.Weaker {
+		s.log.add("vix", "control group: "+w)
+	}
+	s.update(func(st *State) { st.Scope = &sc })
+	return sc.Leave
 }
 
 func (s *supervisor) waitFirst() error {
