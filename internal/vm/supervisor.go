@@ -174,7 +174,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	return &supervisor{
 		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
 		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1),
-		gone:     make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
+		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
 			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
