@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
+	"image"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,8 +33,9 @@ type shown struct {
 	proc   *desktoptest.Proc
 	in     *menu.Writer
 	close  func()
-	mu     sync.Mutex
+	icons  string
 	events chan menu.Event
+	asked  atomic.Int32 // icons that are being made
 }
 
 // show starts a menu on d.
@@ -49,7 +53,7 @@ func show(t *testing.T, d *desktoptest.Desktop, s menu.Setup, env ...string) *sh
 		t.Fatal(err)
 	}
 	cmd.Stdout = write
-	m := &shown{t: t, in: menu.NewWriter(in), close: func() { in.Close() }, events: make(chan menu.Event, 100)}
+	m := &shown{t: t, in: menu.NewWriter(in), close: func() { in.Close() }, icons: t.TempDir(), events: make(chan menu.Event, 100)}
 	if m.proc, err = desktoptest.Command(t, cmd, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +69,12 @@ func show(t *testing.T, d *desktoptest.Desktop, s menu.Setup, env ...string) *sh
 				}
 				return
 			}
+			if ev.Kind == menu.EventIcon {
+				m.asked.Add(1)
+				m.rasterise(ev)
+				m.asked.Add(-1)
+				continue
+			}
 			m.events <- ev
 		}
 	}()
@@ -74,7 +84,17 @@ func show(t *testing.T, d *desktoptest.Desktop, s menu.Setup, env ...string) *sh
 	return m
 }
 
-// next is the next event that is not about icons or fonts.
+// rasterise does what vix-launcher does in a confined child.
+func (m *shown) rasterise(ev menu.Event) {
+	file := filepath.Join(m.icons, fmt.Sprintf("%x-%d.png", ev.Path, ev.Side))
+	side := fmt.Sprint(ev.Side)
+	if err := exec.Command("rsvg-convert", "-a", "-w", side, "-h", side, "-o", file, ev.Path).Run(); err != nil {
+		file = ""
+	}
+	_ = m.in.Write(menu.Update{Icon: &menu.Icon{Path: ev.Path, Side: ev.Side, File: file}}) // or it has closed
+}
+
+// next is the next event that is not about fonts.
 func (m *shown) next() menu.Event {
 	m.t.Helper()
 	limit := time.After(time.Minute)
@@ -84,7 +104,7 @@ func (m *shown) next() menu.Event {
 			if !ok {
 				m.t.Fatalf("the menu has ended: %s", m.proc.Output())
 			}
-			if ev.Kind != menu.EventIcon && ev.Kind != menu.EventFont {
+			if ev.Kind != menu.EventFont {
 				return ev
 			}
 		case <-limit:
@@ -99,4 +119,50 @@ func (m *shown) update(u menu.Update) {
 	if err := m.in.Write(u); err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// closed waits for the menu's end, after events that are not looked at.
+func (m *shown) closed() {
+	m.t.Helper()
+	for m.next().Kind != menu.EventClosed {
+	}
+	if code := m.proc.Wait(); code != 0 {
+		m.t.Errorf("the menu ended with %d: %s", code, m.proc.Output())
+	}
+}
+
+// want waits for an event, and fails if it is another.
+func (m *shown) want(kind, item, action string) menu.Event {
+	m.t.Helper()
+	ev := m.next()
+	if ev.Kind != kind || ev.Item != item || ev.Action != action {
+		m.t.Fatalf("got %+v, want %s %s %s", ev, kind, item, action)
+	}
+	return ev
+}
+
+// seen waits until the screen shows more than a plain ground, with all icons, and
+// stands still.
+func (m *shown) seen(d *desktoptest.Desktop) *image.RGBA {
+	m.t.Helper()
+	var before []byte
+	still := 0
+	return d.WaitScreen(m.t, "the menu, still", func(img *image.RGBA) bool {
+		if still++; !bytes.Equal(before, img.Pix) || m.asked.Load() > 0 || desktoptest.Colors(img, img.Rect) <= 50 {
+			still = 0
+		}
+		before = img.Pix
+		return still >= 3
+	})
+}
+
+// changed waits until the screen differs from what it was and stands still.
+func changed(t *testing.T, d *desktoptest.Desktop, was *image.RGBA) *image.RGBA {
+	t.Helper()
+	var before []byte
+	return d.WaitScreen(t, "a change", func(img *image.RGBA) bool {
+		still := bytes.Equal(before, img.Pix)
+		before = img.Pix
+		return still && !bytes.Equal(was.Pix, img.Pix)
+	})
 }

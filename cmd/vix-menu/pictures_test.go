@@ -1,9 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"image"
+	"image/draw"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"vix/internal/desktoptest"
@@ -69,18 +73,98 @@ func needDesktop(t *testing.T) {
 	}
 }
 
+func scheme(s menu.Setup, name string) menu.Setup {
+	s.Look.Scheme = name
+	return s
+}
+
+// TestPictures leaves pictures of both schemes at three scales. The menu has the same
+// logical place at each, and the colours of its scheme.
 func TestPictures(t *testing.T) {
 	needDesktop(t)
-	d := desktoptest.Start(t, desktoptest.Config{Width: 1280, Height: 800, Sway: "output * bg #3b4252 solid_color"})
-	m := show(t, d, setup())
+	for _, scale := range []float64{1, 1.5, 2} {
+		w, h := int(900*scale), int(640*scale)
+		d := desktoptest.Start(t, desktoptest.Config{Width: w, Height: h, Sway: fmt.Sprintf("output HEADLESS-1 scale %v\noutput * bg #7d8a9c solid_color", scale)})
+		for _, name := range []string{"dark", "light"} {
+			m := show(t, d, scheme(setup(), name))
+			img := m.seen(d)
+			pictures(t, fmt.Sprintf("menu-%s-%v.png", name, scale), img)
+			// In the entry, right of the hint, is nothing but the ground.
+			at := img.RGBAAt(int(620*scale), int((79+27)*scale))
+			if bright := int(at.R)+int(at.G)+int(at.B) > 3*128; bright != (name == "light") {
+				t.Errorf("%s at scale %v: the ground is %v", name, scale, at)
+			}
+			// A picture that was scaled up has pixels in pairs.
+			if scale == 2 && pairs(img) {
+				t.Error("at scale 2 the menu is drawn at scale 1")
+			}
+			if scale == 1 && name == "dark" {
+				moments(t, d, img)
+			}
+			d.Key(t, "Escape")
+			m.closed()
+		}
+	}
+}
 
-	d.WaitScreen(t, "the menu", func(img *image.RGBA) bool { return desktoptest.Colors(img, img.Rect) > 50 })
-	pictures(t, "menu-dark.png", d.Screenshot(t))
+// pairs says whether all pixels of the middle of img are in twos.
+func pairs(img *image.RGBA) bool {
+	b := img.Rect
+	for y := b.Max.Y / 3; y < 2*b.Max.Y/3; y++ {
+		for x := b.Max.X / 4 &^ 1; x < b.Max.X/2; x += 2 {
+			if img.RGBAAt(x, y) != img.RGBAAt(x+1, y) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// moments takes pictures of what can be seen besides.
+func moments(t *testing.T, d *desktoptest.Desktop, img *image.RGBA) {
+	d.Type(t, "ed")
+	img = changed(t, d, img)
+	pictures(t, "menu-filtered.png", img)
+	d.Key(t, "Tab")
+	img = changed(t, d, img)
+	pictures(t, "menu-actions.png", img)
 	d.Key(t, "Escape")
-	if ev := m.next(); ev.Kind != menu.EventClosed {
-		t.Errorf("Escape makes %+v", ev)
+	img = changed(t, d, img)
+	d.Type(t, "qqq")
+	img = changed(t, d, img)
+	pictures(t, "menu-nothing.png", img)
+	d.Key(t, "ctrl+u")
+	changed(t, d, img)
+}
+
+// TestBesideFuzzel leaves a picture of our menu and fuzzel's with the same entries.
+func TestBesideFuzzel(t *testing.T) {
+	needDesktop(t)
+	if _, err := exec.LookPath("fuzzel"); err != nil {
+		t.Skip("lacks: fuzzel")
 	}
-	if code := m.proc.Wait(); code != 0 {
-		t.Errorf("status %d: %s", code, m.proc.Output())
+	d := desktoptest.Start(t, desktoptest.Config{Width: 900, Height: 640, Sway: "output * bg #7d8a9c solid_color"})
+	m := show(t, d, setup())
+	ours := m.seen(d)
+	d.Key(t, "Escape")
+	m.closed()
+	cmd := exec.Command("fuzzel", "--dmenu", "--icon-theme=Adwaita", "--width=44", "--lines=9")
+	cmd.Env = append(d.Env(), "XDG_CACHE_HOME="+t.TempDir())
+	var lines strings.Builder
+	for _, it := range entries() {
+		if !it.Machine {
+			fmt.Fprintf(&lines, "%s  [%s]\x00icon\x1f%s\n", it.Name, it.VM, it.Icon)
+		}
 	}
+	cmd.Stdin = strings.NewReader(lines.String())
+	p, err := desktoptest.Command(t, cmd, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := m.seen(d) // the same of fuzzel
+	p.Stop()
+	both := image.NewRGBA(image.Rect(0, 0, 1800, 640))
+	draw.Draw(both, ours.Rect, ours, image.Point{}, draw.Src)
+	draw.Draw(both, ours.Rect.Add(image.Pt(900, 0)), theirs, image.Point{}, draw.Src)
+	pictures(t, "menu-beside-fuzzel.png", both)
 }

@@ -105,8 +105,18 @@ func (d *Desktop) Modifiers(t T, names ...string) {
 	}
 }
 
+// SetLayout changes the layout of the desktop's own keyboard to one of XKB's, such as
+// "de" or "us(intl)".
+func (d *Desktop) SetLayout(t T, layout string) {
+	t.Helper()
+	var sent error
+	if err := errors.Join(d.input(func(s *seat, _ Rect) { sent = s.sendKeymap(layout) }), sent); err != nil {
+		t.Fatalf("virtual keyboard: layout %s: %v", layout, err)
+	}
+}
+
 // KeyCode presses or releases a key of linux/input-event-codes.h on the desktop's
-// own keyboard, which has the US layout.
+// own keyboard, which has the US layout (SetLayout).
 func (d *Desktop) KeyCode(t T, code uint32, down bool) {
 	t.Helper()
 	state := uint32(0)
@@ -293,24 +303,25 @@ func (s *seat) setUp() error {
 	s.next = idNext
 	s.request(idPointers, 0, idSeat, idPointer)   // create_virtual_pointer
 	s.request(idKeyboards, 0, idSeat, idKeyboard) // create_virtual_keyboard
-	if err := s.sendKeymap(); err != nil {
+	if err := s.sendKeymap("us"); err != nil {
 		return err
 	}
 	return s.sync()
 }
 
-// keymap is the US layout; the compositor resolves the names.
+// keymap is a layout's; the compositor resolves the names.
 const keymap = `xkb_keymap {
 	xkb_keycodes { include "evdev+aliases(qwerty)" };
 	xkb_types { include "complete" };
 	xkb_compat { include "complete" };
-	xkb_symbols { include "pc+us+inet(evdev)" };
+	xkb_symbols { include "pc+%s+inet(evdev)" };
 };
 ` + "\x00"
 
 // sendKeymap is zwp_virtual_keyboard_v1.keymap: format xkb_v1, fd, size. What is
 // queued goes out with it.
-func (s *seat) sendKeymap() error {
+func (s *seat) sendKeymap(layout string) error {
+	keymap := fmt.Sprintf(keymap, layout)
 	fd, err := unix.MemfdCreate("keymap", unix.MFD_CLOEXEC)
 	if err != nil {
 		return err

@@ -86,8 +86,9 @@ func (k key) score(ws [][]rune, use float64) float64 {
 	for _, w := range ws {
 		best := rate(w, k.name)
 		for _, o := range k.others {
-			if s := rate(w, o) - otherField; s > best {
-				best = s
+			// Scattered letters are in every longer text.
+			if s := rate(w, o); s >= within && s-otherField > best {
+				best = s - otherField
 			}
 		}
 		if best <= noMatch {
