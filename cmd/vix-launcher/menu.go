@@ -57,6 +57,15 @@ state, argv}; --run starts the one with that id.`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
+			set := 0
+			for _, name := range []string{"dmenu", "print", "json", "run"} {
+				if c.Flags().Changed(name) {
+					set++
+				}
+			}
+			if set > 1 {
+				return usagef("menu: one of --dmenu, --print, --json and --run at a time; see vix-launcher menu --help")
+			}
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()
 			return o.open(ctx, e, c.Root())
@@ -67,7 +76,6 @@ state, argv}; --run starts the one with that id.`,
 	f.BoolVar(&o.print, "print", false, "print the entries as a table")
 	f.BoolVar(&o.asJSON, "json", false, "print the entries as JSON")
 	f.StringVar(&o.run, "run", "", "run the entry with this `ID`")
-	c.MarkFlagsMutuallyExclusive("dmenu", "print", "json", "run")
 	return c
 }
 
@@ -94,7 +102,7 @@ func (o *menuOptions) open(ctx context.Context, e *env, root *cobra.Command) err
 	case o.asJSON:
 		return printJSON(e.stdout, s.entries())
 	case o.run != "":
-		return s.start(ctx, o.run, "", e.stderr)
+		return s.start(ctx, o.run, "", e.activationToken())
 	case o.dmenu != "":
 		return s.dmenu(ctx, o.dmenu)
 	}
@@ -143,7 +151,11 @@ type menuEntry struct {
 func (s *menuSession) entries() []menuEntry {
 	list := []menuEntry{}
 	for _, it := range s.items {
-		list = append(list, menuEntry{it, s.vms[it.VM].State, s.targets[it.ID]})
+		entry := menuEntry{Item: it, State: s.vms[it.VM].State}
+		if app, ok := s.apps[it.ID]; ok {
+			entry.Argv = app.Argv()
+		}
+		list = append(list, entry)
 	}
 	return list
 }

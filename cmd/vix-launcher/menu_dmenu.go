@@ -69,7 +69,7 @@ func (s *menuSession) dmenu(ctx context.Context, command string) error {
 	if err != nil || i < 0 {
 		return err
 	}
-	return s.start(ctx, items[i].ID, s.env.getenv("XDG_ACTIVATION_TOKEN"), s.env.stderr)
+	return s.start(ctx, items[i].ID, "", s.env.activationToken())
 }
 
 // dmenuLines are what is shown, no two the same, so that a line stands for one entry.

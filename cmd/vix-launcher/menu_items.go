@@ -19,7 +19,7 @@ import (
 
 // load finds the programs of all VMs, the VMs, and what state they are in.
 func (s *menuSession) load(ctx context.Context) error {
-	s.vms, s.targets = map[string]menu.VM{}, map[string][]string{}
+	s.vms, s.apps = map[string]menu.VM{}, map[string]desktop.App{}
 	reg, err := s.env.registry()
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (s *menuSession) addProgram(v config.VM, app desktop.App) {
 		it.Icon = app.Icon
 	}
 	s.items = append(s.items, it)
-	s.targets[it.ID] = app.Argv()
+	s.apps[it.ID] = app
 }
 
 // addVMs adds those that are configured or run.

@@ -17,7 +17,6 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
-	"vix/internal/desktop"
 	"vix/internal/menu"
 )
 
@@ -74,7 +73,7 @@ func (s *menuSession) askScheme(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, portalLimit)
 	defer cancel()
-	scheme, err := portalScheme(ctx, s.env.getenv("DBUS_SESSION_BUS_ADDRESS"))
+	scheme, err := s.env.portalScheme(ctx)
 	if err != nil || scheme == s.scheme() {
 		return // there is no portal, as on many desktops of sway's
 	}
@@ -86,11 +85,8 @@ func (s *menuSession) askScheme(ctx context.Context) {
 
 // portalScheme is the color-scheme of org.freedesktop.appearance: 1 prefers dark, 2
 // light, 0 has no preference.
-func portalScheme(ctx context.Context, address string) (string, error) {
-	if address == "" {
-		return "", fmt.Errorf("no session bus")
-	}
-	conn, err := desktop.DialBus(ctx, address)
+func (e *env) portalScheme(ctx context.Context) (string, error) {
+	conn, err := e.dialBus(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -275,13 +271,7 @@ func (e *env) rasterised(ctx context.Context, svg string, side int) (string, err
 	if err != nil {
 		return "", err
 	}
-	r, ok := any(e).(interface {
-		rasterise(ctx context.Context, svg []byte, size int) ([]byte, error)
-	})
-	if !ok {
-		return "", fmt.Errorf("%s: SVG icons are not drawn yet", svg)
-	}
-	png, err := r.rasterise(ctx, b, side)
+	png, err := e.rasterise(ctx, b, side)
 	if err != nil {
 		return "", err
 	}

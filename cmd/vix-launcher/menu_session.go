@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/desktop"
 	"vix/internal/icon"
 	"vix/internal/menu"
 	"vix/internal/vm"
@@ -31,11 +31,11 @@ type menuSession struct {
 	conf *config.Config
 	root *cobra.Command
 
-	reg     *vm.Registry
-	state   *os.Root // nil if nothing can be remembered
-	items   []menu.Item
-	targets map[string][]string // commands, by item
-	vms     map[string]menu.VM
+	reg   *vm.Registry
+	state *os.Root // nil if nothing can be remembered
+	items []menu.Item
+	apps  map[string]desktop.App // by item
+	vms   map[string]menu.VM
 
 	themes *icon.Themes // for dmenu, when it is needed
 
@@ -135,35 +135,30 @@ func (s *menuSession) listen(ctx context.Context, from *menu.Reader) error {
 		case menu.EventFont:
 			s.working.Go(func() { s.findFont(ctx, ev.Text) })
 		case menu.EventRun:
-			s.do(func(log io.Writer) error { return s.start(context.WithoutCancel(ctx), ev.Item, ev.Token, log) })
+			s.do(func() error { return s.start(context.WithoutCancel(ctx), ev.Item, "", ev.Token) })
 		case menu.EventAction:
-			s.do(func(log io.Writer) error { return s.act(context.WithoutCancel(ctx), ev, log) })
+			s.do(func() error { return s.act(context.WithoutCancel(ctx), ev) })
 		}
 	}
 }
 
 // do does something beside the menu. What goes wrong is a notice in the menu while it
 // is open, and the verb's own error when it is not.
-func (s *menuSession) do(f func(log io.Writer) error) {
+func (s *menuSession) do(f func() error) {
 	s.working.Go(func() {
-		var said bytes.Buffer
-		err := f(&said)
+		err := f()
 		if err == nil {
 			return
 		}
-		text := strings.TrimSpace(said.String())
-		if text == "" {
-			text = oneLine(err)
-		}
-		text = strings.TrimPrefix(text[strings.LastIndexByte(text, '\n')+1:], "vix-launcher: ")
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed {
-			s.errs = append(s.errs, errors.New(text))
+			s.errs = append(s.errs, err)
 			return
 		}
-		s.tell(menu.Update{Notice: &menu.Notice{Text: printable(text), Bad: true}})
-		fmt.Fprintln(s.env.stderr, "vix-launcher: "+printable(text))
+		text := printable(oneLine(err))
+		s.tell(menu.Update{Notice: &menu.Notice{Text: text, Bad: true}})
+		fmt.Fprintln(s.env.stderr, "vix-launcher: "+text)
 	})
 }
 
@@ -206,45 +201,29 @@ func (s *menuSession) findFont(ctx context.Context, text string) {
 	}
 }
 
-// start runs an item's program, as vix-launcher run does.
-func (s *menuSession) start(ctx context.Context, id, token string, log io.Writer) error {
-	argv, ok := s.targets[id]
+// start runs an item's program; how its VM starts, and why it fails, a notification
+// says.
+func (s *menuSession) start(ctx context.Context, id, action, token string) error {
+	app, ok := s.apps[id]
 	if !ok {
 		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", clip(id))
 	}
-	name, _, _ := strings.Cut(id, "/")
 	s.chose(id)
-	return s.launch(ctx, token, log, append([]string{"--vm", name, "--"}, argv...)...)
-}
-
-// launch is vix-launcher run in the background.
-func (s *menuSession) launch(ctx context.Context, token string, log io.Writer, args ...string) error {
-	self, err := s.env.self()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, self, append([]string{"run", "--background"}, args...)...)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = s.env.environ()
-	if token != "" {
-		cmd.Env = append(cmd.Env, "XDG_ACTIVATION_TOKEN="+token)
-	}
-	return cmd.Run()
+	return s.env.launchApp(ctx, s.reg, launch{vm: app.VM, app: app.ID, action: action, token: token})
 }
 
 // actions are what the second pane offers, of what this Vix can do.
 func (s *menuSession) actions() []menu.Action {
-	list := []menu.Action{
+	return []menu.Action{
 		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
-		{ID: "disposable", Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
-		{ID: "shell", Name: "Open a shell in %v", Running: true},
+		{ID: desktop.ActionDisposable, Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
+		{ID: desktop.ActionShell, Name: "Open a shell in %v", Running: true},
+		{ID: desktop.ActionStop, Name: "Stop %v", Running: true, Keep: true},
 	}
-	list = append(list, menu.Action{ID: "stop", Name: "Stop %v", Running: true, Keep: true})
-	return list
 }
 
 // act does an action of the second pane.
-func (s *menuSession) act(ctx context.Context, ev menu.Event, log io.Writer) error {
+func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
 	i := slices.IndexFunc(s.items, func(it menu.Item) bool { return it.ID == ev.Item })
 	if i < 0 {
 		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
@@ -252,35 +231,15 @@ func (s *menuSession) act(ctx context.Context, ev menu.Event, log io.Writer) err
 	it := s.items[i]
 	switch ev.Action {
 	case "run":
-		return s.start(ctx, it.ID, ev.Token, log)
-	case "disposable":
-		s.chose(it.ID)
-		name, err := s.freeName(ctx, it.VM)
-		if err != nil {
-			return err
-		}
-		return s.launch(ctx, ev.Token, log, append([]string{"--disposable", "--vm", name, "--"}, s.targets[it.ID]...)...)
-	case "shell":
+		return s.start(ctx, it.ID, "", ev.Token)
+	case desktop.ActionDisposable:
+		return s.start(ctx, it.ID, desktop.ActionDisposable, ev.Token)
+	case desktop.ActionShell:
 		return s.shell(it.VM, ev.Token)
-	case "stop":
+	case desktop.ActionStop:
 		return s.reg.Stop(ctx, it.VM, false)
 	}
 	return fmt.Errorf("menu: no action %q", clip(ev.Action))
-}
-
-// freeName is a name for a VM beside another that no VM has.
-func (s *menuSession) freeName(ctx context.Context, beside string) (string, error) {
-	names, err := s.reg.Names(ctx)
-	if err != nil {
-		return "", err
-	}
-	for n := 1; n < 100; n++ {
-		name := fmt.Sprintf("%s-%d", beside[:min(len(beside), 29)], n)
-		if _, configured := s.conf.VMs[name]; !configured && !slices.Contains(names, name) && config.CheckName(name) == nil {
-			return name, nil
-		}
-	}
-	return "", fmt.Errorf("VM %s: has a hundred disposable VMs beside it; stop some", beside)
 }
 
 // terminals are programs that run a command in a window, the first to be preferred.
