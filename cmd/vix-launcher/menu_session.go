@@ -217,8 +217,8 @@ func (s *menuSession) actions() []menu.Action {
 	return []menu.Action{
 		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
 		{ID: desktop.ActionDisposable, Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
-		{ID: desktop.ActionShell, Name: "Open a shell in %v", Running: true},
-		{ID: desktop.ActionStop, Name: "Stop %v", Running: true, Keep: true},
+		{ID: desktop.ActionShell, Name: "Open a shell in VM %v", Running: true},
+		{ID: desktop.ActionStop, Name: "Stop VM %v", Running: true, Keep: true},
 	}
 }
 

@@ -43,8 +43,8 @@ func setup() menu.Setup {
 		Items: entries(),
 		Actions: []menu.Action{
 			{ID: "disposable", Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
-			{ID: "shell", Name: "Open a shell in %v", Running: true},
-			{ID: "stop", Name: "Stop %v", Running: true, Keep: true},
+			{ID: "shell", Name: "Open a shell in VM %v", Running: true},
+			{ID: "stop", Name: "Stop VM %v", Running: true, Keep: true},
 		},
 		VMs:      map[string]menu.VM{"work": {State: "running"}, "web": {State: "starting", Progress: 0.6}},
 		Look:     menu.Look{Scheme: "dark", Width: 620, Lines: 9, FontSize: 15, Icons: true},
