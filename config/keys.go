@@ -293,11 +293,16 @@ const (
 // packages reads a list of names of Debian packages (Debian policy, 5.6.1).
 func packages(x any) ([]string, error) {
 	return list(x, func(s string) error {
-		if !isIdentifier(s, "+-.") || strings.ContainsRune("+-.", rune(s[0])) {
+		if !IsPackage(s) {
 			return fmt.Errorf("%q is not a package's name", clip(s))
 		}
 		return nil
 	})
+}
+
+// IsPackage reports whether s can be the name of a Debian package.
+func IsPackage(s string) bool {
+	return isIdentifier(s, "+-.") && !strings.ContainsRune("+-.", rune(s[0]))
 }
 
 func parseTag(x any) (string, error) {

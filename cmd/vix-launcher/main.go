@@ -78,7 +78,7 @@ not found.`,
 		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
 	})
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
-		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), guardCommand(e),
+		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), completionCommand(e), configTopic())

@@ -34,17 +34,8 @@ func (e *env) buildRoot(ctx context.Context, v config.VM) error {
 	if d.Built() {
 		return nil
 	}
-	if d.Mirror = e.getenv("VIX_MIRROR"); d.Mirror == "" {
-		if apt, err := os.OpenRoot("/etc/apt"); err == nil {
-			d.Mirror = rootfs.AptMirror(apt.FS())
-			apt.Close()
-		}
-	}
-	if d.Mirror == "" {
-		return fmt.Errorf("root %s: this machine's apt sources name no Debian archive; set VIX_MIRROR to the URI of one", v.Root)
-	}
-	if _, err := os.Stat(debianKeyring); err == nil {
-		d.Keyring = debianKeyring
+	if err := e.archive(&d); err != nil {
+		return err
 	}
 	needs := []string{"mmdebstrap"}
 	if os.Getuid() != 0 {
@@ -55,13 +46,30 @@ func (e *env) buildRoot(ctx context.Context, v config.VM) error {
 			return fmt.Errorf("root %s: %w; install it to build the root (Debian: mmdebstrap and uidmap)", v.Root, err)
 		}
 	}
-	d.Run = e.pipeline
-	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix-launcher: %s\n", text) }
 	err = d.Build(ctx)
 	if err != nil && strings.Contains(err.Error(), "/etc/subuid") {
 		err = fmt.Errorf("%w; you need a range of ids to build with: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER", err)
 	}
 	return err
+}
+
+// archive says where a Debian comes from, and who fetches it.
+func (e *env) archive(d *rootfs.Debian) error {
+	if d.Mirror = e.getenv("VIX_MIRROR"); d.Mirror == "" {
+		if apt, err := os.OpenRoot("/etc/apt"); err == nil {
+			d.Mirror = rootfs.AptMirror(apt.FS())
+			apt.Close()
+		}
+	}
+	if d.Mirror == "" {
+		return fmt.Errorf("root debian:%s: this machine's apt sources name no Debian archive; set VIX_MIRROR to the URI of one", d.Suite)
+	}
+	if _, err := os.Stat(debianKeyring); err == nil {
+		d.Keyring = debianKeyring
+	}
+	d.Run = e.pipeline
+	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix-launcher: %s\n", text) }
+	return nil
 }
 
 // pipeline runs programs, each reading what the one before writes, and returns the

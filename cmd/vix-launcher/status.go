@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,12 +60,9 @@ what is newest.`,
 			if watch {
 				return watchStatus(c.Context(), reg, strings.Join(a, ""), e.stdout, asJSON)
 			}
-			st, err := reg.State(c.Context(), a[0])
-			switch {
-			case errors.Is(err, vm.ErrNotRunning), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.EOF):
-				return fmt.Errorf("VM %s: %w; see vix-launcher list", a[0], vm.ErrNotRunning)
-			case err != nil:
-				return fmt.Errorf("VM %s: its supervisor does not answer: %w; try vix-launcher stop --force %s", a[0], err, a[0])
+			st, err := stateOf(c.Context(), reg, a[0])
+			if err != nil {
+				return err
 			}
 			if asJSON {
 				return printJSON(e.stdout, withUse(st))
@@ -75,6 +73,18 @@ what is newest.`,
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "go on, with a line at each change")
 	return c
+}
+
+// stateOf is the state of a VM that runs.
+func stateOf(ctx context.Context, reg *vm.Registry, name string) (vm.State, error) {
+	st, err := reg.State(ctx, name)
+	switch {
+	case errors.Is(err, vm.ErrNotRunning), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.EOF):
+		return st, fmt.Errorf("VM %s: %w; see vix-launcher list", name, vm.ErrNotRunning)
+	case err != nil:
+		return st, fmt.Errorf("VM %s: its supervisor does not answer: %w; try vix-launcher stop --force %s", name, err, name)
+	}
+	return st, nil
 }
 
 func printJSON(w io.Writer, v any) error {

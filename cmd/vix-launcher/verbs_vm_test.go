@@ -129,7 +129,7 @@ func testExecSignals(t *testing.T, r *rig) {
 }
 
 // rss is a process's resident memory on the host, in KiB, without what it shares.
-func rss(t *testing.T, pid int) int {
+func rss(t testing.TB, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -142,15 +142,15 @@ func rss(t *testing.T, pid int) int {
 }
 
 // A program that writes more than anybody reads takes no memory, on either side.
-// VIX_SLOW_READER_MIB makes it more than 24 MiB.
-func testExecSlowReader(t *testing.T, r *rig) {
-	mib := 24
-	_, _ = fmt.Sscan(os.Getenv("VIX_SLOW_READER_MIB"), &mib)
+func testExecSlowReader(t *testing.T, r *rig) { slowReader(t, r, 24) }
+
+func slowReader(t testing.TB, r *rig, mib int) {
+	t.Helper()
 	guest := func() (kib int) {
 		_, _ = fmt.Sscan(r.vix(0, "exec", "t", "--", "awk", "/RssAnon/ {print $2}", "/proc/1/status").out.String(), &kib)
 		return kib
 	}
-	supervisor := r.list()[0].PIDs.Supervisor
+	supervisor := r.list()[0].PIDs.Supervisor // of t, the first by name
 	guestBefore, superBefore := guest(), rss(t, supervisor)
 	cmd := exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "head", "-c", fmt.Sprint(mib<<20), "/dev/zero")
 	cmd.Env = r.env

@@ -125,10 +125,7 @@ func (d Debian) build(ctx context.Context) (err error) {
 // namespace, and its files become the user's own: so removing it needs no help, and
 // virtiofsd shows them as root's.
 func (d Debian) pipeline(dir string, root bool) [][]string {
-	source := "deb " + d.Mirror + " " + d.Suite + " main"
-	if d.Keyring != "" {
-		source = "deb [signed-by=" + d.Keyring + "] " + d.Mirror + " " + d.Suite + " main"
-	}
+	source := d.source()
 	args := []string{
 		"mmdebstrap", "--variant=apt",
 		"--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Retries \"3\"",
