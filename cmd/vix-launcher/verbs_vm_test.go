@@ -45,6 +45,7 @@ func TestVMVerbs(t *testing.T) {
 		{"cp on a terminal", testCopyShown},
 		{"install", testInstall},
 		{"status", testStatus},
+		{"top", testTop},
 		{"clock", testClock},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -176,7 +176,7 @@ func (k *keeper) lookAtHost(v *balloon.View, now time.Time) {
 
 // lookAtCPU notes whether QEMU has been busy since the last look.
 func (k *keeper) lookAtCPU(now time.Time) {
-	cpu, err := processorTime(k.s.launch.Parts.Proc, k.s.qemu.cmd.Process.Pid)
+	cpu, err := ProcessorTime(k.s.launch.Parts.Proc, k.s.qemu.cmd.Process.Pid)
 	if err != nil {
 		k.busyAt = now
 		return
@@ -255,9 +255,9 @@ func (g guestStats) stats(max uint64, now time.Time) *balloon.Stats {
 	return &s
 }
 
-// processorTime is what a process has used of processors (proc_pid_stat(5): the fields
+// ProcessorTime is what a process has used of processors (proc_pid_stat(5): the fields
 // after the name, of which the kernel counts 100 a second for every program to see).
-func processorTime(proc string, pid int) (time.Duration, error) {
+func ProcessorTime(proc string, pid int) (time.Duration, error) {
 	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {
 		return 0, err
