@@ -43,6 +43,18 @@
 // as its reader consumes. So a slow reader stops the program behind it, and
 // neither end's memory grows.
 //
+// # kage's names
+//
+// spawn, stdin, kill, resize, spawned, stdout, stderr, exit and error are kage's, with
+// its layout of a frame, but data is binary, not JSON. Of its other messages:
+//
+//	session_create   is spawn: each program has a session and a control group of its own
+//	mount, unmount   are a spawn of the agent's own mounter (KindMount): its status and
+//	                 words answer, so that there is no second way to fail
+//	binary_install   is a spawn of the agent's own copier (KindCopy), as root: one
+//	                 implementation receives files, with one set of limits
+//	ok               is spawned, and exit
+//
 // # Trust
 //
 // The host treats every byte as hostile: a frame that is too long, of an

@@ -167,7 +167,7 @@ func (m *moduleIndex) plan(withDisk, withNet bool) ([]module, error) {
 	}
 	seen = map[string]bool{}
 	for _, name := range card {
-		if !withNet || m.builtin[name] {
+		if !withNet || m.whole || m.builtin[name] {
 			continue
 		}
 		file, ok := m.path[name]
