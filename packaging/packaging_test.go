@@ -137,7 +137,7 @@ func TestInstall(t *testing.T) {
 		if exec := st.Mode().Perm() == 0o755; exec != inBin || !exec && st.Mode().Perm() != 0o644 {
 			t.Errorf("%s: mode %o", path, st.Mode().Perm())
 		}
-		if text, err := os.ReadFile(full); err != nil || !inBin && strings.Contains(string(text), "@bindir@") {
+		if text, err := os.ReadFile(full); err != nil || !inBin && strings.Contains(string(text), "dir@") {
 			t.Errorf("%s: %v, or a placeholder", path, err)
 		}
 	}

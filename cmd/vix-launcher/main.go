@@ -83,6 +83,9 @@ not found.`,
 		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), completionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // ours knows both names
+	for _, c := range root.Commands() {
+		c.DisableFlagsInUseLine = true // each Use names the flags that matter
+	}
 	return root
 }
 
