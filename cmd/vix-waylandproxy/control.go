@@ -50,11 +50,11 @@ type control struct {
 	// activate gives the next window a token of the host's; nil where there is no filter.
 	activate func(token string)
 	log      *slog.Logger
-	conn *net.UnixConn
-	wg   sync.WaitGroup
-	stop chan struct{}
-	n    chan struct{} // a token for each trace that runs
-	x    chan struct{} // the same for the clipboard's exchanges
+	conn     *net.UnixConn
+	wg       sync.WaitGroup
+	stop     chan struct{}
+	n        chan struct{} // a token for each trace that runs
+	x        chan struct{} // the same for the clipboard's exchanges
 }
 
 // newControl serves fd until close; -1 serves nothing.
