@@ -68,7 +68,7 @@ static: need-go ## gofmt, vet, golangci-lint, generated files up to date
 	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: would change:" $$bad >&2; exit 1; }
 	$(GO) vet ./...
 	$(LINT) run --allow-parallel-runners ./...
-	@for f in .ci/run $$(grep -d skip -lE '^#!.*sh$$' scripts/*); do bash -n "$$f"; done
+	@for f in .ci/run $$(grep -d skip -lE '^#!.*sh$$' scripts/* packaging/* packaging/*/*); do bash -n "$$f"; done
 	@scripts/generated
 
 .PHONY: e2e
