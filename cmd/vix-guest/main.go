@@ -46,6 +46,8 @@ func main() {
 		os.Exit(proxyMain(os.Args[1:]))
 	case copyName:
 		os.Exit(copyMain(os.Args[1:]))
+	case driversName:
+		os.Exit(driversMain(os.Args[1:]))
 	case mountName:
 		os.Exit(mountMain(os.Args[1:]))
 	}
@@ -77,6 +79,8 @@ type guest struct {
 	reaper *reaper
 	trees  *trees
 	boot   bootMessage
+
+	hotplug sync.Once // of the first USB device
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User

@@ -40,6 +40,9 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 		path, s.Argv = who.shell, append([]string{"-" + filepath.Base(who.shell)}, s.Argv...)
 	case agent.KindCopy:
 		path, s.Argv = "/proc/self/exe", append([]string{copyName}, s.Argv...)
+	case agent.KindDrivers:
+		g.hotplug.Do(func() { go g.ownDevices() })
+		path, s.Argv = "/proc/self/exe", append([]string{driversName}, s.Argv...)
 	case agent.KindMount:
 		path, s.Argv = "/proc/self/exe", append([]string{mountName}, s.Argv...)
 	default:

@@ -82,6 +82,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"KVM", checkKVM},
 		{"virtiofsd", checkVirtiofsd},
 		{"network", checkNetwork},
+		{"USB", checkUSB},
 		{"kernel", checkKernel},
 		{"Vix", checkVix},
 		{"config.toml", checkConfig},

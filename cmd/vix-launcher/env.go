@@ -109,6 +109,12 @@ var virtiofsdPlaces = []string{
 // describes.
 const qemuName = "qemu-system-x86_64"
 
+// Where the kernel shows USB devices, and where programs open them.
+const (
+	usbDevices = "/sys/bus/usb/devices"
+	usbNodes   = "/dev/bus/usb"
+)
+
 // passtName is the program that serves a VM's network.
 const passtName = "passt"
 
@@ -149,7 +155,7 @@ var pressureFile = "/proc/pressure/memory"
 
 // parts finds the programs that a VM needs.
 func (e *env) parts() (p vm.Parts, err error) {
-	p = vm.Parts{System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo", Proc: "/proc", Pressure: pressureFile}
+	p = vm.Parts{USB: usbDevices, USBNodes: usbNodes, System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo", Proc: "/proc", Pressure: pressureFile}
 	if p.Self, err = e.self(); err != nil {
 		return p, err
 	}

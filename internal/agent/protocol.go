@@ -158,6 +158,9 @@ const (
 	KindProgram Kind = ""      // Argv[0], a program of the guest, with its arguments
 	KindShell   Kind = "shell" // the user's login shell as such; Argv are its arguments, if any
 	KindCopy    Kind = "copy"  // the agent's own copier, to which Argv are arguments (package transfer)
+	// KindDrivers is the agent's own loader of kernel modules: Argv are "IMAGE+SIGNATURE",
+	// bytes of each module, which follow each other on standard input.
+	KindDrivers Kind = "drivers"
 	KindMount   Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
 )
 

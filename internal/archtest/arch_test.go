@@ -43,9 +43,10 @@ var mayImport = map[string][]string{
 	"internal/scope":      {},
 	"internal/trace":      {"internal/wayland"},
 	"internal/transfer":   {},
+	"internal/usb":        {"config"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland"},
-	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/scope"},
+	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope"},
 	"internal/wayland":    {},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},

@@ -72,7 +72,7 @@ type Filter struct {
 
 	foreign    handles
 	activation activation
-	world   *clipboard.World
+	world      *clipboard.World
 
 	memMu    sync.Mutex
 	memories map[uint64]*memory // by inode

@@ -30,6 +30,8 @@ type Machine struct {
 	// there is no card.
 	Netdev string
 
+	USBPort bool // hot-pluggable, for a controller
+
 	Ports  int      // hot-pluggable, for shares; at most 8
 	Shares []Folder // from the start
 }
@@ -129,6 +131,9 @@ func (m Machine) card() []string {
 // shares describes the ports, all functions of one slot, and what sits on them.
 func (m Machine) shares() []string {
 	var args []string
+	if m.USBPort {
+		args = append(args, "-device", "pcie-root-port,id="+usbPort+",addr=1d.0,chassis=64")
+	}
 	for i := range m.Ports {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,addr=1e.%d,multifunction=on,chassis=%d", portName(i), i, i+1))
 	}

@@ -36,6 +36,8 @@ import (
 //	                                ◄──   reply{mounted}
 //	request{op: umount, path}       ──►
 //	                                ◄──   reply{done}
+//	request{op: usb attach | usb detach, path}  ──►
+//	                                ◄──   reply{usb}
 //	request{op: trace} + 1 pipe end ──►
 //	                                ◄──   reply{done}                       the display writes to it
 //	request{op: take | give} + 1 socket ►
@@ -68,6 +70,9 @@ const (
 
 	opMount  = "mount"
 	opUmount = "umount"
+
+	opUSBAttach = "usb attach"
+	opUSBDetach = "usb detach"
 )
 
 type request struct {
@@ -87,7 +92,7 @@ type request struct {
 	Size       *Size    `json:"size,omitempty"`
 	Classes    string   `json:"classes,omitempty"`
 	Share      string   `json:"share,omitempty"` // as config.ParseShare reads it
-	Path       string   `json:"path,omitempty"`  // of the guest
+	Path       string   `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
 }
 
 // A reply has one field set.
@@ -101,6 +106,7 @@ type reply struct {
 	Line    string      `json:"line,omitempty"`
 	Done    bool        `json:"done,omitempty"`
 	Mounted *ShareState `json:"mounted,omitempty"`
+	USB     *USBState   `json:"usb,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
 }

@@ -120,7 +120,7 @@ func (s *supervisor) attach(sh *share) error {
 	if sh.folder.Write {
 		mode = "rw"
 	}
-	if err := s.inGuest("mount", sh.tag, sh.folder.Guest, mode); err != nil {
+	if err := s.mounter("mount", sh.tag, sh.folder.Guest, mode); err != nil {
 		return errors.Join(failf("VM %s: share at %s: %v", s.launch.VM.Name, sh.folder.Guest, err), s.unplug(sh))
 	}
 	return nil
@@ -128,18 +128,30 @@ func (s *supervisor) attach(sh *share) error {
 
 func (sh *share) device() string { return "dev-" + sh.tag }
 
-// inGuest runs the agent's mounter. What it says is the guest's word.
-func (s *supervisor) inGuest(argv ...string) error {
+// mounter runs the agent's mounter.
+func (s *supervisor) mounter(argv ...string) error {
+	return s.inGuest(agent.Spawn{Kind: agent.KindMount, Argv: argv}, nil)
+}
+
+// inGuest runs a program of the agent's own, as root, with in as its standard input. What
+// it says is the guest's word.
+func (s *supervisor) inGuest(spawn agent.Spawn, in io.Reader) error {
+	spawn.User = "root"
 	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)
 	defer cancel()
-	p, err := s.guest.Spawn(ctx, agent.Spawn{Kind: agent.KindMount, User: "root", Argv: argv})
+	p, err := s.guest.Spawn(ctx, spawn)
 	if err != nil {
 		return err
 	}
-	unhook := context.AfterFunc(ctx, func() { _ = p.Kill(unix.SIGKILL); _ = p.Stdout.Close(); _ = p.Stderr.Close() })
+	unhook := context.AfterFunc(ctx, func() { _ = p.Kill(unix.SIGKILL); _ = p.Stdin.Close(); _ = p.Stdout.Close(); _ = p.Stderr.Close() })
 	defer unhook()
-	_ = p.Stdin.Close()
 	var out sync.WaitGroup
+	out.Go(func() {
+		if in != nil {
+			_, _ = io.Copy(p.Stdin, in)
+		}
+		_ = p.Stdin.Close()
+	})
 	out.Go(func() { _, _ = io.Copy(io.Discard, p.Stdout) })
 	said, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
 	_ = p.Stderr.Close()
@@ -173,7 +185,7 @@ func (s *supervisor) umount(path string, force bool) error {
 	if force {
 		mode = "force"
 	}
-	if err := s.inGuest("umount", sh.folder.Guest, mode); err != nil && !force {
+	if err := s.mounter("umount", sh.folder.Guest, mode); err != nil && !force {
 		return failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix-launcher umount --force %s %s", name, path, err, name, path)
 	}
 	err := s.unplug(sh)
@@ -186,30 +198,38 @@ func (s *supervisor) umount(path string, force bool) error {
 
 // unplug takes a share's device away, which needs the guest's consent.
 func (s *supervisor) unplug(sh *share) error {
+	err := s.deleteDevice(sh.device())
+	if err == nil {
+		return s.monitor.execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
+	}
+	s.stuckPorts[sh.port] = true
+	return err
+}
+
+// deleteDevice takes a device of QEMU's away, and returns when it is gone.
+func (s *supervisor) deleteDevice(id string) error {
 	gone := make(chan struct{})
 	s.mu.Lock()
-	s.unplugged[sh.device()] = gone
+	s.unplugged[id] = gone
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.unplugged, sh.device())
+		delete(s.unplugged, id)
 	}()
-	err := s.monitor.execute("device_del", map[string]string{"id": sh.device()}, nil)
-	if err == nil {
-		t := time.NewTimer(unplugLimit)
-		defer t.Stop()
-		select {
-		case <-gone:
-			return s.monitor.execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
-		case <-t.C:
-			err = errors.New("the guest does not let go of the device")
-		case <-s.ctx.Done():
-			err = context.Cause(s.ctx)
-		}
+	if err := s.monitor.execute("device_del", map[string]string{"id": id}, nil); err != nil {
+		return err
 	}
-	s.stuckPorts[sh.port] = true
-	return err
+	t := time.NewTimer(unplugLimit)
+	defer t.Stop()
+	select {
+	case <-gone:
+		return nil
+	case <-t.C:
+		return errors.New("the guest does not let go of the device")
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	}
 }
 
 // onDeviceDeleted takes QEMU's event.

@@ -215,7 +215,7 @@ func (s *supervisor) startQEMU(p qemuParts) (*os.File, error) {
 	m := Machine{
 		Name: v.Name, Accel: p.accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: p.files.Kernel, Initrd: p.files.Initrd,
-		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: p.format, AgentFD: 6, Ports: config.MaxShares,
+		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: p.format, AgentFD: 6, Ports: config.MaxShares, USBPort: true,
 	}
 	if p.net != nil {
 		m.Netdev = p.net.netdev(3 + len(theirs))

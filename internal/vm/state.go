@@ -47,6 +47,7 @@ type State struct {
 	Home        string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
 	Shares      []ShareState `json:"shares"`
 	Net         NetState     `json:"net"`
+	USB         []USBState   `json:"usb"`
 	// Confinement is what the processes said of themselves: display, qemu,
 	// virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`

@@ -53,14 +53,16 @@ type Parts struct {
 	Self      string `json:"self"` // vix-launcher
 	QEMU      string `json:"qemu"`
 	Virtiofsd string `json:"virtiofsd"`
-	Proxy     string `json:"proxy"`    // vix-waylandproxy
-	Guest     string `json:"guest"`    // vix-guest
-	System    string `json:"system"`   // "/": where the kernel and the host's programs are
-	KVM       string `json:"kvm"`      // /dev/kvm
-	CPUInfo   string `json:"cpuinfo"`  // /proc/cpuinfo
-	Proc      string `json:"proc"`     // /proc
-	Pressure  string `json:"pressure"` // /proc/pressure/memory; need not be there
-	Passt     string `json:"passt"`    // "" if it is not installed
+	Proxy     string `json:"proxy"`     // vix-waylandproxy
+	Guest     string `json:"guest"`     // vix-guest
+	System    string `json:"system"`    // "/": where the kernel and the host's programs are
+	KVM       string `json:"kvm"`       // /dev/kvm
+	CPUInfo   string `json:"cpuinfo"`   // /proc/cpuinfo
+	Proc      string `json:"proc"`      // /proc
+	Pressure  string `json:"pressure"`  // /proc/pressure/memory; need not be there
+	Passt     string `json:"passt"`     // "" if it is not installed
+	USB       string `json:"usb"`       // /sys/bus/usb/devices
+	USBNodes  string `json:"usb_nodes"` // /dev/bus/usb
 }
 
 // A supervisor owns one VM. Its goroutines are: run, one accept loop, one for
@@ -100,6 +102,8 @@ type supervisor struct {
 	shareTurn   sync.Mutex // held by whoever adds or takes away a share
 	sharesEnded bool       // under shareTurn, as is
 	stuckPorts  [config.MaxShares]bool
+
+	usb usbDevices
 
 	mu     sync.Mutex
 	state  State
@@ -181,7 +185,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 			PIDs:     PIDs{Supervisor: os.Getpid()},
 			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{}, Shares: []ShareState{},
-			Net: NetState{Kind: l.VM.Net, Publish: []string{}},
+			Net: NetState{Kind: l.VM.Net, Publish: []string{}}, USB: []USBState{},
 		},
 	}, nil
 }
@@ -256,6 +260,7 @@ func (s *supervisor) watch() error {
 		}
 	})
 	s.pumps.Go(func() { s.keepMemory(s.ctx) })
+	s.pumps.Go(s.ruleUSB)
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)

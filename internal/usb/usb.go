@@ -1,0 +1,161 @@
+// Package usb knows the USB devices of the host: it lists them from sysfs, says which of
+// them a VM may be given, and reads the kernel's word when one comes or goes.
+//
+//	/sys/bus/usb/devices/1-2/         a device: bus 1, port 2 (1-2.3: behind a hub)
+//	    idVendor, idProduct, manufacturer, product, busnum, devnum, bDeviceClass
+//	/sys/bus/usb/devices/1-2:1.0/     an interface of it, with a modalias
+//	/dev/bus/usb/BBB/DDD              what a program opens
+//
+// The strings come from the devices, and so from anybody who made one. The package opens
+// no device: it is given the directories as file systems.
+package usb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"vix/config"
+)
+
+// A Device is one device that is plugged in.
+type Device struct {
+	Port    string   `json:"port"` // as in sysfs, "1-2.3"
+	ID      string   `json:"id"`   // "046d:c52b"
+	Name    string   `json:"name"` // maker and product, printable
+	Node    string   `json:"node"` // below /dev/bus/usb, "001/004"
+	Hub     bool     `json:"hub"`  // hubs stay the host's
+	Aliases []string `json:"-"`    // modalias of each interface, for its drivers
+}
+
+// maxDevices is far beyond what a machine has: 127 on a bus.
+const maxDevices = 1024
+
+// List returns the devices of sys, which is /sys/bus/usb/devices, by port.
+func List(sys fs.FS) ([]Device, error) {
+	entries, err := fs.ReadDir(sys, ".")
+	if err != nil {
+		return nil, err
+	}
+	var list []Device
+	for _, e := range entries {
+		if len(list) == maxDevices {
+			break
+		}
+		// Others are root hubs ("usb1"), and interfaces.
+		if d, err := config.ParseUSB(e.Name()); err != nil || d.Port != e.Name() {
+			continue
+		}
+		if d, ok := read(sys, e.Name(), entries); ok {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// read reads one device; it may be unplugged meanwhile.
+func read(sys fs.FS, port string, entries []fs.DirEntry) (d Device, ok bool) {
+	word := func(name string) string {
+		b, err := fs.ReadFile(sys, path.Join(port, name))
+		if err != nil {
+			return ""
+		}
+		return printable(strings.TrimSpace(string(b)))
+	}
+	id, err := config.ParseUSB(word("idVendor") + ":" + word("idProduct"))
+	bus, err1 := strconv.ParseUint(word("busnum"), 10, 16)
+	dev, err2 := strconv.ParseUint(word("devnum"), 10, 16)
+	if err != nil || err1 != nil || err2 != nil {
+		return d, false
+	}
+	d = Device{
+		Port: port, ID: id.ID, Node: fmt.Sprintf("%03d/%03d", bus, dev), Hub: word("bDeviceClass") == "09",
+		Name: strings.TrimSpace(word("manufacturer") + " " + word("product")),
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), port+":") {
+			if b, err := fs.ReadFile(sys, path.Join(e.Name(), "modalias")); err == nil {
+				d.Aliases = append(d.Aliases, printable(strings.TrimSpace(string(b))))
+			}
+		}
+	}
+	return d, true
+}
+
+const maxText = 128 // bytes of what a device says of itself
+
+// printable makes what a device says fit for a line of a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
+			return r
+		}
+		return '?'
+	}, s)
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "")
+	}
+	return s
+}
+
+// Matching returns the devices that want names, without hubs.
+func Matching(list []Device, want config.USBDevice) []Device {
+	return slices.DeleteFunc(slices.Clone(list), func(d Device) bool {
+		return d.Hub || d.Port != want.Port && d.ID != want.ID
+	})
+}
+
+// Rule is the udev rule that lets whoever sits at the machine use devices like d, with
+// the file that it belongs in (before 73-seat-late.rules, which acts on it).
+func Rule(d Device) (file, rule string) {
+	vendor, product, _ := strings.Cut(d.ID, ":")
+	return "/etc/udev/rules.d/70-vix.rules",
+		fmt.Sprintf(`SUBSYSTEM=="usb", ATTR{idVendor}=="%s", ATTR{idProduct}=="%s", TAG+="uaccess"`, vendor, product)
+}
+
+// An Event is the kernel's word of a device, from its channel of events (netlink(7)).
+type Event struct {
+	Action string // "add", "remove", "bind", …
+	Port   string
+}
+
+// properties finds them in a message of udev, which has them behind a header of its own:
+// "libudev" and a zero byte, magic u32, header u32, offset u32, length u32, …
+func properties(b []byte) []byte {
+	if !bytes.HasPrefix(b, []byte("libudev\x00")) || len(b) < 24 {
+		return b
+	}
+	at, n := binary.NativeEndian.Uint32(b[16:]), binary.NativeEndian.Uint32(b[20:])
+	if uint64(at)+uint64(n) > uint64(len(b)) {
+		return nil
+	}
+	return b[at : at+n]
+}
+
+// ParseEvent reads a datagram of NETLINK_KOBJECT_UEVENT: "ACTION@PATH" (or udev's
+// header), then KEY=VALUE, each ended by a zero byte. ok is false for what is not about a whole USB device.
+func ParseEvent(b []byte) (e Event, ok bool) {
+	fields := strings.Split(string(properties(b)), "\x00")
+	var subsystem, devtype, devpath string
+	for _, f := range fields {
+		switch key, value, _ := strings.Cut(f, "="); key {
+		case "ACTION":
+			e.Action = value
+		case "SUBSYSTEM":
+			subsystem = value
+		case "DEVTYPE":
+			devtype = value
+		case "DEVPATH":
+			devpath = value
+		}
+	}
+	e.Port = path.Base(devpath)
+	d, err := config.ParseUSB(e.Port)
+	return e, subsystem == "usb" && devtype == "usb_device" && err == nil && d.Port == e.Port
+}
