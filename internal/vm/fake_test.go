@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
+	findDrivers = func(Launch, []string) ([]rootfs.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
 	}
@@ -247,6 +248,10 @@ func fakeQMP(f *os.File, do string) {
 		}
 		if json.Unmarshal(lines.Bytes(), &c) == nil && c.Execute == "device_del" && do != "clings" {
 			fmt.Fprintf(conn, `{"event": "DEVICE_DELETED", "data": {"device": %q}, "timestamp": {"seconds": 1, "microseconds": 2}}`+"\n", c.Arguments.ID)
+		}
+		if c.Execute == "remove-fd" {
+			closeFiles(conn.files)
+			conn.files = nil
 		}
 		if strings.Contains(lines.Text(), "quit") && do != "stubborn" {
 			syscall.Exit(0)

@@ -173,12 +173,8 @@ func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
 	name := s.launch.VM.Name
 	path := filepath.Join(s.launch.Parts.USBNodes, d.Node)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrPermission) {
-		file, rule := usb.Rule(d)
-		return nil, failf("VM %s: usb %s: you may not open %s; as root, put this line into %s, run udevadm control --reload, and plug the device in again: %s", name, d.Port, path, file, rule)
-	}
 	if err != nil {
-		return nil, failf("VM %s: usb %s: %v", name, d.Port, err)
+		return nil, openFailure(name, d, path, err)
 	}
 	free, err := tryLock(f)
 	switch {
@@ -191,6 +187,15 @@ func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
 	}
 	f.Close()
 	return nil, err
+}
+
+// openFailure says what to do about a device that cannot be opened.
+func openFailure(name string, d usb.Device, path string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return failf("VM %s: usb %s: %v", name, d.Port, err)
+	}
+	file, rule := usb.Rule(d)
+	return failf("VM %s: usb %s: you may not open %s; as root, put this line into %s, run udevadm control --reload, and plug the device in again: %s", name, d.Port, path, file, rule)
 }
 
 // plugController plugs the controller in, with the first device.
