@@ -376,15 +376,20 @@ func checkMemory(ctx context.Context, e *env) check {
 			vms, sum = vms+1, sum+v.Memory
 		}
 	}
-	if sum > host.Total {
-		return warning("stop a VM, or give VMs less (memory in config.toml)",
-			"the %d VMs that run may use %d MiB together, and this machine has %d: if all do, programs of the host end", vms, sum>>20, host.Total>>20)
-	}
 	c, err := e.config()
 	if err != nil {
 		return good("%d MiB available", host.Available>>20)
 	}
-	want := uint64(c.Defaults.Memory)
+	return memoryCheck(host, uint64(c.Defaults.Memory), vms, sum)
+}
+
+// memoryCheck compares the host's memory with what a new VM wants, and with what the vms
+// that run may use together, sum.
+func memoryCheck(host balloon.Memory, want uint64, vms int, sum uint64) check {
+	if sum > host.Total {
+		return warning("stop a VM, or give VMs less (memory in config.toml)",
+			"the %d VMs that run may use %d MiB together, and this machine has %d: if all do, programs of the host end", vms, sum>>20, host.Total>>20)
+	}
 	if host.Available < want {
 		return warning("end other programs, or give VMs less (memory in config.toml)", "%d MiB available; a VM has %d MiB", host.Available>>20, want>>20)
 	}
@@ -409,10 +414,10 @@ func checkGroups(ctx context.Context, e *env) check {
 	}
 	s := scope.Probe(ctx, scope.Config{PID: os.Getpid(), Bus: bus, Proc: "/proc"})
 	const fix = "VMs run as well; for cpu-weight, log in through a session manager with systemd"
-	switch {
-	case s.Kind == scope.KindScope:
+	switch s.Kind {
+	case scope.KindScope:
 		return good("each VM is a scope in %s", s.Name)
-	case s.Kind == scope.KindGroup:
+	case scope.KindGroup:
 		return warning(fix, "each VM is a group in %s; %s", s.Name, strings.Join(s.Weaker, "; "))
 	}
 	return warning(fix, "%s", strings.Join(s.Weaker, "; "))

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"vix/internal/balloon"
 	"vix/internal/vm"
 )
 
@@ -47,5 +48,21 @@ func TestResidentOf(t *testing.T) {
 	}
 	if residentOf(0) != 0 || residentOf(1<<30) != 0 {
 		t.Error("no process takes memory")
+	}
+}
+
+func TestMemoryCheck(t *testing.T) {
+	host := balloon.Memory{Total: 4 << 30, Available: 1 << 30}
+	for _, tt := range []struct {
+		want, sum    uint64
+		status, says string
+	}{
+		{512 << 20, 2 << 30, "ok", "1024 MiB available; a VM has 512 MiB; those that run, 2048 of 4096 MiB"},
+		{512 << 20, 5 << 30, "warn", "the 3 VMs that run may use 5120 MiB together, and this machine has 4096"},
+		{2 << 30, 0, "warn", "1024 MiB available; a VM has 2048 MiB"},
+	} {
+		if c := memoryCheck(host, tt.want, 3, tt.sum); c.Status != tt.status || !strings.HasPrefix(c.Detail, tt.says) {
+			t.Errorf("%+v", c)
+		}
 	}
 }
