@@ -126,6 +126,9 @@ func printStatus(w io.Writer, s vmUse) error {
 	row("name", "%s", s.Name)
 	row("state", "%s, for %s", s.State.State, time.Duration(s.Uptime)*time.Second)
 	row("memory", "%s, of which %s taken from the host", config.Size(s.Memory), amount(int64(s.Used)))
+	if g := s.GuestMemory; g != nil && g.Total > 0 {
+		row("guest", "uses %s of %s", amount(int64(g.Total-min(g.Available, g.Total))), amount(int64(g.Size)))
+	}
 	row("cpus", "%d%s", s.CPUs, map[string]string{"kvm": ", by KVM", "tcg": ", emulated"}[s.Accel])
 	row("color", "%s", s.Color)
 	row("tag", "%s", s.Tag)

@@ -13,9 +13,10 @@ import (
 func TestStatusIsPlain(t *testing.T) {
 	s := vmUse{vm.State{
 		Name: "web", State: "running", Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",
-		Programs: []vm.Program{{ID: 1, Argv: []string{"sh", "-c", "\x1b[2J\nx"}}, {ID: 2, Argv: []string{"gone"}, Exit: &vm.Exit{}}},
-		Windows:  []vm.Window{{ID: 7, Title: "[web] a\u202eb", AppID: "vix.web.x"}},
-		Notes:    []string{"a note"},
+		GuestMemory: &vm.GuestMemory{Size: 400 << 20, Stats: balloon.Stats{Total: 380 << 20, Available: 280 << 20}},
+		Programs:    []vm.Program{{ID: 1, Argv: []string{"sh", "-c", "\x1b[2J\nx"}}, {ID: 2, Argv: []string{"gone"}, Exit: &vm.Exit{}}},
+		Windows:     []vm.Window{{ID: 7, Title: "[web] a\u202eb", AppID: "vix.web.x"}},
+		Notes:       []string{"a note"},
 	}, 300 << 20}
 	var b strings.Builder
 	if err := printStatus(&b, s); err != nil {
@@ -24,6 +25,7 @@ func TestStatusIsPlain(t *testing.T) {
 	want := `name       web
 state      running, for 1m23s
 memory     512M, of which 300 MiB taken from the host
+guest      uses 100 MiB of 400 MiB
 cpus       2, emulated
 color      #123456
 tag        web
