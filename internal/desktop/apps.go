@@ -35,6 +35,7 @@ type App struct {
 	// MimeTypes are what it opens.
 	MimeTypes []string
 	exec      command
+	program   string // what exec runs, without the terminal around it, if it runs that alone
 }
 
 // Limits of what one root may list.
@@ -76,8 +77,9 @@ func (a App) AppID() string { return config.AppID(a.VM, a.Class) }
 // be opened.
 func (a App) Argv(files ...string) []string { return a.exec.argv(files) }
 
-// Program is the base name of what Argv begins with.
-func (a App) Program() string { return path.Base(a.Argv()[0]) }
+// Program is the base name of the program, "" for one that is started with arguments:
+// there "foot" is not what "foot --server" is.
+func (a App) Program() string { return a.program }
 
 // OpensFiles reports that Argv has a place for files.
 func (a App) OpensFiles() bool { return a.exec.takesFiles() }
@@ -87,7 +89,7 @@ func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 // those of "programs" of the host's, which has hundreds.
 func (a App) Wanted(v config.VM) bool {
 	if v.Desktop == nil {
-		return v.Root != "host" || slices.Contains(v.Programs, a.Program())
+		return v.Root != "host" || slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
 	}
 	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
 		ok, err := path.Match(pattern, a.ID)
@@ -211,6 +213,9 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	}
 	if a.exec, err = parseExec(e["Exec"]); err != nil {
 		return App{}, err
+	}
+	if argv := a.exec.argv(nil); len(argv) == 1 {
+		a.program = path.Base(argv[0])
 	}
 	if e.is("Terminal") {
 		if !installed(root, "foot") {

@@ -100,7 +100,7 @@ func TestApps(t *testing.T) {
 	if got := a.Argv("f1", "f2"); !slices.Equal(got, []string{"sh", "-c", "a b", "f1", "f2", "--x=%"}) {
 		t.Errorf("argv %q", got)
 	}
-	if a.AppID() != "vix.web.Alpha-Class" || a.EntryName() != "dev.vix.web.a" || a.Program() != "sh" || !a.OpensFiles() {
+	if a.AppID() != "vix.web.Alpha-Class" || a.EntryName() != "dev.vix.web.a" || a.Program() != "" || byID["b"].Program() != "prog" || !a.OpensFiles() {
 		t.Errorf("%s %s", a.AppID(), a.EntryName())
 	}
 	if byID["b"].Comment[""] != "local" {
@@ -120,7 +120,7 @@ func TestEntryName(t *testing.T) {
 }
 
 func TestWanted(t *testing.T) {
-	a := App{VM: "v", ID: "org.gnome.Maps", exec: command{"/usr/bin/maps"}}
+	a := App{VM: "v", ID: "org.gnome.Maps", program: "maps"}
 	for i, c := range []struct {
 		vm   config.VM
 		want bool
