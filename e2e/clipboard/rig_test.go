@@ -5,12 +5,18 @@ package clipboard
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vix/internal/desktoptest"
 )
@@ -21,8 +27,10 @@ const patience = 90 * time.Second
 // A desk is a sway with two proxies.
 type desk struct {
 	*desktoptest.Desktop
-	t   *testing.T
-	bin string
+	t       *testing.T
+	bin     string
+	proxies map[string]*desktoptest.Proc
+	passed  chan struct{} // a token for each request that reached a display process
 }
 
 func newDesk(t *testing.T) *desk {
@@ -40,7 +48,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{Desktop: desktoptest.Start(t, desktoptest.Config{Timeout: patience}), t: t, bin: bin}
+	d := &desk{Desktop: desktoptest.Start(t, desktoptest.Config{Timeout: patience}), t: t, bin: bin, proxies: map[string]*desktoptest.Proc{}, passed: make(chan struct{}, 1000)}
 	for _, vm := range []string{"red", "blue"} {
 		d.proxy(vm)
 	}
@@ -52,7 +60,16 @@ func (d *desk) socket(vm string) string { return filepath.Join(d.Dir, vm) }
 // proxy starts what stands for a VM.
 func (d *desk) proxy(vm string) {
 	d.t.Helper()
-	p := d.Client(d.t, filepath.Join(d.bin, "vix-waylandproxy"), "local", "--listen", d.socket(vm), "--vm", vm, "--frame", "full")
+	ours, theirs := pair(d.t, unix.SOCK_SEQPACKET)
+	defer theirs.Close()
+	cmd := d.command("", filepath.Join(d.bin, "vix-waylandproxy"), "local", "--listen", d.socket(vm), "--vm", vm, "--frame", "full", "--control-fd", "3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	p, err := desktoptest.Command(d.t, cmd, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.supervise(vm, ours)
+	d.proxies[vm] = p
 	d.t.Cleanup(func() {
 		if d.t.Failed() {
 			d.t.Logf("the proxy of %s wrote: %s", vm, p.Output())
@@ -116,4 +133,112 @@ func (d *desk) pastes(vm string, args ...string) (content []byte, complaint stri
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	_ = cmd.Run() // with nothing to paste it fails, and says so
 	return out.Bytes(), strings.TrimSpace(stderr.String())
+}
+
+func pair(t *testing.T, kind int) (ours, theirs *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs = os.NewFile(uintptr(fds[0]), "control"), os.NewFile(uintptr(fds[1]), "control")
+	t.Cleanup(func() { _ = ours.Close() })
+	return ours, theirs
+}
+
+// supervise stands for a VM's supervisor, as far as the clipboard goes: it hands the
+// socket that comes with a request on to the display process (internal/vm/control.go).
+func (d *desk) supervise(vm string, display *os.File) {
+	d.t.Helper()
+	dir := filepath.Join(d.Dir, "vix", vm)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "control.sock"), Net: "unix"})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	d.t.Cleanup(func() {
+		_ = l.Close()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			if err := passOn(c, display); err != nil && !errors.Is(err, unix.EPIPE) {
+				d.t.Errorf("the supervisor of %s: %v", vm, err)
+			}
+			d.passed <- struct{}{}
+		}
+	}()
+}
+
+func passOn(c *net.UnixConn, display *os.File) error {
+	defer c.Close()
+	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	n, on, _, _, err := c.ReadMsgUnix(buf, oob)
+	if err != nil || n < 4 {
+		return errors.Join(err, io.ErrUnexpectedEOF)
+	}
+	packet := `{"request":"give"}`
+	if bytes.Contains(buf[:n], []byte(`"op":"take"`)) {
+		packet = `{"request":"take"}`
+	}
+	ms, err := unix.ParseSocketControlMessage(oob[:on])
+	if err != nil || len(ms) != 1 {
+		return errors.Join(err, errors.New("no descriptor"))
+	}
+	fds, err := unix.ParseUnixRights(&ms[0])
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fds[0])
+	if err := unix.Sendmsg(int(display.Fd()), []byte(packet), unix.UnixRights(fds[0]), nil, 0); err != nil {
+		return err
+	}
+	reply := []byte(`{"done":true}`)
+	_, err = c.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(reply))), reply...))
+	return err
+}
+
+// vix runs vix-launcher clipboard, and returns what it prints and whether it went well.
+func (d *desk) vix(args ...string) (out string, ok bool) {
+	d.t.Helper()
+	cmd := d.command("", append([]string{filepath.Join(d.bin, "vix-launcher"), "clipboard"}, args...)...)
+	cmd.Env = append(cmd.Env, "SWAYSOCK="+d.IPC, "XDG_CONFIG_HOME="+d.Dir, "WAYLAND_DISPLAY="+d.Socket)
+	b, err := cmd.CombinedOutput()
+	return strings.TrimSpace(string(b)), err == nil
+}
+
+// must is vix that must go well.
+func (d *desk) must(args ...string) string {
+	d.t.Helper()
+	out, ok := d.vix(args...)
+	if !ok {
+		d.t.Fatalf("clipboard %q: %s", args, out)
+	}
+	return out
+}
+
+// config writes the user's config.toml.
+func (d *desk) config(text string) {
+	d.t.Helper()
+	if err := os.MkdirAll(filepath.Join(d.Dir, "vix"), 0o700); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(d.Dir, "vix", "config.toml"), []byte(text), 0o600); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// window opens a terminal of a VM's and waits for it.
+func (d *desk) window(vm string) *desktoptest.Node {
+	d.t.Helper()
+	d.start(vm, "foot", "--app-id=held", "sleep", "1000")
+	return d.WaitWindow(d.t, desktoptest.ByAppIDPrefix("vix."+vm+"."))
 }

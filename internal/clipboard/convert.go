@@ -68,10 +68,14 @@ func Refusal(types []string) error {
 	switch {
 	case len(types) == 0:
 		return ErrNothing
-	case slices.ContainsFunc(files, func(f string) bool { return slices.Contains(types, f) }):
+	case namesFiles(types):
 		return errors.New("files are selected: their paths mean nothing elsewhere; use vix-launcher cp")
 	}
 	return errors.New("what is selected is neither text nor a picture")
+}
+
+func namesFiles(types []string) bool {
+	return slices.ContainsFunc(files, func(f string) bool { return slices.Contains(types, f) })
 }
 
 // Types returns the types under which items are offered.

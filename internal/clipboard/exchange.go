@@ -157,7 +157,10 @@ func printable(s string) string {
 // must have had the keyboard; less than 0 is not to be asked. The offer stands until
 // conn is closed, or ended by what AwaitEnd returns.
 func Give(conn net.Conn, slot Slot, items []Item, moment time.Duration) error {
-	req := giveRequest{Moment: max(moment.Milliseconds(), -1), Slot: slot}
+	req := giveRequest{Moment: moment.Milliseconds(), Slot: slot}
+	if moment < 0 {
+		req.Moment = -1
+	}
 	for _, it := range items {
 		req.Items = append(req.Items, itemHeader{it.Kind, int64(len(it.Data))})
 	}
@@ -215,6 +218,9 @@ func (w *World) take(conn net.Conn) error {
 		return errors.New("no such selection")
 	}
 	types := w.Kinds(req.Slot)
+	if namesFiles(types) {
+		return Refusal(types)
+	}
 	sent := false
 	for _, kind := range Kinds() {
 		typ, limit := Best(types, kind), min(req.Limits[kind], MaxData)

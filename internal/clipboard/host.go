@@ -275,6 +275,9 @@ const (
 // Take returns the selection, as far as limits, by kind, let it pass.
 func (h *Host) Take(s Slot, limits map[string]int64) ([]Item, error) {
 	types := h.Types(s)
+	if namesFiles(types) {
+		return nil, Refusal(types)
+	}
 	var items []Item
 	for _, kind := range Kinds() {
 		typ := Best(types, kind)

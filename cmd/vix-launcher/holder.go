@@ -1,0 +1,390 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/clipboard"
+	"vix/internal/vm"
+)
+
+// The holder is the process that has what "clipboard copy" took, in memory that is
+// not swapped where that can be had, until it is used, replaced, cleared or too old.
+// It is asked over $XDG_RUNTIME_DIR/vix/.clipboard, a line of JSON each way:
+//
+//	copy  ── stdin: {"from":…,"ttl":…,"items":[…]} and the data ──► holder
+//	      ◄─ stdout: "ok", once it listens ──
+//	paste ── {"op":"paste","to":…,…} ──► holder ── give ──► the VM's display, or the host
+//	      ◄─ {} or {"error":…} ──────────
+type holdRequest struct {
+	Op     string           `json:"op"`
+	To     string           `json:"to,omitempty"`
+	Slot   clipboard.Slot   `json:"slot,omitempty"`
+	Limits map[string]int64 `json:"limits,omitempty"`
+	Strip  bool             `json:"strip,omitempty"`
+	Secret bool             `json:"secret,omitempty"`
+	Moment time.Duration    `json:"moment,omitempty"`
+	TTL    time.Duration    `json:"ttl,omitempty"`
+}
+
+type holdItem struct {
+	Kind string `json:"kind"`
+	Size int64  `json:"size"`
+}
+
+// A holdReply says what is held; From is empty when nothing is.
+type holdReply struct {
+	From    string     `json:"from,omitempty"`
+	Items   []holdItem `json:"items,omitempty"`
+	Seconds int        `json:"seconds,omitempty"` // left
+	Offered string     `json:"offered,omitempty"` // to whom
+	Error   string     `json:"error,omitempty"`
+}
+
+func (r holdReply) String() string {
+	if r.From == "" {
+		return "nothing is held"
+	}
+	s := fmt.Sprintf("%s from %s, for %d s more", describe(r.Items), sideName(r.From), r.Seconds)
+	if r.Offered != "" {
+		s += ", offered to " + sideName(r.Offered)
+	}
+	return s
+}
+
+var errNothingHeld = errors.New("clipboard: nothing was copied; select something and use clipboard copy first")
+
+const (
+	maxHoldLine  = 4096
+	holdPatience = 90 * time.Second // of a question to the holder
+)
+
+// askHolder asks the holder, if there is one.
+func (e *env) askHolder(req holdRequest) (holdReply, error) {
+	var rep holdReply
+	dir, err := e.runtimeDir()
+	if err != nil {
+		return rep, err
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(dir, "vix", holderName), Net: "unix"})
+	if err != nil {
+		return rep, errNothingHeld
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(holdPatience))
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		return rep, err
+	}
+	if err := json.NewDecoder(conn).Decode(&rep); err != nil {
+		if req.Op == "clear" {
+			return rep, nil
+		}
+		return rep, errNothingHeld // its time was over just now
+	}
+	if rep.Error != "" {
+		return rep, fmt.Errorf("clipboard: %s", rep.Error)
+	}
+	return rep, nil
+}
+
+// hold starts a holder, in the place of the one there may be.
+func (e *env) hold(from string, ttl time.Duration, items []clipboard.Item) error {
+	if _, err := e.vixDir(); err != nil {
+		return err
+	}
+	if _, err := e.askHolder(holdRequest{Op: "clear"}); err != nil && !errors.Is(err, errNothingHeld) {
+		return err
+	}
+	self, err := e.self()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "clipboard-hold")
+	cmd.Env = e.environ()
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("the process that holds it: %w", err)
+	}
+	err = json.NewEncoder(in).Encode(holding{From: from, TTL: ttl, Items: headers(items)})
+	for _, it := range items {
+		if err == nil {
+			_, err = in.Write(it.Data)
+		}
+		clear(it.Data)
+	}
+	_ = in.Close()
+	said, _ := io.ReadAll(io.LimitReader(out, maxHoldLine)) // to its end: the holder closes it
+	if err != nil || string(said) != "ok\n" {
+		return errors.Join(err, fmt.Errorf("the process that holds it does not start: %s", said), cmd.Wait())
+	}
+	return cmd.Process.Release()
+}
+
+// A holding is what the holder is started with.
+type holding struct {
+	From  string        `json:"from"`
+	TTL   time.Duration `json:"ttl"`
+	Items []holdItem    `json:"items"`
+}
+
+func holdCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:    "clipboard-hold",
+		Short:  "the process that has what was copied",
+		Hidden: true,
+		Args:   args(0, 0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
+			defer stop()
+			h := &holder{env: e, over: make(chan struct{})}
+			if err := h.read(e.stdin); err != nil {
+				return err
+			}
+			return h.run(ctx)
+		},
+	}
+}
+
+type holder struct {
+	env   *env
+	from  string
+	items []clipboard.Item
+	over  chan struct{}
+	once  sync.Once
+	wg    sync.WaitGroup
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	ends    time.Time
+	offered string
+	cancel  context.CancelFunc // of the offer
+}
+
+// read takes over the data. Nobody else may look at it, or have it in a core file.
+func (h *holder) read(in io.Reader) error {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	r := bufio.NewReaderSize(in, maxHoldLine)
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	var w holding
+	if err := json.Unmarshal(line, &w); err != nil {
+		return err
+	}
+	h.from, h.ends = w.From, time.Now().Add(w.TTL)
+	for _, it := range w.Items {
+		b := lockedMemory(it.Size)
+		if _, err := io.ReadFull(r, b); err != nil {
+			return err
+		}
+		h.items = append(h.items, clipboard.Item{Kind: it.Kind, Data: b})
+	}
+	return nil
+}
+
+// lockedMemory returns memory that is not swapped, if the user may lock so much.
+func lockedMemory(n int64) []byte {
+	if n <= 0 || n > clipboard.MaxData {
+		return nil
+	}
+	b, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return make([]byte, n)
+	}
+	_ = unix.Mlock(b) // a limit of the user's: then it may be swapped
+	_ = unix.Madvise(b, unix.MADV_DONTDUMP)
+	return b
+}
+
+func (h *holder) run(ctx context.Context) error {
+	dir, err := h.env.vixDir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, holderName)
+	_ = os.Remove(path) // of one that was killed
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	h.mu.Lock()
+	h.timer = time.AfterFunc(time.Until(h.ends), h.end)
+	h.mu.Unlock()
+	h.wg.Go(func() { h.accept(ctx, l) })
+	fmt.Fprintln(h.env.stdout, "ok")
+	if f, ok := h.env.stdout.(*os.File); ok {
+		_ = f.Close()
+	}
+	select {
+	case <-ctx.Done():
+	case <-h.over:
+	}
+	h.timer.Stop()
+	cancel()
+	err = l.Close() // which removes the socket
+	h.wg.Wait()
+	for _, it := range h.items {
+		clear(it.Data)
+	}
+	return err
+}
+
+// end lets run return.
+func (h *holder) end() { h.once.Do(func() { close(h.over) }) }
+
+func (h *holder) accept(ctx context.Context, l *net.UnixListener) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		h.wg.Go(func() { h.answer(ctx, conn) })
+	}
+}
+
+func (h *holder) answer(ctx context.Context, conn *net.UnixConn) {
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer unhook()
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	var req holdRequest
+	if json.NewDecoder(io.LimitReader(conn, maxHoldLine)).Decode(&req) != nil {
+		return
+	}
+	var rep holdReply
+	switch req.Op {
+	case "status":
+		h.mu.Lock()
+		rep = holdReply{From: h.from, Items: headers(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offered}
+		h.mu.Unlock()
+	case "paste":
+		if err := h.paste(ctx, req); err != nil {
+			rep.Error = err.Error()
+		}
+	case "clear":
+		h.end()
+		<-ctx.Done() // the answer is the end of the connection
+		return
+	default:
+		rep.Error = "unknown request"
+	}
+	_ = json.NewEncoder(conn).Encode(rep)
+}
+
+// paste makes the offer. An offer that stands is taken back first.
+func (h *holder) paste(ctx context.Context, req holdRequest) error {
+	var items []clipboard.Item
+	for _, it := range h.items {
+		if int64(len(it.Data)) > req.Limits[it.Kind] {
+			continue
+		}
+		data := it.Data
+		if req.Strip && it.Kind == clipboard.Text {
+			data = clipboard.Strip(data)
+		} else {
+			data = append([]byte(nil), data...) // the offer wipes its own
+		}
+		items = append(items, clipboard.Item{Kind: it.Kind, Data: data})
+	}
+	h.mu.Lock()
+	if h.cancel != nil {
+		h.cancel()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	h.cancel, h.offered = cancel, ""
+	h.mu.Unlock()
+	over, err := h.give(ctx, req, items)
+	if err != nil {
+		cancel()
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.offered = req.To
+	h.ends = time.Now().Add(req.TTL)
+	h.timer.Reset(req.TTL)
+	h.wg.Go(func() {
+		used := <-over
+		if ctx.Err() == nil && used {
+			h.end()
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if ctx.Err() == nil {
+			h.offered = "" // its VM has gone: what was copied is still there
+		}
+	})
+	return nil
+}
+
+// give offers items until ctx is done. over tells at the end whether they were used,
+// or something else took their place.
+func (h *holder) give(ctx context.Context, req holdRequest, items []clipboard.Item) (over <-chan bool, err error) {
+	end := make(chan bool, 1)
+	if req.To == config.ClipHost {
+		host, err := h.env.hostClipboard()
+		if err != nil {
+			return nil, err
+		}
+		done, err := host.Give(ctx, req.Slot, items, req.Secret)
+		if err != nil {
+			return nil, errors.Join(err, host.Close())
+		}
+		h.wg.Go(func() {
+			<-done
+			_ = host.Close()
+			end <- true
+		})
+		return end, nil
+	}
+	reg, err := h.env.registry()
+	if err != nil {
+		return nil, err
+	}
+	defer reg.Close()
+	conn, err := reg.Exchange(ctx, req.To, vm.GiveSelection)
+	if err != nil {
+		return nil, err
+	}
+	if err := clipboard.Give(conn, req.Slot, items, req.Moment); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	for _, it := range items {
+		clear(it.Data)
+	}
+	h.wg.Go(func() {
+		unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		defer unhook()
+		end <- clipboard.AwaitEnd(conn) != ""
+		_ = conn.Close()
+	})
+	return end, nil
+}
