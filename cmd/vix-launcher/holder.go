@@ -130,7 +130,7 @@ func (e *env) hold(from string, ttl time.Duration, items []clipboard.Item) error
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("the process that holds it: %w", err)
 	}
-	err = json.NewEncoder(in).Encode(holding{From: from, TTL: ttl, Items: headers(items)})
+	err = json.NewEncoder(in).Encode(heldData{From: from, TTL: ttl, Items: headers(items)})
 	for _, it := range items {
 		if err == nil {
 			_, err = in.Write(it.Data)
@@ -145,8 +145,8 @@ func (e *env) hold(from string, ttl time.Duration, items []clipboard.Item) error
 	return cmd.Process.Release()
 }
 
-// A holding is what the holder is started with.
-type holding struct {
+// heldData is what the holder is started with.
+type heldData struct {
 	From  string        `json:"from"`
 	TTL   time.Duration `json:"ttl"`
 	Items []holdItem    `json:"items"`
@@ -161,7 +161,7 @@ func holdCommand(e *env) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			h := &holder{env: e, over: make(chan struct{})}
+			h := &clipHolder{env: e, over: make(chan struct{})}
 			if err := h.read(e.stdin); err != nil {
 				return err
 			}
@@ -170,7 +170,7 @@ func holdCommand(e *env) *cobra.Command {
 	}
 }
 
-type holder struct {
+type clipHolder struct {
 	env   *env
 	from  string
 	items []clipboard.Item
@@ -186,14 +186,14 @@ type holder struct {
 }
 
 // read takes over the data. Nobody else may look at it, or have it in a core file.
-func (h *holder) read(in io.Reader) error {
+func (h *clipHolder) read(in io.Reader) error {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	r := bufio.NewReaderSize(in, maxHoldLine)
 	line, err := r.ReadSlice('\n')
 	if err != nil {
 		return err
 	}
-	var w holding
+	var w heldData
 	if err := json.Unmarshal(line, &w); err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func lockedMemory(n int64) []byte {
 	return b
 }
 
-func (h *holder) run(ctx context.Context) error {
+func (h *clipHolder) run(ctx context.Context) error {
 	dir, err := h.env.vixDir()
 	if err != nil {
 		return err
@@ -257,9 +257,9 @@ func (h *holder) run(ctx context.Context) error {
 }
 
 // end lets run return.
-func (h *holder) end() { h.once.Do(func() { close(h.over) }) }
+func (h *clipHolder) end() { h.once.Do(func() { close(h.over) }) }
 
-func (h *holder) accept(ctx context.Context, l *net.UnixListener) {
+func (h *clipHolder) accept(ctx context.Context, l *net.UnixListener) {
 	for {
 		conn, err := l.AcceptUnix()
 		if err != nil {
@@ -269,7 +269,7 @@ func (h *holder) accept(ctx context.Context, l *net.UnixListener) {
 	}
 }
 
-func (h *holder) answer(ctx context.Context, conn *net.UnixConn) {
+func (h *clipHolder) answer(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	defer unhook()
@@ -299,7 +299,7 @@ func (h *holder) answer(ctx context.Context, conn *net.UnixConn) {
 }
 
 // paste makes the offer. An offer that stands is taken back first.
-func (h *holder) paste(ctx context.Context, req holdRequest) error {
+func (h *clipHolder) paste(ctx context.Context, req holdRequest) error {
 	var items []clipboard.Item
 	for _, it := range h.items {
 		if int64(len(it.Data)) > req.Limits[it.Kind] {
@@ -347,7 +347,7 @@ func (h *holder) paste(ctx context.Context, req holdRequest) error {
 
 // give offers items until ctx is done. over tells at the end whether they were used,
 // or something else took their place.
-func (h *holder) give(ctx context.Context, req holdRequest, items []clipboard.Item) (over <-chan bool, err error) {
+func (h *clipHolder) give(ctx context.Context, req holdRequest, items []clipboard.Item) (over <-chan bool, err error) {
 	end := make(chan bool, 1)
 	if req.To == config.ClipHost {
 		host, err := h.env.hostClipboard()
