@@ -105,6 +105,8 @@ type supervisor struct {
 
 	usb usbDevices
 
+	saving sync.Mutex // held by whoever writes state.json; before mu
+
 	mu     sync.Mutex
 	state  State
 	shares []*share // changed under shareTurn too
@@ -405,7 +407,11 @@ func (s *supervisor) update(f func(*State)) {
 	s.mu.Lock()
 	f(&s.state)
 	s.changedLocked()
-	snapshot := s.state.clone()
+	s.mu.Unlock()
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	snapshot := s.state.clone() // at least as new as what another has written meanwhile
 	s.mu.Unlock()
 	if err := saveState(s.dir, snapshot); err != nil {
 		s.log.printf("vix", "%s: %v", stateName, err)
