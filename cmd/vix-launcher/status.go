@@ -19,9 +19,9 @@ import (
 )
 
 func statusCommand(e *env) *cobra.Command {
-	var asJSON, watch bool
+	var asJSON, watch, bar bool
 	c := &cobra.Command{
-		Use:   "status [--json] NAME | status --watch [--json] [NAME]",
+		Use:   "status [--json] NAME | status --watch [--json] [NAME] | status --waybar [NAME]",
 		Short: "show everything about a VM that runs",
 		Long: `Shows the state of the VM NAME: how long it runs, its memory and how much of the
 host's it takes, its processes, programs and windows. Fails if it does not run.
@@ -33,14 +33,18 @@ interrupted or its output is closed; a VM that does not run is waited for. With
 --json too, an object a line: event, name, vm. The event "state" says that a VM is
 there or has changed, and vm is as in list --json; "ended" that it is gone; "ready"
 that everything that ran at the beginning has been told. A reader that is slow gets
-what is newest.`,
+what is newest.
+
+With --waybar, the same as a module of waybar: a mark in each VM's colour, with its
+state and windows in the tooltip, and the classes none, running, starting and
+unresponsive. packaging/waybar has an example.`,
 		Example: `  vix-launcher status web
   vix-launcher status --json web | jq .windows
   vix-launcher status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`,
 		ValidArgsFunction: completeFirstName(e),
 		Args: func(c *cobra.Command, a []string) error {
 			least := 1
-			if watch {
+			if watch || bar {
 				least = 0
 			}
 			if err := args(least, 1, "NAME")(c, a); err != nil || len(a) == 0 {
@@ -57,6 +61,9 @@ what is newest.`,
 				return err
 			}
 			defer reg.Close()
+			if bar {
+				return watchBar(c.Context(), reg, strings.Join(a, ""), e.stdout)
+			}
 			if watch {
 				return watchStatus(c.Context(), reg, strings.Join(a, ""), e.stdout, asJSON)
 			}
@@ -72,6 +79,7 @@ what is newest.`,
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().BoolVar(&watch, "watch", false, "go on, with a line at each change")
+	c.Flags().BoolVar(&bar, "waybar", false, "the same, as a module of waybar")
 	return c
 }
 

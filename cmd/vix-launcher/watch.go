@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/desktop"
 	"vix/internal/vm"
 )
 
@@ -21,22 +23,11 @@ type watchLine struct {
 	VM    *vmUse `json:"vm,omitempty"`
 }
 
-// watchStatus writes a line for each change, of the VM name or of all, until it is
-// interrupted or nobody reads any more.
+// watchStatus writes a line for each change, of the VM name or of all.
 func watchStatus(ctx context.Context, reg *vm.Registry, name string, w io.Writer, asJSON bool) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	// A bar that is gone is no error, and is noticed before the next change.
-	signal.Ignore(unix.SIGPIPE)
-	defer signal.Reset(unix.SIGPIPE)
-	ctx, unread, err := untilUnread(ctx, w)
-	if err != nil {
-		return err
-	}
-	defer unread()
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	err = reg.Watch(ctx, name, func(e vm.Event) error {
+	return watchInto(ctx, reg, name, w, func(e vm.Event) error {
 		line := watchLine{Event: e.Event, Name: e.Name}
 		if e.State != nil {
 			use := withUse(*e.State)
@@ -47,6 +38,40 @@ func watchStatus(ctx context.Context, reg *vm.Registry, name string, w io.Writer
 		}
 		return printEvent(w, line)
 	})
+}
+
+// watchBar writes a line for waybar when what it shows changes.
+func watchBar(ctx context.Context, reg *vm.Registry, name string, w io.Writer) error {
+	var bar desktop.Bar
+	var last []byte
+	ready := false
+	return watchInto(ctx, reg, name, w, func(e vm.Event) error {
+		bar.Update(e)
+		ready = ready || e.Event == vm.EventReady
+		line := bar.Line()
+		if !ready || bytes.Equal(line, last) {
+			return nil
+		}
+		last = line
+		_, err := w.Write(line)
+		return err
+	})
+}
+
+// watchInto follows VMs until it is interrupted or nobody reads w any more, to which
+// each writes.
+func watchInto(ctx context.Context, reg *vm.Registry, name string, w io.Writer, each func(vm.Event) error) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	// A bar that is gone is no error, and is noticed before the next change.
+	signal.Ignore(unix.SIGPIPE)
+	defer signal.Reset(unix.SIGPIPE)
+	ctx, unread, err := untilUnread(ctx, w)
+	if err != nil {
+		return err
+	}
+	defer unread()
+	err = reg.Watch(ctx, name, each)
 	if errors.Is(err, unix.EPIPE) {
 		return nil
 	}

@@ -1,0 +1,78 @@
+package desktop
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"vix/internal/vm"
+)
+
+// A Bar is what a module of waybar shows of the VMs: a mark in each one's colour, and
+// more of it in the tooltip. Its lines are those of "return-type": "json"
+// (waybar-custom(5)).
+type Bar struct{ vms []vm.State }
+
+// Update takes note of an event.
+func (b *Bar) Update(e vm.Event) {
+	if e.Event == vm.EventReady {
+		return
+	}
+	b.vms = slices.DeleteFunc(b.vms, func(v vm.State) bool { return v.Name == e.Name })
+	if e.State != nil {
+		b.vms = append(b.vms, *e.State)
+	}
+	slices.SortFunc(b.vms, func(x, y vm.State) int { return strings.Compare(x.Name, y.Name) })
+}
+
+// marks are what stands for a VM in a state; all are in common fonts.
+var marks = map[string]string{vm.StateStarting: "◌", vm.StateRunning: "●", vm.StateStopping: "○", vm.StateUnresponsive: "✕"}
+
+// Line returns the module as it is now, one line of JSON. class is "none" without VMs,
+// else "running", with "starting" and "unresponsive" where one is.
+func (b *Bar) Line() []byte {
+	var text, tip []string
+	classes := []string{}
+	for _, v := range b.vms {
+		mark := marks[v.State]
+		if mark == "" {
+			mark = marks[vm.StateRunning]
+		}
+		mark = fmt.Sprintf(`<span color="%s">%s</span>`, EscapeMarkup(string(v.Color)), mark)
+		text = append(text, mark)
+		tip = append(tip, fmt.Sprintf("%s <b>%s</b>  %s%s", mark, EscapeMarkup(line(v.Tag, maxName)), EscapeMarkup(v.State), barWindows(v)))
+		if (v.State == vm.StateStarting || v.State == vm.StateUnresponsive) && !slices.Contains(classes, v.State) {
+			classes = append(classes, v.State)
+		}
+	}
+	if len(b.vms) > 0 {
+		classes = append(classes, "running")
+	} else {
+		classes, tip = []string{"none"}, []string{"no VM runs"}
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(map[string]any{ // strings alone: they do not fail
+		"text": strings.Join(text, " "), "tooltip": strings.Join(tip, "\n"), "class": classes, "alt": classes[0],
+	})
+	return out.Bytes()
+}
+
+// barTitles is how many of a VM's windows the tooltip names.
+const barTitles = 5
+
+// barWindows are the titles of a VM's windows, a line each.
+func barWindows(v vm.State) string {
+	var b strings.Builder
+	for i, w := range v.Windows {
+		if i == barTitles {
+			fmt.Fprintf(&b, "\n    and %d more", len(v.Windows)-barTitles)
+			break
+		}
+		b.WriteString("\n    " + EscapeMarkup(line(w.Title, maxLabel)))
+	}
+	return b.String()
+}
