@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,8 @@ import (
 	"vix/e2e"
 	"vix/internal/desktop"
 	"vix/internal/desktoptest"
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
 )
 
 const conf = `
@@ -403,13 +406,60 @@ func (d *desk) testKilled() {
 	}
 }
 
-// testToken: gtk-launch gives a token of this workspace; the window opens here, though
-// the user is elsewhere by then.
+// token asks the compositor for an activation token, as a launcher does.
+func (d *desk) token() string {
+	d.t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Desktop.Socket, Net: "unix"})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	tr, err := wayland.NewUnixConn(conn)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer tr.Close()
+	const registry, manager, token = 2, 3, 4
+	p := &waylandtest.Peer{T: d.t, Tr: tr}
+	p.Send(1, wayland.WlDisplayReqGetRegistry, registry)
+	for {
+		m, err := p.Next()
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		switch m.ID {
+		case registry:
+			dec := wayland.NewDecoder(m.Body)
+			name, iface := dec.Uint(), string(dec.String())
+			if iface != wayland.XdgActivationV1.Name {
+				continue
+			}
+			var e wayland.Encoder
+			e.Begin(registry, wayland.WlRegistryReqBind)
+			e.Uint(name)
+			e.String(iface)
+			e.Uint(1)
+			e.Uint(manager)
+			if err := e.End(); err != nil {
+				d.t.Fatal(err)
+			}
+			p.Write(e.B)
+			p.Send(manager, wayland.XdgActivationV1ReqGetActivationToken, token)
+			p.Send(token, wayland.XdgActivationTokenV1ReqCommit)
+		case token:
+			dec := wayland.NewDecoder(m.Body)
+			return string(dec.String())
+		}
+	}
+}
+
+// testToken: a window opens where its program was asked for, though the user is
+// elsewhere by then.
 func (d *desk) testToken() {
 	d.Desktop.Command(d.t, "workspace number 7")
 	before := len(d.Windows(d.t, desktoptest.ByAppID("vix.free.foot")))
-	d.Desktop.Command(d.t, `assign [app_id="nothing"] workspace number 9`) // no rule of ours is in the way
-	d.must("gtk-launch", "dev.vix.free.foot")
+	if r := d.gdbus("dev.vix.free.foot", "/dev/vix/free/foot", "org.freedesktop.Application.Activate", fmt.Sprintf("{'activation-token': <'%s'>}", d.token())); r.Code != 0 {
+		d.t.Fatalf("Activate: %v", r)
+	}
 	d.Desktop.Command(d.t, "workspace number 8")
 	d.WaitWindows(d.t, before+1, desktoptest.ByAppID("vix.free.foot"))
 	all, err := d.sway.Windows(d.t.Context())
@@ -422,6 +472,12 @@ func (d *desk) testToken() {
 	}
 	if on["7"] != 1 || on["8"] != 0 {
 		d.t.Errorf("windows by workspace: %v, want one on 7 and none on 8", on)
+	}
+	d.must("gtk-launch", "dev.vix.free.foot")
+	d.WaitWindows(d.t, before+2, desktoptest.ByAppID("vix.free.foot"))
+	line, _, _ := strings.Cut(d.must("sh", "-c", d.Launcher()+" status --waybar | head -n 1"), "\n")
+	if !strings.Contains(line, `"class":["running"]`) || !strings.Contains(line, "<b>free</b>") {
+		d.t.Errorf("waybar's line: %s", line)
 	}
 	d.Must("stop", "--all")
 }
