@@ -98,6 +98,7 @@ func (r *framed) announce() {
 	for k, i := range framedGlobals {
 		r.write(r.rig.host, reg, wayland.WlRegistryEvtGlobal, uint32(framedName+k), i.Name, i.Version)
 	}
+	r.write(r.rig.host, reg, wayland.WlRegistryEvtGlobal, uint32(framedName-1), wayland.XdgActivationV1.Name, uint32(1))
 }
 
 // bound receives the filter's bindings.
