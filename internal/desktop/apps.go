@@ -225,7 +225,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		a.Class = id
 	}
 	if len(a.Argv()) == 0 {
-		return App{}, errors.New("Exec: no command")
+		return App{}, errors.New("the key Exec: no command")
 	}
 	return a, nil
 }

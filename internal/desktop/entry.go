@@ -140,7 +140,7 @@ type command []string
 func parseExec(value string) (command, error) {
 	s := unescape(value)
 	if len(s) > maxExec || strings.ContainsRune(s, 0) {
-		return nil, errors.New("Exec: too long, or not text")
+		return nil, errors.New("the key Exec: too long, or not text")
 	}
 	var c command
 	var word strings.Builder
@@ -164,13 +164,13 @@ func parseExec(value string) (command, error) {
 		}
 	}
 	if quoted {
-		return nil, errors.New("Exec: a quote is not closed")
+		return nil, errors.New("the key Exec: a quote is not closed")
 	}
 	if begun {
 		c = append(c, word.String())
 	}
 	if len(c) == 0 || c[0] == "" || len(c) > maxArgv {
-		return nil, errors.New("Exec: no command, or one of too many words")
+		return nil, errors.New("the key Exec: no command, or one of too many words")
 	}
 	return c, nil
 }
