@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/spf13/cobra"
@@ -142,32 +143,36 @@ func (e *env) disposable(ctx context.Context, reg *vm.Registry, v *config.VM) er
 
 // startProgram runs argv in the background, with a notification of the VM's start.
 func (e *env) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
-	return e.notified(ctx, v.Name, argv[0], func(stage func(string)) error {
-		if err := e.buildRoot(ctx, v); err != nil {
-			return err
-		}
-		_, err := reg.Run(ctx, vm.Run{
+	stage, end := e.startup(ctx, v.Name, argv[0])
+	err := e.buildRoot(ctx, v)
+	if err == nil {
+		_, err = reg.Run(ctx, vm.Run{
 			VM:     v.Name,
 			Launch: func() (vm.Launch, error) { return e.launch(v) },
 			Argv:   argv, Background: true, Disposable: v.State == "none",
 			Detached: true, Token: token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
-		return err
-	})
+	}
+	end(err)
+	return err
 }
 
-// notified does what takes a while, and shows how far it is.
-func (e *env) notified(ctx context.Context, vmName, program string, do func(stage func(string)) error) error {
+// startup begins the notification of a program's start. end ends it, with the error
+// if it failed; only the first call counts.
+func (e *env) startup(ctx context.Context, vmName, program string) (stage func(string), end func(error)) {
 	conn, err := e.dialBus(ctx)
 	if err != nil {
-		return do(func(string) {}) // no bus, nobody to tell
+		return func(string) {}, func(error) {} // no bus, nobody to tell
 	}
-	defer conn.Close()
 	s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
-	err = do(s.Stage)
-	s.End(err)
-	return err
+	var once sync.Once
+	return s.Stage, func(err error) {
+		once.Do(func() {
+			s.End(err)
+			conn.Close()
+		})
+	}
 }
 
 // failed shows an error of what was not started at all.
@@ -245,43 +250,17 @@ func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv
 
 // runWithFiles runs argv until it ends. The notification is over when it runs.
 func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
-	started := make(chan struct{})
-	ended := make(chan error, 1)
-	stages := make(chan string, 16)
-	go func() {
-		_, err := reg.Run(ctx, vm.Run{
-			VM:     v.Name,
-			Launch: func() (vm.Launch, error) { return e.launch(v) },
-			Argv:   argv, Disposable: v.State == "none", Token: token,
-			Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
-			OnStage: func(s vm.Stage) {
-				select {
-				case stages <- s.Name:
-				default:
-				}
-			},
-			OnStart: func(vm.Program) { close(started) },
-		})
-		ended <- err
-	}()
-	over := false
-	err := e.notified(ctx, v.Name, argv[0], func(stage func(string)) error {
-		for {
-			select {
-			case name := <-stages:
-				stage(name)
-			case <-started:
-				return nil
-			case err := <-ended:
-				over = true
-				return err
-			}
-		}
+	stage, end := e.startup(ctx, v.Name, argv[0])
+	_, err := reg.Run(ctx, vm.Run{
+		VM:     v.Name,
+		Launch: func() (vm.Launch, error) { return e.launch(v) },
+		Argv:   argv, Disposable: v.State == "none", Token: token,
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+		OnStage: func(s vm.Stage) { stage(s.Name) },
+		OnStart: func(vm.Program) { end(nil) },
 	})
-	if over {
-		return err
-	}
-	return <-ended
+	end(err)
+	return err
 }
 
 // handOver puts file into dir, under its own name, and returns the name: a second link

@@ -27,6 +27,7 @@ type runOptions struct {
 	background bool
 	timings    bool
 	disposable bool
+	notify     bool
 	shares     []string
 	executable string
 	gui, noGUI bool
@@ -37,7 +38,7 @@ type runOptions struct {
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--executable EXE] PROGRAM [ARG…]",
+		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--executable EXE] PROGRAM [ARG…]",
 		Short: "run a program in a VM, which is started if it does not run",
 		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
@@ -80,6 +81,7 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 
 --memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for a VM that
 this run starts, and override config.toml (--share and --publish add to it).
+--notify shows a start that takes a moment, and why it failed, as a notification.
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
@@ -119,6 +121,7 @@ in list --json.`,
 	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, in its place")
 	f.StringVar(&o.net, "net", "", "the VM's network: none or nat")
 	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
+	f.BoolVar(&o.notify, "notify", false, "show the start, and why it failed, as a notification")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 	_ = c.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{config.NetNone, config.NetNAT}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
@@ -145,6 +148,10 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 	p := newProgress(e.stderr, e.terminal, v.Name)
 	defer p.end()
+	stage, tell := func(string) {}, func(error) {}
+	if o.notify {
+		stage, tell = e.startup(ctx, v.Name, argv[0])
+	}
 	exit, err := reg.Run(ctx, vm.Run{
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
@@ -159,13 +166,18 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		},
 		OnStage: func(s vm.Stage) {
 			p.stage(s.Name)
+			stage(s.Name)
 			if o.timings {
 				p.line("%s", stageLine(s))
 			}
 		},
-		OnNote:  func(text string) { p.line("%s", text) },
-		OnStart: func(vm.Program) { p.end() },
+		OnNote: func(text string) { p.line("%s", text) },
+		OnStart: func(vm.Program) {
+			p.end()
+			tell(nil)
+		},
 	})
+	tell(err)
 	if err != nil || exit == nil {
 		return err
 	}

@@ -130,3 +130,30 @@ func TestControlWithoutDescriptor(t *testing.T) {
 	defer r.Close()
 	tr.wait(t, 1)
 }
+
+// TestActivate: a token comes without a descriptor, and the requests after it work.
+func TestActivate(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := make(chan string, 4)
+	c, err := newControl(fds[0], nil, nil, func(s string) { tokens <- s }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	far, err := inherited(fds[1], "supervisor")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	for _, packet := range []string{`{"request":"activate","token":"a"}`, `{"request":"nonsense"}`, `{`, `{"request":"activate","token":"b"}`} {
+		if _, err := far.Write([]byte(packet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, b := <-tokens, <-tokens; a != "a" || b != "b" {
+		t.Errorf("tokens %q, %q", a, b)
+	}
+}
