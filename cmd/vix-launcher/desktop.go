@@ -115,6 +115,19 @@ func desktopRemoveCommand(e *env) *cobra.Command {
 		Long: `Removes the desktop entries of the VMs that are named, or of all. The next "desktop
 sync" makes them again, unless config.toml says otherwise.`,
 		Args: args(0, -1, "VM"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			data, err := e.dataDir()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			defer data.Close()
+			var names []string
+			for _, i := range desktop.List(data) {
+				names = append(names, i.VM)
+			}
+			slices.Sort(names)
+			return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(c *cobra.Command, vms []string) error {
 			data, err := e.dataDir()
 			if err != nil {

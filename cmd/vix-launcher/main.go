@@ -2,6 +2,7 @@
 // verb is a file; what a verb does is in its help text.
 //
 //	run, list, status, stop, logs, exec, shell, cp, install   clients of the VMs' supervisors
+//	desktop, dbus-service          what the desktop sees of VMs; the latter is started by the bus
 //	doctor                         looks at the machine, changes nothing
 //	supervise, rootview, shareview, confine   hidden: the processes of a VM that are this program
 package main
