@@ -103,7 +103,7 @@ func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
 func failure(vm, program string, err error, replaces uint32) Note {
 	return Note{
 		Summary: fmt.Sprintf("%s did not start in %s", program, vm),
-		Body:    fmt.Sprintf("%v\nIts log: vix logs %s", err, vm),
+		Body:    fmt.Sprintf("See vix logs %s\n%v", vm, err), // servers cut what is long at its end
 		Icon:    "dialog-error", Replaces: replaces, Category: "device.error",
 	}
 }
