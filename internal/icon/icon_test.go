@@ -112,7 +112,9 @@ func FuzzIndex(f *testing.F) {
 			if d.size <= 0 || d.scale <= 0 || d.path == "" || d.path[0] == '/' || bytes.Contains([]byte("/"+d.path+"/"), []byte("/../")) {
 				t.Fatalf("%+v", d)
 			}
-			d.distance(26)
+			if d.distance(26) < 0 {
+				t.Fatalf("%+v is nearer than near", d)
+			}
 		}
 	})
 }

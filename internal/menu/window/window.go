@@ -263,19 +263,20 @@ func (w *window) end(display *wl.Display, ended <-chan error) error {
 	}
 	_ = w.surface.Destroy()
 	_, _ = display.Sync()
+	err := w.fail
 	select {
-	case <-ended:
+	case rerr := <-ended: // nil, for quit is closed
+		err = errors.Join(err, rerr)
 	case <-time.After(time.Second):
 		// It does not answer; the closed connection ends the reader.
 		wlclient.DisplayDisconnect(display)
-		<-ended
-		return w.fail
+		return errors.Join(err, <-ended)
 	}
 	wlclient.DisplayDisconnect(display)
 	for _, b := range w.buffers {
 		b.unmap()
 	}
-	return w.fail
+	return err
 }
 
 // timerOf is a timer's channel; that of none is never ready.

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"vix/internal/desktoptest"
+)
+
+// A contender is a menu that is measured.
+type contender struct {
+	name  string
+	argv  []string
+	lines bool // reads the entries on standard input
+}
+
+// A figure is what was measured of one, with one number of entries; the medians.
+type figure struct {
+	Menu    string  `json:"menu"`
+	Entries int     `json:"entries"`
+	First   float64 `json:"first_frame_ms"`  // from exec to the commit of a surface with a buffer
+	Redraw  float64 `json:"key_to_frame_ms"` // from a key that reaches it to the commit after that
+	PSS     float64 `json:"pss_mib"`         // of all its processes
+	Runs    int     `json:"runs"`
+}
+
+// BenchmarkMenus compares the menu with fuzzel, wofi and bemenu in one run: the same
+// entries from .desktop files, in 500 and in 5,000 files (bemenu gets lines). Ours is
+// both its processes.
+func BenchmarkMenus(b *testing.B) {
+	if b.N > 1 {
+		return // once is enough, and takes long
+	}
+	if l := desktoptest.Lacks(); l != "" {
+		b.Skip("lacks: " + l)
+	}
+	vix, err := filepath.Abs("../../build/bin/vix-launcher")
+	if _, serr := os.Stat(vix); err != nil || serr != nil {
+		b.Skip("lacks: build/bin; run make build")
+	}
+	d := desktoptest.Start(b, desktoptest.Config{Width: 1280, Height: 800})
+	p := newTap(b, filepath.Join(d.Dir, "wayland-tap"), d.Socket)
+	var figures []figure
+	for _, n := range []int{500, 5000} {
+		dir := b.TempDir()
+		env, lines := benchEntries(b, d, dir, n)
+		for _, c := range []contender{
+			{"vix menu", []string{vix, "menu"}, false},
+			{"fuzzel", []string{"fuzzel", "--lines=9"}, false},
+			{"wofi", []string{"wofi", "--show", "drun", "--allow-images"}, false},
+			{"bemenu", []string{"bemenu", "--list", "9"}, true},
+		} {
+			if _, err := exec.LookPath(c.argv[0]); err != nil {
+				b.Errorf("lacks: %s", c.name)
+				continue
+			}
+			f := measure(b, d, p, c, env, lines)
+			f.Entries = n
+			figures = append(figures, f)
+		}
+	}
+	for _, f := range figures {
+		key := fmt.Sprintf("%s-%d", strings.ReplaceAll(f.Menu, " ", "-"), f.Entries)
+		b.ReportMetric(f.First, "ms-first-"+key)
+		b.ReportMetric(f.Redraw, "ms-key-"+key)
+		b.ReportMetric(f.PSS, "MiB-"+key)
+	}
+	if out := os.Getenv("VIX_BENCH_OUT"); out != "" {
+		text, err := json.MarshalIndent(figures, "", "\t")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(out, "menu.json"), append(text, '\n'), 0o644)
+		}
+		if err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// benchEntries makes n .desktop files, in three roots of VMs and in one directory for
+// the others, and the environment in which all find them.
+func benchEntries(b *testing.B, d *desktoptest.Desktop, dir string, n int) (env []string, lines string) {
+	b.Helper()
+	icons := []string{"foot", "org.gtk.Demo4", "folder", "text-x-generic", "user-home"}
+	var all strings.Builder
+	var toml strings.Builder
+	for i := range 3 {
+		root := filepath.Join(dir, fmt.Sprint("root", i))
+		fmt.Fprintf(&toml, "[vm.bench%d]\nroot = %q\n", i, root)
+		for _, sub := range []string{"usr/bin", "etc"} {
+			must(b, os.MkdirAll(filepath.Join(root, sub), 0o755))
+		}
+		must(b, os.WriteFile(filepath.Join(root, "usr/bin/true"), []byte("#!/bin/sh\n"), 0o755))
+	}
+	shared := filepath.Join(dir, "data/applications")
+	must(b, os.MkdirAll(shared, 0o755))
+	for i := range n {
+		text := fmt.Sprintf("[Desktop Entry]\nType=Application\nName=Program %d of many\nName[de]=Programm %d\nGenericName=Something\nComment=It is there to be found\nKeywords=one;two;three;\nIcon=%s\nExec=true %%U\nCategories=Utility;\n", i, i, icons[i%len(icons)])
+		apps := filepath.Join(dir, fmt.Sprint("root", i%3), "usr/share/applications")
+		must(b, os.MkdirAll(apps, 0o755))
+		must(b, os.WriteFile(filepath.Join(apps, fmt.Sprintf("p%d.desktop", i)), []byte(text), 0o644))
+		must(b, os.WriteFile(filepath.Join(shared, fmt.Sprintf("p%d.desktop", i)), []byte(text), 0o644))
+		fmt.Fprintf(&all, "Program %d of many\n", i)
+	}
+	must(b, os.MkdirAll(filepath.Join(dir, "config/vix"), 0o755))
+	must(b, os.WriteFile(filepath.Join(dir, "config/vix/config.toml"), []byte(toml.String()), 0o644))
+	// Icons from where they are, entries from dir alone.
+	must(b, os.Symlink("/usr/share/icons", filepath.Join(dir, "data/icons")))
+	for _, v := range d.Env() {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "XDG_") && name != "WAYLAND_DISPLAY" && name != "HOME" {
+			env = append(env, v)
+		}
+	}
+	return append(env, "WAYLAND_DISPLAY=wayland-tap", "XDG_RUNTIME_DIR="+d.Dir, "HOME="+dir, "XDG_CONFIG_HOME="+dir+"/config",
+		"XDG_CACHE_HOME="+dir+"/cache", "XDG_STATE_HOME="+dir+"/state", "XDG_DATA_HOME="+dir+"/none", "XDG_DATA_DIRS="+dir+"/data"), all.String()
+}
+
+func must(b *testing.B, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+const benchRuns = 7
+
+// measure runs one menu some times; the first is not counted, because caches fill.
+func measure(b *testing.B, d *desktoptest.Desktop, p *tap, c contender, env []string, lines string) figure {
+	b.Helper()
+	var first, redraw, pss []float64
+	for run := range benchRuns + 1 {
+		p.clear()
+		cmd := exec.Command(c.argv[0], c.argv[1:]...)
+		cmd.Env = env
+		if c.lines {
+			cmd.Stdin = strings.NewReader(lines)
+		}
+		begin := time.Now()
+		proc, err := desktoptest.Command(b, cmd, nil)
+		must(b, err)
+		shown := await(b, p.frames, proc)
+		quiet(p.frames)
+		p.clear()
+		var keys []float64
+		for _, code := range []uint32{25, 19, 24} { // p, r, o
+			d.KeyCode(b, code, true)
+			d.KeyCode(b, code, false)
+			press := await(b, p.keys, proc)
+			keys = append(keys, await(b, p.frames, proc).Sub(press).Seconds()*1e3)
+			quiet(p.frames)
+			p.clear()
+		}
+		memory := treePSS(proc.PID)
+		d.KeyCode(b, 1, true)
+		d.KeyCode(b, 1, false)
+		select {
+		case <-proc.Done():
+		case <-time.After(10 * time.Second):
+			proc.Stop()
+		}
+		if run > 0 {
+			first = append(first, shown.Sub(begin).Seconds()*1e3)
+			redraw = append(redraw, median(keys))
+			pss = append(pss, memory)
+		}
+	}
+	return figure{Menu: c.name, First: median(first), Redraw: median(redraw), PSS: median(pss), Runs: benchRuns}
+}
+
+func await(b *testing.B, from <-chan time.Time, p *desktoptest.Proc) time.Time {
+	b.Helper()
+	select {
+	case at := <-from:
+		return at
+	case <-p.Done():
+		b.Fatalf("it has ended: %s", p.Output())
+	case <-time.After(time.Minute):
+		b.Fatalf("no frame: %s", p.Output())
+	}
+	return time.Time{}
+}
+
+// quiet waits until nothing was drawn for a while: icons come later.
+func quiet(frames <-chan time.Time) {
+	for {
+		select {
+		case <-frames:
+		case <-time.After(250 * time.Millisecond):
+			return
+		}
+	}
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// treePSS is the proportional memory of a process and its children, in MiB.
+func treePSS(pid int) float64 {
+	total := 0.0
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err == nil {
+		for line := range strings.Lines(string(b)) {
+			var kib float64
+			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
+				_, _ = fmt.Sscan(rest, &kib)
+				total += kib / 1024
+			}
+		}
+	}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, t := range tasks {
+		children, _ := os.ReadFile(t)
+		for child := range strings.FieldsSeq(string(children)) {
+			var pid int
+			if _, err := fmt.Sscan(child, &pid); err == nil {
+				total += treePSS(pid)
+			}
+		}
+	}
+	return total
+}
