@@ -111,7 +111,9 @@ func benchEntries(b *testing.B, d *desktoptest.Desktop, dir string, n int) (env 
 	must(b, os.MkdirAll(filepath.Join(dir, "config/vix"), 0o755))
 	must(b, os.WriteFile(filepath.Join(dir, "config/vix/config.toml"), []byte(toml.String()), 0o644))
 	// Icons from where they are, entries from dir alone.
-	must(b, os.Symlink("/usr/share/icons", filepath.Join(dir, "data/icons")))
+	for _, name := range []string{"icons", "mime"} {
+		must(b, os.Symlink("/usr/share/"+name, filepath.Join(dir, "data", name)))
+	}
 	for _, v := range d.Env() {
 		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "XDG_") && name != "WAYLAND_DISPLAY" && name != "HOME" {
 			env = append(env, v)
