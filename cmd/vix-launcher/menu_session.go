@@ -84,6 +84,7 @@ func (s *menuSession) show(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { s.watch(watching) })
 	helpers.Go(func() { s.askScheme(watching) })
+	helpers.Go(func() { s.offerUSB(watching) })
 	if err == nil {
 		err = s.listen(watching, menu.NewReader(out))
 	}
@@ -210,36 +211,6 @@ func (s *menuSession) start(ctx context.Context, id, action, token string) error
 	}
 	s.chose(id)
 	return s.env.launchApp(ctx, s.reg, launch{vm: app.VM, app: app.ID, action: action, token: token})
-}
-
-// actions are what the second pane offers, of what this Vix can do.
-func (s *menuSession) actions() []menu.Action {
-	return []menu.Action{
-		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
-		{ID: desktop.ActionDisposable, Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
-		{ID: desktop.ActionShell, Name: "Open a shell in VM %v", Running: true},
-		{ID: desktop.ActionStop, Name: "Stop VM %v", Running: true, Keep: true},
-	}
-}
-
-// act does an action of the second pane.
-func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
-	i := slices.IndexFunc(s.items, func(it menu.Item) bool { return it.ID == ev.Item })
-	if i < 0 {
-		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
-	}
-	it := s.items[i]
-	switch ev.Action {
-	case "run":
-		return s.start(ctx, it.ID, "", ev.Token)
-	case desktop.ActionDisposable:
-		return s.start(ctx, it.ID, desktop.ActionDisposable, ev.Token)
-	case desktop.ActionShell:
-		return s.shell(it.VM, ev.Token)
-	case desktop.ActionStop:
-		return s.reg.Stop(ctx, it.VM, false)
-	}
-	return fmt.Errorf("menu: no action %q", clip(ev.Action))
 }
 
 // terminals are programs that run a command in a window, the first to be preferred.

@@ -159,6 +159,8 @@ func TestModelProperties(t *testing.T) {
 				m.Back()
 			case 10:
 				m.SetVMs(map[string]VM{"vm": {State: []string{"", "running"}[max(n, 0)%2]}})
+			case 12:
+				m.SetActions(actions[:max(n, 0)%3])
 			case 11:
 				m.SetItems(drawItems(t))
 			}

@@ -43,7 +43,8 @@ type Action struct {
 	Running bool `json:"running,omitempty"`
 	Stopped bool `json:"stopped,omitempty"`
 	// Programs only, not VMs.
-	Programs bool `json:"programs,omitempty"`
+	Programs bool   `json:"programs,omitempty"`
+	VM       string `json:"vm,omitempty"` // if set, it is for this VM alone
 	// Keep leaves the menu open: it shows what comes of it.
 	Keep bool `json:"keep,omitempty"`
 }

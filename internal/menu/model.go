@@ -64,8 +64,14 @@ func (m *Model) SetVMs(vms map[string]VM) {
 	m.vms = vms
 	if m.pane != nil {
 		m.pane = m.actionsFor(m.items[m.paneOf])
-		m.sel = min(m.sel, max(len(m.pane)-1, 0))
+		m.Select(m.sel)
 	}
+}
+
+// SetActions puts others in the place of the actions.
+func (m *Model) SetActions(actions []Action) {
+	m.actions = actions
+	m.SetVMs(m.vms)
 }
 
 // VM is the state of an item's VM.
@@ -279,7 +285,7 @@ func (m *Model) actionsFor(it Item) []Action {
 	running := m.vms[it.VM].State != ""
 	list := []Action{}
 	for _, a := range m.actions {
-		if (running && a.Running || !running && a.Stopped) && !(a.Programs && it.Machine) {
+		if (running && a.Running || !running && a.Stopped) && !(a.Programs && it.Machine) && (a.VM == "" || a.VM == it.VM) {
 			a.Name = strings.ReplaceAll(a.Name, "%n", it.Name)
 			a.Name = strings.ReplaceAll(a.Name, "%v", it.VM)
 			list = append(list, a)

@@ -38,13 +38,14 @@ type Look struct {
 type Update struct {
 	VMs map[string]VM `json:"vms,omitempty"`
 	// HaveVMs tells that VMs is set: an empty map is one without a VM that runs.
-	HaveVMs bool    `json:"have_vms,omitempty"`
-	Items   []Item  `json:"items,omitempty"`
-	Scheme  string  `json:"scheme,omitempty"`
-	Notice  *Notice `json:"notice,omitempty"`
-	Icon    *Icon   `json:"icon,omitempty"`
-	Font    string  `json:"font,omitempty"` // a file with characters that were lacking
-	Close   bool    `json:"close,omitempty"`
+	HaveVMs bool     `json:"have_vms,omitempty"`
+	Items   []Item   `json:"items,omitempty"`
+	Actions []Action `json:"actions,omitempty"`
+	Scheme  string   `json:"scheme,omitempty"`
+	Notice  *Notice  `json:"notice,omitempty"`
+	Icon    *Icon    `json:"icon,omitempty"`
+	Font    string   `json:"font,omitempty"` // a file with characters that were lacking
+	Close   bool     `json:"close,omitempty"`
 }
 
 // A Notice is a line at the foot of the menu.

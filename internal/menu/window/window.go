@@ -291,6 +291,9 @@ func (w *window) update(u menu.Update) {
 	if u.Items != nil {
 		w.model.SetItems(u.Items)
 	}
+	if u.Actions != nil {
+		w.model.SetActions(u.Actions)
+	}
 	if u.HaveVMs {
 		w.model.SetVMs(u.VMs)
 	}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"vix/internal/desktop"
+	"vix/internal/menu"
+)
+
+// Actions that are other verbs: "verb" and their words, after this.
+const actionVerb = "verb "
+
+// actions are what the second pane offers. What another verb does is offered if there
+// is one of that name.
+func (s *menuSession) actions() []menu.Action {
+	list := []menu.Action{
+		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
+		{ID: desktop.ActionDisposable, Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
+		{ID: desktop.ActionShell, Name: "Open a shell in VM %v", Running: true},
+		{ID: desktop.ActionStop, Name: "Stop VM %v", Running: true, Keep: true},
+	}
+	if s.hasVerb("clipboard") {
+		list = append(list,
+			menu.Action{ID: actionVerb + "clipboard copy --vm %v", Name: "Copy the clipboard of VM %v", Running: true, Keep: true},
+			menu.Action{ID: actionVerb + "clipboard paste --vm %v", Name: "Paste what was copied into VM %v", Running: true, Keep: true})
+	}
+	return list
+}
+
+func (s *menuSession) hasVerb(name string) bool {
+	for _, c := range s.root.Commands() {
+		if c.Name() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// maxUSB bounds the devices that are offered.
+const maxUSB = 16
+
+// offerUSB adds this machine's USB devices to the actions, when the menu is open.
+func (s *menuSession) offerUSB(ctx context.Context) {
+	if !s.hasVerb("usb") {
+		return
+	}
+	var devices []struct {
+		Port, Name, VM string
+		Hub            bool
+	}
+	out, err := s.verb(ctx, "usb", "list", "--json")
+	if err != nil || json.Unmarshal(out, &devices) != nil {
+		return // what cannot be listed cannot be attached; the verb says why
+	}
+	list := s.actions()
+	for _, d := range devices[:min(len(devices), maxUSB)] {
+		name := printable(d.Name)
+		switch {
+		case d.Hub || strings.ContainsAny(d.Port, " %"):
+		case d.VM == "":
+			list = append(list, menu.Action{ID: actionVerb + "usb attach %v " + d.Port, Name: "Attach " + name, Running: true, Keep: true})
+		default:
+			list = append(list, menu.Action{ID: actionVerb + "usb detach %v " + d.Port, Name: "Detach " + name, VM: d.VM, Running: true, Keep: true})
+		}
+	}
+	s.tell(menu.Update{Actions: list})
+}
+
+// act does an action of the second pane.
+func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
+	i := slices.IndexFunc(s.items, func(it menu.Item) bool { return it.ID == ev.Item })
+	if i < 0 {
+		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
+	}
+	it := s.items[i]
+	switch ev.Action {
+	case "run":
+		return s.start(ctx, it.ID, "", ev.Token)
+	case desktop.ActionDisposable:
+		return s.start(ctx, it.ID, desktop.ActionDisposable, ev.Token)
+	case desktop.ActionShell:
+		return s.shell(it.VM, ev.Token)
+	case desktop.ActionStop:
+		return s.reg.Stop(ctx, it.VM, false)
+	}
+	words, ok := strings.CutPrefix(ev.Action, actionVerb)
+	if !ok {
+		return fmt.Errorf("menu: no action %q", clip(ev.Action))
+	}
+	args := strings.Fields(words)
+	for i, a := range args {
+		args[i] = strings.ReplaceAll(a, "%v", it.VM)
+	}
+	out, err := s.verb(ctx, args...)
+	if err != nil {
+		return err
+	}
+	if said := strings.TrimSpace(string(out)); said != "" {
+		s.tell(menu.Update{Notice: &menu.Notice{Text: printable(oneLine(errors.New(said)))}})
+	}
+	s.offerUSB(ctx)
+	return nil
+}
+
+// verb runs another verb and returns its output; its error is the verb's own line.
+func (s *menuSession) verb(ctx context.Context, args ...string) ([]byte, error) {
+	self, err := s.env.self()
+	if err != nil {
+		return nil, err
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env, cmd.Stderr = s.env.environ(), &said
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		if last := strings.TrimPrefix(lines[len(lines)-1], "vix-launcher: "); last != "" {
+			return nil, errors.New(last)
+		}
+		return nil, fmt.Errorf("vix-launcher %s: %w", args[0], err)
+	}
+	return out, nil
+}
