@@ -6,6 +6,8 @@ package desktop
 import (
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/color"
 	"image/png"
 	"net"
 	"os"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"vix/config"
 	"vix/e2e"
 	"vix/internal/desktop"
 	"vix/internal/desktoptest"
@@ -51,7 +54,7 @@ func newDesk(t *testing.T) *desk {
 	if l := e2e.Lacks() + desktoptest.LacksBus(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	for _, name := range []string{"gio", "gtk-launch", "busctl", "desktop-file-validate", "rsvg-convert"} {
+	for _, name := range []string{"gio", "gtk-launch", "busctl", "desktop-file-validate", "rsvg-convert", "waybar", "dbus-run-session"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skip("lacks: " + name)
 		}
@@ -130,11 +133,14 @@ func TestDesktop(t *testing.T) {
 		name string
 		run  func(*desk)
 	}{
+		{"snippets", (*desk).testSnippets},
 		{"sync", (*desk).testSync},
+		{"a bus of its own", (*desk).testOwnBus},
 		{"activation from nothing", (*desk).testActivation},
 		{"files", (*desk).testOpen},
 		{"manager", (*desk).testManager},
 		{"failure", (*desk).testFailure},
+		{"bar", (*desk).testBar},
 		{"killed in a run", (*desk).testKilled},
 		{"token", (*desk).testToken},
 	} {
@@ -150,6 +156,91 @@ func TestDesktop(t *testing.T) {
 	}
 }
 
+// testSnippets: sway takes what we tell users to include.
+func (d *desk) testSnippets() {
+	file := filepath.Join(d.t.TempDir(), "config")
+	snippet, err := filepath.Abs("../../packaging/sway/vix.conf")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("set $mod Mod4\ninclude "+snippet+"\n"), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+	cmd := d.command("sway", "--validate", "-c", file)
+	cmd.Env = append(cmd.Env, "WLR_BACKENDS=headless", "WLR_LIBINPUT_NO_DEVICES=1")
+	if r := d.Run(cmd); r.Code != 0 || strings.Contains(r.Stderr, "rror on line") {
+		d.t.Errorf("sway --validate: %v", r)
+	}
+}
+
+// testOwnBus: under dbus-run-session a call starts the service, and the service leaves
+// when nobody needs it.
+func (d *desk) testOwnBus() {
+	out := d.must("dbus-run-session", "--", "gdbus", "call", "--session", "--dest", desktop.BusName,
+		"--object-path", "/dev/vix/Launcher", "--method", "dev.vix.Manager1.List")
+	if strings.TrimSpace(out) != "(@aa{sv} [],)" {
+		d.t.Errorf("List: %q", out)
+	}
+	d.must("dbus-run-session", "--", d.Launcher(), "dbus-service", "--idle", "500ms")
+}
+
+// testBar: waybar shows the VM in its colour.
+func (d *desk) testBar() {
+	module, err := filepath.Abs("../../packaging/waybar/vix.jsonc")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	file := filepath.Join(d.t.TempDir(), "config")
+	text := fmt.Sprintf(`{"layer": "top", "height": 30, "modules-right": ["custom/vix"], "include": [%q]}`, module)
+	style := filepath.Join(filepath.Dir(module), "vix.css")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		d.t.Fatal(err)
+	}
+	cmd := d.command("waybar", "-c", file, "-s", style)
+	for i, kv := range cmd.Env {
+		if path, ok := strings.CutPrefix(kv, "PATH="); ok {
+			cmd.Env[i] = "PATH=" + filepath.Dir(d.Launcher()) + ":" + path
+		}
+	}
+	bar := d.StartCommand(cmd)
+	defer bar.Stop()
+	var want color.RGBA
+	if _, err := fmt.Sscanf(string(config.ColorFor("placed")), "#%02x%02x%02x", &want.R, &want.G, &want.B); err != nil {
+		d.t.Fatal(err)
+	}
+	want.A = 255
+	seen := d.WaitScreen(d.t, "the VM's mark in the bar", func(s *image.RGBA) bool {
+		if s.RGBAAt(100, 5) == want { // a window's frame: the bar is not there yet
+			return false
+		}
+		for y := range 30 {
+			for x := range s.Bounds().Dx() {
+				if s.RGBAAt(x, y) == want {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	d.save("desktop-bar.png", seen)
+}
+
+// save keeps a picture.
+func (d *desk) save(name string, img image.Image) {
+	d.t.Helper()
+	if err := os.MkdirAll("../../build/e2e", 0o755); err != nil {
+		d.t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join("../../build/e2e", name))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := png.Encode(f, img); err != nil {
+		d.t.Error(err)
+	}
+}
+
 // testSync: the entries pass every check, and what is gone goes.
 func (d *desk) testSync() {
 	d.must(d.Launcher(), "desktop", "sync")
@@ -160,16 +251,11 @@ func (d *desk) testSync() {
 		d.t.Fatal(err)
 	}
 	defer f.Close()
-	if img, err := png.Decode(f); err != nil || img.Bounds().Dx() != 128 {
-		d.t.Errorf("the icon, made of an SVG: %v", err)
+	icon, err := png.Decode(f)
+	if err != nil || icon.Bounds().Dx() != 128 {
+		d.t.Fatalf("the icon, made of an SVG: %v", err)
 	}
-	b, err := os.ReadFile(f.Name())
-	if err == nil {
-		err = errorsOf(os.MkdirAll("../../build/e2e", 0o755), os.WriteFile("../../build/e2e/desktop-icon.png", b, 0o644))
-	}
-	if err != nil {
-		d.t.Error(err)
-	}
+	d.save("desktop-icon.png", icon)
 	var changes []desktop.Change
 	if err := json.Unmarshal([]byte(d.must(d.Launcher(), "desktop", "sync", "--dry-run", "--json")), &changes); err != nil || len(changes) != 0 {
 		d.t.Errorf("a second sync would change %v (%v)", changes, err)
@@ -185,15 +271,6 @@ func (d *desk) testSync() {
 	if len(list) != 2 || list[0].Entry != "dev.vix.free.foot" || list[1].Entry != "dev.vix.placed.foot" {
 		d.t.Errorf("entries: %+v", list)
 	}
-}
-
-func errorsOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // testActivation: two callers at once, nothing runs; one service, one VM, a window for
@@ -352,14 +429,7 @@ func (d *desk) testFailure() {
 	}) {
 		d.t.Errorf("notifications: %q", d.notes())
 	}
-	f, err := os.Create("../../build/e2e/desktop-failure.png")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer f.Close()
-	if err := png.Encode(f, d.Screenshot(d.t)); err != nil {
-		d.t.Error(err)
-	}
+	d.save("desktop-failure.png", d.Screenshot(d.t))
 }
 
 // testKilled: the service is killed while it starts a VM: the VM lives, the program
