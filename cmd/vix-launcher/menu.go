@@ -87,13 +87,16 @@ func (o *menuOptions) open(ctx context.Context, e *env, root *cobra.Command) err
 		}
 		defer unlock()
 	}
-	conf, err := e.config()
-	if err != nil {
+	s := &menuSession{env: e, root: root}
+	defer s.end()
+	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
+		return s.show(ctx)
+	}
+	var err error
+	if s.conf, err = e.config(); err != nil {
 		return err
 	}
-	s := &menuSession{env: e, conf: conf, root: root}
-	defer s.end()
-	if err := s.load(ctx); err != nil {
+	if _, err := s.load(ctx, false); err != nil {
 		return err
 	}
 	switch {
@@ -103,10 +106,8 @@ func (o *menuOptions) open(ctx context.Context, e *env, root *cobra.Command) err
 		return printJSON(e.stdout, s.entries())
 	case o.run != "":
 		return s.start(ctx, o.run, "", e.activationToken())
-	case o.dmenu != "":
-		return s.dmenu(ctx, o.dmenu)
 	}
-	return s.show(ctx)
+	return s.dmenu(ctx, o.dmenu)
 }
 
 func (s *menuSession) end() {

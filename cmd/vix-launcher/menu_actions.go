@@ -75,11 +75,14 @@ func (s *menuSession) offerUSB(ctx context.Context) {
 
 // act does an action of the second pane.
 func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
-	i := slices.IndexFunc(s.items, func(it menu.Item) bool { return it.ID == ev.Item })
+	s.mu.Lock()
+	items := s.items
+	s.mu.Unlock()
+	i := slices.IndexFunc(items, func(it menu.Item) bool { return it.ID == ev.Item })
 	if i < 0 {
 		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
 	}
-	it := s.items[i]
+	it := items[i]
 	switch ev.Action {
 	case "run":
 		return s.start(ctx, it.ID, "", ev.Token)

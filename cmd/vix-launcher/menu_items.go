@@ -3,9 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -17,30 +22,110 @@ import (
 	"vix/internal/vm"
 )
 
-// load finds the programs of all VMs, the VMs, and what state they are in.
-func (s *menuSession) load(ctx context.Context) error {
-	s.vms, s.apps = map[string]menu.VM{}, map[string]desktop.App{}
+// load finds the programs of all VMs, the VMs, and what state they are in. With remembered,
+// the programs are those of the last time where the configuration is the same: reading
+// the roots takes longer than a menu may take to open. It reports whether they are.
+func (s *menuSession) load(ctx context.Context, remembered bool) (old bool, err error) {
+	s.vms = map[string]menu.VM{}
 	reg, err := s.env.registry()
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.reg = reg
-	running, err := reg.List(ctx)
-	if err != nil {
-		return err
+	if s.running, err = reg.List(ctx); err != nil {
+		return false, err
 	}
-	for _, st := range running {
+	for _, st := range s.running {
 		s.vms[st.Name] = menuVM(st)
 	}
-	var history *menu.History
-	s.state, history = s.env.history()
+	s.state, s.history = s.env.history()
+	if old = remembered && s.recall(); !old {
+		s.find()
+	}
+	s.complete()
+	return old, nil
+}
+
+// find reads the roots of all VMs.
+func (s *menuSession) find() {
+	s.programs, s.apps = nil, map[string]desktop.App{}
 	s.addPrograms()
-	s.addVMs(running)
+}
+
+// complete makes the items of the programs that were found, and the VMs.
+func (s *menuSession) complete() {
+	s.items = slices.Clone(s.programs)
+	s.addVMs(s.running)
 	now := time.Now()
 	for i := range s.items {
-		s.items[i].Use = history.Use(s.items[i].ID, now)
+		s.items[i].Use = s.history.Use(s.items[i].ID, now)
 	}
-	return nil
+}
+
+// itemsFile is where the programs are kept in mind.
+const itemsFile = "menu-items"
+
+// A menuMemory is the programs that were found last, and with which configuration.
+type menuMemory struct {
+	Config   string      `json:"config"`
+	Programs []menu.Item `json:"programs"`
+}
+
+// memoryKey stands for what the programs depend on besides the roots themselves.
+func (s *menuSession) memoryKey() string {
+	text, err := json.Marshal([]any{version, s.env.locale(), s.conf.Defaults, s.conf.VMs})
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *menuSession) memoryPath() (string, error) {
+	cache, err := s.env.xdg("XDG_CACHE_HOME", ".cache")
+	return filepath.Join(cache, "vix", itemsFile), err
+}
+
+// recall takes the programs of the last time.
+func (s *menuSession) recall() bool {
+	path, err := s.memoryPath()
+	if err != nil {
+		return false
+	}
+	b, err := os.ReadFile(path)
+	var m menuMemory
+	if err != nil || json.Unmarshal(b, &m) != nil || m.Config == "" || m.Config != s.memoryKey() {
+		return false
+	}
+	s.programs = m.Programs
+	return true
+}
+
+// refresh reads the roots while the menu is open, tells it what is not as it was, and
+// keeps that in mind.
+func (s *menuSession) refresh(old bool) {
+	was := s.programs
+	if old {
+		s.mu.Lock()
+		s.find()
+		same := reflect.DeepEqual(was, s.programs)
+		if !same {
+			s.complete()
+		}
+		items := s.items
+		s.mu.Unlock()
+		if same {
+			return
+		}
+		s.tell(menu.Update{Items: items})
+	}
+	path, err := s.memoryPath()
+	if err != nil || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
+		return
+	}
+	if b, err := json.Marshal(menuMemory{s.memoryKey(), s.programs}); err == nil {
+		_ = replaceFile(path, b) // it is found again the next time
+	}
 }
 
 // startStages are how far a start has come with each stage.
@@ -141,7 +226,7 @@ func (s *menuSession) addProgram(v config.VM, app desktop.App) {
 	if v.Root == "host" && path.Ext(app.Icon) != ".svgz" {
 		it.Icon = app.Icon
 	}
-	s.items = append(s.items, it)
+	s.programs = append(s.programs, it)
 	s.apps[it.ID] = app
 }
 

@@ -31,11 +31,14 @@ type menuSession struct {
 	conf *config.Config
 	root *cobra.Command
 
-	reg   *vm.Registry
-	state *os.Root // nil if nothing can be remembered
-	items []menu.Item
-	apps  map[string]desktop.App // by item
-	vms   map[string]menu.VM
+	reg      *vm.Registry
+	state    *os.Root // nil if nothing can be remembered
+	history  *menu.History
+	running  []vm.State             // when the menu was opened
+	programs []menu.Item            // of items, those of the roots
+	items    []menu.Item            // mu, once the menu is open
+	apps     map[string]desktop.App // by item; nil where the programs were remembered
+	vms      map[string]menu.VM
 
 	themes *icon.Themes // for dmenu, when it is needed
 
@@ -59,10 +62,6 @@ func (s *menuSession) show(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	setup, err := s.setup(ctx)
-	if err != nil {
-		return err
-	}
 	// Told to end it closes the window by itself; what was chosen before goes on.
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -78,14 +77,16 @@ func (s *menuSession) show(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	// It starts while we read: both take about as long.
 	s.to = menu.NewWriter(in)
 	watching, stop := context.WithCancel(ctx)
-	err = s.to.Write(setup)
+	old, err := s.open(ctx)
 	var helpers sync.WaitGroup
-	helpers.Go(func() { s.watch(watching) })
-	helpers.Go(func() { s.askScheme(watching) })
-	helpers.Go(func() { s.offerUSB(watching) })
 	if err == nil {
+		helpers.Go(func() { s.refresh(old) })
+		helpers.Go(func() { s.watch(watching) })
+		helpers.Go(func() { s.askScheme(watching) })
+		helpers.Go(func() { s.offerUSB(watching) })
 		err = s.listen(watching, menu.NewReader(out))
 	}
 	stop()
@@ -94,6 +95,21 @@ func (s *menuSession) show(ctx context.Context) error {
 	err = errors.Join(err, menuEnd(ctx, cmd.Wait()))
 	s.working.Wait()
 	return errors.Join(append([]error{err}, s.errs...)...)
+}
+
+// open finds what is to be shown, and has vix-menu show it.
+func (s *menuSession) open(ctx context.Context) (old bool, err error) {
+	if s.conf, err = s.env.config(); err != nil {
+		return false, err
+	}
+	if old, err = s.load(ctx, true); err != nil {
+		return old, err
+	}
+	setup, err := s.setup(ctx)
+	if err != nil {
+		return old, err
+	}
+	return old, s.to.Write(setup)
 }
 
 // menuEnd is how vix-menu ended; it has said why itself.
@@ -205,12 +221,15 @@ func (s *menuSession) findFont(ctx context.Context, text string) {
 // start runs an item's program; how its VM starts, and why it fails, a notification
 // says.
 func (s *menuSession) start(ctx context.Context, id, action, token string) error {
-	app, ok := s.apps[id]
-	if !ok {
+	s.mu.Lock()
+	known := slices.ContainsFunc(s.items, func(it menu.Item) bool { return it.ID == id && !it.Machine })
+	s.mu.Unlock()
+	name, app, ok := strings.Cut(id, "/")
+	if !known || !ok {
 		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", clip(id))
 	}
 	s.chose(id)
-	return s.env.launchApp(ctx, s.reg, launch{vm: app.VM, app: app.ID, action: action, token: token})
+	return s.env.launchApp(ctx, s.reg, launch{vm: name, app: app, action: action, token: token})
 }
 
 // terminals are programs that run a command in a window, the first to be preferred.

@@ -54,8 +54,8 @@ func BenchmarkMenus(b *testing.B) {
 		for _, c := range []contender{
 			{"vix menu", []string{vix, "menu"}, false},
 			{"fuzzel", []string{"fuzzel", "--lines=9"}, false},
-			{"wofi", []string{"wofi", "--show", "drun", "--allow-images"}, false},
 			{"bemenu", []string{"bemenu", "--list", "9"}, true},
+			{"wofi", []string{"wofi", "--show", "drun", "--allow-images"}, false},
 		} {
 			if _, err := exec.LookPath(c.argv[0]); err != nil {
 				b.Errorf("lacks: %s", c.name)
@@ -63,6 +63,7 @@ func BenchmarkMenus(b *testing.B) {
 			}
 			f := measure(b, d, p, c, env, lines)
 			f.Entries = n
+			b.Logf("%-9s %5d entries: first frame %6.1f ms, key to frame %6.1f ms, %5.1f MiB", f.Menu, n, f.First, f.Redraw, f.PSS)
 			figures = append(figures, f)
 		}
 	}
@@ -130,7 +131,7 @@ func must(b *testing.B, err error) {
 	}
 }
 
-const benchRuns = 7
+const benchRuns = 5
 
 // measure runs one menu some times; the first is not counted, because caches fill.
 func measure(b *testing.B, d *desktoptest.Desktop, p *tap, c contender, env []string, lines string) figure {

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +43,10 @@ func run(in io.Reader, out, log io.Writer) error {
 	defer stop()
 	reader := menu.NewReader(in)
 	var setup menu.Setup
-	if err := reader.Read(&setup); err != nil {
+	switch err := reader.Read(&setup); {
+	case errors.Is(err, io.EOF):
+		return nil // vix-launcher has found a mistake, and says it
+	case err != nil:
 		return fmt.Errorf("no menu to show on standard input: %w; it is started by vix-launcher menu", err)
 	}
 	writer := menu.NewWriter(out)
@@ -80,7 +84,9 @@ func run(in io.Reader, out, log io.Writer) error {
 				cancel() // nobody listens any more
 			}
 		},
-		Log: slog.New(slog.NewTextHandler(log, nil)),
+		// What was needed to open is not needed any more.
+		Shown: debug.FreeOSMemory,
+		Log:   slog.New(slog.NewTextHandler(log, nil)),
 	})
 }
 

@@ -42,7 +42,7 @@ const maxQuery = 256
 // still there.
 func (m *Model) SetItems(items []Item) {
 	id := ""
-	if it := m.Selected(); it != nil {
+	if it := m.Selected(); it != nil && (m.sel > 0 || len(m.query) > 0) {
 		id = it.ID
 	}
 	m.items, m.keys = items, make([]key, len(items))
@@ -52,7 +52,7 @@ func (m *Model) SetItems(items []Item) {
 	m.pane = nil
 	m.filter()
 	for i, h := range m.hits {
-		if m.items[h].ID == id && len(m.query) > 0 {
+		if m.items[h].ID == id {
 			m.sel = i
 		}
 	}

@@ -121,7 +121,7 @@ func (w *window) redraw() {
 	}
 	if !w.first {
 		w.first = true
-		w.Log.Debug("the first frame is committed")
+		w.Shown()
 	}
 	if text := w.painter.Missing(); text != "" {
 		w.Emit(menu.Event{Kind: menu.EventFont, Text: text})

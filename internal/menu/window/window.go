@@ -43,6 +43,7 @@ type Config struct {
 	Themes      *icon.Themes
 	Updates     <-chan menu.Update // closed: the other side has gone
 	Emit        func(menu.Event)
+	Shown       func() // once, when the first frame is committed
 	Log         *slog.Logger
 }
 
