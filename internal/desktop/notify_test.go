@@ -88,6 +88,7 @@ func TestNotifications(t *testing.T) {
 	n := desktop.NewNotifier(conn)
 	t.Run("plain", func(t *testing.T) { testPlain(t, conn, n) })
 	t.Run("progress", func(t *testing.T) { testProgress(t, conn, n) })
+	t.Run("startup", func(t *testing.T) { testStartup(t, conn, n) })
 	t.Run("ask", func(t *testing.T) { testAsk(t, d, conn, n) })
 }
 
@@ -139,6 +140,44 @@ func testProgress(t *testing.T, conn *dbus.Conn, n *desktop.Notifier) {
 	}
 	if err := n.Close(within(t), id); err != nil {
 		t.Error(err)
+	}
+}
+
+// testStartup: a start that takes a moment is told of, goes when it is done, and says
+// why it failed.
+func testStartup(t *testing.T, conn *dbus.Conn, n *desktop.Notifier) {
+	wait := func(body string) {
+		t.Helper()
+		deadline := time.Now().Add(limit)
+		for { // mako tells nobody
+			list := shownNotes(t, conn)
+			if len(list) == 1 && strings.HasPrefix(list[0].Body, body) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("mako shows %+v, want %q", list, body)
+			}
+		}
+	}
+	s := n.Startup(t.Context(), "web", "firefox")
+	s.Stage("prepared")
+	wait("starting QEMU")
+	s.Stage("qemu")
+	s.Stage("nonsense")
+	wait("booting the kernel")
+	s.End(nil)
+	if list := shownNotes(t, conn); len(list) != 0 {
+		t.Errorf("after the start mako shows %+v", list)
+	}
+	s = n.Startup(t.Context(), "web", "firefox")
+	s.Stage("root")
+	wait("starting the Wayland proxy")
+	s.End(errors.New("no <b>kernel</b>"))
+	wait("See vix logs web\nno &lt;b&gt;kernel")
+	for _, note := range shownNotes(t, conn) {
+		if err := n.Close(within(t), note.ID); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
