@@ -14,7 +14,7 @@
 //     memory-min at most
 //  4. the host has not been short for 30 s, and has room: an eighth is given back
 //
-// A guest is to keep a sixteenth of its memory, and 96 MiB at least, beyond what it
+// A guest is to keep a sixteenth of its memory, and 64 MiB at least, beyond what it
 // cannot do without (its MemAvailable, in its own words). A VM is idle when it takes
 // less than a fifth of one processor. The host is short when programs waited for memory
 // for a tenth of a second of the last two (PSI), for a tenth of the time lately, or when

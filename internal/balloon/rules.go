@@ -6,7 +6,7 @@ import "time"
 const (
 	MiB = 1 << 20
 
-	leastKept  = 96 * MiB
+	leastKept  = 64 * MiB
 	keptPart   = 16 // of the VM's memory
 	takePart   = 4
 	givePart   = 4
