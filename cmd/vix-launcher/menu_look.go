@@ -35,7 +35,8 @@ func (s *menuSession) setup(ctx context.Context) (menu.Setup, error) {
 		return menu.Setup{}, err
 	}
 	m := s.conf.Menu
-	regular, bold := s.env.fonts(ctx, m.Font)
+	regular, bold, again := s.env.fonts(ctx, m.Font)
+	s.fontsAgain = again
 	return menu.Setup{
 		Items: s.items, Actions: s.actions(), VMs: s.vms, Socket: socket,
 		Locale: cmp.Or(s.env.getenv("LC_ALL"), s.env.getenv("LC_CTYPE"), s.env.getenv("LANG"), "C"),
@@ -110,22 +111,21 @@ func (e *env) portalScheme(ctx context.Context) (string, error) {
 const fontsFile = "menu-fonts"
 
 // fonts returns the files of a family, regular and bold, as fontconfig finds them.
-// What it found last is used while it looks again.
-func (e *env) fonts(ctx context.Context, family string) (regular, bold []string) {
+// What it found last is used; again looks again, for the next time.
+func (e *env) fonts(ctx context.Context, family string) (regular, bold []string, again func()) {
 	family = cmp.Or(family, "sans-serif")
 	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
 	if err != nil {
-		return nil, nil
+		return nil, nil, func() {}
 	}
 	file := filepath.Join(cache, "vix", fontsFile)
 	if b, err := os.ReadFile(file); err == nil {
 		if f := strings.Split(string(b), "\n"); len(f) == 3 && f[0] == family && isFile(f[1]) && isFile(f[2]) {
-			go e.findFonts(ctx, family, file, f) // ends with the process
-			return f[1:2], f[2:3]
+			return f[1:2], f[2:3], func() { e.findFonts(ctx, family, file, f) }
 		}
 	}
 	f := e.findFonts(ctx, family, file, nil)
-	return f[1:2], f[2:3]
+	return f[1:2], f[2:3], func() {}
 }
 
 func isFile(path string) bool {

@@ -40,7 +40,8 @@ type menuSession struct {
 	apps     map[string]desktop.App // by item; nil where the programs were remembered
 	vms      map[string]menu.VM
 
-	themes *icon.Themes // for dmenu, when it is needed
+	fontsAgain func()
+	themes     *icon.Themes // for dmenu, when it is needed
 
 	to      *menu.Writer // vix-menu, nil before and without it
 	working sync.WaitGroup
@@ -83,11 +84,14 @@ func (s *menuSession) show(ctx context.Context) error {
 	old, err := s.open(ctx)
 	var helpers sync.WaitGroup
 	if err == nil {
-		helpers.Go(func() { s.refresh(old) })
 		helpers.Go(func() { s.watch(watching) })
 		helpers.Go(func() { s.askScheme(watching) })
-		helpers.Go(func() { s.offerUSB(watching) })
-		err = s.listen(watching, menu.NewReader(out))
+		err = s.listen(watching, menu.NewReader(out), func() {
+			// Slow, and for later: they would take the processor from the first frame.
+			helpers.Go(func() { s.refresh(old) })
+			helpers.Go(func() { s.offerUSB(watching) })
+			helpers.Go(s.fontsAgain)
+		})
 	}
 	stop()
 	in.Close()
@@ -125,7 +129,7 @@ func menuEnd(ctx context.Context, err error) error {
 }
 
 // listen does what the menu's events ask for until it has closed.
-func (s *menuSession) listen(ctx context.Context, from *menu.Reader) error {
+func (s *menuSession) listen(ctx context.Context, from *menu.Reader, shown func()) error {
 	for {
 		var ev menu.Event
 		err := from.Read(&ev)
@@ -141,6 +145,8 @@ func (s *menuSession) listen(ctx context.Context, from *menu.Reader) error {
 			s.closed = true
 			s.mu.Unlock()
 			return nil
+		case menu.EventShown:
+			shown()
 		case menu.EventIcon:
 			s.working.Go(func() {
 				file, err := s.env.rasterised(ctx, ev.Path, ev.Side)

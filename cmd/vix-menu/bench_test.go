@@ -131,7 +131,7 @@ func must(b *testing.B, err error) {
 	}
 }
 
-const benchRuns = 5
+const benchRuns = 3
 
 // measure runs one menu some times; the first is not counted, because caches fill.
 func measure(b *testing.B, d *desktoptest.Desktop, p *tap, c contender, env []string, lines string) figure {

@@ -104,7 +104,7 @@ func (m *shown) next() menu.Event {
 			if !ok {
 				m.t.Fatalf("the menu has ended: %s", m.proc.Output())
 			}
-			if ev.Kind != menu.EventFont {
+			if ev.Kind != menu.EventFont && ev.Kind != menu.EventShown {
 				return ev
 			}
 		case <-limit:

@@ -67,6 +67,7 @@ const (
 	EventAction = "action" // Action of Item was chosen
 	EventIcon   = "icon"   // rasterise the SVG Path for Side pixels
 	EventFont   = "font"   // find a font for the characters of Text
+	EventShown  = "shown"  // the first frame is committed: what is slow may begin
 	EventClosed = "closed" // the menu has gone; the last one
 )
 

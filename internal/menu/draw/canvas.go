@@ -94,7 +94,23 @@ func (b box) cover(x, y float64) float64 {
 	return min(max(edge+0.5, 0), 1)
 }
 
-func (c *Canvas) box(b box, col Color) { c.shape(b.rect(), col, b.cover) }
+// box paints a box: its inside at once, its edge and corners by what they cover.
+func (c *Canvas) box(b box, col Color) {
+	all := b.rect()
+	top, bottom := int(math.Ceil(b.y0+b.radius)), int(math.Floor(b.y1-b.radius))
+	inside := image.Rect(int(math.Ceil(b.x0)), top, int(math.Floor(b.x1)), bottom)
+	if inside.Empty() {
+		c.shape(all, col, b.cover)
+		return
+	}
+	c.fill(inside, col)
+	for _, r := range []image.Rectangle{
+		{all.Min, image.Pt(all.Max.X, inside.Min.Y)}, {image.Pt(all.Min.X, inside.Max.Y), all.Max},
+		image.Rect(all.Min.X, inside.Min.Y, inside.Min.X, inside.Max.Y), image.Rect(inside.Max.X, inside.Min.Y, all.Max.X, inside.Max.Y),
+	} {
+		c.shape(r, col, b.cover)
+	}
+}
 
 // outline paints the edge of a box, width pixels wide.
 func (c *Canvas) outline(b box, width float64, col Color) {

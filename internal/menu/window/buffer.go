@@ -121,6 +121,7 @@ func (w *window) redraw() {
 	}
 	if !w.first {
 		w.first = true
+		w.Emit(menu.Event{Kind: menu.EventShown})
 		w.Shown()
 	}
 	if text := w.painter.Missing(); text != "" {
