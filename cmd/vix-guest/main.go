@@ -2,7 +2,7 @@
 // the agent that the host talks to. It is static, and lies in the initramfs.
 //
 //  1. mount /proc /sys /dev, load the bus's modules
-//  2. open the agent's port, say hello                          stage "init"
+//  2. open the agent's channel, say hello                         stage "init"
 //     then, side by side:
 //  3. a. mount the shared root read-only, an overlay in memory
 //     over it, and make that the root                        stage "root"
@@ -21,7 +21,8 @@
 // another of the guest's users.
 //
 // The kernel's command line names the root share, vix.root=TAG (default "root"), or the
-// disk that the root is on, vix.root=/dev/NAME.
+// disk that the root is on, vix.root=/dev/NAME; and the agent's channel, if that is not
+// the virtio-serial port, vix.agent=vsock:PORT, a port of the host's.
 package main
 
 import (
@@ -100,7 +101,7 @@ func serve(log *slog.Logger) error {
 	if err := loadModules(modules, groupBase); err != nil {
 		return err
 	}
-	port, err := openPort(agent.PortName)
+	port, err := openAgent(modules)
 	if err != nil {
 		return err
 	}
@@ -232,15 +233,18 @@ func kernelRelease() string {
 }
 
 // rootTag is the virtiofs tag of the root, from the kernel's command line.
-func rootTag() (string, error) {
+func rootTag() (string, error) { return bootWord("vix.root", "root") }
+
+// bootWord is what the kernel's command line says of a name.
+func bootWord(name, fallback string) (string, error) {
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return "", err
 	}
 	for _, word := range strings.Fields(string(line)) {
-		if tag, ok := strings.CutPrefix(word, "vix.root="); ok && tag != "" {
-			return tag, nil
+		if value, ok := strings.CutPrefix(word, name+"="); ok && value != "" {
+			return value, nil
 		}
 	}
-	return "root", nil
+	return fallback, nil
 }

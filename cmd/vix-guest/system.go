@@ -21,6 +21,7 @@ const (
 	groupMemory = "memory"
 	groupDisk   = "disk"
 	groupNet    = "net"
+	groupVsock  = "vsock"
 	moduleDir   = "/modules"
 	moduleList  = "list"
 

@@ -44,6 +44,40 @@ var testBoot = agent.Boot{
 // is "root", the only share there is.
 func startVM(t *testing.T, rootTag string) *vm {
 	t.Helper()
+	return startVMBy(t, rootTag, serialChannel)
+}
+
+// A channel is how the agent's channel reaches the guest: QEMU's arguments for it, a word
+// of the kernel's command line, and what gives the host's end once the guest runs.
+type channel struct {
+	args   []string
+	word   string
+	file   *os.File // QEMU's descriptor 3
+	accept func() (net.Conn, error)
+}
+
+// serialChannel is a virtio-serial port on a socketpair.
+func serialChannel(t *testing.T) channel {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent of qemu")
+	conn, err := net.FileConn(ours)
+	_ = ours.Close()
+	return channel{
+		args: []string{
+			"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=3",
+			"-device", "virtserialport,chardev=agent,name=" + agent.PortName,
+		},
+		file: theirs, accept: func() (net.Conn, error) { return conn, err },
+	}
+}
+
+// startVMBy does so over a channel.
+func startVMBy(t *testing.T, rootTag string, by func(*testing.T) channel) *vm {
+	t.Helper()
 	qemu, virtiofsd, files := needVM(t)
 	dir := t.TempDir()
 	console := filepath.Join(dir, "console")
@@ -56,37 +90,35 @@ func startVM(t *testing.T, rootTag string) *vm {
 	fs := filepath.Join(dir, "fs.sock")
 	serveView(t, virtiofsd, fs)
 
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "agent of qemu")
-	conn, err := net.FileConn(ours)
-	_ = ours.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ch := by(t)
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "q35,memory-backend=mem,usb=off,sata=off,smbus=off,vmport=off,i8042=off",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M",
 		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
 		"-kernel", files.Kernel, "-initrd", files.Initrd,
-		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 cryptomgr.notests 8250.nr_uarts=1 vix.root=" + rootTag,
+		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 cryptomgr.notests 8250.nr_uarts=1 vix.root=" + rootTag + ch.word,
 		"-serial", "file:" + console,
 		"-chardev", "socket,id=fs,path=" + fs, "-device", "vhost-user-fs-pci,chardev=fs,tag=root",
-		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,fd=3",
-		"-device", "virtserialport,chardev=agent,name=" + agent.PortName,
 	}
-	v := &vm{off: make(chan error, 1), ran: make(chan error, 1), conn: conn, console: console, started: time.Now()}
+	args = append(args, ch.args...)
+	v := &vm{off: make(chan error, 1), ran: make(chan error, 1), console: console, started: time.Now()}
 	v.qemu = command(qemu, args...)
-	v.qemu.ExtraFiles = []*os.File{theirs}
+	if ch.file != nil {
+		v.qemu.ExtraFiles = []*os.File{ch.file}
+	}
 	v.qemu.Stderr = os.Stderr
 	if err := v.qemu.Start(); err != nil {
 		t.Fatal(err)
 	}
-	_ = theirs.Close()
+	_ = ch.file.Close()
 	go func() { v.off <- v.qemu.Wait() }()
+	conn, err := ch.accept()
+	if err != nil {
+		_ = v.qemu.Process.Kill()
+		t.Fatal(err)
+	}
+	v.conn = conn
 	v.host = agent.NewHost(conn, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { v.ran <- v.host.Run(ctx) }()
@@ -249,7 +281,7 @@ func prepare(kernel rootfs.Kernel) (rootfs.Files, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return rootfs.Files{}, fmt.Errorf("build: %w\n%s", err, out)
 	}
-	return rootfs.Prepare(context.Background(), rootfs.Config{Kernel: kernel, Guest: guest, CacheDir: filepath.Join(scratch, "cache")})
+	return rootfs.Prepare(context.Background(), rootfs.Config{Kernel: kernel, Guest: guest, CacheDir: filepath.Join(scratch, "cache"), Vsock: true})
 }
 
 // output runs a program to its end.

@@ -1,9 +1,11 @@
 // Package agent is the control channel between a host and one guest: both
 // ends of it, over any one byte stream.
 //
-// The stream is a virtio-serial port named PortName (or, later, a vsock
-// connection). One channel belongs to one VM; the host made it, so nothing a
-// guest writes can speak for another VM.
+// The stream is a virtio-serial port named PortName, of which the host made the
+// other end: one channel belongs to one VM, and nothing a guest writes can speak
+// for another. A guest also takes a vsock connection, which it makes itself; whoever
+// listens there must hold by the peer's CID that it is that VM's. vix-launcher gives
+// its VMs the port: the figures are in ARCHITECTURE.md.
 //
 // # Frames
 //

@@ -126,7 +126,7 @@ func findModules(release string, roots ...string) string {
 func (k Kernel) checkModules() error {
 	m, err := loadModuleIndex(k)
 	if err == nil {
-		_, err = m.plan(false, false)
+		_, err = m.plan()
 	}
 	switch {
 	case err != nil && k.Initrd != "":

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -38,8 +39,12 @@ var disk = []struct{ group, name string }{
 }
 
 // card is the driver of a network card, where a guest has one, and what DHCP asks by
-// before there is an address.
-var card = []string{"virtio_net", "af_packet"}
+// before there is an address; vsockDriver is that of the agent's channel, where that is a
+// vsock connection.
+var (
+	card        = []string{"virtio_net", "af_packet"}
+	vsockDriver = []string{"vmw_vsock_virtio_transport"}
+)
 
 // A module is one file to load.
 type module struct {
@@ -121,8 +126,8 @@ func moduleName(file string) string {
 }
 
 // plan returns the modules to load, each once, after what it depends on: those that
-// every guest needs, and those of a disk and of a network card, if it has one.
-func (m *moduleIndex) plan(withDisk, withNet bool) ([]module, error) {
+// every guest needs, and those of the groups with, of GroupDisk, GroupNet and GroupVsock.
+func (m *moduleIndex) plan(with ...string) ([]module, error) {
 	var list []module
 	seen := map[string]bool{}
 	add := func(group, file string) {
@@ -160,21 +165,27 @@ func (m *moduleIndex) plan(withDisk, withNet bool) ([]module, error) {
 		add(group, file)
 	}
 	for _, w := range disk {
-		if file, ok := m.path[w.name]; withDisk && ok && !m.builtin[w.name] {
+		if file, ok := m.path[w.name]; slices.Contains(with, GroupDisk) && ok && !m.builtin[w.name] {
 			seen = map[string]bool{} // a group is whole; a module may be in several
 			whole(w.group, w.name, file)
 		}
 	}
-	seen = map[string]bool{}
-	for _, name := range card {
-		if !withNet || m.whole || m.builtin[name] {
-			continue
+	for _, need := range []struct {
+		group string
+		names []string
+		who   string
+	}{{GroupNet, card, `net = "nat"`}, {GroupVsock, vsockDriver, "vsock"}} {
+		seen = map[string]bool{}
+		for _, name := range need.names {
+			if !slices.Contains(with, need.group) || m.whole || m.builtin[name] {
+				continue
+			}
+			file, ok := m.path[name]
+			if !ok {
+				return nil, fmt.Errorf(`the kernel has no %s driver, which %s needs; install a full one (Debian: linux-image-amd64)`, name, need.who)
+			}
+			whole(need.group, name, file)
 		}
-		file, ok := m.path[name]
-		if !ok {
-			return nil, fmt.Errorf(`the kernel has no %s driver, which net = "nat" needs; install a full one (Debian: linux-image-amd64)`, name)
-		}
-		whole(GroupNet, name, file)
 	}
 	return list, nil
 }

@@ -23,6 +23,7 @@ type Config struct {
 	CacheDir string       // made if missing, 0700; holds only our files
 	Disk     bool         // the root is on a disk
 	Net      bool         // the guest has a network card
+	Vsock    bool         // the agent's channel is a vsock connection
 	Progress func(string) // told what takes a while; may be nil
 }
 
@@ -106,7 +107,7 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	if err != nil {
 		return "", err
 	}
-	plan, err := index.plan(c.Disk, c.Net)
+	plan, err := index.plan(c.groups()...)
 	if err != nil {
 		return "", err
 	}
@@ -130,6 +131,16 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	}
 	c.Progress("writing the initramfs for kernel " + c.Kernel.Release)
 	return path, store(cache, name, func(w io.Writer) error { return writeInitramfs(w, guest, mods) })
+}
+
+// groups are those of the modules that not every guest needs.
+func (c Config) groups() (list []string) {
+	for group, with := range map[string]bool{GroupDisk: c.Disk, GroupNet: c.Net, GroupVsock: c.Vsock} {
+		if with {
+			list = append(list, group)
+		}
+	}
+	return list
 }
 
 // checkStatic: there is no C library in the initramfs to run a dynamic one.

@@ -205,7 +205,7 @@ func TestDiskModules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := index.plan(true, false)
+	list, err := index.plan(GroupDisk)
 	var got []string
 	for _, m := range list {
 		if strings.HasPrefix(m.group, GroupDisk) {

@@ -50,6 +50,7 @@ const (
 	GroupMemory = "memory" // virtio-balloon, if the kernel has it
 	GroupDisk   = "disk"   // virtio-blk, where the root is on a disk; "disk-TYPE": a file system
 	GroupNet    = "net"    // virtio-net, where there is a network
+	GroupVsock  = "vsock"  // virtio-vsock, where that carries the agent's channel
 )
 
 // ListFile is where the initramfs lists its modules.
