@@ -242,6 +242,3 @@ func duration(x any, low, high time.Duration) (time.Duration, error) {
 	}
 	return d, nil
 }
-
-// clipProfiles are what a VM's key "clipboard" may be.
-var clipProfiles = []string{"isolated", "shared-out", "shared-in", "shared"}

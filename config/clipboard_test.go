@@ -28,14 +28,12 @@ ttl = "5s"
 from = "*"
 to = "vault"
 action = "allow"
-[vm.work]
-clipboard = "shared-in"
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := c.Clipboard
-	if k.TTL != 10*time.Second || k.Moment != time.Second || !k.History || c.VMs["work"].Clipboard != "shared-in" {
+	if k.TTL != 10*time.Second || k.Moment != time.Second || !k.History {
 		t.Errorf("%+v", k)
 	}
 	for _, w := range []struct {
@@ -71,7 +69,6 @@ clipboard = "shared-in"
 		"[[clipboard.rule]]\nfrom = \"A\"":       "from: VM name",
 		"[[clipboard.rule]]\nkinds = [\"file\"]": "is none of text",
 		"[[clipboard.rule]]\nlimit = \"65M\"":    "want a size",
-		"[vm.a]\nclipboard = \"open\"":           "want isolated, shared-out",
 	} {
 		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)

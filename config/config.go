@@ -72,8 +72,6 @@ type VM struct {
 	Allow  []string         `json:"allow,omitempty"`
 	Deny   []string         `json:"deny,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
-	// Clipboard is "isolated", "shared-out", "shared-in" or "shared".
-	Clipboard string `json:"clipboard"`
 	// State is what is kept when the VM stops: "home", or "none".
 	State    string   `json:"state"`
 	Shares   []Share  `json:"shares,omitempty"`

@@ -45,9 +45,6 @@ var keys = []key{
 	{"allow", `none`, false,
 		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
-	{"clipboard", `"isolated"`, false,
-		`What goes between the VM's clipboard and the host's without an act of yours: "isolated" (nothing), "shared-out" (what its programs copy, once the keyboard leaves the VM), "shared-in" (what the host's programs copy, once the VM has the keyboard), or "shared" (both); only what a rule under [[clipboard.rule]] says "allow" of.`,
-		func(v *VM, x any) (err error) { v.Clipboard, err = oneOf(x, clipProfiles...); return }},
 	{"color", `from the VM's name`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
@@ -122,7 +119,7 @@ var keys = []key{
 func builtin() VM {
 	return VM{
 		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
-		Root: "host", Accel: "auto", Frame: "full", State: "home", Clipboard: "isolated", Net: NetNone,
+		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone,
 	}
 }
 

@@ -22,7 +22,9 @@
 //	 4  a window over the whole screen leaves the frame where it was
 //	 5  popups of most of the screen are refused; other popups, and sub-surfaces
 //	    anywhere, have the frame on every side
-//	 6  the host's clipboard and primary selection are neither read nor replaced
+//	 6  the host's clipboard and primary selection are neither read nor replaced, while
+//	    the VM has its own (what is bounded of them: internal/clipboard, internal/filter;
+//	    acts and rules: e2e/clipboard)
 //	 7  no activation: a window that lost the focus does not get it back, and what
 //	    the user types goes where he sees it go
 //	 8  the compositor's own key works under a window that grabs all it can
