@@ -120,7 +120,7 @@ func (d *desk) copies(vm string, content []byte, args ...string) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second // the copy that it leaves behind holds stderr
-	if err := cmd.Run(); err != nil && err != exec.ErrWaitDelay {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		d.t.Fatalf("wl-copy in %q: %v: %s", vm, err, stderr.String())
 	}
 }

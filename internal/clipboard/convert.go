@@ -165,7 +165,7 @@ func bidi(r rune) bool { return r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <
 // when it begins with none. One that does not end is as long as s, or as a line.
 func escape(s string) int {
 	var kind byte
-	at := 0
+	var at int
 	switch {
 	case strings.HasPrefix(s, "\x1b") && len(s) > 1:
 		kind, at = s[1], 2

@@ -165,7 +165,7 @@ func Give(conn net.Conn, slot Slot, items []Item, moment time.Duration) error {
 		req.Items = append(req.Items, itemHeader{it.Kind, int64(len(it.Data))})
 	}
 	_ = conn.SetDeadline(time.Now().Add(maxTime))
-	defer conn.SetDeadline(time.Time{})
+	defer func() { _ = conn.SetDeadline(time.Time{}) }()
 	if err := writeLine(conn, req); err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (w *World) ServeGive(ctx context.Context, conn net.Conn) {
 
 func (w *World) giveItems(conn net.Conn) (slot Slot, items []Item, err error) {
 	_ = conn.SetDeadline(time.Now().Add(maxTime))
-	defer conn.SetDeadline(time.Time{})
+	defer func() { _ = conn.SetDeadline(time.Time{}) }()
 	r := bufio.NewReaderSize(conn, maxLine)
 	var req giveRequest
 	if err := readLine(r, &req); err != nil {

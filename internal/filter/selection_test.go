@@ -36,7 +36,6 @@ const (
 // newPrograms returns n connections of one VM.
 func newPrograms(t *testing.T, n int, l Limits) (*Filter, []*program) {
 	t.Helper()
-	var hosts []*waylandtest.Peer
 	dial := make(chan wayland.Transport, n)
 	f := New(Config{
 		VM: "work", Tag: "w", Limits: l, Log: slog.New(slog.DiscardHandler),
@@ -50,7 +49,6 @@ func newPrograms(t *testing.T, n int, l Limits) (*Filter, []*program) {
 			guest: &waylandtest.Peer{T: t, Tr: gn}, host: &waylandtest.Peer{T: t, Tr: hn},
 			filter: f, done: make(chan struct{}),
 		}}
-		hosts = append(hosts, p.host)
 		dial <- hf
 		go func() {
 			defer close(p.done)
