@@ -29,6 +29,7 @@ var Attacks = map[string]func(*Run) error{
 	"fullscreen": fullscreen,
 	"popup":      popup,
 	"clipboard":  clipboard,
+	"kinds":      kinds,
 	"flood":      flood,
 	"garbage":    garbage,
 	"raw":        raw,
@@ -345,6 +346,7 @@ func clipboard(r *Run) error {
 		c.Req(source, wayland.WlDataSourceReqOffer, fmt.Sprintf("text/x-flood-%d", i))
 	}
 	c.Req(source, wayland.WlDataSourceReqOffer, "text/plain;charset=utf-8")
+	r.say("setting")
 	c.Req(device, wayland.WlDataDeviceReqSetSelection, source, serial)
 	r.say("set: %v", c.Sync())
 	go func() {
@@ -352,6 +354,22 @@ func clipboard(r *Run) error {
 		}
 	}()
 	r.Hold()
+	return nil
+}
+
+// kinds offers ten thousand kinds of data.
+func kinds(r *Run) error {
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	manager := c.Bind("wl_data_device_manager", 3, nil)
+	source := c.ID(nil)
+	c.Req(manager, wayland.WlDataDeviceManagerReqCreateDataSource, source)
+	for i := range 10_000 {
+		c.Req(source, wayland.WlDataSourceReqOffer, fmt.Sprintf("text/x-flood-%d", i))
+	}
+	r.say("kinds: %v", c.Sync())
 	return nil
 }
 
