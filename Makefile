@@ -52,9 +52,9 @@ test: static setup ## every test: check, compositor-level and VM-level
 	$(GO) build $(RACE) ./...
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -show '^threat ' -again 3 -steady '^Test(Threat|Attack)' -out build/test \
-	  -- $(GO) test -json -p 1 -timeout 10m $(OUTSIDE) \
-	  -- $(GO) test -json -p 1 $(RACE) -timeout 10m -exec $(IN_ROOT) $(INSIDE) \
-	  -- $(GO) test -json -p 1 -timeout 20m -exec $(IN_ROOT) ./e2e/...
+	  -- $(GO) test -json -p 1 -timeout 30m $(OUTSIDE) \
+	  -- $(GO) test -json -p 1 $(RACE) -timeout 30m -exec $(IN_ROOT) $(INSIDE) \
+	  -- $(GO) test -json -p 1 -timeout 30m -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
 check: static ## static checks and unit tests; no VM
@@ -93,7 +93,7 @@ bench: need-go setup build ## what it costs: tables, and build/bench/*.json
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./bench/wlbench
 	$(IN_ROOT) build/bench/wlbench compare -bin build/bin -json build/bench/wlbench.json
 	$(IN_ROOT) build/bench/wlbench vm -bin build/bin -json build/bench/vm.json
-	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
+	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 90m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
 	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run TestFlood ./e2e/threats
 	@cat build/e2e/flood.txt
 
