@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"vix/config"
@@ -79,14 +80,14 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 [ADDR:]HOSTPORT:GUESTPORT[/udp] lets a port of this machine lead to one of the VM's, at
 127.0.0.1 without ADDR.
 
---memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for a VM that
-this run starts, and override config.toml (--share and --publish add to it).
+--memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
+a VM that this run starts, and override config.toml (--share and --publish add to it).
 --notify shows a start that takes a moment, and why it failed, as a notification.
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
-root (mounted), proxy (ready), network (an address, with --net nat), ready (programs can run), window (the first one
-is shown). In the background, stages after the program's start are to be seen
+root (mounted), proxy (ready), network (an address, with --net nat), ready
+(programs can run), window (the first one is shown). In the background, stages after the program's start are to be seen
 in list --json.`,
 		Example: `  vix-launcher run foot
   vix-launcher run --vm web --background firefox https://example.org
@@ -108,7 +109,13 @@ in list --json.`,
 			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
 		},
 	}
-	f := c.Flags()
+	o.register(c.Flags())
+	_ = c.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{config.NetNone, config.NetNAT}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
+	return c
+}
+
+func (o *runOptions) register(f *pflag.FlagSet) {
 	f.SetInterspersed(false) // what follows PROGRAM is the program's
 	f.StringVar(&o.vm, "vm", "", "the VM's name")
 	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
@@ -123,9 +130,6 @@ in list --json.`,
 	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
 	f.BoolVar(&o.notify, "notify", false, "show the start, and why it failed, as a notification")
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
-	_ = c.RegisterFlagCompletionFunc("net", cobra.FixedCompletions([]string{config.NetNone, config.NetNAT}, cobra.ShellCompDirectiveNoFileComp))
-	_ = c.RegisterFlagCompletionFunc("vm", completeVM(e))
-	return c
 }
 
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
