@@ -237,7 +237,10 @@ func checkNetwork(ctx context.Context, e *env) check {
 		return warning("install it again", "%s --version: %v", path, err)
 	}
 	version, _, _ := strings.Cut(text, "\n")
-	return good(`%s (%s), for VMs with net = "nat"; by default a VM has no network`, path, version)
+	if version != "" {
+		version = " (" + version + ")"
+	}
+	return good(`%s%s, for VMs with net = "nat"; by default a VM has no network`, path, version)
 }
 
 func checkKernel(context.Context, *env) check {

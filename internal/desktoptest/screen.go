@@ -71,8 +71,11 @@ func (d *Desktop) WaitScreen(t T, what string, ok func(*image.RGBA) bool) *image
 	}
 }
 
-// SavePNG writes img to path.
+// SavePNG writes img to path, whose directory it makes.
 func SavePNG(path string, img image.Image) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	var b bytes.Buffer
 	if err := png.Encode(&b, img); err != nil {
 		return err
