@@ -89,7 +89,7 @@ func TestNoRoot(t *testing.T) {
 // TestSignedModules: a kernel that insists on signatures gets them.
 func TestSignedModules(t *testing.T) {
 	v := startVM(t, "root module.sig_enforce=1").ready(t)
-	if got := v.expect(t, sh("cat /sys/module/module/parameters/sig_enforce; grep -c ^virtio_gpu /proc/modules")); got != "Y\n1" {
+	if got := v.expect(t, sh("cat /sys/module/module/parameters/sig_enforce; grep -c ^overlay /proc/modules")); got != "Y\n1" {
 		t.Errorf("%q", got)
 	}
 }
