@@ -17,30 +17,16 @@ import (
 // Actions that are other verbs: "verb" and their words, after this.
 const actionVerb = "verb "
 
-// actions are what the second pane offers. What another verb does is offered if there
-// is one of that name.
-func (s *menuSession) actions() []menu.Action {
-	list := []menu.Action{
+// actions are what the second pane offers, besides the USB devices.
+func actions() []menu.Action {
+	return []menu.Action{
 		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
 		{ID: desktop.ActionDisposable, Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
 		{ID: desktop.ActionShell, Name: "Open a shell in VM %v", Running: true},
 		{ID: desktop.ActionStop, Name: "Stop VM %v", Running: true, Keep: true},
+		{ID: actionVerb + "clipboard copy --vm %v", Name: "Copy the clipboard of VM %v", Running: true, Keep: true},
+		{ID: actionVerb + "clipboard paste --vm %v", Name: "Paste what was copied into VM %v", Running: true, Keep: true},
 	}
-	if s.hasVerb("clipboard") {
-		list = append(list,
-			menu.Action{ID: actionVerb + "clipboard copy --vm %v", Name: "Copy the clipboard of VM %v", Running: true, Keep: true},
-			menu.Action{ID: actionVerb + "clipboard paste --vm %v", Name: "Paste what was copied into VM %v", Running: true, Keep: true})
-	}
-	return list
-}
-
-func (s *menuSession) hasVerb(name string) bool {
-	for _, c := range s.root.Commands() {
-		if c.Name() == name {
-			return true
-		}
-	}
-	return false
 }
 
 // maxUSB bounds the devices that are offered.
@@ -48,9 +34,6 @@ const maxUSB = 16
 
 // offerUSB adds this machine's USB devices to the actions, when the menu is open.
 func (s *menuSession) offerUSB(ctx context.Context) {
-	if !s.hasVerb("usb") {
-		return
-	}
 	var devices []struct {
 		Port, Name, VM string
 		Hub            bool
@@ -59,7 +42,7 @@ func (s *menuSession) offerUSB(ctx context.Context) {
 	if err != nil || json.Unmarshal(out, &devices) != nil {
 		return // what cannot be listed cannot be attached; the verb says why
 	}
-	list := s.actions()
+	list := actions()
 	for _, d := range devices[:min(len(devices), maxUSB)] {
 		name := printable(d.Name)
 		switch {

@@ -38,7 +38,7 @@ func (s *menuSession) setup(ctx context.Context) (menu.Setup, error) {
 	regular, bold, again := s.env.fonts(ctx, m.Font)
 	s.fontsAgain = again
 	return menu.Setup{
-		Items: s.items, Actions: s.actions(), VMs: s.vms, Socket: socket,
+		Items: s.items, Actions: actions(), VMs: s.vms, Socket: socket,
 		Locale: cmp.Or(s.env.getenv("LC_ALL"), s.env.getenv("LC_CTYPE"), s.env.getenv("LANG"), "C"),
 		Look: menu.Look{Scheme: s.scheme(), Accent: string(m.Accent), Width: m.Width, Lines: m.Lines,
 			FontSize: float64(m.Size), Icons: m.Icons != "none"},

@@ -123,7 +123,7 @@ func TestMenuRunsAndStops(t *testing.T) {
 	was := press(t, r)
 	r.Type(t, "gtk demo")
 	was = differs(t, r, was)
-	r.Key(t, "Tab", "End")
+	r.Key(t, "Tab", "Down", "Down", "Down") // after run, disposable and shell
 	save(t, "menu-stop.png", differs(t, r, was))
 	r.Key(t, "Return")
 	r.WaitNoWindow(t, nil)
