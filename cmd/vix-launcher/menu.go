@@ -68,7 +68,7 @@ state, argv}; --run starts the one with that id.`,
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()
-			return o.open(ctx, e, c.Root())
+			return o.open(ctx, e)
 		},
 	}
 	f := c.Flags()
@@ -79,7 +79,7 @@ state, argv}; --run starts the one with that id.`,
 	return c
 }
 
-func (o *menuOptions) open(ctx context.Context, e *env, root *cobra.Command) error {
+func (o *menuOptions) open(ctx context.Context, e *env) error {
 	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
 		unlock, first, err := e.onlyMenu()
 		if err != nil || !first {
@@ -87,7 +87,7 @@ func (o *menuOptions) open(ctx context.Context, e *env, root *cobra.Command) err
 		}
 		defer unlock()
 	}
-	s := &menuSession{env: e, root: root}
+	s := &menuSession{env: e}
 	defer s.end()
 	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
 		return s.show(ctx)

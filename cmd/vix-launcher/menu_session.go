@@ -13,8 +13,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/spf13/cobra"
-
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/icon"
@@ -29,7 +27,6 @@ import (
 type menuSession struct {
 	env  *env
 	conf *config.Config
-	root *cobra.Command
 
 	reg      *vm.Registry
 	state    *os.Root // nil if nothing can be remembered

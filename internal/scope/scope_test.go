@@ -154,11 +154,12 @@ func (s *systemdTwin) StartTransientUnit(name, mode string, properties []propert
 	for _, p := range properties {
 		got[p.Name] = p.Value.Value()
 	}
+	result := s.result // before the test goes on, and changes it
 	s.got <- got
 	job := dbus.ObjectPath(systemdPath + "/job/7")
 	go func() {
 		for _, j := range []dbus.ObjectPath{systemdPath + "/job/6", job} { // another's first
-			_ = s.conn.Emit(systemdPath, manager+".JobRemoved", uint32(7), j, name, s.result)
+			_ = s.conn.Emit(systemdPath, manager+".JobRemoved", uint32(7), j, name, result)
 		}
 	}()
 	return job, nil
