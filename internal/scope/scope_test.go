@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -145,7 +146,7 @@ func bus(t *testing.T) string {
 // control groups it does not manage, it cannot be run itself.
 type systemdTwin struct {
 	conn   *dbus.Conn
-	result string
+	result atomic.Value // a string
 	got    chan map[string]any
 }
 
@@ -154,7 +155,7 @@ func (s *systemdTwin) StartTransientUnit(name, mode string, properties []propert
 	for _, p := range properties {
 		got[p.Name] = p.Value.Value()
 	}
-	result := s.result // before the test goes on, and changes it
+	result := s.result.Load() // before the test goes on, and changes it
 	s.got <- got
 	job := dbus.ObjectPath(systemdPath + "/job/7")
 	go func() {
@@ -179,7 +180,8 @@ func TestScope(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	twin := &systemdTwin{conn: conn, result: "done", got: make(chan map[string]any, 1)}
+	twin := &systemdTwin{conn: conn, got: make(chan map[string]any, 1)}
+	twin.result.Store("done")
 	if err := conn.ExportMethodTable(map[string]any{"StartTransientUnit": twin.StartTransientUnit}, systemdPath, manager); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +199,7 @@ func TestScope(t *testing.T) {
 	if s := Probe(t.Context(), c); s.Kind != KindScope {
 		t.Errorf("%+v", s)
 	}
-	twin.result = "failed"
+	twin.result.Store("failed")
 	if s := Enter(t.Context(), c); s.Kind != KindNone || !strings.Contains(s.Weaker[0], unit+": failed") {
 		t.Errorf("%+v", s)
 	}
