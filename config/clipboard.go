@@ -52,6 +52,14 @@ const (
 	ClipAllow = "allow"
 )
 
+// Profiles of a VM: what is copied flows by itself, without an act.
+const (
+	ClipIsolated  = "isolated"   // nothing does
+	ClipSharedOut = "shared-out" // what is copied in the VM, to the host
+	ClipSharedIn  = "shared-in"  // what is copied on the host, to the VM while it has the focus
+	ClipShared    = "shared"     // both
+)
+
 // Limits and defaults of the clipboard.
 const (
 	DefaultClipLimit = 64 << 10
@@ -78,7 +86,7 @@ func (c *Clipboard) Rule(from, to string) ClipRule {
 			return r
 		}
 	}
-	return ClipRule{From: from, To: to, Action: ClipAllow, Kinds: []string{"text", "image"}, TTL: c.TTL, Strip: true}
+	return ClipRule{From: ClipAny, To: ClipAny, Action: ClipAllow, Kinds: []string{"text", "image"}, TTL: c.TTL, Strip: true}
 }
 
 // May tells how much of a kind the rule lets pass, in bytes; 0 is none.
@@ -92,6 +100,27 @@ func (r ClipRule) May(kind string) int64 {
 		return DefaultImageLimit
 	}
 	return DefaultClipLimit
+}
+
+// Flow returns the rule by which what is copied on one side goes to the other without
+// an act of the user's. Between a VM and the host it is the VM's profile that wants it,
+// and a rule with an action other than "allow" that prevents it. From one VM to another
+// it takes a rule that allows it and names both.
+func (c *Config) Flow(from, to string) (rule ClipRule, ok bool) {
+	rule = c.Clipboard.Rule(from, to)
+	profile := func(name, way string) bool {
+		v, err := c.VM(name)
+		return err == nil && (v.Clipboard == ClipShared || v.Clipboard == way)
+	}
+	switch {
+	case rule.Action != ClipAllow || from == to:
+		return rule, false
+	case to == ClipHost:
+		return rule, profile(from, ClipSharedOut)
+	case from == ClipHost:
+		return rule, profile(to, ClipSharedIn)
+	}
+	return rule, profile(to, ClipSharedIn) && rule.From == from && rule.To == to
 }
 
 // Most tells how much of a kind any rule lets pass from a side.

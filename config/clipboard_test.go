@@ -59,7 +59,51 @@ action = "allow"
 	if k.Most("work", "html") != 1<<20 || k.Most("web", "html") != 0 {
 		t.Error(k.Most("work", "html"), k.Most("vault", "text"), k.Most("web", "html"))
 	}
+	flow, err := Parse("f", []byte(`
+[defaults]
+clipboard = "shared"
+[vm.out]
+clipboard = "shared-out"
+[vm.in]
+clipboard = "shared-in"
+[vm.none]
+clipboard = "isolated"
+[[clipboard.rule]]
+from = "asks"
+to = "*"
+action = "ask"
+[[clipboard.rule]]
+from = "denied"
+to = "host"
+action = "deny"
+[[clipboard.rule]]
+from = "out"
+to = "in"
+action = "allow"
+kinds = ["html"]
+[[clipboard.rule]]
+from = "*"
+to = "both"
+action = "allow"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for way, want := range map[[2]string]bool{
+		{"out", "host"}: true, {"host", "out"}: false, {"in", "host"}: false, {"host", "in"}: true,
+		{"none", "host"}: false, {"host", "none"}: false, {"both", "host"}: true, {"host", "both"}: true,
+		{"asks", "host"}: false, {"denied", "host"}: false, {"host", "denied"}: true,
+		{"out", "in"}: true, {"in", "out"}: false, {"out", "both"}: false, {"both", "in"}: false, {"both", "both"}: false,
+	} {
+		if rule, ok := flow.Flow(way[0], way[1]); ok != want {
+			t.Errorf("what flows from %s to %s: %+v %v", way[0], way[1], rule, ok)
+		}
+	}
+	if rule, _ := flow.Flow("out", "in"); rule.May("html") == 0 || rule.May("text") != 0 {
+		t.Errorf("%+v", rule)
+	}
 	for text, want := range map[string]string{
+		"[vm.a]\nclipboard = \"open\"":           "want isolated, shared-out, shared-in",
 		"[clipboard]\nttl = 3":                   "f:2: clipboard.ttl: want a string",
 		"[clipboard]\nttl = \"2h\"":              "want a time from 1s to 1h",
 		"clipboard = 1":                          "want a table",

@@ -67,6 +67,8 @@ type VM struct {
 	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
 	Frame string `json:"frame"`
 	NoGUI bool   `json:"no_gui,omitempty"` // it has no display
+	// Clipboard is the profile of what flows by itself (clipboard.go).
+	Clipboard string `json:"clipboard"`
 	// Allow and Deny are names of Wayland interfaces, well-formed; whether there are
 	// such interfaces, and such Limits, is known to who enforces them.
 	Allow  []string         `json:"allow,omitempty"`

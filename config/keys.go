@@ -45,6 +45,12 @@ var keys = []key{
 	{"allow", `none`, false,
 		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
+	{"clipboard", `"isolated"`, false,
+		`What is copied that flows without an act of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. A VM's start says the risk.`,
+		func(v *VM, x any) (err error) {
+			v.Clipboard, err = oneOf(x, ClipIsolated, ClipSharedOut, ClipSharedIn, ClipShared)
+			return
+		}},
 	{"color", `from the VM's name`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
@@ -119,7 +125,7 @@ var keys = []key{
 func builtin() VM {
 	return VM{
 		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
-		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone,
+		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone, Clipboard: ClipIsolated,
 	}
 }
 

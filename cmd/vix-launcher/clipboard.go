@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,12 +149,7 @@ func clipCopyCommand(e *env) *cobra.Command {
 
 // take asks a side for what is selected there, as far as any rule would let it pass.
 func (e *env) take(ctx context.Context, conf *config.Config, from string, slot clipboard.Slot) ([]clipboard.Item, error) {
-	limits := map[string]int64{}
-	for _, kind := range clipboard.Kinds() {
-		if n := conf.Clipboard.Most(from, kind); n > 0 {
-			limits[kind] = n
-		}
-	}
+	limits := clipLimits(func(kind string) int64 { return conf.Clipboard.Most(from, kind) })
 	if len(limits) == 0 {
 		return nil, errors.New("no rule of [[clipboard.rule]] lets anything leave it")
 	}
@@ -165,17 +161,33 @@ func (e *env) take(ctx context.Context, conf *config.Config, from string, slot c
 		defer h.Close()
 		return h.Take(slot, limits)
 	}
-	reg, err := e.registry()
-	if err != nil {
-		return nil, err
-	}
-	defer reg.Close()
-	conn, err := reg.Exchange(ctx, from, vm.TakeSelection)
+	conn, err := e.exchange(ctx, from, vm.TakeSelection)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	return clipboard.Take(conn, clipboard.TakeRequest{Slot: slot, Limits: limits})
+}
+
+// clipLimits are the most bytes of each kind that may pass at all.
+func clipLimits(most func(kind string) int64) map[string]int64 {
+	limits := map[string]int64{}
+	for _, kind := range clipboard.Kinds() {
+		if n := most(kind); n > 0 {
+			limits[kind] = n
+		}
+	}
+	return limits
+}
+
+// exchange connects to a VM's display process.
+func (e *env) exchange(ctx context.Context, name string, what vm.Exchange) (net.Conn, error) {
+	reg, err := e.registry()
+	if err != nil {
+		return nil, err
+	}
+	defer reg.Close()
+	return reg.Exchange(ctx, name, what)
 }
 
 // hostClipboard connects to the compositor's own selection.

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -273,6 +275,14 @@ func checkConfig(_ context.Context, e *env) check {
 	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return good("%s is not there, and need not be", path)
+	}
+	c.Defaults.Name = "of [defaults]"
+	risks := warnings(c.Defaults)
+	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
+		risks = append(risks, warnings(c.VMs[name])...)
+	}
+	if len(risks) > 0 {
+		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
 	return good("%s, with %d VMs", path, len(c.VMs))
 }

@@ -345,6 +345,14 @@ func (h *clipHolder) paste(ctx context.Context, req holdRequest) error {
 	return nil
 }
 
+// fromVM is the VM that a side is, "" for the host.
+func fromVM(side string) string {
+	if side == config.ClipHost {
+		return ""
+	}
+	return side
+}
+
 // give offers items until ctx is done. over tells at the end whether they were used,
 // or something else took their place.
 func (h *clipHolder) give(ctx context.Context, req holdRequest, items []clipboard.Item) (over <-chan bool, err error) {
@@ -354,7 +362,7 @@ func (h *clipHolder) give(ctx context.Context, req holdRequest, items []clipboar
 		if err != nil {
 			return nil, err
 		}
-		done, err := host.Give(ctx, req.Slot, items, req.Secret)
+		done, err := host.Give(ctx, req.Slot, items, fromVM(h.from), req.Secret)
 		if err != nil {
 			return nil, errors.Join(err, host.Close())
 		}
@@ -365,16 +373,11 @@ func (h *clipHolder) give(ctx context.Context, req holdRequest, items []clipboar
 		})
 		return end, nil
 	}
-	reg, err := h.env.registry()
+	conn, err := h.env.exchange(ctx, req.To, vm.GiveSelection)
 	if err != nil {
 		return nil, err
 	}
-	defer reg.Close()
-	conn, err := reg.Exchange(ctx, req.To, vm.GiveSelection)
-	if err != nil {
-		return nil, err
-	}
-	if err := clipboard.Give(conn, req.Slot, items, req.Moment); err != nil {
+	if err := clipboard.Give(conn, clipboard.GiveRequest{Slot: req.Slot, Moment: req.Moment}, items); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	for _, it := range items {

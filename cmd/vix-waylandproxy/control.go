@@ -25,6 +25,7 @@ import (
 //
 //	{"request":"take"}                            + a stream socket (package clipboard)
 //	{"request":"give"}                            + the same
+//	{"request":"follow"}                          + the same
 //
 // The trace runs until nobody reads the descriptor any more, or the display ends.
 // There is no reply: a mistake is written to the descriptor, as its only line.
@@ -38,9 +39,9 @@ const (
 	maxRequest = 4096
 	maxTraces  = 8    // at once
 	traceLines = 4096 // ahead of a trace's reader
-	// maxExchanges bounds what is given and taken at once: each may hold
-	// clipboard.MaxData.
-	maxExchanges = 4
+	// maxExchanges bounds what is given, taken and followed at once: each of the first
+	// two may hold clipboard.MaxData.
+	maxExchanges = 5
 )
 
 // control serves the requests.
@@ -103,7 +104,7 @@ func (c *control) serve() {
 			continue
 		}
 		err = bad
-		if err == nil && (r.Request == "take" || r.Request == "give") {
+		if err == nil && (r.Request == "take" || r.Request == "give" || r.Request == "follow") {
 			c.exchange(f, r.Request)
 			continue
 		}
@@ -152,10 +153,13 @@ func (c *control) exchange(f *os.File, what string) {
 	c.wg.Go(func() {
 		defer func() { <-c.x }()
 		defer close(stop)
-		if what == "take" {
+		switch what {
+		case "take":
 			c.clip.ServeTake(ctx, conn)
-		} else {
+		case "give":
 			c.clip.ServeGive(ctx, conn)
+		case "follow":
+			c.clip.ServeFollow(ctx, conn)
 		}
 	})
 }

@@ -117,11 +117,15 @@ func (d *desk) copies(vm string, content []byte, args ...string) {
 	d.t.Helper()
 	cmd := d.command(vm, append([]string{"wl-copy"}, args...)...)
 	cmd.Stdin = bytes.NewReader(content)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second // the copy that it leaves behind holds stderr
-	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		d.t.Fatalf("wl-copy in %q: %v: %s", vm, err, stderr.String())
+	stderr, err := os.Create(filepath.Join(d.Dir, "wl-copy")) // no pipe, which what it leaves behind would hold
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer stderr.Close()
+	cmd.Stderr = stderr
+	if err := cmd.Run(); err != nil {
+		said, _ := os.ReadFile(stderr.Name())
+		d.t.Fatalf("wl-copy in %q: %v: %s", vm, err, said)
 	}
 }
 
@@ -185,9 +189,11 @@ func passOn(c *net.UnixConn, display *os.File) error {
 	if err != nil || n < 4 {
 		return errors.Join(err, io.ErrUnexpectedEOF)
 	}
-	packet := `{"request":"give"}`
-	if bytes.Contains(buf[:n], []byte(`"op":"take"`)) {
-		packet = `{"request":"take"}`
+	var packet string
+	for _, op := range []string{"take", "give", "follow"} {
+		if bytes.Contains(buf[:n], []byte(`"op":"`+op+`"`)) {
+			packet = `{"request":"` + op + `"}`
+		}
 	}
 	ms, err := unix.ParseSocketControlMessage(oob[:on])
 	if err != nil || len(ms) != 1 {
@@ -206,13 +212,29 @@ func passOn(c *net.UnixConn, display *os.File) error {
 	return err
 }
 
+// launcher is a command line of vix-launcher's.
+func (d *desk) launcher(args ...string) *exec.Cmd {
+	cmd := d.command("", append([]string{filepath.Join(d.bin, "vix-launcher")}, args...)...)
+	cmd.Env = append(cmd.Env, "SWAYSOCK="+d.IPC, "XDG_CONFIG_HOME="+d.Dir, "WAYLAND_DISPLAY="+d.Socket)
+	return cmd
+}
+
 // vix runs vix-launcher clipboard, and returns what it prints and whether it went well.
 func (d *desk) vix(args ...string) (out string, ok bool) {
 	d.t.Helper()
-	cmd := d.command("", append([]string{filepath.Join(d.bin, "vix-launcher"), "clipboard"}, args...)...)
-	cmd.Env = append(cmd.Env, "SWAYSOCK="+d.IPC, "XDG_CONFIG_HOME="+d.Dir, "WAYLAND_DISPLAY="+d.Socket)
-	b, err := cmd.CombinedOutput()
+	b, err := d.launcher(append([]string{"clipboard"}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(b)), err == nil
+}
+
+// flow starts what carries out a VM's profile, as its supervisor would.
+func (d *desk) flow(vm string) *desktoptest.Proc {
+	d.t.Helper()
+	p, err := desktoptest.Command(d.t, d.launcher("clipboard-flow", vm), nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.until("the profile of "+vm+" to be carried out", func() bool { return strings.Contains(p.Output(), "follows") })
+	return p
 }
 
 // must is vix that must go well.

@@ -15,7 +15,7 @@ func TestVMs(t *testing.T) {
 	if l := e2e.Lacks(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	s := e2e.New(t, e2e.Config{Bin: "../../build/bin", Timeout: 4 * time.Minute})
+	s := e2e.New(t, e2e.Config{Bin: "../../build/bin", Timeout: 4 * time.Minute, TOML: "[vm.red]\nclipboard = \"shared-out\"\n"})
 	for _, vm := range []string{"red", "blue"} {
 		s.Start("run", "--vm", vm, "foot", "--app-id=held", "sleep", "10000")
 		s.WaitWindow(t, desktoptest.ByAppID("vix."+vm+".held"))
@@ -61,6 +61,20 @@ func TestVMs(t *testing.T) {
 		t.Errorf("from the host to blue: %q", got)
 	}
 	act("clear")
+	// By red's profile, without an act.
+	guest("red", "printf 'flows by itself' | wl-copy")
+	again := time.NewTicker(100 * time.Millisecond) // what another process has has no event here
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); ; <-again.C {
+		res := s.Run(s.Command("wl-paste", "--no-newline"))
+		if res.Stdout == "flows by itself" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("by red's profile the host has %v", res)
+			break
+		}
+	}
 	s.Run(s.Command("wl-copy", "--clear")) // ends the one that has the host's
 	s.Must("stop", "--all")
 	s.CheckClean()

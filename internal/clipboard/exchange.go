@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -58,7 +59,18 @@ type TakeRequest struct {
 type giveRequest struct {
 	Moment int64        `json:"moment"` // milliseconds that the target must have had the keyboard; -1: it need not
 	Slot   Slot         `json:"slot"`
+	Keep   bool         `json:"keep,omitempty"`
 	Items  []itemHeader `json:"items"`
+}
+
+// A GiveRequest says how items are offered to a VM.
+type GiveRequest struct {
+	Slot Slot
+	// Moment is how long the target must have had the keyboard; less than 0 is not to
+	// be asked.
+	Moment time.Duration
+	// Keep lets the offer stand when it was used.
+	Keep bool
 }
 
 type itemHeader struct {
@@ -153,12 +165,11 @@ func printable(s string) string {
 	return string(b[:min(len(b), 512)])
 }
 
-// Give is the user's side: it offers items to the VM. moment is how long the target
-// must have had the keyboard; less than 0 is not to be asked. The offer stands until
-// conn is closed, or ended by what AwaitEnd returns.
-func Give(conn net.Conn, slot Slot, items []Item, moment time.Duration) error {
-	req := giveRequest{Moment: moment.Milliseconds(), Slot: slot}
-	if moment < 0 {
+// Give is the user's side: it offers items to the VM. The offer stands until conn is
+// closed, or ended by what AwaitEnd returns.
+func Give(conn net.Conn, how GiveRequest, items []Item) error {
+	req := giveRequest{Moment: how.Moment.Milliseconds(), Slot: how.Slot, Keep: how.Keep}
+	if how.Moment < 0 {
 		req.Moment = -1
 	}
 	for _, it := range items {
@@ -299,13 +310,16 @@ func (w *World) ServeGive(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer unhook()
-	slot, items, err := w.giveItems(conn)
+	req, items, err := w.giveItems(conn)
 	if err != nil {
 		_ = writeLine(conn, answer{Error: err.Error()})
 		return
 	}
 	o := NewOffer(items)
-	takeBack := w.Give(slot, &Given{Kinds: Types(items), Write: o.Write, Cancelled: o.Replaced})
+	if req.Keep {
+		o.used = nil
+	}
+	takeBack := w.Give(req.Slot, &Given{Kinds: Types(items), Write: o.Write, Cancelled: o.Replaced})
 	if writeLine(conn, answer{OK: true}) == nil {
 		gone := make(chan struct{})
 		go func() {
@@ -322,30 +336,29 @@ func (w *World) ServeGive(ctx context.Context, conn net.Conn) {
 	o.Wipe()
 }
 
-func (w *World) giveItems(conn net.Conn) (slot Slot, items []Item, err error) {
+func (w *World) giveItems(conn net.Conn) (req giveRequest, items []Item, err error) {
 	_ = conn.SetDeadline(time.Now().Add(maxTime))
 	defer func() { _ = conn.SetDeadline(time.Time{}) }()
 	r := bufio.NewReaderSize(conn, maxLine)
-	var req giveRequest
 	if err := readLine(r, &req); err != nil {
-		return 0, nil, err
+		return req, nil, err
 	}
 	if req.Slot < 0 || req.Slot >= numSlots || len(req.Items) > len(Kinds()) {
-		return 0, nil, errors.New("a request that makes no sense")
+		return req, nil, errors.New("a request that makes no sense")
 	}
 	left := int64(MaxData)
 	for _, h := range req.Items {
 		if err := checkItem(h, left); err != nil {
-			return 0, nil, err
+			return req, nil, err
 		}
 		left -= h.Size
 		it := Item{h.Kind, make([]byte, h.Size)}
 		if _, err := io.ReadFull(r, it.Data); err != nil {
-			return 0, nil, err
+			return req, nil, err
 		}
 		items = append(items, it)
 	}
-	return req.Slot, items, w.target(time.Duration(req.Moment) * time.Millisecond)
+	return req, items, w.target(time.Duration(req.Moment) * time.Millisecond)
 }
 
 // target says why nothing can be given now.
@@ -367,10 +380,10 @@ func (w *World) target(moment time.Duration) error {
 // An Offer is what programs may read for a while.
 type Offer struct {
 	items []Item
-	hint  bool // for the host's clipboard managers
+	words map[string]string // short data by its type, for the host's programs
 	wg    sync.WaitGroup
 	n     atomic.Int32
-	used  chan struct{}
+	used  chan struct{} // nil: nobody asks
 	other chan struct{}
 	once  [2]sync.Once
 }
@@ -383,8 +396,9 @@ func NewOffer(items []Item) *Offer {
 // Write gives one program what it asks for, while others go on. It owns f, which
 // does not block.
 func (o *Offer) Write(typ string, f *os.File) {
-	if typ == hint && o.hint {
-		writeAll(f, hintValue)
+	if word, ok := o.words[typ]; ok {
+		_, _ = io.WriteString(f, word)
+		_ = f.Close()
 		return
 	}
 	it, ok := Find(o.items, typ)
@@ -406,17 +420,15 @@ func (o *Offer) Write(typ string, f *os.File) {
 			}
 			data = data[n:]
 		}
-		o.once[0].Do(func() { close(o.used) })
+		if o.used != nil {
+			o.once[0].Do(func() { close(o.used) })
+		}
 	})
 }
 
 // types are those under which it is offered.
 func (o *Offer) types() []string {
-	types := Types(o.items)
-	if o.hint {
-		types = append(types, hint)
-	}
-	return types
+	return append(Types(o.items), slices.Sorted(maps.Keys(o.words))...)
 }
 
 // Replaced ends the Offer.

@@ -89,6 +89,7 @@ func (m *Member) enter(c *relay.Conn) {
 	w.mu.Lock()
 	m.focused = true
 	w.focus, w.entered = m, now()
+	w.enters++
 	w.changed()
 	w.mu.Unlock()
 	for _, d := range m.devices {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +35,8 @@ type Host struct {
 	ended  error
 
 	selected [numSlots]uint32
+	changes  uint64
+	changed  chan struct{} // holds one
 	synced   chan struct{}
 	done     chan struct{}
 }
@@ -63,7 +65,7 @@ const maxOffered = 4096
 
 // DialHost finds the selection of the compositor behind t, which it owns.
 func DialHost(t *wayland.UnixConn) (*Host, error) {
-	h := &Host{t: t, next: hostFirst, offers: map[uint32][]string{}, synced: make(chan struct{}), done: make(chan struct{})}
+	h := &Host{t: t, next: hostFirst, offers: map[uint32][]string{}, changed: make(chan struct{}, 1), synced: make(chan struct{}), done: make(chan struct{})}
 	r := &wireReader{t: t}
 	if err := h.bind(r); err != nil {
 		return nil, errors.Join(err, t.Close())
@@ -71,6 +73,10 @@ func DialHost(t *wayland.UnixConn) (*Host, error) {
 	go h.listen(r)
 	select {
 	case <-h.synced:
+		select {
+		case <-h.changed: // what there is
+		default:
+		}
 		return h, nil
 	case <-h.done:
 		return nil, h.err()
@@ -252,11 +258,32 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 		h.out.Msg(old, 1)
 	}
 	h.selected[slot] = id
+	if slot == Clipboard {
+		h.changes++
+		select {
+		case h.changed <- struct{}{}:
+		default:
+		}
+	}
 	if len(h.out.B) == 0 {
 		return nil
 	}
 	return h.flush()
 }
+
+// Changed is sent to when the clipboard is another, from the one that there was when the
+// Host was made.
+func (h *Host) Changed() <-chan struct{} { return h.changed }
+
+// Changes counts them.
+func (h *Host) Changes() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changes
+}
+
+// Done is closed when the compositor's connection has ended.
+func (h *Host) Done() <-chan struct{} { return h.done }
 
 // Types returns what the selection is to be had as, nil for none.
 func (h *Host) Types(s Slot) []string {
@@ -265,12 +292,30 @@ func (h *Host) Types(s Slot) []string {
 	return slices.Clone(h.offers[h.selected[s]])
 }
 
-// hint tells clipboard managers of a password (KDE's convention, which others
-// follow): they keep no history of it.
+// Types that say something about the others.
 const (
+	// hint tells clipboard managers of a password (KDE's convention, which others
+	// follow): they keep no history of it.
 	hint      = "x-kde-passwordManagerHint"
 	hintValue = "secret"
+	// origin is followed by the name of the VM that the data came from.
+	origin = "application/x-vix.from."
 )
+
+// Secret tells whether a selection of the host's with those types is a password, or
+// the like.
+func Secret(types []string) bool { return slices.Contains(types, hint) }
+
+// Origin returns the VM that a selection of the host's with those types came from, ""
+// for none. The host's programs alone can say so: guests' types do not get there.
+func Origin(types []string) string {
+	for _, t := range types {
+		if vm, ok := strings.CutPrefix(t, origin); ok {
+			return vm
+		}
+	}
+	return ""
+}
 
 // Take returns the selection, as far as limits, by kind, let it pass.
 func (h *Host) Take(s Slot, limits map[string]int64) ([]Item, error) {
@@ -317,17 +362,22 @@ func (h *Host) receive(s Slot, typ string) (*os.File, error) {
 }
 
 // Give offers items to the host until ctx is done or something else is selected. It
-// returns once the compositor has them; done is closed at the end. secret asks the
-// host's clipboard managers to keep no history.
-func (h *Host) Give(ctx context.Context, s Slot, items []Item, secret bool) (done <-chan struct{}, err error) {
+// returns once the compositor has them; done is closed at the end. from is the VM that
+// they came from, or ""; secret asks the host's clipboard managers to keep no history.
+// One offer a Host is all that it keeps apart.
+func (h *Host) Give(ctx context.Context, s Slot, items []Item, from string, secret bool) (done <-chan struct{}, err error) {
 	o := NewOffer(items)
+	o.words = map[string]string{}
+	if from != "" {
+		o.words[origin+from] = from
+	}
+	if secret {
+		o.words[hint] = hintValue
+	}
 	h.mu.Lock()
 	source := h.next
 	h.next++
 	h.own = o
-	if secret {
-		o.hint = true
-	}
 	h.out.Msg(hostManager, 0, source)
 	for _, typ := range o.types() {
 		putString(&h.out, source, 0, typ)
@@ -358,10 +408,4 @@ func (h *Host) Give(ctx context.Context, s Slot, items []Item, secret bool) (don
 		o.Wipe()
 	}()
 	return over, nil
-}
-
-// writeAll is for the hint, which is short.
-func writeAll(f *os.File, s string) {
-	_, _ = io.WriteString(f, s)
-	_ = f.Close()
 }

@@ -38,10 +38,7 @@ type Config struct {
 	VM string
 	// Kinds and Transfers are limits; 0 means the default.
 	Kinds, Transfers int
-	// Changed, when set, hears that a program made a new selection or the focus came
-	// or went. It is called with locks held and must not block.
-	Changed func()
-	Log     *slog.Logger
+	Log              *slog.Logger
 }
 
 // A World holds the selections of one VM. Its lock comes after those of
@@ -57,6 +54,9 @@ type World struct {
 	devices int                // of all programs
 	focus   *Member            // got the keyboard last, and has it; nil
 	entered time.Time          // when the keyboard came to a surface of the VM's last
+
+	seq, copies, enters uint64                     // of Status
+	bells               map[chan struct{}]struct{} // of who follows
 }
 
 // held is what a slot holds.
@@ -141,7 +141,7 @@ func NewWorld(cfg Config) *World {
 	if cfg.Transfers == 0 {
 		cfg.Transfers = DefaultTransfers
 	}
-	return &World{cfg: cfg, members: map[*Member]struct{}{}, drags: map[string]*Source{}}
+	return &World{cfg: cfg, members: map[*Member]struct{}{}, drags: map[string]*Source{}, seq: 1, bells: map[chan struct{}]struct{}{}}
 }
 
 // Join adds a connection, which Attach names. Leave must be called when it has
@@ -175,12 +175,6 @@ func (m *Member) blurLocked() {
 	if m.world.focus == m {
 		m.world.focus = nil
 		m.world.changed()
-	}
-}
-
-func (w *World) changed() {
-	if w.cfg.Changed != nil {
-		w.cfg.Changed()
 	}
 }
 
@@ -285,6 +279,9 @@ func (w *World) set(m *Member, s Slot, src *Source, serial uint32, given bool) {
 	if h.own != src {
 		w.cancelLocked(h.own)
 		h.own = src
+	}
+	if s == Clipboard && src != nil && w.focus != nil {
+		w.copies++
 	}
 	w.newLocked(s)
 	w.changed()

@@ -39,9 +39,6 @@ type Config struct {
 	// Allow and Deny change the allow-list by names of globals.
 	Allow, Deny []string
 	Limits      Limits
-	// SelectionChanged, when set, hears that a program of the VM has a new selection,
-	// or that the keyboard came or went. It must not block.
-	SelectionChanged func()
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.

@@ -19,8 +19,9 @@ type Exchange string
 
 // The exchanges (package clipboard).
 const (
-	TakeSelection Exchange = opTake
-	GiveSelection Exchange = opGive
+	TakeSelection   Exchange = opTake
+	GiveSelection   Exchange = opGive
+	FollowSelection Exchange = opFollow
 )
 
 // Exchange returns a connection to the display process of a VM, which has been told
@@ -55,4 +56,33 @@ func (r *Registry) Exchange(ctx context.Context, name string, what Exchange) (ne
 		return nil, rep.Fail
 	}
 	return net.FileConn(near)
+}
+
+const flowChild = "clipboard"
+
+// startFlow starts the process that carries out the VM's profile. The VM does not
+// depend on it: when it ends, nothing flows any more.
+func (s *supervisor) startFlow() {
+	l := s.launch
+	if l.VM.NoGUI || l.VM.Clipboard == "" || l.VM.Clipboard == config.ClipIsolated {
+		return
+	}
+	c, err := startChild(s.nest, s.log, command{
+		name: flowChild, path: l.Parts.Self, args: []string{"clipboard-flow", l.VM.Name},
+		env: []string{"XDG_RUNTIME_DIR=" + l.RuntimeDir, "WAYLAND_DISPLAY=" + l.Wayland, "SWAYSOCK=" + l.Sway, "XDG_CONFIG_HOME=" + l.ConfigDir},
+	})
+	if err != nil {
+		s.note("VM %s: its clipboard is isolated: %v", l.VM.Name, err)
+		return
+	}
+	s.pumps.Go(func() {
+		<-c.done
+		if s.ctx.Err() == nil {
+			s.note("VM %s: its clipboard is isolated from now on: %s; vix-launcher logs tells why", l.VM.Name, c.status())
+		}
+	})
+	s.undo(func() error {
+		c.kill()
+		return nil
+	})
 }

@@ -40,7 +40,7 @@ import (
 //	                                ◄──   reply{usb}
 //	request{op: trace} + 1 pipe end ──►
 //	                                ◄──   reply{done}                       the display writes to it
-//	request{op: take | give} + 1 socket ►
+//	request{op: take | give | follow} + 1 socket ►
 //	                                ◄──   reply{done}                       the display speaks on it (package clipboard)
 //
 // A program's stdin, stdout and stderr are three pipes that the client makes;
@@ -59,14 +59,15 @@ const (
 
 // The operations.
 const (
-	opRun   = "run"
-	opState = "state"
-	opStop  = "stop"
-	opLogs  = "logs"
-	opTrace = "trace"
-	opTake  = "take"
-	opGive  = "give"
-	opWatch = "watch"
+	opRun    = "run"
+	opState  = "state"
+	opStop   = "stop"
+	opLogs   = "logs"
+	opTrace  = "trace"
+	opTake   = "take"
+	opGive   = "give"
+	opFollow = "follow"
+	opWatch  = "watch"
 
 	opMount  = "mount"
 	opUmount = "umount"

@@ -67,7 +67,7 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		s.serveUSB(c, req)
 	case req.Op == opTrace:
 		s.serveDisplay(c, displayRequest{Request: opTrace, Classes: req.Classes}, files)
-	case req.Op == opTake || req.Op == opGive:
+	case req.Op == opTake, req.Op == opGive, req.Op == opFollow:
 		s.serveDisplay(c, displayRequest{Request: req.Op}, files)
 	default:
 		s.tell(c, reply{Fail: failf("VM %s: unknown request %q", s.launch.VM.Name, req.Op)})

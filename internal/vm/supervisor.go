@@ -42,10 +42,11 @@ type Launch struct {
 	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
 	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts     `json:"parts"`
-	RootsDir   string    `json:"roots_dir"` // $XDG_CACHE_HOME/vix/roots, of roots that were built
-	StateDir   string    `json:"state_dir"` // $XDG_STATE_HOME, that holds vix/; "" where there is none
-	Private    []string  `json:"private"`   // directories of Vix's own, which are never shared
-	Sway       string    `json:"sway"`      // sway's IPC socket, or ""; for who places windows
+	RootsDir   string    `json:"roots_dir"`  // $XDG_CACHE_HOME/vix/roots, of roots that were built
+	StateDir   string    `json:"state_dir"`  // $XDG_STATE_HOME, that holds vix/; "" where there is none
+	ConfigDir  string    `json:"config_dir"` // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
+	Private    []string  `json:"private"`    // directories of Vix's own, which are never shared
+	Sway       string    `json:"sway"`       // sway's IPC socket, or ""; for who places windows
 }
 
 // Parts are the paths of the programs and files of the host that a VM needs.
@@ -263,6 +264,7 @@ func (s *supervisor) watch() error {
 	})
 	s.pumps.Go(func() { s.keepMemory(s.ctx) })
 	s.pumps.Go(s.ruleUSB)
+	s.startFlow()
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
