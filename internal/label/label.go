@@ -87,12 +87,14 @@ func blend(mask *image.Alpha, bg, fg [3]uint8) []uint32 {
 func Mix(bg, fg [3]uint8) *[256]uint32 {
 	table := new([256]uint32)
 	for a := range table {
-		t := float64(a) / 255
-		v := uint32(0xff)
-		for k := range bg {
-			v = v<<8 | uint32(encode(linear(bg[k])*(1-t)+linear(fg[k])*t))
+		table[a] = 0xff
+	}
+	for k := range bg {
+		from, to := linear(bg[k]), linear(fg[k])
+		for a := range table {
+			t := float64(a) / 255
+			table[a] = table[a]<<8 | uint32(encode(from*(1-t)+to*t))
 		}
-		table[a] = v
 	}
 	return table
 }

@@ -1,7 +1,6 @@
 package label
 
 import (
-	"bytes"
 	"image"
 	"math"
 
@@ -17,6 +16,7 @@ import (
 // Fonts draw text, each character with the first of them that has it.
 type Fonts struct {
 	faces []*font.Face
+	drawn map[*font.Face]*outlines
 	hb    shaping.HarfbuzzShaper
 	seg   shaping.Segmenter
 }
@@ -24,7 +24,7 @@ type Fonts struct {
 // NewFonts reads OpenType fonts, and collections of them, of which it takes the first.
 // What cannot be read is left out; if nothing is left, the built-in font is used.
 func NewFonts(files ...[]byte) *Fonts {
-	f := &Fonts{}
+	f := &Fonts{drawn: map[*font.Face]*outlines{}}
 	for _, b := range files {
 		f.Add(b)
 	}
@@ -34,17 +34,23 @@ func NewFonts(files ...[]byte) *Fonts {
 	return f
 }
 
-// Add puts a font behind the others. It says whether it could be read.
+// Add puts a font behind the others, and keeps b. It says whether it could be read.
 func (f *Fonts) Add(b []byte) bool {
-	if len(b) == 0 {
+	face, o, err := readFont(b)
+	if err != nil {
 		return false
 	}
-	faces, err := font.ParseTTC(bytes.NewReader(b))
-	if err != nil || len(faces) == 0 {
-		return false
-	}
-	f.faces = append(f.faces, faces[0])
+	f.faces = append(f.faces, face)
+	f.drawn[face] = o
 	return true
+}
+
+// AddAll puts the fonts of another behind those of f, which share what was read.
+func (f *Fonts) AddAll(other *Fonts) {
+	for _, face := range other.faces {
+		f.faces = append(f.faces, face)
+		f.drawn[face] = other.drawn[face]
+	}
 }
 
 // ResolveFace is shaping.Fontmap.
@@ -67,6 +73,7 @@ func (f *Fonts) Has(r rune) bool {
 type Line struct {
 	Width float64 // pixels
 	runs  []shaping.Output
+	drawn map[*font.Face]*outlines // of the Fonts that made it
 }
 
 // Fit shapes the text at a size in pixels, or as much of it as has room with an
@@ -93,7 +100,7 @@ func (f *Fonts) Fit(text []rune, size, room float64) *Line {
 
 // Line shapes the text at a size in pixels.
 func (f *Fonts) Line(text []rune, size float64) *Line {
-	l := &Line{}
+	l := &Line{drawn: f.drawn}
 	if len(text) == 0 {
 		return l
 	}
@@ -114,8 +121,8 @@ func (f *Fonts) Baseline(size float64, h int) float64 {
 	scale := size / float64(face.Upem())
 	capital := 0.7 * size
 	if gid, ok := face.NominalGlyph('H'); ok {
-		if e, ok := face.GlyphExtents(gid); ok {
-			capital = float64(e.YBearing) * scale
+		if top := f.drawn[face].top(gid); top > 0 {
+			capital = top * scale
 		}
 	}
 	return math.Round((float64(h) + capital) / 2)
@@ -129,9 +136,7 @@ func (l *Line) Draw(mask *image.Alpha, x, y float64, only func(index int) bool) 
 		scale := float64(run.Size) / 64 / float64(run.Face.Upem())
 		for _, g := range run.Glyphs {
 			if only == nil || only(g.TextIndex()) {
-				if o, ok := run.Face.GlyphDataOutline(g.GlyphID); ok {
-					outline(r, o, x+float64(g.XOffset)/64, y-float64(g.YOffset)/64, scale)
-				}
+				outline(r, l.drawn[run.Face].segments(g.GlyphID), x+float64(g.XOffset)/64, y-float64(g.YOffset)/64, scale)
 			}
 			x += float64(g.Advance) / 64
 		}
@@ -139,12 +144,12 @@ func (l *Line) Draw(mask *image.Alpha, x, y float64, only func(index int) bool) 
 	r.Draw(mask, mask.Rect, image.Opaque, image.Point{})
 }
 
-func outline(r *vector.Rasterizer, o font.GlyphOutline, x, y, scale float64) {
+func outline(r *vector.Rasterizer, segments []opentype.Segment, x, y, scale float64) {
 	at := func(p opentype.SegmentPoint) (float32, float32) {
 		return float32(x + float64(p.X)*scale), float32(y - float64(p.Y)*scale)
 	}
 	open := false
-	for _, s := range o.Segments {
+	for _, s := range segments {
 		ax, ay := at(s.Args[0])
 		bx, by := at(s.Args[1])
 		cx, cy := at(s.Args[2])

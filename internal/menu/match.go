@@ -4,6 +4,7 @@ import (
 	"math"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -28,28 +29,38 @@ const (
 
 // A key is an item as matching reads it: folded to lower case without accents.
 type key struct {
-	name   []rune
-	others [][]rune // generic name, keywords, VM and tag
+	name   string
+	order  int32    // its place among the items by name
+	others []string // generic name, keywords, VM and tag; nil until something is typed
 }
 
-func keyOf(it Item) key {
-	k := key{name: fold(it.Name)}
+// others are the item's other texts.
+func others(it Item) []string {
+	list := make([]string, 0, 3+len(it.Keywords))
 	for _, s := range append([]string{it.Generic, it.VM, it.Tag}, it.Keywords...) {
 		if s != "" {
-			k.others = append(k.others, fold(s))
+			list = append(list, fold(s))
 		}
 	}
-	return k
+	return list
 }
 
-// fold gives lower case without accents, rune by rune of what it is folded from as
-// long as the text has no decomposed accents: places in it are places in the name.
-func fold(s string) []rune {
-	out := make([]rune, 0, len(s))
-	for _, r := range s {
-		out = append(out, foldRune(r))
+// fold gives lower case without accents, rune by rune of what it is folded from: the
+// place of a rune in it is that in the name, as long as the text has no decomposed
+// accents.
+func fold(s string) string {
+	plain := true
+	for i := range len(s) {
+		plain = plain && s[i] < utf8.RuneSelf && (s[i] < 'A' || s[i] > 'Z')
 	}
-	return out
+	if plain {
+		return s
+	}
+	out := make([]byte, 0, len(s))
+	for _, r := range s {
+		out = utf8.AppendRune(out, foldRune(r))
+	}
+	return string(out)
 }
 
 func foldRune(r rune) rune {
@@ -69,8 +80,8 @@ func foldRune(r rune) rune {
 }
 
 // words splits a query.
-func words(query string) [][]rune {
-	var out [][]rune
+func words(query string) []string {
+	var out []string
 	for w := range strings.FieldsSeq(query) {
 		out = append(out, fold(w))
 	}
@@ -78,7 +89,7 @@ func words(query string) [][]rune {
 }
 
 // score is how well the item matches every word, 0 if one of them does not.
-func (k key) score(ws [][]rune, use float64) float64 {
+func (k key) score(ws []string, use float64) float64 {
 	if len(ws) == 0 {
 		return 1 + use
 	}
@@ -97,84 +108,103 @@ func (k key) score(ws [][]rune, use float64) float64 {
 		total += best
 	}
 	total /= float64(len(ws))
-	if len(ws) == 1 && string(ws[0]) == string(k.name) {
+	if len(ws) == 1 && ws[0] == k.name {
 		total += exactName
 	}
 	return total + min(use, 1)*maxUse
 }
 
 // rate rates one word in one text.
-func rate(w, text []rune) float64 {
+func rate(w, text string) float64 {
 	if len(w) == 0 || len(w) > len(text) {
-		return noMatch
-	}
-	at := find(w, text)
-	if len(at) == 0 {
 		return noMatch
 	}
 	// Of equal tiers, the text of which more is typed.
 	part := 40 * float64(len(w)) / float64(len(text))
-	first, last := at[0], at[len(at)-1]
+	at, start := together(w, text)
 	switch {
-	case last-first != len(w)-1:
+	case at < 0:
+		first, last := scatter(w, text, nil)
+		if first < 0 {
+			return noMatch
+		}
 		return scattered + part - min(float64(last-first-len(w))/4, 30)
 	case len(w) == len(text):
 		return whole + part
-	case first == 0:
+	case at == 0:
 		return atStart + part
-	case startsWord(text, first):
+	case start:
 		return wordStart + part
 	}
 	return within + part
 }
 
-func startsWord(text []rune, i int) bool {
-	return i == 0 || !unicode.IsLetter(text[i-1]) && !unicode.IsDigit(text[i-1])
+// startsWord says whether a word begins at a place in bytes.
+func startsWord(text string, i int) bool {
+	r, _ := utf8.DecodeLastRuneInString(text[:i])
+	return i == 0 || !unicode.IsLetter(r) && !unicode.IsDigit(r)
 }
 
-// find returns where the letters of w stand in text: together at the start of a word
-// if they do anywhere, else together, else scattered, as early as can be.
-func find(w, text []rune) []int {
-	together := -1
-	for i := 0; i+len(w) <= len(text); i++ {
-		if string(text[i:i+len(w)]) != string(w) { // the compiler allocates nothing for it
-			continue
+// together returns where w stands in text, in bytes, -1 if it does not: at the start of
+// a word if it does anywhere, of which it tells.
+func together(w, text string) (at int, start bool) {
+	at = -1
+	for from := 0; ; {
+		i := strings.Index(text[from:], w)
+		if i < 0 {
+			return at, false
 		}
-		if startsWord(text, i) {
-			together = i
-			break
+		if i += from; startsWord(text, i) {
+			return i, true
 		}
-		if together < 0 {
-			together = i
+		if at < 0 {
+			at = i
 		}
+		_, n := utf8.DecodeRuneInString(text[i:])
+		from = i + n
 	}
-	at := make([]int, 0, len(w))
-	if together >= 0 {
-		for i := range w {
-			at = append(at, together+i)
+}
+
+// scatter returns where the first and the last rune of w stand in text, in bytes, if
+// all do in order, as early as can be; -1 if they do not. It tells each to see.
+func scatter(w, text string, see func(at int)) (first, last int) {
+	first, at := -1, 0
+	for _, r := range w {
+		i := strings.IndexRune(text[at:], r)
+		if i < 0 {
+			return -1, -1
 		}
-		return at
-	}
-	j := 0
-	for i, r := range text {
-		if j < len(w) && r == w[j] {
-			at = append(at, i)
-			j++
+		last = at + i
+		if first < 0 {
+			first = last
 		}
+		if see != nil {
+			see(last)
+		}
+		at = last + utf8.RuneLen(r)
 	}
-	if j < len(w) {
-		return nil
-	}
-	return at
+	return first, last
 }
 
 // Marks returns which runes of a name the query's words stand for.
 func Marks(query, name string) map[int]bool {
+	ws := words(query)
+	if len(ws) == 0 {
+		return nil
+	}
 	marks := map[int]bool{}
 	text := fold(name)
-	for _, w := range words(query) {
-		for _, i := range find(w, text) {
-			marks[i] = true
+	mark := func(at int) { marks[utf8.RuneCountInString(text[:at])] = true }
+	for _, w := range ws {
+		at, _ := together(w, text)
+		if at < 0 {
+			if first, _ := scatter(w, text, nil); first >= 0 {
+				scatter(w, text, mark)
+			}
+			continue
+		}
+		for i := range w {
+			mark(at + i)
 		}
 	}
 	return marks

@@ -109,11 +109,17 @@ func TestMatchProperties(t *testing.T) {
 			}
 			before = now
 		}
+		if at, once := hits(m), NewModel(list, nil, 5); len(query) > 0 {
+			once.Insert(query)
+			if want := hits(once); !slices.Equal(at, want) {
+				t.Fatalf("%q typed: %v, at once: %v", query, at, want)
+			}
+		}
 		for i := range m.Count() {
 			it, _ := m.Line(i)
-			name := fold(it.Name)
+			name := []rune(fold(it.Name))
 			for at := range Marks(query, it.Name) {
-				if at >= len(name) || !strings.ContainsRune(string(fold(query)), name[at]) {
+				if at >= len(name) || !strings.ContainsRune(fold(query), name[at]) {
 					t.Fatalf("%q in %q: mark %d", query, it.Name, at)
 				}
 			}

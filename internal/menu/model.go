@@ -1,6 +1,7 @@
 package menu
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"unicode"
@@ -46,11 +47,16 @@ func (m *Model) SetItems(items []Item) {
 		id = it.ID
 	}
 	m.items, m.keys = items, make([]key, len(items))
+	order := make([]int, len(items))
 	for i, it := range items {
-		m.keys[i] = keyOf(it)
+		m.keys[i].name, order[i] = fold(it.Name), i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return strings.Compare(m.keys[a].name, m.keys[b].name) })
+	for place, i := range order {
+		m.keys[i].order = int32(place)
 	}
 	m.pane = nil
-	m.filter()
+	m.filter(order)
 	for i, h := range m.hits {
 		if m.items[h].ID == id {
 			m.sel = i
@@ -77,33 +83,39 @@ func (m *Model) SetActions(actions []Action) {
 // VM is the state of an item's VM.
 func (m *Model) VM(it Item) VM { return m.vms[it.VM] }
 
-// filter finds the hits anew, and selects the best.
-func (m *Model) filter() {
+// filter finds the hits anew, among items by their indices, and selects the best.
+func (m *Model) filter(among []int) {
 	ws := words(string(m.query))
 	type hit struct {
 		i     int
 		score float64
 	}
-	hits := make([]hit, 0, len(m.items))
-	for i := range m.items {
+	hits := make([]hit, 0, len(among))
+	for _, i := range among {
+		if len(ws) > 0 && m.keys[i].others == nil {
+			m.keys[i].others = others(m.items[i])
+		}
 		if s := m.keys[i].score(ws, bonus(m.items[i].Use)); s > 0 {
 			hits = append(hits, hit{i, s})
 		}
 	}
-	slices.SortStableFunc(hits, func(a, b hit) int {
-		switch {
-		case a.score > b.score:
-			return -1
-		case a.score < b.score:
-			return 1
-		}
-		return slices.Compare(m.keys[a.i].name, m.keys[b.i].name)
+	slices.SortFunc(hits, func(a, b hit) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(m.keys[a.i].order, m.keys[b.i].order))
 	})
-	m.hits = m.hits[:0]
-	for _, h := range hits {
-		m.hits = append(m.hits, h.i)
+	m.hits = make([]int, len(hits))
+	for k, h := range hits {
+		m.hits[k] = h.i
 	}
 	m.sel, m.top = 0, 0
+}
+
+// all are the indices of all items.
+func (m *Model) all() []int {
+	list := make([]int, len(m.items))
+	for i := range list {
+		list[i] = i
+	}
+	return list
 }
 
 // Query is what was typed, and where the cursor is in it.
@@ -117,10 +129,14 @@ func (m *Model) edit(f func(q []rune, at int) ([]rune, int)) {
 	if len(q) > maxQuery {
 		return
 	}
-	changed := string(q) != string(m.query)
+	was := string(m.query)
 	m.query, m.cursor = q, min(max(at, 0), len(q))
-	if changed {
-		m.filter()
+	switch now := string(q); {
+	case now == was:
+	case strings.HasPrefix(now, was):
+		m.filter(m.hits) // what is typed behind never brings one back
+	default:
+		m.filter(m.all())
 	}
 }
 

@@ -97,16 +97,22 @@ func (b box) cover(x, y float64) float64 {
 // box paints a box: its inside at once, its edge and corners by what they cover.
 func (c *Canvas) box(b box, col Color) {
 	all := b.rect()
-	top, bottom := int(math.Ceil(b.y0+b.radius)), int(math.Floor(b.y1-b.radius))
-	inside := image.Rect(int(math.Ceil(b.x0)), top, int(math.Floor(b.x1)), bottom)
-	if inside.Empty() {
+	in := image.Rect(int(math.Ceil(b.x0)), int(math.Ceil(b.y0)), int(math.Floor(b.x1)), int(math.Floor(b.y1)))
+	r := int(math.Ceil(b.radius))
+	middle := image.Rect(in.Min.X, in.Min.Y+r, in.Max.X, in.Max.Y-r)
+	if middle.Empty() || in.Dx() <= 2*r {
 		c.shape(all, col, b.cover)
 		return
 	}
-	c.fill(inside, col)
+	c.fill(middle, col)
+	c.fill(image.Rect(in.Min.X+r, in.Min.Y, in.Max.X-r, middle.Min.Y), col)
+	c.fill(image.Rect(in.Min.X+r, middle.Max.Y, in.Max.X-r, in.Max.Y), col)
 	for _, r := range []image.Rectangle{
-		{all.Min, image.Pt(all.Max.X, inside.Min.Y)}, {image.Pt(all.Min.X, inside.Max.Y), all.Max},
-		image.Rect(all.Min.X, inside.Min.Y, inside.Min.X, inside.Max.Y), image.Rect(inside.Max.X, inside.Min.Y, all.Max.X, inside.Max.Y),
+		// The corners, and the rows and columns that are covered in part.
+		image.Rect(all.Min.X, in.Min.Y, in.Min.X+r, middle.Min.Y), image.Rect(in.Max.X-r, in.Min.Y, all.Max.X, middle.Min.Y),
+		image.Rect(all.Min.X, middle.Max.Y, in.Min.X+r, in.Max.Y), image.Rect(in.Max.X-r, middle.Max.Y, all.Max.X, in.Max.Y),
+		image.Rect(all.Min.X, all.Min.Y, all.Max.X, in.Min.Y), image.Rect(all.Min.X, in.Max.Y, all.Max.X, all.Max.Y),
+		image.Rect(all.Min.X, middle.Min.Y, in.Min.X, middle.Max.Y), image.Rect(in.Max.X, middle.Min.Y, all.Max.X, middle.Max.Y),
 	} {
 		c.shape(r, col, b.cover)
 	}
