@@ -170,6 +170,13 @@ func printEntries(w io.Writer, s *menuSession) error {
 	return t.Flush()
 }
 
+// recallHistory takes what was chosen before, once.
+func (s *menuSession) recallHistory() {
+	if s.history == nil {
+		s.state, s.history = s.env.history()
+	}
+}
+
 // history returns what was chosen before, empty if there is no place for it.
 func (e *env) history() (*os.Root, *menu.History) {
 	dir, err := e.xdg("XDG_STATE_HOME", ".local/state")

@@ -3,14 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"maps"
 	"os"
 	"path"
-	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -38,7 +33,7 @@ func (s *menuSession) load(ctx context.Context, remembered bool) (old bool, err 
 	for _, st := range s.running {
 		s.vms[st.Name] = menuVM(st)
 	}
-	s.state, s.history = s.env.history()
+	s.recallHistory()
 	if old = remembered && s.recall(); !old {
 		s.find()
 	}
@@ -59,72 +54,6 @@ func (s *menuSession) complete() {
 	now := time.Now()
 	for i := range s.items {
 		s.items[i].Use = s.history.Use(s.items[i].ID, now)
-	}
-}
-
-// itemsFile is where the programs are kept in mind.
-const itemsFile = "menu-items"
-
-// A menuMemory is the programs that were found last, and with which configuration.
-type menuMemory struct {
-	Config   string      `json:"config"`
-	Programs []menu.Item `json:"programs"`
-}
-
-// memoryKey stands for what the programs depend on besides the roots themselves.
-func (s *menuSession) memoryKey() string {
-	text, err := json.Marshal([]any{version, s.env.locale(), s.conf.Defaults, s.conf.VMs})
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:])
-}
-
-func (s *menuSession) memoryPath() (string, error) {
-	cache, err := s.env.xdg("XDG_CACHE_HOME", ".cache")
-	return filepath.Join(cache, "vix", itemsFile), err
-}
-
-// recall takes the programs of the last time.
-func (s *menuSession) recall() bool {
-	path, err := s.memoryPath()
-	if err != nil {
-		return false
-	}
-	b, err := os.ReadFile(path)
-	var m menuMemory
-	if err != nil || json.Unmarshal(b, &m) != nil || m.Config == "" || m.Config != s.memoryKey() {
-		return false
-	}
-	s.programs = m.Programs
-	return true
-}
-
-// refresh reads the roots while the menu is open, tells it what is not as it was, and
-// keeps that in mind.
-func (s *menuSession) refresh(old bool) {
-	was := s.programs
-	if old {
-		s.mu.Lock()
-		s.find()
-		same := reflect.DeepEqual(was, s.programs)
-		if !same {
-			s.complete()
-		}
-		items := s.items
-		s.mu.Unlock()
-		if same {
-			return
-		}
-		s.tell(menu.Update{Items: items})
-	}
-	path, err := s.memoryPath()
-	if err != nil || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
-		return
-	}
-	if b, err := json.Marshal(menuMemory{s.memoryKey(), s.programs}); err == nil {
-		_ = replaceFile(path, b) // it is found again the next time
 	}
 }
 

@@ -37,12 +37,15 @@ func (s *menuSession) setup(ctx context.Context) (menu.Setup, error) {
 	m := s.conf.Menu
 	regular, bold, again := s.env.fonts(ctx, m.Font)
 	s.fontsAgain = again
+	s.recallHistory()
+	dirs, themes := s.env.iconDirs(), s.env.iconThemes(m.Icons)
+	was := s.recallIcons(dirs, themes)
 	return menu.Setup{
-		Items: s.items, Actions: actions(), VMs: s.vms, Socket: socket,
+		Socket: socket,
 		Locale: cmp.Or(s.env.getenv("LC_ALL"), s.env.getenv("LC_CTYPE"), s.env.getenv("LANG"), "C"),
 		Look: menu.Look{Scheme: s.scheme(), Accent: string(m.Accent), Width: m.Width, Lines: m.Lines,
 			FontSize: float64(m.Size), Icons: m.Icons != "none"},
-		IconDirs: s.env.iconDirs(), IconThemes: s.env.iconThemes(m.Icons),
+		IconDirs: dirs, IconThemes: themes, Icons: was.Icons, Scale: was.Scale,
 		Fonts: regular, BoldFonts: bold,
 	}, nil
 }

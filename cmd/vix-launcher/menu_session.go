@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ type menuSession struct {
 
 	fontsAgain func()
 	themes     *icon.Themes // for dmenu, when it is needed
+	icons      iconMemory   // mu: what this menu has found, and the last one had
+	iconsAs    string       // what icons depend on
+	iconsNew   bool         // mu: icons is not what the last menu left
 
 	to      *menu.Writer // vix-menu, nil before and without it
 	working sync.WaitGroup
@@ -75,7 +79,6 @@ func (s *menuSession) show(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	// It starts while we read: both take about as long.
 	s.to = menu.NewWriter(in)
 	watching, stop := context.WithCancel(ctx)
 	old, err := s.open(ctx)
@@ -85,9 +88,13 @@ func (s *menuSession) show(ctx context.Context) error {
 		helpers.Go(func() { s.askScheme(watching) })
 		err = s.listen(watching, menu.NewReader(out), func() {
 			// Slow, and for later: they would take the processor from the first frame.
-			helpers.Go(func() { s.refresh(old) })
-			helpers.Go(func() { s.offerUSB(watching) })
-			helpers.Go(s.fontsAgain)
+			helpers.Go(func() {
+				s.refresh(old)
+				s.fontsAgain()
+				s.offerUSB(watching)
+				// Nothing of it is needed again, and the menu may be open for long.
+				debug.FreeOSMemory()
+			})
 		})
 	}
 	stop()
@@ -95,6 +102,7 @@ func (s *menuSession) show(ctx context.Context) error {
 	helpers.Wait()
 	err = errors.Join(err, menuEnd(ctx, cmd.Wait()))
 	s.working.Wait()
+	s.keepIcons()
 	return errors.Join(append([]error{err}, s.errs...)...)
 }
 
@@ -103,14 +111,18 @@ func (s *menuSession) open(ctx context.Context) (old bool, err error) {
 	if s.conf, err = s.env.config(); err != nil {
 		return false, err
 	}
+	setup, err := s.setup(ctx)
+	if err != nil {
+		return false, err
+	}
+	if err := s.to.Write(setup); err != nil {
+		return false, err
+	}
 	if old, err = s.load(ctx, true); err != nil {
 		return old, err
 	}
-	setup, err := s.setup(ctx)
-	if err != nil {
-		return old, err
-	}
-	return old, s.to.Write(setup)
+	err = s.to.Write(menu.Update{Items: s.items, Actions: actions(), VMs: s.vms, HaveVMs: true})
+	return old, err
 }
 
 // menuEnd is how vix-menu ended; it has said why itself.
@@ -143,15 +155,13 @@ func (s *menuSession) listen(ctx context.Context, from *menu.Reader, shown func(
 			s.mu.Unlock()
 			return nil
 		case menu.EventShown:
+			s.mu.Lock()
+			s.iconsNew = s.iconsNew || s.icons.Scale != ev.Scale
+			s.icons.Scale = ev.Scale
+			s.mu.Unlock()
 			shown()
 		case menu.EventIcon:
-			s.working.Go(func() {
-				file, err := s.env.rasterised(ctx, ev.Path, ev.Side)
-				if err != nil {
-					file = "" // drawn without
-				}
-				s.tell(menu.Update{Icon: &menu.Icon{Path: ev.Path, Side: ev.Side, File: file}})
-			})
+			s.working.Go(func() { s.icon(ctx, ev) })
 		case menu.EventFont:
 			s.working.Go(func() { s.findFont(ctx, ev.Text) })
 		case menu.EventRun:

@@ -38,7 +38,16 @@ func main() {
 	}
 }
 
+// Until the first frame nothing is collected, but above a limit that a menu does not
+// reach; after it memory counts for more than time.
+const (
+	openLimit = 128 << 20
+	gcPercent = 40
+)
+
 func run(in io.Reader, out, log io.Writer) error {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(openLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
 	reader := menu.NewReader(in)
@@ -67,26 +76,24 @@ func run(in io.Reader, out, log io.Writer) error {
 			}
 		}
 	}()
-	var files [][]byte
-	for _, path := range setup.Fonts {
-		files = append(files, readFont(path))
-	}
-	var bold [][]byte
-	for _, path := range setup.BoldFonts {
-		bold = append(bold, readFont(path))
-	}
 	return window.Run(ctx, window.Config{
 		Setup: setup, Updates: updates, ReadFont: readFont,
-		Fonts: label.NewFonts(files...), Bold: label.NewFonts(append(bold, files...)...),
+		Fonts: func() (regular, bold *label.Fonts) {
+			regular, bold = label.NewFonts(readFonts(setup.Fonts)...), label.NewFonts(readFonts(setup.BoldFonts)...)
+			bold.AddAll(regular)
+			return regular, bold
+		},
 		Themes: &icon.Themes{FS: os.DirFS("/"), Dirs: relative(setup.IconDirs), Names: setup.IconThemes},
 		Emit: func(ev menu.Event) {
 			if err := writer.Write(ev); err != nil {
 				cancel() // nobody listens any more
 			}
 		},
-		// What was needed to open is not needed any more.
-		Shown: debug.FreeOSMemory,
-		Log:   slog.New(slog.NewTextHandler(log, nil)),
+		Shown: func() {
+			debug.SetGCPercent(gcPercent)
+			debug.FreeOSMemory() // what was needed to open is not needed any more
+		},
+		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 }
 
@@ -99,6 +106,14 @@ func relative(dirs []string) []string {
 		}
 	}
 	return out
+}
+
+func readFonts(paths []string) [][]byte {
+	var files [][]byte
+	for _, path := range paths {
+		files = append(files, readFont(path))
+	}
+	return files
 }
 
 // maxFont is above the largest fonts there are, collections for East Asia.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,8 +39,14 @@ type shown struct {
 	asked  atomic.Int32 // icons that are being made
 }
 
+// A content is what a menu is told at first.
+type content struct {
+	menu.Setup
+	menu.Update
+}
+
 // show starts a menu on d.
-func show(t *testing.T, d *desktoptest.Desktop, s menu.Setup, env ...string) *shown {
+func show(t *testing.T, d *desktoptest.Desktop, s content, env ...string) *shown {
 	t.Helper()
 	s.Socket = filepath.Base(d.Socket)
 	cmd := exec.Command(os.Args[0])
@@ -78,20 +85,25 @@ func show(t *testing.T, d *desktoptest.Desktop, s menu.Setup, env ...string) *sh
 			m.events <- ev
 		}
 	}()
-	if err := m.in.Write(s); err != nil {
-		t.Fatal(err)
+	for _, v := range []any{s.Setup, s.Update} {
+		if err := m.in.Write(v); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return m
 }
 
 // rasterise does what vix-launcher does in a confined child.
 func (m *shown) rasterise(ev menu.Event) {
+	if !strings.HasSuffix(ev.Path, ".svg") {
+		return
+	}
 	file := filepath.Join(m.icons, fmt.Sprintf("%x-%d.png", ev.Path, ev.Side))
 	side := fmt.Sprint(ev.Side)
 	if err := exec.Command("rsvg-convert", "-a", "-w", side, "-h", side, "-o", file, ev.Path).Run(); err != nil {
 		file = ""
 	}
-	_ = m.in.Write(menu.Update{Icon: &menu.Icon{Path: ev.Path, Side: ev.Side, File: file}}) // or it has closed
+	_ = m.in.Write(menu.Update{Icon: &menu.Icon{Name: ev.Name, Path: ev.Path, Side: ev.Side, File: file}}) // or it has closed
 }
 
 // next is the next event that is not about fonts.

@@ -38,20 +38,21 @@ func entries() []menu.Item {
 	return items
 }
 
-func setup() menu.Setup {
-	return menu.Setup{
-		Items: entries(),
+func setup() content {
+	return content{Update: menu.Update{
+		Items: entries(), HaveVMs: true,
 		Actions: []menu.Action{
 			{ID: "disposable", Name: "Run %n in a new disposable VM", Running: true, Stopped: true, Programs: true},
 			{ID: "shell", Name: "Open a shell in VM %v", Running: true},
 			{ID: "stop", Name: "Stop VM %v", Running: true, Keep: true},
 		},
-		VMs:      map[string]menu.VM{"work": {State: "running"}, "web": {State: "starting", Progress: 0.6}},
+		VMs: map[string]menu.VM{"work": {State: "running"}, "web": {State: "starting", Progress: 0.6}},
+	}, Setup: menu.Setup{
 		Look:     menu.Look{Scheme: "dark", Width: 620, Lines: 9, FontSize: 15, Icons: true},
 		IconDirs: []string{"/usr/share/icons", "/usr/share/pixmaps"}, IconThemes: []string{"Adwaita"}, Locale: "en_US.UTF-8",
 		Fonts:     []string{"/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"},
 		BoldFonts: []string{"/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf"},
-	}
+	}}
 }
 
 // pictures is where they are kept.
@@ -73,7 +74,7 @@ func needDesktop(t *testing.T) {
 	}
 }
 
-func scheme(s menu.Setup, name string) menu.Setup {
+func scheme(s content, name string) content {
 	s.Look.Scheme = name
 	return s
 }

@@ -9,19 +9,23 @@ import (
 	"sync"
 )
 
-// A Setup is the first message to vix-menu: all that it needs to open.
+// A Setup is the first message to vix-menu: what it needs to make its window, while
+// vix-launcher gathers the items. The first Update brings these, and is waited for.
 type Setup struct {
-	Items   []Item        `json:"items"`
-	Actions []Action      `json:"actions"`
-	VMs     map[string]VM `json:"vms"`
-	Look    Look          `json:"look"`
-	Socket  string        `json:"socket"` // the compositor's, relative to XDG_RUNTIME_DIR
-	Locale  string        `json:"locale"` // for compose sequences
+	Look   Look   `json:"look"`
+	Socket string `json:"socket"` // the compositor's, relative to XDG_RUNTIME_DIR
+	Locale string `json:"locale"` // for compose sequences
 	// IconDirs and IconThemes are icon.Themes's Dirs (absolute) and Names.
 	IconDirs   []string `json:"icon_dirs"`
 	IconThemes []string `json:"icon_themes"`
 	Fonts      []string `json:"fonts"` // files, the first to be preferred
 	BoldFonts  []string `json:"bold_fonts"`
+	// Scale is what the last menu had, 0 if that is not known: for it texts are drawn
+	// before the compositor says which it is.
+	Scale float64 `json:"scale,omitempty"`
+	// Icons are those that the last menu found: used at once, and looked for again
+	// when the menu is open.
+	Icons []Icon `json:"icons"`
 }
 
 // A Look is what the menu looks like, in logical pixels.
@@ -38,8 +42,10 @@ type Look struct {
 type Update struct {
 	VMs map[string]VM `json:"vms,omitempty"`
 	// HaveVMs tells that VMs is set: an empty map is one without a VM that runs.
-	HaveVMs bool     `json:"have_vms,omitempty"`
-	Items   []Item   `json:"items,omitempty"`
+	HaveVMs bool `json:"have_vms,omitempty"`
+	// Items follow the message's line, packed (PackItems): in as many bytes.
+	Items   []Item   `json:"-"`
+	Packed  int      `json:"packed,omitempty"`
 	Actions []Action `json:"actions,omitempty"`
 	Scheme  string   `json:"scheme,omitempty"`
 	Notice  *Notice  `json:"notice,omitempty"`
@@ -54,57 +60,91 @@ type Notice struct {
 	Bad  bool   `json:"bad,omitempty"`
 }
 
-// An Icon is an SVG that has been rasterised, or could not be: File is "" then.
+// An Icon is where the picture of one is: what its theme has at Path, and a PNG for
+// Side pixels of it, which is the same file if that is no SVG. File is "" if there is
+// none.
 type Icon struct {
-	Path string `json:"path"`
+	Name string `json:"name"`
 	Side int    `json:"side"`
-	File string `json:"file"`
+	Path string `json:"path,omitempty"`
+	File string `json:"file,omitempty"`
 }
 
 // The kinds of Event.
 const (
 	EventRun    = "run"    // Item was chosen
 	EventAction = "action" // Action of Item was chosen
-	EventIcon   = "icon"   // rasterise the SVG Path for Side pixels
+	EventIcon   = "icon"   // the icon Name is Path, "" for none: an SVG is to be rasterised for Side pixels
 	EventFont   = "font"   // find a font for the characters of Text
-	EventShown  = "shown"  // the first frame is committed: what is slow may begin
+	EventShown  = "shown"  // the first frame is committed, at Scale: what is slow may begin
 	EventClosed = "closed" // the menu has gone; the last one
 )
 
 // An Event is a message from vix-menu.
 type Event struct {
-	Kind   string `json:"kind"`
-	Item   string `json:"item,omitempty"`
-	Action string `json:"action,omitempty"`
-	Token  string `json:"token,omitempty"` // of xdg_activation_v1, for the window that comes of it
-	Keep   bool   `json:"keep,omitempty"`  // the menu stays open
-	Path   string `json:"path,omitempty"`
-	Side   int    `json:"side,omitempty"`
-	Text   string `json:"text,omitempty"`
+	Kind   string  `json:"kind"`
+	Item   string  `json:"item,omitempty"`
+	Action string  `json:"action,omitempty"`
+	Token  string  `json:"token,omitempty"` // of xdg_activation_v1, for the window that comes of it
+	Keep   bool    `json:"keep,omitempty"`  // the menu stays open
+	Scale  float64 `json:"scale,omitempty"`
+	Name   string  `json:"name,omitempty"`
+	Path   string  `json:"path,omitempty"`
+	Side   int     `json:"side,omitempty"`
+	Text   string  `json:"text,omitempty"`
 }
 
 // maxMessage bounds a message: 20,000 items are below it.
 const maxMessage = 16 << 20
 
 // A Reader reads messages.
-type Reader struct{ s *bufio.Scanner }
+type Reader struct{ r *bufio.Reader }
 
 // NewReader returns a Reader of r.
-func NewReader(r io.Reader) *Reader {
-	s := bufio.NewScanner(r)
-	s.Buffer(make([]byte, 0, 64<<10), maxMessage)
-	return &Reader{s}
-}
+func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReaderSize(r, 64<<10)} }
 
 // Read reads a message into v, io.EOF after the last.
 func (r *Reader) Read(v any) error {
-	if !r.s.Scan() {
-		if err := r.s.Err(); err != nil {
-			return fmt.Errorf("menu: a message: %w", err)
-		}
-		return io.EOF
+	line, err := r.line()
+	if err != nil {
+		return err
 	}
-	return json.Unmarshal(r.s.Bytes(), v)
+	if err := json.Unmarshal(line, v); err != nil {
+		return fmt.Errorf("menu: a message: %w", err)
+	}
+	u, ok := v.(*Update)
+	if !ok || u.Packed == 0 {
+		return nil
+	}
+	if u.Packed < 0 || u.Packed > maxMessage {
+		return errTooLarge
+	}
+	b := make([]byte, u.Packed)
+	if _, err := io.ReadFull(r.r, b); err != nil {
+		return fmt.Errorf("menu: items: %w", err)
+	}
+	u.Items, err = UnpackItems(string(b))
+	return err
+}
+
+// line reads a line, which is valid until the next read.
+func (r *Reader) line() ([]byte, error) {
+	line, err := r.r.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		if errors.Is(err, io.EOF) && len(line) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return line, err
+	}
+	long := append([]byte(nil), line...)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		if len(long) > maxMessage {
+			return nil, errTooLarge
+		}
+		line, err = r.r.ReadSlice('\n')
+		long = append(long, line...)
+	}
+	return long, err
 }
 
 // A Writer writes messages; any goroutine may.
@@ -116,17 +156,26 @@ type Writer struct {
 // NewWriter returns a Writer to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
+var errTooLarge = errors.New("menu: a message is too large; there are too many entries")
+
 // Write writes v as a message.
 func (w *Writer) Write(v any) error {
+	var packed []byte
+	if u, ok := v.(Update); ok && u.Items != nil {
+		packed = PackItems(u.Items)
+		u.Packed = len(packed)
+		v = u
+	}
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if len(b) >= maxMessage {
-		return errors.New("menu: a message is too large; there are too many entries")
+	if len(b) >= maxMessage || len(packed) >= maxMessage {
+		return errTooLarge
 	}
+	b = append(append(b, '\n'), packed...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, err = w.w.Write(append(b, '\n'))
+	_, err = w.w.Write(b)
 	return err
 }

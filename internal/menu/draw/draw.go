@@ -86,10 +86,6 @@ func (p *Painter) Reset() {
 	p.mix, p.texts, p.shown, p.missing = mixer{}, map[textKey]text{}, nil, map[rune]bool{}
 }
 
-// Forget has the next Paint say that everything differs from what was painted last: that
-// was shown to nobody.
-func (p *Painter) Forget() { p.shown = nil }
-
 // Size is the menu's, in logical pixels.
 func Size(l menu.Look) (w, h int) {
 	return l.Width, entryHeight + 2*padding + rowHeight*l.Lines + footHeight
@@ -103,6 +99,9 @@ func (p *Painter) Pixels() (w, h int) {
 
 // px rounds a logical length to whole pixels.
 func (p *Painter) px(v float64) int { return int(math.Round(v * p.Scale)) }
+
+// IconSide is how wide the icons of rows are, in pixels.
+func (p *Painter) IconSide() int { return p.px(iconSide) }
 
 // f is a logical length in pixels.
 func (p *Painter) f(v float64) float64 { return v * p.Scale }
@@ -164,6 +163,12 @@ func (p *Painter) Paint(c *Canvas, m *menu.Model, s State) []image.Rectangle {
 		}
 	}
 	return damage
+}
+
+// Prepare draws the texts of the model, to be there when it is painted.
+func (p *Painter) Prepare(m *menu.Model, s State) {
+	p.Paint(NewCanvas(0, 0, nil), m, s)
+	p.shown = nil
 }
 
 func (p *Painter) add(r image.Rectangle, key string, paint func(*Canvas)) {

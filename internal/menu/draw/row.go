@@ -27,7 +27,7 @@ func (p *Painter) line(m *menu.Model, i int) {
 	default:
 		query, _ := m.Query()
 		vm := m.VM(*it)
-		side := p.px(iconSide)
+		side := p.IconSide()
 		var icon *image.RGBA
 		pending := false
 		if p.Look.Icons && it.Icon != "" && p.Icons != nil {
@@ -35,7 +35,7 @@ func (p *Painter) line(m *menu.Model, i int) {
 		}
 		// A progress that moves by less than a pixel is none.
 		key := plain("item", it.ID, it.Name, it.Generic, it.Color, it.Tag, query, vm.State,
-			fmt.Sprintf("%d %v %v %v", int(vm.Progress*float64(r.Dx())), selected, icon != nil, pending))
+			fmt.Sprintf("%d %v %p %v", int(vm.Progress*float64(r.Dx())), selected, icon, pending))
 		p.add(r, key, func(c *Canvas) { p.item(c, r, *it, vm, query, selected, icon, pending) })
 	}
 }

@@ -89,7 +89,7 @@ const iconsWait = 25 * time.Millisecond
 
 // redraw paints what has changed, if anything has and a buffer is free.
 func (w *window) redraw() {
-	if !w.dirty || !w.configured || w.done {
+	if !w.dirty || !w.configured || !w.items || w.painter.Fonts == nil || w.done {
 		return
 	}
 	var b *buffer
@@ -104,7 +104,7 @@ func (w *window) redraw() {
 	}
 	state := draw.State{Notice: w.notice, Preedit: w.keys.preedit}
 	if !w.first {
-		w.firstIcons(b, state)
+		w.firstIcons()
 	}
 	w.dirty = false
 	damage := w.painter.Paint(b.canvas, w.model, state)
@@ -121,8 +121,9 @@ func (w *window) redraw() {
 	}
 	if !w.first {
 		w.first = true
-		w.Emit(menu.Event{Kind: menu.EventShown})
+		w.Emit(menu.Event{Kind: menu.EventShown, Scale: w.scale})
 		w.Shown()
+		w.icons.verify()
 	}
 	if text := w.painter.Missing(); text != "" {
 		w.Emit(menu.Event{Kind: menu.EventFont, Text: text})
@@ -136,10 +137,21 @@ func (w *window) damage(x, y, width, height int) error {
 	return w.surface.Damage(0, 0, math.MaxInt32, math.MaxInt32)
 }
 
-// firstIcons paints once to ask for the icons, and gives them a moment: a menu that
-// opens without them and then fills looks slower than one that opens a little later.
-func (w *window) firstIcons(b *buffer, s draw.State) {
-	w.painter.Paint(b.canvas, w.model, s)
+// askIcons asks for the icons of the rows that are shown.
+func (w *window) askIcons() {
+	for i := range w.model.Lines {
+		it, _ := w.model.Line(w.model.Top() + i)
+		if it != nil && it.Icon != "" && w.Setup.Look.Icons {
+			w.picture(it.Icon, w.painter.IconSide())
+		}
+	}
+}
+
+// firstIcons asks for the icons of the rows that are shown, and gives them a moment: a
+// menu that opens without them and then fills looks slower than one that opens a little
+// later. Those that are remembered come at once.
+func (w *window) firstIcons() {
+	w.askIcons()
 	limit := time.NewTimer(iconsWait)
 	defer limit.Stop()
 	updates := w.Updates
@@ -154,9 +166,7 @@ func (w *window) firstIcons(b *buffer, s draw.State) {
 			}
 			w.update(u)
 		case <-limit.C:
-			w.painter.Forget()
 			return
 		}
 	}
-	w.painter.Forget()
 }

@@ -12,13 +12,17 @@ import (
 // A loader finds and reads icons in a goroutine of its own.
 //
 //	get ─► in ─► work: Find, Read, Decode, Fit ─► out ─► keep
-//	                └─► an SVG: out with svg set ─► vix-launcher ─► rasterised ─► in
+//	                └─► what was found: out ─► vix-launcher ─► of an SVG, rasterised ─► in
+//
+// Of an icon that the last menu found, the file is read at once (remembered), and it
+// is looked for when the first frame is on the screen (verify).
 type loader struct {
-	themes *icon.Themes
-	in     chan job
-	out    chan picture
-	done   sync.WaitGroup
-	ended  chan struct{}
+	themes     *icon.Themes
+	remembered map[iconKey]menu.Icon
+	in         chan job
+	out        chan picture
+	done       sync.WaitGroup
+	ended      chan struct{}
 
 	known map[iconKey]*entry // the loop's alone
 }
@@ -31,25 +35,32 @@ type iconKey struct {
 type entry struct {
 	img     *image.RGBA
 	pending bool
-	svg     string // path of the file that is rasterised
+	file    string // that was read, or is being read
+	guessed bool   // it is the one of the last menu
 }
 
 type job struct {
 	iconKey
 	file string // a PNG that is known; "" for a search
+	have string // what a search need not read again
 }
 
 type picture struct {
 	iconKey
-	img *image.RGBA
-	svg string
+	img   *image.RGBA
+	found bool   // by a search, as is path
+	path  string // absolute; "" if there is no such icon
+	same  bool   // as job.have
 }
 
 // maxIcons bounds the pictures in memory: 27 MiB at scale 2 if all were there.
 const maxIcons = 2500
 
-func newLoader(t *icon.Themes) *loader {
-	l := &loader{themes: t, in: make(chan job, 4*maxIcons), out: make(chan picture, 64), ended: make(chan struct{}), known: map[iconKey]*entry{}}
+func newLoader(t *icon.Themes, remembered []menu.Icon) *loader {
+	l := &loader{themes: t, remembered: map[iconKey]menu.Icon{}, in: make(chan job, 512), out: make(chan picture, 64), ended: make(chan struct{}), known: map[iconKey]*entry{}}
+	for _, i := range remembered {
+		l.remembered[iconKey{i.Name, i.Side}] = i
+	}
 	l.done.Go(l.work)
 	return l
 }
@@ -78,14 +89,15 @@ func (l *loader) load(j job) picture {
 	p := picture{iconKey: j.iconKey}
 	file := strings.TrimPrefix(j.file, "/")
 	if file == "" {
-		file = l.themes.Find(j.name, j.side)
-	}
-	if file == "" {
-		return p
-	}
-	if strings.HasSuffix(file, ".svg") {
-		p.svg = file
-		return p
+		p.found = true
+		if file = l.themes.Find(j.name, j.side); file == "" {
+			return p
+		}
+		p.path = "/" + file
+		p.same = p.path == j.have
+		if p.same || isSVG(file) {
+			return p
+		}
 	}
 	b, err := icon.Read(l.themes.FS, file)
 	if err != nil {
@@ -97,6 +109,8 @@ func (l *loader) load(j job) picture {
 	return p
 }
 
+func isSVG(path string) bool { return strings.HasSuffix(path, ".svg") }
+
 // get returns what is known, and asks for what is not.
 func (l *loader) get(name string, side int) (*image.RGBA, bool) {
 	k := iconKey{name, side}
@@ -105,9 +119,12 @@ func (l *loader) get(name string, side int) (*image.RGBA, bool) {
 		if len(l.known) >= maxIcons {
 			l.forget()
 		}
-		e = &entry{pending: true}
+		was, guessed := l.remembered[k]
+		e = &entry{pending: !guessed || was.File != "", file: was.File, guessed: guessed}
 		l.known[k] = e
-		l.send(job{iconKey: k})
+		if e.pending {
+			l.send(job{iconKey: k, file: was.File})
+		}
 	}
 	return e.img, e.pending
 }
@@ -129,26 +146,43 @@ func (l *loader) forget() {
 	}
 }
 
+// verify looks for all icons that the last menu had found, if they are what they were.
+func (l *loader) verify() {
+	for k := range l.remembered {
+		if e := l.known[k]; e != nil && e.guessed {
+			e.guessed = false
+			l.send(job{iconKey: k, have: l.remembered[k].Path})
+		}
+	}
+	clear(l.remembered)
+}
+
 // keep takes what the worker has made.
 func (l *loader) keep(p picture) {
 	e := l.known[p.iconKey]
-	if e == nil {
-		return
+	switch {
+	case e == nil:
+	case !p.found && p.img == nil && e.guessed:
+		e.guessed, e.file = false, "" // the file has gone
+		l.send(job{iconKey: p.iconKey})
+	case p.found && (p.same || isSVG(p.path)):
+		// What is shown stays, until the picture of an SVG is there.
+	default:
+		e.img, e.pending = p.img, false
 	}
-	e.img, e.pending, e.svg = p.img, p.svg != "", p.svg
 }
 
-// rasterised takes vix-launcher's answer.
+// rasterised takes vix-launcher's answer about an SVG.
 func (l *loader) rasterised(i menu.Icon) {
-	for k, e := range l.known {
-		if e.pending && "/"+e.svg == i.Path && k.side == i.Side {
-			if i.File == "" {
-				e.pending = false
-				continue
-			}
-			e.svg = ""
-			l.send(job{k, i.File})
-		}
+	k := iconKey{i.Name, i.Side}
+	e := l.known[k]
+	switch {
+	case e == nil:
+	case i.File == "":
+		e.img, e.pending, e.file = nil, false, ""
+	case i.File != e.file:
+		e.file = i.File
+		l.send(job{iconKey: k, file: i.File})
 	}
 }
 

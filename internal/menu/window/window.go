@@ -3,7 +3,7 @@
 //
 //	compositor ─► reader (goroutine: wl.Context.Run) ─► handler ─┐ waits until it is done
 //	vix-launcher ─► Updates ──────────────────────────────────────┼─► loop ─► menu.Model ─► draw.Painter ─► wl_buffer
-//	icons (goroutine) ─► pictures ────────────────────────────────┤      └─► Emit: menu.Event
+//	fonts, icons (goroutines) ─► read, pictures ──────────────────┤      └─► Emit: menu.Event
 //	key repeat, long press ─► timers ─────────────────────────────┘
 //
 // One goroutine, the loop, has all state. An event's handler runs in it while the
@@ -11,6 +11,9 @@
 // an event that comes before its handler was added to nobody, and numbers objects in
 // the order of their making. So no frame callbacks are used: a frame is drawn when one
 // of the two buffers is free.
+//
+// The first frame waits for three things that come side by side: the compositor's leave
+// to draw, the fonts, and the items.
 //
 // The library is made for a compositor that is trusted, and this one is. Nothing of a
 // guest comes here but names and icons, which vix-launcher has checked.
@@ -37,14 +40,14 @@ import (
 
 // A Config is what a menu needs.
 type Config struct {
-	Setup       menu.Setup
-	Fonts, Bold *label.Fonts
-	ReadFont    func(path string) []byte // nil if it cannot be read
-	Themes      *icon.Themes
-	Updates     <-chan menu.Update // closed: the other side has gone
-	Emit        func(menu.Event)
-	Shown       func() // once, when the first frame is committed
-	Log         *slog.Logger
+	Setup    menu.Setup
+	Fonts    func() (regular, bold *label.Fonts) // called once, beside the loop
+	ReadFont func(path string) []byte            // nil if it cannot be read
+	Themes   *icon.Themes
+	Updates  <-chan menu.Update // the first brings the items; closed: the other side has gone
+	Emit     func(menu.Event)
+	Shown    func() // once, when the first frame is committed
+	Log      *slog.Logger
 }
 
 // AppID is that of the ordinary window, and the layer surface's namespace.
@@ -73,6 +76,9 @@ type window struct {
 
 	scale      float64
 	configured bool
+	fonts      chan [2]*label.Fonts // once, when they are read
+	items      bool                 // have come
+	prepared   bool                 // or too late for it
 	dirty      bool
 	first      bool // a frame has been shown
 	buffers    []*buffer
@@ -95,12 +101,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			err = fmt.Errorf("the compositor at %s does not speak Wayland: %v", cfg.Setup.Socket, r)
 		}
 	}()
-	w := &window{Config: cfg, scale: 1, calls: make(chan func()), handled: make(chan struct{}), quit: make(chan struct{})}
-	w.model = menu.NewModel(cfg.Setup.Items, cfg.Setup.Actions, cfg.Setup.Look.Lines)
-	w.model.SetVMs(cfg.Setup.VMs)
-	w.painter = &draw.Painter{Look: cfg.Setup.Look, Scale: 1, Fonts: cfg.Fonts, Bold: cfg.Bold, Icons: w.picture}
+	w := &window{Config: cfg, scale: 1, calls: make(chan func()), handled: make(chan struct{}), quit: make(chan struct{}), fonts: make(chan [2]*label.Fonts, 1)}
+	w.model = menu.NewModel(nil, nil, cfg.Setup.Look.Lines)
+	w.painter = &draw.Painter{Look: cfg.Setup.Look, Scale: 1, Icons: w.picture}
 	w.painter.Reset()
-	w.icons = newLoader(cfg.Themes)
+	go func() { // ends by itself: nobody waits for fonts that are not needed any more
+		regular, bold := cfg.Fonts()
+		w.fonts <- [2]*label.Fonts{regular, bold}
+	}()
+	w.icons = newLoader(cfg.Themes, cfg.Setup.Icons)
 	defer w.icons.close()
 	display, err := wl.Connect(cfg.Setup.Socket)
 	if err != nil {
@@ -229,6 +238,10 @@ func (w *window) loop(ctx context.Context, display *wl.Display) error {
 				w.done = true
 			}
 			w.update(u)
+			w.prepare()
+		case f := <-w.fonts:
+			w.painter.Fonts, w.painter.Bold, w.dirty = f[0], f[1], true
+			w.prepare()
 		case p := <-w.icons.out:
 			w.loaded(p)
 		case <-timerOf(w.keys.repeat):
@@ -291,6 +304,7 @@ func timerOf(t *time.Timer) <-chan time.Time {
 func (w *window) update(u menu.Update) {
 	if u.Items != nil {
 		w.model.SetItems(u.Items)
+		w.items = true
 	}
 	if u.Actions != nil {
 		w.model.SetActions(u.Actions)
@@ -306,8 +320,8 @@ func (w *window) update(u menu.Update) {
 		w.repaint()
 	}
 	if u.Font != "" {
-		if b := w.ReadFont(u.Font); b != nil && w.Fonts.Add(b) {
-			w.Bold.Add(b)
+		if b := w.ReadFont(u.Font); b != nil && w.painter.Fonts != nil && w.painter.Fonts.Add(b) {
+			w.painter.Bold.Add(b)
 			w.repaint()
 		}
 	}
@@ -388,11 +402,14 @@ func (w *window) HandleSurfaceEnter(ev wl.SurfaceEnterEvent) {
 	})
 }
 
-// maxScale is beyond every screen.
-const maxScale = 8
+// Scales beyond every screen.
+const (
+	minScale = 0.25
+	maxScale = 8
+)
 
 func (w *window) rescale(scale float64) {
-	if scale < 0.25 || scale > maxScale || scale == w.scale {
+	if scale < minScale || scale > maxScale || scale == w.scale {
 		return
 	}
 	w.scale = scale
@@ -401,14 +418,31 @@ func (w *window) rescale(scale float64) {
 	}
 }
 
+// prepare does what the first frame needs while the compositor's leave to draw it has
+// not come: most of its time.
+func (w *window) prepare() {
+	if w.configured || w.prepared || !w.items || w.painter.Fonts == nil {
+		return
+	}
+	w.prepared = true
+	if s := w.Setup.Scale; s >= minScale && s <= maxScale {
+		w.painter.Scale = s
+		w.painter.Reset()
+	}
+	w.askIcons()
+	w.painter.Prepare(w.model, draw.State{})
+}
+
 // configure makes buffers for the scale. It is called in handlers.
 func (w *window) configure() {
 	if w.configured && w.painter.Scale == w.scale && len(w.buffers) > 0 {
 		return
 	}
+	if w.painter.Scale != w.scale {
+		w.painter.Scale = w.scale
+		w.painter.Reset()
+	}
 	w.configured = true
-	w.painter.Scale = w.scale
-	w.painter.Reset()
 	if err := w.makeBuffers(); err != nil {
 		w.fail, w.done = err, true
 	}
@@ -419,8 +453,8 @@ func (w *window) configure() {
 func (w *window) picture(name string, side int) (*image.RGBA, bool) { return w.icons.get(name, side) }
 
 func (w *window) loaded(p picture) {
-	if p.svg != "" {
-		w.Emit(menu.Event{Kind: menu.EventIcon, Path: "/" + p.svg, Side: p.side})
+	if p.found {
+		w.Emit(menu.Event{Kind: menu.EventIcon, Name: p.name, Path: p.path, Side: p.side})
 	}
 	w.icons.keep(p)
 	w.dirty = true
