@@ -128,7 +128,7 @@ func TestMatchProperties(t *testing.T) {
 		if len(words(exact.Name)) == 1 && !strings.ContainsAny(exact.Name, " ") {
 			m = NewModel(list, nil, 5)
 			m.Insert(exact.Name)
-			if it, _ := m.Line(0); it == nil || string(fold(it.Name)) != string(fold(exact.Name)) {
+			if it, _ := m.Line(0); it == nil || fold(it.Name) != fold(exact.Name) {
 				t.Fatalf("%q is typed, and is not first: %v", exact.Name, hits(m))
 			}
 		}
