@@ -88,6 +88,8 @@ type VM struct {
 	// Net is the VM's network, NetNone or NetNAT, and Publish what leads into it.
 	Net     string    `json:"net"`
 	Publish []Publish `json:"publish,omitempty"`
+	// Channel is what carries the agent's channel: ChannelAuto, ChannelVsock or ChannelSerial.
+	Channel string `json:"channel"`
 	// USB are the devices that the VM is given whenever they are there.
 	USB []USBDevice `json:"usb,omitempty"`
 }

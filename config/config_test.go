@@ -141,6 +141,7 @@ func TestMistakes(t *testing.T) {
 		{"shares: relative", "[vm.web]\nshares = [\"srv\"]\n", `c:2: vm.web.shares: want an absolute path of the host, one that begins with "~/", or "staging", not "srv"`},
 		{"shares: same place", "[vm.web]\nshares = [\"/a/x\", \"/b/x:rw\"]\n", `c:2: vm.web.shares: two shares at /mnt/x of the guest`},
 		{"accel: type", "[vm.web]\naccel = true\n", `c:2: vm.web.accel: want a string, not a boolean`},
+		{"channel: value", "[defaults]\nchannel = \"virtio\"\n", `c:2: defaults.channel: want auto, vsock, serial, not "virtio"`},
 		{"accel: value", "[vm.web]\naccel = \"xen\"\n", `c:2: vm.web.accel: want auto, kvm, tcg, not "xen"`},
 		{"programs: type", "[vm.web]\nprograms = \"firefox\"\n", `c:2: vm.web.programs: want an array of strings, not a string`},
 		{"programs: entry", "[vm.web]\nprograms = [\"a\", 1]\n", `c:2: vm.web.programs: want an array of strings; one entry is an integer`},

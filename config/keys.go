@@ -45,6 +45,12 @@ var keys = []key{
 	{"allow", `none`, false,
 		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
+	{"channel", `"auto"`, false,
+		`What carries commands and their output between the host and the VM: "vsock" (by the host's kernel; where that has no /dev/vhost-vsock, by vhost-device-vsock), "serial" (a port of QEMU's), or "auto", which is vsock by the kernel where that of the host and that of the VM have it, and serial elsewhere.`,
+		func(v *VM, x any) (err error) {
+			v.Channel, err = oneOf(x, ChannelAuto, ChannelVsock, ChannelSerial)
+			return
+		}},
 	{"clipboard", `"isolated"`, false,
 		`What is copied that flows without an act of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. A VM's start says the risk.`,
 		func(v *VM, x any) (err error) {
@@ -122,10 +128,17 @@ var keys = []key{
 		func(v *VM, x any) (err error) { v.Workspace, err = workspace(x); return }},
 }
 
+// What carries the agent's channel.
+const (
+	ChannelAuto   = "auto"
+	ChannelVsock  = "vsock"
+	ChannelSerial = "serial"
+)
+
 func builtin() VM {
 	return VM{
 		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
-		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone, Clipboard: ClipIsolated,
+		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone, Clipboard: ClipIsolated, Channel: ChannelAuto,
 	}
 }
 

@@ -22,7 +22,8 @@
 //
 // The kernel's command line names the root share, vix.root=TAG (default "root"), or the
 // disk that the root is on, vix.root=/dev/NAME; and the agent's channel, if that is not
-// the virtio-serial port, vix.agent=vsock:PORT, a port of the host's.
+// the virtio-serial port, vix.agent=vsock:PORT, a port of the host's; a guest that cannot
+// connect to that takes the virtio-serial port.
 package main
 
 import (

@@ -113,8 +113,11 @@ func findGPU(modules *os.Root) (string, error) {
 	return nodes[0], nil
 }
 
-// virtioGPU is a GPU's device id (virtio specification, 5).
-const virtioGPU = 16
+// The ids of a console (the bus of virtio-serial ports) and a GPU (virtio specification, 5).
+const (
+	virtioConsole = 3
+	virtioGPU     = 16
+)
 
 // hasVirtio reports whether there is a virtio device of this kind. They are known when
 // the bus's driver has been loaded.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -8,13 +9,15 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/mdlayher/vsock"
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
 )
 
-// openAgent opens the agent's channel: the virtio-serial port, or a vsock connection. It
-// is the guest that dials: did it listen, other programs of the host could connect to it.
+// openAgent opens the agent's channel: a vsock connection, or where there is none the
+// virtio-serial port. It is the guest that dials: did it listen, other programs of the
+// host could connect to it.
 func openAgent(modules *os.Root) (io.ReadWriteCloser, error) {
 	where, err := bootWord("vix.agent", "")
 	if err != nil {
@@ -24,18 +27,43 @@ func openAgent(modules *os.Root) (io.ReadWriteCloser, error) {
 	if !ok {
 		return openPort(agent.PortName)
 	}
+	c, err := dialHost(modules, text)
+	if err == nil {
+		return vsockConn{c}, nil
+	}
+	err = fmt.Errorf("agent: vsock port %s of the host: %w", text, err)
+	if !hasVirtio(virtioConsole) {
+		return nil, err
+	}
+	fmt.Fprintln(os.Stderr, "vix-guest:", err)
+	return openPort(agent.PortName)
+}
+
+// agentPort is the guest's end of the connection. That only root may have one below 1024
+// tells the host that it speaks with this process; package vsock has no call for it.
+const agentPort = 1023
+
+func dialHost(modules *os.Root, text string) (*socket.Conn, error) {
 	port, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
-		return nil, fmt.Errorf("vix.agent=%s: %w", where, err)
+		return nil, err
 	}
 	if err := loadModules(modules, groupVsock); err != nil {
 		return nil, err
 	}
-	c, err := vsock.Dial(vsock.Host, uint32(port), nil)
+	c, err := socket.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0, "vsock", nil)
 	if err != nil {
-		return nil, fmt.Errorf("agent: vsock port %d of the host: %w", port, err)
+		return nil, err
 	}
-	return vsockConn{c}, nil
+	err = c.Bind(&unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: agentPort})
+	if err == nil {
+		_, err = c.Connect(context.Background(), &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: uint32(port)})
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // maxWrite bounds one write to a vsock connection. A kernel sends a packet of more than
@@ -45,7 +73,7 @@ func openAgent(modules *os.Root) (io.ReadWriteCloser, error) {
 const maxWrite = 16 << 10
 
 // A vsockConn writes in packets that every device takes.
-type vsockConn struct{ *vsock.Conn }
+type vsockConn struct{ *socket.Conn }
 
 func (c vsockConn) Write(b []byte) (n int, err error) {
 	for part := range slices.Chunk(b, maxWrite) {

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +65,20 @@ func TestVsock(t *testing.T) {
 				t.Errorf("QEMU: %v", err)
 			}
 		})
+	}
+}
+
+// A guest that is told of vsock, and has none, takes the virtio-serial port.
+func TestVsockMissing(t *testing.T) {
+	v := startVMBy(t, "root", func(t *testing.T) channel {
+		ch := serialChannel(t)
+		ch.word = " vix.agent=vsock:5000"
+		return ch
+	}).ready(t)
+	testIdentity(t, v)
+	console, err := os.ReadFile(v.console)
+	if err != nil || !strings.Contains(string(console), "vix-guest: agent: vsock port 5000 of the host: ") {
+		t.Errorf("it does not say so: %v\n%s", err, console)
 	}
 }
 

@@ -73,8 +73,9 @@ type confined struct {
 }
 
 type confinedVM struct {
-	Name      string     `json:"name"`
-	Processes []confined `json:"processes"`
+	Name      string          `json:"name"`
+	Channel   vm.ChannelState `json:"channel"`
+	Processes []confined      `json:"processes"`
 }
 
 // confinedVMs looks at every VM that runs. A process that ends while it is looked at
@@ -91,7 +92,7 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		return list
 	}
 	for _, v := range vms {
-		c := confinedVM{Name: v.Name, Processes: []confined{}}
+		c := confinedVM{Name: v.Name, Channel: v.Channel, Processes: []confined{}}
 		add := func(name string, pid int) {
 			if pid == 0 { // there is none, or not yet
 				return
@@ -115,6 +116,9 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		if v.PIDs.Network > 0 {
 			add("passt", v.PIDs.Network)
 		}
+		if v.PIDs.Vsock > 0 {
+			add("vhost-device-vsock", v.PIDs.Vsock)
+		}
 		for _, sh := range v.Shares {
 			if sh.PID > 0 {
 				add("virtiofsd "+sh.Guest, sh.PID)
@@ -130,6 +134,9 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 func writeConfinement(b *strings.Builder, vms []confinedVM) {
 	for _, v := range vms {
 		fmt.Fprintf(b, "\nVM %s: the confinement in force\n", v.Name)
+		if v.Channel.Kind != "" {
+			fmt.Fprintf(b, "  the agent's channel is %s, by %s\n", v.Channel.Kind, v.Channel.By)
+		}
 		for i, p := range v.Processes {
 			fmt.Fprintf(b, "  %-11s %-8d %s\n", p.Process, p.Status.PID, inForce(p.Status))
 			if i+1 < len(v.Processes) && v.Processes[i+1].Process == p.Process {

@@ -61,7 +61,7 @@ lists what of this machine's files a VM with root = "host" can read. Nothing is
 changed. The exit status is 1 if anything failed.
 
 With --json, an object: checks [{name, status, detail, fix}], vms [{name,
-processes [{process, measures, weaker, status}]}], view [path].`,
+channel, processes [{process, measures, weaker, status}]}], view [path].`,
 		Example: `  vix-launcher doctor
   vix-launcher doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),
@@ -84,6 +84,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"KVM", checkKVM},
 		{"virtiofsd", checkVirtiofsd},
 		{"network", checkNetwork},
+		{"channel", checkChannel},
 		{"USB", checkUSB},
 		{"kernel", checkKernel},
 		{"Vix", checkVix},
@@ -243,6 +244,21 @@ func checkNetwork(ctx context.Context, e *env) check {
 		version = " (" + version + ")"
 	}
 	return good(`%s%s, for VMs with net = "nat"; by default a VM has no network`, path, version)
+}
+
+// checkChannel says what channel = "auto" is here. Either is as good.
+func checkChannel(context.Context, *env) check {
+	err := vm.CheckVhost(vhostVsock)
+	if err == nil {
+		var k rootfs.Kernel
+		if k, err = rootfs.FindKernel("/"); err == nil {
+			err = k.CheckVsock()
+		}
+	}
+	if err != nil {
+		return good("virtio-serial; no vsock: %v", err)
+	}
+	return good("vsock, by %s", vhostVsock)
 }
 
 func checkKernel(context.Context, *env) check {

@@ -115,6 +115,12 @@ const (
 	usbNodes   = "/dev/bus/usb"
 )
 
+// vsockName is the user-space device for vsock, and vhostVsock the kernel's.
+const (
+	vsockName  = "vhost-device-vsock"
+	vhostVsock = "/dev/vhost-vsock"
+)
+
 // passtName is the program that serves a VM's network.
 const passtName = "passt"
 
@@ -155,7 +161,7 @@ var pressureFile = "/proc/pressure/memory"
 
 // parts finds the programs that a VM needs.
 func (e *env) parts() (p vm.Parts, err error) {
-	p = vm.Parts{USB: usbDevices, USBNodes: usbNodes, System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo", Proc: "/proc", Pressure: pressureFile}
+	p = vm.Parts{Vhost: vhostVsock, USB: usbDevices, USBNodes: usbNodes, System: "/", KVM: "/dev/kvm", CPUInfo: "/proc/cpuinfo", Proc: "/proc", Pressure: pressureFile}
 	if p.Self, err = e.self(); err != nil {
 		return p, err
 	}
@@ -166,6 +172,7 @@ func (e *env) parts() (p vm.Parts, err error) {
 		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
 	}
 	p.Passt, _ = e.look(passtName) // without it QEMU has a network of its own
+	p.Vsock, _ = e.look(vsockName)
 	if p.Proxy, err = e.sibling("vix-waylandproxy"); err != nil {
 		return p, err
 	}

@@ -141,6 +141,9 @@ func printStatus(w io.Writer, s vmUse) error {
 	row("color", "%s", s.Color)
 	row("tag", "%s", s.Tag)
 	row("root", "%s", s.Root)
+	if s.Channel.Kind != "" {
+		row("channel", "%s, by %s", s.Channel.Kind, s.Channel.By)
+	}
 	p := s.PIDs
 	row("processes", "supervisor %d, qemu %d, display %d, virtiofsd %d", p.Supervisor, p.QEMU, p.Display, p.Virtiofsd)
 	for _, prog := range s.Programs {

@@ -85,7 +85,7 @@ func rootviewCommand(*env) *cobra.Command {
 // starts it, in namespaces of its own where it can.
 func confineCommand(*env) *cobra.Command {
 	var p sandbox.Profile
-	var read, exec, device []string
+	var read, exec, device, sockets []string
 	var report int
 	c := &cobra.Command{
 		Use:    "confine [OPTION…] -- PROGRAM [ARG…]",
@@ -101,6 +101,9 @@ func confineCommand(*env) *cobra.Command {
 			for _, path := range device {
 				p.Files = append(p.Files, sandbox.File{Path: path, Write: true})
 			}
+			for _, path := range sockets {
+				p.Files = append(p.Files, sandbox.File{Path: path, Sockets: true})
+			}
 			return sandbox.Exec(p, func(r sandbox.Report) { tell(report, r) }, a, nil)
 		},
 	}
@@ -110,6 +113,7 @@ func confineCommand(*env) *cobra.Command {
 	f.StringArrayVar(&read, "read", nil, "a path that stays, to be read")
 	f.StringArrayVar(&exec, "exec", nil, "a path that stays, to be read and executed")
 	f.StringArrayVar(&device, "device", nil, "a device that stays")
+	f.StringArrayVar(&sockets, "sockets", nil, "a directory in which the program makes sockets")
 	f.BoolVar(&p.KeepCapabilities, "keep-capabilities", false, "the program needs them, for a sandbox of its own")
 	f.BoolVar(&p.KeepMounts, "keep-mounts", false, "the program mounts, for a sandbox of its own")
 	f.BoolVar(&p.Network, "network", false, "the program uses the host's network")

@@ -282,7 +282,7 @@ func usageOf(st vm.State) vmUsage {
 }
 
 func processorOf(p vm.PIDs) (sum time.Duration) {
-	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network} {
+	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network, p.Vsock} {
 		if pid > 0 {
 			t, _ := vm.ProcessorTime(procDir, pid) // one that has just ended used nothing
 			sum += t

@@ -3,9 +3,8 @@
 //
 // The stream is a virtio-serial port named PortName, of which the host made the
 // other end: one channel belongs to one VM, and nothing a guest writes can speak
-// for another. A guest also takes a vsock connection, which it makes itself; whoever
-// listens there must hold by the peer's CID that it is that VM's. vix-launcher gives
-// its VMs the port: the figures are in ARCHITECTURE.md.
+// for another. Or it is a vsock connection, which the guest makes; whoever listens
+// there must hold by the peer's CID that it is that VM's (vm/vsock.go).
 //
 // # Frames
 //

@@ -190,6 +190,15 @@ func (m *moduleIndex) plan(with ...string) ([]module, error) {
 	return list, nil
 }
 
+// CheckVsock reports why a guest of this kernel has no vsock.
+func (k Kernel) CheckVsock() error {
+	index, err := loadModuleIndex(k)
+	if err == nil {
+		_, err = index.plan(GroupVsock)
+	}
+	return err
+}
+
 // maxModule bounds one unpacked module.
 const maxModule = 64 << 20
 

@@ -49,6 +49,9 @@ func restrictFiles(files []File, network bool) (abi int, err error) {
 		if f.Remove {
 			rights = landlocksys.AccessFSRemoveFile
 		}
+		if f.Sockets {
+			rights = landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
+		}
 		if !st.IsDir() {
 			rights &= fileRights
 		}
@@ -65,7 +68,7 @@ func restrictFiles(files []File, network bool) (abi int, err error) {
 func emptyRoot() error { return fileRoot(nil) }
 
 // fileRoot does the same with a directory in which files are, at their own paths,
-// read-only.
+// read-only but for where sockets are made.
 func fileRoot(files []File) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("own mounts: %w", err)
@@ -99,6 +102,15 @@ func fileRoot(files []File) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}
 	if err := unix.MountSetattr(unix.AT_FDCWD, place, unix.AT_RECURSIVE, &attr); err != nil {
 		return fmt.Errorf("read-only: %w", err)
+	}
+	for _, f := range files {
+		writable := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+		if !f.Sockets {
+			continue
+		}
+		if err := unix.MountSetattr(unix.AT_FDCWD, filepath.Join(place, f.Path), 0, &writable); err != nil {
+			return fmt.Errorf("%s: writable: %w", f.Path, err)
+		}
 	}
 	// The old root is put over the new one, and taken away.
 	if err := os.Chdir(place); err != nil {

@@ -37,6 +37,8 @@ type File struct {
 	Exec   bool // may be executed
 	Write  bool // may be written, and asked by ioctl: a device
 	Remove bool // files in it may be removed, and nothing else: a directory
+	// Sockets: Unix sockets may be made in it and removed, and nothing else: a directory.
+	Sockets bool
 }
 
 // A Report is what Confine did, in words for a log and for doctor.

@@ -211,7 +211,11 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	files, err := json.Marshal([]File{{Path: "/etc"}, {Path: bin, Exec: true}, {Path: yes}, {Path: "/dev/null", Write: true}, {Path: filepath.Join(dir, "missing")}})
+	sockets := filepath.Join(dir, "sockets")
+	if err := errors.Join(os.Mkdir(sockets, 0o700), os.WriteFile(filepath.Join(sockets, "file"), []byte("x"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	files, err := json.Marshal([]File{{Path: "/etc"}, {Path: bin, Exec: true}, {Path: yes}, {Path: "/dev/null", Write: true}, {Path: filepath.Join(dir, "missing")}, {Path: sockets, Sockets: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +235,10 @@ func TestExec(t *testing.T) {
 			{gone, []string{"read", no}},
 			{gone, []string{"exec", "/bin/true"}},
 			{"EACCES", []string{"exec", "/etc/passwd"}},
+			{"done", []string{"listen", filepath.Join(sockets, "s")}},
+			{"EACCES", []string{"write", filepath.Join(sockets, "new")}},
+			{"EACCES", []string{"read", filepath.Join(sockets, "file")}},
+			{map[bool]string{false: "EACCES", true: "EROFS"}[own], []string{"listen", filepath.Join(dir, "s2")}},
 			{map[bool]string{false: "EACCES", true: "EROFS"}[own], []string{"write", filepath.Join(dir, "new")}},
 			{map[bool]string{false: "EACCES", true: "EROFS"}[own], []string{"write", yes}},
 			{map[bool]string{false: "EPERM", true: "ESRCH"}[own], []string{"kill", pid}},

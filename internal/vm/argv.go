@@ -22,7 +22,13 @@ type Machine struct {
 	QMPFD     int // connected sockets, all of them
 	DisplayFD int // vhost-user, to vix-waylandproxy host; 0: there is no display
 	RootFD    int // vhost-user, to virtiofsd; or the disk's image
-	AgentFD   int
+	AgentFD   int // a socket behind a virtio-serial port; 0: there is none
+
+	// VsockFD is the agent's channel where that is vsock: the kernel's vhost-vsock, of
+	// which the guest is VsockCID; or, where that is 0, vhost-user to vhost-device-vsock.
+	// The guest connects to the host's VsockPort.
+	VsockFD             int
+	VsockCID, VsockPort uint32
 
 	DiskFormat string // of the image, "raw" or "qcow2"; "": the root is virtiofsd's
 
@@ -87,10 +93,8 @@ func (m Machine) Args() []string {
 	}
 	args = append(args, m.root()...)
 	args = append(args, m.card()...)
+	args = append(args, m.agent()...)
 	args = append(args,
-		"-device", "virtio-serial-pci",
-		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
-		"-device", "virtserialport,chardev=agent,name="+AgentPort,
 		// What the guest frees goes back to the host by itself; what it could free, when
 		// the supervisor asks (memory.go). A guest that is asked for too much takes it back.
 		"-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on",
@@ -115,6 +119,27 @@ func (m Machine) root() []string {
 		"-blockdev", "driver=" + m.DiskFormat + ",node-name=disk,file=image,read-only=on",
 		"-device", "virtio-blk-pci,drive=disk",
 	}
+}
+
+// agent describes the devices of the agent's channel.
+func (m Machine) agent() []string {
+	var args []string
+	if m.AgentFD != 0 {
+		args = append(args,
+			"-device", "virtio-serial-pci",
+			"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", m.AgentFD),
+			"-device", "virtserialport,chardev=agent,name="+AgentPort)
+	}
+	switch {
+	case m.VsockFD == 0:
+	case m.VsockCID == 0:
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", m.VsockFD),
+			"-device", "vhost-user-vsock-pci,chardev=vsock")
+	default:
+		args = append(args, "-device", fmt.Sprintf("vhost-vsock-pci,guest-cid=%d,vhostfd=%d", m.VsockCID, m.VsockFD))
+	}
+	return args
 }
 
 // cardID is the id of the network card.
@@ -168,6 +193,9 @@ func (m Machine) cmdline() string {
 	}
 	if m.DiskFormat != "" {
 		words[len(words)-1] = "vix.root=" + RootDisk
+	}
+	if m.VsockFD != 0 {
+		words = append(words, fmt.Sprintf("vix.agent=vsock:%d", m.VsockPort))
 	}
 	if m.Accel == "tcg" {
 		words = append(words, "no_timer_check", "tsc=reliable", "mitigations=off", "nokaslr")

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -36,7 +37,7 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 	pid, err := checkPeer(conn, os.Getuid())
 	if err != nil {
 		conn.Close()
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("control socket: %w", err)
 	}
 	return conn, pid, nil
 }

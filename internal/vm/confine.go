@@ -35,6 +35,8 @@ func (c Confine) Args() []string {
 	args := []string{"confine", "--report-fd", fmt.Sprint(c.ReportFD)}
 	for _, f := range c.Files {
 		switch {
+		case f.Sockets:
+			args = append(args, "--sockets", f.Path)
 		case f.Write:
 			args = append(args, "--device", f.Path)
 		case f.Exec:

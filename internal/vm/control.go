@@ -245,7 +245,7 @@ func checkPeer(conn *net.UnixConn, uid int) (int, error) {
 		return 0, credErr
 	}
 	if int(cred.Uid) != uid {
-		return 0, fmt.Errorf("control socket: the peer is user %d, not %d", cred.Uid, uid)
+		return 0, fmt.Errorf("the peer is user %d, not %d", cred.Uid, uid)
 	}
 	return int(cred.Pid), nil
 }

@@ -9,7 +9,8 @@
 //	                                     ├─ virtiofsd               vhost-user connection to QEMU; one for the
 //	                                     │                          root, the home and each share (share.go)
 //	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
-//	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor
+//	                                     ├─ vhost-device-vsock      for vsock without the kernel's (vsock.go)
+//	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)
 //
 // Each of them is confined (package sandbox): the display process does it itself
 // when it has what it needs; QEMU and virtiofsd are what vix-launcher's hidden verbs
@@ -25,6 +26,7 @@
 //	    lock                         flock: held by the supervisor as long as it lives
 //	    control.sock                 where clients connect
 //	    state.json                   what list shows, for when nobody answers
+//	    vsock/                       of vhost-device-vsock; empty once the guest runs
 //	    wayland                      where the compositor accepts the VM's connections, if it can tell them apart
 //	    log, log.1                   lines of the supervisor and of its children
 //

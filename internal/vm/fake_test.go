@@ -35,11 +35,11 @@ import (
 // in cmd/vix-launcher.
 func TestMain(m *testing.M) {
 	real := prepareBoot
-	prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (rootfs.Files, error) {
+	prepareBoot = func(ctx context.Context, l Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
 		if l.Parts.System == "test" {
 			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
-		return real(ctx, l, progress)
+		return real(ctx, l, vsock, progress)
 	}
 	watchClock = func(ctx context.Context, jumped func()) error {
 		woken := make(chan os.Signal, 1)
@@ -56,6 +56,7 @@ func TestMain(m *testing.M) {
 	findDrivers = func(Launch, []string) ([]rootfs.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
+		vsockChild: fakeVsock,
 	}
 	fake, ok := fakes[filepath.Base(os.Args[0])]
 	if !ok {
@@ -146,6 +147,41 @@ func fakeDisplay() error {
 	vhost := os.NewFile(3, "vhost")
 	_, _ = io.Copy(struct{ io.Writer }{vhost}, vhost)
 	return nil
+}
+
+// fakeVsock carries what the fake QEMU says over vhost-user to the host's socket, as if
+// the guest had connected.
+func fakeVsock() error {
+	flags := map[string]string{}
+	for _, a := range os.Args[1:] {
+		name, value, _ := strings.Cut(a, "=")
+		flags[name] = value
+	}
+	do := behave(vsockChild)
+	if do == "fail" {
+		return errors.New("vsock fails")
+	}
+	for _, name := range []string{"--uds-path", "--socket"} {
+		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: flags[name], Net: "unix"})
+		if err != nil {
+			return err
+		}
+		ln.SetUnlinkOnClose(false)
+		if name == "--uds-path" {
+			continue
+		}
+		qemu, err := ln.AcceptUnix()
+		if err != nil {
+			return err
+		}
+		host, err := net.Dial("unix", flags["--uds-path"]+fmt.Sprintf("_%d", vsockPort))
+		if err != nil {
+			return err
+		}
+		go func() { _, _ = io.Copy(host, qemu) }()
+		_, _ = io.Copy(qemu, host)
+	}
+	select {} // it would serve the next QEMU
 }
 
 // fakeTrace answers each request of the control channel with what it was.
@@ -334,7 +370,7 @@ func newBench(t *testing.T) *bench {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy"} {
+	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy", vsockChild} {
 		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -67,10 +67,15 @@ func TestCommandLines(t *testing.T) {
 	m.DisplayFD = 4
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	golden(t, "qemu-kvm.golden", m.Args())
+	m.AgentFD, m.VsockFD, m.VsockCID, m.VsockPort = 7, 6, 4242, 70000
+	golden(t, "qemu-vsock.golden", m.Args())
+	m.AgentFD, m.VsockCID = 0, 0
+	golden(t, "qemu-vsock-device.golden", m.Args())
+	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
 	d := Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
 	golden(t, "display.golden", d.Args())
 	golden(t, "confine.golden", Confine{
-		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}},
+		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}, {Path: "/run/vsock", Sockets: true}},
 		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
 	}.Args())
 	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())

@@ -32,7 +32,7 @@ func (s *supervisor) accept(ln *net.UnixListener) {
 
 func (s *supervisor) serve(conn *net.UnixConn) {
 	if _, err := checkPeer(conn, s.uid); err != nil {
-		s.log.printf("vix", "refused: %v", err)
+		s.log.printf("vix", "refused: control socket: %v", err)
 		return
 	}
 	c := &control{conn: conn}

@@ -25,6 +25,7 @@ import (
 // start brings the VM up, in the order in which the parts need each other;
 // what it began, the closers end in the reverse order.
 //
+//  0. the agent's channel        openChannel
 //  1. kernel and initramfs       prepareBoot
 //  2. vix-waylandproxy host      startDisplay ─┐
 //  3. virtiofsd                  startRoot   ──┤
@@ -38,7 +39,13 @@ func (s *supervisor) start() error {
 	if err != nil {
 		return err
 	}
-	files, err := prepareBoot(s.ctx, s.launch, func(text string) { s.log.add("vix", text) })
+	channel, err := s.openChannel()
+	if err != nil {
+		return s.failure(err)
+	}
+	s.undo(func() error { channel.close(); return nil })
+	s.update(func(st *State) { st.Channel = channel.state() })
+	files, err := prepareBoot(s.ctx, s.launch, channel.state().Kind == config.ChannelVsock, func(text string) { s.log.add("vix", text) })
 	if err != nil {
 		if s.ctx.Err() != nil {
 			return context.Cause(s.ctx)
@@ -74,23 +81,26 @@ func (s *supervisor) start() error {
 		closeFiles([]*os.File{display, root})
 		return s.failure(err)
 	}
-	agentEnd, err := s.startQEMU(qemuParts{accel, files, display, root, format, net, netEnd})
-	if err != nil {
+	if err := s.startQEMU(qemuParts{accel, files, display, root, format, net, netEnd, channel}); err != nil {
 		return s.failure(err)
 	}
 	s.stage("qemu", 0)
-	return s.bootGuest(agentEnd)
+	conn, err := s.connectGuest(channel)
+	if err != nil {
+		return err
+	}
+	return s.bootGuest(conn)
 }
 
 // prepareBoot finds the host's kernel and makes what QEMU boots. A variable,
 // because the tests' QEMU boots nothing.
-var prepareBoot = func(ctx context.Context, l Launch, progress func(string)) (rootfs.Files, error) {
+var prepareBoot = func(ctx context.Context, l Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
 	kernel, err := findKernel(l)
 	if err != nil {
 		return rootfs.Files{}, err
 	}
 	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir,
-		Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Net: l.VM.Net == config.NetNAT, Progress: progress})
+		Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Net: l.VM.Net == config.NetNAT, Vsock: vsock, Progress: progress})
 }
 
 func findKernel(l Launch) (rootfs.Kernel, error) {
@@ -185,28 +195,21 @@ type qemuParts struct {
 	format        string   // of this format
 	net           network  // nil: none
 	netEnd        *os.File // nil where QEMU needs none
+	channel       channel
 }
 
-// startQEMU starts QEMU on p, whose files it takes over, connects to its monitor, and
-// returns our end of the agent's channel.
-func (s *supervisor) startQEMU(p qemuParts) (*os.File, error) {
-	theirs := []*os.File{nil, p.display, p.root, nil}
-	var ours [2]*os.File // QMP, agent
-	fail := func(err error) (*os.File, error) {
-		for _, f := range append(theirs, ours[:]...) {
-			if f != nil {
-				f.Close()
-			}
-		}
-		return nil, err
+// startQEMU starts QEMU on p, whose files it takes over, and connects to its monitor.
+func (s *supervisor) startQEMU(p qemuParts) error {
+	theirs := []*os.File{nil, p.display, p.root}
+	qmp, qmpEnd, err := socketpair("qmp")
+	fail := func(err error) error {
+		closeFiles(append(theirs, qmp))
+		return err
 	}
-	var err error
-	if ours[0], theirs[0], err = socketpair("qmp"); err != nil {
+	if err != nil {
 		return fail(err)
 	}
-	if ours[1], theirs[3], err = socketpair("agent"); err != nil {
-		return fail(err)
-	}
+	theirs[0] = qmpEnd
 	v := s.launch.VM
 	displayFD := 4
 	if p.display == nil { // then the descriptor is closed there
@@ -215,8 +218,9 @@ func (s *supervisor) startQEMU(p qemuParts) (*os.File, error) {
 	m := Machine{
 		Name: v.Name, Accel: p.accel, Memory: v.Memory, CPUs: v.CPUs,
 		Kernel: p.files.Kernel, Initrd: p.files.Initrd,
-		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: p.format, AgentFD: 6, Ports: config.MaxShares, USBPort: true,
+		QMPFD: 3, DisplayFD: displayFD, RootFD: 5, DiskFormat: p.format, Ports: config.MaxShares, USBPort: true,
 	}
+	theirs = p.channel.attach(&m, theirs)
 	if p.net != nil {
 		m.Netdev = p.net.netdev(3 + len(theirs))
 	}
@@ -255,10 +259,7 @@ func (s *supervisor) startQEMU(p qemuParts) (*os.File, error) {
 	s.qemu = child
 	s.own(child, "QEMU ended", func(p *PIDs) *int { return &p.QEMU })
 	s.update(func(st *State) { st.Accel = p.accel })
-	if err := s.connectQMP(ours[0]); err != nil {
-		return nil, errors.Join(err, ours[1].Close())
-	}
-	return ours[1], nil
+	return s.connectQMP(qmp)
 }
 
 // qemuConfinement says what QEMU keeps, and which namespaces are its own.

@@ -48,6 +48,8 @@ type State struct {
 	Shares      []ShareState `json:"shares"`
 	Net         NetState     `json:"net"`
 	USB         []USBState   `json:"usb"`
+	// Channel is what carries the agent's channel; empty until it is known.
+	Channel ChannelState `json:"channel"`
 	// Confinement is what the processes said of themselves: display, qemu,
 	// virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`
@@ -60,6 +62,13 @@ type PIDs struct {
 	Display    int `json:"display"`
 	Virtiofsd  int `json:"virtiofsd"`
 	Network    int `json:"network"` // passt
+	Vsock      int `json:"vsock"`   // vhost-device-vsock
+}
+
+// A ChannelState is what a VM's state tells of the agent's channel.
+type ChannelState struct {
+	Kind string `json:"kind"` // "serial" or "vsock"
+	By   string `json:"by"`   // who carries it: "qemu", "kernel" or "vhost-device-vsock"
 }
 
 // A NetState is what a VM's state tells of its network.

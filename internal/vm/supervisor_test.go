@@ -69,7 +69,7 @@ func TestState(t *testing.T) {
 	s := b.goRun(b.start("t", "sleep", "60"))
 	st := b.state(s)
 	procs := b.processes()
-	if st.State != StateRunning || st.PIDs != (PIDs{procs["vix-launcher"], procs["qemu"], procs["vix-waylandproxy"], procs["virtiofsd"], 0}) {
+	if st.State != StateRunning || st.PIDs != (PIDs{procs["vix-launcher"], procs["qemu"], procs["vix-waylandproxy"], procs["virtiofsd"], 0, 0}) || st.Channel != (ChannelState{"serial", "qemu"}) {
 		t.Errorf("%+v; processes %v", st, procs)
 	}
 	if len(st.Programs) != 1 || st.Programs[0].Argv[0] != "sleep" || st.Programs[0].State != "running" {
