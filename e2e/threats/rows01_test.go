@@ -208,6 +208,17 @@ func TestThreat06Clipboard(t *testing.T) {
 	if out := s.attack(t, "kinds"); !strings.Contains(out, "limit reached: VM evil may have 256 kinds") {
 		t.Errorf("ten thousand kinds: %s", out)
 	}
+	before := s.usages(t, "evil")
+	if out := s.attack(t, "once", "select-flood", "2000"); !strings.Contains(out, "set 2000 selections") || !strings.Contains(out, "<nil>") {
+		t.Errorf("a selection every millisecond: %s", out)
+	} else {
+		after := s.usages(t, "evil")
+		t.Logf("%s: the display process from %.1f to %.1f MiB", strings.TrimSpace(out), mib(before["display"].mem), mib(after["display"].mem))
+		if after["display"].mem > before["display"].mem+16<<20 {
+			t.Error("the display process grew")
+		}
+	}
+	s.attack(t, "once", "select-forged", "200")
 	if res := s.Vix("run", "--vm", "evil", "sh", "-c", "timeout 10 wl-paste --no-newline; timeout 10 wl-paste --no-newline --primary"); strings.Contains(res.Stdout, secret) {
 		t.Errorf("wl-paste in the guest: %v", res)
 	}
@@ -248,6 +259,48 @@ func TestThreat07Focus(t *testing.T) {
 	}
 	s.CloseWindow(t, w)
 	<-foot.Done()
+}
+
+// TestThreat07Paste: a window that takes the focus just before a paste is refused, and
+// its program is offered nothing. Seen to fail without the check of the moment.
+func TestThreat07Paste(t *testing.T) {
+	s := threat(t, 7)
+	if err := s.SetConfig(config + "[clipboard]\nmoment = \"1m\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.SetConfig(config); err != nil {
+			t.Error(err)
+		}
+	})
+	s.Start("run", "--vm", "good", "foot", "sleep", "1000")
+	w := s.WaitSettled(t, desktoptest.ByAppID("vix.good.foot"))
+	s.Focus(t, w)
+	if res := s.Run(s.Command("wl-copy", "a secret")); res.Code != 0 {
+		t.Fatal(res)
+	}
+	s.Must("clipboard", "copy", "--host")
+	p := s.hold(t, "focused", "select-sniff")
+	s.WaitWindow(t, desktoptest.ByAppID("vix.evil.hostile"))
+	if res := s.Vix("clipboard", "paste"); res.Code != 1 || !strings.Contains(res.Stderr, "VM evil has had the keyboard for less than 1m") {
+		t.Errorf("into a window that came just now: %v", res)
+	}
+	if err := s.SetConfig(config + "[clipboard]\nmoment = \"1ms\"\n"); err != nil {
+		t.Fatal(err)
+	}
+	s.Focus(t, w)
+	if res := s.Vix("clipboard", "paste"); !strings.Contains(res.Stdout, "to VM good") {
+		t.Errorf("into the window that was meant: %v", res)
+	}
+	if got := s.Guest("good", "timeout 60 wl-paste --no-newline"); got != "a secret" {
+		t.Errorf("the good VM pastes %q", got)
+	}
+	if out := p.Output(); strings.Contains(out, "offered") || strings.Contains(out, "read") {
+		t.Errorf("the evil VM saw %s", out)
+	}
+	s.Must("clipboard", "clear")
+	s.Run(s.Command("wl-copy", "--clear"))
+	s.CloseWindow(t, w)
 }
 
 // TestThreat08Grabs: the compositor's own key works, whatever has the focus. Seen to

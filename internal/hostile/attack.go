@@ -38,6 +38,11 @@ var Attacks = map[string]func(*Run) error{
 	"animate":    animate,
 	"oversize":   oversize,
 	"outside":    outside,
+
+	"select-flood":  selectFlood,
+	"select-forged": selectForged,
+	"select-pipe":   selectPipe,
+	"select-sniff":  selectSniff,
 }
 
 func (r *Run) say(format string, args ...any) { fmt.Fprintf(r.Out, format+"\n", args...) }

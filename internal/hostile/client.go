@@ -56,6 +56,8 @@ type Client struct {
 	Globals []Global
 	// On hears of every event that no handler takes.
 	On func(id uint32, op uint16, body []byte)
+	// Take, if set, owns the descriptors that come; else they are closed.
+	Take func(ds []wayland.Desc)
 
 	memory   func(size int) (*Memory, error)
 	handlers map[uint32]func(op uint16, d *wayland.Decoder)
@@ -215,7 +217,11 @@ func (c *Client) last(err error) error {
 func (c *Client) Read() error {
 	buf := make([]byte, 16<<10)
 	n, ds, err := c.T.Recv(buf, nil)
-	wayland.CloseAll(ds)
+	if c.Take != nil {
+		c.Take(ds)
+	} else {
+		wayland.CloseAll(ds)
+	}
 	if err != nil {
 		return err
 	}
