@@ -35,6 +35,11 @@ type desk struct {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
+	return deskOf(t, desktoptest.Config{Timeout: patience})
+}
+
+func deskOf(t *testing.T, cfg desktoptest.Config) *desk {
+	t.Helper()
 	lacks := desktoptest.Lacks()
 	for _, name := range []string{"wl-copy", "foot"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -48,7 +53,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{Desktop: desktoptest.Start(t, desktoptest.Config{Timeout: patience}), t: t, bin: bin, proxies: map[string]*desktoptest.Proc{}, passed: make(chan struct{}, 1000)}
+	d := &desk{Desktop: desktoptest.Start(t, cfg), t: t, bin: bin, proxies: map[string]*desktoptest.Proc{}, passed: make(chan struct{}, 1000)}
 	for _, vm := range []string{"red", "blue"} {
 		d.proxy(vm)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"vix/e2e"
 	"vix/internal/desktoptest"
 	"vix/internal/filter"
 	"vix/internal/hostile"
@@ -282,14 +283,19 @@ func TestThreat07Paste(t *testing.T) {
 	s.Must("clipboard", "copy", "--host")
 	p := s.hold(t, "focused", "select-sniff")
 	s.WaitWindow(t, desktoptest.ByAppID("vix.evil.hostile"))
-	if res := s.Vix("clipboard", "paste"); res.Code != 1 || !strings.Contains(res.Stderr, "VM evil has had the keyboard for less than 1m") {
+	paste := func() e2e.Result {
+		cmd := s.Command(s.Launcher(), "clipboard", "paste")
+		cmd.Env = append(cmd.Env, "SWAYSOCK="+s.IPC)
+		return s.Run(cmd)
+	}
+	if res := paste(); res.Code != 1 || !strings.Contains(res.Stderr, "VM evil has had the keyboard for less than 1m") {
 		t.Errorf("into a window that came just now: %v", res)
 	}
 	if err := s.SetConfig(config + "[clipboard]\nmoment = \"1ms\"\n"); err != nil {
 		t.Fatal(err)
 	}
 	s.Focus(t, w)
-	if res := s.Vix("clipboard", "paste"); !strings.Contains(res.Stdout, "to VM good") {
+	if res := paste(); !strings.Contains(res.Stdout, "to VM good") {
 		t.Errorf("into the window that was meant: %v", res)
 	}
 	if got := s.Guest("good", "timeout 60 wl-paste --no-newline"); got != "a secret" {
