@@ -11,13 +11,12 @@ import (
 	"vix/internal/desktoptest"
 )
 
-// TestDay is docs/clipboard.md's day, key by key: programs of GTK 3, GTK 4 and foot as
+// TestDay is docs/clipboard.md's day, key by key: programs of GTK 4 and foot as
 // sources and targets, with the shipped bindings of sway.
 func TestDay(t *testing.T) {
-	for _, name := range []string{"gtk3-widget-factory", "gtk4-widget-factory"} {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip("lacks: " + name)
-		}
+	const gtk = "gtk4-widget-factory"
+	if _, err := exec.LookPath(gtk); err != nil {
+		t.Skip("lacks: " + gtk)
 	}
 	bindings, err := os.ReadFile("../../packaging/sway/clipboard.conf")
 	if err != nil {
@@ -38,7 +37,7 @@ func TestDay(t *testing.T) {
 		return d.WaitSettled(t, desktoptest.ByAppIDPrefix("vix."+vm+"."))
 	}
 	// Each has an entry that has the keyboard at its start.
-	red, blue := window("red", "gtk3-widget-factory"), window("blue", "gtk4-widget-factory")
+	red, blue := window("red", gtk), window("blue", gtk)
 	file := filepath.Join(d.Dir, "line")
 	host := window("", "foot", "--app-id=host", "sh", "-c", `read line; printf %s "$line" >`+file+`; sleep 1000`)
 	held := func(text string) {
@@ -102,18 +101,18 @@ func TestDay(t *testing.T) {
 		})
 	}
 
-	has("red", red, "grüße of gtk3", true)
+	has("red", red, "grüße of gtk", true)
 	take(red, "VM red")
 	offer(blue, "VM blue")
 	paste("ctrl+a", "ctrl+v")
-	has("blue", blue, "grüße of gtk3", false)
+	has("blue", blue, "grüße of gtk", false)
 
 	take(blue, "VM blue")
 	offer(host, "the host")
 	d.until("the line in the terminal", func() bool {
 		d.Key(t, "XF86Paste", "Return")
 		b, _ := os.ReadFile(file)
-		return string(b) == "grüße of gtk3"
+		return string(b) == "grüße of gtk"
 	})
 	d.Key(t, "ctrl+shift+x")
 	held("nothing is held")

@@ -90,8 +90,12 @@ func (m *Member) enter(c *relay.Conn) {
 	m.focused = true
 	w.focus, w.entered = m, now()
 	w.enters++
+	w.yieldLocked(m)
+	ended := m.ended
+	m.ended = nil
 	w.changed()
 	w.mu.Unlock()
+	m.cancel(c, ended)
 	for _, d := range m.devices {
 		m.tell(c, d)
 	}
@@ -159,11 +163,7 @@ func (m *Member) Woken(c *relay.Conn) {
 		gens[s] = w.held[s].gen
 	}
 	w.mu.Unlock()
-	for _, src := range ended {
-		if src.obj != nil {
-			c.ToClient().Msg(src.obj.ID, uint16(src.proto.cancelled))
-		}
-	}
+	m.cancel(c, ended)
 	for _, a := range asks {
 		if a.src.obj == nil {
 			_ = unix.Close(a.fd)
@@ -181,6 +181,15 @@ func (m *Member) Woken(c *relay.Conn) {
 	for _, d := range m.devices {
 		if d.gen != gens[d.proto.slot] {
 			m.tell(c, d)
+		}
+	}
+}
+
+// cancel tells the program that sources of its are not the selection.
+func (m *Member) cancel(c *relay.Conn, ended []*Source) {
+	for _, src := range ended {
+		if src.obj != nil {
+			c.ToClient().Msg(src.obj.ID, uint16(src.proto.cancelled))
 		}
 	}
 }

@@ -220,7 +220,8 @@ func (w *World) Take(s Slot, kind string) (*os.File, error) {
 }
 
 // Give puts g in front of the VM's own selection. It returns what takes it away
-// again, which may be called more than once.
+// again, which may be called more than once. A program with the keyboard loses its own
+// selection by it (yieldLocked).
 func (w *World) Give(s Slot, g *Given) (takeBack func()) {
 	src := &Source{world: w, kinds: g.Kinds, given: g}
 	w.mu.Lock()
@@ -228,6 +229,11 @@ func (w *World) Give(s Slot, g *Given) (takeBack func()) {
 	old := w.held[s].given
 	w.held[s].given = src
 	w.newLocked(s)
+	for m := range w.members {
+		if m.focused {
+			w.yieldLocked(m)
+		}
+	}
 	if old != nil {
 		old.endGivenLocked()
 	}
@@ -246,6 +252,19 @@ func (src *Source) endGivenLocked() {
 	src.gone = true
 	if src.given.Cancelled != nil {
 		go src.given.Cancelled() // it may want the World's lock
+	}
+}
+
+// yieldLocked ends a program's own selection that something given is in front of, when
+// that program is the one that pastes: toolkits take what they have themselves (GTK 4
+// ignores the offer: "for self").
+func (w *World) yieldLocked(m *Member) {
+	for s := range w.held {
+		if h := &w.held[s]; h.given != nil && h.own != nil && h.own.member == m {
+			w.cancelLocked(h.own)
+			h.own = nil
+			w.changed()
+		}
 	}
 }
 

@@ -32,6 +32,13 @@ func (m *modelVM) expects() []string {
 	return m.own
 }
 
+// yield is what a program with the keyboard loses by what is given.
+func (m *modelVM) yield(k int) {
+	if m.given != nil && m.owner == k {
+		m.own = nil
+	}
+}
+
 // A modelDesk is two VMs of two programs each, one of which may have the keyboard.
 type modelDesk struct {
 	vms     []*modelVM
@@ -66,6 +73,7 @@ func (d *modelDesk) focus(t *rapid.T, vm, k int) {
 	d.serial++
 	offers, kinds := m.programs[k].enter(d.serial)
 	d.vm, d.p, m.last[k] = vm, k, d.serial
+	m.yield(k)
 	if got := kinds[offers[device]]; !slices.Equal(got, m.expects()) {
 		t.Fatalf("VM %d's program %d is offered %v, not %v", vm, k, got, m.expects())
 	}
@@ -109,6 +117,9 @@ func (d *modelDesk) stop(vm, k int) {
 func (d *modelDesk) give(w *clipboard.World, vm int) {
 	m := d.vms[vm]
 	m.given = []string{d.kind("given")}
+	if d.vm == vm {
+		m.yield(d.p)
+	}
 	m.takeBack = w.Give(clipboard.Clipboard, &clipboard.Given{Kinds: m.given, Write: func(_ string, f *os.File) { _ = f.Close() }})
 }
 

@@ -250,29 +250,33 @@ func TestSelectionSerials(t *testing.T) {
 }
 
 // TestSelectionOfTheHost holds that what the host gives is offered in front of a
-// program's selection, and that it is back afterwards.
+// program's selection, that it is back afterwards, and that the program that pastes
+// has none of its own meanwhile: it would paste that.
 func TestSelectionOfTheHost(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	f, ps := newPrograms(t, 1, Limits{})
-	a, w := ps[0], f.Selections()
+	f, ps := newPrograms(t, 2, Limits{})
+	a, b, w := ps[0], ps[1], f.Selections()
 	a.enter(5)
 	a.copyTo(device, source, 5, "own")
 	a.offered(device, wayland.WlDataDeviceEvtSelection)
-	takeBack := w.Give(clipboard.Clipboard, &clipboard.Given{Kinds: []string{"text/plain"}, Write: func(kind string, f *os.File) {
+	a.leave(6)
+	b.enter(7)
+	given := &clipboard.Given{Kinds: []string{"text/plain"}, Write: func(kind string, f *os.File) {
 		_, _ = f.WriteString("from the host")
 		_ = f.Close()
-	}})
-	offers, kinds := a.offered(device, wayland.WlDataDeviceEvtSelection)
+	}}
+	takeBack := w.Give(clipboard.Clipboard, given)
+	offers, kinds := b.offered(device, wayland.WlDataDeviceEvtSelection)
 	if id := offers[device]; !slices.Equal(kinds[id], []string{"text/plain"}) {
 		t.Fatalf("offered %v", kinds)
 	}
-	wantText(t, a.receive(device, offers[device], "text/plain"), "from the host")
+	wantText(t, b.receive(device, offers[device], "text/plain"), "from the host")
 	takeBack()
-	again, kinds := a.offered(device, wayland.WlDataDeviceEvtSelection)
+	again, kinds := b.offered(device, wayland.WlDataDeviceEvtSelection)
 	if !slices.Equal(kinds[again[device]], []string{"own"}) {
 		t.Errorf("offered %v", kinds)
 	}
-	wantText(t, a.receive(device, offers[device], "text/plain"), "") // taken back
+	wantText(t, b.receive(device, offers[device], "text/plain"), "") // taken back
 
 	r, err := w.Take(clipboard.Clipboard, "own")
 	if err != nil {
@@ -280,6 +284,21 @@ func TestSelectionOfTheHost(t *testing.T) {
 	}
 	a.answer(source, wayland.WlDataSourceEvtSend, "to the host")
 	wantText(t, r, "to the host")
+
+	takeBack = w.Give(clipboard.Clipboard, given)
+	b.offered(device, wayland.WlDataDeviceEvtSelection)
+	b.leave(8)
+	a.host.Send(a.ids[keyboard], wayland.WlKeyboardEvtEnter, 9, a.ids[surf], 0)
+	a.guest.Want(source, wayland.WlDataSourceEvtCancelled) // before the offer
+	if offers, kinds = a.offered(keyboard, wayland.WlKeyboardEvtEnter); !slices.Equal(kinds[offers[device]], []string{"text/plain"}) {
+		t.Errorf("offered %v", kinds)
+	}
+	takeBack()
+	a.offered(device, wayland.WlDataDeviceEvtSelection)
+	a.copyTo(device, source+1, 9, "own again")
+	a.offered(device, wayland.WlDataDeviceEvtSelection)
+	w.Give(clipboard.Clipboard, given)
+	a.guest.Want(source+1, wayland.WlDataSourceEvtCancelled)
 	if _, err := w.Take(clipboard.Clipboard, "other"); err == nil {
 		t.Error("a kind that is not there was taken")
 	}
