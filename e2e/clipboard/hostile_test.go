@@ -209,8 +209,7 @@ func TestHostilePipes(t *testing.T) {
 		before := d.memory(d.proxies["red"])
 		out, ok := d.vix("copy", "--vm", "red")
 		if how == "half" && ok {
-			out = d.must("paste", "--vm", "blue") // a pipe's end is all that there is to tell from
-			continue
+			continue // a pipe's end is all that there is to tell from
 		}
 		if ok || !strings.Contains(out, why) {
 			t.Errorf("%s: %s", how, out)
