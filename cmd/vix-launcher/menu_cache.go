@@ -80,8 +80,11 @@ func (s *menuSession) refresh(old bool) {
 	if old {
 		s.mu.Lock()
 		s.find()
+		s.apps = nil // for --json alone
 		same := reflect.DeepEqual(was, s.programs)
-		if !same {
+		if same {
+			s.programs = was // which has less of the roots' files in memory
+		} else {
 			s.complete()
 		}
 		items := s.items

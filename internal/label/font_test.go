@@ -27,7 +27,7 @@ func readDejaVu(t testing.TB) []byte {
 // and heights as the whole.
 func TestLean(t *testing.T) {
 	b := readDejaVu(t)
-	face, o, err := readLean(b)
+	_, o, err := readLean(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +48,8 @@ func TestLean(t *testing.T) {
 	if drawn < 5000 {
 		t.Fatalf("only %d glyphs are drawn", drawn)
 	}
-	lean := &Fonts{faces: []*font.Face{face}, drawn: map[*font.Face]*outlines{face: o}}
-	all := &Fonts{faces: []*font.Face{whole}, drawn: map[*font.Face]*outlines{whole: {face: whole}}}
+	lean, all := NewFonts(b), NewFonts(b)
+	all.faces, all.drawn = []*font.Face{whole}, map[*font.Face]*outlines{whole: {face: whole}}
 	for _, text := range []string{"", "Toäÿ Ag ffi AVATAR", "a\u0301q\u0323\u0307", "שָׁלוֹם مرحبا"} {
 		x, y := lean.Line([]rune(text), 17.5), all.Line([]rune(text), 17.5)
 		if x.Width != y.Width || (text != "") != (x.Width > 0) || lean.Baseline(17.5, 30) != all.Baseline(17.5, 30) {

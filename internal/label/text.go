@@ -17,6 +17,7 @@ import (
 type Fonts struct {
 	faces []*font.Face
 	drawn map[*font.Face]*outlines
+	fill  *vector.Rasterizer
 	hb    shaping.HarfbuzzShaper
 	seg   shaping.Segmenter
 }
@@ -24,7 +25,7 @@ type Fonts struct {
 // NewFonts reads OpenType fonts, and collections of them, of which it takes the first.
 // What cannot be read is left out; if nothing is left, the built-in font is used.
 func NewFonts(files ...[]byte) *Fonts {
-	f := &Fonts{drawn: map[*font.Face]*outlines{}}
+	f := &Fonts{drawn: map[*font.Face]*outlines{}, fill: vector.NewRasterizer(0, 0)}
 	for _, b := range files {
 		f.Add(b)
 	}
@@ -69,11 +70,11 @@ func (f *Fonts) Has(r rune) bool {
 	return ok
 }
 
-// A Line is shaped text.
+// A Line is shaped text. Its Fonts draw it: one goroutine at a time.
 type Line struct {
 	Width float64 // pixels
 	runs  []shaping.Output
-	drawn map[*font.Face]*outlines // of the Fonts that made it
+	fonts *Fonts
 }
 
 // Fit shapes the text at a size in pixels, or as much of it as has room with an
@@ -100,7 +101,7 @@ func (f *Fonts) Fit(text []rune, size, room float64) *Line {
 
 // Line shapes the text at a size in pixels.
 func (f *Fonts) Line(text []rune, size float64) *Line {
-	l := &Line{drawn: f.drawn}
+	l := &Line{fonts: f}
 	if len(text) == 0 {
 		return l
 	}
@@ -131,12 +132,13 @@ func (f *Fonts) Baseline(size float64, h int) float64 {
 // Draw fills the outlines, from x on the baseline y; of the characters that only
 // wants, by their indices in the text, or of all.
 func (l *Line) Draw(mask *image.Alpha, x, y float64, only func(index int) bool) {
-	r := vector.NewRasterizer(mask.Rect.Dx(), mask.Rect.Dy())
+	r := l.fonts.fill
+	r.Reset(mask.Rect.Dx(), mask.Rect.Dy())
 	for _, run := range l.runs {
 		scale := float64(run.Size) / 64 / float64(run.Face.Upem())
 		for _, g := range run.Glyphs {
 			if only == nil || only(g.TextIndex()) {
-				outline(r, l.drawn[run.Face].segments(g.GlyphID), x+float64(g.XOffset)/64, y-float64(g.YOffset)/64, scale)
+				outline(r, l.fonts.drawn[run.Face].segments(g.GlyphID), x+float64(g.XOffset)/64, y-float64(g.YOffset)/64, scale)
 			}
 			x += float64(g.Advance) / 64
 		}

@@ -51,6 +51,7 @@ type Painter struct {
 	theme   theme
 	mix     mixer
 	texts   map[textKey]text
+	marked  map[markKey]*image.Alpha
 	regions []region
 	shown   []string // keys of what was painted last, in whichever canvas
 	missing map[rune]bool
@@ -68,22 +69,29 @@ type textKey struct {
 	size float64
 	room int
 	text string
-	mark string
 }
 
 // A text is a drawn line: all of it, and the marked characters alone.
 type text struct {
 	all, marked *image.Alpha
 	w           int
+	line        *label.Line
+	base        float64 // where its baseline is
 }
 
-// maxTexts bounds the cache: rows that were scrolled by.
-const maxTexts = 2000
+// A markKey is which characters of a text are marked.
+type markKey struct {
+	all  *image.Alpha
+	mark string
+}
+
+// maxTexts bounds the caches: rows that were scrolled by.
+const maxTexts = 300
 
 // Reset is to be called when a public field has changed.
 func (p *Painter) Reset() {
 	p.theme = themeOf(p.Look.Scheme, p.Look.Accent)
-	p.mix, p.texts, p.shown, p.missing = mixer{}, map[textKey]text{}, nil, map[rune]bool{}
+	p.mix, p.texts, p.marked, p.shown, p.missing = mixer{}, map[textKey]text{}, map[markKey]*image.Alpha{}, nil, map[rune]bool{}
 }
 
 // Size is the menu's, in logical pixels.
@@ -162,8 +170,18 @@ func (p *Painter) Paint(c *Canvas, m *menu.Model, s State) []image.Rectangle {
 			p.shown[i] = r.key
 		}
 	}
+	if len(damage) > maxDamage {
+		all := damage[0]
+		for _, r := range damage[1:] {
+			all = all.Union(r)
+		}
+		damage = []image.Rectangle{all}
+	}
 	return damage
 }
+
+// maxDamage is how many rectangles are told apart: each is a message.
+const maxDamage = 3
 
 // Prepare draws the texts of the model, to be there when it is painted.
 func (p *Painter) Prepare(m *menu.Model, s State) {
@@ -209,39 +227,47 @@ func (p *Painter) Missing() string {
 // text draws a line, from the cache if it is there. What has no room ends with an
 // ellipsis.
 func (p *Painter) text(s string, size float64, room int, bold bool, marks map[int]bool) text {
-	k := textKey{bold, size, room, s, ""}
-	if len(marks) > 0 {
-		k.mark = fmt.Sprint(marks)
+	k := textKey{bold, size, room, s}
+	t, ok := p.texts[k]
+	if !ok {
+		t = p.drawText(k)
+		if len(p.texts) >= maxTexts {
+			clear(p.texts)
+		}
+		p.texts[k] = t
 	}
-	if t, ok := p.texts[k]; ok {
+	if len(marks) == 0 || t.all == nil {
 		return t
 	}
+	m := markKey{t.all, fmt.Sprint(marks)}
+	if t.marked = p.marked[m]; t.marked == nil {
+		t.marked = image.NewAlpha(t.all.Rect)
+		t.line.Draw(t.marked, 0, t.base, func(i int) bool { return marks[i] })
+		if len(p.marked) >= maxTexts {
+			clear(p.marked)
+		}
+		p.marked[m] = t.marked
+	}
+	return t
+}
+
+func (p *Painter) drawText(k textKey) (t text) {
 	fonts := p.Fonts
-	if bold {
+	if k.bold {
 		fonts = p.Bold
 	}
-	runes := []rune(s)
+	runes, px := []rune(k.text), p.f(k.size)
 	for _, r := range runes {
 		if _, known := p.missing[r]; !known && r > ' ' && !fonts.Has(r) {
 			p.missing[r] = true
 		}
 	}
-	var t text
-	if line := fonts.Fit(runes, p.f(size), float64(room)); line != nil && room > 0 {
-		h := int(math.Ceil(p.f(size) * 1.6))
-		t.w = int(math.Ceil(line.Width))
-		y := fonts.Baseline(p.f(size), h)
+	if t.line = fonts.Fit(runes, px, float64(k.room)); t.line != nil && k.room > 0 {
+		h := int(math.Ceil(px * 1.6))
+		t.w, t.base = int(math.Ceil(t.line.Width)), fonts.Baseline(px, h)
 		t.all = image.NewAlpha(image.Rect(0, 0, t.w+2, h))
-		line.Draw(t.all, 0, y, nil)
-		if len(marks) > 0 {
-			t.marked = image.NewAlpha(t.all.Rect)
-			line.Draw(t.marked, 0, y, func(i int) bool { return marks[i] })
-		}
+		t.line.Draw(t.all, 0, t.base, nil)
 	}
-	if len(p.texts) >= maxTexts {
-		clear(p.texts)
-	}
-	p.texts[k] = t
 	return t
 }
 
