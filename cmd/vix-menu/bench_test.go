@@ -46,7 +46,7 @@ func BenchmarkMenus(b *testing.B) {
 		b.Skip("lacks: build/bin; run make build")
 	}
 	d := desktoptest.Start(b, desktoptest.Config{Width: 1280, Height: 800})
-	p := newTap(b, filepath.Join(d.Dir, "wayland-tap"), d.Socket)
+	p := newTap(b, filepath.Join(d.Dir, "wayland-tap"), d.Socket, false)
 	var figures []figure
 	for _, n := range []int{500, 5000} {
 		dir := b.TempDir()

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"image"
+	"image/color"
+	"image/draw"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,6 +194,40 @@ func TestUpdates(t *testing.T) {
 	}
 	pictures(t, "menu-notice.png", img)
 	m.update(menu.Update{Close: true})
+	m.closed()
+}
+
+// Icons of the last menu are in the first frame; what has become of them since, comes.
+func TestRememberedIcons(t *testing.T) {
+	d := start(t)
+	pink := color.RGBA{0xff, 0, 0xff, 0xff}
+	icon := image.NewRGBA(image.Rect(0, 0, 26, 26))
+	draw.Draw(icon, icon.Rect, image.NewUniform(pink), image.Point{}, draw.Src)
+	was := filepath.Join(t.TempDir(), "was.png")
+	if err := desktoptest.SavePNG(was, icon); err != nil {
+		t.Fatal(err)
+	}
+	s := setup()
+	s.hold = make(chan struct{})
+	s.Icons = []menu.Icon{
+		{Name: "folder", Side: 26, Path: "/usr/share/icons/old/folder.svg", File: was},
+		{Name: "org.gtk.Demo4", Side: 26, Path: "/gone.png", File: "/gone.png"},
+		{Name: "firefox", Side: 26, Path: was, File: was}, // which is not installed
+	}
+	m := show(t, d, s)
+	// By name: calc, files, firefox, foot, gtk4-demo, …
+	icons := image.Rect(left+20, first-13, left+20+26, first+3*step)
+	pinks := func(img *image.RGBA) int { return desktoptest.Count(img, icons, desktoptest.Near(pink, 0)) }
+	d.WaitScreen(t, "the icons of the last menu", func(img *image.RGBA) bool { return pinks(img) > 0 })
+	close(s.hold)
+	d.WaitScreen(t, "the icons of now", func(img *image.RGBA) bool { return pinks(img) == 0 })
+	demo := icons
+	demo.Min.Y, demo.Max.Y = first+4*step-13, first+4*step+13
+	d.WaitScreen(t, "an icon in the place of one that has gone", func(img *image.RGBA) bool {
+		// A letter, which stands for no icon, is grey.
+		return desktoptest.Count(img, demo, func(c color.RGBA) bool { return max(c.R, c.G, c.B)-min(c.R, c.G, c.B) > 100 }) > 20
+	})
+	d.Key(t, "Escape")
 	m.closed()
 }
 

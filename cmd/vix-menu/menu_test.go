@@ -37,12 +37,14 @@ type shown struct {
 	icons  string
 	events chan menu.Event
 	asked  atomic.Int32 // icons that are being made
+	hold   chan struct{}
 }
 
 // A content is what a menu is told at first.
 type content struct {
 	menu.Setup
 	menu.Update
+	hold chan struct{} // if set, icons are made when it is closed
 }
 
 // show starts a menu on d.
@@ -60,7 +62,7 @@ func show(t *testing.T, d *desktoptest.Desktop, s content, env ...string) *shown
 		t.Fatal(err)
 	}
 	cmd.Stdout = write
-	m := &shown{t: t, in: menu.NewWriter(in), close: func() { in.Close() }, icons: t.TempDir(), events: make(chan menu.Event, 100)}
+	m := &shown{t: t, in: menu.NewWriter(in), close: func() { in.Close() }, icons: t.TempDir(), events: make(chan menu.Event, 100), hold: s.hold}
 	if m.proc, err = desktoptest.Command(t, cmd, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +80,9 @@ func show(t *testing.T, d *desktoptest.Desktop, s content, env ...string) *shown
 			}
 			if ev.Kind == menu.EventIcon {
 				m.asked.Add(1)
+				if m.hold != nil {
+					<-m.hold
+				}
 				m.rasterise(ev)
 				m.asked.Add(-1)
 				continue

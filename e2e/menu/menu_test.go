@@ -3,13 +3,18 @@ package menu
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"image"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/godbus/dbus/v5"
 
 	"vix/e2e"
 	"vix/internal/desktoptest"
@@ -94,8 +99,70 @@ func save(t *testing.T, name string, img image.Image) {
 	}
 }
 
-// A key, typing, Enter: the program's window, of the right VM, with the focus. Then the
-// VM is stopped from the menu. All with one VM.
+// The lines of a running VM's second pane, after that which runs the program.
+const (
+	disposableAct = 1 + iota
+	shellAct
+	stopAct
+	copyAct
+	pasteAct
+)
+
+// choose opens the menu and does an action of the entry that the query finds. It returns
+// a picture of the pane.
+func choose(t *testing.T, r *e2e.Rig, query string, action int) *image.RGBA {
+	t.Helper()
+	was := press(t, r)
+	r.Type(t, query)
+	was = differs(t, r, was)
+	r.Key(t, append([]string{"Tab"}, slices.Repeat([]string{"Down"}, action)...)...)
+	pane := differs(t, r, was)
+	r.Key(t, "Return")
+	return pane
+}
+
+// acts does what else can be done with a VM that runs, each in a menu of its own.
+func acts(t *testing.T, r *e2e.Rig) {
+	t.Helper()
+	choose(t, r, "gtk demo", shellAct)
+	shell := r.WaitWindow(t, desktoptest.ByAppID("foot"))
+	r.Type(t, "echo from the menu > ~/shell; exit\n")
+	r.WaitNoWindow(t, func(w *desktoptest.Node) bool { return w.ID == shell.ID })
+	if got := r.Guest("work", "cat ~/shell"); got != "from the menu" {
+		t.Errorf("the shell wrote %q into its VM's home", got)
+	}
+
+	r.Guest("work", "printf 'of the VM' | wl-copy")
+	choose(t, r, "gtk demo", copyAct)
+	until(t, "what is copied from the menu", func() bool { return strings.Contains(r.Must("clipboard", "status"), "work") })
+	r.Key(t, "Escape") // this menu stays, to say what came of it
+	r.Guest("work", "printf 'something else' | wl-copy")
+	choose(t, r, "gtk demo", pasteAct)
+	until(t, "what is pasted from the menu", func() bool { return r.Guest("work", "timeout 60 wl-paste --no-newline") == "of the VM" })
+	r.Key(t, "Escape")
+	r.Must("clipboard", "clear")
+
+	choose(t, r, "work foot", disposableAct)
+	r.WaitWindow(t, func(w *desktoptest.Node) bool {
+		return strings.HasPrefix(w.AppID, "vix.work-tmp1.") && strings.HasSuffix(w.AppID, ".foot")
+	})
+	r.Must("stop", "--force", "work-tmp1")
+}
+
+// until asks again and again: what a verb that the menu runs has done has no event.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(3 * time.Minute); !ok(); <-again.C {
+		if time.Now().After(deadline) {
+			t.Fatal("waited for " + what)
+		}
+	}
+}
+
+// A key, typing, Enter: the program's window, of the right VM, with the focus. Then a
+// shell, the clipboard and a disposable VM, and the VM is stopped, all from the menu.
 func TestMenuRunsAndStops(t *testing.T) {
 	r := newRig(t)
 	closed := press(t, r)
@@ -120,12 +187,8 @@ func TestMenuRunsAndStops(t *testing.T) {
 		}
 		return false
 	})
-	was := press(t, r)
-	r.Type(t, "gtk demo")
-	was = differs(t, r, was)
-	r.Key(t, "Tab", "Down", "Down", "Down") // after run, disposable and shell
-	save(t, "menu-stop.png", differs(t, r, was))
-	r.Key(t, "Return")
+	acts(t, r)
+	save(t, "menu-stop.png", choose(t, r, "gtk demo", stopAct))
 	r.WaitNoWindow(t, nil)
 	for again := time.NewTicker(100 * time.Millisecond); len(r.List()) > 0; <-again.C { // its directory goes without an event
 	}
@@ -257,4 +320,69 @@ func used(t *testing.T, r *e2e.Rig, id string) float64 {
 	}
 	t.Fatalf("no entry %s", id)
 	return 0
+}
+
+// The portal's color-scheme is followed: at once by the menu that is open when it
+// answers, and by the next one from its first frame. The portal is one of ours on a
+// real bus.
+func TestMenuFollowsThePortal(t *testing.T) {
+	r := newRig(t)
+	if l := desktoptest.LacksBus(); l != "" {
+		t.Skip("lacks: " + l)
+	}
+	p := newPortal(t, r.StartBus(t, ""))
+	before := r.Screenshot(t)
+	var opened *image.RGBA
+	for _, c := range []struct {
+		scheme uint32
+		light  bool
+	}{{2, true}, {2, true}, {0, false}, {1, false}} {
+		p.scheme.Store(c.scheme)
+		m := r.Start("menu")
+		// In the entry, right of the hint, is the ground.
+		opened = r.WaitScreen(t, fmt.Sprintf("the menu for color-scheme %d", c.scheme), func(img *image.RGBA) bool {
+			at := img.RGBAAt(img.Rect.Dx()/2+150, img.Rect.Dy()/2-215)
+			bright := int(at.R) + int(at.G) + int(at.B)
+			return !bytes.Equal(img.Pix, before.Pix) && (c.light && bright > 3*200 || !c.light && bright < 3*60)
+		})
+		asked := p.asked.Load()
+		if asked == 0 {
+			t.Error("the portal was not asked")
+		}
+		r.Key(t, "Escape")
+		if code := m.Wait(); code != 0 {
+			t.Errorf("the menu ended with %d: %s", code, m.Output())
+		}
+	}
+	save(t, "menu-portal.png", opened)
+}
+
+// A portal answers org.freedesktop.portal.Settings.
+type portal struct {
+	scheme atomic.Uint32
+	asked  atomic.Int32
+}
+
+func newPortal(t *testing.T, address string) *portal {
+	t.Helper()
+	conn, err := dbus.Connect(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	p := &portal{}
+	read := func(namespace, key string) (dbus.Variant, *dbus.Error) {
+		p.asked.Add(1)
+		if namespace != "org.freedesktop.appearance" || key != "color-scheme" {
+			return dbus.Variant{}, dbus.NewError("org.freedesktop.portal.Error.NotFound", []any{"Requested setting not found"})
+		}
+		return dbus.MakeVariant(dbus.MakeVariant(p.scheme.Load())), nil // Read wraps twice
+	}
+	if err := conn.ExportMethodTable(map[string]any{"Read": read}, "/org/freedesktop/portal/desktop", "org.freedesktop.portal.Settings"); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := conn.RequestName("org.freedesktop.portal.Desktop", dbus.NameFlagDoNotQueue); err != nil || reply != dbus.RequestNameReplyPrimaryOwner {
+		t.Fatalf("the portal's name: %v, %v", reply, err)
+	}
+	return p
 }
