@@ -96,6 +96,12 @@ func (p *passt) start(s *supervisor) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// passt sends the rest of a frame that did not fit by a write that has to block: else it
+	// says "partial frame send: Resource temporarily unavailable", and the stream is out of
+	// step for good.
+	if err := unix.SetNonblock(int(theirs.Fd()), false); err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(err, ours.Close(), theirs.Close())
