@@ -151,6 +151,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	if net != nil {
 		g.nameResolver(net)
 		go g.keep(ctx, net)
+		go g.tellTraffic(ctx, net)
 	}
 	bus, err := listenBus(boot.User)
 	if err != nil {

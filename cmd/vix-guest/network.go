@@ -167,6 +167,32 @@ func (g *guest) keep(ctx context.Context, n *network) {
 	}
 }
 
+// trafficPace is the time between two reports of what the card has carried.
+const trafficPace = 2 * time.Second
+
+// tellTraffic tells the host what the card has carried, as long as that changes. The
+// kernel has no event for it.
+func (g *guest) tellTraffic(ctx context.Context, n *network) {
+	pace := time.NewTicker(trafficPace)
+	defer pace.Stop()
+	var told netlink.LinkStatistics
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-pace.C:
+		}
+		link, err := netlink.LinkByIndex(n.link.Attrs().Index)
+		if err != nil || link.Attrs().Statistics == nil {
+			continue // as long as the card is away
+		}
+		if now := *link.Attrs().Statistics; now.RxBytes != told.RxBytes || now.TxBytes != told.TxBytes {
+			g.agent.Traffic(now.RxBytes, now.TxBytes)
+			told = now
+		}
+	}
+}
+
 // nameResolver writes resolv.conf, which needs the root to be there.
 func (g *guest) nameResolver(n *network) {
 	if n.lease == nil {

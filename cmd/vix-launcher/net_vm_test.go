@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -224,6 +225,32 @@ func (n *netVM) checkNetwork(t *testing.T) {
 	n.checkPublished(t)
 }
 
+// checkTraffic: a guest's card carries bytes, and list and top know how many.
+func (n *netVM) checkTraffic(t *testing.T) {
+	t.Helper()
+	const size = 1 << 20
+	web := n.host.serve(t, hostAddr, strings.Repeat("x", size))
+	p := n.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("while curl -sS http://%s:%d/ -o /dev/null; do echo more; sleep 0.2; done", hostAddr, web))
+	p.says("more\n")
+	limit := time.Now().Add(time.Minute)
+	for n.list()[0].Net.Received < size { // the guest tells it as it gets to it
+		if time.Now().After(limit) {
+			t.Fatalf("%+v", n.list()[0].Net)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if st := n.list()[0].Net; st.Sent == 0 || st.Sent > st.Received {
+		t.Errorf("%+v", st)
+	}
+	var uses []vmUsage
+	text := n.vix(0, "top", "--once", "--json", "--every", "6s").out.String() // the guest's pace, and as long again
+	if err := json.Unmarshal([]byte(text), &uses); err != nil || len(uses) != 1 || uses[0].NetIn < 1000 || uses[0].NetOut == 0 || uses[0].NetOut > uses[0].NetIn {
+		t.Errorf("%v: %s", err, text)
+	}
+	_ = p.Process.Kill()
+	p.code()
+}
+
 // checkPublished: both ports answer, at 127.0.0.1 alone.
 func (n *netVM) checkPublished(t *testing.T) {
 	t.Helper()
@@ -314,6 +341,7 @@ func TestVMNetwork(t *testing.T) {
 		t.Errorf("%+v, %+v", st.Net, st.PIDs)
 	}
 	checkConfined(t, n.rig, st)
+	n.checkTraffic(t)
 	if reached := n.reachLoopback(t); len(reached) > 0 {
 		t.Errorf("a hostile guest reaches the host's 127.0.0.1 by %v", reached)
 	}

@@ -141,6 +141,9 @@ func printStatus(w io.Writer, s vmUse) error {
 	row("color", "%s", s.Color)
 	row("tag", "%s", s.Tag)
 	row("root", "%s", s.Root)
+	if s.Net.By != "" {
+		row("network", "%s, by %s: %s in, %s out in the guest's words", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
+	}
 	if s.Channel.Kind != "" {
 		row("channel", "%s, by %s", s.Channel.Kind, s.Channel.By)
 	}

@@ -14,6 +14,7 @@ func TestStatusIsPlain(t *testing.T) {
 	s := vmUse{vm.State{
 		Name: "web", State: "running", Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",
 		Channel:     vm.ChannelState{Kind: "serial", By: "qemu"},
+		Net:         vm.NetState{Kind: "nat", By: "passt", Received: 5 << 20, Sent: 12},
 		GuestMemory: &vm.GuestMemory{Size: 400 << 20, Stats: balloon.Stats{Total: 380 << 20, Available: 280 << 20}},
 		Programs:    []vm.Program{{ID: 1, Argv: []string{"sh", "-c", "\x1b[2J\nx"}}, {ID: 2, Argv: []string{"gone"}, Exit: &vm.Exit{}}},
 		Windows:     []vm.Window{{ID: 7, Title: "[web] a\u202eb", AppID: "vix.web.x"}},
@@ -31,6 +32,7 @@ cpus       2, emulated
 color      #123456
 tag        web
 root       host
+network    nat, by passt: 5.0 MiB in, 12 B out in the guest's words
 channel    serial, by qemu
 processes  supervisor 0, qemu 0, display 0, virtiofsd 0
 program    1: sh -c ?[2J?x

@@ -43,11 +43,12 @@ func topCommand(e *env) *cobra.Command {
 color of its windows' frame, its name and state; CPU, of one processor, by all of its
 processes on the host; HOST, the host's memory that it takes; GUEST, what its programs
 use of what the VM may use now, in the guest's own words ("-" where it says nothing);
-NET, what its network is, or "-"; windows and programs.
+NET, what its network carries to it and from it in a second, in the guest's own words,
+or "-" where there is none; windows and programs.
 
 With --once, one table and no more; with --json, an array a line (with --once, one):
 name, state, color, cpu (percent of a processor), host_memory, memory, guest_memory as
-in list --json, windows, net, programs.`,
+in list --json, windows, net, net_in and net_out (bytes in a second), programs.`,
 		Example: `  vix-launcher top
   vix-launcher top --sort memory
   vix-launcher top --once --json | jq '.[] | {name, cpu}'`,
@@ -215,7 +216,9 @@ type vmUsage struct {
 	Memory   uint64          `json:"memory"`      // bytes
 	Guest    *vm.GuestMemory `json:"guest_memory"`
 	Windows  int             `json:"windows"`
-	Net      string          `json:"net"` // "none" or "nat"
+	Net      string          `json:"net"`     // "none" or "nat"
+	NetIn    float64         `json:"net_in"`  // bytes in a second since the last sample, to the guest
+	NetOut   float64         `json:"net_out"` // and from it; both in its own words
 	Programs []string        `json:"programs"`
 }
 
@@ -223,8 +226,27 @@ type vmUsage struct {
 type sampler struct {
 	reg  *vm.Registry
 	sort string
-	cpu  map[int]time.Duration // of each supervisor's VM, at the last sample
+	last map[int]counters // of each supervisor's VM, at the last sample
 	at   time.Time
+}
+
+// counters only grow, unless a part of the VM ends or a guest does not tell the truth.
+type counters struct {
+	cpu     time.Duration
+	in, out uint64 // bytes of the network
+}
+
+// since returns what u says of the time from before to c.
+func (c counters) since(before counters, u *vmUsage, d time.Duration) {
+	if c.cpu > before.cpu {
+		u.CPU = 100 * float64(c.cpu-before.cpu) / float64(d)
+	}
+	if c.in > before.in {
+		u.NetIn = float64(c.in-before.in) / d.Seconds()
+	}
+	if c.out > before.out {
+		u.NetOut = float64(c.out-before.out) / d.Seconds()
+	}
 }
 
 var topSorts = []string{"cpu", "memory", "name"}
@@ -235,18 +257,18 @@ func (s *sampler) sample(ctx context.Context) ([]vmUsage, error) {
 		return nil, err
 	}
 	now := time.Now()
-	cpu := map[int]time.Duration{}
+	last := map[int]counters{}
 	uses := []vmUsage{}
 	for _, st := range states {
 		id := st.PIDs.Supervisor
-		cpu[id] = processorOf(st.PIDs)
+		last[id] = counters{processorOf(st.PIDs), st.Net.Received, st.Net.Sent}
 		u := usageOf(st)
-		if before, ok := s.cpu[id]; ok && cpu[id] > before { // less: one of its processes has ended
-			u.CPU = 100 * float64(cpu[id]-before) / float64(now.Sub(s.at))
+		if before, ok := s.last[id]; ok {
+			last[id].since(before, &u, now.Sub(s.at))
 		}
 		uses = append(uses, u)
 	}
-	s.cpu, s.at = cpu, now
+	s.last, s.at = last, now
 	slices.SortStableFunc(uses, func(a, b vmUsage) int {
 		switch s.sort {
 		case "cpu":
@@ -291,17 +313,21 @@ func processorOf(p vm.PIDs) (sum time.Duration) {
 	return sum
 }
 
-func network(kind string) string {
-	if kind == "none" || kind == "" {
+// network is what goes to a VM and comes from it in a second.
+func network(u vmUsage) string {
+	if u.Net == config.NetNone || u.Net == "" {
 		return "-"
 	}
-	return kind
+	return amount(int64(min(u.NetIn, maxRate))) + "/" + amount(int64(min(u.NetOut, maxRate)))
 }
+
+// maxRate is what is shown of a guest's word at most, in bytes in a second.
+const maxRate = 1e15
 
 // topLines is the table: a header and a line for each VM. What is a guest's own is
 // without escapes.
 func topLines(uses []vmUsage) []string {
-	lines := []string{fmt.Sprintf("%-16s %-12s %6s %9s %19s %-5s %4s  %s", "NAME", "STATE", "CPU", "HOST", "GUEST", "NET", "WIN", "PROGRAMS")}
+	lines := []string{fmt.Sprintf("%-16s %-12s %6s %9s %19s %17s %4s  %s", "NAME", "STATE", "CPU", "HOST", "GUEST", "NET", "WIN", "PROGRAMS")}
 	for _, u := range uses {
 		guest := "-"
 		if g := u.Guest; g != nil && g.Total > 0 {
@@ -311,8 +337,8 @@ func topLines(uses []vmUsage) []string {
 		for _, p := range u.Programs {
 			names = append(names, printable(p))
 		}
-		lines = append(lines, strings.TrimRight(fmt.Sprintf("%-16s %-12s %5.1f%% %9s %19s %-5s %4d  %s",
-			u.Name, u.State, u.CPU, amount(int64(u.Host)), guest, network(u.Net), u.Windows, strings.Join(names, ", ")), " "))
+		lines = append(lines, strings.TrimRight(fmt.Sprintf("%-16s %-12s %5.1f%% %9s %19s %17s %4d  %s",
+			u.Name, u.State, u.CPU, amount(int64(u.Host)), guest, network(u), u.Windows, strings.Join(names, ", ")), " "))
 	}
 	return lines
 }

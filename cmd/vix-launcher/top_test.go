@@ -17,7 +17,7 @@ import (
 func TestTopIsPlain(t *testing.T) {
 	uses := []vmUsage{
 		{
-			Name: "web", State: "running", Color: "#12ab34", CPU: 12.34, Host: 300 << 20, Memory: 512 << 20, Windows: 2, Net: "nat",
+			Name: "web", State: "running", Color: "#12ab34", CPU: 12.34, Host: 300 << 20, Memory: 512 << 20, Windows: 2, Net: "nat", NetIn: 3 << 20, NetOut: 1e30,
 			Guest:    &vm.GuestMemory{Size: 400 << 20, Stats: balloon.Stats{Total: 380 << 20, Available: 280 << 20}},
 			Programs: []string{"sh\x1b[2J", strings.Repeat("x", 200)},
 		},
@@ -25,9 +25,9 @@ func TestTopIsPlain(t *testing.T) {
 	}
 	lines := topLines(uses)
 	for i, want := range []string{
-		`^NAME +STATE +CPU +HOST +GUEST NET +WIN  PROGRAMS$`,
-		`^web +running +12\.3% +300 MiB +100 MiB/400 MiB nat +2  sh\?\[2J, x+$`,
-		`^b +starting +0\.0% +0 B +- - +0$`,
+		`^NAME +STATE +CPU +HOST +GUEST +NET +WIN  PROGRAMS$`,
+		`^web +running +12\.3% +300 MiB +100 MiB/400 MiB +3\.0 MiB/[0-9]+ TiB +2  sh\?\[2J, x+$`,
+		`^b +starting +0\.0% +0 B +- +- +0$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(lines[i]) {
 			t.Errorf("%q is not as %s", lines[i], want)
@@ -46,6 +46,19 @@ func TestTopIsPlain(t *testing.T) {
 	for _, row := range rows {
 		if n := len([]rune(regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(row, ""))); n > 60 {
 			t.Errorf("%d columns: %q", n, row)
+		}
+	}
+}
+
+// What a guest says of its network is a rate, and a counter that goes back is none.
+func TestNetworkRate(t *testing.T) {
+	for _, tt := range []struct{ in, out, wantIn, wantOut float64 }{
+		{3000, 5000, 1000, 2000}, {1000, 1000, 0, 0}, {0, 1 << 60, 0, 1<<59 - 500},
+	} {
+		u := vmUsage{}
+		counters{in: uint64(tt.in), out: uint64(tt.out)}.since(counters{in: 1000, out: 1000}, &u, 2*time.Second)
+		if u.NetIn != tt.wantIn || u.NetOut != tt.wantOut {
+			t.Errorf("%+v: %v, %v", tt, u.NetIn, u.NetOut)
 		}
 	}
 }

@@ -108,6 +108,16 @@ func (m Error) check() error {
 	return checkText("error", m.Text, maxText)
 }
 
+// maxTraffic is what no network card carries in its life, and leaves room to reckon.
+const maxTraffic = 1 << 60
+
+func (m Traffic) check() error {
+	if m.Received > maxTraffic || m.Sent > maxTraffic {
+		return fmt.Errorf("traffic: %d and %d bytes", m.Received, m.Sent)
+	}
+	return nil
+}
+
 func (m PowerOff) check() error {
 	if m.Grace < 0 || m.Grace > 3600_000 {
 		return fmt.Errorf("poweroff: %d ms of grace, at most an hour", m.Grace)

@@ -94,6 +94,8 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseJSON[Exit](payload)
 	case TypeError:
 		return parseJSON[Error](payload)
+	case TypeTraffic:
+		return parseJSON[Traffic](payload)
 	}
 	return nil, violation("unknown %s", t)
 }
@@ -159,6 +161,7 @@ func (m Kill) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, 
 func (m Resize) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, m) }
 func (m Exit) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
 func (m Error) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
+func (m Traffic) appendTo(dst []byte) ([]byte, error)  { return appendJSON(dst, m) }
 func (m PowerOff) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
 func (m Clock) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 

@@ -117,6 +117,9 @@ func (g *Guest) Stage(name, state string, uptime time.Duration) {
 // Ready reports that programs can be spawned.
 func (g *Guest) Ready(uptime time.Duration) { g.say(Ready{Uptime: uptime.Milliseconds()}) }
 
+// Traffic reports what the network card has carried since the start, in bytes.
+func (g *Guest) Traffic(received, sent uint64) { g.say(Traffic{received, sent}) }
+
 // Fail says why the guest is about to power off, and waits until that is
 // written. The caller then ends Run's context.
 func (g *Guest) Fail(text string) {

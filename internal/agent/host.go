@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,8 @@ type Host struct {
 	ready  chan struct{} // closed when the guest is ready
 	done   chan struct{} // closed when Run has returned
 	failed chan *GuestError
+
+	traffic atomic.Pointer[Traffic] // nil: the guest has said nothing
 
 	// Touched by the reader alone.
 	greeted bool
@@ -178,6 +181,15 @@ func (h *Host) onHello(m Hello) error {
 // MaxStages, and is closed when Run returns. It need not be read.
 func (h *Host) Stages() <-chan Stage { return h.stages }
 
+// Traffic returns what the guest's network card has carried, in the guest's words; the
+// zero Traffic where it has said nothing.
+func (h *Host) Traffic() Traffic {
+	if t := h.traffic.Load(); t != nil {
+		return *t
+	}
+	return Traffic{}
+}
+
 // Ready waits until programs can be spawned, or the channel or ctx has ended.
 func (h *Host) Ready(ctx context.Context) error {
 	select {
@@ -305,6 +317,9 @@ func (h *Host) handle(t Type, payload []byte) error {
 		}
 		h.isReady = true
 		close(h.ready)
+		return nil
+	case Traffic:
+		h.traffic.Store(&m)
 		return nil
 	case Error:
 		if m.ID == 0 {

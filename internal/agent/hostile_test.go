@@ -49,6 +49,8 @@ func TestHostile(t *testing.T) {
 		"float":                  {hello, raw(TypeReady, `{"uptime_ms":1.5}`)},
 		"overflow":               {hello, raw(TypeReady, `{"uptime_ms":99999999999999999999}`)},
 		"negative uptime":        {hello, raw(TypeReady, `{"uptime_ms":-1}`)},
+		"traffic beyond reason":  {append(hello, frame(t, Traffic{1, maxTraffic})...), raw(TypeTraffic, `{"rx":1152921504606846977,"tx":0}`)},
+		"negative traffic":       {hello, raw(TypeTraffic, `{"rx":-1,"tx":0}`)},
 		"ready twice":            {append(hello, frame(t, Ready{})...), frame(t, Ready{})},
 		"stage name":             {hello, raw(TypeStage, `{"name":"a\u001b[2J","uptime_ms":1}`)},
 		"long stage name":        {hello, raw(TypeStage, `{"name":"`+strings.Repeat("a", 33)+`","uptime_ms":1}`)},

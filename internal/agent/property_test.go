@@ -115,7 +115,7 @@ func messages() *rapid.Generator[Message] {
 	stream := rapid.Map(rapid.IntRange(0, 2), func(i int) Stream { return Stream(i) })
 	ms := rapid.Int64Range(0, 3600_000)
 	return rapid.Custom(func(t *rapid.T) Message {
-		switch rapid.IntRange(0, 13).Draw(t, "kind") {
+		switch rapid.IntRange(0, 15).Draw(t, "kind") {
 		case 0:
 			return Hello{Version: rapid.IntRange(1, 9).Draw(t, "v"), Kernel: text.Draw(t, "k")}
 		case 1:
@@ -143,6 +143,9 @@ func messages() *rapid.Generator[Message] {
 		case 12:
 			return Clock{Time: 1 + ms.Draw(t, "ns")}
 		case 13:
+			bytes := rapid.Uint64Range(0, maxTraffic)
+			return Traffic{Received: bytes.Draw(t, "rx"), Sent: bytes.Draw(t, "tx")}
+		case 14:
 			return Credit{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s"), N: rapid.Uint32Range(1, Window).Draw(t, "n")}
 		default:
 			return Hangup{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s")}

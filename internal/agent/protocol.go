@@ -34,6 +34,7 @@
 //	kill, resize ──►      ◄── hangup       the reader is gone (EPIPE)
 //	clock ──►                              the host's clock has jumped: it was set, or the host slept
 //	                      ◄── exit(id)     the program itself has ended
+//	                      ◄── traffic …    what its network card has carried, while that changes
 //	poweroff ──►          ◄── (end of stream: the machine is off)
 //
 // An error frame with id 0 is the guest's last word about itself: it could not
@@ -120,6 +121,7 @@ const (
 	TypeStderr  Type = 38
 	TypeExit    Type = 39
 	TypeError   Type = 40
+	TypeTraffic Type = 41
 
 	TypeCredit Type = 65
 	TypeHangup Type = 66
@@ -130,7 +132,7 @@ var typeNames = map[Type]string{
 	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypeHello: "hello",
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
-	TypeError: "error", TypeCredit: "credit", TypeHangup: "hangup",
+	TypeError: "error", TypeTraffic: "traffic", TypeCredit: "credit", TypeHangup: "hangup",
 }
 
 func (t Type) String() string {
@@ -267,6 +269,12 @@ type (
 		Text string `json:"text"`
 	}
 
+	// Traffic is what the guest's network card has carried since its start, in bytes.
+	Traffic struct {
+		Received uint64 `json:"rx"`
+		Sent     uint64 `json:"tx"`
+	}
+
 	// PowerOff asks the guest to end its programs and switch itself off.
 	PowerOff struct {
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
@@ -309,6 +317,7 @@ func (Kill) Type() Type     { return TypeKill }     // Type implements Message.
 func (Resize) Type() Type   { return TypeResize }   // Type implements Message.
 func (Exit) Type() Type     { return TypeExit }     // Type implements Message.
 func (Error) Type() Type    { return TypeError }    // Type implements Message.
+func (Traffic) Type() Type  { return TypeTraffic }  // Type implements Message.
 func (PowerOff) Type() Type { return TypePowerOff } // Type implements Message.
 func (Clock) Type() Type    { return TypeClock }    // Type implements Message.
 func (Credit) Type() Type   { return TypeCredit }   // Type implements Message.

@@ -162,7 +162,7 @@ func (s *supervisor) follow(ctx context.Context, c *control) *follower {
 func (s *supervisor) watchState() (State, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state.clone(), s.changed
+	return s.cloneLocked(), s.changed
 }
 
 // awaitReady waits until programs can be started.

@@ -84,6 +84,15 @@ func (s *supervisor) tell(c *control, r reply) {
 func (s *supervisor) snapshot() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.cloneLocked()
+}
+
+// cloneLocked is the state of now. That the guest's network has carried more is no change
+// that anybody is told of.
+func (s *supervisor) cloneLocked() State {
+	if s.traffic != nil {
+		s.state.Net.traffic(s.traffic())
+	}
 	return s.state.clone()
 }
 

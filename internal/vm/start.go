@@ -330,6 +330,9 @@ func (s *supervisor) connectQMP(conn *os.File) error {
 // bootGuest runs the agent's channel and waits until programs can be started.
 func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	s.guest = agent.NewHost(conn, s.slogger("agent"))
+	s.mu.Lock()
+	s.traffic = s.guest.Traffic
+	s.mu.Unlock()
 	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.undo(func() error { cancel(); return nil })

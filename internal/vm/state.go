@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vix/config"
+	"vix/internal/agent"
 	"vix/internal/scope"
 )
 
@@ -77,6 +78,10 @@ type NetState struct {
 	By      string   `json:"by,omitempty"`   // who serves it: "passt" or "qemu"
 	Publish []string `json:"publish"`        // as config.ParsePublish reads them
 	Down    bool     `json:"down,omitempty"` // who served it has ended
+	// Received and Sent are the bytes that the guest's network card has carried, in the
+	// guest's words: neither passt nor QEMU counts them.
+	Received uint64 `json:"received"`
+	Sent     uint64 `json:"sent"`
 }
 
 // A Program is one program that was started in a VM.
@@ -148,6 +153,9 @@ func loadState(dir *os.Root, name string) (State, error) {
 	}
 	return saved.State, nil
 }
+
+// traffic notes what the guest says of its network.
+func (n *NetState) traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 
 // clone returns a copy that shares nothing that changes.
 func (s State) clone() State {

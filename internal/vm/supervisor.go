@@ -110,9 +110,11 @@ type supervisor struct {
 
 	saving sync.Mutex // held by whoever writes state.json; before mu
 
-	mu     sync.Mutex
-	state  State
-	shares []*share // changed under shareTurn too
+	mu    sync.Mutex
+	state State
+	// traffic asks what the guest has said of its network last; nil until it can speak.
+	traffic func() agent.Traffic
+	shares  []*share // changed under shareTurn too
 	// unplugged are the devices that are being unplugged; closed when QEMU says so.
 	unplugged map[string]chan struct{}
 	users     int           // programs that run, and runs on their way
@@ -415,7 +417,7 @@ func (s *supervisor) update(f func(*State)) {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	snapshot := s.state.clone() // at least as new as what another has written meanwhile
+	snapshot := s.cloneLocked() // at least as new as what another has written meanwhile
 	s.mu.Unlock()
 	if err := saveState(s.dir, snapshot); err != nil {
 		s.log.printf("vix", "%s: %v", stateName, err)
