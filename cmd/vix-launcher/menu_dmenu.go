@@ -28,7 +28,7 @@ var dmenuKinds = map[string]dmenuKind{
 	"fuzzel": {[]string{"--dmenu", "--index"}, "name", true},
 	"rofi":   {[]string{"-dmenu", "-i", "-format", "i", "-show-icons"}, "name", true},
 	"wofi":   {[]string{"--dmenu", "--insensitive", "--allow-images", "--define", "dmenu-print_line_num=true"}, "file", true},
-	"tofi":   {[]string{"--print-index=true"}, "", true},
+	"tofi":   {nil, "", false}, // up to 0.9.1 it prints no index
 	"bemenu": {[]string{"--ignorecase"}, "", false},
 }
 

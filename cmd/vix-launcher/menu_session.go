@@ -93,6 +93,7 @@ func (s *menuSession) show(ctx context.Context) error {
 				s.fontsAgain()
 				s.offerUSB(watching)
 				// Nothing of it is needed again, and the menu may be open for long.
+				debug.SetGCPercent(40)
 				debug.FreeOSMemory()
 			})
 		})
