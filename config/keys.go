@@ -70,7 +70,7 @@ var keys = []key{
 		`Names of Wayland interfaces that the VM's programs may not use, though the built-in list (or allow) has them.`,
 		func(v *VM, x any) (err error) { v.Deny, err = interfaces(x); return }},
 	{"desktop", `what is said below`, false,
-		`Which of the VM's programs "vix-launcher desktop sync" makes desktop entries for, and the menu shows: ids of .desktop files, names of programs, or patterns such as "org.gnome.*"; "*" is all. If not set: with the root "host" those of programs, with another root all. An empty list is none.`,
+		`Which of the VM's programs "vix-launcher desktop sync" makes desktop entries for, and the menu shows: ids of .desktop files, names of programs, or patterns such as "org.gnome.*"; "*" is all. If not set: those of programs; if that is not set either, none with the root "host", and all with another. An empty list is none.`,
 		func(v *VM, x any) (err error) { v.Desktop, err = patterns(x); return }},
 	{"frame", `"full"`, false,
 		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; a VM's start warns).`,

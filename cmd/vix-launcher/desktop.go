@@ -30,10 +30,10 @@ launcher and menu offers them: dev.vix.VM.PROGRAM.desktop in
 $XDG_DATA_HOME/applications, with an icon that has the VM's colour in its corner.
 
 Which programs a VM has entries for is its key "desktop"; without it, those of its
-"programs" if its root is the host, and all otherwise. Every entry starts its program in
-its VM and nowhere else, and has actions: the program in a new disposable VM, a
-terminal in the VM, the end of the VM. Files can be opened of the types that "mime"
-allows.`,
+"programs"; without either, none if its root is the host, and all otherwise. Every
+entry starts its program in its VM and nowhere else, and has actions: the program in a
+new disposable VM, a terminal in the VM, the end of the VM. Files can be opened of the
+types that "mime" allows.`,
 		Example: `  vix-launcher desktop sync
   vix-launcher desktop sync --dry-run
   vix-launcher desktop list

@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/archtest":   {},
 	"internal/balloon":    {},
 	"internal/clipboard":  {"internal/wayland", "internal/relay"},
-	"internal/desktop":    {"config", "internal/vm"},
+	"internal/desktop":    {"config", "internal/icon", "internal/vm"},
 	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard"},
 	"internal/label":      {},
 	"internal/gpu":        {"internal/wayland", "internal/vhost", "internal/virtwl"},

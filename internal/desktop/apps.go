@@ -85,11 +85,12 @@ func (a App) Program() string { return a.program }
 func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 
 // Wanted reports whether v's configuration asks for the App: by its id or a pattern
-// of ids in "desktop"; without that key, every program of a root of the VM's own, and
-// those of "programs" of the host's, which has hundreds.
+// of ids in "desktop"; without that key, those of "programs"; without either, every
+// program of a root of the VM's own, and none of the host's, which has hundreds.
 func (a App) Wanted(v config.VM) bool {
 	if v.Desktop == nil {
-		return v.Root != "host" || slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
+		named := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
+		return named || len(v.Programs) == 0 && v.Root != "host"
 	}
 	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
 		ok, err := path.Match(pattern, a.ID)

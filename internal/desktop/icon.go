@@ -17,12 +17,7 @@ import (
 	"golang.org/x/image/draw"
 
 	"vix/config"
-)
-
-// Limits of a guest's icon.
-const (
-	maxIcon   = 2 << 20 // bytes of its file
-	maxPixels = 1024    // each way
+	"vix/internal/icon"
 )
 
 // IconSizes are what is written of each icon, in pixels: sway's launchers ask for
@@ -58,8 +53,7 @@ func Icon(ctx context.Context, root *os.Root, name string, mark config.Color, ra
 	}
 	icons := map[int][]byte{}
 	for _, size := range IconSizes {
-		dst := image.NewNRGBA(image.Rect(0, 0, size, size))
-		draw.CatmullRom.Scale(dst, fit(src.Bounds(), size), src, src.Bounds(), draw.Over, nil)
+		dst := icon.Fit(src, size)
 		drawMark(dst, mark)
 		var b bytes.Buffer
 		if err := png.Encode(&b, dst); err != nil {
@@ -68,17 +62,6 @@ func Icon(ctx context.Context, root *os.Root, name string, mark config.Color, ra
 		icons[size] = b.Bytes()
 	}
 	return icons, nil
-}
-
-// fit is where an image of those bounds stands in a square.
-func fit(b image.Rectangle, size int) image.Rectangle {
-	w, h := size, size
-	if b.Dx() > b.Dy() {
-		h = max(size*b.Dy()/b.Dx(), 1)
-	} else {
-		w = max(size*b.Dx()/b.Dy(), 1)
-	}
-	return image.Rect(0, 0, w, h).Add(image.Pt((size-w)/2, (size-h)/2))
 }
 
 func iconSource(ctx context.Context, root *os.Root, name string, rasterise Rasterise) (image.Image, error) {
@@ -95,7 +78,7 @@ func iconSource(ctx context.Context, root *os.Root, name string, rasterise Raste
 	}
 	last := errNoIcon
 	for _, p := range places {
-		b, err := readIn(root, p, maxIcon)
+		b, err := readIn(root, p, icon.MaxFile)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
 				last = fmt.Errorf("icon %s: %w", line(p, maxComment), err)
@@ -108,7 +91,7 @@ func iconSource(ctx context.Context, root *os.Root, name string, rasterise Raste
 				continue
 			}
 		}
-		img, err := decodePNG(b)
+		img, err := icon.Decode(b)
 		if err == nil {
 			return img, nil
 		}
@@ -117,20 +100,8 @@ func iconSource(ctx context.Context, root *os.Root, name string, rasterise Raste
 	return nil, last
 }
 
-// decodePNG decodes an image of at most maxPixels each way.
-func decodePNG(b []byte) (image.Image, error) {
-	c, err := png.DecodeConfig(bytes.NewReader(b))
-	if err != nil {
-		return nil, err
-	}
-	if c.Width < 1 || c.Height < 1 || c.Width > maxPixels || c.Height > maxPixels {
-		return nil, fmt.Errorf("%d×%d pixels: at most %d", c.Width, c.Height, maxPixels)
-	}
-	return png.Decode(bytes.NewReader(b))
-}
-
 // drawMark draws a disc of the VM's colour, in a white ring, into the corner.
-func drawMark(dst *image.NRGBA, mark config.Color) {
+func drawMark(dst *image.RGBA, mark config.Color) {
 	var c color.NRGBA
 	if _, err := fmt.Sscanf(string(mark), "#%02x%02x%02x", &c.R, &c.G, &c.B); err != nil {
 		return
@@ -149,7 +120,7 @@ func drawMark(dst *image.NRGBA, mark config.Color) {
 }
 
 // blend paints a pixel that lies depth pixels within an edge.
-func blend(dst *image.NRGBA, x, y int, c color.NRGBA, depth float64) {
+func blend(dst *image.RGBA, x, y int, c color.NRGBA, depth float64) {
 	a := min(max(depth+0.5, 0), 1)
 	if a == 0 {
 		return

@@ -231,14 +231,3 @@ func TestExecQuoting(t *testing.T) {
 		t.Errorf("%q, %v", c.argv(nil), err)
 	}
 }
-
-// FuzzIcon: no picture of a guest's panics, or costs more than its pixels may.
-func FuzzIcon(f *testing.F) {
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if img, err := decodePNG(b); err == nil {
-			if s := img.Bounds().Size(); s.X > maxPixels || s.Y > maxPixels || s.X < 1 || s.Y < 1 {
-				t.Fatal(s)
-			}
-		}
-	})
-}
