@@ -105,7 +105,7 @@ func (e *env) findLaunch(ctx context.Context, conf *config.Config, reg *vm.Regis
 		}
 		return v, fixed(l.argv...), err
 	}
-	v, app, err := e.findApp(conf, l.vm, l.app)
+	v, app, err := e.findApp(ctx, conf, l.vm, l.app)
 	if err != nil {
 		return v, nil, err
 	}
@@ -228,37 +228,40 @@ func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv
 		}
 		inside = append(inside, path.Join(where, name))
 	}
-	share := dir + ":" + where + ":ro"
-	running, err := reg.Names(ctx)
-	if err != nil {
-		return fail(err)
-	}
-	if slices.Contains(running, v.Name) {
-		if _, err := reg.Mount(ctx, v.Name, share); err != nil {
-			return fail(err)
-		}
-		defer func() { _ = reg.Umount(context.WithoutCancel(ctx), v.Name, where, true) }()
-	} else {
-		s, err := config.ParseShare(share)
-		if err != nil {
-			return fail(err)
-		}
-		v.Shares = append(v.Shares, s)
-	}
-	return e.runWithFiles(ctx, reg, v, argv(inside), l.token)
+	return e.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: dir, Guest: where}, l.token)
 }
 
-// runWithFiles runs argv until it ends. The notification is over when it runs.
-func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
+// runWithFiles runs argv until it ends, with the share: one of those that the VM starts
+// with, or added to a VM that runs. The notification is over when the program runs.
+func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, token string) error {
 	stage, end := e.startup(ctx, v.Name, argv[0])
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	name, started := v.Name, v
+	started.Shares = append(slices.Clone(v.Shares), share)
+	// Who else is starting the VM is found out when it is joined, before argv runs.
+	join := func() {
+		_, err := reg.Mount(ctx, name, share.String())
+		if err == nil {
+			return
+		}
+		if st, serr := reg.State(ctx, name); serr == nil && st.State == vm.StateRunning {
+			cancel(err) // of a VM that is on its way out, Run starts another
+		}
+	}
+	defer func() { _ = reg.Umount(context.WithoutCancel(ctx), name, share.Guest, true) }()
 	_, err := reg.Run(ctx, vm.Run{
-		VM:     v.Name,
-		Launch: func() (vm.Launch, error) { return e.launch(v) },
+		VM:     name,
+		Launch: func() (vm.Launch, error) { return e.launch(started) },
 		Argv:   argv, Disposable: v.State == "none", Token: token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
+		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },
 		OnStart: func(vm.Program) { end(nil) },
 	})
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = cause // of the share
+	}
 	end(err)
 	return err
 }

@@ -23,8 +23,12 @@ const (
 	unplugLimit = 5 * time.Second  // for a guest to let go of a device
 )
 
-// serveMount adds a share.
+// serveMount adds a share, when the VM is ready for it.
 func (s *supervisor) serveMount(c *control, req request) {
+	if err := s.awaitReady(s.ctx); err != nil {
+		s.tell(c, reply{Fail: s.runFailure(err)})
+		return
+	}
 	st, err := s.mount(req.Share)
 	if err != nil {
 		s.tell(c, reply{Fail: s.failure(err)})
