@@ -21,7 +21,7 @@ const copyName = "vix-copy"
 
 // copyMain is "vix-copy send [-r] PATH…", a stream of files on standard output,
 // or "vix-copy receive [--many] [--make] [--files] [--mode OCTAL] [--only NAME]… PATH",
-// one on standard input.
+// one on standard input; or "vix-copy menu" (sendMenu).
 func copyMain(args []string) int {
 	_ = os.WriteFile("/proc/self/comm", []byte(copyName), 0) // what ps shows
 	// The end of the stream tells a receiver that its peer is gone: it has things
@@ -36,7 +36,10 @@ func copyMain(args []string) int {
 
 func copyFiles(args []string, in io.Reader, out, notes io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("copy: neither send nor receive")
+		return errors.New("copy: neither send, receive nor menu")
+	}
+	if args[0] == "menu" {
+		return sendMenu(args[1:], out)
 	}
 	flags := flag.NewFlagSet(copyName, flag.ContinueOnError)
 	recursive := flags.Bool("r", false, "directories too")

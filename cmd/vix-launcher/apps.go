@@ -1,11 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"vix/config"
@@ -27,7 +28,7 @@ func (e *env) apps(conf *config.Config) (list []vmApps, notes []string) {
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
 		v := conf.VMs[name]
 		a := vmApps{vm: v}
-		if v.Desktop != nil && len(v.Desktop) == 0 || v.Desktop == nil && v.Root == "host" && len(v.Programs) == 0 {
+		if noneWanted(v) {
 			list = append(list, a)
 			continue
 		}
@@ -36,7 +37,7 @@ func (e *env) apps(conf *config.Config) (list []vmApps, notes []string) {
 		if a.root, err = e.openRoot(v); err == nil {
 			a.apps, more, err = desktop.Apps(a.root, name)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errUnread) { // who tried to read it has said why
 			more = append(more, err.Error())
 		}
 		notes = append(notes, more...)
@@ -44,6 +45,14 @@ func (e *env) apps(conf *config.Config) (list []vmApps, notes []string) {
 		list = append(list, a)
 	}
 	return list, notes
+}
+
+// noneWanted reports that v's root needs not be read.
+func noneWanted(v config.VM) bool {
+	if v.Desktop != nil {
+		return len(v.Desktop) == 0
+	}
+	return v.Root == "host" && len(v.Programs) == 0
 }
 
 func closeApps(list []vmApps) {
@@ -54,9 +63,12 @@ func closeApps(list []vmApps) {
 	}
 }
 
-// openRoot opens the tree of a VM's root. That of a disk is in the guest alone: what
-// a file system of a guest's own making does to our kernel is not to be tried.
+// openRoot opens the tree of a VM's root; of an image, what was read of it.
 func (e *env) openRoot(v config.VM) (*os.Root, error) {
+	v, err := e.expandPaths(v)
+	if err != nil {
+		return nil, err
+	}
 	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
 	if err != nil {
 		return nil, err
@@ -65,23 +77,35 @@ func (e *env) openRoot(v config.VM) (*os.Root, error) {
 	switch {
 	case errors.Is(err, rootfs.ErrNotBuilt):
 		return nil, fmt.Errorf("VM %s: root %s is not built yet; run a program in it once", v.Name, v.Root)
-	case err != nil && filepath.IsAbs(v.Root):
+	case err != nil:
 		return nil, fmt.Errorf("VM %s: %w", v.Name, err)
 	case r.View:
 		return os.OpenRoot("/")
 	case r.Dir != "":
 		return os.OpenRoot(r.Dir)
 	}
-	return nil, fmt.Errorf("VM %s: the programs of a disk image cannot be read from outside; give it \"programs\", and start them with vix-launcher run", v.Name)
+	root, err := e.imageRoot(r.Disk)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("VM %s: %w; run vix-launcher desktop sync", v.Name, errUnread)
+	}
+	return root, err
 }
 
-// findApp returns one program of a VM by its id, or by its entry's name.
-func (e *env) findApp(conf *config.Config, vm, id string) (config.VM, desktop.App, error) {
+// errUnread: nobody has read an image yet, or what was read is gone.
+var errUnread = errors.New("the programs of its image are not known yet")
+
+// findApp returns one program of a VM by its id.
+func (e *env) findApp(ctx context.Context, conf *config.Config, vm, id string) (config.VM, desktop.App, error) {
 	v, err := conf.VM(vm)
 	if err != nil {
 		return v, desktop.App{}, err
 	}
 	root, err := e.openRoot(v)
+	if errors.Is(err, errUnread) {
+		if err = e.readImage(ctx, v); err == nil {
+			root, err = e.openRoot(v)
+		}
+	}
 	if err != nil {
 		return v, desktop.App{}, err
 	}

@@ -57,7 +57,8 @@ func desktopSyncCommand(e *env) *cobra.Command {
 		Short: "make the entries what config.toml says",
 		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
 removes those of programs and VMs that are gone. It touches no file that it has not
-made. The programs of a disk image cannot be read.`,
+made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
+changed, it is started for a moment in a VM that has no display, network or home.`,
 		Example: "  vix-launcher desktop sync --dry-run",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -170,7 +171,9 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 		return nil, nil, err
 	}
 	unit := e.unit()
+	unread := e.readImages(ctx, conf)
 	list, notes := e.apps(conf)
+	notes = append(unread, notes...)
 	defer closeApps(list)
 	taken := map[string]string{}
 	for _, a := range list {

@@ -48,6 +48,27 @@ const (
 // directories; what lies in a home is the guest's state, and no part of its root).
 var appDirs = []string{"usr/local/share/applications", "usr/share/applications"}
 
+// MenuArgs are those of the guest's copier ("vix-copy menu"), for a tree with all of a
+// root that Apps and Icon look at.
+func MenuArgs() []string {
+	args := []string{"menu", "--program", terminal}
+	add := func(option string, paths []string) {
+		for _, p := range paths {
+			args = append(args, option, p)
+		}
+	}
+	add("--apps", appDirs)
+	add("--bin", binDirs)
+	add("--icon", iconPlaces)
+	return args
+}
+
+// binDirs are where a root has programs.
+var binDirs = []string{"usr/local/bin", "usr/bin", "bin", "usr/games", "usr/sbin"}
+
+// terminal shows programs that want one.
+const terminal = "foot"
+
 // EntryName is the name of the App's own desktop entry and D-Bus name,
 // "dev.vix.VM.ID", in which every element is what a bus name's may be.
 func (a App) EntryName() string { return EntryName(a.VM, a.ID) }
@@ -219,10 +240,10 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		a.program = path.Base(argv[0])
 	}
 	if e.is("Terminal") {
-		if !installed(root, "foot") {
-			return App{}, errors.New("needs a terminal, and the root has no foot")
+		if !installed(root, terminal) {
+			return App{}, errors.New("needs a terminal, and the root has no " + terminal)
 		}
-		a.exec = append(command{"foot", "--app-id=" + id, "--"}, a.exec...)
+		a.exec = append(command{terminal, "--app-id=" + id, "--"}, a.exec...)
 		a.Class = id
 	}
 	if len(a.Argv()) == 0 {
@@ -236,12 +257,12 @@ func installed(root *os.Root, program string) bool {
 	if program == "" {
 		return true
 	}
-	places := []string{"usr/local/bin/", "usr/bin/", "bin/", "usr/games/", "usr/sbin/"}
+	places := binDirs
 	if strings.HasPrefix(program, "/") {
 		places = []string{""}
 	}
 	return slices.ContainsFunc(places, func(dir string) bool {
-		real, err := resolve(root, dir+program)
+		real, err := resolve(root, path.Join(dir, program))
 		if err != nil {
 			return false
 		}

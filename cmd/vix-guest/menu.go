@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"vix/internal/transfer"
+)
+
+// maxMenuFile is what a .desktop file or an icon may have: larger ones are nobody's.
+const maxMenuFile = 2 << 20
+
+// A menuTree is a small tree of the files of this root that a desktop's menu is made
+// of, in a temporary directory. What is wanted is the host's to say, and what is found
+// the host's to check.
+type menuTree struct {
+	dir      string
+	bins     []string // directories of programs
+	icons    []string // paths with NAME in them
+	programs []string
+	seen     map[string]bool
+}
+
+// sendMenu is "vix-copy menu [--apps DIR]… [--icon PATH]… [--bin DIR]… [--program NAME]…":
+// a stream of one directory, "root". In it are the .desktop files of the directories
+// and of those one below, the icons that they name, and empty files for those of the
+// programs that there are: those named, and those of the keys TryExec.
+func sendMenu(args []string, out io.Writer) error {
+	t := &menuTree{seen: map[string]bool{}}
+	var apps []string
+	flags := flag.NewFlagSet(copyName, flag.ContinueOnError)
+	list := func(to *[]string) func(string) error {
+		return func(s string) error { *to = append(*to, s); return nil }
+	}
+	flags.Func("apps", "a directory of .desktop files", list(&apps))
+	flags.Func("icon", "where an icon called NAME may be", list(&t.icons))
+	flags.Func("bin", "a directory of programs", list(&t.bins))
+	flags.Func("program", "a program to be looked for", list(&t.programs))
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return fmt.Errorf("menu: %q not understood", args)
+	}
+	var err error
+	if t.dir, err = os.MkdirTemp("", "vix-menu-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(t.dir)
+	for _, p := range t.programs {
+		if err := t.program(p); err != nil {
+			return err
+		}
+	}
+	for _, dir := range apps {
+		for _, pattern := range []string{"*.desktop", "*/*.desktop"} {
+			files, _ := filepath.Glob(filepath.Join("/", dir, pattern))
+			for _, f := range files {
+				if err := t.app(f); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	parent, err := os.OpenRoot(filepath.Dir(t.dir))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	root := transfer.Source{Dir: parent, Name: filepath.Base(t.dir), As: "root", Path: t.dir}
+	return transfer.Send(out, []transfer.Source{root}, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
+}
+
+// app takes a .desktop file, and what it names.
+func (t *menuTree) app(file string) error {
+	b, err := t.take(file)
+	for s := bufio.NewScanner(bytes.NewReader(b)); err == nil && s.Scan(); {
+		key, value, _ := strings.Cut(s.Text(), "=")
+		value = strings.TrimSpace(value)
+		switch strings.TrimSpace(key) {
+		case "TryExec":
+			err = t.program(value)
+		case "Icon":
+			err = t.icon(value)
+		}
+	}
+	return err
+}
+
+func (t *menuTree) icon(name string) error {
+	if path.IsAbs(name) {
+		_, err := t.take(name)
+		return err
+	}
+	if name == "" || strings.Contains(name, "/") {
+		return nil
+	}
+	name = strings.TrimSuffix(strings.TrimSuffix(name, ".png"), ".svg")
+	for _, place := range t.icons {
+		if _, err := t.take("/" + strings.ReplaceAll(place, "NAME", name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// program takes note of a program that is there.
+func (t *menuTree) program(name string) error {
+	places := []string{name}
+	if !path.IsAbs(name) {
+		places = nil
+		for _, dir := range t.bins {
+			places = append(places, path.Join("/", dir, name))
+		}
+	}
+	for _, p := range places {
+		if name != "" && isProgram(p) {
+			return t.put(p, nil)
+		}
+	}
+	return nil
+}
+
+// take copies a file, if it is one that can be read. The error is of writing alone.
+func (t *menuTree) take(file string) ([]byte, error) {
+	if t.seen[file] {
+		return nil, nil
+	}
+	t.seen[file] = true
+	if st, err := os.Stat(file); err != nil || !st.Mode().IsRegular() || st.Size() > maxMenuFile {
+		return nil, nil
+	}
+	if b, err := os.ReadFile(file); err == nil {
+		return b, t.put(file, b)
+	}
+	return nil, nil
+}
+
+func (t *menuTree) put(file string, b []byte) error {
+	to := filepath.Join(t.dir, path.Clean("/"+file))
+	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, b, 0o644))
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"vix/internal/transfer"
+)
+
+// TestSendMenu: what is sent is the entries, their icons and the names of programs that
+// are there, and no other content.
+func TestSendMenu(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"apps/a.desktop":     "[Desktop Entry]\nIcon=pic.png\nTryExec=prog\n",
+		"apps/kde/b.desktop": "Icon=" + root + "/own.svg\nTryExec=" + root + "/bin/prog\nTryExec=nothere\n",
+		"apps/c.desktop":     "Icon=../../secret\nIcon=/\nIcon=" + root + "/apps\n",
+		"apps/d.desktop":     strings.Repeat("#", maxMenuFile+1),
+		"apps/notes":         "x", "pics/pic.svg": "<svg/>", "own.svg": "<svg own/>", "secret": "x", "bin/prog": "code", "bin/foot": "code",
+	} {
+		at := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(root+"/apps/a.desktop", root+"/apps/link.desktop"); err != nil {
+		t.Fatal(err)
+	}
+	var stream bytes.Buffer
+	args := []string{"menu", "--apps", root + "/apps", "--icon", root + "/pics/NAME.svg", "--bin", root + "/bin", "--program", "foot"}
+	if err := copyFiles(args, nil, &stream, nil); err != nil {
+		t.Fatal(err)
+	}
+	to := t.TempDir()
+	target, err := transfer.Find(to, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Dir.Close()
+	if _, err := transfer.Receive(&stream, target, transfer.Receiving{Names: []string{"root"}}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	base := filepath.Join(to, "root", root)
+	err = filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			name, _ := filepath.Rel(base, path)
+			b, rerr := os.ReadFile(path)
+			got, err = append(got, name+" "+string(b[:min(len(b), 5)])), rerr
+		}
+		return err
+	})
+	want := []string{"apps/a.desktop [Desk", "apps/c.desktop Icon=", "apps/kde/b.desktop Icon=", "apps/link.desktop [Desk", "bin/foot ", "bin/prog ", "own.svg <svg ", "pics/pic.svg <svg/"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v: got\n%q\nwant\n%q", err, got, want)
+	}
+	if err := copyFiles([]string{"menu", "--nonsense"}, nil, &stream, nil); err == nil {
+		t.Error("an unknown option is taken")
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/desktop"
+	"vix/internal/transfer"
+	"vix/internal/vm"
+)
+
+// What the file system of a disk image is made of, the host's kernel is not to find
+// out: an image is read by a guest. That guest is fresh, and has nothing but the image
+// (no home, network, share or display), so that nobody but the image has a say in what is
+// found; a VM that runs could say that "Mail", of the image that it shares with another
+// VM, is a command of its own choice. What is found is kept as a small tree:
+//
+//	$XDG_CACHE_HOME/vix/images/KEY/root    .desktop files, icons, names of programs
+//	                              /stamp   of which state of the image
+//
+// and read like any other root: as hostile.
+
+// Limits of what an image may list.
+const (
+	maxImageFiles = 20_000
+	maxImageBytes = 256 << 20
+)
+
+const (
+	imageTree  = "root"
+	imageStamp = "stamp"
+)
+
+// imagesDir is where what was read of images is, below $XDG_CACHE_HOME.
+func (e *env) imagesDir() (string, error) {
+	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	return filepath.Join(cache, "vix", "images"), err
+}
+
+// imageKey is the name of an image's directory there.
+func imageKey(image string) string {
+	sum := sha256.Sum256([]byte(image))
+	return hex.EncodeToString(sum[:10])
+}
+
+// stampOf tells one state of an image from another.
+func stampOf(image string) (string, error) {
+	st, err := os.Stat(image)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", image, errors.Unwrap(err))
+	}
+	return fmt.Sprintf("%s\n%d bytes, of %d\n", image, st.Size(), st.ModTime().UnixNano()), nil
+}
+
+// imageRoot opens what was read of a VM's image, however long ago.
+func (e *env) imageRoot(image string) (*os.Root, error) {
+	dir, err := e.imagesDir()
+	if err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(filepath.Join(dir, imageKey(image), imageTree))
+}
+
+// readImages reads the images of the VMs that may have entries, as far as they have
+// changed, and forgets those that no VM has. notes say what could not be read.
+func (e *env) readImages(ctx context.Context, conf *config.Config) (notes []string) {
+	dir, err := e.imagesDir()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	used := map[string]bool{}
+	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
+		v, err := e.expandPaths(conf.VMs[name])
+		image, ok := strings.CutPrefix(v.Root, config.RootImage)
+		if err != nil || !ok || noneWanted(v) || used[imageKey(image)] {
+			continue
+		}
+		used[imageKey(image)] = true
+		if err := e.readImage(ctx, v); err != nil {
+			notes = append(notes, fmt.Sprintf("VM %s: the programs of its image cannot be read: %v", name, err))
+		}
+	}
+	unlock, err := lockImages(dir)
+	if err != nil {
+		return notes // there is nothing to forget
+	}
+	defer unlock()
+	others, _ := os.ReadDir(dir)
+	for _, o := range others {
+		if o.IsDir() && !used[o.Name()] {
+			removeTree(filepath.Join(dir, o.Name()))
+		}
+	}
+	return notes
+}
+
+// lockImages makes who reads images the only one.
+func lockImages(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// readImage reads the image of v, in a VM of its own, unless it is as it was.
+func (e *env) readImage(ctx context.Context, v config.VM) error {
+	v, err := e.expandPaths(v)
+	if err != nil {
+		return err
+	}
+	dir, err := e.imagesDir()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	unlock, err := lockImages(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	image := strings.TrimPrefix(v.Root, config.RootImage)
+	at := filepath.Join(dir, imageKey(image))
+	stamp, err := stampOf(image) // before it is read: it may change meanwhile
+	if err != nil {
+		return err
+	}
+	if old, err := os.ReadFile(filepath.Join(at, imageStamp)); err == nil && string(old) == stamp {
+		return nil
+	}
+	tmp := filepath.Join(dir, ".new-"+rand.Text()[:12])
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	defer removeTree(tmp)
+	fmt.Fprintf(e.stderr, "vix-launcher: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
+	if err := e.takeMenu(ctx, v, tmp); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tmp, imageStamp), []byte(stamp), 0o600); err != nil {
+		return err
+	}
+	removeTree(at)
+	return os.Rename(tmp, at)
+}
+
+// takeMenu receives the tree of a guest with v's root into dir.
+func (e *env) takeMenu(ctx context.Context, v config.VM, dir string) error {
+	reg, err := e.registry()
+	if err != nil {
+		return err
+	}
+	defer reg.Close()
+	if err := e.disposable(ctx, reg, &v); err != nil {
+		return err
+	}
+	v.NoGUI, v.Net, v.Publish, v.Shares, v.USB = true, config.NetNone, nil, nil, nil
+	to, err := transfer.Find(dir, true)
+	if err != nil {
+		return err
+	}
+	defer to.Dir.Close()
+	r, w := io.Pipe()
+	received := make(chan error, 1)
+	go func() {
+		_, err := transfer.Receive(r, to, transfer.Receiving{
+			Names: []string{imageTree}, Umask: 0o022, Entries: maxImageFiles, Bytes: maxImageBytes, Reserve: reserveOf(dir),
+		})
+		r.CloseWithError(errGone)
+		received <- err
+	}()
+	notes := &guestNotes{}
+	exit, err := reg.Run(ctx, vm.Run{
+		VM: v.Name, Launch: func() (vm.Launch, error) { return e.launch(v) }, Disposable: true,
+		How: vm.How{Kind: agent.KindCopy}, Argv: desktop.MenuArgs(),
+		Stdin: strings.NewReader(""), Stdout: w, Stderr: notes,
+	})
+	w.Close()
+	rerr := <-received
+	_ = reg.Stop(ctx, v.Name, true) // it ends by itself, unless its guest does not want to
+	switch {
+	case err != nil:
+		return err
+	case rerr != nil && !errors.Is(rerr, transfer.ErrCut):
+		return rerr
+	case rerr != nil || exitCode(exit) != 0:
+		return fmt.Errorf("the guest gave up: %s", strings.Join(notes.lines(), "; "))
+	}
+	return nil
+}
+
+// removeTree removes what a guest may have forbidden us to.
+func removeTree(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	_ = os.RemoveAll(dir)
+}
