@@ -10,7 +10,7 @@ import (
 )
 
 // The PKGBUILD is a script of bash with the fields that makepkg wants. makepkg
-// itself is not run: no Debian has it.
+// itself is not run: the system root has none.
 func TestPKGBUILD(t *testing.T) {
 	out := output(t, nil, "bash", "-euc", `bash -n packaging/arch/PKGBUILD; . packaging/arch/PKGBUILD
 		printf '%s\n' "$pkgname" "$pkgver" "$pkgrel" "$_version" "${source[0]}" "${#source[@]} ${#sha256sums[@]}" "${license[*]}" "${arch[*]}" "${depends[*]}"
