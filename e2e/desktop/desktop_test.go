@@ -4,7 +4,9 @@
 package desktop
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -143,6 +145,10 @@ func TestDesktop(t *testing.T) {
 		{"bar", (*desk).testBar},
 		{"killed in a run", (*desk).testKilled},
 		{"token", (*desk).testToken},
+		{"actions", (*desk).testActions},
+		{"another user", (*desk).testOtherUser},
+		{"an image's programs, and their files", (*desk).testImage},
+		{"a built root's programs", (*desk).testDebian},
 	} {
 		if !t.Run(step.name, func(t *testing.T) {
 			parent := d.t
@@ -387,6 +393,21 @@ func (d *desk) testManager() {
 			d.t.Errorf("%s: %v", method, r)
 		}
 	}
+	for _, c := range []struct {
+		method string
+		args   []string
+		want   string
+	}{
+		{"Get", []string{"dev.vix.Manager1", "VMs"}, "(<['placed']>,)"},
+		{"GetAll", []string{"dev.vix.Manager1"}, "'VMs': <['placed']>"},
+		{"Get", []string{"dev.vix.Manager1", "Nothing"}, "org.freedesktop.DBus.Error.UnknownProperty"},
+		{"Set", []string{"dev.vix.Manager1", "VMs", "<0>"}, "org.freedesktop.DBus.Error.PropertyReadOnly"},
+	} {
+		r := d.gdbus(desktop.BusName, "/dev/vix/Launcher", "org.freedesktop.DBus.Properties."+c.method, c.args...)
+		if !strings.Contains(r.Stdout+r.Stderr, c.want) {
+			d.t.Errorf("%s %q: %v, want %s", c.method, c.args, r, c.want)
+		}
+	}
 	out := d.must("busctl", "--address="+d.busAddress(), "introspect", desktop.BusName, "/dev/vix/Launcher")
 	for _, want := range []string{"dev.vix.Manager1", ".List", ".Run", ".Stop", ".VMChanged", ".VMEnded", ".VMs", `1 "placed"`} {
 		if !strings.Contains(out, want) {
@@ -432,6 +453,17 @@ func (d *desk) testFailure() {
 	d.save("desktop-failure.png", d.Screenshot(d.t))
 }
 
+// listen returns the manager's signals.
+func (d *desk) listen() chan *dbus.Signal {
+	d.t.Helper()
+	if err := d.bus.AddMatchSignal(dbus.WithMatchInterface("dev.vix.Manager1")); err != nil {
+		d.t.Fatal(err)
+	}
+	signals := make(chan *dbus.Signal, 256)
+	d.bus.Signal(signals)
+	return signals
+}
+
 // testKilled: the service is killed while it starts a VM: the VM lives, the program
 // runs, and the next call, of another service, sees both.
 func (d *desk) testKilled() {
@@ -439,11 +471,7 @@ func (d *desk) testKilled() {
 	if err := d.bus.BusObject().Call("org.freedesktop.DBus.GetConnectionUnixProcessID", 0, desktop.BusName).Store(&pid); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.bus.AddMatchSignal(dbus.WithMatchInterface("dev.vix.Manager1"), dbus.WithMatchMember("VMChanged")); err != nil {
-		d.t.Fatal(err)
-	}
-	signals := make(chan *dbus.Signal, 256)
-	d.bus.Signal(signals)
+	signals := d.listen()
 	defer d.bus.RemoveSignal(signals)
 	asked := make(chan e2e.Result, 1)
 	go func() { asked <- d.manager("Run", "free", "['foot']", "{}") }()
@@ -549,5 +577,142 @@ func (d *desk) testToken() {
 	if !strings.Contains(line, `"class":["running"]`) || !strings.Contains(line, "<b>free</b>") {
 		d.t.Errorf("waybar's line: %s", line)
 	}
+}
+
+// testActions: what an entry offers besides its program.
+func (d *desk) testActions() {
+	act := func(action string) e2e.Result {
+		d.t.Helper()
+		return d.gdbus("dev.vix.free.foot", "/dev/vix/free/foot", "org.freedesktop.Application.ActivateAction", action, "[]", "{'desktop-startup-id': <'wish'>}")
+	}
+	if r := act("nonsense"); r.Code == 0 || !strings.Contains(r.Stderr, `dev.vix.Error.InvalidArgs: unknown action "nonsense"`) {
+		d.t.Errorf("an action that is none: %v", r)
+	}
+	before := len(d.Windows(d.t, desktoptest.ByAppID("vix.free.foot")))
+	for _, action := range []string{"shell", "disposable"} {
+		if r := act(action); r.Code != 0 {
+			d.t.Errorf("%s: %v", action, r)
+		}
+	}
+	start := d.WaitScreen(d.t, "the notification of a VM's start", func(*image.RGBA) bool {
+		return slices.ContainsFunc(d.notes(), func(n string) bool { return strings.HasPrefix(n, "Starting foot in free-tmp1\n") })
+	})
+	d.save("desktop-start.png", start)
+	d.WaitWindows(d.t, before+1, desktoptest.ByAppID("vix.free.foot"))
+	d.WaitWindow(d.t, desktoptest.ByAppID("vix.free-tmp1.foot"))
+	if notes := d.notes(); slices.ContainsFunc(notes, func(n string) bool { return strings.HasPrefix(n, "Starting") }) {
+		d.t.Errorf("notifications when the program has a window: %q", notes)
+	}
+	// gio offers the actions that an entry has, by their names.
+	entry := filepath.Join(d.data, "applications/dev.vix.free.foot.desktop")
+	if b, err := os.ReadFile(entry); err != nil || !strings.Contains(string(b), "\nActions=disposable;shell;stop;\n") {
+		d.t.Errorf("%v: %s", err, b)
+	}
+	signals := d.listen()
+	defer d.bus.RemoveSignal(signals)
+	if r := act("stop"); r.Code != 0 {
+		d.t.Errorf("stop: %v", r)
+	}
+	for deadline, ended := time.After(time.Minute), false; !ended; {
+		select {
+		case s := <-signals:
+			ended = s.Name == "dev.vix.Manager1.VMEnded" && slices.Equal(s.Body, []any{"free"})
+		case <-deadline:
+			d.t.Fatal("no signal of the VM's end")
+		}
+	}
+	if vms := d.List(); len(vms) != 1 || vms[0].Name != "free-tmp1" {
+		d.t.Errorf("VMs after stop: %+v", vms)
+	}
 	d.Must("stop", "--all")
+}
+
+// openBus is a bus that serves every user.
+const openBus = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <type>session</type>
+  <listen>unix:path=%s</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+`
+
+// testOtherUser: on a bus that lets others in, the service refuses each of its methods
+// to them, even what the bus itself would let pass.
+func (d *desk) testOtherUser() {
+	if os.Getuid() != 0 {
+		d.t.Skip("only root can be another user")
+	}
+	dir, err := os.MkdirTemp("", "vix-bus") // which another user may enter
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "bus")
+	config := filepath.Join(dir, "bus.conf")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(config, fmt.Appendf(nil, openBus, socket), 0o644)); err != nil {
+		d.t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer r.Close()
+	daemon := exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--nosyslog", "--print-address=3")
+	daemon.ExtraFiles = []*os.File{w}
+	bus := d.StartCommand(daemon)
+	defer bus.Stop()
+	w.Close()
+	if _, err := bufio.NewReader(r).ReadString('\n'); err != nil { // it listens
+		d.t.Fatalf("no bus: %s", bus.Output())
+	}
+	address := "DBUS_SESSION_BUS_ADDRESS=unix:path=" + socket
+	service := d.command(d.Launcher(), "dbus-service")
+	service.Env = append(service.Env, address)
+	served := d.StartCommand(service)
+	defer served.Stop()
+	call := func(uid uint32, name, path, method string, args ...string) e2e.Result {
+		d.t.Helper()
+		argv := []string{"call", "--session", "--dest", name, "--object-path", path, "--method", method}
+		cmd := exec.Command("gdbus", append(argv, args...)...)
+		cmd.Env = []string{address, "PATH=" + os.Getenv("PATH")}
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return d.Run(cmd)
+	}
+	wait := exec.Command("gdbus", "wait", "--session", "dev.vix.free.foot")
+	wait.Env = []string{address, "PATH=" + os.Getenv("PATH")}
+	if r := d.Run(wait); r.Code != 0 {
+		d.t.Fatalf("the service: %v: %s", r, served.Output())
+	}
+	if r := call(0, desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.List"); r.Code != 0 {
+		d.t.Fatalf("the user himself: %v", r)
+	}
+	for _, c := range [][]string{
+		{desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.List"},
+		{desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.Run", "free", "['foot']", "@a{sv} {}"},
+		{desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.Stop", "free", "false"},
+		{desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.Watch"},
+		{desktop.BusName, "/dev/vix/Launcher", "dev.vix.Manager1.Reload"},
+		{desktop.BusName, "/dev/vix/Launcher", "org.freedesktop.DBus.Properties.Get", "dev.vix.Manager1", "VMs"},
+		{desktop.BusName, "/dev/vix/Launcher", "org.freedesktop.DBus.Properties.GetAll", "dev.vix.Manager1"},
+		{desktop.BusName, "/dev/vix/Launcher", "org.freedesktop.DBus.Properties.Set", "dev.vix.Manager1", "VMs", "<0>"},
+		{desktop.BusName, "/dev/vix/Launcher", "org.freedesktop.DBus.Introspectable.Introspect"},
+		{"dev.vix.free.foot", "/dev/vix/free/foot", "org.freedesktop.Application.Activate", "@a{sv} {}"},
+		{"dev.vix.free.foot", "/dev/vix/free/foot", "org.freedesktop.Application.Open", "['file:///etc/passwd']", "@a{sv} {}"},
+		{"dev.vix.free.foot", "/dev/vix/free/foot", "org.freedesktop.Application.ActivateAction", "shell", "@av []", "@a{sv} {}"},
+	} {
+		if r := call(65534, c[0], c[1], c[2], c[3:]...); r.Code == 0 || !strings.Contains(r.Stderr, "dev.vix.Error.Denied: this service is for user 0 alone") {
+			d.t.Errorf("another user's %q: %v", c, r)
+		}
+	}
+	if vms := d.List(); len(vms) > 0 {
+		d.t.Errorf("VMs: %+v", vms)
+	}
 }

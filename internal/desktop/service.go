@@ -548,6 +548,10 @@ func (s *Service) getAll(sender dbus.Sender, iface string) (map[string]dbus.Vari
 	return s.properties(), nil
 }
 
-func (s *Service) set(_, name string, _ dbus.Variant) *dbus.Error {
+func (s *Service) set(sender dbus.Sender, _, name string, _ dbus.Variant) *dbus.Error {
+	defer s.enter()()
+	if err := s.allow(sender); err != nil {
+		return err
+	}
 	return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{line(name, maxLabel)})
 }
