@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -114,14 +112,7 @@ func (r *rig) shell(b *testing.B, line string) string {
 }
 
 func benchFile(b *testing.B, r *rig, mib int) {
-	f, err := os.Create(filepath.Join(r.dir, "file"))
-	if err == nil {
-		_, err = io.CopyN(f, rand.Reader, int64(mib)<<20)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
+	makeFile(b, filepath.Join(r.dir, "file"), mib)
 	n := int64(mib) << 20
 	rate(b, "cat-up", n, func() { r.shell(b, "$VIX exec t -- sh -c 'cat >/tmp/file' <$D/file") })
 	rate(b, "cat-down", n, func() { r.shell(b, "$VIX exec t -- cat /tmp/file >$D/cat") })
@@ -144,13 +135,7 @@ func benchFile(b *testing.B, r *rig, mib int) {
 }
 
 func benchTree(b *testing.B, r *rig, files int) {
-	for i := range files {
-		dir := filepath.Join(r.dir, "tree", fmt.Sprint(i/100))
-		content := []byte(strings.Repeat(fmt.Sprintf("line %d\n", i), 1+i%100))
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), content, 0o644)); err != nil {
-			b.Fatal(err)
-		}
-	}
+	makeTree(b, filepath.Join(r.dir, "tree"), files)
 	per := func(what string, f func()) {
 		start := time.Now()
 		f()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -77,7 +76,12 @@ func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	v := &receiver{d: d, how: how, levels: []*level{{dir: t.Dir, path: t.Path, only: t.Name}}}
+	at, err := t.Dir.Open(".")
+	if err != nil {
+		return Result{}, fmt.Errorf("%s: %w", show(t.Path), Cause(err))
+	}
+	defer at.Close()
+	v := &receiver{d: d, how: how, levels: []*level{{dir: folder{t.Dir, at}, path: t.Path, only: t.Name}}}
 	err = v.run()
 	if err != nil {
 		err = errors.Join(err, v.undo())
@@ -98,7 +102,7 @@ type receiver struct {
 
 // A level is a directory that is being filled.
 type level struct {
-	dir  *os.Root
+	dir  folder
 	path string
 	only string // the target's: the name for its only entry
 	last string // the name that came last; the next is greater
@@ -114,7 +118,7 @@ type level struct {
 
 // A newFile is the file that is being written.
 type newFile struct {
-	*os.File
+	fd       int
 	name, at string
 	mode     fs.FileMode
 	mtime    int64
@@ -253,7 +257,7 @@ func (v *receiver) beginDir(l *level, r record) error {
 		if !st.IsDir() {
 			return errors.New("is not a directory there")
 		}
-		if next.dir, err = openDir(l.dir, r.name); err != nil {
+		if next.dir, err = openFolder(l.dir, r.name); err != nil {
 			return err
 		}
 		v.levels = append(v.levels, next)
@@ -264,7 +268,7 @@ func (v *receiver) beginDir(l *level, r record) error {
 		return err
 	}
 	var err error
-	if next.dir, err = openDir(l.dir, next.at); err != nil {
+	if next.dir, err = openFolder(l.dir, next.at); err != nil {
 		return errors.Join(err, l.dir.Remove(next.at))
 	}
 	v.levels = append(v.levels, next)
@@ -275,8 +279,7 @@ func (v *receiver) endDir() error {
 	l := v.top()
 	above := v.levels[len(v.levels)-2]
 	if l.fresh { // one that was there keeps its own
-		mtime := time.Unix(0, l.mtime)
-		err := errors.Join(above.dir.Chmod(l.at, l.mode), above.dir.Chtimes(l.at, mtime, mtime), above.settle(l.at, l.name))
+		err := errors.Join(l.dir.at.Chmod(l.mode), above.dir.setTime(l.at, l.mtime), above.settle(l.at, l.name))
 		if err != nil {
 			return fmt.Errorf("%s: %w", show(l.path), Cause(err))
 		}
@@ -299,11 +302,11 @@ func (v *receiver) beginFile(l *level, r record) error {
 	if v.how.Mode != 0 {
 		n.mode = v.how.Mode
 	}
-	f, err := l.dir.OpenFile(n.at, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	var err error
+	if n.fd, err = l.dir.create(n.at); err != nil {
 		return err
 	}
-	n.File, v.file = f, n
+	v.file = n
 	v.done.Name, v.done.Size, v.done.Taken = r.name, int64(min(r.size, maxFile)), 0
 	return nil
 }
@@ -335,32 +338,36 @@ func (v *receiver) piece(l *level, f *newFile, r record) error {
 		if err := v.room(n); err != nil {
 			return err
 		}
+		at := f.size
 		f.size, f.hole = f.size+n, false
 		v.done.Taken += n
-		_, err := f.Write(r.data)
-		return err
+		return writeAt(f.fd, r.data, at)
 	case kindHole:
 		if f.size += int64(r.size); f.size > maxFile {
 			return malformed("a file of %d bytes", f.size)
 		}
 		f.hole = true
 		v.done.Taken += int64(r.size)
-		_, err := f.Seek(f.size, io.SeekStart)
-		return err
+		return nil
 	}
 	return v.endFile(l, f)
 }
 
 func (v *receiver) endFile(l *level, f *newFile) error {
-	var err error
 	if f.hole {
-		err = f.Truncate(f.size)
+		if err := unix.Ftruncate(f.fd, f.size); err != nil {
+			return err
+		}
 	}
-	mtime := time.Unix(0, f.mtime)
-	if err = errors.Join(err, f.Chmod(f.mode), f.Close()); err != nil {
+	if err := unix.Fchmod(f.fd, uint32(f.mode)); err != nil {
 		return err
 	}
-	if err := l.dir.Chtimes(f.at, mtime, mtime); err != nil {
+	fd := f.fd
+	f.fd = -1
+	if err := unix.Close(fd); err != nil {
+		return err
+	}
+	if err := l.dir.setTime(f.at, f.mtime); err != nil {
 		return err
 	}
 	if err := l.settle(f.at, f.name); err != nil {
@@ -378,7 +385,7 @@ func (v *receiver) link(l *level, r record) error {
 	if err := l.dir.Symlink(r.target, at); err != nil {
 		return err
 	}
-	err := errors.Join(linkTime(l.dir, at, r.mtime), l.settle(at, r.name))
+	err := errors.Join(l.dir.setTime(at, r.mtime), l.settle(at, r.name))
 	if err != nil {
 		return errors.Join(err, l.dir.Remove(at))
 	}
@@ -386,16 +393,6 @@ func (v *receiver) link(l *level, r record) error {
 		v.done.Escaping++
 	}
 	return nil
-}
-
-func linkTime(dir *os.Root, name string, mtime int64) error {
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	ts := unix.NsecToTimespec(mtime)
-	return unix.UtimesNanoAt(int(f.Fd()), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // escapes: the link, in the directory that is being filled, leads above the
@@ -432,13 +429,8 @@ func (v *receiver) room(n int64) error {
 		return nil
 	}
 	v.unasked = roomEvery
-	f, err := v.levels[0].dir.Open(".")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+	if err := unix.Fstatfs(v.levels[0].dir.fd(), &st); err != nil {
 		return err
 	}
 	if free := int64(st.Bavail) * st.Bsize; free-roomEvery < v.how.Reserve {
@@ -451,7 +443,9 @@ func (v *receiver) room(n int64) error {
 func (v *receiver) undo() error {
 	var errs []error
 	if f := v.file; f != nil {
-		f.Close()
+		if f.fd >= 0 {
+			unix.Close(f.fd)
+		}
 		if l := v.top(); !l.fresh {
 			errs = append(errs, l.dir.Remove(f.at))
 		}
@@ -469,7 +463,7 @@ func (v *receiver) undo() error {
 
 // removeTree removes a tree of ours. Directories that were complete may have
 // modes that forbid it.
-func removeTree(dir *os.Root, name string) error {
+func removeTree(dir folder, name string) error {
 	if err := dir.RemoveAll(name); err == nil {
 		return nil
 	}
@@ -477,16 +471,15 @@ func removeTree(dir *os.Root, name string) error {
 	return dir.RemoveAll(name)
 }
 
-func openUp(parent *os.Root, name string) {
+func openUp(parent folder, name string) {
 	if st, err := parent.Lstat(name); err != nil || !st.IsDir() || parent.Chmod(name, 0o700) != nil {
 		return
 	}
-	dir, err := openDir(parent, name)
+	dir, names, err := openNames(parent, name)
 	if err != nil {
 		return
 	}
 	defer dir.Close()
-	names, _ := readNames(dir)
 	for _, n := range names {
 		openUp(dir, n)
 	}

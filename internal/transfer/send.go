@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,32 +84,41 @@ type Progress struct {
 // Send writes the sources to w as one stream. When it fails, the stream is cut,
 // and its receiver keeps nothing of the entry that it was at.
 func Send(w io.Writer, sources []Source, how Sending) error {
-	s := &sender{w: bufio.NewWriterSize(w, 256<<10), how: how, data: make([]byte, maxRecord)}
-	if _, err := s.w.WriteString(magic); err != nil {
-		return err
-	}
+	s := &sender{w: w, how: how, buf: make([]byte, 0, 2*maxRecord)}
+	s.buf = append(s.buf, magic...)
 	for _, src := range sources {
-		if err := s.entry(src.Dir, src.Name, src.As, src.Path, 0); err != nil {
+		if err := s.source(src); err != nil {
 			return err
 		}
 	}
 	if err := s.put(record{kind: kindEnd}); err != nil {
 		return err
 	}
-	return s.w.Flush()
+	return s.flush()
 }
 
 type sender struct {
-	w    *bufio.Writer
+	w    io.Writer
 	how  Sending
-	head []byte
-	data []byte
+	buf  []byte // records that are not written yet
 	done Progress
 }
 
+// flushAt is how many bytes come together before they are written: as many as a pipe
+// holds. A record of a file's bytes is always behind fewer.
+const flushAt = 64 << 10
+
 func (s *sender) put(r record) error {
-	s.head = appendRecord(s.head[:0], r)
-	_, err := s.w.Write(s.head)
+	s.buf = appendRecord(s.buf, r)
+	if len(s.buf) < flushAt {
+		return nil
+	}
+	return s.flush()
+}
+
+func (s *sender) flush() error {
+	_, err := s.w.Write(s.buf)
+	s.buf = s.buf[:0]
 	return err
 }
 
@@ -121,55 +128,58 @@ func (s *sender) progress() {
 	}
 }
 
+func (s *sender) source(src Source) error {
+	at, err := src.Dir.Open(".")
+	if err != nil {
+		return fmt.Errorf("%s: %w", src.Path, Cause(err))
+	}
+	defer at.Close()
+	return s.entry(folder{src.Dir, at}, src.Name, src.As, src.Path, 0)
+}
+
 // entry sends what name is in dir, under the name as.
-func (s *sender) entry(dir *os.Root, name, as, path string, depth int) error {
-	st, err := dir.Lstat(name)
-	if depth > 0 && errors.Is(err, fs.ErrNotExist) {
+func (s *sender) entry(dir folder, name, as, path string, depth int) error {
+	st, err := dir.lstat(name)
+	if err == nil {
+		switch mode := st.Mode & unix.S_IFMT; {
+		case mode == unix.S_IFREG:
+			err = s.file(dir, name, as, &st)
+		case mode == unix.S_IFDIR && !s.how.Recursive:
+			return fmt.Errorf("%s: is a directory; copy it with -r", path)
+		case mode == unix.S_IFDIR && depth >= MaxDepth:
+			return fmt.Errorf("%s: more than %d directories deep", path, MaxDepth)
+		case mode == unix.S_IFDIR:
+			return s.dir(dir, name, as, path, &st, depth)
+		case mode == unix.S_IFLNK: // only if recursive: see Sources
+			var target string
+			if target, err = dir.Readlink(name); err == nil {
+				s.done.Entries++
+				return s.put(record{kind: kindLink, name: as, target: target, mtime: st.Mtim.Nano()})
+			}
+		case depth == 0:
+			return fmt.Errorf("%s: neither a file nor a directory", path)
+		default:
+			s.how.Skipped(path, "neither a file, a directory nor a link")
+		}
+	}
+	switch {
+	case err == nil:
+		return nil
+	case depth > 0 && errors.Is(err, fs.ErrNotExist):
 		s.how.Skipped(path, "went away")
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, Cause(err))
-	}
-	switch mode := st.Mode(); {
-	case mode.IsRegular():
-		err = s.file(dir, name, as, st)
-	case mode.IsDir() && !s.how.Recursive:
-		return fmt.Errorf("%s: is a directory; copy it with -r", path)
-	case mode.IsDir() && depth >= MaxDepth:
-		return fmt.Errorf("%s: more than %d directories deep", path, MaxDepth)
-	case mode.IsDir():
-		return s.dir(dir, name, as, path, st, depth)
-	case mode&fs.ModeSymlink != 0: // only if recursive: see Sources
-		var target string
-		if target, err = dir.Readlink(name); err == nil {
-			s.done.Entries++
-			return s.put(record{kind: kindLink, name: as, target: target, mtime: st.ModTime().UnixNano()})
-		}
-	case depth == 0:
-		return fmt.Errorf("%s: neither a file nor a directory", path)
-	default:
-		s.how.Skipped(path, "neither a file, a directory nor a link")
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, Cause(err))
-	}
-	return nil
+	return fmt.Errorf("%s: %w", path, Cause(err))
 }
 
-func (s *sender) dir(parent *os.Root, name, as, path string, st fs.FileInfo, depth int) error {
-	dir, err := openDir(parent, name)
+func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, depth int) error {
+	dir, names, err := openNames(parent, name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, Cause(err))
 	}
 	defer dir.Close()
-	names, err := readNames(dir)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, Cause(err))
-	}
 	s.done.Entries++
-	if err := s.put(record{kind: kindDir, name: as, mode: st.Mode().Perm(), mtime: st.ModTime().UnixNano()}); err != nil {
+	if err := s.put(record{kind: kindDir, name: as, mode: permissions(st), mtime: st.Mtim.Nano()}); err != nil {
 		return err
 	}
 	for _, n := range names {
@@ -183,15 +193,21 @@ func (s *sender) dir(parent *os.Root, name, as, path string, st fs.FileInfo, dep
 	return s.put(record{kind: kindUp})
 }
 
-func readNames(dir *os.Root) ([]string, error) {
-	f, err := dir.Open(".")
+func permissions(st *unix.Stat_t) fs.FileMode { return fs.FileMode(st.Mode).Perm() }
+
+// openNames opens a directory, and reads the names in it.
+func openNames(parent folder, name string) (folder, []string, error) {
+	dir, err := openFolder(parent, name)
 	if err != nil {
-		return nil, err
+		return folder{}, nil, err
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := dir.at.Readdirnames(-1)
+	if err != nil {
+		dir.Close()
+		return folder{}, nil, err
+	}
 	slices.Sort(names)
-	return names, err
+	return dir, names, nil
 }
 
 // openDir opens the directory that name itself is, and not what a link of that
@@ -215,26 +231,28 @@ func openDir(parent *os.Root, name string) (*os.Root, error) {
 	return dir, nil
 }
 
-func (s *sender) file(dir *os.Root, name, as string, st fs.FileInfo) error {
-	// Without O_NONBLOCK a pipe that has come in its place would hang us.
-	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
+	fd, st, err := dir.open(name)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if now, err := f.Stat(); err != nil || !os.SameFile(st, now) {
+	defer unix.Close(fd)
+	if st.Ino != was.Ino || st.Dev != was.Dev {
 		return errors.New("changed while it was opened")
 	}
-	size := max(st.Size(), 0)
+	size := max(st.Size, 0)
 	s.done.Entries++
 	s.done.Name, s.done.Size, s.done.Taken = as, size, 0
-	if err := s.put(record{kind: kindFile, name: as, mode: st.Mode().Perm(), mtime: st.ModTime().UnixNano(), size: uint64(size)}); err != nil {
+	if err := s.put(record{kind: kindFile, name: as, mode: permissions(&st), mtime: st.Mtim.Nano(), size: uint64(size)}); err != nil {
 		return err
 	}
-	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Blocks*512 < size {
-		err = s.sparse(f)
-	} else {
-		err = s.bytes(f, -1)
+	switch {
+	case size == 0: // as is said of a file of /proc too
+		_, err = s.bytes(fd, maxFile)
+	case st.Blocks*512 < size:
+		err = s.sparse(fd, size)
+	default:
+		_, err = s.bytes(fd, size)
 	}
 	if err != nil {
 		return err
@@ -243,33 +261,29 @@ func (s *sender) file(dir *os.Root, name, as string, st fs.FileInfo) error {
 	return s.put(record{kind: kindFileIn})
 }
 
-// bytes sends n bytes of f from where it is; all of them if n is negative.
-func (s *sender) bytes(f *os.File, n int64) error {
-	for n != 0 {
-		buf := s.data
-		if n > 0 {
-			buf = buf[:min(n, int64(len(buf)))]
+// bytes sends n bytes from where the file is, or as many as there are.
+func (s *sender) bytes(fd int, n int64) (sent int64, err error) {
+	for sent < n {
+		at := len(s.buf)
+		content := at + headerSize
+		k, err := read(fd, s.buf[content:content+int(min(n-sent, maxRecord))])
+		if err != nil || k == 0 {
+			return sent, err
 		}
-		k, err := f.Read(buf)
-		if k > 0 {
-			if n > 0 {
-				n -= int64(k)
+		// What was read is in its place: the record's head goes before it.
+		s.buf = appendRecord(s.buf, record{kind: kindBytes})[:content+k]
+		setLength(s.buf[at:])
+		sent += int64(k)
+		s.done.Bytes += int64(k)
+		s.done.Taken += int64(k)
+		if len(s.buf) >= flushAt {
+			if err := s.flush(); err != nil {
+				return sent, err
 			}
-			s.done.Bytes += int64(k)
-			s.done.Taken += int64(k)
-			if err := s.put(record{kind: kindBytes, data: buf[:k]}); err != nil {
-				return err
-			}
-			s.progress()
 		}
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+		s.progress()
 	}
-	return nil
+	return sent, nil
 }
 
 // The whences of lseek(2) that find holes.
@@ -278,22 +292,16 @@ const (
 	seekHole = 4
 )
 
-// sparse sends a file that has holes. It ends at the size that it now has.
-func (s *sender) sparse(f *os.File) error {
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	for at, end := int64(0), st.Size(); at < end; {
-		data, err := f.Seek(at, seekData)
+// sparse sends a file that has holes, of the size that it had.
+func (s *sender) sparse(fd int, end int64) error {
+	for at := int64(0); at < end; {
+		data, err := unix.Seek(fd, at, seekData)
 		switch {
 		case errors.Is(err, unix.ENXIO):
 			data = end // nothing but a hole
 		case err != nil && at == 0: // a file system that does not know holes
-			if _, err := f.Seek(0, io.SeekStart); err != nil {
-				return err
-			}
-			return s.bytes(f, -1)
+			_, err := s.bytes(fd, end)
+			return err
 		case err != nil:
 			return err
 		}
@@ -307,15 +315,16 @@ func (s *sender) sparse(f *os.File) error {
 		if at = data; at == end {
 			return nil
 		}
-		hole, err := f.Seek(at, seekHole)
+		hole, err := unix.Seek(fd, at, seekHole)
 		if err != nil {
 			return err
 		}
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
+		if _, err := unix.Seek(fd, at, io.SeekStart); err != nil {
 			return err
 		}
-		if err := s.bytes(f, hole-at); err != nil {
-			return err
+		hole = min(hole, end)
+		if sent, err := s.bytes(fd, hole-at); err != nil || sent < hole-at {
+			return err // or it has become shorter
 		}
 		at = hole
 	}

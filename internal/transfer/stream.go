@@ -28,8 +28,8 @@
 //
 // The receiver takes every byte as hostile. It creates each entry anew: a file is
 // never opened that was there before, and a link never followed, so that no entry
-// can write through an earlier one. Everything goes through an os.Root. What is
-// new is made under another name and gets its own when it is complete; what fails
+// can write through an earlier one. Everything goes through an os.Root, or by one
+// component from an open directory. What is new is made under another name and gets its own when it is complete; what fails
 // or is cut leaves nothing. Into a directory come only names that were asked for:
 // a sender cannot choose what else of it to replace. Devices, sockets, owners, setuid bits and hard links
 // are not in the format. Entries, depth, bytes and the sizes of files are bounded.
@@ -38,7 +38,6 @@
 package transfer
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -119,22 +118,29 @@ func appendRecord(dst []byte, r record) []byte {
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(r.name)))
 		dst = append(append(dst, r.name...), r.target...)
 	}
-	binary.LittleEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-headerSize))
+	setLength(dst[at:])
 	return dst
+}
+
+// setLength puts the length of a whole record into its head.
+func setLength(r []byte) {
+	binary.LittleEndian.PutUint32(r[1:], uint32(len(r)-headerSize))
 }
 
 // A decoder reads records, and checks each by itself.
 type decoder struct {
-	r   *bufio.Reader
-	buf []byte
+	r    io.Reader
+	buf  []byte
+	have []byte // the part of buf that was read and not taken
+	rest int    // bytes of the record 'B' that have not come yet
 }
 
 // newDecoder reads the stream's head.
 func newDecoder(r io.Reader) (*decoder, error) {
-	d := &decoder{r: bufio.NewReaderSize(r, 64<<10), buf: make([]byte, maxRecord)}
-	head := d.buf[:len(magic)]
-	if _, err := io.ReadFull(d.r, head); err != nil {
-		return nil, cut(err)
+	d := &decoder{r: r, buf: make([]byte, 2*maxRecord)}
+	head, err := d.take(len(magic))
+	if err != nil {
+		return nil, err
 	}
 	if string(head) != magic {
 		return nil, malformed("it begins with %q", head)
@@ -142,28 +148,71 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	return d, nil
 }
 
+// fill reads until at least n bytes are there, n at most half of buf.
+func (d *decoder) fill(n int) error {
+	if len(d.have) >= n {
+		return nil
+	}
+	d.have = d.buf[:copy(d.buf, d.have)]
+	for len(d.have) < n {
+		k, err := d.r.Read(d.buf[len(d.have):])
+		d.have = d.buf[:len(d.have)+k]
+		if err != nil && len(d.have) < n {
+			return cut(err)
+		}
+	}
+	return nil
+}
+
+// take returns the next n bytes, which are valid until the next fill.
+func (d *decoder) take(n int) ([]byte, error) {
+	if err := d.fill(n); err != nil {
+		return nil, err
+	}
+	p := d.have[:n]
+	d.have = d.have[n:]
+	return p, nil
+}
+
 func cut(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, io.EOF) {
 		return ErrCut
 	}
 	return err
 }
 
-// next reads a record. Its data is valid until the next call.
+// next reads a record; of one of bytes as many as there are, as a record of their own.
+// Its data is valid until the next call.
 func (d *decoder) next() (record, error) {
-	var head [headerSize]byte
-	if _, err := io.ReadFull(d.r, head[:]); err != nil {
-		return record{}, cut(err)
+	if d.rest > 0 {
+		return d.bytes()
 	}
-	n := binary.LittleEndian.Uint32(head[1:])
+	head, err := d.take(headerSize)
+	if err != nil {
+		return record{}, err
+	}
+	k, n := kind(head[0]), binary.LittleEndian.Uint32(head[1:])
 	if n > maxRecord {
 		return record{}, malformed("a record of %d bytes, at most %d", n, maxRecord)
 	}
-	p := d.buf[:n]
-	if _, err := io.ReadFull(d.r, p); err != nil {
-		return record{}, cut(err)
+	if k == kindBytes && n > 0 {
+		d.rest = int(n)
+		return d.bytes()
 	}
-	return parseRecord(kind(head[0]), p)
+	p, err := d.take(int(n))
+	if err != nil {
+		return record{}, err
+	}
+	return parseRecord(k, p)
+}
+
+func (d *decoder) bytes() (record, error) {
+	if err := d.fill(1); err != nil {
+		return record{}, err
+	}
+	p, err := d.take(min(d.rest, len(d.have)))
+	d.rest -= len(p)
+	return record{kind: kindBytes, data: p}, err
 }
 
 // fixed is the length of a payload's numbers.
