@@ -58,7 +58,9 @@ func ParseShare(text string) (Share, error) {
 	if s.Host != "~" && !strings.HasPrefix(s.Host, "~/") && !filepath.IsAbs(s.Host) {
 		return Share{}, fmt.Errorf(`want an absolute path of the host, one that begins with "~/", or "staging", not %q`, clip(s.Host))
 	}
-	s.Host = filepath.Clean(s.Host)
+	if s.Host = filepath.Clean(s.Host); s.Host == "/" {
+		return Share{}, errors.New("/ cannot be a share: it would show the VM every file of this machine; name a folder")
+	}
 	if len(parts) == 2 {
 		s.Guest = parts[1]
 	} else {

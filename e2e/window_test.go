@@ -123,7 +123,8 @@ func TestKeyboard(t *testing.T) {
 	r.CheckClean()
 }
 
-// Pointer motion, buttons and the wheel reach the program, where they should.
+// Pointer motion, buttons and the wheel reach the program, where they should; trace
+// shows them.
 func TestPointer(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.startIn("mouse", []string{"stdbuf", "-oL", "wev"})
@@ -142,9 +143,23 @@ func TestPointer(t *testing.T) {
 	r.Scroll(t, x, y, -1)
 	waitOutput(t, p, "value: -15.000000")
 	r.save(t, "TestPointer.png", r.Screenshot(t))
+	trace := r.Start("trace", "--classes=motion,input", "mouse")
+	again := time.NewTicker(50 * time.Millisecond) // that it listens has no event
+	defer again.Stop()
+	deadline := time.Now().Add(2 * time.Minute)
+	for i := 0; !strings.Contains(trace.Output(), "wl_pointer"); i++ {
+		if time.Now().After(deadline) {
+			t.Fatalf("trace shows no motion: %s", trace.Output())
+		}
+		r.MoveTo(t, x+i%2, y)
+		<-again.C
+	}
 	r.CloseWindow(t, w)
 	if code := waitEnd(t, p, 20*time.Second); code != 0 {
 		t.Errorf("run ended with %d after the window was closed", code)
+	}
+	if code := waitEnd(t, trace, 20*time.Second); code != 0 {
+		t.Errorf("trace ended with %d after its VM: %s", code, trace.Output())
 	}
 	waitNoVM(t, r)
 	r.CheckClean()

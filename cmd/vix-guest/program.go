@@ -185,7 +185,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 			return path, nil
 		}
 		if found == nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			found = err
+			found = fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	if found != nil {
@@ -198,11 +198,11 @@ func executable(path string) error {
 	st, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return err
+		return errors.Unwrap(err) // a PathError: the caller says whose
 	case st.IsDir():
-		return fmt.Errorf("%s: is a directory", path)
+		return errors.New("is a directory")
 	case st.Mode()&0o111 == 0:
-		return fmt.Errorf("%s: not executable", path)
+		return errors.New("not executable")
 	}
 	return nil
 }

@@ -116,9 +116,10 @@ func sideName(side string) string {
 func clipCopyCommand(e *env) *cobra.Command {
 	var side clipSide
 	c := &cobra.Command{
-		Use:   "copy",
-		Short: "take what is selected in the focused window's VM, or on the host",
-		Args:  args(0, 0, ""),
+		Use:     "copy",
+		Short:   "take what is selected in the focused window's VM, or on the host",
+		Example: "  vix-launcher clipboard copy\n  vix-launcher clipboard copy --vm work",
+		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := e.config()
 			if err != nil {
@@ -130,7 +131,10 @@ func clipCopyCommand(e *env) *cobra.Command {
 			}
 			items, err := e.take(c.Context(), conf, from, side.slot())
 			if err != nil {
-				err = fmt.Errorf("clipboard: %s: %w", sideName(from), err)
+				if failure := (*vm.Failure)(nil); !errors.As(err, &failure) { // one names the VM
+					err = fmt.Errorf("%s: %w", sideName(from), err)
+				}
+				err = fmt.Errorf("clipboard: %w", err)
 				e.notify(c.Context(), "Nothing copied", err.Error())
 				return err
 			}
@@ -206,9 +210,10 @@ func (e *env) hostClipboard() (*clipboard.Host, error) {
 func clipPasteCommand(e *env) *cobra.Command {
 	var side clipSide
 	c := &cobra.Command{
-		Use:   "paste",
-		Short: "offer what was copied to the focused window's VM, or to the host",
-		Args:  args(0, 0, ""),
+		Use:     "paste",
+		Short:   "offer what was copied to the focused window's VM, or to the host",
+		Example: "  vix-launcher clipboard paste\n  vix-launcher clipboard paste --host",
+		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := e.paste(c.Context(), &side)
 			if err != nil {
@@ -292,9 +297,10 @@ func pass(rule config.ClipRule, held holdReply, to string) (limits map[string]in
 func clipStatusCommand(e *env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "what is held, where it is from, and for how long",
-		Args:  args(0, 0, ""),
+		Use:     "status",
+		Short:   "what is held, where it is from, and for how long",
+		Example: "  vix-launcher clipboard status --json",
+		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			held, err := e.askHolder(holdRequest{Op: "status"})
 			if err != nil && !errors.Is(err, errNothingHeld) {
@@ -313,9 +319,10 @@ func clipStatusCommand(e *env) *cobra.Command {
 
 func clipClearCommand(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "clear",
-		Short: "forget what was copied, and take back what was pasted and is not used yet",
-		Args:  args(0, 0, ""),
+		Use:     "clear",
+		Short:   "forget what was copied, and take back what was pasted and is not used yet",
+		Example: "  vix-launcher clipboard clear",
+		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := e.askHolder(holdRequest{Op: "clear"})
 			if errors.Is(err, errNothingHeld) {
@@ -334,6 +341,7 @@ func clipHistoryCommand(e *env) *cobra.Command {
 asks it not to, for this session, by the hint that passwords have
 (x-kde-passwordManagerHint). That is also the default; "history" under [clipboard]
 in config.toml changes it.`,
+		Example:   "  vix-launcher clipboard history off",
 		Args:      args(1, 1, "off or on"),
 		ValidArgs: []string{"off", "on"},
 		RunE: func(_ *cobra.Command, words []string) error {

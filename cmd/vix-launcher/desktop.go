@@ -84,10 +84,11 @@ changed, it is started for a moment in a VM that has no display, network or home
 func desktopListCommand(e *env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "list [--json]",
-		Short: "the entries that are there",
-		Long:  `Lists the desktop entries that "desktop sync" has made.`,
-		Args:  args(0, 0, ""),
+		Use:     "list [--json]",
+		Short:   "the entries that are there",
+		Long:    `Lists the desktop entries that "desktop sync" has made.`,
+		Example: "  vix-launcher desktop list --json",
+		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			data, err := e.dataDir()
 			if err != nil {
@@ -115,7 +116,8 @@ func desktopRemoveCommand(e *env) *cobra.Command {
 		Short: "remove the entries of VMs, or all",
 		Long: `Removes the desktop entries of the VMs that are named, or of all. The next "desktop
 sync" makes them again, unless config.toml says otherwise.`,
-		Args: args(0, -1, "VM"),
+		Example: "  vix-launcher desktop remove web",
+		Args:    args(0, -1, "VM"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			data, err := e.dataDir()
 			if err != nil {

@@ -69,7 +69,7 @@ hung up).`,
 		},
 	}
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("exec: %v; what is COMMAND's comes after --; see %s --help", err, c.CommandPath())
+		return usagef("exec: %s; what is COMMAND's comes after --; see %s --help", flagError(err), c.CommandPath())
 	})
 	f := c.Flags()
 	f.StringVar(&o.user, "user", "", "the guest's `USER`, by name or number")

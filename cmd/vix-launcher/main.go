@@ -63,7 +63,7 @@ not found.`,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 || args[0] == "" {
 				return usagef("a verb is missing; see vix-launcher --help")
 			}
 			hint := "see vix-launcher --help"
@@ -76,7 +76,7 @@ not found.`,
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%s: %v; see %s --help", c.Name(), err, c.CommandPath())
+		return usagef("%s%s; see %s --help", verbOf(c), flagError(err), c.CommandPath())
 	})
 	root.AddCommand(clipboardCommand(e), holdCommand(e))
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
@@ -85,10 +85,34 @@ not found.`,
 		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), flowCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), completionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // ours knows both names
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error { // cobra's shows its own help instead
+			if _, rest, _ := root.Find(args); len(rest) > 0 {
+				return usagef("help: no verb or topic %q; see vix-launcher --help", clip(rest[0]))
+			}
+			return nil
+		}
+	}
 	for _, c := range root.Commands() {
 		c.DisableFlagsInUseLine = true // each Use names the flags that matter
 	}
 	return root
+}
+
+// verbOf begins a message about the use of a verb: "usb list: ".
+func verbOf(c *cobra.Command) string {
+	if !c.HasParent() {
+		return ""
+	}
+	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ") + ": "
+}
+
+// flagError is what is wrong with an option, without the words of Go's parsers.
+func flagError(err error) string {
+	text, _, _ := strings.Cut(err.Error(), ": strconv.")
+	text, _, _ = strings.Cut(text, ": time: ")
+	return text
 }
 
 // configTopic is no verb but a help topic: vix-launcher help config.
@@ -107,9 +131,9 @@ func args(least, most int, names string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return usagef("%s: %s missing; see %s --help", c.Name(), names, c.CommandPath())
+			return usagef("%s%s missing; see %s --help", verbOf(c), names, c.CommandPath())
 		case most >= 0 && len(args) > most:
-			return usagef("%s: unexpected argument %q; see %s --help", c.Name(), clip(args[most]), c.CommandPath())
+			return usagef("%sunexpected argument %q; see %s --help", verbOf(c), clip(args[most]), c.CommandPath())
 		}
 		return nil
 	}

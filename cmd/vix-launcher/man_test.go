@@ -17,7 +17,7 @@ func TestManPage(t *testing.T) {
 	}
 	man := string(b)
 	for _, c := range command(osEnv()).Commands() {
-		if c.Hidden || !c.Runnable() {
+		if c.Hidden || !c.Runnable() || c.Name() == "help" {
 			continue
 		}
 		if !strings.Contains(man, "\n*"+c.Name()+"*") || c.Example == "" {

@@ -132,6 +132,22 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 }
 
+// late are the options that were given and say nothing to a VM that runs.
+func (o *runOptions) late(cpusSet bool) (list []string) {
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"--memory", o.memory != ""}, {"--cpus", cpusSet}, {"--share", len(o.shares) > 0}, {"--no-gui", o.noGUI},
+		{"--net", o.net != ""}, {"--publish", len(o.publish) > 0},
+	} {
+		if f.given {
+			list = append(list, f.name)
+		}
+	}
+	return list
+}
+
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
 	v, err := o.choose(e, argv, cpusSet)
 	if err != nil {
@@ -164,8 +180,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
 		Signals: signals,
 		OnJoin: func() {
-			if o.memory != "" || cpusSet || len(o.shares) > 0 || o.noGUI || o.net != "" || len(o.publish) > 0 {
-				p.line("VM %s runs already: --memory, --cpus, --no-gui, --share, --net and --publish are not used (see vix-launcher mount)", v.Name)
+			if late := o.late(cpusSet); len(late) > 0 {
+				p.line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(late, ", "))
 			}
 		},
 		OnStage: func(s vm.Stage) {

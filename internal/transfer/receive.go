@@ -29,8 +29,11 @@ func Find(path string, many bool) (Target, error) {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		return openTarget(path, "")
 	}
+	if len(filepath.Base(path)) > maxName {
+		return Target{}, fmt.Errorf("%.64s…: %w", show(path), unix.ENAMETOOLONG)
+	}
 	if many || strings.HasSuffix(path, "/") {
-		return Target{}, fmt.Errorf("%s: no such directory", path)
+		return Target{}, fmt.Errorf("%s: no such directory", show(path))
 	}
 	t, err := openTarget(filepath.Dir(path), filepath.Base(path))
 	if err != nil {
@@ -42,7 +45,7 @@ func Find(path string, many bool) (Target, error) {
 func openTarget(dir, name string) (Target, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return Target{}, fmt.Errorf("%s: %w", dir, Cause(err))
+		return Target{}, fmt.Errorf("%s: %w", show(dir), Cause(err))
 	}
 	return Target{Dir: root, Path: dir, Name: name}, nil
 }
@@ -208,7 +211,7 @@ func (v *receiver) asked(l *level, r record) error {
 	return nil
 }
 
-// show makes a path with a guest's names fit for a message.
+// show makes a path fit for a message of one line.
 func show(path string) string {
 	if q := fmt.Sprintf("%q", path); q[1:len(q)-1] != path {
 		return q

@@ -41,19 +41,19 @@ func Sources(paths []string, recursive bool) (list []Source, err error) {
 		}
 		if !recursive || strings.HasSuffix(path, "/") {
 			if full, err = filepath.EvalSymlinks(full); err != nil {
-				return list, fmt.Errorf("%s: %w", path, Cause(err))
+				return list, fmt.Errorf("%s: %w", show(path), Cause(err))
 			}
 		}
 		dir, err := os.OpenRoot(filepath.Dir(full))
 		if err != nil {
-			return list, fmt.Errorf("%s: %w", path, Cause(err))
+			return list, fmt.Errorf("%s: %w", show(path), Cause(err))
 		}
 		list = append(list, Source{Dir: dir, Name: filepath.Base(full), As: as, Path: path})
 	}
 	slices.SortFunc(list, func(a, b Source) int { return strings.Compare(a.As, b.As) })
 	for i := range list[min(1, len(list)):] {
 		if list[i].As == list[i+1].As {
-			return list, fmt.Errorf("%s and %s would both be %s", list[i].Path, list[i+1].Path, list[i].As)
+			return list, fmt.Errorf("%s and %s would both be %s", show(list[i].Path), show(list[i+1].Path), show(list[i].As))
 		}
 	}
 	return list, nil
@@ -131,7 +131,7 @@ func (s *sender) progress() {
 func (s *sender) source(src Source) error {
 	at, err := src.Dir.Open(".")
 	if err != nil {
-		return fmt.Errorf("%s: %w", src.Path, Cause(err))
+		return fmt.Errorf("%s: %w", show(src.Path), Cause(err))
 	}
 	defer at.Close()
 	return s.entry(folder{src.Dir, at}, src.Name, src.As, src.Path, 0)
@@ -145,9 +145,9 @@ func (s *sender) entry(dir folder, name, as, path string, depth int) error {
 		case mode == unix.S_IFREG:
 			err = s.file(dir, name, as, &st)
 		case mode == unix.S_IFDIR && !s.how.Recursive:
-			return fmt.Errorf("%s: is a directory; copy it with -r", path)
+			return fmt.Errorf("%s: is a directory; copy it with -r", show(path))
 		case mode == unix.S_IFDIR && depth >= MaxDepth:
-			return fmt.Errorf("%s: more than %d directories deep", path, MaxDepth)
+			return fmt.Errorf("%s: more than %d directories deep", show(path), MaxDepth)
 		case mode == unix.S_IFDIR:
 			return s.dir(dir, name, as, path, &st, depth)
 		case mode == unix.S_IFLNK: // only if recursive: see Sources
@@ -157,25 +157,25 @@ func (s *sender) entry(dir folder, name, as, path string, depth int) error {
 				return s.put(record{kind: kindLink, name: as, target: target, mtime: st.Mtim.Nano()})
 			}
 		case depth == 0:
-			return fmt.Errorf("%s: neither a file nor a directory", path)
+			return fmt.Errorf("%s: neither a file nor a directory", show(path))
 		default:
-			s.how.Skipped(path, "neither a file, a directory nor a link")
+			s.how.Skipped(show(path), "neither a file, a directory nor a link")
 		}
 	}
 	switch {
 	case err == nil:
 		return nil
 	case depth > 0 && errors.Is(err, fs.ErrNotExist):
-		s.how.Skipped(path, "went away")
+		s.how.Skipped(show(path), "went away")
 		return nil
 	}
-	return fmt.Errorf("%s: %w", path, Cause(err))
+	return fmt.Errorf("%s: %w", show(path), Cause(err))
 }
 
 func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, depth int) error {
 	dir, names, err := openNames(parent, name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, Cause(err))
+		return fmt.Errorf("%s: %w", show(path), Cause(err))
 	}
 	defer dir.Close()
 	s.done.Entries++

@@ -68,6 +68,9 @@ func (s *supervisor) sendDisplay(r displayRequest, rights []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.launch.VM.NoGUI {
+		return errors.New("the VM was started without a display")
+	}
 	if s.displayControl == nil {
 		return errors.New("the display does not run yet; try again in a moment")
 	}
