@@ -24,6 +24,7 @@ func TestVMScripts(t *testing.T) {
 			}
 			e.Setenv("PATH", r.bin+":/usr/bin:/bin")
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("LONG", strings.Repeat("a", 300))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": scriptStatus},

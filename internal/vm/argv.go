@@ -180,7 +180,10 @@ func (m Machine) accel() []string {
 	if m.Accel == "kvm" {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	// Without the fast string instructions the guest's kernel copies and clears by
+	// words: TCG takes as long for a byte. Measured: half the time of a pipe, a third
+	// of that of a copy in memory.
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off,fzrm=off,fsrs=off"}
 }
 
 // cmdline is the kernel's command line. What it skips is only what a VM of
