@@ -34,6 +34,11 @@ The log is kept in memory-backed files of bounded size, and goes with the VM.`,
 			defer reg.Close()
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
+			ctx, unread, err := untilUnread(ctx, e.stdout) // though nothing is said any more
+			if err != nil {
+				return err
+			}
+			defer unread()
 			return reg.Logs(ctx, names[0], follow, e.stdout)
 		},
 	}

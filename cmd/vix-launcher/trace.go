@@ -44,6 +44,11 @@ a line says how much.`,
 			defer reg.Close()
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
+			ctx, unread, err := untilUnread(ctx, e.stdout)
+			if err != nil {
+				return err
+			}
+			defer unread()
 			return reg.Trace(ctx, names[0], classes, e.stdout)
 		},
 	}
