@@ -256,6 +256,34 @@ func (c *copying) sendArgs() []string {
 // errGone is what our end of a pipe is told when the guest's has ended.
 var errGone = errors.New("the guest took only a part")
 
+// pipeSize is more than cp's ends write at once.
+const pipeSize = 256 << 10
+
+// newPipe is a pipe of which a supervisor may be given an end.
+func newPipe() (r, w *os.File, err error) {
+	if r, w, err = os.Pipe(); err != nil {
+		return nil, nil, err
+	}
+	if c, err := r.SyscallConn(); err == nil { // as it is where there are too many pipes
+		_ = c.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
+	return r, w, nil
+}
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
+// gone says that the reader of our pipe has ended, which is no error of ours.
+func gone(err error) error {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
+		return errGone
+	}
+	return err
+}
+
 // up sends files of the host.
 func (c *copying) up(ctx context.Context) error {
 	sources, err := transfer.Sources(c.sources, c.recursive)
@@ -263,17 +291,21 @@ func (c *copying) up(ctx context.Context) error {
 		return err
 	}
 	defer transfer.CloseSources(sources)
-	r, w := io.Pipe()
+	r, w, err := newPipe()
+	if err != nil {
+		return err
+	}
 	sent := make(chan error, 1)
 	go func() {
 		err := transfer.Send(w, sources, transfer.Sending{
 			Recursive: c.recursive, Skipped: c.skipped, Progress: c.meter.set,
 		})
-		w.CloseWithError(err) // nil is the end
-		sent <- err
+		w.Close() // what comes before its end is a cut stream
+		sent <- gone(err)
 	}()
 	guest := c.guest(ctx, c.to.vm, c.receiveArgs(), r, io.Discard)
-	r.CloseWithError(errGone)
+	r.Close()
+	w.Close() // a supervisor that hangs has the other end too
 	err = <-sent
 	switch {
 	case err != nil && !errors.Is(err, errGone):
@@ -304,17 +336,23 @@ func (c *copying) down(ctx context.Context) error {
 		Names: c.names(), FilesOnly: !c.recursive,
 		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(to.Path), Progress: c.meter.set,
 	}
-	r, w := io.Pipe()
+	r, w, err := newPipe()
+	if err != nil {
+		return err
+	}
 	var result transfer.Result
 	received := make(chan error, 1)
 	go func() {
 		var err error
 		result, err = transfer.Receive(r, to, how)
-		r.CloseWithError(errGone)
+		r.Close()
 		received <- err
 	}()
 	guest := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), w)
-	w.Close() // what comes before its end is a cut stream
+	w.Close()
+	if ctx.Err() != nil {
+		_ = r.SetReadDeadline(time.Now()) // a supervisor that hangs has the other end too
+	}
 	err = <-received
 	if err == nil && result.Escaping > 0 {
 		c.meter.line("vix-launcher: cp: %d symbolic links lead out of what was copied", result.Escaping)
@@ -339,24 +377,40 @@ func reserveOf(dir string) int64 {
 // across connects two guests. Nothing of the stream is looked at here: the one
 // that receives it trusts it no more than we would.
 func (c *copying) across(ctx context.Context) error {
-	r, w := io.Pipe()
+	fromGuest, out, err := newPipe()
+	if err != nil {
+		return err
+	}
+	in, toGuest, err := newPipe()
+	if err != nil {
+		closeAll(fromGuest, out)
+		return err
+	}
 	first := make(chan error, 2) // the first to fail explains the other
-	var both sync.WaitGroup
-	both.Go(func() {
-		err := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), io.MultiWriter(w, c.meter))
+	var all sync.WaitGroup
+	all.Go(func() {
+		err := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), out)
 		if err != nil {
 			first <- err
 		}
-		w.CloseWithError(err)
+		out.Close()
 	})
-	both.Go(func() {
-		err := c.guest(ctx, c.to.vm, c.receiveArgs(), r, io.Discard)
+	all.Go(func() {
+		// Not the files themselves: they have ways of their own, with buffers of 32 KiB.
+		_, _ = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(toGuest, c.meter)}, struct{ io.Reader }{fromGuest}, make([]byte, pipeSize))
+		closeAll(fromGuest, toGuest)
+	})
+	all.Go(func() {
+		err := c.guest(ctx, c.to.vm, c.receiveArgs(), in, io.Discard)
 		if err != nil {
 			first <- err
 		}
-		r.CloseWithError(errGone)
+		in.Close()
+		if ctx.Err() != nil {
+			closeAll(fromGuest, toGuest) // a supervisor that hangs has the other ends too
+		}
 	})
-	both.Wait()
+	all.Wait()
 	select {
 	case err := <-first:
 		return err
@@ -396,7 +450,7 @@ func (n *guestNotes) lines() []string {
 // guest runs a guest's end of the copy.
 func (c *copying) guest(ctx context.Context, name string, argv []string, stdin io.Reader, stdout io.Writer) error {
 	notes := &guestNotes{}
-	exit, err := c.spawn(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes})
+	exit, err := c.spawn(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes, Pipes: true})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vix/config"
 )
 
@@ -45,8 +47,11 @@ type Run struct {
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
-	Signals        <-chan os.Signal // passed on to the program; before it runs, they end the run
-	Sizes          <-chan Size      // of the terminal, if How has one
+	// Pipes: if Stdin or Stdout is an *os.File, it is the end of a pipe that the supervisor
+	// may read or write itself, which saves a copy. The caller closes its own.
+	Pipes   bool
+	Signals <-chan os.Signal // passed on to the program; before it runs, they end the run
+	Sizes   <-chan Size      // of the terminal, if How has one
 
 	// What happens before the program runs, and "window" after. They are called
 	// from one goroutine and may be nil.
@@ -211,7 +216,7 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 	defer unhook()
 	defer conn.Close()
 
-	streams, err := openStreams(run.Background)
+	streams, err := openStreams(run)
 	if err != nil {
 		return nil, err
 	}
@@ -313,16 +318,27 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 // streams are the pipes of one run: our ends, and those that the supervisor
 // is given.
 type streams struct {
-	ours, theirs []*os.File // stdin, stdout, stderr
+	ours, theirs []*os.File // stdin, stdout, stderr; nil of ours where the caller has it
 	out          sync.WaitGroup
 }
 
-func openStreams(background bool) (*streams, error) {
+func openStreams(run *Run) (*streams, error) {
 	s := &streams{}
-	if background {
+	if run.Background {
 		return s, nil
 	}
-	for i := range 3 {
+	for i, given := range []any{run.Stdin, run.Stdout, run.Stderr} {
+		f, ok := given.(*os.File)
+		if ok && run.Pipes {
+			dup, err := dupFile(f)
+			if err != nil {
+				s.close()
+				closeFiles(s.theirs)
+				return nil, err
+			}
+			s.ours, s.theirs = append(s.ours, nil), append(s.theirs, dup)
+			continue
+		}
 		r, w, err := os.Pipe()
 		if err != nil {
 			s.close()
@@ -337,17 +353,36 @@ func openStreams(background bool) (*streams, error) {
 	return s, nil
 }
 
+func dupFile(f *os.File) (dup *os.File, err error) {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	var dupErr error
+	err = c.Control(func(from uintptr) { fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, dupErr); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 func (s *streams) close() { closeFiles(s.ours) }
 
 // copy begins to copy, once there is a program to copy for: until then what
 // stands in Stdin is not taken from whoever reads it next.
 func (s *streams) copy(run *Run) {
-	go func() {
-		_, _ = io.Copy(s.ours[0], run.Stdin)
-		s.ours[0].Close()
-	}()
+	if s.ours[0] != nil {
+		go func() {
+			_, _ = io.Copy(s.ours[0], run.Stdin)
+			s.ours[0].Close()
+		}()
+	}
 	for i, dst := range []io.Writer{run.Stdout, run.Stderr} {
 		src := s.ours[i+1]
+		if src == nil {
+			continue
+		}
 		s.out.Go(func() {
 			// Whoever reads dst may go first: the program is to notice.
 			_, _ = io.Copy(dst, src)
