@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/draw"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -282,6 +284,30 @@ func TestOrdinaryWindow(t *testing.T) {
 	d.Type(t, "widg")
 	d.Key(t, "Return")
 	m.want(menu.EventRun, "widget-factory", "")
+	m.closed()
+}
+
+// All threads are under the filter of internal/sandbox, which holds what that means.
+func TestConfined(t *testing.T) {
+	d := start(t)
+	m := show(t, d, setup())
+	m.seen(d)
+	d.Type(t, "e") // all is done by then that a menu does
+	d.Key(t, "Down")
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.proc.PID))
+	if err != nil || len(threads) < 3 {
+		t.Fatal(threads, err)
+	}
+	for _, thread := range threads {
+		b, err := os.ReadFile(thread)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has just ended
+		}
+		if text := string(b); err != nil || !strings.Contains(text, "\nSeccomp:\t2\n") || !strings.Contains(text, "\nNoNewPrivs:\t1\n") {
+			t.Errorf("%s: %v: %s", thread, err, text)
+		}
+	}
+	d.Key(t, "Escape")
 	m.closed()
 }
 

@@ -4,8 +4,8 @@
 // of JSON.
 //
 // It is a program of its own because it loads libxkbcommon, which only a dynamically
-// linked program can; everything else of Vix is static. It opens fonts and icons, its
-// compositor's socket, and nothing else.
+// linked program can; everything else of Vix is static. It opens its compositor's
+// socket, fonts and icons, and once it is connected it may read files, and nothing else.
 package main
 
 import (
@@ -25,6 +25,7 @@ import (
 	"vix/internal/label"
 	"vix/internal/menu"
 	"vix/internal/menu/window"
+	"vix/internal/sandbox"
 )
 
 func main() {
@@ -88,6 +89,10 @@ func run(in io.Reader, out, log io.Writer) error {
 			if err := writer.Write(ev); err != nil {
 				cancel() // nobody listens any more
 			}
+		},
+		// It needs no other connection, writes nothing and starts nothing.
+		Connected: func() {
+			sandbox.Confine(sandbox.Profile{Files: []sandbox.File{{Path: "/"}}, Calls: sandbox.MenuCalls()})
 		},
 		Shown: func() {
 			debug.SetGCPercent(gcPercent)

@@ -32,6 +32,23 @@ func DisplayCalls(connect, listen bool) *CallList {
 	return l
 }
 
+// MenuCalls is what the menu may ask of the kernel once it is connected: anything but
+// another connection, another process or program, and writing to the file system. It
+// names what is forbidden, because the C library is in the process too, with
+// libxkbcommon; and it has no Landlock, which a program with C threads cannot take for
+// all of them (errCgo).
+func MenuCalls() *CallList {
+	l := &CallList{other: allow}
+	const writing = unix.O_ACCMODE | unix.O_CREAT | unix.O_TRUNC
+	l.calls = append(l.calls, call{unix.SYS_OPENAT, [][]test{{{arg: 2, mask: writing}}}, fail(unix.EACCES)})
+	l.addThreads()
+	l.add(fail(unix.EACCES), writingCalls...)
+	l.add(fail(unix.EACCES), writingCallsHere...)
+	l.add(kill, hostileCalls...)
+	l.add(kill, hostileCallsHere...)
+	return l
+}
+
 // add appends calls with one verdict; the first mention of a call holds.
 func (l *CallList) add(v verdict, nrs ...uint32) {
 	for _, nr := range nrs {
@@ -71,11 +88,7 @@ var runtimeCalls = []uint32{
 
 // addTested adds the calls that depend on their arguments.
 func (l *CallList) addTested() {
-	const (
-		thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD
-		spaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
-	)
+	l.addThreads()
 	var fcntl [][]test
 	// Never F_SETOWN and F_SETSIG, by which the kernel signals other processes.
 	for _, cmd := range []uint64{
@@ -84,19 +97,30 @@ func (l *CallList) addTested() {
 	} {
 		fcntl = append(fcntl, []test{equal(1, cmd)})
 	}
-	self := [][]test{{equal(0, uint64(os.Getpid()))}}
 	notExec := [][]test{{{arg: 2, mask: unix.PROT_EXEC}}}
 	l.calls = append(l.calls,
 		call{unix.SYS_FCNTL, fcntl, trap},
 		call{unix.SYS_MMAP, notExec, kill},
 		call{unix.SYS_MPROTECT, notExec, kill},
-		call{unix.SYS_CLONE, [][]test{{{arg: 0, mask: thread | spaces, value: thread}}}, kill},
-		call{unix.SYS_TGKILL, self, kill},
-		call{unix.SYS_KILL, self, kill},
 		// Names for the runtime's mappings, which it does without.
 		call{unix.SYS_PRCTL, [][]test{{equal(0, unix.PR_SET_VMA)}}, fail(unix.EPERM)},
 		// The runtime's and C library's own limits are read, not set.
 		call{unix.SYS_PRLIMIT64, [][]test{{equal(0, 0), {arg: 2, mask: ^uint64(0)}}}, fail(unix.EPERM)},
+	)
+}
+
+// addThreads allows threads, and no process; and signals to those threads.
+func (l *CallList) addThreads() {
+	const (
+		thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD
+		spaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
+	)
+	self := [][]test{{equal(0, uint64(os.Getpid()))}}
+	l.calls = append(l.calls,
+		call{unix.SYS_CLONE, [][]test{{{arg: 0, mask: thread | spaces, value: thread}}}, kill},
+		call{unix.SYS_TGKILL, self, kill},
+		call{unix.SYS_KILL, self, kill},
 	)
 	l.add(fail(unix.ENOSYS), unix.SYS_CLONE3) // the C library goes on with clone
 }
@@ -104,6 +128,13 @@ func (l *CallList) addTested() {
 // equal tests the low 32 bits of an argument, all that the kernel looks at in an
 // int.
 func equal(arg int, value uint64) test { return test{arg, 0xffffffff, value} }
+
+// writingCalls change the file system.
+var writingCalls = []uint32{
+	unix.SYS_OPENAT2, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_TRUNCATE, unix.SYS_UTIMENSAT,
+	unix.SYS_SETXATTR, unix.SYS_LSETXATTR, unix.SYS_REMOVEXATTR, unix.SYS_LREMOVEXATTR,
+	unix.SYS_FCHMOD, unix.SYS_FCHOWN, unix.SYS_FSETXATTR, unix.SYS_FREMOVEXATTR,
+}
 
 // filesCalls are refused as Landlock would: libraries look for files that they can
 // do without, such as a time zone.

@@ -13,5 +13,6 @@ const (
 var (
 	runtimeCallsHere = []uint32{}
 	filesCallsHere   = []uint32{unix.SYS_NEWFSTATAT}
+	writingCallsHere = []uint32{unix.SYS_RENAMEAT}
 	hostileCallsHere = []uint32{unix.SYS_KEXEC_FILE_LOAD}
 )

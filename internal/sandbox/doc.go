@@ -39,6 +39,8 @@
 // goroutine's stack and the call's number in rax: a new Go version that needs a
 // new call shall be easy to mend. In either case the call is not made.
 //
+// The menu has a list the other way round, of what it may not ask for (MenuCalls).
+//
 // Threads are made by clone(2) alone, which must have CLONE_THREAD: RLIMIT_NPROC
 // would forbid threads too, and Go's runtime dies without them.
 package sandbox

@@ -45,6 +45,9 @@ func probe(own bool, profile string, args []string) {
 		_, _ = time.Now().Zone()
 		r := Confine(Profile{Own: own, Calls: DisplayCalls(false, false), OpenFiles: 512, Data: 512 << 20})
 		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))
+	case "menu":
+		r := Confine(Profile{Files: []File{{Path: "/"}}, Calls: MenuCalls()})
+		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))
 	case "nocalls": // all but seccomp, which would hide the rest
 		r := Confine(Profile{Own: own})
 		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))

@@ -99,6 +99,44 @@ func TestDisplayIsRefused(t *testing.T) {
 }
 
 // A call that is not on the list leaves what mends the list.
+// TestMenuIsRefused holds the same of what may read files, and nothing but that.
+func TestMenuIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	pid := sibling(t)
+	there := filepath.Join(dir, "there")
+	if err := os.WriteFile(there, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		want string
+		what []string
+	}{
+		{"done", []string{"read", "/etc/passwd"}},
+		{"done", []string{"mmap"}},
+		{"EACCES", []string{"write", filepath.Join(dir, "new")}},
+		{"EACCES", []string{"write", there}},
+		{"killed", []string{"exec", "/bin/true"}},
+		{"killed", []string{"fork"}},
+		{"killed", []string{"connect", filepath.Join(dir, "s")}},
+		{"killed", []string{"connect", "@abstract"}},
+		{"killed", []string{"tcp", "127.0.0.1:9"}},
+		{"killed", []string{"ptrace", pid}},
+		{"killed", []string{"kill", pid}},
+		{"killed", []string{"readv", pid}},
+		{"killed", []string{"unshare"}},
+		{"killed", []string{"call", fmt.Sprint(unix.SYS_IO_URING_SETUP)}},
+	} {
+		if r := runProbe(t, false, append([]string{"menu"}, tt.what...)...); r.word != tt.want {
+			t.Errorf("%v: %s, want %s\n%s", tt.what, r.word, tt.want, r.stderr)
+		}
+	}
+}
+
 func TestTrapTellsTheCall(t *testing.T) {
 	r := runProbe(t, false, "display", "call", fmt.Sprint(unix.SYS_ACCT))
 	for _, want := range []string{"SIGSYS: bad system call", "goroutine 1", "sandbox.try", fmt.Sprintf("%#x", unix.SYS_ACCT)} {

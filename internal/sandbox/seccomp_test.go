@@ -73,7 +73,7 @@ func seccompData(nr, arch uint32, args [6]uint64) []byte {
 // TestFilterMeansTheList: the program decides as the list does, for every call and
 // for arguments that are near what is tested, or that are numbers of calls.
 func TestFilterMeansTheList(t *testing.T) {
-	for _, l := range []*CallList{DisplayCalls(false, false), DisplayCalls(true, false), DisplayCalls(true, true)} {
+	for _, l := range []*CallList{DisplayCalls(false, false), DisplayCalls(true, false), DisplayCalls(true, true), MenuCalls()} {
 		p, err := l.assemble()
 		if err != nil {
 			t.Fatal(err)
@@ -110,11 +110,13 @@ func TestFilterMeansTheList(t *testing.T) {
 
 // TestNoCallStandsTwice: only the first mention of a call would count.
 func TestNoCallStandsTwice(t *testing.T) {
-	seen := map[uint32]bool{}
-	for _, c := range DisplayCalls(false, false).calls {
-		if seen[c.nr] {
-			t.Errorf("call %d", c.nr)
+	for _, l := range []*CallList{DisplayCalls(false, false), MenuCalls()} {
+		seen := map[uint32]bool{}
+		for _, c := range l.calls {
+			if seen[c.nr] {
+				t.Errorf("call %d", c.nr)
+			}
+			seen[c.nr] = true
 		}
-		seen[c.nr] = true
 	}
 }

@@ -40,14 +40,15 @@ import (
 
 // A Config is what a menu needs.
 type Config struct {
-	Setup    menu.Setup
-	Fonts    func() (regular, bold *label.Fonts) // called once, beside the loop
-	ReadFont func(path string) []byte            // nil if it cannot be read
-	Themes   *icon.Themes
-	Updates  <-chan menu.Update // the first brings the items; closed: the other side has gone
-	Emit     func(menu.Event)
-	Shown    func() // once, when the first frame is committed
-	Log      *slog.Logger
+	Setup     menu.Setup
+	Fonts     func() (regular, bold *label.Fonts) // called once, beside the loop
+	ReadFont  func(path string) []byte            // nil if it cannot be read
+	Themes    *icon.Themes
+	Updates   <-chan menu.Update // the first brings the items; closed: the other side has gone
+	Emit      func(menu.Event)
+	Connected func() // once, when there is a connection
+	Shown     func() // once, when the first frame is committed
+	Log       *slog.Logger
 }
 
 // AppID is that of the ordinary window, and the layer surface's namespace.
@@ -115,6 +116,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("no compositor at %s: %w; start a Wayland session, or set WAYLAND_DISPLAY", cfg.Setup.Socket, err)
 	}
+	cfg.Connected()
 	if err := w.connect(display); err != nil {
 		wlclient.DisplayDisconnect(display)
 		return err
