@@ -588,14 +588,16 @@ func (d *desk) testActions() {
 	if r := act("nonsense"); r.Code == 0 || !strings.Contains(r.Stderr, `dev.vix.Error.InvalidArgs: unknown action "nonsense"`) {
 		d.t.Errorf("an action that is none: %v", r)
 	}
+	d.must("makoctl", "dismiss", "--all")
 	before := len(d.Windows(d.t, desktoptest.ByAppID("vix.free.foot")))
 	for _, action := range []string{"shell", "disposable"} {
 		if r := act(action); r.Code != 0 {
 			d.t.Errorf("%s: %v", action, r)
 		}
 	}
-	start := d.WaitScreen(d.t, "the notification of a VM's start", func(*image.RGBA) bool {
-		return slices.ContainsFunc(d.notes(), func(n string) bool { return strings.HasPrefix(n, "Starting foot in free-tmp1\n") })
+	start := d.WaitScreen(d.t, "the notification of a VM's start", func(s *image.RGBA) bool {
+		shown := slices.ContainsFunc(d.notes(), func(n string) bool { return strings.HasPrefix(n, "Starting foot in free-tmp1\n") })
+		return shown && s.RGBAAt(s.Bounds().Dx()-20, 20) == color.RGBA{0x28, 0x55, 0x77, 0xff} // mako's own
 	})
 	d.save("desktop-start.png", start)
 	d.WaitWindows(d.t, before+1, desktoptest.ByAppID("vix.free.foot"))
