@@ -84,7 +84,7 @@ func (e *env) openRoot(v config.VM) (*os.Root, error) {
 	case r.Dir != "":
 		return os.OpenRoot(r.Dir)
 	}
-	root, err := e.imageRoot(r.Disk)
+	root, err := os.OpenRoot(e.imageTree(r.Disk))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("VM %s: %w; run vix-launcher desktop sync", v.Name, errUnread)
 	}

@@ -42,7 +42,7 @@ const (
 )
 
 const (
-	imageTree  = "root"
+	imageRoot  = "root"
 	imageStamp = "stamp"
 )
 
@@ -67,13 +67,13 @@ func stampOf(image string) (string, error) {
 	return fmt.Sprintf("%s\n%d bytes, of %d\n", image, st.Size(), st.ModTime().UnixNano()), nil
 }
 
-// imageRoot opens what was read of a VM's image, however long ago.
-func (e *env) imageRoot(image string) (*os.Root, error) {
+// imageTree is where what was read of an image is, however long ago; "" is nowhere.
+func (e *env) imageTree(image string) string {
 	dir, err := e.imagesDir()
 	if err != nil {
-		return nil, err
+		return ""
 	}
-	return os.OpenRoot(filepath.Join(dir, imageKey(image), imageTree))
+	return filepath.Join(dir, imageKey(image), imageRoot)
 }
 
 // readImages reads the images of the VMs that may have entries, as far as they have
@@ -184,7 +184,7 @@ func (e *env) takeMenu(ctx context.Context, v config.VM, dir string) error {
 	received := make(chan error, 1)
 	go func() {
 		_, err := transfer.Receive(r, to, transfer.Receiving{
-			Names: []string{imageTree}, Umask: 0o022, Entries: maxImageFiles, Bytes: maxImageBytes, Reserve: reserveOf(dir),
+			Names: []string{imageRoot}, Umask: 0o022, Entries: maxImageFiles, Bytes: maxImageBytes, Reserve: reserveOf(dir),
 		})
 		r.CloseWithError(errGone)
 		received <- err

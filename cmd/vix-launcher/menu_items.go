@@ -112,6 +112,10 @@ func (s *menuSession) addPrograms() {
 // rootApps reads a root's programs. One that cannot be read has none; desktop sync and
 // run say why.
 func (e *env) rootApps(v config.VM) []desktop.App {
+	v, err := e.expandPaths(v)
+	if err != nil {
+		return nil
+	}
 	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
 	if err != nil {
 		return nil
@@ -119,10 +123,12 @@ func (e *env) rootApps(v config.VM) []desktop.App {
 	dir := "/"
 	if v.Root != "host" {
 		r, err := rootfs.FindRoot(v.Root, v.Packages, rootsDir(cache))
-		if err != nil || r.Dir == "" {
+		if err != nil {
 			return nil
 		}
-		dir = r.Dir
+		if dir = r.Dir; r.Disk != "" {
+			dir = e.imageTree(r.Disk)
+		}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

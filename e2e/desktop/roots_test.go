@@ -132,6 +132,9 @@ func (d *desk) testImage() {
 	if vms := d.List(); len(vms) > 0 {
 		d.t.Errorf("VMs: %+v", vms)
 	}
+	if items := d.must(d.Launcher(), "menu", "--json"); !strings.Contains(items, `"boxed/reader"`) || strings.Contains(items, `"boxed/gone"`) {
+		d.t.Errorf("the menu: %s", items)
+	}
 	d.readFiles(entry)
 	d.Must("stop", "--all")
 
