@@ -53,6 +53,17 @@ func TestVMVsock(t *testing.T) {
 	if by == vsockName {
 		checkVsockConfined(t, r, st)
 	}
+	t.Run("hostile guest", func(t *testing.T) {
+		if _, err := exec.LookPath("python3"); err != nil {
+			t.Skip("lacks: python3")
+		}
+		for user, want := range map[string]string{"user": "no port: Permission denied\n", "root": "a port\n"} {
+			p := r.vix(0, "exec", "t", "--user", user, "--", "python3", "-c", hostileVsock)
+			if p.out.String() != want+"refused 30\n" {
+				t.Errorf("%s: %q, %s", user, p.out.String(), p.err.String())
+			}
+		}
+	})
 	for name, test := range map[string]func(*testing.T, *rig){"exec": testExec, "exec statuses": testExecStatuses, "shell": testShell, "cp": testCopy} {
 		t.Run(name, func(t *testing.T) {
 			sub := *r
@@ -74,6 +85,27 @@ func TestVMVsock(t *testing.T) {
 	}
 	r.nothingLeft()
 }
+
+// hostileVsock tries in the guest what an agent does, when there is one already: from a
+// port that only root may have, where that works; and again and again.
+const hostileVsock = `
+import re, socket
+port = int(re.search(r"vix.agent=vsock:(\d+)", open("/proc/cmdline").read())[1])
+refused = 0
+for i in range(30):
+    s = socket.socket(socket.AF_VSOCK)
+    s.settimeout(0.1) # the device does not say no: it says nothing
+    try:
+        s.bind((socket.VMADDR_CID_ANY, 1000 - i))
+        if i == 0: print("a port")
+    except PermissionError as e:
+        if i == 0: print("no port:", e.strerror)
+    try:
+        s.connect((socket.VMADDR_CID_HOST, port))
+    except (ConnectionResetError, BrokenPipeError, TimeoutError):
+        refused += 1
+print("refused", refused)
+`
 
 // checkVsockConfined looks at what vhost-device-vsock has left, by doctor and in /proc.
 func checkVsockConfined(t *testing.T, r *rig, st vm.State) {
