@@ -115,7 +115,7 @@ func execError(path string, err error) error {
 }
 
 // pipeSize is the capacity of a program's pipes: at the default of 64 KiB, which is less
-// than what cat writes at once, a guest spends a third more of its processor on
+// than what cat writes at once, a guest spends up to a third of its processor on
 // switching between the program and us.
 const pipeSize = 256 << 10
 

@@ -17,7 +17,9 @@ func mountCommand(e *env) *cobra.Command {
 		Long: `Shows the VM NAME, which has to run, the folder HOSTDIR of the host: read-only
 without :rw, at /mnt/NAME without GUESTPATH. It shows that folder alone: no link leads
 out of it, and what is mounted below it is empty. In it, everything belongs to the
-user: on the host to whoever runs the VM, in the guest to its ordinary user.
+user: on the host to whoever runs the VM, in the guest to its ordinary user. Each file
+that the guest has seen of late takes a descriptor of the host's: where the limit of open
+files (ulimit -Hn) is low, many thousands fail with "Too many open files in system".
 
 "mount NAME staging" makes an empty folder at a path that is not to be guessed, and
 prints both: the host's, and the guest's. It is removed when it is taken back, or when
