@@ -116,11 +116,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("no compositor at %s: %w; start a Wayland session, or set WAYLAND_DISPLAY", cfg.Setup.Socket, err)
 	}
-	cfg.Connected()
 	if err := w.connect(display); err != nil {
 		wlclient.DisplayDisconnect(display)
 		return err
 	}
+	cfg.Connected() // while the compositor thinks about the surface
 	err = w.loop(ctx, display)
 	w.keys.loading.Wait()
 	cfg.Emit(menu.Event{Kind: menu.EventClosed})
