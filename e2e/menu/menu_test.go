@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image"
+	"image/color"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -322,6 +323,68 @@ func used(t *testing.T, r *e2e.Rig, id string) float64 {
 	}
 	t.Fatalf("no entry %s", id)
 	return 0
+}
+
+// The menu opens with the programs of the last time, and shows what has come and gone
+// since while it is open. The VM cannot start; the history tells what was chosen.
+func TestMenuLooksAgain(t *testing.T) {
+	r := newRig(t)
+	root := t.TempDir()
+	apps := filepath.Join(root, "usr/share/applications")
+	for _, dir := range []string{apps, filepath.Join(root, "usr/bin"), filepath.Join(root, "etc")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.SetConfig(fmt.Sprintf("[defaults]\naccel = \"kvm\"\nmemory = \"1T\"\n[vm.kept]\nroot = %q\ndesktop = [\"*\"]\n", root)); err != nil {
+		t.Fatal(err)
+	}
+	entry := func(name string) {
+		t.Helper()
+		text := fmt.Sprintf("[Desktop Entry]\nType=Application\nName=Program %s\nExec=/usr/bin/true\n", name)
+		if err := os.WriteFile(filepath.Join(apps, name+".desktop"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "usr/bin/true"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	clear := r.Screenshot(t)
+	// The first row is selected if anything matches.
+	shows := func(what string, any bool) {
+		t.Helper()
+		r.WaitScreen(t, what, func(img *image.RGBA) bool {
+			at := img.RGBAAt(img.Rect.Dx()/2+100, img.Rect.Dy()/2-158)
+			return !bytes.Equal(img.Pix, clear.Pix) && any == desktoptest.Near(color.RGBA{0x30, 0x33, 0x3d, 0xff}, 2)(at)
+		})
+	}
+	open := func(query string) *desktoptest.Proc {
+		t.Helper()
+		r.WaitScreen(t, "nothing", func(img *image.RGBA) bool { return bytes.Equal(img.Pix, clear.Pix) })
+		m := r.Start("menu")
+		shows("the menu", true)
+		r.Type(t, query)
+		return m
+	}
+	for _, step := range []struct{ add, remove string }{{"first", ""}, {"second", ""}, {"third", "first"}} {
+		entry(step.add)
+		if step.remove != "" {
+			if err := os.Remove(filepath.Join(apps, step.remove+".desktop")); err != nil {
+				t.Fatal(err)
+			}
+			m := open("program " + step.remove)
+			shows("no program "+step.remove, false)
+			r.Key(t, "Escape")
+			m.Wait()
+		}
+		m := open("program " + step.add)
+		shows("the program "+step.add, true)
+		r.Key(t, "Return")
+		m.Wait() // with 1: the VM does not start
+		if used(t, r, "kept/"+step.add) == 0 {
+			t.Errorf("%s was not chosen: %s", step.add, m.Output())
+		}
+	}
 }
 
 // The portal's color-scheme is followed: at once by the menu that is open when it
