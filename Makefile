@@ -93,7 +93,7 @@ bench: need-go setup build ## what it costs: tables, and build/bench/*.json
 	CGO_ENABLED=0 $(GO) build -trimpath -o build/bench/ ./bench/wlbench
 	$(IN_ROOT) build/bench/wlbench compare -bin build/bin -json build/bench/wlbench.json
 	$(IN_ROOT) build/bench/wlbench vm -bin build/bin -json build/bench/vm.json
-	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 90m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e
+	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 90m -exec $(IN_ROOT) -run '^$$' -bench . $(UNIT) ./e2e ./e2e/clipboard
 	VIX_BENCH_OUT=$(CURDIR)/build/bench $(GO) test -count=1 -timeout 20m -exec $(IN_ROOT) -run TestFlood ./e2e/threats
 	@cat build/e2e/flood.txt
 

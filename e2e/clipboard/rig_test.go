@@ -27,18 +27,18 @@ const patience = 90 * time.Second
 // A desk is a sway with two proxies.
 type desk struct {
 	*desktoptest.Desktop
-	t       *testing.T
+	t       testing.TB
 	bin     string
 	proxies map[string]*desktoptest.Proc
 	passed  chan struct{} // a token for each request that reached a display process
 }
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t testing.TB) *desk {
 	t.Helper()
 	return deskOf(t, desktoptest.Config{Timeout: patience})
 }
 
-func deskOf(t *testing.T, cfg desktoptest.Config) *desk {
+func deskOf(t testing.TB, cfg desktoptest.Config) *desk {
 	t.Helper()
 	lacks := desktoptest.Lacks()
 	for _, name := range []string{"wl-copy", "foot"} {
@@ -144,7 +144,7 @@ func (d *desk) pastes(vm string, args ...string) (content []byte, complaint stri
 	return out.Bytes(), strings.TrimSpace(stderr.String())
 }
 
-func pair(t *testing.T, kind int) (ours, theirs *os.File) {
+func pair(t testing.TB, kind int) (ours, theirs *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
