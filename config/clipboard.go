@@ -123,6 +123,38 @@ func (c *Config) Flow(from, to string) (rule ClipRule, ok bool) {
 	return rule, profile(to, ClipSharedIn) && rule.From == from && rule.To == to
 }
 
+// A DragRule is a rule as far as drags go, for whoever enforces it.
+type DragRule struct {
+	From   string           `json:"from"`
+	To     string           `json:"to"`
+	Limits map[string]int64 `json:"limits,omitempty"` // bytes, by kind; none: refused
+	Strip  bool             `json:"strip,omitempty"`
+}
+
+// Drags returns the rules that say something of drags to or from a VM, in order; nil
+// where they are all refused. A drag takes a rule that allows it: nobody is asked.
+func (c *Clipboard) Drags(vm string) (rules []DragRule) {
+	allowed := false
+	for _, r := range c.Rules {
+		if !slices.Contains([]string{ClipAny, vm}, r.From) && !slices.Contains([]string{ClipAny, vm}, r.To) {
+			continue
+		}
+		d := DragRule{From: r.From, To: r.To, Strip: r.Strip}
+		if r.Action == ClipAllow {
+			d.Limits = map[string]int64{}
+			for _, kind := range r.Kinds {
+				d.Limits[kind] = r.May(kind)
+			}
+			allowed = true
+		}
+		rules = append(rules, d)
+	}
+	if !allowed {
+		return nil
+	}
+	return rules
+}
+
 // Most tells how much of a kind any rule lets pass from a side.
 func (c *Clipboard) Most(from, kind string) int64 {
 	most := c.Rule(from, "\x00").May(kind) // a side that only "*" fits

@@ -102,6 +102,19 @@ action = "allow"
 	if rule, _ := flow.Flow("out", "in"); rule.May("html") == 0 || rule.May("text") != 0 {
 		t.Errorf("%+v", rule)
 	}
+	if got := flow.Clipboard.Drags("out"); len(got) != 3 || got[0].Limits != nil || got[1].To != "in" || got[1].Limits["html"] != DefaultClipLimit || got[2].To != "both" || !got[2].Strip {
+		t.Errorf("drags: %+v", got)
+	}
+	if got := flow.Clipboard.Drags("asks"); len(got) != 2 || got[0].Limits != nil || got[1].Limits == nil {
+		t.Errorf("drags: %+v", got)
+	}
+	if got := flow.Clipboard.Drags("denied"); len(got) != 3 || got[1].Limits != nil {
+		t.Errorf("drags: %+v", got)
+	}
+	k.Rules = k.Rules[:2] // none allows
+	if got := k.Drags("work"); got != nil {
+		t.Errorf("drags: %+v", got)
+	}
 	for text, want := range map[string]string{
 		"[vm.a]\nclipboard = \"open\"":           "want isolated, shared-out, shared-in",
 		"[clipboard]\nttl = 3":                   "f:2: clipboard.ttl: want a string",

@@ -371,13 +371,17 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 	if err != nil {
 		return vm.Launch{}, err
 	}
-	conf, err := e.configPath()
+	path, err := e.configPath()
+	if err != nil {
+		return vm.Launch{}, err
+	}
+	conf, err := e.config()
 	if err != nil {
 		return vm.Launch{}, err
 	}
 	return vm.Launch{
-		ConfigDir: filepath.Dir(filepath.Dir(conf)),
-		VM:        v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
+		ConfigDir: filepath.Dir(filepath.Dir(path)), Drags: conf.Clipboard.Drags(v.Name),
+		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, Bus: bus, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
 		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
 	}, nil

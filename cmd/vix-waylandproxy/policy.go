@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,6 +21,7 @@ type policyFlags struct {
 	color, frame string
 	allow, deny  []string
 	limits       []string
+	drags        string
 }
 
 // register adds the flags; device tells that there is a virtio-gpu device, which
@@ -33,6 +35,7 @@ func (o *policyFlags) register(f *pflag.FlagSet, device bool) {
 	f.StringVar(&o.frame, "frame", "none", "around each window: full (with the tag as a label), border or none")
 	f.StringSliceVar(&o.allow, "allow", nil, "interfaces that exist besides those of the built-in list: `IFACE,…`")
 	f.StringSliceVar(&o.deny, "deny", nil, "interfaces that do not exist, whatever else is said: `IFACE,…`")
+	f.StringVar(&o.drags, "drags", "", "rules of drags to and from other VMs and the host, the first that fits: `JSON`, a list of {from, to, limits by kind, strip}")
 	f.StringArrayVar(&o.limits, "limit", nil, "bound what the programs may have at a time: `NAME=N`; repeatable; names: "+strings.Join(names, ", "))
 }
 
@@ -57,6 +60,11 @@ func (o *policyFlags) apply(c *filter.Config, dev *gpu.Limits) error {
 		}
 	}
 	c.Color, c.Frame, c.Allow, c.Deny = o.color, o.frame, o.allow, o.deny
+	if o.drags != "" {
+		if err := json.Unmarshal([]byte(o.drags), &c.Drags); err != nil {
+			return fmt.Errorf("--drags: %w", err)
+		}
+	}
 	for _, l := range o.limits {
 		if err := setLimit(l, c, dev); err != nil {
 			return fmt.Errorf("--limit %s: %w", l, err)

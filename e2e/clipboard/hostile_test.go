@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,6 +24,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	socket := os.Getenv("WAYLAND_DISPLAY")
+	if !filepath.IsAbs(socket) {
+		socket = filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), socket)
+	}
 	r := &hostile.Run{
 		Open: func() (*hostile.Client, error) { return hostile.OverSocket(socket) },
 		Out:  os.Stdout, Args: os.Args[2:], Hold: func() { select {} },

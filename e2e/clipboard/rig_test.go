@@ -38,7 +38,8 @@ func newDesk(t testing.TB) *desk {
 	return deskOf(t, desktoptest.Config{Timeout: patience})
 }
 
-func deskOf(t testing.TB, cfg desktoptest.Config) *desk {
+// deskOf makes a desk; its proxies have more arguments.
+func deskOf(t testing.TB, cfg desktoptest.Config, proxyArgs ...string) *desk {
 	t.Helper()
 	lacks := desktoptest.Lacks()
 	for _, name := range []string{"wl-copy", "foot"} {
@@ -55,7 +56,7 @@ func deskOf(t testing.TB, cfg desktoptest.Config) *desk {
 	}
 	d := &desk{Desktop: desktoptest.Start(t, cfg), t: t, bin: bin, proxies: map[string]*desktoptest.Proc{}, passed: make(chan struct{}, 1000)}
 	for _, vm := range []string{"red", "blue"} {
-		d.proxy(vm)
+		d.proxy(vm, proxyArgs...)
 	}
 	return d
 }
@@ -63,11 +64,11 @@ func deskOf(t testing.TB, cfg desktoptest.Config) *desk {
 func (d *desk) socket(vm string) string { return filepath.Join(d.Dir, vm) }
 
 // proxy starts what stands for a VM.
-func (d *desk) proxy(vm string) {
+func (d *desk) proxy(vm string, more ...string) {
 	d.t.Helper()
 	ours, theirs := pair(d.t, unix.SOCK_SEQPACKET)
 	defer theirs.Close()
-	cmd := d.command("", filepath.Join(d.bin, "vix-waylandproxy"), "local", "--listen", d.socket(vm), "--vm", vm, "--frame", "full", "--control-fd", "3")
+	cmd := d.command("", append([]string{filepath.Join(d.bin, "vix-waylandproxy"), "local", "--listen", d.socket(vm), "--vm", vm, "--frame", "full", "--control-fd", "3"}, more...)...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	p, err := desktoptest.Command(d.t, cmd, nil)
 	if err != nil {

@@ -15,7 +15,7 @@ func TestVMs(t *testing.T) {
 	if l := e2e.Lacks(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	s := e2e.New(t, e2e.Config{Bin: "../../build/bin", Timeout: 4 * time.Minute, TOML: "[vm.red]\nclipboard = \"shared-out\"\n"})
+	s := e2e.New(t, e2e.Config{Bin: "../../build/bin", Timeout: 4 * time.Minute, TOML: "[vm.red]\nclipboard = \"shared-out\"\n[[clipboard.rule]]\nfrom = \"host\"\nto = \"blue\"\naction = \"allow\"\n"})
 	for _, vm := range []string{"red", "blue"} {
 		s.Start("run", "--vm", vm, "foot", "--app-id=held", "sleep", "10000")
 		s.WaitWindow(t, desktoptest.ByAppID("vix."+vm+".held"))

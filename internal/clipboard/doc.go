@@ -19,8 +19,10 @@
 // A drag needs the compositor, which alone knows what is below the pointer. It gets
 // a source of ours with one kind that means nothing to anybody (drag.go): so it does
 // the dragging, the icon and the actions, and the World says what is in it, to
-// surfaces of the same VM only. For all others there is nothing that they could take.
+// surfaces of the same VM only. For all others there is nothing that they could take,
+// but where a rule of the user's allows it (outside.go).
 //
 // Everything that a program says is bounded (Limits). What this package does not do:
-// decide whether data may leave or enter the VM.
+// decide whether data may leave or enter the VM; for drags it holds to the rules that
+// it is given.
 package clipboard

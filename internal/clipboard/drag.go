@@ -19,13 +19,15 @@ import (
 //
 // Actions, motion and the end are the compositor's, which names what it knows;
 // the kinds and the data pass by it. An offer without a private kind of this VM's
-// is another's, and the program does not hear of that drag at all.
+// is another's: the program does not hear of that drag at all, but where a rule lets
+// it in (outside.go).
 const privateKind = "application/x-vix-"
 
 // over is where a drag is, for one device.
 type over struct {
 	on      bool
-	surface uint32 // the compositor's id
+	surface uint32   // the compositor's id
+	in      *foreign // from outside; nil for the VM's own
 }
 
 func now() time.Time { return time.Now() }
@@ -73,8 +75,13 @@ func overHooks(h *relay.Hooks, place Place) {
 		*o = over{surface: m.Word(1)}
 		id := m.Word(4)
 		own := id == 0 // no data at all: the drag is this program's own
-		if it := c.Server(id); it != nil && it.ID != 0 {
-			_, own = it.Data.(*offer)
+		if it := c.Server(id); it != nil {
+			if a, ok := it.Data.(*arriving); ok && it.ID == 0 && !it.Dead {
+				a.letIn(c)
+			}
+			if of, ok := it.Data.(*offer); ok && it.ID != 0 {
+				own, o.in = true, of.src.foreign
+			}
 		}
 		if !own || !place(c, o.surface, m.Body, 8) {
 			refuseOffer(c, id)
@@ -91,7 +98,12 @@ func overHooks(h *relay.Hooks, place Place) {
 		o.on = false
 		return was
 	})
-	on(wayland.WlDataDeviceEvtDrop, func(_ *relay.Conn, o *over, _ *relay.Msg) bool { return o.on })
+	on(wayland.WlDataDeviceEvtDrop, func(_ *relay.Conn, o *over, _ *relay.Msg) bool {
+		if o.on && o.in != nil {
+			o.in.dropped = true
+		}
+		return o.on
+	})
 }
 
 // refuseOffer gives an offer back that the program does not know.
@@ -125,6 +137,7 @@ func onStartDrag(c *relay.Conn, m *relay.Msg, icon Icon) (bool, error) {
 	out := c.ToServer()
 	out.Msg(src.manager, wayland.WlDataDeviceManagerReqCreateDataSource, src.place.Server)
 	putString(out, src.place.Server, wayland.WlDataSourceReqOffer, src.token)
+	src.offerOut(out)
 	if src.hasActions {
 		out.Msg(src.place.Server, wayland.WlDataSourceReqSetActions, src.actions)
 	}
@@ -164,42 +177,65 @@ func (p *placeholder) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	switch m.Def {
 	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtTarget]:
 		d := wayland.NewDecoder(m.Body)
-		if len(d.String()) == 0 {
+		typ := string(d.String())
+		if typ == "" {
 			out.Msg(id, wayland.WlDataSourceEvtTarget, 0)
 			return nil
 		}
 		src.world.mu.Lock()
 		kind := src.target
 		src.world.mu.Unlock()
+		if o, ok := src.out[typ]; ok {
+			kind = o.typ
+		}
 		putString(out, id, wayland.WlDataSourceEvtTarget, kind)
 	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtAction]:
 		out.Msg(id, wayland.WlDataSourceEvtAction, m.Word(0))
 	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtCancelled]:
 		out.Msg(id, wayland.WlDataSourceEvtCancelled)
 	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtDndDropPerformed]:
+		src.dropped = true
 		out.Msg(id, wayland.WlDataSourceEvtDndDropPerformed)
 	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtDndFinished]:
 		out.Msg(id, wayland.WlDataSourceEvtDndFinished)
+	case &wayland.WlDataSource.Events[wayland.WlDataSourceEvtSend]:
+		src.sendOut(m) // whoever asks for the private kind finds nothing
 	}
-	return nil // send: whoever asks for the private kind finds nothing
+	return nil
 }
 
 // arriving is an offer of the compositor's that the program has not been told of.
 type arriving struct {
 	world       *World
 	device, obj *relay.Object
+	kinds       []string
+	actions     uint32
+	hasActions  bool
 }
 
-// OwnEvent implements relay.Owner: the first kind tells whose drag it is. From then
-// on the offer is the program's, or gone.
+// OwnEvent implements relay.Owner: the first kind tells whose drag it is. When it is
+// the VM's own, the offer is the program's from then on; else letIn looks at all of
+// it, when the drag enters a surface.
 func (a *arriving) OwnEvent(c *relay.Conn, m *relay.Msg) error {
-	if m.Def != &wayland.WlDataOffer.Events[wayland.WlDataOfferEvtOffer] {
+	switch m.Def {
+	case &wayland.WlDataOffer.Events[wayland.WlDataOfferEvtOffer]:
+	case &wayland.WlDataOffer.Events[wayland.WlDataOfferEvtSourceActions]:
+		a.actions, a.hasActions = m.Word(0), true
+		return nil
+	default:
 		return nil
 	}
 	d := wayland.NewDecoder(m.Body)
-	src := a.world.dragged(string(d.String()))
-	if src == nil || a.device.Dead || a.device.ID == 0 {
+	kind := string(d.String())
+	src := a.world.dragged(kind)
+	switch {
+	case a.device.Dead || a.device.ID == 0 || src == nil && len(a.world.cfg.Drags) == 0:
 		c.Discard(a.obj, wayland.WlDataOfferReqDestroy)
+		return nil
+	case src == nil:
+		if len(a.kinds) < DefaultKinds {
+			a.kinds = append(a.kinds, kind)
+		}
 		return nil
 	}
 	c.GiveClientID(a.obj)
@@ -228,6 +264,9 @@ func onAccept(c *relay.Conn, m *relay.Msg) (bool, error) {
 		of.src.target = kind
 	}
 	token := of.src.token
+	if in := of.src.foreign; in != nil {
+		token = in.kinds[kind].typ
+	}
 	w.mu.Unlock()
 	out := c.ToServer()
 	if !good {

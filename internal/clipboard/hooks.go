@@ -262,13 +262,17 @@ func (p *protocol) onSet(c *relay.Conn, k *Member, m *relay.Msg) error {
 }
 
 // onReceive passes the pipe on to the source's program.
-func onReceive(_ *relay.Conn, m *relay.Msg) (bool, error) {
+func onReceive(c *relay.Conn, m *relay.Msg) (bool, error) {
 	o, ok := m.Obj.Data.(*offer)
 	if !ok {
 		return false, nil
 	}
 	d := wayland.NewDecoder(m.Body)
 	kind := string(d.String())
+	if in := o.src.foreign; in != nil {
+		in.receive(c, o.src.world, m, kind)
+		return false, nil
+	}
 	fd := m.Descs[0].FD
 	m.Descs[0] = relay.KeptDesc
 	o.src.world.ask(o.src, kind, fd)

@@ -346,16 +346,14 @@ func (h *Host) Take(s Slot, limits map[string]int64) ([]Item, error) {
 }
 
 func (h *Host) receive(s Slot, typ string) (*os.File, error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+	f, far, err := askingPipe()
+	if err != nil {
+		return nil, err
 	}
-	_ = unix.SetNonblock(p[1], false) // a program's own, who expects it so
-	f := os.NewFile(uintptr(p[0]), "selection")
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	putString(&h.out, h.selected[s], 0, typ)
-	if err := h.flush(wayland.FileDesc(wayland.KindWritePipe, p[1])); err != nil {
+	if err := h.flush(wayland.FileDesc(wayland.KindWritePipe, far)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,7 +39,10 @@ type Config struct {
 	VM string
 	// Kinds and Transfers are limits; 0 means the default.
 	Kinds, Transfers int
-	Log              *slog.Logger
+	// Drags are the user's rules of drags to and from other VMs and the host; the first
+	// that fits holds, and where none does, nothing passes.
+	Drags []DragRule
+	Log   *slog.Logger
 }
 
 // A World holds the selections of one VM. Its lock comes after those of
@@ -55,6 +59,7 @@ type World struct {
 	focus   *Member            // got the keyboard last, and has it; nil
 	entered time.Time          // when the keyboard came to a surface of the VM's last
 
+	carried             atomic.Int32               // transfers of drags to and from outside
 	seq, copies, enters uint64                     // of Status
 	bells               map[chan struct{}]struct{} // of who follows
 }
@@ -85,6 +90,9 @@ type Source struct {
 	kinds   []string
 	manager uint32 // the compositor's id of what made it, for drags
 
+	foreign    *foreign // what is dragged in from elsewhere; nil for all else
+	out        map[string]outward
+	dropped    bool   // the drag has ended with a drop
 	actions    uint32 // wl_data_source.set_actions, for a drag
 	hasActions bool
 	place      *relay.Object // what stands for it on the compositor while it is dragged
@@ -202,21 +210,29 @@ var ErrNothing = errors.New("nothing is selected")
 // Take asks the owner of a program's selection for it. The caller reads what it
 // writes from the pipe; everything about it is up to the guest.
 func (w *World) Take(s Slot, kind string) (*os.File, error) {
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("pipe: %w", err)
+	r, far, err := askingPipe()
+	if err != nil {
+		return nil, err
 	}
-	_ = unix.SetNonblock(p[1], false) // a program's own, who expects it so
-	r := os.NewFile(uintptr(p[0]), "selection")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	src := w.held[s].own
 	if src == nil || !slices.Contains(src.kinds, kind) {
-		_ = unix.Close(p[1])
+		_ = unix.Close(far)
 		return nil, errors.Join(ErrNothing, r.Close())
 	}
-	w.askLocked(src, kind, p[1])
+	w.askLocked(src, kind, far)
 	return r, nil
+}
+
+// askingPipe makes the pipe that a program is asked with: our end, and its.
+func askingPipe() (near *os.File, far int, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, -1, fmt.Errorf("pipe: %w", err)
+	}
+	_ = unix.SetNonblock(p[1], false) // a program's own, who expects it so
+	return os.NewFile(uintptr(p[0]), "selection"), p[1], nil
 }
 
 // Give puts g in front of the VM's own selection. It returns what takes it away

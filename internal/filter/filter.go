@@ -39,6 +39,8 @@ type Config struct {
 	// Allow and Deny change the allow-list by names of globals.
 	Allow, Deny []string
 	Limits      Limits
+	// Drags are the user's rules of drags to and from others.
+	Drags []clipboard.DragRule
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.

@@ -55,7 +55,7 @@ var selectionMost = map[*wayland.Interface]int32{
 // newWorld makes the VM's selections.
 func (cfg *Config) newWorld() *clipboard.World {
 	return clipboard.NewWorld(clipboard.Config{
-		VM: cfg.VM, Log: cfg.Log,
+		VM: cfg.VM, Log: cfg.Log, Drags: cfg.Drags,
 		Kinds: int(cfg.Limits.of(Kinds)), Transfers: int(cfg.Limits.of(Transfers)),
 	})
 }

@@ -39,6 +39,9 @@ var Attacks = map[string]func(*Run) error{
 	"oversize":   oversize,
 	"outside":    outside,
 
+	"drag-source": dragSource,
+	"drag-target": dragTarget,
+
 	"select-flood":  selectFlood,
 	"select-forged": selectForged,
 	"select-pipe":   selectPipe,

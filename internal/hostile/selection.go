@@ -18,6 +18,7 @@ type picker struct {
 	*Client
 	seat, manager, device uint32
 	serial                uint32 // of the keyboard's last entry; 0 before
+	can                   uint32 // the seat's capabilities
 	offer                 uint32
 	offered               func(offer uint32, kind string)
 }
@@ -27,7 +28,13 @@ func (r *Run) picker() (*picker, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &picker{Client: c, seat: c.Bind("wl_seat", 5, nil), manager: c.Bind("wl_data_device_manager", 3, nil)}
+	p := &picker{Client: c}
+	p.seat = c.Bind("wl_seat", 5, func(op uint16, d *wayland.Decoder) {
+		if op == wayland.WlSeatEvtCapabilities {
+			p.can = d.Uint()
+		}
+	})
+	p.manager = c.Bind("wl_data_device_manager", 3, nil)
 	if p.seat == 0 || p.manager == 0 {
 		return nil, errors.New("no seat or data device manager")
 	}

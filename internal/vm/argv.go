@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -213,6 +214,7 @@ type Display struct {
 	Frame       string // "full", "border" or "none"; "" is left to the display process
 	Allow, Deny []string
 	Limits      map[string]int64
+	Drags       []config.DragRule
 	VhostFD     int
 	EventsFD    int
 	ControlFD   int
@@ -239,6 +241,10 @@ func (d Display) Args() []string {
 	}
 	if len(d.Deny) > 0 {
 		args = append(args, "--deny", strings.Join(d.Deny, ","))
+	}
+	if len(d.Drags) > 0 {
+		b, _ := json.Marshal(d.Drags) // cannot fail: strings and numbers
+		args = append(args, "--drags", string(b))
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Limits)) {
 		args = append(args, "--limit", fmt.Sprintf("%s=%d", name, d.Limits[name]))

@@ -82,6 +82,7 @@ func TestCommandLines(t *testing.T) {
 	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
 	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
+	d.Drags = []config.DragRule{{From: "web", To: "*", Limits: map[string]int64{"text": 9}, Strip: true}, {From: "*", To: "*"}}
 	golden(t, "display-policy.golden", d.Args())
 }
 

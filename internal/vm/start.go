@@ -134,7 +134,7 @@ func (s *supervisor) startDisplay() (*os.File, error) {
 	l := s.launch
 	d := Display{
 		VM: l.VM.Name, Tag: l.VM.Tag, Color: l.VM.Color, Frame: l.VM.Frame,
-		Allow: l.VM.Allow, Deny: l.VM.Deny, Limits: l.VM.Limits,
+		Allow: l.VM.Allow, Deny: l.VM.Deny, Limits: l.VM.Limits, Drags: l.Drags,
 		VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6,
 	}
 	child, err := startChild(s.nest, s.log, command{

@@ -34,19 +34,20 @@ const (
 
 // A Launch is all that a supervisor is given: it looks at no environment.
 type Launch struct {
-	VM         config.VM `json:"vm"`
-	RuntimeDir string    `json:"runtime_dir"` // that holds vix/
-	CacheDir   string    `json:"cache_dir"`   // for kernel and initramfs
-	Wayland    string    `json:"wayland"`     // the compositor's socket
-	Bus        string    `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
-	GuestEnv   []string  `json:"guest_env"`   // K=V for every program
-	Warnings   []string  `json:"warnings"`    // for whoever starts a program while the VM starts
-	Parts      Parts     `json:"parts"`
-	RootsDir   string    `json:"roots_dir"`  // $XDG_CACHE_HOME/vix/roots, of roots that were built
-	StateDir   string    `json:"state_dir"`  // $XDG_STATE_HOME, that holds vix/; "" where there is none
-	ConfigDir  string    `json:"config_dir"` // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
-	Private    []string  `json:"private"`    // directories of Vix's own, which are never shared
-	Sway       string    `json:"sway"`       // sway's IPC socket, or ""; for who places windows
+	VM         config.VM         `json:"vm"`
+	RuntimeDir string            `json:"runtime_dir"` // that holds vix/
+	CacheDir   string            `json:"cache_dir"`   // for kernel and initramfs
+	Wayland    string            `json:"wayland"`     // the compositor's socket
+	Bus        string            `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
+	GuestEnv   []string          `json:"guest_env"`   // K=V for every program
+	Warnings   []string          `json:"warnings"`    // for whoever starts a program while the VM starts
+	Parts      Parts             `json:"parts"`
+	RootsDir   string            `json:"roots_dir"`       // $XDG_CACHE_HOME/vix/roots, of roots that were built
+	StateDir   string            `json:"state_dir"`       // $XDG_STATE_HOME, that holds vix/; "" where there is none
+	Drags      []config.DragRule `json:"drags,omitempty"` // the clipboard's rules, for the display process
+	ConfigDir  string            `json:"config_dir"`      // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
+	Private    []string          `json:"private"`         // directories of Vix's own, which are never shared
+	Sway       string            `json:"sway"`            // sway's IPC socket, or ""; for who places windows
 }
 
 // Parts are the paths of the programs and files of the host that a VM needs.
