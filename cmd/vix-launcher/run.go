@@ -106,6 +106,15 @@ in list --json.`,
 			if o.vm == "" && c.Flags().Changed("vm") {
 				return usagef("run: --vm: %v", config.CheckName(""))
 			}
+			empty := ""
+			c.Flags().Visit(func(f *pflag.Flag) { // as a script's variable that is not set
+				if f.Value.Type() == "string" && f.Value.String() == "" {
+					empty = f.Name
+				}
+			})
+			if empty != "" {
+				return usagef("run: --%s is empty; see vix-launcher run --help", empty)
+			}
 			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
 		},
 	}
