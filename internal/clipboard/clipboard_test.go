@@ -80,6 +80,11 @@ func FuzzGive(f *testing.F) {
 		for _, serve := range []func(c net.Conn){
 			func(c net.Conn) { NewWorld(Config{}).ServeGive(context.Background(), c) },
 			func(c net.Conn) { NewWorld(Config{}).ServeTake(context.Background(), c) },
+			func(c net.Conn) { NewWorld(Config{}).ServeFollow(context.Background(), c) },
+			func(c net.Conn) {
+				_, _ = Follow(c, 0)
+				_ = c.Close()
+			},
 			func(c net.Conn) {
 				items, err := Take(c, TakeRequest{Limits: map[string]int64{Text: 100, Image: 50}})
 				for _, it := range items {
@@ -226,5 +231,56 @@ func TestTakeIsBounded(t *testing.T) {
 	}
 	if b, err := json.Marshal(TakeRequest{Limits: map[string]int64{Text: 1}}); err != nil || len(b) > maxLine {
 		t.Error(err)
+	}
+}
+
+// TestFollow holds that who follows hears of what is new, and of the last of many, and
+// that the end of either side ends it.
+func TestFollow(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	w := NewWorld(Config{})
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.ServeFollow(t.Context(), far)
+	}()
+	st, err := Follow(near, 0)
+	if err != nil || st.Seq != 1 || st.Has || st.Copies != 0 || st.Enters != 0 {
+		t.Fatalf("%+v %v", st, err)
+	}
+	said := make(chan Status)
+	go func() {
+		got, err := Follow(near, st.Seq)
+		if err != nil {
+			t.Error(err)
+		}
+		said <- got
+	}()
+	for range 100 {
+		w.mu.Lock()
+		w.copies++
+		w.changed()
+		w.mu.Unlock()
+	}
+	got := <-said
+	for ; got.Copies < 100; got = <-said {
+		go func() {
+			next, err := Follow(near, got.Seq)
+			if err != nil {
+				t.Error(err)
+			}
+			said <- next
+		}()
+	}
+	if got.Seq != 101 {
+		t.Errorf("%+v", got)
+	}
+	if err := near.Close(); err != nil {
+		t.Error(err)
+	}
+	<-done
+	if len(w.bells) != 0 {
+		t.Error("a bell is left")
 	}
 }
