@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// shows waits until a side pastes something.
+// shows waits until a side pastes something. wl-paste takes the keyboard in a VM, and
+// the VM has to have it for a moment.
 func (d *desk) shows(vm, want string, args ...string) {
 	d.t.Helper()
 	var got []byte
-	again := time.NewTicker(50 * time.Millisecond) // what is offered has no event here
+	again := time.NewTicker(400 * time.Millisecond) // what is offered has no event here
 	defer again.Stop()
 	for deadline := time.Now().Add(patience); ; <-again.C {
 		if got, _ = d.pastes(vm, args...); string(got) == want {
