@@ -91,6 +91,9 @@ func (e *env) readImages(ctx context.Context, conf *config.Config) (notes []stri
 			continue
 		}
 		used[imageKey(image)] = true
+		if _, err := os.Stat(image); err != nil {
+			continue // who opens the root says it
+		}
 		if err := e.readImage(ctx, v); err != nil {
 			notes = append(notes, fmt.Sprintf("VM %s: the programs of its image cannot be read: %v", name, err))
 		}
