@@ -51,6 +51,7 @@ func BenchmarkMenus(b *testing.B) {
 	for _, n := range []int{500, 5000} {
 		dir := b.TempDir()
 		env, lines := benchEntries(b, d, dir, n)
+		var taking []contender
 		for _, c := range []contender{
 			{"vix menu", []string{vix, "menu"}, false},
 			{"fuzzel", []string{"fuzzel", "--lines=9"}, false},
@@ -65,7 +66,9 @@ func BenchmarkMenus(b *testing.B) {
 				b.Logf("%-9s %5d entries: not measured: its first frame takes minutes", c.name, n)
 				continue
 			}
-			f := measure(b, d, p, c, env, lines)
+			taking = append(taking, c)
+		}
+		for _, f := range measure(b, d, p, taking, env, lines) {
 			f.Entries = n
 			b.Logf("%-9s %5d entries: first frame %6.1f ms, key to frame %6.1f ms, %5.1f MiB", f.Menu, n, f.First, f.Redraw, f.PSS)
 			figures = append(figures, f)
@@ -135,49 +138,60 @@ func must(b *testing.B, err error) {
 	}
 }
 
-const benchRuns = 3
+const benchRuns = 5
 
-// measure runs one menu some times; the first is not counted, because caches fill.
-func measure(b *testing.B, d *desktoptest.Desktop, p *tap, c contender, env []string, lines string) figure {
+// measure runs the menus in turn, some times each, so that what else the machine does
+// meets all; the first turn is not counted, because caches fill.
+func measure(b *testing.B, d *desktoptest.Desktop, p *tap, menus []contender, env []string, lines string) []figure {
 	b.Helper()
-	var first, redraw, pss []float64
+	first, redraw, pss := make([][]float64, len(menus)), make([][]float64, len(menus)), make([][]float64, len(menus))
 	for run := range benchRuns + 1 {
-		p.clear()
-		cmd := exec.Command(c.argv[0], c.argv[1:]...)
-		cmd.Env = env
-		if c.lines {
-			cmd.Stdin = strings.NewReader(lines)
-		}
-		begin := time.Now()
-		proc, err := desktoptest.Command(b, cmd, nil)
-		must(b, err)
-		shown := await(b, p.frames, proc)
-		quiet(p.frames)
-		p.clear()
-		var keys []float64
-		for _, code := range []uint32{25, 19, 24} { // p, r, o
-			d.KeyCode(b, code, true)
-			d.KeyCode(b, code, false)
-			press := await(b, p.keys, proc)
-			keys = append(keys, await(b, p.frames, proc).Sub(press).Seconds()*1e3)
-			quiet(p.frames)
-			p.clear()
-		}
-		memory := treePSS(proc.PID)
-		d.KeyCode(b, 1, true)
-		d.KeyCode(b, 1, false)
-		select {
-		case <-proc.Done():
-		case <-time.After(10 * time.Second):
-			proc.Stop()
-		}
-		if run > 0 {
-			first = append(first, shown.Sub(begin).Seconds()*1e3)
-			redraw = append(redraw, median(keys))
-			pss = append(pss, memory)
+		for i, c := range menus {
+			if f := once(b, d, p, c, env, lines); run > 0 {
+				first[i], redraw[i], pss[i] = append(first[i], f.First), append(redraw[i], f.Redraw), append(pss[i], f.PSS)
+			}
 		}
 	}
-	return figure{Menu: c.name, First: median(first), Redraw: median(redraw), PSS: median(pss), Runs: benchRuns}
+	var figures []figure
+	for i, c := range menus {
+		figures = append(figures, figure{Menu: c.name, First: median(first[i]), Redraw: median(redraw[i]), PSS: median(pss[i]), Runs: benchRuns})
+	}
+	return figures
+}
+
+// once opens a menu, types three letters and closes it.
+func once(b *testing.B, d *desktoptest.Desktop, p *tap, c contender, env []string, lines string) figure {
+	b.Helper()
+	p.clear()
+	cmd := exec.Command(c.argv[0], c.argv[1:]...)
+	cmd.Env = env
+	if c.lines {
+		cmd.Stdin = strings.NewReader(lines)
+	}
+	begin := time.Now()
+	proc, err := desktoptest.Command(b, cmd, nil)
+	must(b, err)
+	shown := await(b, p.frames, proc)
+	quiet(p.frames)
+	p.clear()
+	var keys []float64
+	for _, code := range []uint32{25, 19, 24} { // p, r, o
+		d.KeyCode(b, code, true)
+		d.KeyCode(b, code, false)
+		press := await(b, p.keys, proc)
+		keys = append(keys, await(b, p.frames, proc).Sub(press).Seconds()*1e3)
+		quiet(p.frames)
+		p.clear()
+	}
+	memory := treePSS(proc.PID)
+	d.KeyCode(b, 1, true)
+	d.KeyCode(b, 1, false)
+	select {
+	case <-proc.Done():
+	case <-time.After(10 * time.Second):
+		proc.Stop()
+	}
+	return figure{First: shown.Sub(begin).Seconds() * 1e3, Redraw: median(keys), PSS: memory}
 }
 
 func await(b *testing.B, from <-chan time.Time, p *desktoptest.Proc) time.Time {
