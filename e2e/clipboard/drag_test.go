@@ -75,6 +75,9 @@ func TestDrags(t *testing.T) {
 					t.Errorf("before the drop: %s", target.Output())
 				}
 				d.says(source, "finished")
+				if moved := strings.Contains(source.Output(), "action 2"); moved != (c.to == "" || c.from == c.to) {
+					t.Errorf("moved: %v", moved) // which the target asks for
+				}
 			}
 		})
 	}

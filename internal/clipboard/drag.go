@@ -49,6 +49,13 @@ func dragHooks(h *relay.Hooks, member func(*relay.Conn) *Member, place Place, ic
 		return onStartDrag(c, m, icon)
 	})
 	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqAccept, onAccept)
+	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqSetActions, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		if of, ok := m.Obj.Data.(*offer); ok && of.src.foreign != nil {
+			wayland.PutWord(m.Body, 0, m.Word(0)&actionCopy)
+			wayland.PutWord(m.Body, 4, m.Word(1)&actionCopy)
+		}
+		return true, nil
+	})
 	// What the compositor offers is looked at before the program hears of it.
 	h.Event(wayland.WlDataDevice, wayland.WlDataDeviceEvtDataOffer, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		m.New.Data = &arriving{world: member(c).world, device: m.Obj, obj: m.New}

@@ -199,7 +199,8 @@ func (a *arriving) letIn(c *relay.Conn) {
 	}
 }
 
-// actionCopy is wl_data_device_manager.dnd_action.copy: nothing is moved out of a VM.
+// actionCopy is wl_data_device_manager.dnd_action.copy: a VM does not let a program
+// elsewhere give away what it has.
 const actionCopy = 1
 
 // receive asks the compositor for what a program wants of a drag from outside. Before

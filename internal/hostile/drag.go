@@ -14,6 +14,7 @@ import (
 const (
 	pressed    = 1
 	actionCopy = 1
+	actionMove = 2
 	// seatPointer is wl_seat.capability.pointer: there is none before a device is.
 	seatPointer = 1
 )
@@ -51,13 +52,15 @@ func dragSource(r *Run) error {
 				_ = f.Close()
 			case wayland.WlDataSourceEvtTarget:
 				r.say("target %q", d.String())
+			case wayland.WlDataSourceEvtAction:
+				r.say("action %d", d.Uint())
 			case wayland.WlDataSourceEvtCancelled:
 				r.say("cancelled")
 			case wayland.WlDataSourceEvtDndFinished:
 				r.say("finished")
 			}
 		}, plain, "text/plain")
-		p.Req(source, wayland.WlDataSourceReqSetActions, uint32(actionCopy))
+		p.Req(source, wayland.WlDataSourceReqSetActions, uint32(actionCopy|actionMove))
 		p.Req(p.device, wayland.WlDataDeviceReqStartDrag, source, w.Surface, uint32(0), serial)
 		r.say("drags")
 	})
@@ -114,7 +117,7 @@ func dragTarget(r *Run) error {
 			r.say("entered with %q", kinds)
 			if offer != 0 {
 				p.Req(offer, wayland.WlDataOfferReqAccept, serial, plain)
-				p.Req(offer, wayland.WlDataOfferReqSetActions, uint32(actionCopy), uint32(actionCopy))
+				p.Req(offer, wayland.WlDataOfferReqSetActions, uint32(actionCopy|actionMove), uint32(actionMove))
 				receive("early")
 			}
 		case wayland.WlDataDeviceEvtDrop:
