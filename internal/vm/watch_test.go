@@ -1,9 +1,12 @@
 package vm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -117,12 +120,22 @@ func TestWatchOfDeadAndHangingSupervisors(t *testing.T) {
 	b := newBench(t)
 	w := b.watch("t")
 	s := b.goRun(b.start("t", "sleep", "60"))
-	b.state(s)
+	pid := b.state(s).PIDs.Supervisor
 	w.until("running", isIn("t", StateRunning))
-	pid := b.processes()["vix-launcher"]
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// All of its threads: one that runs on may answer once more.
+	b.waitFor("the supervisor stops", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatal("no supervisor")
+		}
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			stat, err := os.ReadFile(path)
+			return err == nil && !bytes.Contains(stat, []byte(") T "))
+		})
+	})
 	second := b.watch("")
 	second.until("unresponsive", isIn("t", StateUnresponsive))
 	second.until("ready", isReady)
