@@ -24,9 +24,9 @@
 //	    anywhere, have the frame on every side
 //	 6  the host's clipboard and primary selection are neither read nor replaced, while
 //	    the VM has its own (what is bounded of them: internal/clipboard, internal/filter;
-//	    acts and rules: e2e/clipboard)
-//	 7  no activation: a window that lost the focus does not get it back, and what
-//	    the user types goes where he sees it go
+//	    acts and rules: e2e/clipboard); floods of selections and forged serials do nothing
+//	 7  no activation: a window that lost the focus does not get it back, one that took
+//	    it just before a paste is refused, and what the user types goes where he sees it go
 //	 8  the compositor's own key works under a window that grabs all it can
 //	 9  outputs do not tell make, model or serial; nothing inhibits or watches idleness
 //	10  floods of everything end at a limit that the log names, memory and descriptors
