@@ -263,7 +263,8 @@ func TestThreat07Focus(t *testing.T) {
 }
 
 // TestThreat07Paste: a window that takes the focus just before a paste is refused, and
-// its program is offered nothing. Seen to fail without the check of the moment.
+// its program is offered nothing. Its twin behind a filter alone (e2e/clipboard,
+// TestHostileTarget) was seen to fail without the check of the moment.
 func TestThreat07Paste(t *testing.T) {
 	s := threat(t, 7)
 	if err := s.SetConfig(config + "[clipboard]\nmoment = \"1m\"\n"); err != nil {
