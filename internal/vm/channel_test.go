@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
@@ -161,25 +163,34 @@ func (l vsockListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &vsockPeer{Conn: c}
-	_, err = fmt.Fscanf(c, "%08x%08x", &p.addr.ContextID, &p.addr.Port)
-	return p, err
+	var b [8]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &vsockPeer{c, vsock.Addr{ContextID: binary.BigEndian.Uint32(b[:]), Port: binary.BigEndian.Uint32(b[4:])}}, nil
 }
 
 func (l vsockListener) dial(t *testing.T, cid, port uint32) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		t.Cleanup(func() { c.Close() })
+		_, err = c.Write(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, cid), port))
 	}
-	t.Cleanup(func() { c.Close() })
-	fmt.Fprintf(c, "%08x%08x", cid, port)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
 	return c
 }
 
 // refused waits until the other end has closed c.
 func refused(t *testing.T, c net.Conn) {
 	t.Helper()
+	if c == nil {
+		return // it could not even connect, which is told
+	}
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("not refused: %d, %v", n, err)
 	}
@@ -210,6 +221,9 @@ func TestVsockPeers(t *testing.T) {
 	got := make(chan result, 1)
 	go func() {
 		conn, err := c.connect(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
 		got <- result{conn, err}
 	}()
 	for _, from := range [][2]uint32{
@@ -227,6 +241,9 @@ func TestVsockPeers(t *testing.T) {
 			for range 250 {
 				conn := ln.dial(t, other, 1023)
 				refused(t, conn)
+				if t.Failed() {
+					return
+				}
 				conn.Close()
 			}
 		})
