@@ -67,8 +67,10 @@ func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListene
 	return c.(*net.UnixConn), compositor
 }
 
-// askBroker returns the answer and its descriptor, -1 if there is none.
-func askBroker(t *testing.T, c *net.UnixConn, what string) (string, int) {
+// askBroker returns the answer and its file, nil if there is none. The file is the
+// test's: a second os.File of its descriptor would, when it is collected, close
+// whatever has the number by then.
+func askBroker(t *testing.T, c *net.UnixConn, what string) (string, *os.File) {
 	t.Helper()
 	if _, err := c.Write([]byte(what)); err != nil {
 		t.Fatal(err)
@@ -80,31 +82,30 @@ func askBroker(t *testing.T, c *net.UnixConn, what string) (string, int) {
 	}
 	files, err := rights(oob[:on])
 	if err != nil || len(files) == 0 {
-		return string(b[:n]), -1
+		return string(b[:n]), nil
 	}
 	t.Cleanup(func() { closeFiles(files) })
-	return string(b[:n]), int(files[0].Fd())
+	return string(b[:n]), files[0]
 }
 
 func TestBroker(t *testing.T) {
 	c, compositor := brokerRig(t)
-	if answer, fd := askBroker(t, c, "connect"); answer != "ok" || fd < 0 {
-		t.Fatalf("connect: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "connect"); answer != "ok" || f == nil {
+		t.Fatalf("connect: %q, %v", answer, f)
 	}
 	witness, err := compositor.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if answer, fd := askBroker(t, c, "through"); answer == "ok" || fd >= 0 {
-		t.Errorf("through before listen: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "through"); answer == "ok" || f != nil {
+		t.Errorf("through before listen: %q, %v", answer, f)
 	}
 	var listeners []net.Listener
 	for range 2 { // the second takes the place of the first
-		answer, fd := askBroker(t, c, "listen")
-		if answer != "ok" || fd < 0 {
-			t.Fatalf("listen: %q, %d", answer, fd)
+		answer, f := askBroker(t, c, "listen")
+		if answer != "ok" || f == nil {
+			t.Fatalf("listen: %q, %v", answer, f)
 		}
-		f := os.NewFile(uintptr(fd), "listener")
 		l, err := net.FileListener(f)
 		if err != nil {
 			t.Fatal(err)
@@ -112,22 +113,22 @@ func TestBroker(t *testing.T) {
 		defer l.Close()
 		listeners = append(listeners, l)
 	}
-	if answer, fd := askBroker(t, c, "through"); answer != "ok" || fd < 0 {
-		t.Fatalf("through: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "through"); answer != "ok" || f == nil {
+		t.Fatalf("through: %q, %v", answer, f)
 	}
 	if _, err := listeners[1].Accept(); err != nil {
 		t.Error(err)
 	}
 	// There is no way around the context, whatever the display does to it.
-	if answer, fd := askBroker(t, c, "listen"); answer != "ok" || fd < 0 {
-		t.Errorf("listen: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "listen"); answer != "ok" || f == nil {
+		t.Errorf("listen: %q, %v", answer, f)
 	}
-	if answer, fd := askBroker(t, c, "connect"); !strings.HasPrefix(answer, "refused: ") || fd >= 0 {
-		t.Errorf("connect beside the context: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "connect"); !strings.HasPrefix(answer, "refused: ") || f != nil {
+		t.Errorf("connect beside the context: %q, %v", answer, f)
 	}
 	witness.Close() // as a compositor's end does
-	if answer, fd := askBroker(t, c, "connect"); answer != "ok" || fd < 0 {
-		t.Errorf("connect to a new compositor: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "connect"); answer != "ok" || f == nil {
+		t.Errorf("connect to a new compositor: %q, %v", answer, f)
 	}
 }
 
@@ -135,13 +136,13 @@ func TestBroker(t *testing.T) {
 func TestBrokerRefuses(t *testing.T) {
 	c, compositor := brokerRig(t)
 	for _, what := range []string{"connect ", "connect\x00", "/run/user/0/bus", "listenlistenlistenlisten"} {
-		if answer, fd := askBroker(t, c, what); answer != "unknown request" || fd >= 0 {
-			t.Errorf("%q: %q, %d", what, answer, fd)
+		if answer, f := askBroker(t, c, what); answer != "unknown request" || f != nil {
+			t.Errorf("%q: %q, %v", what, answer, f)
 		}
 	}
 	compositor.Close()
-	if answer, fd := askBroker(t, c, "connect"); answer == "ok" || fd >= 0 {
-		t.Errorf("without a compositor: %q, %d", answer, fd)
+	if answer, f := askBroker(t, c, "connect"); answer == "ok" || f != nil {
+		t.Errorf("without a compositor: %q, %v", answer, f)
 	}
 	if _, err := c.Write(nil); err != nil && !errors.Is(err, unix.EPIPE) {
 		t.Error(err)
