@@ -278,9 +278,7 @@ func otherMenus(t *testing.T, r *e2e.Rig) {
 	for _, command := range []string{"fuzzel --log-level=warning", "wofi --cache-file=/dev/null", "bemenu --list 9", "tofi"} {
 		name, _, _ := strings.Cut(command, " ")
 		if _, err := exec.LookPath(name); err != nil {
-			if name != "tofi" { // the system root does not have it (scripts/sysroot)
-				t.Errorf("lacks: %s", name)
-			}
+			t.Errorf("lacks: %s", name)
 			continue
 		}
 		clear := r.Screenshot(t)
