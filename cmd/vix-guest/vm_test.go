@@ -94,7 +94,7 @@ func startVMBy(t *testing.T, rootTag string, by func(*testing.T) channel) *vm {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "q35,memory-backend=mem,usb=off,sata=off,smbus=off,vmport=off,i8042=off",
-		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M",
+		"-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off,fzrm=off,fsrs=off", "-smp", "2", "-m", "512M",
 		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
 		"-kernel", files.Kernel, "-initrd", files.Initrd,
 		"-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr no_timer_check tsc=reliable audit=0 cryptomgr.notests 8250.nr_uarts=1 vix.root=" + rootTag + ch.word,

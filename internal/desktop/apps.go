@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -197,14 +196,25 @@ func dirNames(root *os.Root, dir string) ([]fs.DirEntry, error) {
 	return names, cause(err)
 }
 
-// idPattern: an id becomes a file's name and a part of an app id.
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}$`)
+// plainName: an id, or an icon's name, becomes a file's name and a part of an app id.
+// No regular expression, because every verb would compile it at its start.
+func plainName(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '_':
+		case i > 0 && (c == '.' || c == '+' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return s != "" && len(s) <= 128
+}
 
 // errNotShown: an entry that is not for a menu.
 var errNotShown = errors.New("not shown")
 
 func readApp(root *os.Root, file, vm, id string) (App, error) {
-	if !idPattern.MatchString(id) {
+	if !plainName(id) {
 		return App{}, errors.New("not a usable name")
 	}
 	b, err := readIn(root, file, maxEntry)

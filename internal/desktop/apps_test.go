@@ -187,3 +187,15 @@ func FuzzEntry(f *testing.F) {
 		}
 	})
 }
+
+func TestPlainName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"foot": true, "org.gnome.Maps": true, "_x": true, "9p": true, "a+b-c_d.e": true, strings.Repeat("a", 128): true,
+		"": false, ".foot": false, "-rf": false, "+": false, "a/b": false, "a b": false, "a\x00": false, "é": false, "..": false,
+		strings.Repeat("a", 129): false,
+	} {
+		if plainName(name) != want {
+			t.Errorf("%q: %v", name, !want)
+		}
+	}
+}

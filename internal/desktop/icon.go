@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"path"
-	"regexp"
 	"strings"
 
 	"golang.org/x/image/draw"
@@ -29,8 +28,6 @@ var IconSizes = []int{48, 128}
 type Rasterise func(ctx context.Context, svg []byte, size int) ([]byte, error)
 
 var errNoIcon = errors.New("no icon")
-
-var iconName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}$`)
 
 // iconPlaces are where a root has an icon called NAME, the best first.
 var iconPlaces = []string{
@@ -67,7 +64,7 @@ func Icon(ctx context.Context, root *os.Root, name string, mark config.Color, ra
 func iconSource(ctx context.Context, root *os.Root, name string, rasterise Rasterise) (image.Image, error) {
 	places := []string{name}
 	if !path.IsAbs(name) {
-		if !iconName.MatchString(name) {
+		if !plainName(name) {
 			return nil, errNoIcon
 		}
 		name = strings.TrimSuffix(strings.TrimSuffix(name, ".png"), ".svg")
