@@ -88,10 +88,11 @@ func (e *env) askHolder(req holdRequest) (holdReply, error) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(holdPatience))
-	if err := json.NewEncoder(conn).Encode(req); err != nil {
-		return rep, err
+	err = json.NewEncoder(conn).Encode(req)
+	if err == nil {
+		err = json.NewDecoder(conn).Decode(&rep)
 	}
-	if err := json.NewDecoder(conn).Decode(&rep); err != nil {
+	if err != nil {
 		if req.Op == "clear" {
 			return rep, nil
 		}
