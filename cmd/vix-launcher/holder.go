@@ -179,6 +179,7 @@ type clipHolder struct {
 	once  sync.Once
 	wg    sync.WaitGroup
 
+	pasting sync.Mutex // one offer is made at a time; taken before mu
 	mu      sync.Mutex
 	timer   *time.Timer
 	ends    time.Time
@@ -299,8 +300,11 @@ func (h *clipHolder) answer(ctx context.Context, conn *net.UnixConn) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// paste makes the offer. An offer that stands is taken back first.
+// paste makes the offer. An offer that stands is taken back first: were two made at
+// once, as by a key that is pressed twice, each would take the other's place, and end it.
 func (h *clipHolder) paste(ctx context.Context, req holdRequest) error {
+	h.pasting.Lock()
+	defer h.pasting.Unlock()
 	var items []clipboard.Item
 	for _, it := range h.items {
 		if int64(len(it.Data)) > req.Limits[it.Kind] {

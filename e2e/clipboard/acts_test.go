@@ -2,10 +2,12 @@ package clipboard
 
 import (
 	"bytes"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -124,6 +126,32 @@ func TestPasteIsOnce(t *testing.T) {
 	d.until("its time to be over", func() bool { return d.must("status") == "nothing is held" })
 	if out, ok := d.vix("paste", "--vm", "blue"); ok || !strings.Contains(out, "nothing was copied") {
 		t.Error(out)
+	}
+}
+
+// TestPasteTwice holds that a key that was pressed twice pastes as one pressed once:
+// of offers made at the same time one stands.
+func TestPasteTwice(t *testing.T) {
+	d := newDesk(t)
+	d.window("red")
+	d.window("blue")
+	for round, to := range []string{"blue", "", "blue", ""} {
+		text := fmt.Sprintf("round %d", round)
+		d.copies("red", []byte(text))
+		d.must("copy", "--vm", "red")
+		var presses sync.WaitGroup
+		for range 6 {
+			presses.Go(func() {
+				if out, ok := d.vix(append([]string{"paste"}, side(to)...)...); !ok {
+					t.Error(out)
+				}
+			})
+		}
+		presses.Wait()
+		if got, _ := d.pastes(to); string(got) != text {
+			t.Errorf("to %q: pasted %q; %s", to, got, d.must("status"))
+		}
+		d.must("clear")
 	}
 }
 
