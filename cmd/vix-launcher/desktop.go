@@ -58,7 +58,8 @@ func desktopSyncCommand(e *env) *cobra.Command {
 		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
 removes those of programs and VMs that are gone. It touches no file that it has not
 made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
-changed, it is started for a moment in a VM that has no display, network or home.`,
+changed, it is started for a moment in a VM that has no display, network or home;
+with --dry-run too.`,
 		Example: "  vix-launcher desktop sync --dry-run",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {

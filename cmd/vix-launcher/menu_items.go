@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/menu"
-	"vix/internal/rootfs"
 	"vix/internal/vm"
 )
 
@@ -112,25 +110,7 @@ func (s *menuSession) addPrograms() {
 // rootApps reads a root's programs. One that cannot be read has none; desktop sync and
 // run say why.
 func (e *env) rootApps(v config.VM) []desktop.App {
-	v, err := e.expandPaths(v)
-	if err != nil {
-		return nil
-	}
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
-		return nil
-	}
-	dir := "/"
-	if v.Root != "host" {
-		r, err := rootfs.FindRoot(v.Root, v.Packages, rootsDir(cache))
-		if err != nil {
-			return nil
-		}
-		if dir = r.Dir; r.Disk != "" {
-			dir = e.imageTree(r.Disk)
-		}
-	}
-	root, err := os.OpenRoot(dir)
+	root, err := e.openRoot(v)
 	if err != nil {
 		return nil
 	}

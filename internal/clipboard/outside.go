@@ -28,10 +28,9 @@ const maxCarried = 2
 // A DragRule says what of a drag may pass from one side to another: a VM's name, "host",
 // or "*".
 type DragRule struct {
-	From   string           `json:"from"`
-	To     string           `json:"to"`
-	Limits map[string]int64 `json:"limits"` // bytes, by kind; none: nothing
-	Strip  bool             `json:"strip"`
+	From, To string
+	Limits   map[string]int64 // bytes, by kind; none: nothing
+	Strip    bool
 }
 
 const (

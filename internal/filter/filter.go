@@ -22,6 +22,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"vix/config"
 	"vix/internal/clipboard"
 	"vix/internal/relay"
 	"vix/internal/wayland"
@@ -40,7 +41,7 @@ type Config struct {
 	Allow, Deny []string
 	Limits      Limits
 	// Drags are the user's rules of drags to and from others.
-	Drags []clipboard.DragRule
+	Drags []config.DragRule
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
 	// Event, when set, hears of windows. It must not block.

@@ -54,8 +54,12 @@ var selectionMost = map[*wayland.Interface]int32{
 
 // newWorld makes the VM's selections.
 func (cfg *Config) newWorld() *clipboard.World {
+	drags := make([]clipboard.DragRule, len(cfg.Drags))
+	for i, r := range cfg.Drags {
+		drags[i] = clipboard.DragRule(r)
+	}
 	return clipboard.NewWorld(clipboard.Config{
-		VM: cfg.VM, Log: cfg.Log, Drags: cfg.Drags,
+		VM: cfg.VM, Log: cfg.Log, Drags: drags,
 		Kinds: int(cfg.Limits.of(Kinds)), Transfers: int(cfg.Limits.of(Transfers)),
 	})
 }
