@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -21,14 +20,7 @@ func keepJSON(tb testing.TB, name string, v any) {
 	if dir == "" {
 		dir = "../build/bench"
 	}
-	b, err := json.MarshalIndent(v, "", "\t")
-	if err == nil {
-		err = os.MkdirAll(dir, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".json"), append(b, '\n'), 0o644)
-	}
-	if err != nil {
+	if err := desktoptest.SaveJSON(filepath.Join(dir, name+".json"), v); err != nil {
 		tb.Fatal(err)
 	}
 }

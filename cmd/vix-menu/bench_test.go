@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -81,11 +80,7 @@ func BenchmarkMenus(b *testing.B) {
 		b.ReportMetric(f.PSS, "MiB-"+key)
 	}
 	if out := os.Getenv("VIX_BENCH_OUT"); out != "" {
-		text, err := json.MarshalIndent(figures, "", "\t")
-		if err == nil {
-			err = os.WriteFile(filepath.Join(out, "menu.json"), append(text, '\n'), 0o644)
-		}
-		if err != nil {
+		if err := desktoptest.SaveJSON(filepath.Join(out, "menu.json"), figures); err != nil {
 			b.Error(err)
 		}
 	}

@@ -2,7 +2,6 @@ package clipboard
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -60,14 +59,7 @@ func (s times) report(b *testing.B, name string) {
 	if dir == "" {
 		dir = "../../build/bench"
 	}
-	out, err := json.MarshalIndent(table, "", "\t")
-	if err == nil {
-		err = os.MkdirAll(dir, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".json"), append(out, '\n'), 0o644)
-	}
-	if err != nil {
+	if err := desktoptest.SaveJSON(filepath.Join(dir, name+".json"), table); err != nil {
 		b.Fatal(err)
 	}
 }
