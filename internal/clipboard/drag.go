@@ -32,7 +32,8 @@ type over struct {
 
 func now() time.Time { return time.Now() }
 
-func dragHooks(h *relay.Hooks, member func(*relay.Conn) *Member, place Place, icon Icon) {
+func dragHooks(h relay.Layer, env Env) {
+	member := env.Member
 	h.Request(wayland.WlDataSource, wayland.WlDataSourceReqSetActions, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		src := m.Obj.Data.(*Source)
 		src.actions, src.hasActions = m.Word(0), true
@@ -46,9 +47,9 @@ func dragHooks(h *relay.Hooks, member func(*relay.Conn) *Member, place Place, ic
 		return false, nil
 	})
 	h.Request(wayland.WlDataDevice, wayland.WlDataDeviceReqStartDrag, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		return onStartDrag(c, m, icon)
+		return onStartDrag(c, m, env)
 	})
-	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqAccept, onAccept)
+	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqAccept, func(c *relay.Conn, m *relay.Msg) (bool, error) { return onAccept(c, m, env) })
 	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqSetActions, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		if of, ok := m.Obj.Data.(*offer); ok && of.src.foreign != nil {
 			wayland.PutWord(m.Body, 0, m.Word(0)&actionCopy)
@@ -66,12 +67,12 @@ func dragHooks(h *relay.Hooks, member func(*relay.Conn) *Member, place Place, ic
 		refuseOffer(c, m.Word(0))
 		return false, nil
 	})
-	overHooks(h, place)
+	overHooks(h, env.Place)
 }
 
 // overHooks pass on what happens to a drag over the program's own surfaces, when it
 // is the VM's own.
-func overHooks(h *relay.Hooks, place Place) {
+func overHooks(h relay.Layer, place Place) {
 	on := func(op int, f func(c *relay.Conn, o *over, m *relay.Msg) bool) {
 		h.Event(wayland.WlDataDevice, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			d, ok := m.Obj.Data.(*device)
@@ -121,8 +122,14 @@ func refuseOffer(c *relay.Conn, id uint32) {
 }
 
 // onStartDrag lets the compositor drag something that stands for the source.
-func onStartDrag(c *relay.Conn, m *relay.Msg, icon Icon) (bool, error) {
-	if id := m.Word(2); id != 0 && !icon(c, id) {
+func onStartDrag(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
+	if !env.May(c, m, m.Word(3), m.Word(1)) {
+		if o := c.Client(m.Word(0)); o != nil && o.Iface == wayland.WlDataSource {
+			c.ToClient().Msg(o.ID, wayland.WlDataSourceEvtCancelled)
+		}
+		return false, nil
+	}
+	if id := m.Word(2); id != 0 && !env.Icon(c, id) {
 		wayland.PutWord(m.Body, 8, 0)
 	}
 	if m.Word(0) == 0 {
@@ -257,13 +264,16 @@ func (a *arriving) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 
 // onAccept tells the compositor that something is accepted, and the source's program
 // what.
-func onAccept(c *relay.Conn, m *relay.Msg) (bool, error) {
+func onAccept(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
 	of, ok := m.Obj.Data.(*offer)
 	if !ok || m.Obj.Server == 0 {
 		return false, nil
 	}
 	d := wayland.NewDecoder(m.Body)
 	serial, kind := d.Uint(), string(d.String())
+	if !env.May(c, m, serial, 0) {
+		return false, nil
+	}
 	w := of.src.world
 	w.mu.Lock()
 	good := slices.Contains(of.src.kinds, kind)

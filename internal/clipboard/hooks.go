@@ -23,63 +23,41 @@ type offer struct{ src *Source }
 // tells whether the client knows that surface.
 type Place func(c *relay.Conn, surface uint32, body []byte, off int) (known bool)
 
-// Icon is asked whether a program's surface, by the client's id, may follow the
-// pointer.
-type Icon func(c *relay.Conn, surface uint32) bool
-
-// Hooks sets the hooks of all selections. member finds a connection's.
-func Hooks(h *relay.Hooks, member func(*relay.Conn) *Member, place Place, icon Icon) {
-	focusHooks(h, member)
-	for _, p := range protocols {
-		p.hooks(h, member)
-	}
-	dragHooks(h, member, place, icon)
+// An Env is what the hooks need of the filter.
+type Env struct {
+	// Member finds a connection's.
+	Member func(*relay.Conn) *Member
+	Place  Place
+	// Icon is asked whether a program's surface, by the client's id, may follow the
+	// pointer.
+	Icon func(c *relay.Conn, surface uint32) bool
+	// May is asked whether a serial gives a program the right to a request about a
+	// surface, by the client's id, 0 for none.
+	May func(c *relay.Conn, m *relay.Msg, serial, surface uint32) bool
 }
 
-// focusHooks follow the keyboard, and note the serials that programs are given.
-func focusHooks(h *relay.Hooks, member func(*relay.Conn) *Member) {
-	h.Watch(wayland.WlKeyboard, wayland.WlKeyboardEvtEnter, func(c *relay.Conn, m *relay.Msg) {
+// Hooks sets the hooks of all selections.
+func Hooks(l relay.Layer, env Env) {
+	focusHooks(l, env.Member)
+	for _, p := range protocols {
+		p.hooks(l, env)
+	}
+	dragHooks(l, env)
+}
+
+// focusHooks follow the keyboard.
+func focusHooks(l relay.Layer, member func(*relay.Conn) *Member) {
+	l.Event(wayland.WlKeyboard, wayland.WlKeyboardEvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		k := member(c)
-		k.given(m.Word(0))
 		k.keyboards[m.Obj] = struct{}{}
 		k.enter(c)
+		return true, nil
 	})
-	h.Watch(wayland.WlKeyboard, wayland.WlKeyboardEvtLeave, func(c *relay.Conn, m *relay.Msg) {
-		member(c).given(m.Word(0))
+	l.Event(wayland.WlKeyboard, wayland.WlKeyboardEvtLeave, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		member(c).leave(m.Obj)
+		return true, nil
 	})
-	h.Gone(wayland.WlKeyboard, func(c *relay.Conn, o *relay.Object) { member(c).leave(o) })
-	for _, e := range []struct {
-		i  *wayland.Interface
-		op int
-	}{
-		{wayland.WlKeyboard, wayland.WlKeyboardEvtKey}, {wayland.WlKeyboard, wayland.WlKeyboardEvtModifiers},
-		{wayland.WlPointer, wayland.WlPointerEvtEnter}, {wayland.WlPointer, wayland.WlPointerEvtLeave}, {wayland.WlPointer, wayland.WlPointerEvtButton},
-		{wayland.WlTouch, wayland.WlTouchEvtDown}, {wayland.WlTouch, wayland.WlTouchEvtUp},
-		{wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2EvtProximityIn}, {wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2EvtDown},
-		{wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2EvtButton},
-	} {
-		h.Watch(e.i, e.op, func(c *relay.Conn, m *relay.Msg) { member(c).given(m.Word(0)) })
-	}
-}
-
-// given notes a serial.
-func (m *Member) given(serial uint32) {
-	if len(m.serials) < maxSerials {
-		m.serials = append(m.serials, serial)
-		return
-	}
-	m.serials[m.last] = serial
-	m.last = (m.last + 1) % maxSerials
-}
-
-func (m *Member) was(serial uint32) bool {
-	for _, s := range m.serials {
-		if s == serial {
-			return true
-		}
-	}
-	return false
+	l.Gone(wayland.WlKeyboard, func(c *relay.Conn, o *relay.Object) { member(c).leave(o) })
 }
 
 // enter is called before a program hears that it has the keyboard: it is told of the
@@ -196,7 +174,8 @@ func (m *Member) cancel(c *relay.Conn, ended []*Source) {
 
 // hooks sets those of one protocol. Sources, and offers of selections, are ours: the
 // compositor knows neither.
-func (p *protocol) hooks(h *relay.Hooks, member func(*relay.Conn) *Member) {
+func (p *protocol) hooks(h relay.Layer, env Env) {
+	member := env.Member
 	h.Request(p.manager, p.createSource, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		k := member(c)
 		m.New.Data = &Source{world: k.world, member: k, obj: m.New, proto: p, manager: m.Obj.Server}
@@ -228,7 +207,7 @@ func (p *protocol) hooks(h *relay.Hooks, member func(*relay.Conn) *Member) {
 			src.world.drop(src)
 		}
 	})
-	h.Request(p.device, p.setSelection, func(c *relay.Conn, m *relay.Msg) (bool, error) { return false, p.onSet(c, member(c), m) })
+	h.Request(p.device, p.setSelection, func(c *relay.Conn, m *relay.Msg) (bool, error) { return false, p.onSet(c, env, m) })
 	h.Request(p.offer, p.receive, onReceive)
 }
 
@@ -245,7 +224,8 @@ func (m *Member) lose(device *relay.Object) {
 // errUsedSource is wl_data_device.error.used_source.
 const errUsedSource = 1
 
-func (p *protocol) onSet(c *relay.Conn, k *Member, m *relay.Msg) error {
+func (p *protocol) onSet(c *relay.Conn, env Env, m *relay.Msg) error {
+	k := env.Member(c)
 	var src *Source
 	if id := m.Word(0); id != 0 {
 		o := c.Client(id)
@@ -257,7 +237,7 @@ func (p *protocol) onSet(c *relay.Conn, k *Member, m *relay.Msg) error {
 		}
 	}
 	serial := m.Word(1)
-	k.world.set(k, p.slot, src, serial, k.was(serial))
+	k.world.set(k, p.slot, src, serial, env.May(c, m, serial, 0))
 	return nil
 }
 

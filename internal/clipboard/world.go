@@ -29,9 +29,6 @@ const (
 	maxKindBytes = 4 << 20
 	// asksAtOnce is how many descriptors go to a program in one go.
 	asksAtOnce = wayland.MaxDescs / 2
-	// maxSerials is how many of the last input serials a connection is held to have
-	// been given.
-	maxSerials = 256
 )
 
 // Config is one World's.
@@ -122,8 +119,6 @@ type Member struct {
 	// Guarded by the connection's lock.
 	keyboards map[*relay.Object]struct{} // that are on a surface
 	devices   []*device
-	serials   []uint32 // a ring
-	last      int
 
 	// Guarded by World.mu.
 	focused bool

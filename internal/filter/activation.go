@@ -51,9 +51,9 @@ func (a *activation) take() string {
 
 // activate spends the VM's token, if it has one, on a surface that is about to become
 // a window.
-func (f *frames) activate(c *relay.Conn, surface *relay.Object) error {
-	if f == nil || f.activator == 0 {
-		return nil // without a frame we know no globals
+func (f *frames) activate(c *relay.Conn, v *view) error {
+	if f.activator == 0 {
+		return nil
 	}
 	token := filterOf(c).activation.take()
 	if token == "" {
@@ -71,7 +71,7 @@ func (f *frames) activate(c *relay.Conn, surface *relay.Object) error {
 	}
 	e.Begin(a.Server, wayland.XdgActivationV1ReqActivate)
 	e.String(token)
-	e.Uint(surface.Server)
+	e.Uint(v.id)
 	if err := e.End(); err != nil {
 		return err
 	}

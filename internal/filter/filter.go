@@ -25,6 +25,7 @@ import (
 	"vix/config"
 	"vix/internal/clipboard"
 	"vix/internal/relay"
+	"vix/internal/surface"
 	"vix/internal/wayland"
 )
 
@@ -68,7 +69,8 @@ type Filter struct {
 	windows atomic.Uint64 // windows so far
 	used    [numLimits]atomic.Int64
 	rates   [numLimits]bucket
-	frame   *style // nil without a frame
+	frame   *style
+	popups  crowd
 
 	foreign    handles
 	activation activation
@@ -83,17 +85,18 @@ func New(cfg Config) *Filter {
 	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
 	f.frame = newStyle(&f.cfg)
 	f.world = f.cfg.newWorld()
-	quotaHooks(f.hooks, &f.cfg.Limits, f.frame != nil)
-	identityHooks(f.hooks)
-	windowHooks(f.hooks)
-	if f.frame != nil {
-		frameHooks(f.hooks)
-	} else {
-		countPopups(f.hooks)
-	}
-	shmHooks(f.hooks)
-	selectionHooks(f.hooks)
-	foreignHooks(f.hooks)
+	quotaHooks(f.hooks.At(layerCount), &f.cfg.Limits)
+	selectionHooks(f.hooks.At(layerSelections))
+	l := f.hooks.At(layerSurfaces)
+	identityHooks(l)
+	viewHooks(l)
+	windowHooks(l)
+	popupHooks(l)
+	shmHooks(l)
+	bufferHooks(l)
+	foreignHooks(l)
+	inputHooks(f.hooks.At(layerFrame))
+	focusHooks(f.hooks.At(layerFocus))
 	return f
 }
 
@@ -107,7 +110,10 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
 	}
 	defer f.give(Connections, 1)
-	st := &state{filter: f, frames: f.frame.conn(), member: f.world.Join()}
+	st := &state{
+		filter: f, frames: f.frame.conn(), member: f.world.Join(),
+		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, images: map[*view]struct{}{},
+	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
 		return errors.Join(err, t.Close())
@@ -144,8 +150,17 @@ type state struct {
 	filter  *Filter
 	commits uint64          // so far
 	slowed  [numLimits]bool // and said so
-	frames  *frames         // nil without a frame
+	frames  *frames
 	member  *clipboard.Member
+	freed   func(*surface.Buffer)
+	bases   map[uint32]int     // xdg_surfaces by their xdg_wm_base on the compositor
+	images  map[*view]struct{} // of pointers and tools
+	grabs   []*popup           // that asked for a grab, in order
+
+	given     []given                 // serials, the newest last
+	keyboards map[*relay.Object]*view // the client's keyboards that are on a surface
 }
 
-func filterOf(c *relay.Conn) *Filter { return c.State.(*state).filter }
+func stateOf(c *relay.Conn) *state { return c.State.(*state) }
+
+func filterOf(c *relay.Conn) *Filter { return stateOf(c).filter }

@@ -44,7 +44,7 @@ func (h *handles) has(s string) bool {
 	return h.known[s] > 0
 }
 
-func foreignHooks(h *relay.Hooks) {
+func foreignHooks(h relay.Layer) {
 	for _, v := range []struct {
 		exported, importer      *wayland.Interface
 		handle, imports, isLost int

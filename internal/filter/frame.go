@@ -24,34 +24,29 @@ import (
 //	├─┴───────────┴─┤
 //	└───────────────┘     side
 //
-// The flow of a commit of the guest's root surface:
-//
-//  1. what was attached and set gives the surface's size (window.go)
-//  2. content beyond what the window may have is cropped
-//  3. pieces are placed around it; they are synchronised sub-surfaces, so that what
-//     is committed to them is shown with the root's own commit and never without
-//  4. the window's geometry becomes the whole; then the commit is passed on
-//
-// A commit that changes nothing of this costs one look at a flag. Sizes and places
-// that the two sides tell each other are corrected on their way: windows in
-// window.go, popups in popup.go, input on the pieces in input.go.
+// Pieces are synchronised sub-surfaces, so that what is committed to them is shown with
+// the root's own commit and never without. None is wider or higher than the window's
+// content: a compositor may take a window to begin where its widest surface does.
+// Sizes and places that the two sides tell each other are corrected on their way:
+// windows in window.go, popups in popup.go, input on the pieces in input.go.
 
 // Sizes of the frame, in logical pixels.
 const (
 	labelHeight = 20 // with these, pieces end at whole pixels at scales of 1.25, 1.5 and 1.75
 	sideWidth   = 4
-	thinWidth   = 2 // of popups, and sub-surfaces that stick out
+	thinWidth   = 2 // of popups and large icons of drags
 )
 
 // A style is one VM's frame.
 type style struct {
-	rgb       [3]uint8
-	full      bool // with a label
-	top, side int32
-	labels    labels
+	rgb             [3]uint8
+	drawn           bool // there is one
+	full            bool // with a label
+	top, side, thin int32
+	labels          labels
 
-	mu   sync.Mutex
-	w, h int32 // of the last known outputs, 0 when no connection has heard of one
+	mu      sync.Mutex
+	screens []screen // the last known outputs, none when no connection has heard of one
 	// preferred is the scale that the compositor last preferred for a piece, in
 	// 120ths, 0 before.
 	preferred int32
@@ -66,13 +61,14 @@ func ParseColor(s string) (rgb [3]uint8, err error) {
 	return [3]uint8{uint8(v >> 16), uint8(v >> 8), uint8(v)}, nil
 }
 
-// newStyle returns nil when there is no frame. A colour that cannot be read is
-// grey: the frame matters more.
+// newStyle returns a VM's style. A colour that cannot be read is grey: the frame
+// matters more.
 func newStyle(cfg *Config) *style {
+	s := &style{}
 	if cfg.Frame == "" || cfg.Frame == "none" {
-		return nil
+		return s
 	}
-	s := &style{full: cfg.Frame != "border", top: sideWidth, side: sideWidth}
+	*s = style{drawn: true, full: cfg.Frame != "border", top: sideWidth, side: sideWidth, thin: thinWidth}
 	rgb, err := ParseColor(cfg.Color)
 	if err != nil {
 		rgb = [3]uint8{0x80, 0x80, 0x80}
@@ -100,31 +96,17 @@ type frames struct {
 	xdgOutputs    *relay.Object
 
 	outputs map[uint32]*monitor
-	solid   *relay.Object // the wl_buffer that all pieces show stretched, see paint
-	pool    *relay.Object // the wl_shm_pool of solid buffers
-	pixels  int32         // in pool
-	roots   map[*surface]struct{}
+	solid   *relay.Object      // the wl_buffer that all pieces show stretched, see paint
+	roots   map[*view]struct{} // windows and popups that are shown
 }
 
 // conn returns a new connection's frames.
 func (s *style) conn() *frames {
-	if s == nil {
-		return nil
-	}
-	return &frames{style: s, outputs: map[uint32]*monitor{}, roots: map[*surface]struct{}{}}
+	return &frames{style: s, outputs: map[uint32]*monitor{}, roots: map[*view]struct{}{}}
 }
 
-// framesOf returns the connection's frames, nil without a frame.
-func framesOf(c *relay.Conn) *frames { return c.State.(*state).frames }
-
-// frameHooks are needed in addition to windowHooks when there is a frame.
-func frameHooks(h *relay.Hooks) {
-	sizeHooks(h)
-	toplevelHooks(h)
-	popupHooks(h)
-	inputHooks(h)
-	childHooks(h)
-}
+// framesOf returns the connection's frames.
+func framesOf(c *relay.Conn) *frames { return stateOf(c).frames }
 
 // ask starts to learn what the compositor has. It is asked for before the first
 // xdg_surface is, so that the globals are known before its first configure event,
@@ -136,9 +118,9 @@ func (f *frames) ask(c *relay.Conn) {
 	}
 }
 
-// ready tells whether pieces can be made.
+// ready tells whether pieces can be made, and what is shown be cut.
 func (f *frames) ready() bool {
-	return f.compositor != nil && f.subcompositor != nil && f.shm != nil
+	return f.compositor != nil && f.viewporter != nil && (!f.drawn || f.subcompositor != nil && f.shm != nil)
 }
 
 type registryEvents frames
@@ -296,126 +278,116 @@ func (o *monitor) size() (w, h int32) {
 	return fit(w), fit(h)
 }
 
-// resized looks again at windows whose bound the outputs are. One that is too
-// large now is committed for the guest: what else the guest has set meanwhile is
-// shown early, which is the price of not waiting for its next commit.
-func (f *frames) resized(c *relay.Conn) {
-	var w, h int32
-	for _, o := range f.outputs {
-		ow, oh := o.size()
-		w, h = max(w, ow), max(h, oh)
-	}
-	if w == 0 || h == 0 {
-		return
-	}
-	f.mu.Lock()
-	f.w, f.h = w, h
-	f.mu.Unlock()
-	for s := range f.roots {
-		s.changed = true
-		if sw, sh := s.size(); s.role == roleToplevel && s.id != 0 && s.border.shown() && !s.cropped && (sw > w || sh > h) {
-			if err := f.fit(c, s); err == nil {
-				c.ToServer().Msg(s.id, wayland.WlSurfaceReqCommit)
-			}
-		}
-	}
-}
-
-// screen returns the size that no window may exceed, in logical pixels.
-func (f *frames) screen() (w, h int32) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.w == 0 {
-		return math.MaxInt32, math.MaxInt32
-	}
-	return f.w, f.h
-}
-
-// A box is a rectangle in logical pixels.
-type box struct{ x, y, w, h int32 }
-
-// around returns the pieces of a frame around b: top, left, right, bottom.
-func (b box) around(top, side int32) [4]box {
-	return [4]box{
-		{b.x - side, b.y - top, b.w + 2*side, top},
-		{b.x - side, b.y, side, b.h},
-		{b.x + b.w, b.y, side, b.h},
-		{b.x - side, b.y + b.h, b.w + 2*side, side},
-	}
+// around returns the pieces of a frame around b, by their places.
+func around(b box, top, side int32) (p [pieceLabel]box) {
+	x, right := b.X-side, b.X+b.W
+	y, below := b.Y-top, b.Y+b.H
+	p[pieceTop] = rect(b.X, y, b.W, top)
+	p[pieceBottom] = rect(b.X, below, b.W, side)
+	p[pieceLeft] = rect(x, b.Y, side, b.H)
+	p[pieceRight] = rect(right, b.Y, side, b.H)
+	p[pieceTopLeft] = rect(x, y, side, top)
+	p[pieceTopRight] = rect(right, y, side, top)
+	p[pieceBottomLeft] = rect(x, below, side, side)
+	p[pieceBottomRight] = rect(right, below, side, side)
+	return p
 }
 
 // grown returns b with a frame around it.
-func (b box) grown(top, side int32) box {
-	return box{b.x - side, b.y - top, b.w + 2*side, b.h + top + side}
+func grown(b box, top, side int32) box {
+	return rect(b.X-side, b.Y-top, b.W+2*side, b.H+top+side)
 }
 
-// A border is the pieces around one surface; pieces[4] is the label.
+// A border is the pieces around one surface, by their places.
 type border struct {
-	pieces [5]*piece
+	pieces [pieceLabel + 1]*piece
 }
 
 func (b *border) shown() bool { return b != nil && b.pieces[0] != nil && b.pieces[0].shown }
 
-// The places of pieces.
+// The places of pieces. The first is the lowest.
 const (
 	pieceTop = iota
 	pieceLeft
 	pieceRight
 	pieceBottom
+	pieceTopLeft
+	pieceTopRight
+	pieceBottomLeft
+	pieceBottomRight
 	pieceLabel
 )
 
+// lowest returns the piece that is below the others.
+func (b *border) lowest() *piece {
+	if b == nil {
+		return nil
+	}
+	return b.pieces[pieceTop]
+}
+
 // A piece is one sub-surface of a frame. It hears the events of its objects.
 type piece struct {
-	of       *surface
+	of       *view // nil when it is gone
 	place    int
 	surface  *relay.Object
 	sub      *relay.Object
-	viewport *relay.Object // nil where the compositor has none
+	viewport *relay.Object
 	scaling  *relay.Object // wp_fractional_scale_v1 of a label
-	buffer   *relay.Object // of this piece alone
+	buffer   *relay.Object // of a label
 	at       box
 	shown    bool
 	scale    int32 // of a label, in 120ths; 0 when not yet told
 	drawn    labelKey
 }
 
-// put draws a border around the box, in the coordinates of s, whose pieces are
-// children of s.
-func (f *frames) put(c *relay.Conn, s *surface, around box, top, side int32) error {
-	if s.border == nil {
-		s.border = &border{}
+// put draws a border around the box, in the coordinates of v for the compositor, whose
+// pieces are children of v. It tells whether v must be committed.
+func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote bool, err error) {
+	if !f.drawn {
+		return false, nil
 	}
-	for k, at := range around.around(top, side) {
-		p := s.border.pieces[k]
+	if v.border == nil {
+		v.border = &border{}
+	}
+	for k, b := range around(at, top, side) {
+		p := v.border.pieces[k]
 		if p == nil {
-			p = f.newPiece(c, s, k)
-			s.border.pieces[k] = p
+			p = f.newPiece(c, v, k)
+			v.border.pieces[k] = p
 		}
-		if p.shown && p.at == at {
+		if p.shown && p.at == b {
 			continue
 		}
-		if err := f.place(c, p, at); err != nil {
-			return err
+		if err := f.place(c, p, b); err != nil {
+			return false, err
 		}
+		wrote = true
 	}
-	return nil
+	if !f.full || top < labelHeight {
+		if p := v.border.pieces[pieceLabel]; p != nil && p.shown {
+			f.hide(c, p)
+			wrote = true
+		}
+		return wrote, nil
+	}
+	labelled, err := f.label(c, v, at.X, at.Y-top, at.W)
+	return wrote || labelled, err
 }
 
-// newPiece makes a sub-surface of s, above all that s has.
-func (f *frames) newPiece(c *relay.Conn, s *surface, place int) *piece {
-	p := &piece{of: s, place: place}
+// newPiece makes a sub-surface of v, above all that v has.
+func (f *frames) newPiece(c *relay.Conn, v *view, place int) *piece {
+	p := &piece{of: v, place: place}
 	p.surface = c.Own(wayland.WlSurface, f.compositor.Version, p)
 	p.sub = c.Own(wayland.WlSubsurface, f.subcompositor.Version, nil)
-	c.ToServer().Msg(f.compositor.Server, wayland.WlCompositorReqCreateSurface, p.surface.Server)
-	c.ToServer().Msg(f.subcompositor.Server, wayland.WlSubcompositorReqGetSubsurface, p.sub.Server, p.surface.Server, s.id)
-	if f.viewporter != nil {
-		p.viewport = c.Own(wayland.WpViewport, f.viewporter.Version, nil)
-		c.ToServer().Msg(f.viewporter.Server, wayland.WpViewporterReqGetViewport, p.viewport.Server, p.surface.Server)
-	}
-	if place == pieceLabel && f.fractional != nil && p.viewport != nil {
+	p.viewport = c.Own(wayland.WpViewport, f.viewporter.Version, nil)
+	e := c.ToServer()
+	e.Msg(f.compositor.Server, wayland.WlCompositorReqCreateSurface, p.surface.Server)
+	e.Msg(f.subcompositor.Server, wayland.WlSubcompositorReqGetSubsurface, p.sub.Server, p.surface.Server, v.id)
+	e.Msg(f.viewporter.Server, wayland.WpViewporterReqGetViewport, p.viewport.Server, p.surface.Server)
+	if place == pieceLabel && f.fractional != nil {
 		p.scaling = c.Own(wayland.WpFractionalScaleV1, f.fractional.Version, p)
-		c.ToServer().Msg(f.fractional.Server, wayland.WpFractionalScaleManagerV1ReqGetFractionalScale, p.scaling.Server, p.surface.Server)
+		e.Msg(f.fractional.Server, wayland.WpFractionalScaleManagerV1ReqGetFractionalScale, p.scaling.Server, p.surface.Server)
 	}
 	return p
 }
@@ -423,9 +395,9 @@ func (f *frames) newPiece(c *relay.Conn, s *surface, place int) *piece {
 // place gives a piece of plain colour its place and size.
 func (f *frames) place(c *relay.Conn, p *piece, at box) error {
 	e := c.ToServer()
-	e.Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.x), uint32(at.y))
-	if !p.shown || p.at.w != at.w || p.at.h != at.h {
-		if err := f.paint(c, p, at.w, at.h); err != nil {
+	e.Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.X), uint32(at.Y))
+	if !p.shown || p.at.W != at.W || p.at.H != at.H {
+		if err := f.paint(c, p, at.W, at.H); err != nil {
 			return err
 		}
 	}
@@ -433,40 +405,27 @@ func (f *frames) place(c *relay.Conn, p *piece, at box) error {
 	return nil
 }
 
-// solidSide is the side of the buffer that pieces show the middle pixel of. One
-// pixel alone would do, but for renderers that blend the edge of what they stretch
-// with what is beyond it.
+// solidSide is the side of the buffer that pieces show the middle of. One pixel alone
+// would do, but for renderers that blend the edge of what they stretch with what is
+// beyond it, and for those that show nothing of a source which they scale below half a
+// pixel: a window that is shown smaller than it was drawn has such pieces.
 const solidSide = 3
 
 // paint fills a piece with the colour.
 func (f *frames) paint(c *relay.Conn, p *piece, w, h int32) error {
-	old := p.buffer
-	var err error
-	switch {
-	case p.viewport == nil:
-		p.buffer, err = f.solidBuffer(c, w, h)
-	case f.solid == nil:
-		f.solid, err = f.solidBuffer(c, solidSide, solidSide)
-	}
-	if err != nil {
-		return err
-	}
-	buffer := f.solid
-	e := c.ToServer()
-	if p.viewport == nil {
-		buffer = p.buffer
-	} else {
-		if !p.shown {
-			e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, 1<<8, 1<<8, 1<<8, 1<<8)
+	if f.solid == nil {
+		if err := f.makeSolid(c); err != nil {
+			return err
 		}
-		e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(w), uint32(h))
 	}
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, buffer.Server, 0, 0)
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqCommit)
-	if old != nil {
-		c.Discard(old, wayland.WlBufferReqDestroy)
+	e := c.ToServer()
+	if !p.shown {
+		e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, 1<<8, 1<<8, (solidSide-2)<<8, (solidSide-2)<<8)
+		e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, f.solid.Server, 0, 0)
+		e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 	}
+	e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(w), uint32(h))
+	f.commit(c, p.surface.Server)
 	return nil
 }
 
@@ -475,39 +434,37 @@ func (f *frames) hide(c *relay.Conn, p *piece) {
 	if p != nil && p.shown {
 		p.shown = false
 		c.ToServer().Msg(p.surface.Server, wayland.WlSurfaceReqAttach, 0, 0, 0)
-		c.ToServer().Msg(p.surface.Server, wayland.WlSurfaceReqCommit)
+		f.commit(c, p.surface.Server)
 	}
 }
 
-// maxSolid bounds the pixels of the pool below: a strip across a wall of screens.
-const maxSolid = 1 << 21
+// hideFrame takes the pieces around a surface off the screen.
+func (f *frames) hideFrame(c *relay.Conn, v *view) (wrote bool) {
+	if v.border != nil {
+		for _, p := range v.border.pieces {
+			wrote = wrote || p != nil && p.shown
+			f.hide(c, p)
+		}
+	}
+	return wrote
+}
 
-// solidBuffer makes a buffer of w×h pixels of the colour. Compositors without
-// viewports need one for each piece. All of them lie at the start of one pool, which
-// is of one colour.
-func (f *frames) solidBuffer(c *relay.Conn, w, h int32) (*relay.Object, error) {
-	n := int64(w) * int64(h)
-	if n > maxSolid {
-		return nil, fmt.Errorf("frame: a border of %d×%d pixels", w, h)
-	}
-	if f.pool == nil || f.pixels < int32(n) {
-		f.pixels = max(int32(n)+int32(n)/2, solidSide*solidSide)
-		d, err := pixelFile(int(f.pixels), func(pix []uint32) {
-			for k := range pix {
-				pix[k] = xrgb(f.rgb)
-			}
-		})
-		if err != nil {
-			return nil, fmt.Errorf("frame: %w", err)
+// makeSolid makes the buffer of the colour that all pieces show stretched.
+func (f *frames) makeSolid(c *relay.Conn) error {
+	const pixels = solidSide * solidSide
+	d, err := pixelFile(pixels, func(pix []uint32) {
+		for k := range pix {
+			pix[k] = xrgb(f.rgb)
 		}
-		if f.pool != nil {
-			c.Discard(f.pool, wayland.WlShmPoolReqDestroy)
-		}
-		f.pool = f.newPool(c, d, f.pixels)
+	})
+	if err != nil {
+		return fmt.Errorf("frame: %w", err)
 	}
-	o := c.Own(wayland.WlBuffer, 1, nil)
-	c.ToServer().Msg(f.pool.Server, wayland.WlShmPoolReqCreateBuffer, o.Server, 0, uint32(w), uint32(h), uint32(w*4), shmXRGB)
-	return o, nil
+	pool := f.newPool(c, d, pixels)
+	f.solid = c.Own(wayland.WlBuffer, 1, nil)
+	c.ToServer().Msg(pool.Server, wayland.WlShmPoolReqCreateBuffer, f.solid.Server, 0, solidSide, solidSide, solidSide*4, shmXRGB)
+	c.Discard(pool, wayland.WlShmPoolReqDestroy)
+	return nil
 }
 
 // shmXRGB is wl_shm.format.xrgb8888, which every compositor takes.
@@ -526,34 +483,37 @@ func (f *frames) newPool(c *relay.Conn, d wayland.Desc, pixels int32) *relay.Obj
 	return o
 }
 
-// remove destroys the pieces of a surface that is about to go.
-func (f *frames) remove(c *relay.Conn, s *surface) {
-	delete(f.roots, s)
-	if s.border == nil {
+// unframe destroys the pieces around a surface that is about to go.
+func (f *frames) unframe(c *relay.Conn, v *view) {
+	delete(f.roots, v)
+	if v.border == nil {
 		return
 	}
-	for _, p := range s.border.pieces {
-		if p == nil {
-			continue
+	for _, p := range v.border.pieces {
+		if p != nil {
+			p.destroy(c)
 		}
-		for _, d := range []struct {
-			o  *relay.Object
-			op uint16
-		}{
-			{p.scaling, wayland.WpFractionalScaleV1ReqDestroy},
-			{p.viewport, wayland.WpViewportReqDestroy},
-			{p.sub, wayland.WlSubsurfaceReqDestroy},
-			{p.surface, wayland.WlSurfaceReqDestroy},
-			{p.buffer, wayland.WlBufferReqDestroy},
-		} {
-			if d.o != nil {
-				c.Discard(d.o, d.op)
-			}
-		}
-		p.of = nil
 	}
-	s.border = nil
+	v.border = nil
+}
+
+func (p *piece) destroy(c *relay.Conn) {
+	for _, d := range []struct {
+		o  *relay.Object
+		op uint16
+	}{
+		{p.scaling, wayland.WpFractionalScaleV1ReqDestroy},
+		{p.viewport, wayland.WpViewportReqDestroy},
+		{p.sub, wayland.WlSubsurfaceReqDestroy},
+		{p.surface, wayland.WlSurfaceReqDestroy},
+		{p.buffer, wayland.WlBufferReqDestroy},
+	} {
+		if d.o != nil {
+			c.Discard(d.o, d.op)
+		}
+	}
+	p.of = nil
 }
 
 // errNoFrame ends a connection whose windows cannot be framed.
-var errNoFrame = errors.New("frame: the compositor lacks wl_subcompositor or wl_shm; set frame = \"none\" to show windows without a frame")
+var errNoFrame = errors.New("frame: the compositor lacks wp_viewporter, wl_subcompositor or wl_shm, without which no window can be framed")

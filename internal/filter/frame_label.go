@@ -64,12 +64,14 @@ const (
 	roomStep = 16
 )
 
-// label puts the label on the top strip of a frame of the given width.
-func (f *frames) label(c *relay.Conn, s *surface, x, y, width int32) error {
-	p := s.border.pieces[pieceLabel]
+// label puts the label on the top strip of a frame of the given width. It tells
+// whether v must be committed.
+func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, err error) {
+	p := v.border.pieces[pieceLabel]
 	if p == nil {
-		p = f.newPiece(c, s, pieceLabel)
-		s.border.pieces[pieceLabel] = p
+		p = f.newPiece(c, v, pieceLabel)
+		v.border.pieces[pieceLabel] = p
+		wrote = true
 	}
 	room := width &^ (roomStep - 1)
 	k := labelKey{f.scaleOf(p), 0}
@@ -82,25 +84,26 @@ func (f *frames) label(c *relay.Conn, s *surface, x, y, width int32) error {
 		}
 	}
 	if img == nil {
+		wrote = wrote || p.shown
 		f.hide(c, p)
-		return nil
+		return wrote, nil
 	}
-	at := box{x, y, img.W, labelHeight}
+	at := rect(x, y, img.W, labelHeight)
 	if p.shown && p.at == at && p.drawn == k {
-		return nil
+		return wrote, nil
 	}
-	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.x), uint32(at.y))
+	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.X), uint32(at.Y))
 	if !p.shown || p.drawn != k {
-		if err := f.show(c, p, img, k); err != nil {
-			return err
+		if err := f.drawLabel(c, p, img, k); err != nil {
+			return false, err
 		}
 	}
 	p.at, p.shown = at, true
-	return nil
+	return true, nil
 }
 
-// show gives a label piece its picture.
-func (f *frames) show(c *relay.Conn, p *piece, img *label.Image, k labelKey) error {
+// drawLabel gives a label piece its picture.
+func (f *frames) drawLabel(c *relay.Conn, p *piece, img *label.Image, k labelKey) error {
 	d, err := pixelFile(len(img.Pix), func(pix []uint32) { copy(pix, img.Pix) })
 	if err != nil {
 		return err
@@ -111,13 +114,9 @@ func (f *frames) show(c *relay.Conn, p *piece, img *label.Image, k labelKey) err
 	e.Msg(pool.Server, wayland.WlShmPoolReqCreateBuffer, b.Server, 0, uint32(img.PixW), uint32(img.PixH), uint32(img.PixW*4), shmXRGB)
 	c.Discard(pool, wayland.WlShmPoolReqDestroy)
 	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, b.Server, 0, 0)
-	if p.viewport != nil {
-		e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(img.W), labelHeight)
-	} else {
-		e.Msg(p.surface.Server, wayland.WlSurfaceReqSetBufferScale, uint32(k.scale/120))
-	}
+	e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(img.W), labelHeight)
 	e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqCommit)
+	f.commit(c, p.surface.Server)
 	if p.buffer != nil {
 		c.Discard(p.buffer, wayland.WlBufferReqDestroy)
 	}
@@ -126,7 +125,7 @@ func (f *frames) show(c *relay.Conn, p *piece, img *label.Image, k labelKey) err
 }
 
 // scaleOf returns the scale to draw a label at: what the compositor prefers for it,
-// else the largest of the outputs. Without viewports it is a whole one.
+// else the largest of the outputs.
 func (f *frames) scaleOf(p *piece) int32 {
 	scale := p.scale
 	if scale == 0 {
@@ -134,9 +133,6 @@ func (f *frames) scaleOf(p *piece) int32 {
 		for _, o := range f.outputs {
 			scale = max(scale, o.scale120())
 		}
-	}
-	if p.viewport == nil {
-		scale = (scale + 119) / 120 * 120
 	}
 	return min(scale, maxScale)
 }
@@ -157,8 +153,7 @@ func (o *monitor) scale120() int32 {
 }
 
 // OwnEvent notes the scale that the compositor prefers for a label, and draws it
-// anew. Nothing but the picture's resolution changes, so that the piece need not
-// wait for its parent: for one commit it is not synchronised.
+// anew.
 func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	f := framesOf(c)
 	if p.place != pieceLabel || p.of == nil {
@@ -178,19 +173,10 @@ func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	default:
 		return nil
 	}
-	k := labelKey{f.scaleOf(p), p.drawn.room}
-	if !p.shown || k == p.drawn {
+	if !p.shown {
 		return nil
 	}
-	img := f.labels.get(k)
-	if img == nil || img.W != p.at.w {
-		p.of.changed = true // it needs a new place too: with the next commit
-		return nil
-	}
-	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetDesync)
-	err := f.show(c, p, img, k)
-	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetSync)
-	return err
+	return f.show(c, p.of)
 }
 
 // pixelFile returns a file of n pixels that draw has filled.

@@ -14,7 +14,7 @@ import (
 // in one line.
 const maxTitle = 256
 
-func identityHooks(h *relay.Hooks) {
+func identityHooks(h relay.Layer) {
 	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetToplevel, onGetToplevel)
 	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetTitle, onSetTitle)
 	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetAppId, onSetAppID)
@@ -88,18 +88,26 @@ func onGetToplevel(c *relay.Conn, m *relay.Msg) (bool, error) {
 
 func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
-	c.State.(*state).countCommit(c)
-	f, w := filterOf(c), windowOf(m.Obj)
+	stateOf(c).countCommit(c)
+	f, w := filterOf(c), m.Obj.Data.(*window)
 	w.title = Title(f.cfg.Tag, string(d.String()))
-	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetTitle, w.title)
+	return false, w.say(c, wayland.XdgToplevelReqSetTitle, w.title)
 }
 
 func onSetAppID(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
-	c.State.(*state).countCommit(c)
-	f, w := filterOf(c), windowOf(m.Obj)
+	stateOf(c).countCommit(c)
+	f, w := filterOf(c), m.Obj.Data.(*window)
 	w.appID = config.AppID(f.cfg.VM, string(d.String()))
-	return false, setString(c, m.Obj, wayland.XdgToplevelReqSetAppId, w.appID)
+	return false, w.say(c, wayland.XdgToplevelReqSetAppId, w.appID)
+}
+
+// say writes a request of one string, unless the window has ended on the compositor.
+func (w *window) say(c *relay.Conn, op uint16, s string) error {
+	if w.shell == nil {
+		return nil
+	}
+	return setString(c, w.obj, op, s)
 }
 
 // setString writes a request whose only argument is s.

@@ -16,9 +16,9 @@ type wlSeat struct{ id uint32 } // on the compositor; 0 when it is released
 // A pointer is a wl_pointer of the client's.
 type pointer struct {
 	seat   *wlSeat
-	on     *piece   // it is on
-	focus  *surface // of the client's, that it is on
-	x, y   int32    // on the piece, in logical pixels
+	on     *piece // it is on
+	focus  *view  // of the client's, that it is on
+	x, y   int32  // on the piece, in logical pixels
 	serial uint32
 	said   bool          // something since the last frame event
 	shape  *relay.Object // wp_cursor_shape_device_v1 of our own
@@ -28,26 +28,25 @@ type pointer struct {
 // A touch is a wl_touch of the client's, with the touch points on pieces.
 type touch struct {
 	seat *wlSeat
-	// on and focus hold what the points in touch are on: pieces, or the client's
-	// surfaces whose coordinates are shifted.
+	// on and focus hold what the points in touch are on: pieces, or the client's surfaces.
 	on    map[int32]*piece
-	focus map[int32]*surface
+	focus map[int32]*view
 	said  bool
 }
 
 // A tool is a tablet's, a gesture or a text input.
 type tool struct {
-	on    bool     // a piece
-	focus *surface // of the client's, else
+	on    bool  // a piece
+	focus *view // of the client's, else
 }
 
-func inputHooks(h *relay.Hooks) {
+func inputHooks(h relay.Layer) {
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetPointer, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		m.New.Data = &pointer{seat: seatOf(m.Obj)}
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*surface{}}
+		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*view{}}
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqRelease, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -66,6 +65,11 @@ func inputHooks(h *relay.Hooks) {
 			c.Discard(p.shape, wayland.WpCursorShapeDeviceV1ReqDestroy)
 			p.shape = nil
 		}
+		stateOf(c).forgetImages(m.Obj)
+		return true, nil
+	})
+	h.Request(wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2ReqDestroy, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		stateOf(c).forgetImages(m.Obj)
 		return true, nil
 	})
 }
@@ -91,15 +95,15 @@ func pieceArg(c *relay.Conn, id uint32) (p *piece, own bool) {
 }
 
 // focusOf returns the client's surface that an event's argument names, or nil.
-func focusOf(c *relay.Conn, id uint32) *surface {
+func focusOf(c *relay.Conn, id uint32) *view {
 	if o := c.Server(id); o != nil && o.ID != 0 {
-		s, _ := o.Data.(*surface)
-		return s
+		v, _ := o.Data.(*view)
+		return v
 	}
 	return nil
 }
 
-func pointerHooks(h *relay.Hooks) {
+func pointerHooks(h relay.Layer) {
 	on := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
 		h.Event(wayland.WlPointer, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			p, ok := m.Obj.Data.(*pointer)
@@ -140,6 +144,9 @@ func pointerHooks(h *relay.Hooks) {
 		if p.on == nil {
 			return true
 		}
+		if m.Word(3) == 1 && stateOf(c).endGrabs(c) {
+			return false // the click ends the menu, and does nothing else
+		}
 		if m.Word(2) == buttonLeft && m.Word(3) == 1 {
 			p.on.drag(c, p.seat, m.Word(0), p.x, p.y)
 		}
@@ -164,7 +171,7 @@ func pointerHooks(h *relay.Hooks) {
 }
 
 // relativeHooks keep relative motion on pieces from the client.
-func relativeHooks(h *relay.Hooks) {
+func relativeHooks(h relay.Layer) {
 	h.Request(wayland.ZwpRelativePointerManagerV1, wayland.ZwpRelativePointerManagerV1ReqGetRelativePointer, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.WlPointer {
 			m.New.Data = o.Data
@@ -211,14 +218,14 @@ const corner = 16
 
 // edge returns the edges that a place on a piece stands for, 0 for the label.
 func (p *piece) edge(x, y int32) (e uint32) {
-	if p.of == nil || p.of.role != roleToplevel {
+	if p.of.window() == nil {
 		return 0
 	}
 	// In the whole window with its frame, the place and its distance from the
 	// right and lower ends.
-	all := p.of.told
-	x, y = x+p.at.x-all.x, y+p.at.y-all.y
-	rx, ry := all.w-1-x, all.h-1-y
+	all := p.of.shell.told
+	x, y = x+p.at.X-all.X, y+p.at.Y-all.Y
+	rx, ry := all.W-1-x, all.H-1-y
 	if min(x, y, rx, ry) >= sideWidth {
 		return 0 // the label
 	}
@@ -256,10 +263,11 @@ func (p *pointer) point(c *relay.Conn, o *relay.Object) {
 
 // drag starts what a press on a piece starts.
 func (p *piece) drag(c *relay.Conn, s *wlSeat, serial uint32, x, y int32) {
-	if p.of == nil || p.of.window == nil || p.of.window.top == 0 || s.id == 0 {
+	w := p.of.window()
+	if w == nil || s.id == 0 {
 		return
 	}
-	top := p.of.window.top
+	top := w.obj.Server
 	switch e := p.edge(x, y); {
 	case e != 0:
 		c.ToServer().Msg(top, wayland.XdgToplevelReqResize, s.id, serial, e)
@@ -268,24 +276,7 @@ func (p *piece) drag(c *relay.Conn, s *wlSeat, serial uint32, x, y int32) {
 	}
 }
 
-// onSetCursor notes what a surface is for. While the pointer is on a piece its
-// image is ours.
-func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
-	if s := surfaceArg(c, m.Word(1)); s != nil && (s.role == roleNone || s.role == roleCursor) {
-		s.role = roleCursor
-		if len(s.children) > 0 {
-			return false, relay.Fail(m.Obj, relay.ErrImplementation, "a pointer's image with sub-surfaces")
-		}
-		w, h := s.size()
-		if err := fitCursor(w, h, maxCursor, "a pointer image"); err != nil {
-			return false, err
-		}
-	}
-	p, ok := m.Obj.Data.(*pointer)
-	return !ok || p.on == nil, nil
-}
-
-func touchHooks(h *relay.Hooks) {
+func touchHooks(h relay.Layer) {
 	on := func(op int, f func(c *relay.Conn, t *touch, m *relay.Msg) bool) {
 		h.Event(wayland.WlTouch, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			t, ok := m.Obj.Data.(*touch)
@@ -298,15 +289,17 @@ func touchHooks(h *relay.Hooks) {
 		})
 	}
 	on(wayland.WlTouchEvtDown, func(c *relay.Conn, t *touch, m *relay.Msg) bool {
+		delete(t.on, m.Int(3))
+		delete(t.focus, m.Int(3))
 		p, own := pieceArg(c, m.Word(2))
 		if own {
 			t.on[m.Int(3)] = p
-			if p != nil {
+			if p != nil && !stateOf(c).endGrabs(c) {
 				p.drag(c, t.seat, m.Word(0), m.Int(4)>>8, m.Int(5)>>8)
 			}
-		} else if s := focusOf(c, m.Word(2)); s.shifted() {
-			t.focus[m.Int(3)] = s
-			s.toClientFixed(m.Body, 16)
+		} else if v := focusOf(c, m.Word(2)); v != nil {
+			t.focus[m.Int(3)] = v
+			v.toClientFixed(m.Body, 16)
 		}
 		return !own
 	})
@@ -323,9 +316,7 @@ func touchHooks(h *relay.Hooks) {
 		}
 	}
 	on(wayland.WlTouchEvtMotion, func(_ *relay.Conn, t *touch, m *relay.Msg) bool {
-		if s := t.focus[m.Int(1)]; s != nil {
-			s.toClientFixed(m.Body, 8)
-		}
+		t.focus[m.Int(1)].toClientFixed(m.Body, 8)
 		_, own := t.on[m.Int(1)]
 		return !own
 	})
@@ -357,7 +348,7 @@ func toolOf(o *relay.Object) *tool {
 }
 
 // toolHooks keep a pen on a piece from the client.
-func toolHooks(h *relay.Hooks) {
+func toolHooks(h relay.Layer) {
 	i := wayland.ZwpTabletToolV2
 	for op := range i.Events {
 		switch op {
@@ -397,7 +388,7 @@ func toolHooks(h *relay.Hooks) {
 
 // gestureHooks keep gestures on a piece from the client: all have a begin event with
 // the surface as third argument, and pass or not until the next begin.
-func gestureHooks(h *relay.Hooks) {
+func gestureHooks(h relay.Layer) {
 	for _, i := range []*wayland.Interface{wayland.ZwpPointerGestureSwipeV1, wayland.ZwpPointerGesturePinchV1, wayland.ZwpPointerGestureHoldV1} {
 		h.Event(i, 0, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			_, own := pieceArg(c, m.Word(2))
@@ -411,14 +402,24 @@ func gestureHooks(h *relay.Hooks) {
 }
 
 // textHooks tell the input method where the cursor is.
-func textHooks(h *relay.Hooks) {
+func textHooks(h relay.Layer) {
 	h.Event(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3EvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		_, own := pieceArg(c, m.Word(0))
 		*toolOf(m.Obj) = tool{own, focusOf(c, m.Word(0))}
 		return !own, nil
 	})
 	h.Request(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3ReqSetCursorRectangle, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		toolOf(m.Obj).focus.toServer(m.Body, 0)
+		// The input method's window is where the cursor is, and that is in the client's.
+		t := toolOf(m.Obj)
+		if t.focus == nil {
+			return false, nil
+		}
+		in := rect(m.Int(0), m.Int(1), m.Int(2), m.Int(3)).Moved(-t.focus.crop.X, -t.focus.crop.Y)
+		in.X, in.Y = clamp(in.X, 0, t.focus.crop.W), clamp(in.Y, 0, t.focus.crop.H)
+		in.W, in.H = clamp(in.W, 0, t.focus.crop.W-in.X), clamp(in.H, 0, t.focus.crop.H-in.Y)
+		for k, v := range []int32{in.X, in.Y, in.W, in.H} {
+			wayland.PutWord(m.Body, 4*k, uint32(v))
+		}
 		return true, nil
 	})
 }

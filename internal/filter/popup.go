@@ -1,7 +1,12 @@
 package filter
 
 import (
+	"math"
+	"slices"
+	"sync"
+
 	"vix/internal/relay"
+	"vix/internal/surface"
 	"vix/internal/wayland"
 )
 
@@ -13,12 +18,21 @@ import (
 //	                    the client's            the compositor's
 //	parent's geometry   declared                declared + frame
 //	anchor rectangle    ──────────────────────► shifted by the parent's frame
-//	popup's size        ──────────────────────► + its own thin frame
+//	popup's size        ──────────────────────► at most maxPopups, + its own frame
+//	place               ──────────────────────► touches the parent; slides onto the screen
 //	place and size      ◄────────────────────── xdg_popup.configure
 //
-// A popup is what the filter knows of an xdg_popup.
+// A popup shows no more than it was configured to, and a large one has the label. A
+// grab is never asked for: grab.go does what it is for.
 type popup struct {
-	surface, parent *surface
+	shell  *shell        // nil when it has ended on the compositor
+	parent *shell        // nil when it is gone
+	obj    *relay.Object // the client's xdg_popup
+	top    int32         // of its frame
+	place  surface.Point // in the parent's geometry, both with their frames
+
+	grabs     bool // it asked for one
+	dismissed bool // it shows nothing any more
 }
 
 // A positioner is what a client told its xdg_positioner.
@@ -41,51 +55,48 @@ type positioner struct {
 
 const (
 	// maxPlace keeps sums of places far from overflow; no screen is that far away.
-	maxPlace = 1 << 24
+	maxPlace = surface.MaxPlace
+	// maxPopups is how much of any screen, in percent, the popups of a VM may hide
+	// beyond its own windows. The longest menus of browsers and word processors take
+	// a quarter of a small screen, with sub-menus a half.
+	maxPopups = 60
+	// labelled is how much of a screen, in percent, a popup with a label takes.
+	labelled = 25
+	// maxNested bounds popups of popups.
+	maxNested = 16
 )
 
-func popupHooks(h *relay.Hooks) {
-	h.Request(wayland.XdgWmBase, wayland.XdgWmBaseReqCreatePositioner, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+func popupHooks(l relay.Layer) {
+	l.Request(wayland.XdgWmBase, wayland.XdgWmBaseReqCreatePositioner, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		m.New.Data = &positioner{version: m.Obj.Version}
 		return false, nil
 	})
-	positionerHooks(h)
-	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetPopup, onGetPopup)
-	h.Request(wayland.XdgPopup, wayland.XdgPopupReqReposition, onReposition)
-	h.Event(wayland.XdgPopup, wayland.XdgPopupEvtConfigure, onPopupConfigure)
-	h.Request(wayland.XdgPopup, wayland.XdgPopupReqDestroy, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		if p, ok := m.Obj.Data.(*popup); ok && p.surface.popup == p {
-			p.surface.popup, p.surface.told = nil, box{}
-		}
-		return true, nil
+	positionerHooks(l)
+	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetPopup, onGetPopup)
+	l.Request(wayland.XdgPopup, wayland.XdgPopupReqReposition, onReposition)
+	l.Request(wayland.XdgPopup, wayland.XdgPopupReqGrab, onGrab)
+	l.Event(wayland.XdgPopup, wayland.XdgPopupEvtConfigure, onPopupConfigure)
+	l.Event(wayland.XdgPopup, wayland.XdgPopupEvtPopupDone, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		framesOf(c).dismiss(c, m.Obj.Data.(*popup))
+		return false, nil
 	})
-	giveBackPopups(h)
-}
-
-// countPopups is all that is done with popups when there is no frame.
-func countPopups(h *relay.Hooks) {
-	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqGetPopup, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		if err := filterOf(c).take(m.Obj, Popups, 1); err != nil {
-			return false, err
+	l.Request(wayland.XdgPopup, wayland.XdgPopupReqDestroy, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if p := m.Obj.Data.(*popup); p.shell != nil {
+			framesOf(c).endRole(c, p.shell)
 		}
-		c.State.(*state).countOpen(c)
-		m.New.Data = &popup{}
-		return true, nil
+		return false, nil
 	})
-	giveBackPopups(h)
-}
-
-func giveBackPopups(h *relay.Hooks) {
-	h.Gone(wayland.XdgPopup, func(c *relay.Conn, o *relay.Object) {
-		if _, counted := o.Data.(*popup); counted {
+	l.Gone(wayland.XdgPopup, func(c *relay.Conn, o *relay.Object) {
+		if p, counted := o.Data.(*popup); counted {
 			filterOf(c).give(Popups, 1)
+			filterOf(c).popups.leave(p)
 		}
 	})
 }
 
-func positionerHooks(h *relay.Hooks) {
+func positionerHooks(l relay.Layer) {
 	on := func(op int, do func(p *positioner, m *relay.Msg)) {
-		h.Request(wayland.XdgPositioner, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		l.Request(wayland.XdgPositioner, op, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 			do(m.Obj.Data.(*positioner), m)
 			return false, nil
 		})
@@ -93,7 +104,7 @@ func positionerHooks(h *relay.Hooks) {
 	at := func(m *relay.Msg, k int) int32 { return clamp(m.Int(k), -maxPlace, maxPlace) }
 	on(wayland.XdgPositionerReqSetSize, func(p *positioner, m *relay.Msg) { p.w, p.h = at(m, 0), at(m, 1) })
 	on(wayland.XdgPositionerReqSetAnchorRect, func(p *positioner, m *relay.Msg) {
-		p.anchorRect, p.hasRect = box{at(m, 0), at(m, 1), at(m, 2), at(m, 3)}, true
+		p.anchorRect, p.hasRect = rect(at(m, 0), at(m, 1), at(m, 2), at(m, 3)), true
 	})
 	on(wayland.XdgPositionerReqSetAnchor, func(p *positioner, m *relay.Msg) { p.anchor = m.Word(0) })
 	on(wayland.XdgPositionerReqSetGravity, func(p *positioner, m *relay.Msg) { p.gravity = m.Word(0) })
@@ -108,81 +119,98 @@ func positionerHooks(h *relay.Hooks) {
 	})
 }
 
-// origin returns where the geometry that the client declares begins in the one that
-// the compositor knows.
-func (f *frames) origin(s *surface) (x, y int32) {
-	if s.role == rolePopup {
-		return thinWidth, thinWidth
+// check says what is wrong with a positioner that is used.
+func (p *positioner) check(o *relay.Object) error {
+	if p.w <= 0 || p.h <= 0 || !p.hasRect || p.anchorRect.W < 0 || p.anchorRect.H < 0 || p.anchor > 8 || p.gravity > 8 {
+		return relay.Fail(o, errWmInvalidPositioner, "an xdg_positioner without a valid size, anchor and anchor rectangle")
 	}
-	return f.side, f.top
+	return nil
+}
+
+// edges returns the frame above and beside a window or popup.
+func (f *frames) edges(s *shell) (top, side int32) {
+	if s.popup != nil {
+		return s.popup.top, f.thin
+	}
+	return f.top, f.side
+}
+
+// positionerArg returns what a request's argument says, checked.
+func positionerArg(c *relay.Conn, m *relay.Msg, word int) (*positioner, error) {
+	o := c.Client(m.Word(word))
+	if o == nil || o.Iface != wayland.XdgPositioner {
+		return nil, relay.Fail(m.Obj, relay.ErrInvalidObject, "%s.%s: invalid positioner", m.Obj.Iface.Name, m.Def.Name)
+	}
+	p := o.Data.(*positioner)
+	return p, p.check(o)
 }
 
 // onGetPopup makes a popup with a positioner of our own.
 func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
-	f := framesOf(c)
-	s, ok := m.Obj.Data.(*surface)
-	parent := c.Client(m.Word(1))
-	pos := c.Client(m.Word(2))
-	if !ok || pos == nil || pos.Iface != wayland.XdgPositioner {
-		return false, relay.Fail(m.Obj, relay.ErrInvalidObject, "xdg_surface.get_popup: invalid surface or positioner")
+	f, s := framesOf(c), shellOf(m.Obj)
+	pos, err := positionerArg(c, m, 2)
+	if err != nil {
+		return false, err
 	}
-	var ps *surface
-	if parent != nil && parent.Iface == wayland.XdgSurface {
-		ps, _ = parent.Data.(*surface)
+	var parent *shell
+	if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.XdgSurface {
+		parent = shellOf(o)
 	}
-	if ps == nil || ps == s || ps.xdg == 0 {
+	if parent == nil || parent == s || parent.v == nil {
 		return false, relay.Fail(m.Obj, errWmInvalidPopupParent, "a popup without a parent")
 	}
-	p := pos.Data.(*positioner)
-	if err := f.checkPopup(c, m.Obj, p.w, p.h); err != nil {
+	depth := 0
+	for q := parent; q != nil && q.popup != nil; q = q.popup.parent {
+		if depth++; depth >= maxNested {
+			return false, relay.Fail(m.Obj, errWmInvalidPopupParent, "more than %d popups of popups", maxNested)
+		}
+	}
+	if err := s.canHaveRole(m.Obj, surface.Popup); err != nil {
 		return false, err
 	}
 	if err := filterOf(c).take(m.Obj, Popups, 1); err != nil {
 		return false, err
 	}
-	c.State.(*state).countOpen(c)
-	s.role, s.changed = rolePopup, true
-	s.popup = &popup{surface: s, parent: ps}
-	m.New.Data = s.popup
-	own, err := f.positioner(c, pos, s.base, ps)
-	if err != nil {
-		return false, err
+	stateOf(c).countOpen(c)
+	p := &popup{shell: s, parent: parent, obj: m.New}
+	m.New.Data, s.popup = p, p
+	if parent.window == nil && (parent.popup == nil || parent.popup.dismissed) {
+		// The parent went while this one was on its way.
+		p.dismissed = true
+		c.ToClient().Msg(m.New.ID, wayland.XdgPopupEvtPopupDone)
+		return false, nil
 	}
+	parent.popups = append(parent.popups, p)
+	own := f.positioner(c, pos, p)
 	c.GiveServerID(m.New)
-	c.ToServer().Msg(m.Obj.Server, wayland.XdgSurfaceReqGetPopup, m.New.Server, ps.xdg, own.Server)
+	c.ToServer().Msg(m.Obj.Server, wayland.XdgSurfaceReqGetPopup, m.New.Server, parent.obj.Server, own.Server)
 	c.Discard(own, wayland.XdgPositionerReqDestroy)
 	return false, nil
 }
 
 func onReposition(c *relay.Conn, m *relay.Msg) (bool, error) {
-	f := framesOf(c)
-	p, ok := m.Obj.Data.(*popup)
-	pos := c.Client(m.Word(0))
-	if !ok || pos == nil || pos.Iface != wayland.XdgPositioner {
-		return false, relay.Fail(m.Obj, relay.ErrInvalidObject, "xdg_popup.reposition: invalid positioner")
-	}
-	ps := pos.Data.(*positioner)
-	if err := f.checkPopup(c, m.Obj, ps.w, ps.h); err != nil {
+	p := m.Obj.Data.(*popup)
+	pos, err := positionerArg(c, m, 0)
+	if err != nil || p.shell == nil || p.dismissed || p.parent == nil {
 		return false, err
 	}
-	own, err := f.positioner(c, pos, p.surface.base, p.parent)
-	if err != nil {
-		return false, err
-	}
+	own := framesOf(c).positioner(c, pos, p)
 	c.ToServer().Msg(m.Obj.Server, wayland.XdgPopupReqReposition, own.Server, m.Word(1))
 	c.Discard(own, wayland.XdgPositionerReqDestroy)
 	return false, nil
 }
 
-// positioner makes one of our own that says what the client's does.
-func (f *frames) positioner(c *relay.Conn, o *relay.Object, base uint32, parent *surface) (*relay.Object, error) {
-	p := o.Data.(*positioner)
-	if p.w <= 0 || p.h <= 0 || !p.hasRect || p.anchorRect.w < 0 || p.anchorRect.h < 0 {
-		return nil, relay.Fail(o, errWmInvalidPositioner, "an xdg_positioner without a valid size and anchor rectangle")
+// positioner makes one of our own that says what the client's does, as far as it may.
+func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) *relay.Object {
+	parent := to.parent
+	w, h := f.clipPopup(p.w, p.h)
+	to.top = max(to.top, f.thin)
+	if f.full && f.isLarge(w, h) {
+		to.top = labelHeight
 	}
 	own := c.Own(wayland.XdgPositioner, p.version, nil)
 	e := c.ToServer()
-	e.Msg(base, wayland.XdgWmBaseReqCreatePositioner, own.Server)
+	e.Msg(to.shell.base, wayland.XdgWmBaseReqCreatePositioner, own.Server)
 	say := func(op uint16, words ...int32) {
 		var w [4]uint32
 		for k, v := range words {
@@ -190,33 +218,57 @@ func (f *frames) positioner(c *relay.Conn, o *relay.Object, base uint32, parent 
 		}
 		e.Msg(own.Server, op, w[:len(words)]...)
 	}
-	x, y := f.origin(parent)
-	say(wayland.XdgPositionerReqSetSize, p.w+2*thinWidth, p.h+2*thinWidth)
-	say(wayland.XdgPositionerReqSetAnchorRect, p.anchorRect.x+x, p.anchorRect.y+y, p.anchorRect.w, p.anchorRect.h)
+	top, side := f.edges(parent)
+	say(wayland.XdgPositionerReqSetSize, w+2*f.thin, h+to.top+f.thin)
+	say(wayland.XdgPositionerReqSetAnchorRect, p.anchorRect.X+side, p.anchorRect.Y+top, p.anchorRect.W, p.anchorRect.H)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetAnchor, p.anchor)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetGravity, p.gravity)
-	e.Msg(own.Server, wayland.XdgPositionerReqSetConstraintAdjustment, p.adjustment)
-	gx, gy := pull(p.gravity)
-	say(wayland.XdgPositionerReqSetOffset, p.dx-gx*thinWidth, p.dy-gy*thinWidth)
+	const slide = 1 | 2 // xdg_positioner.constraint_adjustment: slide_x, slide_y
+	e.Msg(own.Server, wayland.XdgPositionerReqSetConstraintAdjustment, p.adjustment&0x3f|slide)
+	dx, dy := p.near(w, h, parent.visible)
+	gx, gy := direction(p.gravity)
+	say(wayland.XdgPositionerReqSetOffset, dx-gx*f.thin, dy+frameOffset(gy, to.top, f.thin))
 	if p.reactive {
 		say(wayland.XdgPositionerReqSetReactive)
 	}
 	if p.hasParent && p.parentW > 0 && p.parentH > 0 {
-		w, h := p.parentW+2*thinWidth, p.parentH+2*thinWidth
-		if parent.role != rolePopup {
-			w, h = p.parentW+2*f.side, p.parentH+f.top+f.side
-		}
-		say(wayland.XdgPositionerReqSetParentSize, w, h)
+		say(wayland.XdgPositionerReqSetParentSize, p.parentW+2*side, p.parentH+top+side)
 	}
 	if p.hasSerial {
 		e.Msg(own.Server, wayland.XdgPositionerReqSetParentConfigure, p.parentSerial)
 	}
-	return own, nil
+	return own
 }
 
-// pull returns the direction in which a gravity lets a popup grow, -1, 0 or 1 on
-// each axis (xdg_positioner.gravity).
-func pull(gravity uint32) (x, y int32) {
+// frameOffset is by how much a frame moves a popup that grows in a direction, so that
+// its content is where the client wants it.
+func frameOffset(direction, top, bottom int32) int32 {
+	switch direction {
+	case -1:
+		return bottom
+	case 1:
+		return -top
+	}
+	return -(top - bottom) / 2
+}
+
+// near returns the offset of a popup of w×h, changed so that it touches its parent,
+// whose visible part has the size of v: it belongs to that window.
+func (p *positioner) near(w, h int32, v box) (dx, dy int32) {
+	along := func(at, length int32, anchor, gravity, size, offset, parent int32) int32 {
+		at += length * (anchor + 1) / 2
+		at -= size * (1 - gravity) / 2
+		return clamp(at+offset, -size, max(parent, 1)) - at
+	}
+	ax, ay := direction(p.anchor)
+	gx, gy := direction(p.gravity)
+	r := p.anchorRect
+	return along(r.X, r.W, ax, gx, w, p.dx, v.W), along(r.Y, r.H, ay, gy, h, p.dy, v.H)
+}
+
+// direction returns the direction of a gravity or an anchor, -1, 0 or 1 on each axis
+// (xdg_positioner.gravity, anchor).
+func direction(gravity uint32) (x, y int32) {
 	switch gravity {
 	case 1, 5, 7: // top, top_left, top_right
 		y = -1
@@ -234,47 +286,195 @@ func pull(gravity uint32) (x, y int32) {
 
 // onPopupConfigure tells the client place and size without frames.
 func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
-	p, ok := m.Obj.Data.(*popup)
-	if !ok {
-		return true, nil
+	p := m.Obj.Data.(*popup)
+	if p.shell == nil || p.parent == nil {
+		return false, nil
 	}
-	x, y := framesOf(c).origin(p.parent)
-	wayland.PutWord(m.Body, 0, uint32(sum(m.Int(0), thinWidth-x)))
-	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), thinWidth-y)))
-	wayland.PutWord(m.Body, 8, uint32(less(m.Int(2), 2*thinWidth)))
-	wayland.PutWord(m.Body, 12, uint32(less(m.Int(3), 2*thinWidth)))
+	f := framesOf(c)
+	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
+	p.shell.next = configured{w: m.Int(2), h: m.Int(3)}
+	top, side := f.edges(p.parent)
+	wayland.PutWord(m.Body, 0, uint32(sum(m.Int(0), f.thin-side)))
+	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), p.top-top)))
+	wayland.PutWord(m.Body, 8, uint32(less(m.Int(2), 2*f.thin)))
+	wayland.PutWord(m.Body, 12, uint32(less(m.Int(3), p.top+f.thin)))
 	return true, nil
 }
 
-// checkPopup refuses a popup that would hide the desktop.
-func (f *frames) checkPopup(c *relay.Conn, o *relay.Object, w, h int32) error {
-	if !f.tooLarge(w, h) {
+// showPopup shows a popup in its frame, cut to the size that it was configured to.
+func (f *frames) showPopup(c *relay.Conn, v *view) error {
+	p := v.popup()
+	if p == nil || p.dismissed {
+		v.Applied = false
 		return nil
 	}
-	filterOf(c).cfg.Log.Warn("popup refused: larger than 90 % of the screen", "vm", filterOf(c).cfg.VM, "width", w, "height", h)
-	if o == nil {
-		return &relay.ProtocolError{Object: 1, Code: relay.ErrImplementation, Text: "a popup of more than 90 % of the screen"}
+	s := v.shell
+	w, h := v.Current.Size()
+	if w == 0 {
+		return f.commitEmpty(c, s)
 	}
-	return relay.Fail(o, errWmInvalidPositioner, "a popup of more than 90 %% of the screen")
-}
-
-func (f *frames) tooLarge(w, h int32) bool {
-	sw, sh := f.screen()
-	return int64(w)*10 > int64(sw)*9 && int64(h)*10 > int64(sh)*9
-}
-
-// fitPopup frames a popup.
-func (f *frames) fitPopup(c *relay.Conn, s *surface, w, h int32) error {
-	f.roots[s] = struct{}{}
-	v := f.visible(s, w, h, 0)
-	if err := f.checkPopup(c, nil, v.w, v.h); err != nil {
+	if err := f.canShow(c, v); err != nil {
 		return err
 	}
-	f.cut(c, s, w, h, s.aligned(v, w, h))
-	if err := f.put(c, s, s.area, thinWidth, thinWidth); err != nil {
-		return err
+	wrote := s.acknowledge(c)
+	if !s.acked {
+		return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
 	}
-	v.x, v.y = v.x-s.dx, v.y-s.dy
-	f.tell(c, s, v.grown(thinWidth, thinWidth))
-	return f.checkChildren(c, s)
+	if p.parent == nil || !p.parent.mapped {
+		f.dismiss(c, p)
+		return nil
+	}
+	vis := v.aligned(v.declared(w, h, 0), w, h)
+	vis.W, vis.H = min(vis.W, less(s.now.w, 2*f.thin)), min(vis.H, less(s.now.h, p.top+f.thin))
+	all := grown(rect(0, 0, vis.W, vis.H), p.top, f.thin)
+	if flt := filterOf(c); !flt.popups.enter(p, all.W, all.H, p.overlap(all.W, all.H), f.outputSizes()) {
+		flt.cfg.Log.Warn("popup dismissed: the VM's popups would hide more of a screen than they may", "vm", flt.cfg.VM, "percent", maxPopups)
+		f.dismiss(c, p)
+		return nil
+	}
+	return f.showShell(c, s, vis, p.top, f.thin, wrote)
+}
+
+// aligned returns v, part of a surface of w×h, with its edges moved outwards to whole
+// pixels of the buffer where some are near: text is blurred when a buffer is cut
+// through its pixels, as it would be at a scale of 1.5 and an odd place.
+func (v *view) aligned(b box, w, h int32) box {
+	px, py := v.Current.Pixels()
+	edge := func(at, step, end int32, ratio float64) int32 {
+		for e := at; e != at+4*step && e >= 0 && e <= end; e += step {
+			if px := float64(e) * ratio; math.Abs(px-math.Round(px)) < 0.1 {
+				return e
+			}
+		}
+		return at
+	}
+	x, y := edge(b.X, -1, w, px), edge(b.Y, -1, h, py)
+	return rect(x, y, edge(b.X+b.W, 1, w, px)-x, edge(b.Y+b.H, 1, h, py)-y)
+}
+
+// overlap returns how many pixels of a popup of w×h are over the window that it
+// belongs to.
+func (p *popup) overlap(w, h int32) int64 {
+	b := rect(p.place.X, p.place.Y, w, h)
+	s := p.parent
+	for s != nil && s.popup != nil {
+		b = b.Moved(s.popup.place.X, s.popup.place.Y)
+		s = s.popup.parent
+	}
+	if s == nil {
+		return 0
+	}
+	in := b.Intersect(rect(0, 0, s.told.W, s.told.H))
+	return int64(in.W) * int64(in.H)
+}
+
+// dismiss takes a popup and all popups of it off the screen, and tells the client, as
+// a compositor does when a click goes elsewhere.
+func (f *frames) dismiss(c *relay.Conn, p *popup) {
+	if p.dismissed {
+		return
+	}
+	p.dismissed = true
+	if p.shell != nil {
+		f.unmap(c, p.shell)
+	}
+	if !p.obj.Dead && p.obj.ID != 0 {
+		c.ToClient().Msg(p.obj.ID, wayland.XdgPopupEvtPopupDone)
+	}
+}
+
+// endPopups ends the popups of a window or popup that ends, the last one first.
+func (f *frames) endPopups(c *relay.Conn, s *shell) {
+	for _, p := range slices.Backward(slices.Clone(s.popups)) {
+		f.dismiss(c, p)
+		if p.shell != nil {
+			f.endRole(c, p.shell)
+		}
+	}
+}
+
+// end forgets a popup whose role ends.
+func (p *popup) end(c *relay.Conn) {
+	if p.parent != nil {
+		p.parent.popups = slices.DeleteFunc(p.parent.popups, func(q *popup) bool { return q == p })
+	}
+	p.shell, p.parent, p.dismissed = nil, nil, true
+	filterOf(c).popups.leave(p)
+	st := stateOf(c)
+	st.grabs = slices.DeleteFunc(st.grabs, func(q *popup) bool { return q == p })
+}
+
+// A crowd is the popups of all connections of a VM that are shown, which together may
+// hide only so much of any screen.
+type crowd struct {
+	mu    sync.Mutex
+	shown map[*popup]shownPopup
+}
+
+type shownPopup struct {
+	w, h int32
+	own  int64 // pixels over its own window
+}
+
+// hides returns how many pixels of a screen a popup can hide, beyond its own window.
+func (p shownPopup) hides(s screen) int64 {
+	return max(int64(min(p.w, s.w))*int64(min(p.h, s.h))-p.own, 0)
+}
+
+// enter notes that a popup is shown with a size, unless that hides too much.
+func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := shownPopup{w, h, own}
+	if k.shown[p] == now {
+		return true
+	}
+	for _, s := range screens {
+		hidden := now.hides(s)
+		for q, o := range k.shown {
+			if q != p {
+				hidden += o.hides(s)
+			}
+		}
+		if hidden*100 > int64(s.w)*int64(s.h)*maxPopups {
+			return false
+		}
+	}
+	if k.shown == nil {
+		k.shown = map[*popup]shownPopup{}
+	}
+	k.shown[p] = now
+	return true
+}
+
+func (k *crowd) leave(p *popup) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.shown, p)
+}
+
+// outputSizes returns the screens' sizes, none when none is known.
+func (f *frames) outputSizes() []screen {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.screens
+}
+
+// clipPopup returns the size of a popup that alone hides no more than popups may.
+func (f *frames) clipPopup(w, h int32) (int32, int32) {
+	w, h = min(w, surface.MaxSide), min(h, surface.MaxSide)
+	for _, s := range f.outputSizes() {
+		pw, ph := int64(min(w+2*f.thin, s.w)), int64(min(h+f.top+f.thin, s.h))
+		if most := int64(s.w) * int64(s.h) * maxPopups / 100; pw*ph > most {
+			h = max(int32(most/pw)-f.top-f.thin, 1)
+		}
+	}
+	return w, h
+}
+
+// isLarge tells whether a popup takes so much of a screen that it needs a label.
+func (f *frames) isLarge(w, h int32) bool {
+	return slices.ContainsFunc(f.outputSizes(), func(s screen) bool {
+		return int64(min(w, s.w))*int64(min(h, s.h))*100 > int64(s.w)*int64(s.h)*labelled
+	})
 }

@@ -175,38 +175,12 @@ var maxOf = sync.OnceValue(func() []int32 {
 	return m
 })
 
-// quotaHooks count what is limited; a frame needs the rectangles counted anyway.
-func quotaHooks(h *relay.Hooks, l *Limits, framed bool) {
-	h.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateSurface, onCreateSurface)
-	h.Gone(wayland.WlSurface, onSurfaceGone)
-	if l.of(Rectangles) >= Unlimited && !framed {
-		return
-	}
-	rects := uint32(min(l.of(Rectangles), math.MaxUint32-1))
+// quotaHooks count what is limited. Regions count their rectangles in any case: the
+// model asks whether they have any.
+func quotaHooks(l relay.Layer, limits *Limits) {
+	rects := uint32(min(limits.of(Rectangles), math.MaxUint32-1))
 	for _, op := range []int{wayland.WlRegionReqAdd, wayland.WlRegionReqSubtract} {
-		h.RequestAfter(wayland.WlRegion, op, rects, onManyRects)
-	}
-	h.RequestAfter(wayland.WlSurface, wayland.WlSurfaceReqDamageBuffer, rects, onMuchDamage)
-	if framed {
-		h.Request(wayland.WlSurface, wayland.WlSurfaceReqDamage, onDamage(rects))
-	} else {
-		h.RequestAfter(wayland.WlSurface, wayland.WlSurfaceReqDamage, rects, onMuchDamage)
-	}
-}
-
-func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
-	if err := filterOf(c).take(m.Obj, Surfaces, 1); err != nil {
-		return false, err
-	}
-	surfaceOf(m.New)
-	return true, nil
-}
-
-func onSurfaceGone(c *relay.Conn, o *relay.Object) {
-	if s, counted := o.Data.(*surface); counted {
-		f := filterOf(c)
-		f.give(Surfaces, 1)
-		s.held.gone(f)
+		l.RequestAfter(wayland.WlRegion, op, rects, onManyRects)
 	}
 }
 
@@ -271,22 +245,6 @@ func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f := filterOf(c)
 	f.cfg.Log.Warn("limit reached", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
 	return false, relay.Fail(m.Obj, relay.ErrNoMemory, "%s", f.refusal(Rectangles))
-}
-
-// onMuchDamage stops telling rectangles of a frame that has too many: the commit
-// says that all of it is damaged.
-func onMuchDamage(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	surfaceOf(m.Obj).held.all = true
-	return false, nil
-}
-
-// damageAll is called before a commit is passed on.
-func (s *surface) damageAll(c *relay.Conn, o *relay.Object) {
-	o.Count = 0
-	if s.held.all {
-		s.held.all = false
-		c.ToServer().Msg(o.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
-	}
 }
 
 // A bucket lets a number of tokens through each second, and a second's worth at

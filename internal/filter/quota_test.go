@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"vix/internal/relay"
+	"vix/internal/surface"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -51,15 +52,6 @@ func TestLimits(t *testing.T) {
 				r.guest.Send(compositor, wayland.WlCompositorReqCreateRegion, newID())
 			}
 			r.guest.Send(surfaceObj, wayland.WlRegionReqAdd, id, 0, 1, 1)
-		}},
-		{Textures, 3 * 32 * 32 * 4, func(r *rig) {
-			s := newSurface(r)
-			newPool(r, 4096)
-			pool := id - 1
-			buf := newID()
-			r.guest.Send(pool, wayland.WlShmPoolReqCreateBuffer, buf, 0, 32, 32, 128, 0)
-			r.guest.Send(s, wayland.WlSurfaceReqAttach, buf, 0, 0)
-			r.guest.Send(s, wayland.WlSurfaceReqCommit)
 		}},
 		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
@@ -126,6 +118,33 @@ func TestConnectionsLimit(t *testing.T) {
 	}
 }
 
+// TestTextures holds that what the compositor may copy to a GPU is counted when it is
+// shown, and given back when it is not.
+func TestTextures(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "none")
+	r.filter.cfg.Limits[Textures] = 3 * 32 * 32 * 4
+	var last framedWindow
+	for range 3 {
+		last = r.window()
+		r.show(last, r.buffer(32, 32))
+	}
+	r.guest.Send(last.surface, wayland.WlSurfaceReqAttach, 0, 0, 0)
+	r.guest.Send(last.surface, wayland.WlSurfaceReqCommit)
+	r.skip(last.hostSurface, wayland.WlSurfaceReqCommit)
+	r.show(r.window(), r.buffer(32, 32))
+	fourth := r.window()
+	r.guest.Send(fourth.surface, wayland.WlSurfaceReqAttach, r.buffer(32, 32), 0, 0)
+	r.guest.Send(fourth.surface, wayland.WlSurfaceReqCommit)
+	if _, code, text := r.guest.WantError(); code != relay.ErrNoMemory || !strings.Contains(text, "textures") {
+		t.Errorf("code %d: %s", code, text)
+	}
+	<-r.done
+	if n := r.filter.used[Textures].Load(); n != 0 {
+		t.Errorf("%d bytes are not given back", n)
+	}
+}
+
 // TestCommitsAreDelayed holds that a flood of commits passes at the limit's
 // rate, whole and in order.
 func TestCommitsAreDelayed(t *testing.T) {
@@ -133,13 +152,7 @@ func TestCommitsAreDelayed(t *testing.T) {
 	const perSecond, commits = 4000, 10_000 // more than a second's worth and what one receive brings
 	var log bytes.Buffer
 	r := newLimitedRig(t, Limits{Commits: perSecond}, slog.New(slog.NewTextHandler(&log, nil)))
-	r.setUp(t)
-	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
-	s := r.host.Next
-	m, err := s()
-	if err != nil {
-		t.Fatal(err)
-	}
+	surface, _ := r.newToplevel(r.setUp(t))
 	begin := time.Now()
 	go func() {
 		var e wayland.Encoder
@@ -148,9 +161,8 @@ func TestCommitsAreDelayed(t *testing.T) {
 		}
 		_ = r.guest.Tr.Send(e.B, nil) // what does not arrive is missed below
 	}()
-	surface := m.Word(0)
 	for range commits {
-		r.host.Want(surface, wayland.WlSurfaceReqCommit)
+		r.skip(surface, wayland.WlSurfaceReqCommit)
 	}
 	if d := time.Since(begin); d < 400*time.Millisecond {
 		t.Errorf("%d commits took %v", commits, d)
@@ -221,20 +233,12 @@ func TestOpensAreDelayed(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	const perSecond, opens = 20, 40
 	r := newLimitedRig(t, Limits{Opens: perSecond}, slog.New(slog.DiscardHandler))
-	host := r.setUp(t)
-	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
-	r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface)
-	r.guest.Send(wmBase, wayland.XdgWmBaseReqGetXdgSurface, xdgSurface, surfaceObj)
-	xdg := r.host.Want(host[wmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+	_, xdg := r.firstXdgSurface(r.setUp(t))
 	begin := time.Now()
 	for k := range uint32(opens) {
 		r.guest.Send(xdgSurface, wayland.XdgSurfaceReqGetToplevel, toplevel+k)
-		r.host.Want(xdg, wayland.XdgSurfaceReqGetToplevel)
-		for range 2 { // title and app id
-			if _, err := r.host.Next(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		r.skip(xdg, wayland.XdgSurfaceReqGetToplevel)
+		r.guest.Send(toplevel+k, wayland.XdgToplevelReqDestroy)
 	}
 	if d := time.Since(begin); d < 500*time.Millisecond {
 		t.Errorf("%d windows took %v", opens, d)
@@ -245,29 +249,34 @@ func TestOpensAreDelayed(t *testing.T) {
 // damaged everywhere, and that the next starts anew.
 func TestMuchDamage(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newLimitedRig(t, Limits{Rectangles: 2}, slog.New(slog.DiscardHandler))
-	host := r.setUp(t)
-	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
-	surface := r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface).Word(0)
-	for range 2 {
-		for k := range uint32(4) {
-			r.guest.Send(surfaceObj, wayland.WlSurfaceReqDamageBuffer, k, 0, 1, 1)
+	r := newFramed(t, "none")
+	w := r.window()
+	r.show(w, r.buffer(100, 100))
+	damages := func(n uint32) (rects int, all bool) {
+		for k := range n {
+			r.guest.Send(w.surface, wayland.WlSurfaceReqDamageBuffer, k, 0, 1, 1)
 		}
-		r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
-		for k := range uint32(2) {
-			if m := r.host.Want(surface, wayland.WlSurfaceReqDamageBuffer); m.Word(0) != k {
-				t.Errorf("rectangle %d came instead of %d", m.Word(0), k)
+		r.guest.Send(w.surface, wayland.WlSurfaceReqCommit)
+		for {
+			m, err := r.rig.host.Next()
+			switch {
+			case err != nil:
+				t.Fatal(err)
+			case m.ID != w.hostSurface:
+			case m.Op == wayland.WlSurfaceReqDamageBuffer:
+				rects++
+			case m.Op == wayland.WlSurfaceReqDamage:
+				all = all || m.Word(2) == math.MaxInt32
+			case m.Op == wayland.WlSurfaceReqCommit:
+				return rects, all
 			}
 		}
-		if m := r.host.Want(surface, wayland.WlSurfaceReqDamage); m.Word(0) != 0 || m.Word(2) != math.MaxInt32 {
-			t.Error("not all is damaged")
-		}
-		r.host.Want(surface, wayland.WlSurfaceReqCommit)
 	}
-	r.guest.Send(surfaceObj, wayland.WlSurfaceReqDamage, 0, 0, 1, 1)
-	r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
-	r.host.Want(surface, wayland.WlSurfaceReqDamage)
-	r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	for _, n := range []uint32{surface.MaxDamage + 1, surface.MaxDamage, 3, 10_000} {
+		if rects, all := damages(n); all != (n > surface.MaxDamage) || !all && rects != int(n) {
+			t.Errorf("%d rectangles became %d, all: %v", n, rects, all)
+		}
+	}
 }
 
 // TestBucket holds against any pattern of use that no second lets through more
@@ -318,56 +327,38 @@ func TestLimitNames(t *testing.T) {
 
 // TestMemoryIsHeld holds that memory counts for as long as the compositor can
 // hold it: destroying the pool, the buffer, or both gives nothing back while a
-// surface shows them.
+// surface shows them, or is going to.
 func TestMemoryIsHeld(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newRig(t)
-	host := r.setUp(t)
-	const poolObj, bufObj, size = surfaceObj + 1, surfaceObj + 2, 32 * 32 * 4
+	r := newFramed(t, "none")
+	w := r.window()
+	const size = 32 * 32 * 4
 	want := func(when string, bytes int64) {
 		t.Helper()
 		// What was sent before has been handled when the compositor hears of it.
-		r.guest.Send(1, wayland.WlDisplayReqSync, bufObj+1)
-		id := r.host.Want(1, wayland.WlDisplayReqSync).Word(0)
-		r.host.Send(1, wayland.WlDisplayEvtDeleteId, id)
-		r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
+		r.guest.Send(1, wayland.WlDisplayReqSync, r.id())
+		r.skip(1, wayland.WlDisplayReqSync)
 		if n := r.filter.used[Memory].Load(); n != bytes {
 			t.Errorf("%s: %d bytes are counted, not %d", when, n, bytes)
 		}
 	}
-	destroy := func(id uint32, op uint16, server uint32) {
+	buf := r.buffer(32, 32)
+	pool := buf - 1
+	r.guest.Send(w.surface, wayland.WlSurfaceReqAttach, buf, 0, 0)
+	for id, op := range map[uint32]uint16{pool: wayland.WlShmPoolReqDestroy, buf: wayland.WlBufferReqDestroy} {
 		r.guest.Send(id, op)
-		r.host.Want(server, op)
-		r.host.Send(1, wayland.WlDisplayEvtDeleteId, server)
-		r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
 	}
-	r.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surfaceObj)
-	surface := r.host.Want(host[compositor], wayland.WlCompositorReqCreateSurface).Word(0)
-	var e wayland.Encoder
-	e.Msg(shm, wayland.WlShmReqCreatePool, poolObj, size)
-	r.guest.Write(e.B, waylandtest.Memfd(t, size))
-	pool := r.host.Want(host[shm], wayland.WlShmReqCreatePool).Word(0)
-	r.guest.Send(poolObj, wayland.WlShmPoolReqCreateBuffer, bufObj, 0, 32, 32, 128, 0)
-	buf := r.host.Want(pool, wayland.WlShmPoolReqCreateBuffer).Word(0)
-	commit := func() {
-		r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
-		r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	want("destroyed before the commit", size)
+	r.guest.Send(w.surface, wayland.WlSurfaceReqCommit)
+	r.skip(w.hostSurface, wayland.WlSurfaceReqAttach)
+	want("shown", size)
+	for range 3 {
+		r.guest.Send(w.surface, wayland.WlSurfaceReqAttach, 0, 0, 0)
+		r.guest.Send(w.surface, wayland.WlSurfaceReqCommit)
 	}
-	attach := func(id, server uint32) {
-		r.guest.Send(surfaceObj, wayland.WlSurfaceReqAttach, id, 0, 0)
-		r.host.Want(surface, wayland.WlSurfaceReqAttach)
-		commit()
+	_ = r.guest.Tr.Close()
+	<-r.done
+	if n := r.filter.used[Memory].Load(); n != 0 {
+		t.Errorf("%d bytes are not given back", n)
 	}
-	attach(bufObj, buf)
-	destroy(poolObj, wayland.WlShmPoolReqDestroy, pool)
-	want("pool destroyed", size)
-	destroy(bufObj, wayland.WlBufferReqDestroy, buf)
-	want("buffer destroyed", size)
-	commit()
-	commit()
-	want("commits without a buffer", size)
-	attach(0, 0)
-	want("first null buffer", size)
-	attach(0, 0)
-	want("second null buffer", 0)
 }

@@ -9,39 +9,27 @@ import (
 // Selections and drags stay in the VM, in a world of its own (package clipboard):
 // the guest's never reach the compositor, and the host's are never offered to the
 // guest.
-func selectionHooks(h *relay.Hooks) {
-	clipboard.Hooks(h, func(c *relay.Conn) *clipboard.Member { return c.State.(*state).member }, placeOf, dragIcon)
+func selectionHooks(l relay.Layer) {
+	clipboard.Hooks(l, clipboard.Env{
+		Member: func(c *relay.Conn) *clipboard.Member { return stateOf(c).member },
+		Place:  placeOf,
+		Icon:   dragIcon,
+		May: func(c *relay.Conn, m *relay.Msg, serial, surface uint32) bool {
+			return stateOf(c).may(c, m, serial, viewArg(c, surface))
+		},
+	})
 }
 
-// placeOf is clipboard.Place.
+// placeOf is clipboard.Env.Place.
 func placeOf(c *relay.Conn, id uint32, body []byte, off int) bool {
 	o := c.Server(id)
 	if o == nil || o.ID == 0 {
 		return false
 	}
-	if s, ok := o.Data.(*surface); ok {
-		s.toClientFixed(body, off)
+	if v, ok := o.Data.(*view); ok {
+		v.toClientFixed(body, off)
 	}
 	return true
-}
-
-// maxIcon is the largest picture that follows the pointer in a drag, in logical
-// pixels in each direction: what programs show of a picture or a piece of text. It
-// has no frame, and so must not be taken for a window.
-const maxIcon = 512
-
-// dragIcon is clipboard.Icon: without its icon a drag goes on.
-func dragIcon(c *relay.Conn, id uint32) bool {
-	s := surfaceArg(c, id)
-	switch {
-	case framesOf(c) == nil:
-		return true
-	case s == nil || s.role != roleNone && s.role != roleIcon || len(s.children) > 0:
-		return false
-	}
-	s.role = roleIcon
-	w, h := s.size()
-	return w <= maxIcon && h <= maxIcon
 }
 
 // selectionMost are the bounds of one connection's objects, which each focus and

@@ -91,8 +91,8 @@ func (d *modelDesk) selects(vm, k int, forged bool) {
 	}
 	p.copyTo(device, source+m.made[k], serial, kind)
 	m.made[k]++
-	p.guest.Send(surf, wayland.WlSurfaceReqCommit) // when it has passed, so has the rest
-	p.host.Want(p.ids[surf], wayland.WlSurfaceReqCommit)
+	p.guest.Send(surf, wayland.WlSurfaceReqSetInputRegion, 0) // when it has passed, so has the rest
+	p.host.Want(p.ids[surf], wayland.WlSurfaceReqSetInputRegion)
 	if serial != 0 && !forged && (m.serial == 0 || serial >= m.serial) {
 		m.own, m.owner, m.serial, m.given = []string{kind}, k, serial, nil
 	}

@@ -30,6 +30,7 @@ const (
 	primaryManager
 	primaryDevice
 	surf
+	clicks
 	source
 )
 
@@ -81,6 +82,17 @@ func (p *program) start() {
 	p.guest.Send(primaryManager, wayland.ZwpPrimarySelectionDeviceManagerV1ReqGetDevice, primaryDevice, seat)
 	p.guest.Send(compositor, wayland.WlCompositorReqCreateSurface, surf)
 	p.ids[surf] = p.host.Want(p.ids[compositor], wayland.WlCompositorReqCreateSurface).Word(0)
+	p.guest.Send(seat, wayland.WlSeatReqGetPointer, clicks)
+	p.ids[clicks] = p.host.Want(p.ids[seat], wayland.WlSeatReqGetPointer).Word(0)
+}
+
+// press presses a button of the pointer on the program's surface.
+func (p *program) press(serial uint32) {
+	p.guest.T.Helper()
+	p.host.Send(p.ids[clicks], wayland.WlPointerEvtEnter, serial-1, p.ids[surf], 0, 0)
+	p.host.Send(p.ids[clicks], wayland.WlPointerEvtButton, serial, 0, buttonLeft, 1)
+	p.guest.Want(clicks, wayland.WlPointerEvtEnter)
+	p.guest.Want(clicks, wayland.WlPointerEvtButton)
 }
 
 // enter gives the program the keyboard, and returns what it is offered: the ids of
@@ -336,6 +348,7 @@ func TestDrag(t *testing.T) {
 	a.guest.Send(manager, wayland.WlDataDeviceManagerReqCreateDataSource, source)
 	a.write(a.guest, source, wayland.WlDataSourceReqOffer, "text/plain")
 	a.guest.Send(source, wayland.WlDataSourceReqSetActions, 3)
+	a.press(7)
 	a.guest.Send(device, wayland.WlDataDeviceReqStartDrag, source, surf, 0, 7)
 	place := a.host.Want(a.ids[manager], wayland.WlDataDeviceManagerReqCreateDataSource).Word(0)
 	private := a.hear(place, wayland.WlDataSourceReqOffer)
@@ -372,6 +385,7 @@ func TestDrag(t *testing.T) {
 		t.Errorf("% x", m.Body)
 	}
 	b.guest.Want(device, wayland.WlDataDeviceEvtMotion)
+	b.write(b.guest, id, wayland.WlDataOfferReqAccept, 9, "text/plain") // a serial of no enter event
 	b.write(b.guest, id, wayland.WlDataOfferReqAccept, 8, "text/plain")
 	am := b.host.Want(wayland.ServerIDs+1, wayland.WlDataOfferReqAccept)
 	ad := wayland.NewDecoder(am.Body)

@@ -16,23 +16,20 @@ import (
 //
 //	memory (a file) ◄─ pool ◄─ wl_shm_pool, each wl_buffer made of it,
 //	                           each surface's pending and last two committed buffers
-func shmHooks(h *relay.Hooks) {
+func shmHooks(h relay.Layer) {
 	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, onCreatePool)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqCreateBuffer, onCreateBuffer)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		p := m.Obj.Data.(*pool)
+		p.size = int64(max(m.Int(0), 0))
 		if f := filterOf(c); f.cfg.Limits.of(Memory) >= Unlimited {
 			return true, nil // not a VM's: a client's own file, which may have grown, or shrink
 		}
-		return true, fits(m.Obj, m.Int(0), m.Obj.Data.(*pool).mem.size)
+		return true, fits(m.Obj, m.Int(0), p.mem.size)
 	})
 	h.Gone(wayland.WlShmPool, func(c *relay.Conn, o *relay.Object) {
 		if p, ok := o.Data.(*pool); ok {
 			filterOf(c).drop(p)
-		}
-	})
-	h.Gone(wayland.WlBuffer, func(c *relay.Conn, o *relay.Object) {
-		if b, ok := o.Data.(*buffer); ok {
-			filterOf(c).drop(b.pool)
 		}
 	})
 }
@@ -48,13 +45,8 @@ type memory struct {
 // connection's lock.
 type pool struct {
 	mem  *memory
-	refs int // what may keep the compositor's mapping alive
-}
-
-// A buffer is what the filter knows of a wl_buffer of shared memory.
-type buffer struct {
-	pool          *pool
-	width, height int32
+	size int64 // bytes
+	refs int   // what may keep the compositor's mapping alive
 }
 
 func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -74,14 +66,17 @@ func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
 		f.give(Pools, 1)
 		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "%s", f.refusal(Memory))
 	}
-	m.New.Data = &pool{mem: mem, refs: 1}
+	m.New.Data = &pool{mem: mem, size: int64(m.Int(1)), refs: 1}
 	return true, nil
 }
 
 func onCreateBuffer(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	p := m.Obj.Data.(*pool)
+	if err := checkBuffer(m.Obj, p.size, m.Int(1), m.Int(2), m.Int(3), m.Int(4)); err != nil {
+		return false, err
+	}
 	p.refs++
-	m.New.Data = &buffer{pool: p, width: m.Int(2), height: m.Int(3)}
+	m.New.Data = newBuffer(m.New, p, m.Int(2), m.Int(3))
 	return true, nil
 }
 
@@ -126,7 +121,6 @@ func (f *Filter) drop(p *pool) {
 type held struct {
 	pending   *pool
 	committed [2]*pool
-	all       bool // all of the next frame is damaged (see onMuchDamage)
 	// bytes are those of the pending picture, shown of the one that the
 	// compositor may have copied to its GPU.
 	bytes, shown int64
@@ -142,7 +136,7 @@ func (h *held) attach(f *Filter, b *buffer) {
 	if b != nil && b.pool != nil {
 		h.pending = b.pool
 		b.pool.refs++
-		h.bytes = 4 * int64(b.width) * int64(b.height)
+		h.bytes = 4 * int64(b.W) * int64(b.H)
 	}
 }
 

@@ -7,8 +7,49 @@ import (
 
 	"vix/config"
 	"vix/internal/relay"
+	"vix/internal/surface"
 	"vix/internal/wayland"
 )
+
+// A shell is what the filter knows of an xdg_surface, whose states are
+//
+//	made ── get_toplevel, get_popup ──► has a role ── ack_configure, commit ──► acked
+//	  ▲                                    │  ▲                                  │
+//	  └───── destroy of the role ──────────┘  └── commit without content ────────┘
+type shell struct {
+	v    *view         // nil when the client destroyed the surface
+	obj  *relay.Object // the client's xdg_surface
+	base uint32        // the xdg_wm_base on the compositor
+
+	window *window
+	popup  *popup
+	popups []*popup // whose parent it is, in the order in which they came
+
+	// next is what the compositor has said since its last xdg_surface.configure,
+	// sent what the client was told and has not acknowledged yet, now what holds.
+	next, now configured
+	sent      []configured
+	acked     bool // content may be shown
+
+	mapped bool
+	// visible is the part of the window that is shown, in the client's coordinates,
+	// area the same in the compositor's, told the geometry that the compositor knows.
+	visible, area, told box
+}
+
+// A configured is one configure sequence, with the frame.
+type configured struct {
+	serial uint32
+	w, h   int32 // 0: as the client likes
+	// fixed is set where the window may not be larger: it is maximised, fullscreen
+	// or tiled by the compositor.
+	fixed bool
+	// active is set while the window has the focus.
+	active bool
+}
+
+// maxSent bounds the configure events that a client leaves unanswered.
+const maxSent = 64
 
 // A window is what the filter knows of an xdg_toplevel.
 type window struct {
@@ -16,184 +57,117 @@ type window struct {
 	title, appID string
 	shown        bool // content was committed, and the Event sent
 
-	surface *surface
-	top     uint32 // the compositor's id of the xdg_toplevel; 0 when it is destroyed
-	// next is what the compositor has said since its last xdg_surface.configure,
-	// sent what the client was told and has not acknowledged yet, now what holds.
-	next, now configured
-	sent      []configured
+	shell *shell        // nil when the surface is gone
+	obj   *relay.Object // the client's xdg_toplevel
 }
 
-// A configured is one configure sequence of a window, with the frame.
-type configured struct {
-	serial uint32
-	w, h   int32 // 0: as the client likes
-	// fixed is set where the window may not be larger: it is maximised, fullscreen
-	// or tiled by the compositor.
-	fixed bool
+// window returns the surface's window, nil without.
+func (v *view) window() *window {
+	if v == nil || v.shell == nil {
+		return nil
+	}
+	return v.shell.window
 }
 
-// maxSent bounds the configure events that a client leaves unanswered.
-const maxSent = 64
+// popup returns the surface's popup, nil without.
+func (v *view) popup() *popup {
+	if v == nil || v.shell == nil {
+		return nil
+	}
+	return v.shell.popup
+}
 
-// A role is what a surface is for.
-type role uint8
-
+// Codes of xdg_surface.error and xdg_wm_base.error (xdg-shell.xml).
 const (
-	roleNone role = iota
-	roleToplevel
-	rolePopup
-	roleChild  // a wl_subsurface
-	roleCursor // of a pointer or a tool
-	roleIcon   // of a drag
+	errXdgAlreadyConstructed = 2
+	errXdgUnconfigured       = 3
+	errXdgInvalidSerial      = 4
+	errXdgSize               = 5
+
+	errWmRole               = 0
+	errWmDefunct            = 1
+	errWmInvalidPopupParent = 3
+	errWmInvalidState       = 4
+	errWmInvalidPositioner  = 5
 )
 
-// A surface is what the filter knows of a wl_surface.
-type surface struct {
-	window   *window // set when it is a toplevel's
-	attached bool    // a buffer is pending
-	replaced bool    // an attach, of a buffer or none, is pending: for held
-	held     held    // what it keeps of memory (shm.go)
-
-	// What follows serves the frame. What requests set holds from the next commit,
-	// which is when it is looked at.
-	changed   bool // something that the frame depends on
-	id        uint32
-	role      role
-	bufW      int32 // of the buffer attached last, 0 without one
-	bufH      int32
-	scale     int32 // wl_surface.set_buffer_scale, 0 and 1 alike
-	transform int32
-	src       [4]int32 // wp_viewport's, 24.8 fixed point; all 0 or -256 without
-	dst       [2]int32 // 0 or -1 without
-	viewport  uint32   // the client's wp_viewport on the compositor
-	crop      *relay.Object
-	cropped   bool
-
-	base     uint32 // the xdg_wm_base on the compositor
-	xdg      uint32 // the xdg_surface on the compositor
-	declared box    // the geometry that the client declares; w is 0 without
-	told     box    // and the one that the compositor was told
-	// visible is the part of a window that is shown, in the client's coordinates,
-	// area the same in the compositor's: what the client keeps to the left and above
-	// of its geometry is cut off, and so the two differ by dx, dy (see shift).
-	visible, area box
-	dx, dy        int32
-	input, opaque region
-	border        *border
-
-	popup    *popup
-	sub      *child
-	children []*surface
-}
-
-func windowHooks(h *relay.Hooks) {
-	h.Request(wayland.XdgWmBase, wayland.XdgWmBaseReqGetXdgSurface, onGetXdgSurface)
-	h.Request(wayland.WlSurface, wayland.WlSurfaceReqAttach, onAttach)
-	h.Request(wayland.WlSurface, wayland.WlSurfaceReqCommit, onCommit)
-	h.Gone(wayland.XdgToplevel, onToplevelGone)
-}
-
-func surfaceOf(o *relay.Object) *surface {
-	s, ok := o.Data.(*surface)
-	if !ok {
-		s = &surface{}
-		o.Data = s
-	}
-	return s
-}
-
-// surfaceArg returns the surface that a request's argument names, or nil.
-func surfaceArg(c *relay.Conn, id uint32) *surface {
-	if o := c.Client(id); o != nil && o.Iface == wayland.WlSurface && o.Server != 0 {
-		s := surfaceOf(o)
-		s.id = o.Server
-		return s
-	}
-	return nil
-}
-
-// windowOf returns the toplevel's window, made by onGetToplevel.
-func windowOf(o *relay.Object) *window { return o.Data.(*window) }
-
-// onGetXdgSurface notes which surface an xdg_surface stands for.
-func onGetXdgSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
-	s := surfaceArg(c, m.Word(1))
-	if s == nil {
+func windowHooks(l relay.Layer) {
+	l.Request(wayland.XdgWmBase, wayland.XdgWmBaseReqGetXdgSurface, onGetXdgSurface)
+	l.Request(wayland.XdgWmBase, wayland.XdgWmBaseReqDestroy, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if n := stateOf(c).bases[m.Obj.Server]; n > 0 {
+			return false, relay.Fail(m.Obj, errWmDefunct, "xdg_wm_base.destroy: %d of its surfaces are there still", n)
+		}
 		return true, nil
+	})
+	l.Event(wayland.XdgToplevel, wayland.XdgToplevelEvtConfigure, onConfigure)
+	l.Event(wayland.XdgToplevel, wayland.XdgToplevelEvtConfigureBounds, onBounds)
+	l.Event(wayland.XdgSurface, wayland.XdgSurfaceEvtConfigure, onSerial)
+	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqAckConfigure, onAck)
+	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqSetWindowGeometry, onGeometryRequest)
+	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqDestroy, onXdgSurfaceDestroy)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqDestroy, onToplevelDestroy)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMinSize, onSizeHint)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMaxSize, onSizeHint)
+	l.Gone(wayland.XdgToplevel, onToplevelGone)
+	l.Gone(wayland.XdgSurface, func(c *relay.Conn, o *relay.Object) {
+		if s, ok := o.Data.(*shell); ok {
+			stateOf(c).bases[s.base]--
+		}
+	})
+}
+
+func shellOf(o *relay.Object) *shell { return o.Data.(*shell) }
+
+// onGetXdgSurface makes an xdg_surface of a surface that has nothing to show yet.
+func onGetXdgSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
+	v := viewArg(c, m.Word(1))
+	switch {
+	case v == nil:
+		return false, relay.Fail(m.Obj, relay.ErrInvalidObject, "xdg_wm_base.get_xdg_surface: invalid surface")
+	case v.shell != nil || v.Role != surface.None && v.Role != surface.Toplevel && v.Role != surface.Popup:
+		return false, relay.Fail(m.Obj, errWmRole, "the surface is %s already", v.Role)
+	case v.HasContent():
+		return false, relay.Fail(m.Obj, errWmInvalidState, "the surface has content already")
 	}
-	m.New.Data = s
-	if f := framesOf(c); f != nil {
-		f.ask(c)
-		c.GiveServerID(m.New)
-		s.base, s.xdg = m.Obj.Server, m.New.Server
-		s.declared, s.told = box{}, box{}
-	}
+	st := stateOf(c)
+	st.frames.ask(c)
+	c.GiveServerID(m.New)
+	v.shell = &shell{v: v, obj: m.New, base: m.Obj.Server}
+	st.bases[m.Obj.Server]++
+	m.New.Data = v.shell
 	return true, nil
+}
+
+// canHaveRole says why an xdg_surface cannot get a role.
+func (s *shell) canHaveRole(o *relay.Object, r surface.Role) error {
+	switch {
+	case s.v == nil:
+		return relay.Fail(o, errXdgAlreadyConstructed, "the surface is gone")
+	case s.window != nil || s.popup != nil:
+		return relay.Fail(o, errXdgAlreadyConstructed, "the xdg_surface has a role already")
+	}
+	return mistake(o, s.v.SetRole(r, errXdgAlreadyConstructed))
 }
 
 // newWindow makes the window of a get_toplevel request. It writes the request
 // itself, so that nothing comes between it and the window's identity.
 func newWindow(c *relay.Conn, m *relay.Msg) error {
-	f := filterOf(c)
+	f, s := filterOf(c), shellOf(m.Obj)
+	if err := s.canHaveRole(m.Obj, surface.Toplevel); err != nil {
+		return err
+	}
 	if err := f.take(m.Obj, Toplevels, 1); err != nil {
 		return err
 	}
-	c.State.(*state).countOpen(c)
-	w := &window{id: f.windows.Add(1), title: Title(f.cfg.Tag, ""), appID: config.AppID(f.cfg.VM, "")}
+	stateOf(c).countOpen(c)
+	w := &window{id: f.windows.Add(1), title: Title(f.cfg.Tag, ""), appID: config.AppID(f.cfg.VM, ""), shell: s, obj: m.New}
 	m.New.Data = w
 	c.GiveServerID(m.New)
-	if s, ok := m.Obj.Data.(*surface); ok {
-		s.window = w
-		s.role, s.changed = roleToplevel, framesOf(c) != nil
-		w.surface, w.top = s, m.New.Server
-	}
+	s.window = w
 	c.ToServer().Msg(m.Obj.Server, wayland.XdgSurfaceReqGetToplevel, m.New.Server)
 	return errors.Join(
 		setString(c, m.New, wayland.XdgToplevelReqSetTitle, w.title),
 		setString(c, m.New, wayland.XdgToplevelReqSetAppId, w.appID))
-}
-
-func onAttach(c *relay.Conn, m *relay.Msg) (bool, error) {
-	s := surfaceOf(m.Obj)
-	s.attached, s.replaced = m.Word(0) != 0, true
-	var b *buffer
-	if o := c.Client(m.Word(0)); o != nil {
-		b, _ = o.Data.(*buffer)
-	}
-	s.held.attach(filterOf(c), b)
-	if framesOf(c) != nil {
-		return true, s.attach(c, m)
-	}
-	return true, nil
-}
-
-// onCommit tells of a window when it first gets content.
-func onCommit(c *relay.Conn, m *relay.Msg) (bool, error) {
-	st := c.State.(*state)
-	st.countCommit(c)
-	s := surfaceOf(m.Obj)
-	if s.replaced {
-		s.replaced = false
-		if err := s.held.commit(filterOf(c), m.Obj); err != nil {
-			return false, err
-		}
-	}
-	s.damageAll(c, m.Obj)
-	if s.changed {
-		if err := st.frames.commit(c, s, m.Obj); err != nil {
-			return false, err
-		}
-	}
-	if s.attached && s.window != nil && !s.window.shown {
-		s.window.shown = true
-		if err := framesOf(c).activate(c, m.Obj); err != nil {
-			return false, err
-		}
-		tell(c, Event{Event: "window", ID: s.window.id, Title: s.window.title, AppID: s.window.appID})
-	}
-	s.attached = false
-	return true, nil
 }
 
 func onToplevelGone(c *relay.Conn, o *relay.Object) {
@@ -214,29 +188,11 @@ func tell(c *relay.Conn, e Event) {
 	}
 }
 
-// toplevelHooks correct what the two sides tell each other of a window's size.
-func toplevelHooks(h *relay.Hooks) {
-	h.Event(wayland.XdgToplevel, wayland.XdgToplevelEvtConfigure, onConfigure)
-	h.Event(wayland.XdgToplevel, wayland.XdgToplevelEvtConfigureBounds, onBounds)
-	h.Event(wayland.XdgSurface, wayland.XdgSurfaceEvtConfigure, onSerial)
-	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqAckConfigure, onAck)
-	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqSetWindowGeometry, onGeometryRequest)
-	h.Request(wayland.XdgSurface, wayland.XdgSurfaceReqDestroy, onXdgSurfaceDestroy)
-	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqDestroy, onToplevelDestroy)
-	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMinSize, onSizeHint)
-	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMaxSize, onSizeHint)
-	h.Request(wayland.XdgToplevel, wayland.XdgToplevelReqShowWindowMenu, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		if s := windowOf(m.Obj).surface; s != nil {
-			s.toServer(m.Body, 8)
-		}
-		return true, nil
-	})
-}
-
 // States of xdg_toplevel.configure (xdg-shell.xml).
 const (
 	stateMaximized  = 1
 	stateFullscreen = 2
+	stateActivated  = 4
 	stateTiledLeft  = 5 // right, top and bottom follow; since version 2
 )
 
@@ -244,21 +200,32 @@ const (
 // all sides: then it draws no shadow, which would be outside its window but inside
 // the frame.
 func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
-	f, w := framesOf(c), windowOf(m.Obj)
+	f, w := framesOf(c), m.Obj.Data.(*window)
 	d := wayland.NewDecoder(m.Body)
-	w.next = configured{w: d.Int(), h: d.Int()}
+	next := configured{w: d.Int(), h: d.Int()}
 	states := d.Array()
 	var tiled [4]bool
 	for b := states; len(b) >= 4; b = b[4:] {
 		switch v := wayland.Word(b, 0); {
 		case v == stateMaximized, v == stateFullscreen:
-			w.next.fixed = true
+			next.fixed = true
+		case v == stateActivated:
+			next.active = true
 		case v >= stateTiledLeft && v < stateTiledLeft+4:
 			tiled[v-stateTiledLeft] = true
 		}
 	}
 	if tiled == [4]bool{true, true, true, true} {
-		w.next.fixed = true
+		next.fixed = true
+	}
+	if w.shell != nil {
+		if w.shell.next.active && !next.active {
+			stateOf(c).blurred(c, w.shell)
+		}
+		w.shell.next = next
+	}
+	if !f.drawn {
+		return true, nil
 	}
 	states = slices.Clone(states)
 	for k, is := range tiled {
@@ -269,8 +236,8 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	e := c.ToClient()
 	e.Begin(m.Obj.ID, wayland.XdgToplevelEvtConfigure)
-	e.Int(less(w.next.w, 2*f.side))
-	e.Int(less(w.next.h, f.top+f.side))
+	e.Int(less(next.w, 2*f.side))
+	e.Int(less(next.h, f.top+f.side))
 	e.Array(states)
 	return false, e.End()
 }
@@ -293,6 +260,10 @@ func onBounds(c *relay.Conn, m *relay.Msg) (bool, error) {
 // onSizeHint adds the frame to a least or a largest size; 0 means none.
 func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f := framesOf(c)
+	if m.Int(0) < 0 || m.Int(1) < 0 {
+		const errInvalidSize = 2
+		return false, relay.Fail(m.Obj, errInvalidSize, "%s: a size below 0", m.Def.Name)
+	}
 	add := func(k int, n int32) {
 		if v := m.Int(k); v > 0 {
 			wayland.PutWord(m.Body, 4*k, uint32(sum(v, n)))
@@ -303,78 +274,270 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// sum saturates.
-func sum(a, b int32) int32 {
-	return int32(min(max(int64(a)+int64(b), math.MinInt32), math.MaxInt32))
-}
-
 // onSerial ends a configure sequence.
 func onSerial(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	if s, ok := m.Obj.Data.(*surface); ok && s.window != nil {
-		w := s.window
-		w.next.serial = m.Word(0)
-		if len(w.sent) == maxSent {
-			w.sent = slices.Delete(w.sent, 0, 1)
-		}
-		w.sent = append(w.sent, w.next)
+	s := shellOf(m.Obj)
+	s.next.serial = m.Word(0)
+	if len(s.sent) == maxSent {
+		s.sent = slices.Delete(s.sent, 0, 1)
 	}
+	s.sent = append(s.sent, s.next)
 	return true, nil
 }
 
+// onAck keeps the acknowledgement for the commit that it belongs to.
 func onAck(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	s, ok := m.Obj.Data.(*surface)
-	if !ok || s.window == nil {
-		return true, nil
+	s := shellOf(m.Obj)
+	if s.v == nil || s.window == nil && s.popup == nil {
+		return false, nil
 	}
-	w := s.window
-	k := slices.IndexFunc(w.sent, func(f configured) bool { return f.serial == m.Word(0) })
-	if k >= 0 {
-		if f := w.sent[k]; f.w != w.now.w || f.h != w.now.h || f.fixed != w.now.fixed {
-			s.changed = true
+	if slices.IndexFunc(s.sent, func(f configured) bool { return f.serial == m.Word(0) }) < 0 {
+		if len(s.sent) == maxSent || s.now.serial == m.Word(0) {
+			return false, nil // so late that it was forgotten; or a second time
 		}
-		w.now = w.sent[k]
-		w.sent = slices.Delete(w.sent, 0, k+1)
+		return false, relay.Fail(m.Obj, errXdgInvalidSerial, "xdg_surface.ack_configure: serial %d was not sent", m.Word(0))
 	}
-	return true, nil
+	s.v.Ack(m.Word(0))
+	return false, nil
+}
+
+// acknowledge writes what the client has acknowledged with the state that takes effect.
+func (s *shell) acknowledge(c *relay.Conn) (wrote bool) {
+	a := &s.v.Current
+	if !a.Acked {
+		return false
+	}
+	a.Acked = false
+	k := slices.IndexFunc(s.sent, func(f configured) bool { return f.serial == a.Ack })
+	if k < 0 {
+		return false
+	}
+	s.now, s.acked = s.sent[k], true
+	s.sent = slices.Delete(s.sent, 0, k+1)
+	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqAckConfigure, s.now.serial)
+	return true
 }
 
 // onGeometryRequest keeps the geometry to itself: the compositor is told the
 // frame's.
 func onGeometryRequest(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	s, ok := m.Obj.Data.(*surface)
-	if !ok {
-		return true, nil
+	b := rect(m.Int(0), m.Int(1), m.Int(2), m.Int(3))
+	if b.Empty() {
+		return false, relay.Fail(m.Obj, errXdgSize, "invalid window geometry %d×%d", b.W, b.H)
 	}
-	b := box{m.Int(0), m.Int(1), m.Int(2), m.Int(3)}
-	if b.w <= 0 || b.h <= 0 {
-		return false, relay.Fail(m.Obj, errXdgSize, "invalid window geometry %d×%d", b.w, b.h)
-	}
-	if s.declared != b {
-		s.declared, s.changed = b, true
+	if s := shellOf(m.Obj); s.v != nil {
+		s.v.SetGeometry(b)
 	}
 	return false, nil
 }
 
-// Codes of xdg_surface.error and xdg_wm_base.error (xdg-shell.xml).
-const (
-	errXdgUnconfigured      = 3
-	errXdgSize              = 5
-	errWmInvalidPopupParent = 3
-	errWmInvalidPositioner  = 5
-)
-
-func onXdgSurfaceDestroy(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	if s, ok := m.Obj.Data.(*surface); ok {
-		s.xdg, s.told, s.declared = 0, box{}, box{}
-	}
-	return true, nil
+func onXdgSurfaceDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
+	f, s := framesOf(c), shellOf(m.Obj)
+	f.endRole(c, s)
+	f.endShell(c, s)
+	return false, nil
 }
 
-func onToplevelDestroy(_ *relay.Conn, m *relay.Msg) (bool, error) {
-	w := windowOf(m.Obj)
-	w.top = 0
-	if w.surface != nil && w.surface.window == w {
-		w.surface.window, w.surface.told = nil, box{}
+func onToplevelDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
+	if w := m.Obj.Data.(*window); w.shell != nil {
+		framesOf(c).endRole(c, w.shell)
 	}
-	return true, nil
+	return false, nil
+}
+
+// endRole takes a window or a popup off the screen, and destroys its role's object on
+// the compositor, after those of its popups. The client keeps its half.
+func (f *frames) endRole(c *relay.Conn, s *shell) {
+	f.endPopups(c, s)
+	if s.v != nil {
+		f.unmap(c, s)
+		s.v.ResetXdg()
+	}
+	if w := s.window; w != nil {
+		s.window, w.shell = nil, nil
+		dropObject(c, w.obj, wayland.XdgToplevelReqDestroy)
+	}
+	if p := s.popup; p != nil {
+		s.popup = nil
+		p.end(c)
+		dropObject(c, p.obj, wayland.XdgPopupReqDestroy)
+	}
+	s.next, s.now, s.sent, s.told = configured{}, configured{}, nil, box{}
+}
+
+// endShell destroys an xdg_surface on the compositor.
+func (f *frames) endShell(c *relay.Conn, s *shell) {
+	dropObject(c, s.obj, wayland.XdgSurfaceReqDestroy)
+	if s.v != nil {
+		s.v.shell, s.v = nil, nil
+	}
+}
+
+// unmap takes a window or a popup off the screen.
+func (f *frames) unmap(c *relay.Conn, s *shell) {
+	f.endPopups(c, s)
+	s.acked, s.told, s.now = false, box{}, configured{}
+	if !s.mapped {
+		return
+	}
+	s.mapped = false
+	delete(f.roots, s.v)
+	if s.popup != nil {
+		filterOf(c).popups.leave(s.popup)
+	}
+	f.hideFrame(c, s.v)
+	if _, err := f.hideContent(c, s.v); err == nil {
+		f.commit(c, s.v.id)
+	}
+}
+
+// showWindow shows a window in its frame.
+func (f *frames) showWindow(c *relay.Conn, v *view) error {
+	s := v.shell
+	if s == nil || s.window == nil {
+		return nil
+	}
+	w, h := v.Current.Size()
+	if w == 0 {
+		return f.commitEmpty(c, s)
+	}
+	if err := f.canShow(c, v); err != nil {
+		return err
+	}
+	wrote := s.acknowledge(c)
+	mw, mh := f.screen()
+	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
+		mw, mh = s.now.w, s.now.h
+	}
+	vis := v.declared(w, h, maxDeco)
+	vis.W, vis.H = min(vis.W, less(mw, 2*f.side)), min(vis.H, less(mh, f.top+f.side))
+	return f.showShell(c, s, vis, f.top, f.side, wrote)
+}
+
+// canShow tells whether content may be shown yet.
+func (f *frames) canShow(c *relay.Conn, v *view) error {
+	if f.ready() {
+		return nil
+	}
+	if f.compositor != nil {
+		return errNoFrame
+	}
+	return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
+}
+
+// commitEmpty passes on a commit without content: the first one, after which the
+// compositor configures the window, or one that takes it off the screen.
+func (f *frames) commitEmpty(c *relay.Conn, s *shell) error {
+	switch {
+	case s.mapped:
+		f.unmap(c, s)
+	case s.v.Applied:
+		s.acknowledge(c)
+		f.commit(c, s.v.id)
+	}
+	s.v.Applied = false
+	return nil
+}
+
+// showShell shows the part vis of a window or popup, and puts a frame around it.
+func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wrote bool) error {
+	v := s.v
+	w, h := v.Current.Size()
+	crop := rect(max(vis.X, 0), max(vis.Y, 0), 0, 0)
+	crop.W, crop.H = max(min(vis.X+vis.W, w)-crop.X, 1), max(min(vis.Y+vis.H, h)-crop.Y, 1)
+	below, err := f.arrange(c, v, vis, surface.Point{X: crop.X, Y: crop.Y}, true)
+	if err != nil {
+		return err
+	}
+	if !s.mapped && s.window != nil {
+		if err := f.activate(c, v); err != nil {
+			return err
+		}
+	}
+	changed, err := f.present(c, v, crop, true)
+	if err != nil {
+		return err
+	}
+	s.visible, s.area = vis, vis.Moved(-crop.X, -crop.Y)
+	framed, err := f.put(c, v, s.area, top, side)
+	if err != nil {
+		return err
+	}
+	told := f.tell(c, s, grown(s.area, top, side))
+	if wrote || below || changed || framed || told || v.Applied {
+		v.Applied = false
+		f.commit(c, v.id)
+	}
+	if !s.mapped {
+		s.mapped = true
+		f.roots[v] = struct{}{}
+		if n := s.window; n != nil && !n.shown {
+			n.shown = true
+			tell(c, Event{Event: "window", ID: n.id, Title: n.title, AppID: n.appID})
+		}
+	}
+	return nil
+}
+
+// maxDeco is how far the geometry of a window may reach beyond its root surface:
+// some programs draw their title bars on sub-surfaces around it.
+const maxDeco = 128
+
+// declared returns the part of a root surface that the client means to be its window:
+// the geometry that it declares, if it does, and at most so much beyond the surface.
+func (v *view) declared(w, h, beyond int32) box {
+	d := v.Current.Geometry
+	if d.W == 0 {
+		return rect(0, 0, w, h)
+	}
+	x0, y0 := clamp(d.X, -beyond, w-1), clamp(d.Y, -beyond, h-1)
+	x1, y1 := clamp(sum(d.X, d.W), max(x0, 0)+1, w+beyond), clamp(sum(d.Y, d.H), max(y0, 0)+1, h+beyond)
+	return rect(x0, y0, x1-x0, y1-y0)
+}
+
+// tell gives the compositor a window's geometry.
+func (f *frames) tell(c *relay.Conn, s *shell, b box) (wrote bool) {
+	if s.told == b {
+		return false
+	}
+	s.told = b
+	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqSetWindowGeometry, uint32(b.X), uint32(b.Y), uint32(b.W), uint32(b.H))
+	return true
+}
+
+// resized looks again at windows whose bound the outputs are.
+func (f *frames) resized(c *relay.Conn) {
+	screens := make([]screen, 0, len(f.outputs))
+	for _, o := range f.outputs {
+		if w, h := o.size(); w > 0 && h > 0 {
+			screens = append(screens, screen{w, h})
+		}
+	}
+	if len(screens) == 0 {
+		return
+	}
+	f.mu.Lock()
+	f.screens = screens
+	f.mu.Unlock()
+	for v := range f.roots {
+		if err := f.show(c, v); err != nil {
+			filterOf(c).cfg.Log.Warn("a window could not be fitted to the screens", "vm", filterOf(c).cfg.VM, "err", err)
+		}
+	}
+}
+
+// A screen is an output's size in logical pixels.
+type screen struct{ w, h int32 }
+
+// screen returns the size that no window may exceed, in logical pixels.
+func (f *frames) screen() (w, h int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.screens) == 0 {
+		return math.MaxInt32, math.MaxInt32
+	}
+	for _, s := range f.screens {
+		w, h = max(w, s.w), max(h, s.h)
+	}
+	return w, h
 }

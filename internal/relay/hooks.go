@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 
 	"vix/internal/wayland"
 )
@@ -13,21 +14,40 @@ import (
 type Hook func(c *Conn, m *Msg) (pass bool, err error)
 
 // Hooks says which messages somebody wants to see. It is made once and shared by
-// connections.
+// connections. Its own methods set the hooks of layer 0.
 type Hooks struct {
+	Layer
 	tables []*ifaceHooks
 }
+
+// A Layer is a part of the hooks that knows nothing of the others. A message may
+// have one hook in each layer. They are called in the order of the layers' numbers;
+// the first that drops the message, or fails, is the last that sees it. So a layer
+// that counts or checks comes before the one that writes in the message's place.
+type Layer struct {
+	hooks *Hooks
+	order uint8
+}
+
+// At returns the layer with a number.
+func (h *Hooks) At(order uint8) Layer { return Layer{h, order} }
 
 // ifaceHooks is the engine's plan for one interface: an entry for each opcode.
 type ifaceHooks struct {
 	requests, events []entry
-	gone             func(c *Conn, o *Object)
+	gone             []func(c *Conn, o *Object)
+}
+
+// An ordered hook is a layer's.
+type ordered struct {
+	order uint8
+	call  Hook
 }
 
 type entry struct {
 	def            *wayland.Message
-	request, event Hook
-	watch          func(c *Conn, m *Msg) // sees an event before its hook
+	request, event Hook      // all layers', nil without any
+	layers         []ordered // what they are made of
 	size           int                   // of the whole message when it is not dynamic
 	since          uint32                // 0 and 1 alike
 	after          uint32                // the request's hook is called only once the object has had this many
@@ -66,6 +86,7 @@ func wayOf(m *wayland.Message) way {
 // NewHooks returns a set that holds what the engine itself needs.
 func NewHooks() *Hooks {
 	h := &Hooks{}
+	h.Layer = h.At(0)
 	for _, i := range wayland.Interfaces() {
 		h.tables = append(h.tables, &ifaceHooks{requests: entries(i.Requests), events: entries(i.Events)})
 	}
@@ -88,49 +109,60 @@ func entries(ms []wayland.Message) []entry {
 
 func (h *Hooks) of(i *wayland.Interface) *ifaceHooks { return h.tables[i.Index] }
 
-// Request sets the hook of a request. A message has one hook: a second is a
-// mistake of the program.
-func (h *Hooks) Request(i *wayland.Interface, op int, f Hook) {
-	e := &h.of(i).requests[op]
-	if e.request != nil {
-		panic(fmt.Sprintf("relay: a second hook for request %s.%s", i.Name, e.def.Name))
-	}
-	e.request, e.way = f, waySlow
+// Request sets the layer's hook of a request. A second is a mistake of the program.
+func (l Layer) Request(i *wayland.Interface, op int, f Hook) {
+	e := &l.hooks.of(i).requests[op]
+	e.request = e.add(i, l.order, f)
 }
 
 // RequestAfter sets the hook of a request that an object may make n times before
 // anybody wants to see it: until then it costs what a request without a hook
-// does. Object.Count counts all requests of an object that have such hooks.
-func (h *Hooks) RequestAfter(i *wayland.Interface, op int, n uint32, f Hook) {
-	e := &h.of(i).requests[op]
+// does. Object.Count counts all requests of an object that have such hooks. Such a
+// request has this hook only.
+func (l Layer) RequestAfter(i *wayland.Interface, op int, n uint32, f Hook) {
+	e := &l.hooks.of(i).requests[op]
 	way := e.way
-	h.Request(i, op, f)
+	l.Request(i, op, f)
+	if len(e.layers) > 1 {
+		panic(fmt.Sprintf("relay: another hook for %s.%s, which has one that is seldom called", i.Name, e.def.Name))
+	}
 	e.after, e.way = n, way
 }
 
-// Event sets the hook of an event.
-func (h *Hooks) Event(i *wayland.Interface, op int, f Hook) {
-	e := &h.of(i).events[op]
-	if e.event != nil {
-		panic(fmt.Sprintf("relay: a second hook for event %s.%s", i.Name, e.def.Name))
-	}
-	e.event, e.way = f, waySlow
+// Event sets the layer's hook of an event.
+func (l Layer) Event(i *wayland.Interface, op int, f Hook) {
+	e := &l.hooks.of(i).events[op]
+	e.event = e.add(i, l.order, f)
 }
 
-// Watch lets f see an event before its hook does, whoever sets that.
-func (h *Hooks) Watch(i *wayland.Interface, op int, f func(c *Conn, m *Msg)) {
-	e := &h.of(i).events[op]
-	if e.watch != nil {
-		panic(fmt.Sprintf("relay: a second watcher of event %s.%s", i.Name, e.def.Name))
-	}
-	e.watch, e.way = f, waySlow
-}
-
-// Gone sets what is called when neither side knows an object any more: after
+// Gone adds to what is called when neither side knows an object any more: after
 // delete_id, or at the end of the connection.
-func (h *Hooks) Gone(i *wayland.Interface, f func(c *Conn, o *Object)) {
-	if h.of(i).gone != nil {
-		panic("relay: a second Gone hook for " + i.Name)
+func (l Layer) Gone(i *wayland.Interface, f func(c *Conn, o *Object)) {
+	t := l.hooks.of(i)
+	t.gone = append(t.gone, f)
+}
+
+// add puts a layer's hook among the others, and returns the hook that calls all.
+func (e *entry) add(i *wayland.Interface, order uint8, f Hook) Hook {
+	k := len(e.layers)
+	for k > 0 && e.layers[k-1].order >= order {
+		k--
 	}
-	h.of(i).gone = f
+	if k < len(e.layers) && e.layers[k].order == order || e.after != 0 {
+		panic(fmt.Sprintf("relay: a second hook of layer %d for %s.%s", order, i.Name, e.def.Name))
+	}
+	e.layers = slices.Insert(e.layers, k, ordered{order, f})
+	e.way = waySlow
+	if len(e.layers) == 1 {
+		return f
+	}
+	layers := e.layers
+	return func(c *Conn, m *Msg) (bool, error) {
+		for k := range layers {
+			if pass, err := layers[k].call(c, m); !pass || err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	}
 }

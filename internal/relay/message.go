@@ -266,9 +266,6 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 		m.New.Dead = o.ID == 0 // nobody will ever destroy it
 	}
 	pass := o.ID != 0
-	if h.watch != nil && pass {
-		h.watch(c, m)
-	}
 	if own, ok := o.Data.(Owner); ok && !pass {
 		if !o.Dead {
 			err = own.OwnEvent(c, m)

@@ -22,8 +22,8 @@ type Object struct {
 	ID uint32
 	// Server is the server's id, 0 for an object that the server does not know (local).
 	Server uint32
-	// Data is the hooks' own.
-	Data any
+	// Data is the hooks' own, More that of a second layer of them.
+	Data, More any
 	// Count is how many requests it made that RequestAfter counts. Hooks may
 	// set it back.
 	Count uint32
@@ -249,8 +249,8 @@ func (c *Conn) deleted(id uint32) (client uint32, err error) {
 }
 
 func (c *Conn) gone(o *Object) {
-	if o.hooks.gone != nil {
-		o.hooks.gone(c, o)
+	for _, f := range o.hooks.gone {
+		f(c, o)
 	}
 }
 

@@ -1,0 +1,331 @@
+package filter
+
+import (
+	"time"
+
+	"vix/internal/relay"
+	"vix/internal/wayland"
+)
+
+// Authority. Some requests take something that is the user's to give: the pointer during
+// a move or a drag, its image, a selection. They name a serial, which an event gave to
+// the client. A compositor may look at it or not, so the filter looks first: a serial
+// counts only if an event of the right kind brought it to this connection, to a surface
+// of the same window, and what the event began still lasts.
+//
+// authority is the whole list: every request that has a serial or a seat and can be made
+// by a guest, and what it needs. (A test holds that none is missing.)
+var authority = map[*wayland.Message]need{
+	request(wayland.WlPointer, wayland.WlPointerReqSetCursor):                                        {of: pointerIn, lasts: true, why: "only while the pointer is on the client"},
+	request(wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2ReqSetCursor):                            {of: toolIn, lasts: true, why: "only while the pen is on the client"},
+	request(wayland.WpCursorShapeDeviceV1, wayland.WpCursorShapeDeviceV1ReqSetShape):                 {of: pointerIn | toolIn, lasts: true, why: "as set_cursor"},
+	request(wayland.XdgToplevel, wayland.XdgToplevelReqMove):                                         {of: press, lasts: true, window: true, why: "the press on the same window lasts"},
+	request(wayland.XdgToplevel, wayland.XdgToplevelReqResize):                                       {of: press, lasts: true, window: true, why: "the press on the same window lasts"},
+	request(wayland.XdgToplevel, wayland.XdgToplevelReqShowWindowMenu):                               {of: press, lasts: true, window: true, why: "the press on the same window lasts"},
+	request(wayland.WlDataDevice, wayland.WlDataDeviceReqStartDrag):                                  {of: press, lasts: true, window: true, why: "the press on the origin's window lasts"},
+	request(wayland.WlDataOffer, wayland.WlDataOfferReqAccept):                                       {of: dragIn, lasts: true, why: "the drag is over the client"},
+	request(wayland.WlDataDevice, wayland.WlDataDeviceReqSetSelection):                               {of: anything, why: "any input: the selection is the VM's own"},
+	request(wayland.ZwpPrimarySelectionDeviceV1, wayland.ZwpPrimarySelectionDeviceV1ReqSetSelection): {of: anything, why: "any input: the selection is the VM's own"},
+	request(wayland.GtkPrimarySelectionDevice, wayland.GtkPrimarySelectionDeviceReqSetSelection):     {of: anything, why: "any input: the selection is the VM's own"},
+
+	request(wayland.XdgPopup, wayland.XdgPopupReqGrab):                              {never: true, why: "never passed on: grab.go does what it is for"},
+	request(wayland.ZwpTabletPadV2, wayland.ZwpTabletPadV2ReqSetFeedback):           {never: true, why: "never: a text that the compositor would show"},
+	request(wayland.ZwpTabletPadRingV2, wayland.ZwpTabletPadRingV2ReqSetFeedback):   {never: true, why: "never: a text that the compositor would show"},
+	request(wayland.ZwpTabletPadStripV2, wayland.ZwpTabletPadStripV2ReqSetFeedback): {never: true, why: "never: a text that the compositor would show"},
+
+	request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial): {of: press | keyPress, keyboard: true, age: 10 * time.Second, why: "an input of the last ten seconds, with the keyboard (where the user allows the interface at all)"},
+
+	request(wayland.XdgSurface, wayland.XdgSurfaceReqAckConfigure): {answer: true, why: "a configure event of the same xdg_surface: kept until the commit (window.go)"},
+	request(wayland.XdgWmBase, wayland.XdgWmBaseReqPong):           {answer: true, why: "gives nothing"},
+}
+
+// seats is the rest of the list: requests that name a seat or a pointer to get an object
+// which hears of it, or that only the user's configuration allows at all.
+var seats = map[*wayland.Message]string{
+	request(wayland.WlDataDeviceManager, wayland.WlDataDeviceManagerReqGetDataDevice):                                      "an object that hears of the seat",
+	request(wayland.ZwpPrimarySelectionDeviceManagerV1, wayland.ZwpPrimarySelectionDeviceManagerV1ReqGetDevice):            "an object that hears of the seat",
+	request(wayland.GtkPrimarySelectionDeviceManager, wayland.GtkPrimarySelectionDeviceManagerReqGetDevice):                "an object that hears of the seat",
+	request(wayland.ZwpTextInputManagerV3, wayland.ZwpTextInputManagerV3ReqGetTextInput):                                   "an object that hears of the seat",
+	request(wayland.ZwpTabletManagerV2, wayland.ZwpTabletManagerV2ReqGetTabletSeat):                                        "an object that hears of the seat",
+	request(wayland.ZwpKeyboardShortcutsInhibitManagerV1, wayland.ZwpKeyboardShortcutsInhibitManagerV1ReqInhibitShortcuts): "hidden, but where the user allows it",
+}
+
+func request(i *wayland.Interface, op int) *wayland.Message { return &i.Requests[op] }
+
+// A need is what a request's serial must be.
+type need struct {
+	of       kinds         // the kinds of event that may have given it
+	lasts    bool          // what the event began has not ended
+	window   bool          // the event was on the window that the request is about
+	keyboard bool          // the client has the keyboard
+	age      time.Duration // how long ago it may be; 0: any time
+	never    bool          // the request is never passed on
+	answer   bool          // the serial is no input's
+	why      string
+}
+
+// kinds are sets of kinds of events with a serial.
+type kinds uint8
+
+const (
+	pointerIn kinds = 1 << iota // lasts until the pointer leaves
+	toolIn                      // lasts until the pen leaves
+	dragIn                      // lasts until the drag leaves
+	press                       // of a button, a finger, a pen; lasts until it is released
+	keyIn                       // lasts until the keyboard leaves
+	keyPress
+	other
+
+	anything = pointerIn | toolIn | dragIn | press | keyIn | keyPress | other
+)
+
+// A given serial is one that the client was given by an event.
+type given struct {
+	serial uint32
+	kind   kinds
+	lasts  bool
+	by     *relay.Object // a device of the client's
+	code   uint32        // button or finger
+	on     *view         // nil where no surface is concerned
+	at     time.Time
+}
+
+// maxGiven bounds how many serials a connection is remembered to have been given.
+const maxGiven = 128
+
+// give notes a serial.
+func (st *state) giveSerial(g given) {
+	g.at = time.Now()
+	if len(st.given) < maxGiven {
+		st.given = append(st.given, g)
+		return
+	}
+	// The oldest that nothing depends on goes.
+	old := 0
+	for k := range st.given {
+		if !st.given[k].lasts {
+			old = k
+			break
+		}
+	}
+	copy(st.given[old:], st.given[old+1:])
+	st.given[len(st.given)-1] = g
+}
+
+// over notes that what events of a kind began has ended.
+func (st *state) over(kind kinds, by *relay.Object, same func(g *given) bool) {
+	for k := range st.given {
+		if g := &st.given[k]; g.lasts && g.kind == kind && g.by == by && (same == nil || same(g)) {
+			g.lasts = false
+		}
+	}
+}
+
+// may tells whether the client may make a request with a serial. on is the surface that
+// the request is about, nil for none.
+func (st *state) may(c *relay.Conn, m *relay.Msg, serial uint32, on *view) bool {
+	n := authority[m.Def]
+	ok := n.of != 0 && !n.never && (!n.keyboard || len(st.keyboards) > 0) && st.wasGiven(&n, serial, on)
+	if !ok {
+		filterOf(c).cfg.Log.Debug("a request without authority is dropped", "request", m.Obj.Iface.Name+"."+m.Def.Name, "serial", serial)
+	}
+	return ok
+}
+
+func (st *state) wasGiven(n *need, serial uint32, on *view) bool {
+	for k := len(st.given) - 1; k >= 0; k-- {
+		g := &st.given[k]
+		switch {
+		case g.serial != serial || g.kind&n.of == 0:
+		case n.lasts && !g.lasts:
+		case n.window && (on == nil || g.on == nil || g.on.root() != on.root()):
+		case n.age > 0 && time.Since(g.at) > n.age:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// root returns the surface of the window that v is part of, also by way of popups.
+func (v *view) root() *view {
+	v = of(v.Top())
+	for p := v.popup(); p != nil && p.parent != nil && p.parent.v != nil; p = v.popup() {
+		v = of(p.parent.v.Top())
+	}
+	return v
+}
+
+// focusHooks note what reaches the client: they are the last to see an event.
+func focusHooks(l relay.Layer) {
+	gives := func(i *wayland.Interface, op int, f func(st *state, c *relay.Conn, m *relay.Msg)) {
+		l.Event(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			f(stateOf(c), c, m)
+			return true, nil
+		})
+	}
+	on := func(c *relay.Conn, id uint32) *view {
+		if o := c.Server(id); o != nil {
+			v, _ := o.Data.(*view)
+			return v
+		}
+		return nil
+	}
+	keyboardFocus(gives, on)
+	pointerFocus(gives, on)
+	touchFocus(gives, on)
+	toolFocus(gives, on)
+	i := wayland.WlDataDevice
+	gives(i, wayland.WlDataDeviceEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: dragIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+	})
+	gives(i, wayland.WlDataDeviceEvtLeave, func(st *state, _ *relay.Conn, m *relay.Msg) { st.over(dragIn, m.Obj, nil) })
+	for _, i := range []*wayland.Interface{wayland.WlKeyboard, wayland.WlPointer, wayland.WlTouch, wayland.ZwpTabletToolV2, wayland.WlDataDevice} {
+		l.Gone(i, func(c *relay.Conn, o *relay.Object) {
+			st := stateOf(c)
+			st.over(anything, o, nil)
+			for k := range st.given {
+				if st.given[k].by == o {
+					st.given[k].by, st.given[k].lasts = nil, false
+				}
+			}
+			delete(st.keyboards, o)
+			st.forgetImages(o)
+		})
+	}
+	authorityHooks(l)
+}
+
+type (
+	givesFunc func(i *wayland.Interface, op int, f func(st *state, c *relay.Conn, m *relay.Msg))
+	onFunc    func(c *relay.Conn, id uint32) *view
+)
+
+func keyboardFocus(gives givesFunc, on onFunc) {
+	i := wayland.WlKeyboard
+	gives(i, wayland.WlKeyboardEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
+		st.keyboards[m.Obj] = on(c, m.Word(1))
+		st.giveSerial(given{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+	})
+	gives(i, wayland.WlKeyboardEvtLeave, func(st *state, c *relay.Conn, m *relay.Msg) {
+		delete(st.keyboards, m.Obj)
+		st.over(keyIn, m.Obj, nil)
+		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+		if len(st.keyboards) == 0 {
+			st.endGrabs(c)
+		}
+	})
+	gives(i, wayland.WlKeyboardEvtKey, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: keyPress, by: m.Obj, on: st.keyboards[m.Obj]})
+	})
+	gives(i, wayland.WlKeyboardEvtModifiers, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj, on: st.keyboards[m.Obj]})
+	})
+}
+
+func pointerFocus(gives givesFunc, on onFunc) {
+	i := wayland.WlPointer
+	gives(i, wayland.WlPointerEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: pointerIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+	})
+	gives(i, wayland.WlPointerEvtLeave, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.over(pointerIn, m.Obj, nil)
+		st.over(press, m.Obj, nil) // the compositor has taken the pointer
+		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+	})
+	gives(i, wayland.WlPointerEvtButton, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		g := given{serial: m.Word(0), kind: press, lasts: m.Word(3) == 1, by: m.Obj, code: m.Word(2)}
+		if p, ok := m.Obj.Data.(*pointer); ok {
+			g.on = p.focus
+		}
+		if !g.lasts {
+			g.kind = other
+			st.over(press, m.Obj, func(o *given) bool { return o.code == g.code })
+		}
+		st.giveSerial(g)
+	})
+}
+
+func touchFocus(gives givesFunc, on onFunc) {
+	i := wayland.WlTouch
+	gives(i, wayland.WlTouchEvtDown, func(st *state, c *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: m.Word(3), on: on(c, m.Word(2))})
+	})
+	gives(i, wayland.WlTouchEvtUp, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.over(press, m.Obj, func(o *given) bool { return o.code == m.Word(2) })
+		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+	})
+	gives(i, wayland.WlTouchEvtCancel, func(st *state, _ *relay.Conn, m *relay.Msg) { st.over(press, m.Obj, nil) })
+}
+
+func toolFocus(gives givesFunc, on onFunc) {
+	i := wayland.ZwpTabletToolV2
+	gives(i, wayland.ZwpTabletToolV2EvtProximityIn, func(st *state, c *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: toolIn, lasts: true, by: m.Obj, on: on(c, m.Word(2))})
+	})
+	gives(i, wayland.ZwpTabletToolV2EvtProximityOut, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.over(toolIn, m.Obj, nil)
+		st.over(press, m.Obj, nil)
+	})
+	// The tip has no button code; 0 is none's.
+	gives(i, wayland.ZwpTabletToolV2EvtDown, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, on: toolOf(m.Obj).focus})
+	})
+	gives(i, wayland.ZwpTabletToolV2EvtUp, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		st.over(press, m.Obj, func(o *given) bool { return o.code == 0 })
+	})
+	gives(i, wayland.ZwpTabletToolV2EvtButton, func(st *state, _ *relay.Conn, m *relay.Msg) {
+		code, down := m.Word(1), m.Word(2) == 1
+		st.over(press, m.Obj, func(o *given) bool { return o.code == code })
+		if down {
+			st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: code, on: toolOf(m.Obj).focus})
+		}
+	})
+}
+
+// authorityHooks drop requests whose serial gives them no right. Those that need more
+// than that ask for themselves: set_cursor in image.go, selections and drags in
+// selection.go, ack_configure in window.go.
+func authorityHooks(l relay.Layer) {
+	onWindow := func(c *relay.Conn, m *relay.Msg, word int) bool {
+		w := m.Obj.Data.(*window)
+		return w.shell != nil && w.shell.v != nil && stateOf(c).may(c, m, m.Word(word), w.shell.v)
+	}
+	for _, op := range []int{wayland.XdgToplevelReqMove, wayland.XdgToplevelReqResize} {
+		l.Request(wayland.XdgToplevel, op, func(c *relay.Conn, m *relay.Msg) (bool, error) { return onWindow(c, m, 1), nil })
+	}
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqShowWindowMenu, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if !onWindow(c, m, 1) {
+			return false, nil
+		}
+		v := m.Obj.Data.(*window).shell.v
+		wayland.PutWord(m.Body, 8, uint32(clamp(sum(m.Int(2), -v.crop.X), 0, v.crop.W)))
+		wayland.PutWord(m.Body, 12, uint32(clamp(sum(m.Int(3), -v.crop.Y), 0, v.crop.H)))
+		return true, nil
+	})
+	for def, serial := range map[*wayland.Message]int{
+		request(wayland.WpCursorShapeDeviceV1, wayland.WpCursorShapeDeviceV1ReqSetShape): 0,
+		request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial):  0,
+	} {
+		i, op := whereIs(def)
+		l.Request(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) { return stateOf(c).may(c, m, m.Word(serial), nil), nil })
+	}
+	for def, n := range authority {
+		if n.never && def != request(wayland.XdgPopup, wayland.XdgPopupReqGrab) {
+			i, op := whereIs(def)
+			l.Request(i, op, func(*relay.Conn, *relay.Msg) (bool, error) { return false, nil })
+		}
+	}
+}
+
+// whereIs returns the interface and number of a request.
+func whereIs(def *wayland.Message) (*wayland.Interface, int) {
+	for _, i := range wayland.Interfaces() {
+		for op := range i.Requests {
+			if &i.Requests[op] == def {
+				return i, op
+			}
+		}
+	}
+	return nil, -1
+}

@@ -1,0 +1,296 @@
+package surface
+
+// A Surface is one wl_surface of the client's.
+type Surface struct {
+	Role Role
+	Data any // of the layer above
+	// Current is what takes effect: what the compositor is to show.
+	Current State
+	// Applied is set when a state took effect; whoever writes it to the compositor
+	// sets it back.
+	Applied bool
+
+	pending, cached State
+	hasCache        bool
+	shown           bool // Current.Buffer was written, and is not held
+	free            func(*Buffer)
+	sub             place // in the parent, while it is a sub-surface
+	children        []*Surface
+	below           int // children[:below] are under the surface itself
+	gone            bool
+}
+
+// New returns a surface. free is called when the model needs a buffer no longer that
+// it held.
+func New(free func(*Buffer)) *Surface { return &Surface{free: free} }
+
+// SetRole gives the surface a role, or says why it cannot have it.
+func (s *Surface) SetRole(r Role, code uint32) error {
+	if s.Role != None && s.Role != r {
+		return fail(code, "the surface is %s, and cannot become %s", s.Role, r)
+	}
+	s.Role = r
+	return nil
+}
+
+func (s *Surface) hold(b *Buffer) {
+	if b != nil {
+		b.held++
+	}
+}
+
+func (s *Surface) release(b *Buffer) {
+	if b == nil {
+		return
+	}
+	if b.held--; b.held == 0 {
+		s.free(b)
+	}
+}
+
+// Attach is wl_surface.attach; b is nil for none.
+func (s *Surface) Attach(b *Buffer) {
+	s.hold(b)
+	if s.pending.set&setBuffer != 0 {
+		s.release(s.pending.Buffer)
+	}
+	s.pending.Buffer = b
+	s.pending.set |= setBuffer
+}
+
+// Move is the offset of wl_surface.attach or wl_surface.offset.
+func (s *Surface) Move(x, y int32) { s.pending.Moved = Point{limit(x), limit(y)} }
+
+// SetScale is wl_surface.set_buffer_scale.
+func (s *Surface) SetScale(v int32) error {
+	if v < 1 {
+		return fail(ErrInvalidScale, "invalid buffer scale %d", v)
+	}
+	s.pending.Scale = min(v, MaxSide)
+	s.pending.set |= setScale
+	return nil
+}
+
+// SetTransform is wl_surface.set_buffer_transform.
+func (s *Surface) SetTransform(v int32) error {
+	if v < 0 || v > 7 {
+		return fail(ErrInvalidTransform, "invalid buffer transform %d", v)
+	}
+	s.pending.Transform = v
+	s.pending.set |= setTransform
+	return nil
+}
+
+// SetSource is wp_viewport.set_source, in 24.8 fixed point; four times -1 unset it.
+func (s *Surface) SetSource(b Box) error {
+	const unset = -1 << 8
+	switch {
+	case b == Box{unset, unset, unset, unset}:
+		b = Box{}
+	case b.X < 0 || b.Y < 0 || b.W <= 0 || b.H <= 0:
+		return fail(ErrBadValue, "invalid source of a viewport")
+	}
+	s.pending.Source = b
+	s.pending.set |= setSource
+	return nil
+}
+
+// SetDestination is wp_viewport.set_destination; twice -1 unset it.
+func (s *Surface) SetDestination(w, h int32) error {
+	switch {
+	case w == -1 && h == -1:
+		w, h = 0, 0
+	case w <= 0 || h <= 0 || w > MaxSide || h > MaxSide:
+		return fail(ErrBadValue, "invalid destination of a viewport: %d×%d", w, h)
+	}
+	s.pending.Destination = Box{W: w, H: h}
+	s.pending.set |= setDestination
+	return nil
+}
+
+// DropViewport is wp_viewport.destroy.
+func (s *Surface) DropViewport() {
+	s.pending.Source, s.pending.Destination = Box{}, Box{}
+	s.pending.set |= setSource | setDestination
+}
+
+// SetGeometry is xdg_surface.set_window_geometry; both sides are above 0.
+func (s *Surface) SetGeometry(b Box) {
+	s.pending.Geometry = b
+	s.pending.set |= setGeometry
+}
+
+// Ack is xdg_surface.ack_configure.
+func (s *Surface) Ack(serial uint32) {
+	s.pending.Ack = serial
+	s.pending.set |= setAck
+}
+
+// ResetXdg forgets what an xdg_surface has set, when it is destroyed.
+func (s *Surface) ResetXdg() {
+	for _, st := range []*State{&s.pending, &s.cached, &s.Current} {
+		st.set &^= setGeometry | setAck
+		st.Geometry, st.Ack, st.Acked = Box{}, 0, false
+	}
+}
+
+// Damage is wl_surface.damage.
+func (s *Surface) Damage(b Box) { s.pending.Damage.add(&s.pending.Damage.Surface, b) }
+
+// DamageBuffer is wl_surface.damage_buffer.
+func (s *Surface) DamageBuffer(b Box) { s.pending.Damage.add(&s.pending.Damage.Buffer, b) }
+
+// HasContent tells whether there is content, committed or about to be.
+func (s *Surface) HasContent() bool {
+	return s.Current.Buffer != nil || s.cached.Buffer != nil || s.pending.Buffer != nil
+}
+
+// Attaches tells whether the next commit gives the surface content.
+func (s *Surface) Attaches() bool { return s.pending.Buffer != nil }
+
+// Acks tells whether the next commit acknowledges a configure event.
+func (s *Surface) Acks() bool { return s.pending.set&setAck != 0 }
+
+// Shown tells whether the content was written, as Wrote says.
+func (s *Surface) Shown() bool { return s.shown }
+
+// Wrote notes that the current content was written to the compositor, which says when
+// it needs it no longer.
+func (s *Surface) Wrote() {
+	if !s.shown {
+		s.shown = true
+		s.release(s.Current.Buffer)
+	}
+}
+
+// Hid notes that the compositor does not show the current content any more, which may
+// have to be shown again.
+func (s *Surface) Hid() {
+	if s.shown {
+		s.shown = false
+		s.hold(s.Current.Buffer)
+	}
+}
+
+// Commit is wl_surface.commit. It tells whether states took effect, those of the
+// surface and of its sub-surfaces; else they wait for the parent.
+func (s *Surface) Commit() (effective bool, err error) {
+	s.takePlaces()
+	if !s.hasCache && !s.Synchronized() {
+		if err := s.take(&s.pending); err != nil {
+			return false, err
+		}
+		return true, s.applied()
+	}
+	s.cached.merge(s, &s.pending)
+	s.hasCache = true
+	if s.Synchronized() {
+		return false, nil
+	}
+	return true, s.apply()
+}
+
+// merge adds a newer state to s, and empties it.
+func (s *State) merge(of *Surface, n *State) {
+	if n.set&setBuffer != 0 {
+		if s.set&setBuffer != 0 {
+			of.release(s.Buffer)
+		}
+		s.Buffer = n.Buffer
+	}
+	s.rest(n)
+	s.set |= n.set
+	n.clear()
+}
+
+// rest takes over what n sets but for the buffer.
+func (s *State) rest(n *State) {
+	s.Moved = Point{limit(Sum(s.Moved.X, n.Moved.X)), limit(Sum(s.Moved.Y, n.Moved.Y))}
+	if n.set&setScale != 0 {
+		s.Scale = n.Scale
+	}
+	if n.set&setTransform != 0 {
+		s.Transform = n.Transform
+	}
+	if n.set&setSource != 0 {
+		s.Source = n.Source
+	}
+	if n.set&setDestination != 0 {
+		s.Destination = n.Destination
+	}
+	if n.set&setGeometry != 0 {
+		s.Geometry = n.Geometry
+	}
+	if n.set&setAck != 0 {
+		s.Ack, s.Acked = n.Ack, true
+	}
+	s.Damage.move(&n.Damage)
+}
+
+// clear empties a state whose buffer was taken over.
+func (s *State) clear() {
+	s.set, s.Buffer, s.Moved = 0, nil, Point{}
+}
+
+// take makes n current.
+func (s *Surface) take(n *State) error {
+	if n.set&setBuffer != 0 {
+		if !s.shown {
+			s.release(s.Current.Buffer)
+		}
+		s.Current.Buffer, s.shown = n.Buffer, false
+	}
+	s.Current.rest(n)
+	n.clear()
+	s.Applied = true
+	return s.Current.check()
+}
+
+// apply makes the cached state current.
+func (s *Surface) apply() error {
+	s.hasCache = false
+	if err := s.take(&s.cached); err != nil {
+		return err
+	}
+	return s.applied()
+}
+
+// applied goes on with the sub-surfaces, whose places and states take effect with
+// their parent's.
+func (s *Surface) applied() error {
+	for _, k := range s.children {
+		k.settle()
+		if k.hasCache {
+			if err := k.apply(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Destroy is wl_surface.destroy.
+func (s *Surface) Destroy() {
+	if s.gone {
+		return
+	}
+	s.gone = true
+	_ = s.Detach() // whatever is wrong with its state, nobody sees it
+	for _, k := range s.children {
+		k.sub.parent = nil
+	}
+	s.children, s.below = nil, 0
+	if !s.shown {
+		s.release(s.Current.Buffer)
+	}
+	for _, st := range []*State{&s.pending, &s.cached} {
+		s.release(st.Buffer)
+		st.clear()
+	}
+	s.Current.Buffer = nil
+}
+
+// Gone tells that the client has destroyed the surface.
+func (s *Surface) Gone() bool { return s.gone }
+
+func limit(v int32) int32 { return min(max(v, -MaxPlace), MaxPlace) }
