@@ -149,7 +149,7 @@ func TestFramePixels(t *testing.T) {
 		s, sub := p.child(100, 40)
 		p.sync()
 		out := append(frameShots(atX, atY, 160, 120),
-			shot{what: "nothing on its right", at: image.Rect(atX+160+sideWidth, atY, 400, 300), color: black},
+			shot{what: "nothing on its right", at: image.Rect(atX+160+sideWidth, atY, 380, 280), color: black},
 			shot{what: "the sub-surface", at: image.Rect(atX+100, atY+40, atX+160, atY+120), color: guestLime})
 		look(t, d, out...)
 		// It moves by the window's commit alone, and is cut there too.
@@ -181,7 +181,7 @@ func TestFramePixels(t *testing.T) {
 		p.Send(p.surface, wayland.WlSurfaceReqCommit)
 		p.sync()
 		look(t, d, append(frameShots(atX, atY, 160, 120), content,
-			shot{what: "nothing outside", at: image.Rect(atX+160+sideWidth, 0, 400, 300), color: black})...)
+			shot{what: "nothing outside", at: image.Rect(atX+160+sideWidth, 0, 380, 280), color: black})...)
 		p.Send(sub, wayland.WlSubsurfaceReqSetPosition, 10, 10)
 		p.Send(p.surface, wayland.WlSurfaceReqCommit)
 		p.Send(s, wayland.WlSurfaceReqCommit)

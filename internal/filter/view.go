@@ -45,7 +45,7 @@ type view struct {
 
 	shell  *shell  // when it is a window's or a popup's
 	border *border // around it
-	image  *sprite  // when it is a pointer's image or a drag's icon
+	image  *sprite // when it is a pointer's image or a drag's icon
 }
 
 // told is what the compositor was told last.
