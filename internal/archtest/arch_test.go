@@ -23,13 +23,13 @@ const module = "vix"
 // mayImport is the map of the packages: what of ours each may import, itself
 // and what lies below it included. A new package gets a line here.
 var mayImport = map[string][]string{
-	"config":              {},
-	"internal/agent":      {},
+	"config":              {"internal/plain"},
+	"internal/agent":      {"internal/plain"},
 	"internal/archtest":   {},
 	"internal/balloon":    {},
-	"internal/clipboard":  {"internal/wayland", "internal/relay"},
-	"internal/desktop":    {"config", "internal/icon", "internal/vm"},
-	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard"},
+	"internal/clipboard":  {"internal/wayland", "internal/relay", "internal/plain"},
+	"internal/desktop":    {"config", "internal/icon", "internal/vm", "internal/plain"},
+	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain"},
 	"internal/label":      {},
 	"internal/gpu":        {"internal/wayland", "internal/vhost", "internal/virtwl"},
 	"internal/guestproxy": {"internal/wayland", "internal/relay", "internal/virtwl"},
@@ -45,11 +45,11 @@ var mayImport = map[string][]string{
 	"internal/termsafe":   {},
 	"internal/trace":      {"internal/wayland"},
 	"internal/transfer":   {},
-	"internal/usb":        {"config"},
+	"internal/usb":        {"config", "internal/plain"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland"},
-	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope"},
-	"internal/wayland":    {},
+	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain"},
+	"internal/wayland":    {"internal/plain"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},
 }

@@ -20,9 +20,6 @@ const (
 // script needs, less than what reaches over the neighbouring lines.
 const maxMarks = 4
 
-// ellipsis ends a text that was cut.
-const ellipsis = "…"
-
 // Text returns s as text alone, in at most most bytes of valid UTF-8.
 //
 // It drops bytes that are not UTF-8 (and U+FFFD, which stands for such), control
@@ -32,19 +29,14 @@ const ellipsis = "…"
 // with, and all but four of one character's. Every space becomes a plain one, and so
 // do a line's end, a tab and their like; but with lines '\n' stays.
 //
-// A text that is cut ends with "…", where that has room, and never between a
-// character and its marks. A text that is plain already comes back as it is, so
-// that Text(s, len(s), OneLine) == s tells whether s is.
+// It never cuts between a character and its marks. A text that is plain already comes
+// back as it is, so that Text(s, len(s), OneLine) == s tells whether s is.
 func Text(s string, most int, lines bool) string {
 	if isPlain(s, most) {
 		return s
 	}
-	tail := ellipsis
-	if most < len(tail) {
-		tail = ""
-	}
 	out := make([]byte, 0, min(len(s), max(most, 0)))
-	whole := 0 // how much of out to keep if the text is cut: characters with all their marks
+	last := 0 // where the last character begins that marks combine with
 	marks := maxMarks
 	for _, r := range s {
 		r, mark := shown(r, lines)
@@ -60,11 +52,11 @@ func Text(s string, most int, lines bool) string {
 		default:
 			marks = 0
 		}
-		if !mark && len(out)+len(tail) <= most {
-			whole = len(out)
+		if !mark {
+			last = len(out)
 		}
 		if len(out)+utf8.RuneLen(r) > most {
-			return string(append(out[:whole], tail...))
+			return string(out[:last]) // without a character whose marks do not fit
 		}
 		out = utf8.AppendRune(out, r)
 	}

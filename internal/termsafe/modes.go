@@ -11,7 +11,8 @@ import (
 // alternate screen and kitty's stack of keyboard modes are counted exactly, because
 // leaving what one is not in moves the cursor, or takes away what is another's.
 type modes struct {
-	private uint32 // of privateModes, by index
+	private uint32 // touched ones of privateModes, by index
+	now     uint32 // those that differ from a terminal's own now
 	touched touched
 	alt     int    // the mode that has set the alternate screen; 0: none
 	keys    [2]int // entries on kitty's stack: of the main screen, of the alternate one
@@ -77,8 +78,10 @@ func (f *Filter) private(on bool) {
 	for _, mode := range f.seq.list() {
 		switch i := privateMode(mode); {
 		case i >= 0:
+			m.now &^= 1 << i
 			if on != privateModes[i].on {
 				m.private |= 1 << i
+				m.now |= 1 << i
 			}
 			if mode == origin {
 				f.move()
@@ -202,8 +205,35 @@ func (f *Filter) Restore(dst []byte) []byte {
 	return f.modes.restore(dst)
 }
 
-// LeftOn appends what Restore would, and changes nothing.
-func (f *Filter) LeftOn(dst []byte) []byte {
-	m := f.modes
-	return m.restore(dst)
+// resume appends what sets again the modes that restore took back.
+func (m *modes) resume(dst []byte) []byte {
+	if m.alt != 0 {
+		dst = appendMode(dst, m.alt, 'h')
+	}
+	for i, p := range privateModes {
+		if m.now&(1<<i) != 0 {
+			final := byte('h')
+			if p.on {
+				final = 'l'
+			}
+			dst = appendMode(dst, p.n, final)
+		}
+	}
+	return dst
+}
+
+// reports tells whether the terminal sends more than what is typed.
+func (m *modes) reports() bool {
+	for i, p := range privateModes {
+		if (p.n == 9 || p.n >= 1000 && p.n <= 1016) && m.now&(1<<i) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// restoreCopy is restore without forgetting.
+func (m *modes) restoreCopy(dst []byte) []byte {
+	c := *m
+	return c.restore(dst)
 }

@@ -64,7 +64,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 func (s *Stream) flush() error {
 	if s.leftOn != nil {
 		var room [256]byte
-		if now := s.f.LeftOn(room[:0]); !bytes.Equal(now, s.was) {
+		if now := s.f.modes.restoreCopy(room[:0]); !bytes.Equal(now, s.was) {
 			s.leftOn(now)
 			s.was = append(s.was[:0], now...)
 		}
@@ -90,6 +90,31 @@ func (s *Stream) Close() error {
 	s.closed = true
 	s.buf = s.f.Restore(s.buf[:0])
 	return s.flush()
+}
+
+// Suspend puts the terminal back for a while; Resume sets again the modes of DECSET
+// that were on. Programs draw anew when they are told of a size.
+func (s *Stream) Suspend() error { return s.between(s.f.modes.restoreCopy) }
+
+// Resume ends what Suspend began.
+func (s *Stream) Resume() error { return s.between(s.f.modes.resume) }
+
+func (s *Stream) between(what func([]byte) []byte) error {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	_, err := s.w.Write(what(nil))
+	return err
+}
+
+// Reports tells whether the terminal may have sent more than what was typed: the
+// mouse's moves, a change of focus.
+func (s *Stream) Reports() bool {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	return s.f.modes.reports()
 }
 
 // Own returns what Vix writes its own lines to, for w. They are filtered as a Line:
