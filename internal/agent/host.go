@@ -353,7 +353,7 @@ func (h *Host) onStage(s Stage) error {
 
 func (h *Host) onFailure(e Error) {
 	if h.failure == nil {
-		h.failure = &GuestError{Text: plain.Text(e.Text, maxText, plain.OneLine)}
+		h.failure = &GuestError{Text: plain.Text(strings.TrimSpace(e.Text), maxText, plain.OneLine)}
 		h.log.Warn("guest gives up", "why", h.failure.Text)
 		h.failed <- h.failure // the only one
 	}
@@ -402,7 +402,7 @@ func (h *Host) onSpawnError(m Error) error {
 		code = 125
 	}
 	h.forget(m.ID)
-	p.fail(&SpawnError{Program: p.name, Code: code, Text: plain.Text(m.Text, maxText, plain.OneLine)})
+	p.fail(&SpawnError{Program: p.name, Code: code, Text: plain.Text(strings.TrimSpace(m.Text), maxText, plain.OneLine)})
 	return nil
 }
 

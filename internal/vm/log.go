@@ -49,7 +49,7 @@ func (j *journal) printf(source, format string, args ...any) {
 }
 
 func (j *journal) add(source, text string) {
-	line := fmt.Sprintf("%8.3f [%s] %s\n", time.Since(j.start).Seconds(), source, plain.Text(text, maxLogLine, plain.OneLine))
+	line := fmt.Sprintf("%8.3f [%s] %s\n", time.Since(j.start).Seconds(), source, plain.Text(strings.TrimRight(text, "\r\n"), maxLogLine, plain.OneLine))
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {

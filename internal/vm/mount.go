@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -170,7 +171,7 @@ func (s *supervisor) inGuest(spawn agent.Spawn, in io.Reader) error {
 	case err != nil:
 		return err
 	case st.Code != 0 || st.Signal != 0:
-		return errors.New(plain.Text(string(said), maxTitle, plain.OneLine))
+		return errors.New(plain.Text(strings.TrimSpace(string(said)), maxTitle, plain.OneLine))
 	}
 	return nil
 }
