@@ -219,10 +219,10 @@ func TestParseLocation(t *testing.T) {
 
 func TestMeterLine(t *testing.T) {
 	for want, p := range map[string]transfer.Progress{
-		"copying: 0 B, 0 B/s":                                             {},
-		"copying: 3.0 MiB, 1.5 MiB/s":                                     {Bytes: 3 << 20},
-		"copying: 1.0 KiB, 512 B/s: a[2J 50 %":                           {Entries: 1, Bytes: 1 << 10, Name: "a\x1b[2J", Size: 2048, Taken: 1024},
-		"copying: 20000 files, 300 GiB, 150 GiB/s: x":                    {Entries: 20000, Bytes: 300 << 30, Name: "\u202e\u202ex\u202e\u202e\u200b\u200b\u200b\u200b\u200b\u200b\u200b"},
+		"copying: 0 B, 0 B/s":                                               {},
+		"copying: 3.0 MiB, 1.5 MiB/s":                                       {Bytes: 3 << 20},
+		"copying: 1.0 KiB, 512 B/s: a[2J 50 %":                              {Entries: 1, Bytes: 1 << 10, Name: "a\x1b[2J", Size: 2048, Taken: 1024},
+		"copying: 20000 files, 300 GiB, 150 GiB/s: x":                       {Entries: 20000, Bytes: 300 << 30, Name: "\u202e\u202ex\u202e\u202e\u200b\u200b\u200b\u200b\u200b\u200b\u200b"},
 		"copying: 4 B, 2 B/s: " + strings.Repeat("n", maxShownName-3) + "…": {Entries: 1, Bytes: 4, Name: strings.Repeat("n", 255), Size: 1, Taken: 4},
 	} {
 		if got := meterLine(p, 2*time.Second); got != want {

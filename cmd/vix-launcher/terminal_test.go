@@ -9,6 +9,8 @@ import (
 	"testing/iotest"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/termsafe"
 )
 
 // "~." leaves at the beginning of a line alone, in whatever pieces it comes.
@@ -148,5 +150,42 @@ func TestGuard(t *testing.T) {
 		if _, err := io.ReadFull(master, got); err != nil || string(got) != c.screen+"|" {
 			t.Errorf("%s: the screen got %q, %v, want %q", c.name, got, err, c.screen)
 		}
+	}
+}
+
+// Each output is looked at for itself: a terminal shows what is good for it, a pipe gets
+// every byte; and Vix's own line begins in a line of its own.
+func TestConsole(t *testing.T) {
+	const said = "a\x1b]52;c;eA==\a\x1b[31mb\x1b[H\xe2\x80\xaec"
+	master, tty := pty(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	screen := &termsafe.Terminal{}
+	e := &env{stdout: onConsole(screen, w), stderr: onConsole(screen, tty)}
+	if e.stdout != io.Writer(w) {
+		t.Error("a pipe is not left alone")
+	}
+	if fileOf(e.stderr) != tty || ttyOf(e.stderr) != tty {
+		t.Error("the terminal is not found behind its console")
+	}
+	out := e.guestOutput(false, false, nil)
+	_, _ = io.WriteString(out.stdout, said)
+	_, _ = io.WriteString(out.stderr, said)
+	out.end()
+	if _, err := io.WriteString(out.stderr, "late"); err == nil {
+		t.Error("written after the end")
+	}
+	_, _ = io.WriteString(e.stderr, "vix-launcher: \x1b]0;x\agone\n")
+	w.Close()
+	if got, _ := io.ReadAll(r); string(got) != said {
+		t.Errorf("the pipe got %q", got)
+	}
+	want := "a\x1b[31mbc\x1b[m\r\r\nvix-launcher: gone\r\n" // the terminal adds a return
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(master, got); err != nil || string(got) != want {
+		t.Errorf("the terminal got %q, %v, want %q", got, err, want)
 	}
 }

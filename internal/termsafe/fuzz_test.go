@@ -1,325 +1,53 @@
-package termsafe
+package termsafe_test
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/charmbracelet/x/ansi"
-	"github.com/charmbracelet/x/ansi/parser"
+	"vix/internal/termsafe"
+	"vix/internal/termsafe/termsafetest"
 )
-
-// A witness is a terminal's end, which knows nothing of Filter: x/ansi's parser, what
-// may be said at all, written a second time, and the modes that a program can leave on.
-type witness struct {
-	p       *ansi.Parser
-	kind    Kind
-	problem string
-
-	modes         map[int]bool // of DECSET, where they differ from a terminal's own
-	alt           int
-	keys          [2]int
-	saved, at     state // by DECSC, and now
-	shape, keypad bool
-	insert, other bool
-	region        bool
-	last          rune
-}
-
-// state is what DECSC saves.
-type state struct{ color, charset, origin, nowrap bool }
-
-// said is what may be said: prefix, intermediate and final character, by kind.
-var said = map[Kind]map[string]bool{
-	Line: set("m", "C", "D", "G", "K"),
-	Screen: set("m", "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "P", "S", "T", "X", "Z", "`", "a", "b", "d", "e", "f", "@",
-		"h", "l", "r", "s", "u", "?h", "?l", " q", "!p", ">m", ">u", "<u", "=u"),
-}
-
-// setModes are the private modes that may be named, and whether they are on of themselves.
-var setModes = map[int]bool{1: false, 5: false, 6: false, 7: true, 9: false, 12: false, 25: true, 47: false, 66: false, 1000: false, 1002: false, 1003: false,
-	1004: false, 1005: false, 1006: false, 1015: false, 1016: false, 1047: false, 1048: false, 1049: false, 2004: false, 2026: false}
-
-func set(words ...string) map[string]bool {
-	m := map[string]bool{}
-	for _, w := range words {
-		m[w] = true
-	}
-	return m
-}
-
-func newWitness(kind Kind) *witness {
-	w := &witness{p: ansi.NewParser(), kind: kind, modes: map[int]bool{}}
-	str := func(what string) func([]byte) { return func(b []byte) { w.fail("%s: %q", what, b) } }
-	w.p.SetHandler(ansi.Handler{
-		Print: func(r rune) {
-			if unicode.IsControl(r) || w.kind == Line && unicode.Is(unicode.Bidi_Control, r) {
-				w.fail("text %U", r)
-			}
-		},
-		Execute:   w.control,
-		HandleEsc: w.escape,
-		HandleCsi: w.csi,
-		HandleDcs: func(_ ansi.Cmd, _ ansi.Params, b []byte) { w.fail("DCS: %q", b) },
-		HandleOsc: func(_ int, b []byte) { w.fail("OSC: %q", b) },
-		HandlePm:  str("PM"), HandleApc: str("APC"), HandleSos: str("SOS"),
-	})
-	return w
-}
-
-func (w *witness) fail(format string, a ...any) {
-	if w.problem == "" {
-		w.problem = fmt.Sprintf(format, a...)
-	}
-}
-
-// see takes what was written to the terminal at once: whole sequences, of UTF-8.
-func (w *witness) see(b []byte) {
-	if !utf8.Valid(b) {
-		w.fail("not UTF-8: %q", b)
-	}
-	for _, c := range b {
-		w.p.Advance(c)
-	}
-	if w.p.State() != parser.GroundState {
-		w.fail("ends within a sequence: %q", b)
-	}
-}
-
-func (w *witness) control(c byte) {
-	if allowed := map[Kind]string{Line: "\n\r\b\t", Screen: "\n\r\b\t\a\v\f\x0e\x0f"}[w.kind]; !bytes.ContainsRune([]byte(allowed), rune(c)) {
-		w.fail("control character %#x", c)
-	}
-	switch c {
-	case 0x0e:
-		w.at.charset = true
-	case 0x0f: // G0 may still have lines in it: see escape
-	}
-}
-
-func (w *witness) escape(c ansi.Cmd) {
-	what := string(c.Intermediate()) + string(c.Final())
-	if c.Intermediate() == 0 {
-		what = string(c.Final())
-	}
-	switch {
-	case w.kind == Line:
-		w.fail("ESC %s", what)
-	case what == "7":
-		w.saved = w.at
-	case what == "8":
-		w.at = w.saved
-	case what == "=":
-		w.keypad = true
-	case what == ">":
-		w.keypad = false
-	case what == "(0", what == ")0":
-		w.at.charset = true
-	case what == "(B": // only Restore's whole sequence puts all back; it ends with SI
-		w.at.charset = false
-	case what == ")B", what == "D", what == "E", what == "M":
-	default:
-		w.fail("ESC %s", what)
-	}
-}
-
-func (w *witness) csi(c ansi.Cmd, params ansi.Params) {
-	what := ""
-	for _, b := range []byte{c.Prefix(), c.Intermediate(), c.Final()} {
-		if b != 0 {
-			what += string(b)
-		}
-	}
-	if !said[w.kind][what] {
-		w.fail("CSI %s", what)
-	}
-	first, _, _ := params.Param(0, 0)
-	second, _, _ := params.Param(1, 0)
-	switch what {
-	case "m":
-		w.sgr(params)
-	case "J":
-		if first > 2 {
-			w.fail("ED %d", first)
-		}
-	case "T", "s", "u":
-		if len(params) > 1 || what != "T" && len(params) > 0 {
-			w.fail("CSI %v %s", params, what)
-		}
-		if what == "s" {
-			w.saved = w.at
-		} else if what == "u" {
-			w.at = w.saved
-		}
-	case "h", "l":
-		if first != 4 || len(params) != 1 {
-			w.fail("mode %d", first)
-		}
-		w.insert = what == "h"
-	case "r":
-		w.region = len(params) > 0
-	case " q":
-		w.shape = first != 0
-	case ">m":
-		if first != 4 {
-			w.fail("XTMODKEYS %d", first)
-		}
-		w.other = second != 0
-	case "!p":
-		w.at, w.insert, w.keypad, w.region = state{nowrap: true}, false, false, false
-		delete(w.modes, 1)
-		delete(w.modes, 25)
-	case "?h", "?l":
-		for _, p := range params {
-			w.mode(p.Param(0), what == "?h")
-		}
-	case ">u", "=u", "<u":
-		w.keyboard(c.Prefix(), params)
-	}
-}
-
-func (w *witness) mode(n int, on bool) {
-	usual, ok := setModes[n]
-	switch {
-	case !ok:
-		w.fail("mode ?%d", n)
-	case n == 47 || n == 1047 || n == 1049:
-		if !on && w.alt == 0 {
-			w.fail("leaves a screen of another's")
-		}
-		if on && w.alt == 0 {
-			w.alt = n
-		} else if !on {
-			if w.keys[1] > 0 {
-				w.fail("leaves keys on")
-			}
-			w.alt = 0
-		}
-		if on {
-			w.saved = w.at
-		} else {
-			w.at = w.saved
-		}
-	case n == 1048 && on:
-		w.saved = w.at
-	case n == 1048:
-		w.at = w.saved
-	case n == 6:
-		w.at.origin = on
-	case n == 7:
-		w.at.nowrap = !on
-	case on == usual:
-		delete(w.modes, n)
-	default:
-		w.modes[n] = on
-	}
-}
-
-func (w *witness) keyboard(prefix byte, params ansi.Params) {
-	depth := &w.keys[0]
-	if w.alt != 0 {
-		depth = &w.keys[1]
-	}
-	n, _, _ := params.Param(0, 1)
-	switch prefix {
-	case '>':
-		*depth++
-	case '<':
-		*depth -= n
-	case '=':
-		if *depth == 0 {
-			w.fail("sets keys of another's")
-		}
-	}
-	if *depth < 0 || *depth > 8 {
-		w.fail("%d entries of keys", *depth)
-	}
-}
-
-func (w *witness) sgr(params ansi.Params) {
-	w.at.color = true
-	for i := 0; i < len(params); i++ {
-		n := params[i].Param(0)
-		group := params[i].HasMore()
-		for params[i].HasMore() && i+1 < len(params) {
-			i++
-		}
-		switch {
-		case group && n != 4 && n != 38 && n != 48 && n != 58:
-			w.fail("SGR %d with parts", n)
-		case group:
-		case n == 38 || n == 48 || n == 58:
-			kind, _, _ := params.Param(i+1, 0)
-			i += map[int]int{5: 2, 2: 4}[kind]
-			if kind != 5 && kind != 2 || i >= len(params) {
-				w.fail("SGR %v", params)
-			}
-		case n == 8 && w.kind == Line, n > 10 && n < 20, n > 107, n == 26, n == 50:
-			w.fail("SGR %d", n)
-		}
-		w.at.color = n != 0
-	}
-	if len(params) == 0 {
-		w.at.color = false
-	}
-}
-
-// left is what is on that was not before.
-func (w *witness) left() string {
-	if w.kind == Line {
-		if w.at.color {
-			return "a color"
-		}
-		return ""
-	}
-	if len(w.modes) > 0 || w.alt != 0 || w.keys != [2]int{} || w.at != (state{}) || w.shape || w.keypad || w.insert || w.other || w.region {
-		return fmt.Sprintf("%+v", *w)
-	}
-	return ""
-}
 
 // FuzzFilter: nothing gets out that may not; it is the same in whatever pieces the input
 // comes; each piece ends outside of any sequence; and Restore puts all back.
 func FuzzFilter(f *testing.F) {
-	for _, s := range nothing {
+	for _, s := range termsafe.Nothing {
 		f.Add([]byte("a"+s+"b\n"), true, uint64(1))
 		f.Add([]byte("a"+s+"b\n"), false, uint64(2))
 	}
 	f.Add([]byte("\x1b[?1049h\x1b[>1u\x1b[?25l\x1b[2;5r\x1b[?6h\x1b7\x1b(0\x0e\x1b[31m\x1b8\x1b[!p"), true, uint64(3))
 	f.Fuzz(func(t *testing.T, data []byte, screen bool, seed uint64) {
-		kind := Line
+		kind := termsafe.Line
 		if screen {
-			kind = Screen
+			kind = termsafe.Screen
 		}
-		whole := Filter{Kind: kind}
+		whole := termsafe.Filter{Kind: kind}
 		want := whole.Append(nil, data)
-		pieces := Filter{Kind: kind}
-		w := newWitness(kind)
+		pieces := termsafe.Filter{Kind: kind}
+		w := termsafetest.New(kind)
 		var got []byte
 		r := rand.New(rand.NewPCG(seed, 0))
 		for rest := data; len(rest) > 0; {
 			n := 1 + r.IntN(min(len(rest), 1+r.IntN(16)))
 			out := pieces.Append(nil, rest[:n])
-			w.see(out)
+			w.See(out)
 			got, rest = append(got, out...), rest[n:]
 		}
 		if !bytes.Equal(got, want) {
 			t.Fatalf("in pieces %q, whole %q", got, want)
 		}
-		if whole.cursor != pieces.cursor || whole.modes != pieces.modes {
-			t.Fatalf("in pieces %+v, whole %+v", pieces.modes, whole.modes)
+		if whole.State() != pieces.State() {
+			t.Fatalf("in pieces %+v, whole %+v", pieces.State(), whole.State())
 		}
 		restore := pieces.Restore(nil)
-		w.see(restore)
-		if left := w.left(); w.problem == "" && left != "" {
+		w.See(restore)
+		if left := w.Left(); w.Problem() == "" && left != "" {
 			t.Fatalf("%q, then %q, leaves on: %s", got, restore, left)
 		}
-		if w.problem != "" {
-			t.Fatalf("%s: of %q, then %q", w.problem, got, restore)
+		if w.Problem() != "" {
+			t.Fatalf("%s: of %q, then %q", w.Problem(), got, restore)
 		}
 		if len(pieces.Restore(nil)) > 0 {
 			t.Fatal("restored twice")
@@ -327,7 +55,7 @@ func FuzzFilter(f *testing.F) {
 		if plain := !slices.ContainsFunc(data, func(c byte) bool { return c != '\n' && (c < ' ' || c > '~') }); plain && !bytes.Equal(got, data) {
 			t.Fatalf("%q of plain %q", got, data)
 		}
-		if again := (&Filter{Kind: kind}).Append(nil, got); kind == Line && !bytes.Equal(again, got) {
+		if again := (&termsafe.Filter{Kind: kind}).Append(nil, got); kind == termsafe.Line && !bytes.Equal(again, got) {
 			t.Fatalf("not the same twice: %q, then %q", got, again)
 		}
 	})
