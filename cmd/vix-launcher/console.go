@@ -37,14 +37,6 @@ func fileOf(f any) *os.File {
 	return nil
 }
 
-// inherited is an output for a program of the host's, which takes it as it is.
-func inherited(w io.Writer) io.Writer {
-	if f := fileOf(w); f != nil {
-		return f
-	}
-	return w
-}
-
 // A guestOutput is where what a program of a guest writes goes.
 type guestOutput struct {
 	stdout, stderr io.Writer

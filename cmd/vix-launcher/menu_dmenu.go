@@ -57,7 +57,7 @@ func (s *menuSession) dmenu(ctx context.Context, command string) error {
 	}
 	// A shell takes the command apart, as in sway's configuration.
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", "exec " + command + ` "$@"`, "sh"}, kind.args...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, inherited(s.env.stderr)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, s.env.stderr
 	cmd.Env = s.env.environ()
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError

@@ -83,6 +83,7 @@ func TestVMTerminal(t *testing.T) {
 		{"screen", testScreen},
 		{"own line", testOwnLine},
 		{"programs", testScreenPrograms},
+		{"stopped", testScreenStopped},
 		{"killed", testScreenKilled},
 		{"left", testScreenLeft},
 		{"VM killed", testScreenVMKilled},
@@ -240,6 +241,37 @@ func testScreenPrograms(t *testing.T, r *rig) {
 	if c := s.code(); c != 0 {
 		t.Errorf("bash: status %d", c)
 	}
+	s.witness(termsafe.Screen)
+	if p := r.start(nil, "exec", "t", "--", "sh", "-c", "command -v fish"); p.code() != 0 {
+		t.Log("lacks: fish")
+		return
+	}
+	start := time.Now()
+	s = r.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-256color", "--", "fish", "-N")
+	s.types("echo one(math 1+1)\r") // it asks the terminal at its start, and gets no answer
+	s.says("one2")
+	t.Logf("fish answers after %.1f s", time.Since(start).Seconds())
+	s.types("exit\r")
+	s.code()
+	s.witness(termsafe.Screen)
+}
+
+// Stopped by another program, the terminal is given back for a while.
+func testScreenStopped(t *testing.T, r *rig) {
+	s, on := holdScreen(t, r)
+	_ = s.Process.Signal(unix.SIGTSTP)
+	s.says(putBack(on))
+	for limit := time.Now().Add(10 * time.Second); !s.echoes(); time.Sleep(10 * time.Millisecond) { // a stop has no event for others than the parent
+		if time.Now().After(limit) {
+			t.Fatal("the terminal is left raw")
+		}
+	}
+	_ = s.Process.Signal(unix.SIGCONT)
+	s.says("\x1b[?1049h")
+	s.says("\x1b[?2004h")
+	s.types("\r~.")
+	s.code()
+	s.says(strings.TrimPrefix(putBack(on), "\x1b[<1u")) // what was on kitty's stack has not come back
 	s.witness(termsafe.Screen)
 }
 

@@ -13,14 +13,16 @@ func (f *Filter) escape(c byte) {
 	case 0:
 		switch c {
 		case '7': // DECSC
+			f.modes.touched |= touchedSaved
 			f.cursor.moved = f.cursor.moved || f.modes.alt != 0
 		case '8', 'D', 'E', 'M': // DECRC, IND, NEL, RI
 			f.move()
 		case '=', '>': // DECKPAM, DECKPNM
 			f.modes.touched |= touchedKeypad
 		case 'c': // RIS, which would throw away what the person's terminal has kept above
-			f.out = f.modes.restore(f.out)
-			f.out = append(f.out, "\x1b[H\x1b[2J"...)
+			f.out = f.modes.restoreCopy(f.out)
+			f.modes.now, f.modes.alt, f.modes.keys = 0, 0, [2]int{} // what was saved may bring the others back
+			f.out = append(f.out, "\x1b[H\x1b[2J\x1b7"...)
 			f.move()
 			return
 		default:
@@ -124,6 +126,7 @@ func (f *Filter) screenCSI(c byte) {
 		if n > 0 {
 			return
 		}
+		f.modes.touched |= touchedSaved
 		f.move()
 	case 'h', 'l': // SM, RM: insertion alone
 		if n != 1 || s.param(0, 0) != insertMode {

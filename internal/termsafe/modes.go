@@ -28,6 +28,7 @@ const (
 	touchedRegion
 	touchedInsert
 	touchedOtherKeys
+	touchedSaved // what DECSC keeps: the cursor's place, and some of the modes
 
 	touchedAll = touchedColor | touchedCharset | touchedKeypad | touchedRegion | touchedInsert
 )
@@ -87,6 +88,7 @@ func (f *Filter) private(on bool) {
 				f.move()
 			}
 		case mode == saveCursor:
+			m.touched |= touchedSaved
 			f.move()
 		case mode == altOld, mode == altClear, mode == altSaved:
 			if !f.screen(mode, on) {
@@ -112,6 +114,9 @@ func (f *Filter) screen(mode int, on bool) bool {
 		m.alt, m.keys[1] = 0, 0
 	case m.alt == 0:
 		m.alt = mode
+	}
+	if mode == altSaved {
+		m.touched |= touchedSaved
 	}
 	return true
 }
@@ -155,22 +160,15 @@ func appendMode(dst []byte, mode int, final byte) []byte {
 	return append(strconv.AppendInt(dst, int64(mode), 10), final)
 }
 
-// restore appends what puts the terminal back, and forgets what was left on.
+// restore appends what puts the terminal back, and forgets what was left on. The
+// alternate screen is left before the modes that come back with the cursor.
 func (m *modes) restore(dst []byte) []byte {
-	for i, p := range privateModes {
-		if m.private&(1<<i) == 0 || p.n == origin {
-			continue
-		}
-		final := byte('l')
-		if p.on {
-			final = 'h'
-		}
-		dst = appendMode(dst, p.n, final)
-	}
+	dst = m.usual(dst, 0, 1)
 	if m.alt != 0 {
 		dst = popKeys(dst, m.keys[1])
 		dst = appendMode(dst, m.alt, 'l')
 	}
+	dst = m.usual(dst, 1, len(privateModes))
 	dst = popKeys(dst, m.keys[0])
 	for _, t := range [...]struct {
 		touched
@@ -193,6 +191,9 @@ func (m *modes) restore(dst []byte) []byte {
 	case m.touched&touchedRegion != 0:
 		dst = append(dst, "\x1b7\x1b[r\x1b8"...)
 	}
+	if m.touched&touchedSaved != 0 {
+		dst = append(dst, "\x1b7"...) // over what would bring modes back
+	}
 	*m = modes{}
 	return dst
 }
@@ -203,6 +204,23 @@ func (m *modes) restore(dst []byte) []byte {
 func (f *Filter) Restore(dst []byte) []byte {
 	f.npend, f.state = 0, 0
 	return f.modes.restore(dst)
+}
+
+// usual appends what sets private modes, from index i to before end, as a terminal has
+// them.
+func (m *modes) usual(dst []byte, i, end int) []byte {
+	for ; i < end; i++ {
+		p := privateModes[i]
+		if m.private&(1<<i) == 0 || p.n == origin {
+			continue
+		}
+		final := byte('l')
+		if p.on {
+			final = 'h'
+		}
+		dst = appendMode(dst, p.n, final)
+	}
+	return dst
 }
 
 // resume appends what sets again the modes that restore took back.

@@ -62,13 +62,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 func (s *Stream) flush() error {
-	if s.leftOn != nil {
-		var room [256]byte
-		if now := s.f.modes.restoreCopy(room[:0]); !bytes.Equal(now, s.was) {
-			s.leftOn(now)
-			s.was = append(s.was[:0], now...)
-		}
-	}
+	var room [256]byte
+	s.tell(s.f.modes.restoreCopy(room[:0]))
 	if len(s.buf) == 0 {
 		return nil
 	}
@@ -94,19 +89,36 @@ func (s *Stream) Close() error {
 
 // Suspend puts the terminal back for a while; Resume sets again the modes of DECSET
 // that were on. Programs draw anew when they are told of a size.
-func (s *Stream) Suspend() error { return s.between(s.f.modes.restoreCopy) }
-
-// Resume ends what Suspend began.
-func (s *Stream) Resume() error { return s.between(s.f.modes.resume) }
-
-func (s *Stream) between(what func([]byte) []byte) error {
+func (s *Stream) Suspend() error {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	_, err := s.w.Write(what(nil))
+	_, err := s.w.Write(s.f.modes.restoreCopy(nil))
+	s.f.modes.keys = [2]int{} // they are gone: nobody has kept what they were
+	s.tell(nil)
 	return err
+}
+
+// Resume ends what Suspend began.
+func (s *Stream) Resume() error {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.tell(s.f.modes.restoreCopy(nil))
+	_, err := s.w.Write(s.f.modes.resume(nil))
+	return err
+}
+
+// tell tells leftOn what has changed.
+func (s *Stream) tell(now []byte) {
+	if s.leftOn != nil && !bytes.Equal(now, s.was) {
+		s.leftOn(now)
+		s.was = append(s.was[:0], now...)
+	}
 }
 
 // Reports tells whether the terminal may have sent more than what was typed: the

@@ -170,7 +170,7 @@ func TestScreen(t *testing.T) {
 		"\x1b[>1u\x1b[>1u\x1b[<9u\x1b[<u": "\x1b[>1u\x1b[>1u\x1b[<2u",
 		strings.Repeat("\x1b[>1u", 9):     strings.Repeat("\x1b[>1u", maxKeys),
 		"\x1b[?1049h\x1b[>1ux\x1b[?1049l": "\x1b[?1049h\x1b[>1ux\x1b[<1u\x1b[?1049l",
-		"\x1b[?1000hx\x1bcy":              "\x1b[?1000hx\x1b[?1000l\x1b[H\x1b[2Jy",
+		"\x1b[?1000hx\x1bcy":              "\x1b[?1000hx\x1b[?1000l\x1b[H\x1b[2J\x1b7y",
 	} {
 		if got, _ := pass(Screen, in); got != want {
 			t.Errorf("%q:\n%q, want\n%q", in, got, want)
@@ -184,7 +184,7 @@ func TestRestore(t *testing.T) {
 		"\x1b[?25l": "\x1b[?25h",
 		"\x1b[?1000;1002;1003;1006;1015;1005;9;1016h": "\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?1015l\x1b[?1016l",
 		"\x1b[?2004h\x1b[?1004h\x1b[?2026h":           "\x1b[?2026l\x1b[?1004l\x1b[?2004l",
-		"\x1b[?1049h\x1b[>1u":                         "\x1b[<1u\x1b[?1049l",
+		"\x1b[?1049h\x1b[>1u":                         "\x1b[<1u\x1b[?1049l\x1b7",
 		"\x1b[?47h":                                   "\x1b[?47l",
 		"\x1b[>1u\x1b[>3u":                            "\x1b[<2u",
 		"\x1b[>4;2m":                                  "\x1b[>4m",
@@ -193,7 +193,7 @@ func TestRestore(t *testing.T) {
 		"\x1b[2;5r":                                   "\x1b7\x1b[r\x1b8",
 		"\x1b[2;5r\x1b[?6h":                           "\x1b[?6l\x1b[r\x1b[9999;1H\r\n",
 		"\x1b[?6;7;5l":                                "\x1b[?7h",
-		"\x1b[31m\x1b7\x1b[m\x1b8":                    "\x1b[m", // the colour is back
+		"\x1b[31m\x1b7\x1b[m\x1b8":                    "\x1b[m\x1b7", // the colour is back
 		"\x1b]52;c;A":                                 "",
 	} {
 		if _, got := pass(Screen, in); got != want {

@@ -154,9 +154,10 @@ func (w *Witness) csi(c ansi.Cmd, params ansi.Params) {
 		if len(params) > 1 || what != "T" && len(params) > 0 {
 			w.fail("CSI %v %s", params, what)
 		}
-		if what == "s" {
+		switch what {
+		case "s":
 			w.saved = w.at
-		} else if what == "u" {
+		case "u":
 			w.at = w.saved
 		}
 	case "h", "l":
@@ -203,9 +204,11 @@ func (w *Witness) mode(n int, on bool) {
 			}
 			w.alt = 0
 		}
-		if on {
+		switch {
+		case n != 1049:
+		case on:
 			w.saved = w.at
-		} else {
+		default:
 			w.at = w.saved
 		}
 	case n == 1048 && on:
@@ -280,7 +283,7 @@ func (w *Witness) Left() string {
 		}
 		return ""
 	}
-	if len(w.modes) > 0 || w.alt != 0 || w.keys != [2]int{} || w.at != (state{}) || w.shape || w.keypad || w.insert || w.other || w.region {
+	if len(w.modes) > 0 || w.alt != 0 || w.keys != [2]int{} || w.at != (state{}) || w.saved != (state{}) || w.shape || w.keypad || w.insert || w.other || w.region {
 		return fmt.Sprintf("%+v", *w)
 	}
 	return ""
