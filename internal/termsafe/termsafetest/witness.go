@@ -27,7 +27,6 @@ type Witness struct {
 	shape, keypad bool
 	insert, other bool
 	region        bool
-	last          rune
 }
 
 // state is what DECSC saves.
