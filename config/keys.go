@@ -11,8 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"vix/internal/plain"
 )
 
 // Limits of the values. Each is far above use and far below harm.
@@ -461,10 +462,10 @@ func list(x any, check func(string) error) ([]string, error) {
 	return out, nil
 }
 
-// printable reports that s is UTF-8 without control, format (bidi) or
-// unassigned characters, so that it may stand in a title or on a terminal.
+// printable reports that s is plain text of one line, so that it may stand in a title
+// or on a terminal.
 func printable(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+	return plain.Text(s, len(s), plain.OneLine) == s
 }
 
 // clip shortens what a message quotes.

@@ -12,6 +12,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/vm"
 )
@@ -202,7 +203,7 @@ func (l *lastLine) Write(p []byte) (int, error) {
 			l.rest = append(l.rest, c)
 		case c == '\n':
 			if line := bytes.TrimSpace(l.rest); len(line) > 0 {
-				l.text = printable(string(line))
+				l.text = plain.Text(string(line), maxLastLine, plain.OneLine)
 			}
 			l.rest = l.rest[:0]
 		}

@@ -22,6 +22,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/transfer"
 	"vix/internal/vm"
 )
@@ -110,7 +111,7 @@ func parseLocation(arg string) (location, error) {
 		return location{path: arg}, nil
 	}
 	if err := config.CheckName(name); err != nil {
-		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, printable(clip(arg)))
+		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, plain.Text(clip(arg), maxShown, plain.OneLine))
 	}
 	if path == "" {
 		path = "."
@@ -440,7 +441,7 @@ func (n *guestNotes) lines() []string {
 	defer n.mu.Unlock()
 	var list []string
 	for line := range strings.Lines(n.buf.String()) {
-		if line = printable(strings.TrimSpace(strings.ToValidUTF8(line, "?"))); line != "" {
+		if line = plain.Text(strings.TrimSpace(line), maxShown, plain.OneLine); line != "" {
 			list = append(list, line)
 		}
 	}
@@ -548,7 +549,7 @@ func (m *meter) end() {
 }
 
 // maxShownName keeps the line on one line.
-const maxShownName = 30
+const maxShownName = 33 // bytes
 
 func meterLine(p transfer.Progress, since time.Duration) string {
 	line := fmt.Sprintf("copying: %s, %s/s", amount(p.Bytes), amount(int64(float64(p.Bytes)/max(since.Seconds(), 0.001))))
@@ -558,11 +559,7 @@ func meterLine(p transfer.Progress, since time.Duration) string {
 	if p.Name == "" {
 		return line
 	}
-	name := []rune(printable(strings.ToValidUTF8(p.Name, "?")))
-	if len(name) > maxShownName {
-		name = append(name[:maxShownName], '…')
-	}
-	line += ": " + string(name)
+	line += ": " + short(p.Name, maxShownName)
 	if p.Size > 0 && p.Taken <= p.Size {
 		line += fmt.Sprintf(" %d %%", p.Taken*100/p.Size)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"vix/config"
+	"vix/internal/termsafe"
 	"vix/internal/vm"
 )
 
@@ -19,16 +20,16 @@ type env struct {
 	environ        func() []string
 	self           func() (string, error)
 	stdin          io.Reader
-	stdout, stderr io.Writer
-	terminal       bool // stderr is one
+	stdout, stderr io.Writer // for Vix's own words: a *console where that is a terminal
+	terminal       bool      // stderr is one
 }
 
 func osEnv() *env {
-	st, err := os.Stderr.Stat()
+	screen := &termsafe.Terminal{}
 	return &env{
 		getenv: os.Getenv, environ: os.Environ, self: os.Executable,
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
-		terminal: err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb",
+		stdin: os.Stdin, stdout: onConsole(screen, os.Stdout), stderr: onConsole(screen, os.Stderr),
+		terminal: ttyOf(os.Stderr) != nil && os.Getenv("TERM") != "dumb",
 	}
 }
 

@@ -20,12 +20,13 @@ type execOptions struct {
 	cwd  string
 	env  []string
 	tty  bool
+	raw  bool
 }
 
 func execCommand(e *env) *cobra.Command {
 	var o execOptions
 	c := &cobra.Command{
-		Use:   "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] -- COMMAND [ARG…]",
+		Use:   "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] [--raw] -- COMMAND [ARG…]",
 		Short: "run a command in a VM that runs",
 		Long: `Runs COMMAND in the VM NAME, which has to run (or be starting): see run for a
 program that starts its VM. A name is looked up on the guest's PATH, a path is
@@ -38,6 +39,10 @@ QUIT, USR1, USR2, WINCH) are passed on to it; its exit status is that of exec:
 fast as they are taken: a slow reader stops the command, and fills no memory.
 If exec itself is killed, the command gets SIGHUP.
 
+Where standard output or error is a terminal, of what the command writes there pass
+text, newlines, colours, and moves within the line; other control sequences do not.
+--raw passes every byte. To a pipe or a file every byte goes in any case.
+
 The command runs as the guest's ordinary user in its home directory. --user runs
 it as another of the guest's users, by name or number, such as root: the guest is
 your own machine, and whoever is root in it is no nearer to the host. --env adds
@@ -46,7 +51,9 @@ to the guest's environment; nothing of the host's is passed on but the language.
 With --tty the command gets a terminal: its output is one stream, with the
 terminal's line ends. If standard input is a terminal, that is put into raw mode,
 its size is passed on, and "~." at the beginning of a line leaves (the command is
-hung up).`,
+hung up). What programs that fill a terminal need passes then, but nothing that sets
+the clipboard or a title, or makes the terminal answer; and what the command leaves
+on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`,
 		Example: `  vix-launcher exec web -- ls -l /tmp
   vix-launcher exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
   vix-launcher exec web --cwd /tmp --env LANG=C -- make
@@ -76,6 +83,7 @@ hung up).`,
 	f.StringVar(&o.cwd, "cwd", "", "the `DIR` of the guest to run in")
 	f.StringArrayVar(&o.env, "env", nil, "set a variable, as `K=V` (may be repeated)")
 	f.BoolVar(&o.tty, "tty", false, "give the command a terminal")
+	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	return c
 }
 
@@ -123,12 +131,12 @@ func (o *execOptions) exec(ctx context.Context, e *env, name string, argv []stri
 	signal.Notify(signals, passed...)
 	defer signal.Stop(signals)
 	run.Signals = signals
-	return runInVM(ctx, e, run, o.tty)
+	return runInVM(ctx, e, run, o.tty, o.raw)
 }
 
 // runInVM runs a program of a VM that runs, with our own streams; its status is
 // that of the error.
-func runInVM(ctx context.Context, e *env, run vm.Run, tty bool) error {
+func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	reg, err := e.registry()
 	if err != nil {
 		return err
@@ -136,15 +144,19 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty bool) error {
 	defer reg.Close()
 	p := newProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal has no place for it
 	defer p.end()
-	run.Stdin, run.Stdout, run.Stderr = e.stdin, e.stdout, e.stderr
+	run.Stdin = e.stdin
 	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
 	run.OnStart = func(vm.Program) { p.end() }
 	if tty {
-		var restore func()
-		if run, ctx, restore, err = attach(ctx, e, run); err != nil {
+		var detach func()
+		if run, ctx, detach, err = attach(ctx, e, run, raw); err != nil {
 			return err
 		}
-		defer restore()
+		defer detach()
+	} else {
+		out := e.guestOutput(false, raw, nil)
+		defer out.end()
+		run.Stdout, run.Stderr = out.stdout, out.stderr
 	}
 	exit, err := reg.Run(ctx, run)
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -72,6 +72,9 @@ func printList(w io.Writer, vms []vmUse) error {
 	return t.Flush()
 }
 
+// maxShown bounds a text that is shown of a guest's, or of a stranger's, in bytes.
+const maxShown = 1 << 10
+
 // maxNames bounds the last column.
 const maxNames = 60
 
@@ -79,24 +82,19 @@ func programNames(programs []vm.Program) string {
 	var names []string
 	for _, p := range programs {
 		if p.Exit == nil && len(p.Argv) > 0 {
-			names = append(names, printable(p.Argv[0]))
+			names = append(names, p.Argv[0])
 		}
 	}
-	text := strings.Join(names, ", ")
-	if r := []rune(text); len(r) > maxNames {
-		text = string(r[:maxNames]) + "…"
-	}
-	return text
+	return short(strings.Join(names, ", "), maxNames)
 }
 
-// printable keeps a terminal's escapes out of a table.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
+// short is plain text of at most most bytes, which tells where it was cut.
+func short(s string, most int) string {
+	const cut = "…"
+	if s = plain.Text(s, len(s), plain.OneLine); len(s) <= most {
+		return s
+	}
+	return plain.Text(s, most-len(cut), plain.OneLine) + cut
 }
 
 // runningNames is what the shell completes; it has no place for errors.

@@ -10,15 +10,16 @@ import (
 )
 
 func logsCommand(e *env) *cobra.Command {
-	var follow bool
+	var follow, raw bool
 	c := &cobra.Command{
-		Use:   "logs [-f] NAME",
+		Use:   "logs [-f] [--raw] NAME",
 		Short: "show the log of a VM that runs",
 		Long: `Shows the log of a VM that runs: the seconds since its start, in brackets who
 says it (vix, qemu, console: the guest's kernel; display, virtiofsd, agent, or a
 background program), and the line. With -f, go on until the VM ends.
 
-The log is kept in memory-backed files of bounded size, and goes with the VM.`,
+The log is kept in memory-backed files of bounded size, and goes with the VM. It
+holds text alone; a terminal is shown no more of it than that, unless --raw is given.`,
 		Example: `  vix-launcher logs web
   vix-launcher logs -f web`,
 		ValidArgsFunction: completeNames(e),
@@ -39,9 +40,12 @@ The log is kept in memory-backed files of bounded size, and goes with the VM.`,
 				return err
 			}
 			defer unread()
-			return reg.Logs(ctx, names[0], follow, e.stdout)
+			out := e.guestOutput(false, raw, nil)
+			defer out.end()
+			return reg.Logs(ctx, names[0], follow, out.stdout)
 		},
 	}
+	c.Flags().BoolVar(&raw, "raw", false, rawUsage)
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
 	return c
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -189,7 +190,8 @@ func runStatus(err error) error {
 	return &exitError{vm.CodeVix, err}
 }
 
-// oneLine is what is printed of an error: errors.Join writes several lines.
+// oneLine is what is printed of an error, which may hold what a guest said: errors.Join
+// writes several lines.
 func oneLine(err error) string {
 	var parts []string
 	for line := range strings.Lines(err.Error()) {
@@ -197,8 +199,11 @@ func oneLine(err error) string {
 			parts = append(parts, line)
 		}
 	}
-	return strings.Join(parts, "; ")
+	return plain.Text(strings.Join(parts, "; "), maxError, plain.OneLine)
 }
+
+// maxError bounds an error's line, in bytes.
+const maxError = 4 << 10
 
 // clip shortens what a message quotes.
 func clip(s string) string {

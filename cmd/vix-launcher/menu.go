@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/menu"
+	"vix/internal/plain"
 )
 
 type menuOptions struct {
@@ -165,7 +166,7 @@ func printEntries(w io.Writer, s *menuSession) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tNAME\tVM\tSTATE")
 	for _, it := range s.entries() {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", printable(it.ID), printable(it.Name), it.VM, it.State)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", plain.Text(it.ID, maxShown, plain.OneLine), plain.Text(it.Name, maxShown, plain.OneLine), it.VM, it.State)
 	}
 	return t.Flush()
 }

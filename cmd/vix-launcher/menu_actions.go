@@ -12,6 +12,7 @@ import (
 
 	"vix/internal/desktop"
 	"vix/internal/menu"
+	"vix/internal/plain"
 )
 
 // Actions that are other verbs: "verb" and their words, after this.
@@ -44,7 +45,7 @@ func (s *menuSession) offerUSB(ctx context.Context) {
 	}
 	list := actions()
 	for _, d := range devices[:min(len(devices), maxUSB)] {
-		name := printable(d.Name)
+		name := plain.Text(d.Name, maxShown, plain.OneLine)
 		switch {
 		case d.Hub || strings.ContainsAny(d.Port, " %"):
 		case d.VM == "":
@@ -89,7 +90,7 @@ func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
 		return err
 	}
 	if said := strings.TrimSpace(string(out)); said != "" {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: printable(oneLine(errors.New(said)))}})
+		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(errors.New(said))}})
 	}
 	s.offerUSB(ctx)
 	return nil

@@ -14,6 +14,7 @@ import (
 
 	"vix/internal/icon"
 	"vix/internal/menu"
+	"vix/internal/plain"
 )
 
 // A dmenuKind is how another menu is spoken to. All read a line for each entry; they
@@ -77,12 +78,12 @@ func (s *menuSession) dmenuLines(items []menu.Item) []string {
 	seen := map[string]int{}
 	lines := make([]string, len(items))
 	for i, it := range items {
-		line := printable(it.Name) + "  [" + it.VM + "]"
+		line := plain.Text(it.Name, maxShown, plain.OneLine) + "  [" + it.VM + "]"
 		if state := s.vms[it.VM].State; state != "" {
 			line += " " + state
 		}
 		if seen[line]++; seen[line] > 1 {
-			line += fmt.Sprintf("  (%s)", printable(it.ID))
+			line += fmt.Sprintf("  (%s)", plain.Text(it.ID, maxShown, plain.OneLine))
 		}
 		lines[i] = line
 	}

@@ -67,7 +67,7 @@ func (s *menuSession) show(ctx context.Context) error {
 	// Told to end it closes the window by itself; what was chosen before goes on.
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stderr = s.env.stderr
+	cmd.Stderr = s.env.stderr // it may name what a guest calls itself
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func (s *menuSession) do(f func() error) {
 			s.errs = append(s.errs, err)
 			return
 		}
-		text := printable(oneLine(err))
+		text := oneLine(err)
 		s.tell(menu.Update{Notice: &menu.Notice{Text: text, Bad: true}})
 		fmt.Fprintln(s.env.stderr, "vix-launcher: "+text)
 	})

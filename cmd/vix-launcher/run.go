@@ -34,12 +34,13 @@ type runOptions struct {
 	gui, noGUI bool
 	net        string
 	publish    []string
+	raw        bool
 }
 
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--executable EXE] PROGRAM [ARG…]",
+		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
 		Short: "run a program in a VM, which is started if it does not run",
 		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
@@ -55,7 +56,10 @@ In the foreground, standard input, output and error are the program's, signals
 that of run: 128+n for signal n, 126 if it cannot be executed, 127 if it is not
 found, and 125, with one line, where Vix or the VM failed. Output that other
 programs, left behind by PROGRAM, still write after its end is not waited for.
-If run itself is killed, the program gets SIGHUP.
+If run itself is killed, the program gets SIGHUP. Where standard output or error is a
+terminal, of what the program writes there pass text, newlines, colours, and moves
+within the line, but no other control sequences; --raw passes every byte. To a pipe
+or a file every byte goes in any case.
 
 With --background, run returns 0 as soon as the program runs; its output goes to
 the VM's log (vix-launcher logs).
@@ -138,8 +142,11 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.net, "net", "", "the VM's network: none or nat")
 	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
 	f.BoolVar(&o.notify, "notify", false, "show the start, and why it failed, as a notification")
+	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 }
+
+const rawUsage = "on a terminal too, pass every byte that the guest writes"
 
 // late are the options that were given and say nothing to a VM that runs.
 func (o *runOptions) late(cpusSet bool) (list []string) {
@@ -181,12 +188,14 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if o.notify {
 		stage, tell = e.startup(ctx, v.Name, argv[0])
 	}
+	out := e.guestOutput(false, o.raw, nil)
+	defer out.end()
 	exit, err := reg.Run(ctx, vm.Run{
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
 		Argv:       o.argv(argv),
 		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
-		Stdin: e.stdin, Stdout: e.stdout, Stderr: e.stderr,
+		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr,
 		Signals: signals,
 		OnJoin: func() {
 			if late := o.late(cpusSet); len(late) > 0 {

@@ -16,16 +16,20 @@ import (
 
 func shellCommand(e *env) *cobra.Command {
 	var user string
+	var raw bool
 	c := &cobra.Command{
-		Use:   "shell [--user USER] NAME",
+		Use:   "shell [--user USER] [--raw] NAME",
 		Short: "a login shell in a VM that runs, on this terminal",
 		Long: `Runs the login shell of the guest's ordinary user in the VM NAME, which has to run
 (or be starting), on a terminal of the guest's: with job control, and with this
 terminal's size as it changes. The VM does not end before the shell does.
 
 Every key goes to the guest. "~." at the beginning of a line leaves a guest that
-does not answer; "~~" is one "~". What the guest writes reaches this terminal as
-it is, escape sequences too. However shell ends, the terminal is as it was before.
+does not answer; "~~" is one "~". However shell ends, the terminal is as it was
+before: its state, and what programs of the guest left on (mouse, bracketed paste,
+alternate screen, hidden cursor, …). Of what the guest writes, nothing passes that
+sets the clipboard, a title or colours of the terminal, or makes it answer; with
+--raw every byte does, and nothing is put back but the terminal's state.
 
 With --user root the shell is root's: the guest is your own machine, and whoever
 is root in it is no nearer to the host.
@@ -48,14 +52,15 @@ or the VM failed. TERM and HUP hang the shell up.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, a []string) error {
-			return runStatus(shell(c.Context(), e, a[0], user))
+			return runStatus(shell(c.Context(), e, a[0], user, raw))
 		},
 	}
 	c.Flags().StringVar(&user, "user", "", "the guest's `USER`, by name or number")
+	c.Flags().BoolVar(&raw, "raw", false, rawUsage)
 	return c
 }
 
-func shell(ctx context.Context, e *env, name, user string) error {
+func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	if ttyOf(e.stdin) == nil {
 		return usagef("shell: standard input is not a terminal; use vix-launcher exec %s -- sh", name)
 	}
@@ -76,5 +81,5 @@ func shell(ctx context.Context, e *env, name, user string) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	return runInVM(ctx, e, vm.Run{VM: name, How: vm.How{Kind: agent.KindShell, User: user}, Signals: signals}, true)
+	return runInVM(ctx, e, vm.Run{VM: name, How: vm.How{Kind: agent.KindShell, User: user}, Signals: signals}, true, raw)
 }

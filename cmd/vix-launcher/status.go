@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -129,7 +130,7 @@ func residentOf(pid int) uint64 {
 func printStatus(w io.Writer, s vmUse) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, a ...any) {
-		fmt.Fprintf(t, "%s\t%s\n", name, printable(fmt.Sprintf(format, a...)))
+		fmt.Fprintf(t, "%s\t%s\n", name, plain.Text(fmt.Sprintf(format, a...), maxShown, plain.OneLine))
 	}
 	row("name", "%s", s.Name)
 	row("state", "%s, for %s", s.State.State, time.Duration(s.Uptime)*time.Second)

@@ -35,8 +35,8 @@ root       host
 network    nat, by passt: 5.0 MiB in, 12 B out in the guest's words
 channel    serial, by qemu
 processes  supervisor 0, qemu 0, display 0, virtiofsd 0
-program    1: sh -c ?[2J?x
-window     7: [web] a?b (vix.web.x)
+program    1: sh -c [2J x
+window     7: [web] ab (vix.web.x)
 note       a note
 `
 	if b.String() != want {

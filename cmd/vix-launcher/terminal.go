@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -23,10 +23,11 @@ import (
 // ends, it is given back as it was: by restore, or, where the process had no
 // time for that (SIGKILL, a crash), by the guard.
 type terminal struct {
-	file  *os.File
-	saved *unix.Termios
-	sizes chan vm.Size // the newest alone
-	guard *guard
+	file   *os.File
+	saved  *unix.Termios
+	sizes  chan vm.Size // the newest alone
+	guard  *guard
+	output *guestOutput // what the guest shows on it; nil if nothing
 
 	signals chan os.Signal
 	done    chan struct{} // closed when watch has ended
@@ -34,8 +35,8 @@ type terminal struct {
 
 // ttyOf returns f as a terminal, or nil if it is none.
 func ttyOf(f any) *os.File {
-	file, ok := f.(*os.File)
-	if !ok {
+	file := fileOf(f)
+	if file == nil {
 		return nil
 	}
 	if _, err := termios(file); err != nil {
@@ -63,22 +64,21 @@ func descriptor(file *os.File, f func(fd int) error) error {
 	return errors.Join(err, ferr)
 }
 
-// lend puts the terminal into raw mode.
-func lend(e *env, file *os.File) (*terminal, error) {
+// lend puts the terminal into raw mode. The guard is the caller's until lend has
+// returned without an error.
+func lend(file *os.File, g *guard, output *guestOutput) (*terminal, error) {
 	saved, err := termios(file)
 	if err != nil {
 		return nil, err
 	}
 	t := &terminal{
-		file: file, saved: saved, sizes: make(chan vm.Size, 1),
+		file: file, saved: saved, sizes: make(chan vm.Size, 1), guard: g, output: output,
 		signals: make(chan os.Signal, 4), done: make(chan struct{}),
 	}
-	if t.guard, err = startGuard(e, file, saved); err != nil {
-		return nil, err
-	}
+	g.tell(guardTermios, saved)
 	signal.Notify(t.signals, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT)
 	if err := t.raw(); err != nil {
-		t.guard.dismiss()
+		signal.Stop(t.signals)
 		return nil, err
 	}
 	go t.watch()
@@ -96,16 +96,26 @@ func (t *terminal) raw() error {
 	return setTermios(t.file, &r)
 }
 
-func setTermios(f *os.File, t *unix.Termios) error {
-	return descriptor(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETSW, t) })
+func setTermios(f *os.File, t *unix.Termios) error { return applyTermios(f, t, unix.TCSETSW) }
+
+func applyTermios(f *os.File, t *unix.Termios, how uint) error {
+	return descriptor(f, func(fd int) error { return unix.IoctlSetTermios(fd, how, t) })
 }
 
-// restore gives the terminal back.
+// restore gives the terminal back. Where it reported the mouse, what nobody has read
+// yet is thrown away: the next who reads would take it for typed.
 func (t *terminal) restore() {
 	signal.Stop(t.signals)
 	close(t.signals)
 	<-t.done
-	if setTermios(t.file, t.saved) == nil {
+	how := uint(unix.TCSETSW)
+	if t.output != nil {
+		if t.output.reports() {
+			how = unix.TCSETSF
+		}
+		t.output.end()
+	}
+	if applyTermios(t.file, t.saved, how) == nil {
 		t.guard.dismiss()
 	}
 }
@@ -115,12 +125,14 @@ func (t *terminal) watch() {
 	defer close(t.done)
 	for sig := range t.signals {
 		if sig == unix.SIGTSTP { // by kill(1): the key goes to the guest
+			t.output.suspend()
 			_ = setTermios(t.file, t.saved)
 			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 			continue // SIGCONT comes next
 		}
 		if sig == unix.SIGCONT {
 			_ = t.raw()
+			t.output.resume()
 		}
 		select {
 		case <-t.sizes: // not taken yet, and no longer true
@@ -145,8 +157,17 @@ func sizeOf(f *os.File) vm.Size {
 	return vm.Size{Rows: w.Row, Cols: w.Col}
 }
 
-// A guard is a process that gives the terminal back if this one cannot. It is
-// told the state, and learns of our end by that of the pipe.
+// A guard is a process that gives the terminal back if this one cannot. It is told
+// what there is to do, and learns of our end by that of the pipe:
+//
+//	┌────────┬──────────┬──────────────┐
+//	│ u8 what│ u16 size │ size bytes   │  …
+//	└────────┴──────────┴──────────────┘
+//	't' the state of the keyboard's terminal (struct termios)
+//	's' what is written to the screen's; the newest takes the place of others
+//	'd' there is nothing to do any more
+//
+// Numbers are in the machine's order.
 type guard struct {
 	cmd  *exec.Cmd
 	pipe *os.File
@@ -154,10 +175,15 @@ type guard struct {
 
 const guardVerb = "terminal-guard"
 
-// dismissed is what a guard reads that is not needed any more.
-var dismissed = []byte{1}
+const (
+	guardTermios   = 't'
+	guardScreen    = 's'
+	guardDismissed = 'd'
+)
 
-func startGuard(e *env, tty *os.File, saved *unix.Termios) (*guard, error) {
+// startGuard starts a guard over the terminals that are typed and shown on; either
+// may be nil.
+func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
 	self, err := e.self()
 	if err != nil {
 		return nil, err
@@ -168,14 +194,17 @@ func startGuard(e *env, tty *os.File, saved *unix.Termios) (*guard, error) {
 	}
 	cmd := exec.Command(self, guardVerb)
 	cmd.Env = []string{}
-	cmd.Stdin, cmd.ExtraFiles = tty, []*os.File{r}
+	if keyboard != nil {
+		cmd.Stdin = keyboard
+	}
+	if screen != nil {
+		cmd.Stdout = screen
+	}
+	cmd.ExtraFiles = []*os.File{r}
 	// A group of its own: keys and kills are not meant for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
 	r.Close()
-	if err == nil {
-		err = binary.Write(w, binary.NativeEndian, saved)
-	}
 	if err != nil {
 		w.Close()
 		return nil, fmt.Errorf("terminal: %w", err)
@@ -183,37 +212,81 @@ func startGuard(e *env, tty *os.File, saved *unix.Termios) (*guard, error) {
 	return &guard{cmd, w}, nil
 }
 
+// tell says what is to be done. A guard that is gone is no reason to end.
+func (g *guard) tell(what byte, v any) {
+	size := 0
+	if v != nil {
+		size = binary.Size(v)
+	}
+	b := binary.NativeEndian.AppendUint16([]byte{what}, uint16(size))
+	if v != nil {
+		b, _ = binary.Append(b, binary.NativeEndian, v) // of a fixed size
+	}
+	_, _ = g.pipe.Write(b)
+}
+
 func (g *guard) dismiss() {
-	_, _ = g.pipe.Write(dismissed)
+	g.tell(guardDismissed, nil)
 	g.pipe.Close()
 	_ = g.cmd.Wait()
 }
 
-// guardCommand is the guard: descriptor 0 is the terminal, 3 the pipe.
+// guardCommand is the guard: descriptors 0 and 1 are the terminals, 3 is the pipe.
 func guardCommand(*env) *cobra.Command {
 	return &cobra.Command{
 		Use: guardVerb, Hidden: true, Args: args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			tty := ttyOf(os.Stdin)
-			if tty == nil || !isKind(3, unix.S_IFIFO) {
+			keyboard, screen := ttyOf(os.Stdin), ttyOf(os.Stdout)
+			if keyboard == nil && screen == nil || !isKind(3, unix.S_IFIFO) {
 				return usagef("%s: is started by vix-launcher shell only", guardVerb)
 			}
 			// A terminal's state is set from the background too.
 			signal.Ignore(unix.SIGTTOU, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
-			return watchOver(tty, os.NewFile(3, "pipe"))
+			return watchOver(keyboard, screen, os.NewFile(3, "pipe"))
 		},
 	}
 }
 
-func watchOver(tty *os.File, pipe io.Reader) error {
+// cancelled ends a sequence that was being written when we were killed.
+const cancelled = "\x18"
+
+func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 	var saved unix.Termios
-	if err := binary.Read(pipe, binary.NativeEndian, &saved); err != nil {
-		return nil // nothing was changed yet
+	var lent bool
+	var left []byte
+	r := bufio.NewReader(pipe)
+	for {
+		var head struct {
+			What byte
+			Size uint16
+		}
+		if binary.Read(r, binary.NativeEndian, &head) != nil {
+			break
+		}
+		b := make([]byte, head.Size)
+		if _, err := io.ReadFull(r, b); err != nil {
+			break
+		}
+		switch head.What {
+		case guardTermios:
+			_, err := binary.Decode(b, binary.NativeEndian, &saved)
+			lent = err == nil
+		case guardScreen:
+			left = b
+		case guardDismissed:
+			return nil
+		}
 	}
-	if last, err := io.ReadAll(pipe); err != nil || bytes.Equal(last, dismissed) {
-		return nil
+	var err error
+	how := uint(unix.TCSETSW)
+	if screen != nil && len(left) > 0 {
+		how = unix.TCSETSF // the terminal may have said something
+		_, err = screen.WriteString(cancelled + string(left))
 	}
-	return setTermios(tty, &saved)
+	if keyboard != nil && lent {
+		err = errors.Join(err, applyTermios(keyboard, &saved, how))
+	}
+	return err
 }
 
 // An escapeReader finds, at the beginning of a line, "~." in what is typed: the
@@ -285,25 +358,36 @@ func (e *env) terminalEnv() []string {
 	return list
 }
 
-// attach runs a program on the user's terminal, if stdin is one.
-func attach(ctx context.Context, e *env, run vm.Run) (vm.Run, context.Context, func(), error) {
+// attach runs a program on the user's terminals, as far as stdin and stdout are such.
+func attach(ctx context.Context, e *env, run vm.Run, raw bool) (_ vm.Run, _ context.Context, detach func(), _ error) {
 	run.How.TTY = true
 	run.How.Size = vm.Size{Rows: 24, Cols: 80}
 	run.Env = append(e.terminalEnv(), run.Env...)
-	if out := ttyOf(e.stdout); out != nil {
-		run.How.Size = sizeOf(out)
+	keyboard, screen := ttyOf(e.stdin), ttyOf(e.stdout)
+	if screen != nil {
+		run.How.Size = sizeOf(screen)
 	}
-	tty := ttyOf(e.stdin)
-	if tty == nil {
-		return run, ctx, func() {}, nil
+	var g *guard
+	out := e.guestOutput(true, raw, func(b []byte) { g.tell(guardScreen, b) })
+	run.Stdout, run.Stderr = out.stdout, out.stderr
+	if keyboard == nil && screen == nil {
+		return run, ctx, out.end, nil
 	}
-	t, err := lend(e, tty)
+	var err error
+	if g, err = startGuard(e, keyboard, screen); err != nil {
+		return run, ctx, nil, err
+	}
+	if keyboard == nil {
+		return run, ctx, func() { out.end(); g.dismiss() }, nil
+	}
+	t, err := lend(keyboard, g, out)
 	if err != nil {
+		g.dismiss()
 		return run, ctx, nil, err
 	}
 	run.How.Size, run.Sizes = t.size(), t.sizes
 	ctx, cancel := context.WithCancelCause(ctx)
-	run.Stdin = &escapeReader{r: tty, escape: func() {
+	run.Stdin = &escapeReader{r: keyboard, escape: func() {
 		cancel(&vm.Failure{Code: vm.CodeVix, Text: fmt.Sprintf("VM %s: %v", run.VM, errLeft)})
 	}}
 	return run, ctx, func() { t.restore(); cancel(nil) }, nil

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/binary"
 	"io"
 	"os"
 	"os/exec"
@@ -11,6 +9,8 @@ import (
 	"testing/iotest"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/termsafe"
 )
 
 // "~." leaves at the beginning of a line alone, in whatever pieces it comes.
@@ -79,7 +79,11 @@ func TestLend(t *testing.T) {
 	}
 	e := osEnv()
 	e.self = func() (string, error) { return exec.LookPath("vix-launcher") } // this binary: see TestMain
-	l, err := lend(e, tty)
+	g, err := startGuard(e, tty, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lend(tty, g, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,33 +96,96 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// The guard gives the terminal back when it is not dismissed.
+// The guard gives the terminal back when it is not dismissed, with what it was told
+// last.
 func TestGuard(t *testing.T) {
-	_, tty := pty(t)
+	master, tty := pty(t)
 	saved, err := termios(tty)
 	if err != nil {
 		t.Fatal(err)
 	}
 	changed := *saved
 	changed.Lflag &^= unix.ECHO
+	changed.Oflag &^= unix.OPOST
 	for _, c := range []struct {
-		last string
-		echo bool
-	}{{"", true}, {string(dismissed), false}, {"x", true}} {
+		name   string
+		told   func(*guard)
+		echo   bool
+		screen string
+	}{
+		{"nothing", func(*guard) {}, false, ""},
+		{"the state", func(g *guard) { g.tell(guardTermios, saved) }, true, ""},
+		{"dismissed", func(g *guard) {
+			g.tell(guardTermios, saved)
+			g.tell(guardScreen, []byte("x"))
+			g.tell(guardDismissed, nil)
+		}, false, ""},
+		{"the screen", func(g *guard) { g.tell(guardScreen, []byte("x")); g.tell(guardScreen, []byte("\x1b[?1000l")) }, false, "\x18\x1b[?1000l"},
+		{"both", func(g *guard) { g.tell(guardTermios, saved); g.tell(guardScreen, []byte("y")) }, true, "\x18y"},
+		{"nothing left on", func(g *guard) {
+			g.tell(guardTermios, saved)
+			g.tell(guardScreen, []byte("y"))
+			g.tell(guardScreen, []byte{})
+		}, true, ""},
+		{"an unfinished word", func(g *guard) { g.tell(guardTermios, saved); _, _ = g.pipe.WriteString("s\xff\xffx") }, true, ""},
+	} {
 		if err := setTermios(tty, &changed); err != nil {
 			t.Fatal(err)
 		}
-		var pipe bytes.Buffer
-		_ = binary.Write(&pipe, binary.NativeEndian, saved)
-		pipe.WriteString(c.last)
-		if err := watchOver(tty, &pipe); err != nil {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.told(&guard{pipe: w})
+		w.Close()
+		if err := watchOver(tty, tty, r); err != nil {
 			t.Error(err)
 		}
+		r.Close()
 		if now, _ := termios(tty); (now.Lflag&unix.ECHO != 0) != c.echo {
-			t.Errorf("after %q: echo is %v", c.last, !c.echo)
+			t.Errorf("%s: echo is %v", c.name, !c.echo)
+		}
+		_, _ = tty.WriteString("|") // the end of what is to be read
+		got := make([]byte, len(c.screen)+1)
+		if _, err := io.ReadFull(master, got); err != nil || string(got) != c.screen+"|" {
+			t.Errorf("%s: the screen got %q, %v, want %q", c.name, got, err, c.screen)
 		}
 	}
-	if err := watchOver(tty, strings.NewReader("short")); err != nil {
-		t.Errorf("a short state: %v", err)
+}
+
+// Each output is looked at for itself: a terminal shows what is good for it, a pipe gets
+// every byte; and Vix's own line begins in a line of its own.
+func TestConsole(t *testing.T) {
+	const said = "a\x1b]52;c;eA==\a\x1b[31mb\x1b[H\xe2\x80\xaec"
+	master, tty := pty(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	screen := &termsafe.Terminal{}
+	e := &env{stdout: onConsole(screen, w), stderr: onConsole(screen, tty)}
+	if e.stdout != io.Writer(w) {
+		t.Error("a pipe is not left alone")
+	}
+	if fileOf(e.stderr) != tty || ttyOf(e.stderr) != tty {
+		t.Error("the terminal is not found behind its console")
+	}
+	out := e.guestOutput(false, false, nil)
+	_, _ = io.WriteString(out.stdout, said)
+	_, _ = io.WriteString(out.stderr, said)
+	out.end()
+	if _, err := io.WriteString(out.stderr, "late"); err == nil {
+		t.Error("written after the end")
+	}
+	_, _ = io.WriteString(e.stderr, "vix-launcher: \x1b]0;x\agone\n")
+	w.Close()
+	if got, _ := io.ReadAll(r); string(got) != said {
+		t.Errorf("the pipe got %q", got)
+	}
+	want := "a\x1b[31mbc\x1b[m\r\r\nvix-launcher: gone\r\n" // the terminal adds a return
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(master, got); err != nil || string(got) != want {
+		t.Errorf("the terminal got %q, %v, want %q", got, err, want)
 	}
 }

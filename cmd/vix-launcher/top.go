@@ -17,6 +17,7 @@ import (
 
 	"vix/config"
 	"vix/internal/balloon"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -91,8 +92,13 @@ func (o *topOptions) run(ctx context.Context, e *env, s *sampler) error {
 	case out == nil || keys == nil:
 		return usagef("top: not on a terminal; use --once or --json")
 	}
-	t, err := lend(e, keys)
+	g, err := startGuard(e, keys, nil)
 	if err != nil {
+		return err
+	}
+	t, err := lend(keys, g, nil)
+	if err != nil {
+		g.dismiss()
 		return err
 	}
 	defer func() {
@@ -335,7 +341,7 @@ func topLines(uses []vmUsage) []string {
 		}
 		var names []string
 		for _, p := range u.Programs {
-			names = append(names, printable(p))
+			names = append(names, plain.Text(p, maxShown, plain.OneLine))
 		}
 		lines = append(lines, strings.TrimRight(fmt.Sprintf("%-16s %-12s %5.1f%% %9s %19s %17s %4d  %s",
 			u.Name, u.State, u.CPU, amount(int64(u.Host)), guest, network(u), u.Windows, strings.Join(names, ", ")), " "))

@@ -26,7 +26,7 @@ func TestTopIsPlain(t *testing.T) {
 	lines := topLines(uses)
 	for i, want := range []string{
 		`^NAME +STATE +CPU +HOST +GUEST +NET +WIN  PROGRAMS$`,
-		`^web +running +12\.3% +300 MiB +100 MiB/400 MiB +3\.0 MiB/[0-9]+ TiB +2  sh\?\[2J, x+$`,
+		`^web +running +12\.3% +300 MiB +100 MiB/400 MiB +3\.0 MiB/[0-9]+ TiB +2  sh\[2J, x+$`,
 		`^b +starting +0\.0% +0 B +- +- +0$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(lines[i]) {

@@ -93,8 +93,8 @@ func printEvent(w io.Writer, e watchLine) error {
 // function frees what that takes.
 func untilUnread(ctx context.Context, w io.Writer) (context.Context, func(), error) {
 	ctx, cancel := context.WithCancel(ctx)
-	out, ok := w.(*os.File)
-	if !ok {
+	out := fileOf(w)
+	if out == nil {
 		return ctx, cancel, nil
 	}
 	wake, end, err := os.Pipe()

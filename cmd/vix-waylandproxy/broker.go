@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/filter"
+	"vix/internal/plain"
 	"vix/internal/wayland"
 )
 
@@ -47,7 +48,7 @@ func (b *broker) ask(what string) (*os.File, error) {
 		if n == 0 {
 			return nil, errors.New("the supervisor is gone")
 		}
-		return nil, fmt.Errorf("%s", wayland.Printable(string(answer[:n])))
+		return nil, fmt.Errorf("%s", plain.Text(string(answer[:n]), n, plain.OneLine))
 	}
 	return oneFile(oob[:on])
 }

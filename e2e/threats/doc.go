@@ -41,4 +41,7 @@
 //	    for another VM, ends its own channel
 //	16  a killed or wedged process ends its own VM, which says so and leaves nothing;
 //	    the other VM goes on
+//	21  what root of the guest writes to the terminals of exec, run, shell and logs sets
+//	    no clipboard and no title, and asks nothing; and the terminal is as it was, however
+//	    the program ends, vix-launcher's being killed included
 package threats

@@ -255,7 +255,7 @@ func TestPrograms(t *testing.T) {
 	}
 	_, err := p.host.Spawn(t.Context(), Spawn{Argv: []string{"nope"}})
 	var se *SpawnError
-	if !errors.As(err, &se) || se.Code != 127 || err.Error() != "nope: not found [2J" {
+	if !errors.As(err, &se) || se.Code != 127 || err.Error() != "nope: not found[2J" {
 		t.Errorf("%v", err)
 	}
 	sleeper := p.spawn(t, "sleep")
@@ -402,7 +402,7 @@ func TestGuestGivesUp(t *testing.T) {
 	p.guest.Fail("no root\x1b[1m" + strings.Repeat("x", 5000))
 	_ = b.Close()
 	var ge *GuestError
-	if err := <-p.hostErr; !errors.As(err, &ge) || !strings.HasPrefix(err.Error(), "guest: no root [1mxxx") {
+	if err := <-p.hostErr; !errors.As(err, &ge) || !strings.HasPrefix(err.Error(), "guest: no root[1mxxx") {
 		t.Errorf("%v", err)
 	}
 	if err := p.host.Ready(t.Context()); !errors.As(err, &ge) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -197,26 +196,4 @@ func plainName(s string) bool {
 		return false
 	}
 	return true
-}
-
-// plainText makes a guest's text fit to be shown on a terminal: control and
-// format characters (escapes, bidi overrides) become spaces.
-func plainText(s string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) || r == utf8.RuneError {
-			return ' '
-		}
-		return r
-	}, s))
-}
-
-// clip cuts s to n bytes at a rune's border.
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"vix/internal/plain"
 )
 
 // A GuestConfig gives a Guest its hands. The functions may be called from
@@ -60,7 +62,7 @@ type Guest struct {
 func NewGuest(rw io.ReadWriteCloser, cfg GuestConfig) *Guest {
 	g := &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, empty: make(chan struct{})}
 	// Queued here, so that it is the first frame whatever is said before Run.
-	g.say(Hello{Version: Version, Kernel: clip(cfg.Kernel, maxText)})
+	g.say(Hello{Version: Version, Kernel: plain.Text(cfg.Kernel, maxText, plain.OneLine)})
 	return g
 }
 
@@ -123,7 +125,7 @@ func (g *Guest) Traffic(received, sent uint64) { g.say(Traffic{received, sent}) 
 // Fail says why the guest is about to power off, and waits until that is
 // written. The caller then ends Run's context.
 func (g *Guest) Fail(text string) {
-	g.say(Error{Text: clip(text, maxText)})
+	g.say(Error{Text: plain.Text(text, maxText, plain.OneLine)})
 	g.l.flush(flushLimit)
 }
 
@@ -298,7 +300,7 @@ func (p *guestProc) run(s Spawn) {
 			err = errors.New(se.Text)
 		}
 		p.g.l.drop(p.in, p.out, p.err) // nothing was said of them
-		p.g.say(Error{ID: p.id, Code: code, Text: clip(err.Error(), maxText)})
+		p.g.say(Error{ID: p.id, Code: code, Text: plain.Text(err.Error(), maxText, plain.OneLine)})
 		return
 	}
 	p.g.say(Spawned{ID: p.id, PID: prog.PID})

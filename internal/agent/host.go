@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"vix/internal/plain"
 )
 
 // A Host is the host's end of one channel. Its life:
@@ -170,7 +172,7 @@ func (h *Host) onHello(m Hello) error {
 	if m.Version != Version {
 		return violation("the guest speaks version %d, the host %d", m.Version, Version)
 	}
-	h.log.Debug("guest says hello", "kernel", plainText(m.Kernel))
+	h.log.Debug("guest says hello", "kernel", plain.Text(m.Kernel, maxText, plain.OneLine))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.met = true
@@ -351,7 +353,7 @@ func (h *Host) onStage(s Stage) error {
 
 func (h *Host) onFailure(e Error) {
 	if h.failure == nil {
-		h.failure = &GuestError{Text: plainText(e.Text)}
+		h.failure = &GuestError{Text: plain.Text(strings.TrimSpace(e.Text), maxText, plain.OneLine)}
 		h.log.Warn("guest gives up", "why", h.failure.Text)
 		h.failed <- h.failure // the only one
 	}
@@ -400,7 +402,7 @@ func (h *Host) onSpawnError(m Error) error {
 		code = 125
 	}
 	h.forget(m.ID)
-	p.fail(&SpawnError{Program: p.name, Code: code, Text: plainText(m.Text)})
+	p.fail(&SpawnError{Program: p.name, Code: code, Text: plain.Text(strings.TrimSpace(m.Text), maxText, plain.OneLine)})
 	return nil
 }
 

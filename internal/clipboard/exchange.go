@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"vix/internal/plain"
 )
 
 // An exchange is one conversation over a stream socket between a process of the
@@ -38,6 +40,8 @@ const (
 	MaxData = 64 << 20
 	// maxLine bounds a line.
 	maxLine = 4096
+	// maxMessage bounds what is shown of an error that came over the line.
+	maxMessage = 512
 	// stall is how long a program may take to give, or to take, some more.
 	stall = 5 * time.Second
 	// maxTime is how long all of one kind may take.
@@ -136,7 +140,7 @@ func Take(conn net.Conn, req TakeRequest) ([]Item, error) {
 		case err != nil:
 			return nil, errors.Join(errors.New("the VM's display has ended"), err)
 		case a.Error != "":
-			return nil, errors.New(printable(a.Error))
+			return nil, errors.New(plain.Text(a.Error, maxMessage, plain.OneLine))
 		case a.End != "":
 			return items, nil
 		}
@@ -152,17 +156,6 @@ func Take(conn net.Conn, req TakeRequest) ([]Item, error) {
 		}
 		items = append(items, it)
 	}
-}
-
-// printable is a message that may hold what a guest said.
-func printable(s string) string {
-	b := Strip([]byte(s))
-	for i, c := range b {
-		if c == '\n' || c == '\t' {
-			b[i] = ' '
-		}
-	}
-	return string(b[:min(len(b), 512)])
 }
 
 // Give is the user's side: it offers items to the VM. The offer stands until conn is
@@ -190,7 +183,7 @@ func Give(conn net.Conn, how GiveRequest, items []Item) error {
 	case err != nil:
 		return errors.Join(errors.New("the VM's display has ended"), err)
 	case a.Error != "":
-		return errors.New(printable(a.Error))
+		return errors.New(plain.Text(a.Error, maxMessage, plain.OneLine))
 	case !a.OK:
 		return errors.New("the VM's display gives no answer")
 	}

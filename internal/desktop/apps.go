@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/plain"
 )
 
 // An App is a program that a VM's root has a .desktop file for. All of it is the
@@ -87,7 +88,8 @@ func EntryName(vm, id string) string {
 		}
 		elements[i] = e
 	}
-	return cut(strings.Join(elements, "."), 255)
+	id = strings.Join(elements, ".") // of ASCII
+	return id[:min(len(id), 255)]
 }
 
 // AppID is the app id that the compositor sees of its windows.
@@ -138,7 +140,7 @@ func Apps(root *os.Root, vm string) (apps []App, notes []string, err error) {
 			switch {
 			case errors.Is(err, errNotShown):
 			case err != nil:
-				notes = append(notes, fmt.Sprintf("VM %s: %s: %v", vm, line(f, maxComment), err))
+				notes = append(notes, fmt.Sprintf("VM %s: %s: %v", vm, plain.Text(f, maxComment, plain.OneLine), err))
 			case len(apps) == maxApps:
 				return apps, append(notes, fmt.Sprintf("VM %s: more than %d programs: the rest is left out", vm, maxApps)), nil
 			default:

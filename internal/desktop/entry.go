@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode/utf8"
+
+	"vix/internal/plain"
 )
 
 // Limits of a .desktop file of a guest's root.
@@ -71,13 +73,13 @@ func parseEntry(b []byte) (entry, error) {
 func (e entry) is(key string) bool { return e[key] == "true" }
 
 // text returns a value of type string, in one line.
-func (e entry) text(key string, n int) string { return line(unescape(e[key]), n) }
+func (e entry) text(key string, n int) string { return plain.Text(unescape(e[key]), n, plain.OneLine) }
 
 // words returns a list's values.
 func (e entry) words(key string) []string {
 	var list []string
 	for _, w := range strings.Split(strings.ReplaceAll(e[key], `\;`, "\x00"), ";") {
-		if w = line(unescape(strings.ReplaceAll(w, "\x00", ";")), maxName); w != "" && len(list) < maxWords {
+		if w = plain.Text(unescape(strings.ReplaceAll(w, "\x00", ";")), maxName, plain.OneLine); w != "" && len(list) < maxWords {
 			list = append(list, w)
 		}
 	}

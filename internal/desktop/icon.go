@@ -17,6 +17,7 @@ import (
 
 	"vix/config"
 	"vix/internal/icon"
+	"vix/internal/plain"
 )
 
 // IconSizes are what is written of each icon, in pixels: sway's launchers ask for
@@ -78,13 +79,13 @@ func iconSource(ctx context.Context, root *os.Root, name string, rasterise Raste
 		b, err := readIn(root, p, icon.MaxFile)
 		if err != nil {
 			if !errors.Is(err, os.ErrNotExist) {
-				last = fmt.Errorf("icon %s: %w", line(p, maxComment), err)
+				last = fmt.Errorf("icon %s: %w", plain.Text(p, maxComment, plain.OneLine), err)
 			}
 			continue
 		}
 		if !bytes.HasPrefix(b, []byte("\x89PNG")) {
 			if b, err = rasterise(ctx, b, IconSizes[len(IconSizes)-1]); err != nil {
-				last = fmt.Errorf("icon %s: %w", line(p, maxComment), err)
+				last = fmt.Errorf("icon %s: %w", plain.Text(p, maxComment, plain.OneLine), err)
 				continue
 			}
 		}
@@ -92,7 +93,7 @@ func iconSource(ctx context.Context, root *os.Root, name string, rasterise Raste
 		if err == nil {
 			return img, nil
 		}
-		last = fmt.Errorf("icon %s: %w", line(p, maxComment), err)
+		last = fmt.Errorf("icon %s: %w", plain.Text(p, maxComment, plain.OneLine), err)
 	}
 	return nil, last
 }

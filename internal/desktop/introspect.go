@@ -9,6 +9,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/introspect"
+
+	"vix/internal/plain"
 )
 
 // docString is the annotation under which an introspection has its documentation;
@@ -166,7 +168,7 @@ func localPath(uri string) (string, error) {
 	}
 	u, err := url.Parse(uri)
 	if err != nil || u.Scheme != "file" || u.Host != "" && u.Host != "localhost" || !path.IsAbs(u.Path) {
-		return "", fmt.Errorf("%q: not a file of this machine", cut(uri, maxComment))
+		return "", fmt.Errorf("%q: not a file of this machine", plain.Text(uri, maxComment, plain.OneLine))
 	}
 	return u.Path, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"vix/internal/plain"
 )
 
 // The Desktop Notifications Specification, 1.3.
@@ -82,7 +84,7 @@ func (n *Notifier) Show(ctx context.Context, note Note) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	body := lines(note.Body, maxBody)
+	body := plain.Text(note.Body, maxBody, plain.Lines)
 	if slices.Contains(caps, "body-markup") {
 		body = EscapeMarkup(body)
 	}
@@ -95,11 +97,11 @@ func (n *Notifier) Show(ctx context.Context, note Note) (uint32, error) {
 	}
 	actions := []string{}
 	for _, a := range note.Actions {
-		actions = append(actions, a.Key, line(a.Label, maxLabel))
+		actions = append(actions, a.Key, plain.Text(a.Label, maxLabel, plain.OneLine))
 	}
 	var id uint32
 	err = n.obj.CallWithContext(ctx, notifyName+".Notify", 0, "Vix", note.Replaces, note.Icon,
-		line(note.Summary, maxSummary), body, actions, hints, expiry(note.Expire)).Store(&id)
+		plain.Text(note.Summary, maxSummary, plain.OneLine), body, actions, hints, expiry(note.Expire)).Store(&id)
 	return id, notifyError(err)
 }
 

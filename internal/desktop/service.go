@@ -16,6 +16,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"vix/config"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -231,7 +232,7 @@ func (s *Service) allow(sender dbus.Sender) *dbus.Error {
 
 // failed makes a typed error.
 func failed(kind, format string, a ...any) *dbus.Error {
-	return dbus.NewError(errorPrefix+kind, []any{line(fmt.Sprintf(format, a...), maxBody)})
+	return dbus.NewError(errorPrefix+kind, []any{plain.Text(fmt.Sprintf(format, a...), maxBody, plain.OneLine)})
 }
 
 // typed finds an error's type.
@@ -303,7 +304,7 @@ func (s *Service) run(sender dbus.Sender, name string, argv []string, options ma
 			}
 		case "activation-token", "desktop-startup-id":
 		default:
-			return failed("InvalidArgs", "unknown option %q", cut(key, maxLabel))
+			return failed("InvalidArgs", "unknown option %q", plain.Text(key, maxLabel, plain.OneLine))
 		}
 	}
 	return typed(s.Start(s.ctx, start))
@@ -443,7 +444,7 @@ func (s *Service) activate(sender dbus.Sender, name, action string, files []stri
 	case !ok:
 		return failed("NotFound", "%s: no such entry", name)
 	case action != "" && !slices.ContainsFunc(Actions, func(a Action) bool { return a.Key == action }):
-		return failed("InvalidArgs", "unknown action %q", cut(action, maxLabel))
+		return failed("InvalidArgs", "unknown action %q", plain.Text(action, maxLabel, plain.OneLine))
 	}
 	for k, f := range files {
 		path, err := localPath(f)
@@ -507,7 +508,7 @@ func describe(v vm.State) map[string]dbus.Variant {
 	programs := []string{}
 	for _, p := range v.Programs {
 		if p.Exit == nil && len(p.Argv) > 0 {
-			programs = append(programs, line(p.Argv[0], maxName))
+			programs = append(programs, plain.Text(p.Argv[0], maxName, plain.OneLine))
 		}
 	}
 	return map[string]dbus.Variant{
@@ -532,7 +533,7 @@ func (s *Service) get(sender dbus.Sender, iface, name string) (dbus.Variant, *db
 	}
 	v, ok := all[name]
 	if !ok {
-		return v, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{line(name, maxLabel)})
+		return v, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{plain.Text(name, maxLabel, plain.OneLine)})
 	}
 	return v, nil
 }
@@ -543,7 +544,7 @@ func (s *Service) getAll(sender dbus.Sender, iface string) (map[string]dbus.Vari
 		return nil, err
 	}
 	if iface != managerInterface && iface != "" {
-		return nil, dbus.NewError("org.freedesktop.DBus.Error.UnknownInterface", []any{line(iface, maxLabel)})
+		return nil, dbus.NewError("org.freedesktop.DBus.Error.UnknownInterface", []any{plain.Text(iface, maxLabel, plain.OneLine)})
 	}
 	return s.properties(), nil
 }
@@ -553,5 +554,5 @@ func (s *Service) set(sender dbus.Sender, _, name string, _ dbus.Variant) *dbus.
 	if err := s.allow(sender); err != nil {
 		return err
 	}
-	return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{line(name, maxLabel)})
+	return dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{plain.Text(name, maxLabel, plain.OneLine)})
 }

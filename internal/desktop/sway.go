@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vix/config"
+	"vix/internal/plain"
 )
 
 // Messages of sway-ipc(7): "i3-ipc", u32 length, u32 type, in the byte order of
@@ -152,7 +153,7 @@ func (s Sway) Run(ctx context.Context, commands string) error {
 	}
 	for _, r := range results {
 		if !r.Success {
-			return fmt.Errorf("sway: %s: %s", commands, line(r.Error, maxBody))
+			return fmt.Errorf("sway: %s: %s", commands, plain.Text(r.Error, maxBody, plain.OneLine))
 		}
 	}
 	return nil

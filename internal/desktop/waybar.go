@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -42,7 +43,7 @@ func (b *Bar) Line() []byte {
 		}
 		mark = fmt.Sprintf(`<span color="%s">%s</span>`, EscapeMarkup(string(v.Color)), mark)
 		text = append(text, mark)
-		tip = append(tip, fmt.Sprintf("%s <b>%s</b>  %s%s", mark, EscapeMarkup(line(v.Tag, maxName)), EscapeMarkup(v.State), barWindows(v)))
+		tip = append(tip, fmt.Sprintf("%s <b>%s</b>  %s%s", mark, EscapeMarkup(plain.Text(v.Tag, maxName, plain.OneLine)), EscapeMarkup(v.State), barWindows(v)))
 		if (v.State == vm.StateStarting || v.State == vm.StateUnresponsive) && !slices.Contains(classes, v.State) {
 			classes = append(classes, v.State)
 		}
@@ -72,7 +73,7 @@ func barWindows(v vm.State) string {
 			fmt.Fprintf(&b, "\n    and %d more", len(v.Windows)-barTitles)
 			break
 		}
-		b.WriteString("\n    " + EscapeMarkup(line(w.Title, maxLabel)))
+		b.WriteString("\n    " + EscapeMarkup(plain.Text(w.Title, maxLabel, plain.OneLine)))
 	}
 	return b.String()
 }

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"vix/internal/plain"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -29,7 +30,7 @@ type activation struct {
 // Activate gives the next window of the VM the focus that token is good for. A newer
 // token takes the place of one that was not spent.
 func (f *Filter) Activate(token string) {
-	if len(token) > maxToken || token != wayland.Printable(token) {
+	if token != plain.Text(token, maxToken, plain.OneLine) {
 		return
 	}
 	f.activation.mu.Lock()

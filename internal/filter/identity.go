@@ -3,9 +3,9 @@ package filter
 import (
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"vix/config"
+	"vix/internal/plain"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -29,56 +29,12 @@ func identityHooks(h relay.Layer) {
 // direction is that of its first letter (UAX #9, rules P2 and P3), which must not be
 // the guest's: a tag without letters gets a mark in front.
 func Title(tag, title string) string {
-	tag = clean(tag)
+	tag = plain.Text(tag, maxTitle, plain.OneLine)
 	mark := ""
 	if !strings.ContainsFunc(tag, unicode.IsLetter) {
 		mark = "\u200e" // LEFT-TO-RIGHT MARK
 	}
-	return mark + "[" + tag + "] " + fewMarks(cut(clean(title), maxTitle))
-}
-
-// maxMarks is how many combining marks one character may carry: more than any
-// script needs, less than what reaches over the line's neighbours.
-const maxMarks = 4
-
-// fewMarks drops marks that have no character to combine with, and all beyond
-// maxMarks of one.
-func fewMarks(s string) string {
-	n := maxMarks // as if the text before, the tag, could take no more
-	return strings.Map(func(r rune) rune {
-		if !unicode.Is(unicode.M, r) {
-			n = 0
-			return r
-		}
-		if n++; n > maxMarks {
-			return -1
-		}
-		return r
-	}, s)
-}
-
-// clean drops what does not print in one line and makes every space a plain one.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == utf8.RuneError, unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs):
-			return -1
-		case unicode.In(r, unicode.Z):
-			return ' '
-		}
-		return r
-	}, s)
-}
-
-// cut shortens s to at most n bytes, on a rune boundary.
-func cut(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
-	}
-	return s[:n]
+	return mark + "[" + tag + "] " + plain.Text(title, maxTitle, plain.OneLine)
 }
 
 // onGetToplevel gives the new window its identity before the guest can.

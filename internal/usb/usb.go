@@ -19,9 +19,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"vix/config"
+	"vix/internal/plain"
 )
 
 // A Device is one device that is plugged in.
@@ -66,7 +66,7 @@ func read(sys fs.FS, port string, entries []fs.DirEntry) (d Device, ok bool) {
 		if err != nil {
 			return ""
 		}
-		return printable(strings.TrimSpace(string(b)))
+		return plain.Text(strings.TrimSpace(string(b)), maxText, plain.OneLine)
 	}
 	id, err := config.ParseUSB(word("idVendor") + ":" + word("idProduct"))
 	bus, err1 := strconv.ParseUint(word("busnum"), 10, 16)
@@ -81,7 +81,7 @@ func read(sys fs.FS, port string, entries []fs.DirEntry) (d Device, ok bool) {
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), port+":") {
 			if b, err := fs.ReadFile(sys, path.Join(e.Name(), "modalias")); err == nil {
-				d.Aliases = append(d.Aliases, printable(strings.TrimSpace(string(b))))
+				d.Aliases = append(d.Aliases, plain.Text(strings.TrimSpace(string(b)), maxText, plain.OneLine))
 			}
 		}
 	}
@@ -89,20 +89,6 @@ func read(sys fs.FS, port string, entries []fs.DirEntry) (d Device, ok bool) {
 }
 
 const maxText = 128 // bytes of what a device says of itself
-
-// printable makes what a device says fit for a line of a terminal.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) && r != unicode.ReplacementChar {
-			return r
-		}
-		return '?'
-	}, s)
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "")
-	}
-	return s
-}
 
 // Matching returns the devices that want names, without hubs.
 func Matching(list []Device, want config.USBDevice) []Device {

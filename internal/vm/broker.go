@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"strings"
+	"vix/internal/plain"
 )
 
 // The display process may make no connection of its own (package sandbox): the
@@ -76,7 +79,7 @@ func (s *supervisor) serveBroker(c *net.UnixConn) {
 		f, err := b.answer(string(buf[:n]))
 		if err != nil {
 			text := err.Error()
-			s.log.printf("vix", "display: %s: %s", cleanLine(string(buf[:n])), text)
+			s.log.printf("vix", "display: %s: %s", plain.Text(strings.TrimSpace(string(buf[:n])), maxLogLine, plain.OneLine), text)
 			_, err = c.Write([]byte(text[:min(len(text), maxBrokerAnswer)]))
 		} else {
 			_, _, err = c.WriteMsgUnix([]byte(brokerOK), unix.UnixRights(int(f.Fd())), nil)

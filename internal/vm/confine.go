@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"vix/internal/plain"
 	"vix/internal/sandbox"
 )
 
@@ -127,10 +128,10 @@ func interpreter(path string) string {
 // line in the log, once for each process.
 func (s *supervisor) confined(name string, pid int, r sandbox.Report) {
 	for i, m := range r.Measures {
-		r.Measures[i] = cleanLine(m)
+		r.Measures[i] = plain.Text(m, maxLogLine, plain.OneLine)
 	}
 	for i, w := range r.Weaker {
-		r.Weaker[i] = cleanLine(w)
+		r.Weaker[i] = plain.Text(w, maxLogLine, plain.OneLine)
 	}
 	if len(r.Weaker) > 0 {
 		s.log.printf("vix", "%s is confined less than it could be: %s", name, strings.Join(r.Weaker, "; "))

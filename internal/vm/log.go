@@ -11,7 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"vix/internal/plain"
 )
 
 // Limits of a VM's log. What a guest prints on its console ends up here.
@@ -48,7 +49,7 @@ func (j *journal) printf(source, format string, args ...any) {
 }
 
 func (j *journal) add(source, text string) {
-	line := fmt.Sprintf("%8.3f [%s] %s\n", time.Since(j.start).Seconds(), source, cleanLine(text))
+	line := fmt.Sprintf("%8.3f [%s] %s\n", time.Since(j.start).Seconds(), source, plain.Text(strings.TrimRight(text, "\r\n"), maxLogLine, plain.OneLine))
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
@@ -174,26 +175,6 @@ func (j *journal) close() error {
 	return j.file.Close()
 }
 
-// cleanLine makes text from a hostile source fit for a terminal: one line, no
-// control or format characters, bounded.
-func cleanLine(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		default:
-			return -1
-		}
-	}, text)
-	if len(text) > maxLogLine {
-		text = strings.ToValidUTF8(text[:maxLogLine], "") + "…"
-	}
-	return text
-}
-
 // eachLine calls f with every line of r, a longer one than maxLogLine in
 // pieces, until r ends.
 func eachLine(r io.Reader, f func(string)) {
@@ -220,7 +201,7 @@ const tailLines = 3
 func (t *tail) add(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.last = append(t.last, cleanLine(line))
+	t.last = append(t.last, plain.Text(line, maxLogLine, plain.OneLine))
 	if len(t.last) > tailLines {
 		t.last = slices.Delete(t.last, 0, 1)
 	}

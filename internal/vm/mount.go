@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 )
 
 // Shares of a VM that runs: share.go says how they are made.
@@ -169,7 +171,7 @@ func (s *supervisor) inGuest(spawn agent.Spawn, in io.Reader) error {
 	case err != nil:
 		return err
 	case st.Code != 0 || st.Signal != 0:
-		return errors.New(clipText(string(said)))
+		return errors.New(plain.Text(strings.TrimSpace(string(said)), maxTitle, plain.OneLine))
 	}
 	return nil
 }
@@ -182,7 +184,7 @@ func (s *supervisor) umount(path string, force bool) error {
 	name := s.launch.VM.Name
 	i := slices.IndexFunc(s.shares, func(sh *share) bool { return sh.port >= 0 && sh.folder.Guest == path })
 	if i < 0 {
-		return failf("VM %s: %s is not a share; vix-launcher list --json shows those there are", name, clipText(path))
+		return failf("VM %s: %s is not a share; vix-launcher list --json shows those there are", name, plain.Text(path, maxTitle, plain.OneLine))
 	}
 	sh := s.shares[i]
 	mode := ""

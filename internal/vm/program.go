@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vix/internal/agent"
+	"vix/internal/plain"
 )
 
 // enter counts a run in, unless the VM is on its way out.
@@ -209,7 +210,7 @@ func (s *supervisor) addProgram(argv []string) Program {
 // runBackground waits for a program whose output goes to the VM's log.
 func (s *supervisor) runBackground(p *agent.Process, name string) (*Exit, error) {
 	_ = p.Stdin.Close()
-	source := cleanLine(filepath.Base(name))
+	source := plain.Text(filepath.Base(name), maxTitle, plain.OneLine)
 	var out sync.WaitGroup
 	out.Go(func() { eachLine(p.Stdout, func(line string) { s.log.add(source, line) }) })
 	out.Go(func() { eachLine(p.Stderr, func(line string) { s.log.add(source, line) }) })

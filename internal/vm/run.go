@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/plain"
 )
 
 // Limits of a run's patience.
@@ -116,7 +117,7 @@ func (r *Registry) lastPanic(name string) string {
 		// main's.
 		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
 			if strings.HasPrefix(line, prefix) {
-				return ": " + clipText(strings.TrimSpace(line))
+				return ": " + plain.Text(strings.TrimSpace(line), maxTitle, plain.OneLine)
 			}
 		}
 	}

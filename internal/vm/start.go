@@ -18,6 +18,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
 )
@@ -494,7 +495,7 @@ func (s *supervisor) readEvents(r io.Reader, pid int) {
 }
 
 func (s *supervisor) windowEvent(event string, w Window) {
-	w.Title, w.AppID = clipText(w.Title), clipText(w.AppID)
+	w.Title, w.AppID = plain.Text(w.Title, maxTitle, plain.OneLine), plain.Text(w.AppID, maxTitle, plain.OneLine)
 	first := false
 	s.mu.Lock()
 	list := slices.DeleteFunc(s.state.Windows, func(x Window) bool { return x.ID == w.ID })
@@ -508,15 +509,4 @@ func (s *supervisor) windowEvent(event string, w Window) {
 	if first {
 		s.stage("window", 0)
 	}
-}
-
-// clipText makes a guest's text fit to be shown, and bounded.
-func clipText(text string) string {
-	text = cleanLine(text)
-	for i := range text {
-		if i > maxTitle {
-			return text[:i] + "…"
-		}
-	}
-	return text
 }

@@ -11,6 +11,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/scope"
 )
 
@@ -171,7 +172,7 @@ func (s State) clone() State {
 func shownArgv(argv []string) []string {
 	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
 	for i := range shown {
-		shown[i] = clipText(shown[i])
+		shown[i] = plain.Text(shown[i], maxTitle, plain.OneLine)
 	}
 	return shown
 }

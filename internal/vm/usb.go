@@ -16,6 +16,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/usb"
 )
@@ -93,7 +94,7 @@ func (s *supervisor) attachUSB(text string) (*USBState, error) {
 	if driver, ok := strings.CutPrefix(text, emulatedPrefix); ok {
 		d, ok := emulated[driver]
 		if !ok {
-			return nil, failf("VM %s: usb %s: not emulated", name, clipText(text))
+			return nil, failf("VM %s: usb %s: not emulated", name, plain.Text(text, maxTitle, plain.OneLine))
 		}
 		d.Port = text
 		return s.addUSB(d, false)
@@ -267,7 +268,7 @@ func (s *supervisor) detachUSB(text string) (*USBState, error) {
 	}
 	return s.dropUSB(func(d usbDevice) bool {
 		return d.Port == text || d.Port == want.Port || want.ID != "" && d.ID == want.ID
-	}, clipText(text))
+	}, plain.Text(text, maxTitle, plain.OneLine))
 }
 
 // dropUSB unplugs the first device that is meant.

@@ -3,23 +3,15 @@ package wayland
 import (
 	"fmt"
 	"strconv"
-	"strings"
-	"unicode"
+
+	"vix/internal/plain"
 )
 
-// Printable makes text of a peer fit for a log or a terminal: what does not
-// print is quoted, and it is cut after 200 bytes.
-func Printable(s string) string {
-	const most = 200
-	tail := ""
-	if len(s) > most {
-		s, tail = strings.ToValidUTF8(s[:most], ""), "…"
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) {
-		s = strings.Trim(strconv.QuoteToGraphic(s), `"`)
-	}
-	return s + tail
-}
+// maxText bounds a peer's text in a log or a trace, in bytes.
+const maxText = 200
+
+// Printable returns a peer's text as plain text of one line, for a log or a trace.
+func Printable(s string) string { return plain.Text(s, maxText, plain.OneLine) }
 
 // Append appends the message in the style of WAYLAND_DEBUG:
 //

@@ -336,19 +336,3 @@ func BenchmarkUnixConn(b *testing.B) {
 		}
 	}
 }
-
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":      "plain",
-		"a\x1b[31mb": `a\x1b[31mb`,
-		"a\u202eb":   `a\u202eb`,
-		"\xff":       `\xff`,
-	} {
-		if got := Printable(in); got != want {
-			t.Errorf("%q became %q, not %q", in, got, want)
-		}
-	}
-	if got := Printable(strings.Repeat("é", 500)); len(got) > 210 || !strings.HasSuffix(got, "…") {
-		t.Errorf("%d bytes", len(got))
-	}
-}

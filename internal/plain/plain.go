@@ -1,0 +1,96 @@
+// Package plain makes a text that a stranger wrote fit to be shown: in a title, a
+// log, a menu, a notification, a line of a terminal.
+//
+// It is for what Vix says itself with a guest's words in it. What a guest's program
+// writes to a person's terminal goes through package termsafe.
+package plain
+
+import (
+	"unicode"
+	"unicode/utf8"
+)
+
+// How many lines a text may have.
+const (
+	OneLine = false // a line's end becomes a space
+	Lines   = true  // a line's end stays, as '\n'
+)
+
+// maxMarks is how many combining marks one character may carry: more than any
+// script needs, less than what reaches over the neighbouring lines.
+const maxMarks = 4
+
+// Text returns s as text alone, in at most most bytes of valid UTF-8.
+//
+// It drops bytes that are not UTF-8 (and U+FFFD, which stands for such), control
+// characters, format characters (those that change the direction of writing among
+// them), private and unassigned characters (nobody knows what a terminal or a font
+// makes of them), letters that show nothing, marks without a character to combine
+// with, and all but four of one character's. Every space becomes a plain one, and so
+// do a line's end, a tab and their like; but with lines '\n' stays.
+//
+// It never cuts between a character and its marks. A text that is plain already comes
+// back as it is, so that Text(s, len(s), OneLine) == s tells whether s is.
+func Text(s string, most int, lines bool) string {
+	if isPlain(s, most) {
+		return s
+	}
+	out := make([]byte, 0, min(len(s), max(most, 0)))
+	last := 0 // where the last character begins that marks combine with
+	marks := maxMarks
+	for _, r := range s {
+		r, mark := shown(r, lines)
+		switch {
+		case r < 0:
+			continue
+		case mark:
+			if marks++; marks > maxMarks {
+				continue
+			}
+		case r == '\n':
+			marks = maxMarks
+		default:
+			marks = 0
+		}
+		if !mark {
+			last = len(out)
+		}
+		if len(out)+utf8.RuneLen(r) > most {
+			return string(out[:last]) // without a character whose marks do not fit
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return string(out)
+}
+
+// isPlain is the usual case, without an allocation.
+func isPlain(s string, most int) bool {
+	if len(s) > most {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// shown returns what is shown for r, -1 for nothing, and whether that is a
+// combining mark.
+func shown(r rune, lines bool) (_ rune, mark bool) {
+	switch {
+	case r >= ' ' && r <= '~':
+		return r, false
+	case r == '\n' && lines:
+		return r, false
+	case unicode.IsSpace(r), unicode.In(r, unicode.Z), r == brailleBlank:
+		return ' ', false
+	case r == utf8.RuneError, !unicode.IsGraphic(r), unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r):
+		return -1, false
+	}
+	return r, unicode.Is(unicode.M, r)
+}
+
+// brailleBlank is a symbol that looks like a space.
+const brailleBlank = '\u2800'

@@ -1,0 +1,339 @@
+// Package termsafe decides which of a guest's bytes reach a person's terminal.
+//
+// A terminal obeys what it is shown: it copies into the clipboard, answers with what
+// then stands typed at the next prompt, takes another title, draws over what others
+// wrote. So a guest's output is parsed, and what comes out is written anew from what
+// was understood: whole sequences of an allow-list, in their one usual form.
+//
+//	guest's bytes ─► UTF-8 ─► state machine (x/ansi's table) ─► allow-list ─► canonical sequences
+//	                 │                                           (allow.go)     │
+//	                 └ text: as it is                                           └ what it leaves on
+//	                                                                              (modes.go)
+//
+// There are three kinds of stream:
+//
+//	Line    a program's output among others': text, newlines, colours, and what moves
+//	        within the line (CR, BS, HT, CHA, CUF, CUB, EL). No character that changes
+//	        the direction of writing.
+//	Screen  a program that has the terminal for itself: what vim, less, htop, tmux and
+//	        shells need. No string (OSC, DCS, APC, PM, SOS: clipboard, titles, colours of the
+//	        terminal, links, notifications, files, pictures), nothing that the terminal
+//	        would answer, no mode whose usual state is not known.
+//	Raw     everything.
+//
+// All of it is in bounded memory, whatever is sent: the text of a string is not kept.
+// How a stream is cut into pieces changes nothing. The terminal is taken to speak
+// UTF-8, where a control character of ECMA-48's upper half (C1) has two bytes; alone,
+// a byte from 0x80 to 0x9f is no character, and becomes U+FFFD like other such bytes.
+//
+// It does not know how wide a terminal or a character is, nor what it shows.
+package termsafe
+
+import (
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/charmbracelet/x/ansi/parser"
+)
+
+// A Kind of stream; see the package's comment.
+type Kind uint8
+
+const (
+	Line Kind = iota
+	Screen
+	Raw
+)
+
+const (
+	esc = 0x1b
+	del = 0x7f
+	// maxParams is how many parameters a sequence may have; a longer one is dropped.
+	// The longest in use set a few colours at once.
+	maxParams = 32
+	// maxParam bounds a parameter's value: no terminal is larger, no mode higher.
+	maxParam = 9999
+)
+
+// A Filter is the state machine for one stream. Its zero value is one for Line.
+type Filter struct {
+	Kind Kind
+
+	out     []byte       // what passes, during Append
+	pending [4]byte      // the beginning of a character
+	npend   int          // bytes of it
+	state   parser.State // of the sequence at hand
+	seq     sequence     // as far as it is known
+	length  int          // bytes of the OSC at hand
+	modes   modes        // what is left on
+	cursor  cursor
+}
+
+// A cursor is what Vix has to know of the place where its own next line would begin.
+type cursor struct {
+	used   bool // something may stand in the cursor's line
+	column bool // the last thing was not a return to the first column
+	moved  bool // it went up or down by other ways than new lines: anything may stand below it
+}
+
+// A sequence is what is collected of an escape or control sequence.
+type sequence struct {
+	prefix, inter byte
+	params        [maxParams]int // -1: left out
+	sub           uint32         // bit i: param i goes on with a ':'
+	n             int            // the parameter at hand
+	some          bool           // there are parameters at all
+	bad           bool           // not of a form that any terminal means
+}
+
+func (s *sequence) clear() {
+	s.prefix, s.inter, s.sub, s.n, s.some, s.bad = 0, 0, 0, 0, false, false
+	s.params[0] = -1
+}
+
+// list returns the parameters.
+func (s *sequence) list() []int {
+	if !s.some {
+		return nil
+	}
+	return s.params[:s.n+1]
+}
+
+// param returns parameter i, or def where it is left out.
+func (s *sequence) param(i, def int) int {
+	if l := s.list(); i < len(l) && l[i] >= 0 {
+		return l[i]
+	}
+	return def
+}
+
+// Append appends what passes of src to dst. What src ends within is kept until
+// the next call: a character, or a sequence.
+func (f *Filter) Append(dst, src []byte) []byte {
+	if f.Kind == Raw {
+		if len(src) > 0 {
+			f.cursor.used = src[len(src)-1] != '\n'
+		}
+		return append(dst, src...)
+	}
+	f.out = dst
+	for f.npend > 0 && len(src) > 0 {
+		src = f.complete(src)
+	}
+	for len(src) > 0 {
+		switch c := src[0]; {
+		case c >= utf8.RuneSelf:
+			src = f.char(src)
+		case f.state == parser.GroundState && c >= ' ' && c < del:
+			src = f.ascii(src)
+		default:
+			f.advance(c)
+			src = src[1:]
+		}
+	}
+	out := f.out
+	f.out = nil
+	return out
+}
+
+// ascii takes the run of printable characters that src begins with.
+func (f *Filter) ascii(src []byte) []byte {
+	n := 1
+	for n < len(src) && src[n] >= ' ' && src[n] < del {
+		n++
+	}
+	f.print(src[:n])
+	return src[n:]
+}
+
+func (f *Filter) print(text []byte) {
+	f.out = append(f.out, text...)
+	f.cursor.used, f.cursor.column = true, true
+}
+
+// complete takes as much of src as the character needs whose beginning is pending.
+func (f *Filter) complete(src []byte) []byte {
+	n := copy(f.pending[f.npend:], src)
+	head := f.pending[:f.npend+n]
+	if !utf8.FullRune(head) {
+		f.npend += n
+		return src[n:]
+	}
+	r, size := utf8.DecodeRune(head)
+	f.rune(r, head[:size])
+	if size < f.npend { // not UTF-8: what followed the first byte begins anew
+		f.npend = copy(f.pending[:], f.pending[size:f.npend])
+		return src
+	}
+	taken := size - f.npend
+	f.npend = 0
+	return src[taken:]
+}
+
+// char takes the character that src begins with, or keeps its beginning.
+func (f *Filter) char(src []byte) []byte {
+	if !utf8.FullRune(src) {
+		f.npend = copy(f.pending[:], src)
+		return nil
+	}
+	r, size := utf8.DecodeRune(src)
+	f.rune(r, src[:size])
+	return src[size:]
+}
+
+var replacement = []byte("\ufffd")
+
+// rune takes a character that is not of ASCII; text is its bytes.
+func (f *Filter) rune(r rune, text []byte) {
+	if r >= 0x80 && r <= 0x9f {
+		f.advance(byte(r))
+		return
+	}
+	switch f.state {
+	case parser.GroundState:
+	case parser.EscapeState, parser.EscapeIntermediateState, parser.CsiEntryState, parser.CsiParamState, parser.CsiIntermediateState:
+		f.state = parser.GroundState // no sequence has such a character; text goes on
+	default: // in a string
+		if f.length == 0 {
+			f.length = 1
+		}
+		return
+	}
+	switch {
+	case r == utf8.RuneError && len(text) == 1:
+		f.print(replacement)
+	case f.Kind == Line && r >= 0x61c && unicode.Is(unicode.Bidi_Control, r):
+	default:
+		f.print(text)
+	}
+}
+
+// advance takes a byte of ASCII, or a control character of C1.
+func (f *Filter) advance(c byte) {
+	was := f.state
+	if was == parser.OscStringState && f.palette(c) {
+		return
+	}
+	if c == esc && was == parser.DcsEntryState { // where the table makes an exception
+		was = parser.DcsStringState
+	}
+	next, action := parser.Table.Transition(was, c)
+	switch {
+	case next == parser.OscStringState && was != next:
+		f.length = 0
+	case next != was && (next == parser.EscapeState || next == parser.CsiEntryState):
+		f.seq.clear()
+	}
+	f.state = next
+	switch action {
+	case parser.ClearAction:
+		f.seq.clear()
+	case parser.ExecuteAction:
+		f.control(c)
+	case parser.PrefixAction:
+		f.seq.prefix = c
+	case parser.CollectAction:
+		f.seq.bad = f.seq.bad || f.seq.inter != 0 // none in use has two
+		f.seq.inter = c
+	case parser.ParamAction:
+		f.seq.digit(c)
+	case parser.IgnoreAction:
+		// A prefix or parameter where none can be: terminals ignore the whole.
+		if c >= '0' && c <= '?' && (was == parser.CsiParamState || was == parser.CsiIntermediateState) {
+			f.seq.bad, f.state = true, was
+		}
+	case parser.DispatchAction:
+		f.dispatch(was, c)
+	}
+}
+
+// dispatch acts on a sequence that has ended with c.
+func (f *Filter) dispatch(was parser.State, c byte) {
+	switch was {
+	case parser.CsiEntryState, parser.CsiParamState, parser.CsiIntermediateState:
+		if !f.seq.bad {
+			f.csi(c)
+		}
+	case parser.EscapeState, parser.EscapeIntermediateState:
+		switch {
+		case f.seq.bad:
+		case c == 'k' && f.seq.inter == 0: // a title, to screen and tmux, up to a string's end
+			f.state = parser.SosStringState
+		default:
+			f.escape(c)
+		}
+	}
+}
+
+// palette follows an OSC, none of which passes, and tells the two that Linux's console
+// has without an end: ESC ] R, and ESC ] P with seven digits.
+func (f *Filter) palette(c byte) (ended bool) {
+	if c < ' ' || c >= del {
+		return false
+	}
+	const digits = 7
+	switch {
+	case f.length == 0 && c == 'P':
+		f.length = -digits
+		return true
+	case f.length == 0 && c == 'R', f.length == -1:
+		f.state = parser.GroundState
+	case f.length >= 0:
+		f.length = 1
+	default:
+		f.length++
+	}
+	return true
+}
+
+func (s *sequence) digit(c byte) {
+	s.some = true
+	p := &s.params[s.n]
+	switch {
+	case s.bad:
+	case c >= '0' && c <= '9':
+		*p = min(max(*p, 0)*10+int(c-'0'), maxParam)
+	case s.n+1 == maxParams:
+		s.bad = true
+	default:
+		if c == ':' {
+			s.sub |= 1 << s.n
+		}
+		s.n++
+		s.params[s.n] = -1
+	}
+}
+
+// control lets a control character pass, or not.
+func (f *Filter) control(c byte) {
+	switch c {
+	case '\n':
+		f.cursor.used = f.cursor.column && f.Kind == Screen // where nobody adds the return
+	case '\r':
+		f.cursor.column = false
+	case '\b', '\t':
+		f.cursor.used, f.cursor.column = true, true
+	case '\a':
+		if f.Kind != Screen {
+			return
+		}
+	case '\v', '\f':
+		if f.Kind != Screen {
+			return
+		}
+		f.cursor.used = true
+	case shiftOut, shiftIn:
+		if f.Kind != Screen {
+			return
+		}
+		f.modes.touched |= touchedCharset
+	default:
+		return
+	}
+	f.out = append(f.out, c)
+}
+
+const (
+	shiftOut = 0x0e
+	shiftIn  = 0x0f
+)
