@@ -13,11 +13,15 @@ const MaxName = 32
 
 // CheckName checks a VM's name: 1 to MaxName of a–z, 0–9, '-' and '_', the
 // first a letter or digit. So a name is never a path, an option, or another
-// name in different case.
+// name in different case. Nor is it a word that means something else where VMs
+// are named: ClipHost is this machine itself, in rules, in "clipboard" and in
+// drags. ("*", the other such word, has no character of a name's.)
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("a VM's name must not be empty")
+	case name == ClipHost:
+		return fmt.Errorf("VM name %q: means this machine itself where VMs are named; choose another, such as %q", name, NameFor(name))
 	case len(name) > MaxName:
 		return fmt.Errorf("VM name %q: longer than %d characters", clip(name), MaxName)
 	case name[0] == '-' || name[0] == '_':
@@ -36,7 +40,8 @@ func nameRune(r rune) bool {
 }
 
 // NameFor makes a valid VM name of a program's base name: lower case, with '-'
-// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps.
+// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps. The program
+// "host" gets the VM "host-vm": "host" is reserved (CheckName).
 func NameFor(base string) string {
 	name := strings.Map(func(r rune) rune {
 		if nameRune(r) {
@@ -46,8 +51,11 @@ func NameFor(base string) string {
 	}, strings.ToLower(base))
 	name = strings.TrimLeft(name, "-_")
 	name = strings.TrimRight(name[:min(len(name), MaxName)], "-_")
-	if name == "" {
+	switch name {
+	case "":
 		return "vm"
+	case ClipHost:
+		return ClipHost + "-vm"
 	}
 	return name
 }
