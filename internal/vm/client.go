@@ -143,7 +143,8 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	pid := r.askToStop(wait, name, force)
+	process := r.askToStop(wait, name, force)
+	defer closeFiles([]*os.File{process})
 	err = r.waitGone(wait, name)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -151,7 +152,7 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if !force {
 		return failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
 	}
-	if pid <= 0 || unix.Kill(pid, unix.SIGKILL) != nil {
+	if process == nil || unix.PidfdSendSignal(int(process.Fd()), unix.SIGKILL, nil, 0) != nil {
 		return failf("VM %s: does not stop, and its supervisor cannot be killed", name)
 	}
 	wait, cancel = context.WithTimeout(ctx, forceLimit)
@@ -164,21 +165,23 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 }
 
 // askToStop sends the request, waits for the answer or the end, and returns
-// the supervisor's process id if it could be reached.
-func (r *Registry) askToStop(ctx context.Context, name string, force bool) int {
+// the supervisor's process if it could be reached, which the caller closes: its
+// number may be another's by the time that it is killed.
+func (r *Registry) askToStop(ctx context.Context, name string, force bool) *os.File {
 	conn, pid, err := r.dial(name)
 	if err != nil {
-		return 0 // on its way out already
+		return nil // on its way out already
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
+	process := peerProcess(conn, pid)
 	c := &control{conn: conn}
 	if c.send(request{Version: controlVersion, Op: opStop, Force: force}) == nil {
 		var rep reply
 		_ = c.recv(&rep, maxFrame) // done, or gone
 	}
-	return pid
+	return process
 }
 
 // Logs copies a VM's log to w; with follow, until the VM ends or ctx does.

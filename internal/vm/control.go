@@ -249,3 +249,29 @@ func checkPeer(conn *net.UnixConn, uid int) (int, error) {
 	}
 	return int(cred.Pid), nil
 }
+
+// peerProcess returns a descriptor of the process pid, of which checkPeer said that it
+// is the peer's; nil if it has ended.
+func peerProcess(conn *net.UnixConn, pid int) *os.File {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	process := os.NewFile(uintptr(fd), "process")
+	// The number was the peer's while that lived, and it lives as long as its end of the
+	// connection is open: then so is the descriptor.
+	raw, err := conn.SyscallConn()
+	hungUp := true
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			_, err := unix.Poll(p, 0)
+			hungUp = err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR) != 0
+		})
+	}
+	if err != nil || hungUp {
+		process.Close()
+		return nil
+	}
+	return process
+}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,7 @@ import (
 
 // Names of the files of a VM's directory.
 const (
-	lockName    = "lock"
+	lockName    = "lock" // of the registry too: no VM is called so (config.CheckName)
 	controlName = "control.sock"
 	stateName   = "state.json"
 	logName     = "log"
@@ -42,19 +41,39 @@ func OpenRegistry(dir string) (*Registry, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, cause(err))
 	}
-	st, err := os.Lstat(path)
+	root, err := openOwn(path)
 	if err != nil {
-		return nil, failf("%v", err)
-	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
-		return nil, failf("%s: not a directory that is yours alone (0700); remove it", path)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, failf("%v", err)
+		return nil, failf("%s: %v; remove it", path, err)
 	}
 	return &Registry{path: path, root: root}, nil
+}
+
+// openOwn opens the directory path of this user's alone. What is checked is what was
+// opened, whatever takes its name meanwhile; a link would lead what is made or removed
+// in it elsewhere.
+func openOwn(path string) (*os.Root, error) {
+	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return nil, errNotOwn
+	case err != nil:
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, cause(err)
+	}
+	if err := ownDir(st); err != nil {
+		return nil, err
+	}
+	// By the descriptor: os.OpenRoot takes a name only.
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, cause(err)
+	}
+	return root, nil
 }
 
 // Close releases the directory.
@@ -71,7 +90,7 @@ func cause(err error) error {
 
 // lockAll takes the upper lock. It is held for moments only.
 func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
-	f, err := r.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := r.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, failf("%s: %v", r.path, cause(err))
 	}

@@ -53,15 +53,11 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, stateFailure(path, err)
 	}
-	st, err := os.Lstat(path)
-	if err != nil {
-		return nil, stateFailure(path, err)
-	}
-	if err := ownDir(st); err != nil {
+	root, err := openOwn(path)
+	switch {
+	case errors.Is(err, errNotOwn):
 		return nil, failf("%s: %v; remove it, or run with --disposable", path, err)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
+	case err != nil:
 		return nil, stateFailure(path, err)
 	}
 	return &Store{path, root}, nil
@@ -79,12 +75,14 @@ func stateFailure(path string, err error) *Failure {
 	return failf("%s: %v; %s", path, cause(err), next)
 }
 
+var errNotOwn = errors.New("not a directory that is yours alone (0700)")
+
 // ownDir refuses what is not a directory of this user's alone: a link would lead a
 // VM's writes, or a removal, elsewhere.
 func ownDir(st fs.FileInfo) error {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
-		return errors.New("not a directory that is yours alone (0700)")
+		return errNotOwn
 	}
 	return nil
 }
