@@ -36,6 +36,8 @@ import (
 //	                                ◄──   reply{mounted}
 //	request{op: umount, path}       ──►
 //	                                ◄──   reply{done}
+//	request{op: folders}            ──►                                     of another VM's supervisor
+//	                                ◄──   reply{folders}
 //	request{op: usb attach | usb detach, path}  ──►
 //	                                ◄──   reply{usb}
 //	request{op: trace} + 1 pipe end ──►
@@ -71,6 +73,8 @@ const (
 
 	opMount  = "mount"
 	opUmount = "umount"
+
+	opFolders = "folders"
 
 	opUSBAttach = "usb attach"
 	opUSBDetach = "usb detach"
@@ -108,6 +112,8 @@ type reply struct {
 	Done    bool        `json:"done,omitempty"`
 	Mounted *ShareState `json:"mounted,omitempty"`
 	USB     *USBState   `json:"usb,omitempty"`
+	// Folders are the VM's shares, but for its home and staging folders.
+	Folders *[]folderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
 }

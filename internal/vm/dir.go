@@ -76,6 +76,25 @@ func openOwn(path string) (*os.Root, error) {
 	return root, nil
 }
 
+// openBelow opens a file or directory of root's, with no link on the way or at its end:
+// os.Root follows those that stay below it, O_NOFOLLOW or not.
+func openBelow(root *os.Root, name string, flags int, perm os.FileMode) (*os.File, error) {
+	top, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	if flags&unix.O_CREAT != 0 {
+		how.Mode = uint64(perm.Perm())
+	}
+	fd, err := unix.Openat2(int(top.Fd()), name, &how)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
 // Close releases the directory.
 func (r *Registry) Close() error { return r.root.Close() }
 
@@ -90,7 +109,7 @@ func cause(err error) error {
 
 // lockAll takes the upper lock. It is held for moments only.
 func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
-	f, err := r.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openBelow(r.root, lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, failf("%s: %v", r.path, cause(err))
 	}
@@ -185,7 +204,7 @@ func (r *Registry) lockOf(name string) (*os.File, error) {
 	if _, err := r.root.Lstat(name); err != nil {
 		return nil, err
 	}
-	f, err := r.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openBelow(r.root, filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 //	    lock                       flock: held while the VM runs, or its state is changed
 //	    home/                      the home directory of the guest's user
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by the VM's next
+//	  written.json                 which folders of the user's a VM could ever write to (folder.go)
 //
 // Whatever is in home and staging was written by a guest: it is removed and renamed,
 // never read. Nothing above them may be a symbolic link, and everything belongs to
@@ -112,6 +114,8 @@ type keptState struct {
 func (k *keptState) home() string { return filepath.Join(k.path, homeName) }
 func (k *keptState) close() error { return k.lock.Close() }
 
+const maxMarker = 4 << 10
+
 // marker is vix.json.
 type marker struct {
 	Version int `json:"version"`
@@ -157,13 +161,19 @@ func (s *Store) fill(dir string) error {
 }
 
 func (s *Store) readMarker(dir string) (m marker, err error) {
-	name := filepath.Join(dir, markerName)
-	if st, err := s.root.Lstat(name); err != nil {
-		return m, err
-	} else if !st.Mode().IsRegular() || st.Size() > 4<<10 {
-		return m, errors.New("not a file of Vix's")
+	notOurs := errors.New("not a file of Vix's")
+	f, err := openBelow(s.root, filepath.Join(dir, markerName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return m, notOurs
 	}
-	b, err := s.root.ReadFile(name)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxMarker {
+		return m, notOurs
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxMarker))
 	if err != nil {
 		return m, err
 	}
@@ -176,10 +186,10 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 // lock locks an existing state.
 func (s *Store) lock(name string) (*keptState, error) {
 	file := filepath.Join(vmsName, name, lockName)
-	f, err := s.root.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openBelow(s.root, file, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
 		// It can be locked all the same, and the home read, if it was made before.
-		f, err = s.root.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		f, err = openBelow(s.root, file, os.O_RDONLY, 0)
 	}
 	if err != nil {
 		return nil, stateFailure(filepath.Join(s.path, file), err)
