@@ -46,7 +46,16 @@ const maxFolderLinks = 40
 // for they are the user's, but for those in or below a directory of which written says
 // that a guest could write to it: those are ErrLink.
 func OpenFolder(path string, written func(DirID) bool) (*Folder, error) {
-	w := &walk{written: written, rest: split(path)}
+	return open(&walk{written: written, rest: split(path)}, path)
+}
+
+// OpenParent opens the directory that the file at path is in, where its links lead; of a
+// directory, that itself.
+func OpenParent(path string, written func(DirID) bool) (*Folder, error) {
+	return open(&walk{written: written, rest: split(path), file: true}, path)
+}
+
+func open(w *walk, path string) (*Folder, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%s: not an absolute path", path)
 	}
@@ -94,6 +103,7 @@ type walk struct {
 	rest    []string
 	links   int
 	closed  bool // it has come into a directory of written
+	file    bool // the path may end at a file: then the walk stays in its directory
 }
 
 func split(path string) []string { return strings.Split(filepath.ToSlash(path), "/") }
@@ -145,6 +155,9 @@ func (w *walk) step() error {
 		return w.enter(fd, ".")
 	case unix.S_IFLNK:
 		return w.follow(fd)
+	}
+	if w.file && len(w.rest) == 0 {
+		return nil
 	}
 	return ErrNotDir
 }

@@ -67,6 +67,21 @@ func TestOpenFolder(t *testing.T) {
 			t.Errorf("%s: %+v, %v", path, f, err)
 		}
 	}
+	// Of a file, where it lies.
+	if err := errors.Join(os.WriteFile(root+"/a/b/f", nil, 0o600), os.Symlink("../a/b/f", root+"/d/to-f")); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/d/to-f": "/a/b", "/a/b/f": "/a/b", "/abs": "/a/b"} {
+		f, err := OpenParent(root+path, none)
+		if err != nil || f.Path != root+want {
+			t.Errorf("%s is in %+v, %v", path, f, err)
+			continue
+		}
+		f.Close()
+	}
+	if f, err := OpenParent(root+"/a/b/f/x", none); !errors.Is(err, ErrNotDir) {
+		t.Errorf("%+v, %v", f, err)
+	}
 	// The way includes where links led through.
 	f := openAt(t, root+"/abs/c", none)
 	for dir, want := range map[string]bool{"/": true, root: true, root + "/a": true, root + "/a/b": true, root + "/a/b/c": false, root + "/d": false} {

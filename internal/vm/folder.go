@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"vix/config"
 	"vix/internal/rootfs"
 )
 
@@ -203,6 +205,52 @@ func (s *supervisor) otherFolders() (list []folderState, written map[rootfs.DirI
 		}
 	}
 	return list, written, nil
+}
+
+// checkPlaces refuses a root, an image, a kernel or an initrd in a folder that a VM can write
+// to: that guest could choose what this one is made of. They are opened by their names;
+// so nobody but the user may be able to change what those mean.
+func (s *supervisor) checkPlaces() error {
+	v := s.launch.VM
+	root := v.Root
+	if image, ok := strings.CutPrefix(root, config.RootImage); ok {
+		root = image
+	}
+	places := [][2]string{{"kernel", v.Kernel}, {"initrd", v.Initrd}}
+	if filepath.IsAbs(root) {
+		places = append(places, [2]string{"root", root})
+	}
+	for _, p := range places {
+		if p[1] == "" {
+			continue
+		}
+		if err := s.checkPlace(p[1]); err != nil {
+			return failf("VM %s: %s %s: %v; move it to where only you can write", v.Name, p[0], p[1], cause(err))
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) checkPlace(path string) error {
+	others, written, err := s.otherFolders()
+	if err != nil {
+		return err
+	}
+	f, err := rootfs.OpenParent(path, func(id rootfs.DirID) bool { return written[id] })
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	above, err := f.Above()
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Write && (slices.Contains(above, o.id()) || f.Passes(o.id())) {
+			return fmt.Errorf("is in %s, which VM %s can write to", o.Path, o.VM)
+		}
+	}
+	return nil
 }
 
 // folderStates tells where our shares lie now.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vix/config"
 )
 
@@ -207,5 +209,46 @@ func TestRemembered(t *testing.T) {
 		if _, err := store.written(); err == nil || !strings.Contains(err.Error(), "written.json: damaged, or of another version; remove it") {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// What a VM is made of lies where no guest can write.
+func TestPlaces(t *testing.T) {
+	b := newBench(t)
+	root := folders(t, "p/tree", "mine")
+	if err := errors.Join(os.WriteFile(root+"/p/disk", nil, 0o600), os.WriteFile(root+"/mine/kernel", nil, 0o600), os.Symlink("../p/disk", root+"/mine/link")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		spoil func(*Launch)
+		want  string
+	}{
+		"root":   {func(l *Launch) { l.VM.Root = root + "/p/tree" }, "root " + root + "/p/tree: is in " + root + "/p, which VM a can write to; move it"},
+		"kernel": {func(l *Launch) { l.VM.Kernel = root + "/p/disk" }, "kernel " + root + "/p/disk: is in "},
+		"initrd": {func(l *Launch) { l.VM.Initrd = root + "/mine/link" }, "initrd " + root + "/mine/link: is in "},
+		"fine":   {func(l *Launch) { l.VM.Root, l.VM.Kernel = root+"/mine", root+"/mine/kernel" }, ""},
+	} {
+		l := b.sharing("b")
+		l.Others = []SharedFolder{{"a", root + "/p", true}}
+		c.spoil(&l)
+		s := b.tried(l)
+		if c.want == "" {
+			if s.fail != nil {
+				t.Errorf("%s: %v", name, s.fail)
+			}
+			continue
+		}
+		failure(t, s, CodeVix, c.want)
+	}
+}
+
+// An image that has become something else than a file is not waited for.
+func TestImageIsAFile(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "disk")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openImage(pipe); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Error(err)
 	}
 }
