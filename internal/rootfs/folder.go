@@ -46,16 +46,16 @@ const maxFolderLinks = 40
 // for they are the user's, but for those in or below a directory of which written says
 // that a guest could write to it: those are ErrLink.
 func OpenFolder(path string, written func(DirID) bool) (*Folder, error) {
-	return open(&walk{written: written, rest: split(path)}, path)
+	return openWalk(&walk{written: written, rest: split(path)}, path)
 }
 
 // OpenParent opens the directory that the file at path is in, where its links lead; of a
 // directory, that itself.
 func OpenParent(path string, written func(DirID) bool) (*Folder, error) {
-	return open(&walk{written: written, rest: split(path), file: true}, path)
+	return openWalk(&walk{written: written, rest: split(path), file: true}, path)
 }
 
-func open(w *walk, path string) (*Folder, error) {
+func openWalk(w *walk, path string) (*Folder, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%s: not an absolute path", path)
 	}

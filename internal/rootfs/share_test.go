@@ -58,6 +58,11 @@ func TestMountShare(t *testing.T) {
 					t.Errorf("%s as %d: %q is there: %v\n%s", mode, uid, line, !want, out.String())
 				}
 			}
+			options := []string{"nosuid", "nodev", "noexec"}
+			if mode == "ro" {
+				options = append(options, mode)
+			}
+			checkMounts(t, out.String(), 1, options...)
 			_ = os.Remove(host + "/plain/new")
 			_ = os.Remove(host + "/new")
 		}
