@@ -27,12 +27,12 @@ const (
 // dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
 func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: r.control(name), Net: "unix"})
+	conn, err := net.DialUnix("unix", nil, r.socket(name, controlName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, ErrNotRunning
 	case err != nil:
-		return nil, 0, err
+		return nil, 0, dialCause(err)
 	}
 	pid, err := checkPeer(conn, os.Getuid())
 	if err != nil {
@@ -40,6 +40,15 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 		return nil, 0, fmt.Errorf("control socket: %w", err)
 	}
 	return conn, pid, nil
+}
+
+// dialCause is err without the address, which says nothing to anybody.
+func dialCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // State asks one supervisor for its VM's state.

@@ -28,6 +28,7 @@ const (
 type Registry struct {
 	path string
 	root *os.Root
+	at   *os.File // the same directory
 }
 
 // OpenRegistry opens dir/vix, and makes it if there is none. dir is the user's
@@ -41,39 +42,36 @@ func OpenRegistry(dir string) (*Registry, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, cause(err))
 	}
-	root, err := openOwn(path)
+	root, at, err := openOwn(path)
 	if err != nil {
 		return nil, failf("%s: %v; remove it", path, err)
 	}
-	return &Registry{path: path, root: root}, nil
+	return &Registry{path: path, root: root, at: at}, nil
 }
 
 // openOwn opens the directory path of this user's alone. What is checked is what was
 // opened, whatever takes its name meanwhile; a link would lead what is made or removed
 // in it elsewhere.
-func openOwn(path string) (*os.Root, error) {
+func openOwn(path string) (root *os.Root, at *os.File, err error) {
 	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
-		return nil, errNotOwn
+		return nil, nil, errNotOwn
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
-	st, err := f.Stat()
+	at = os.NewFile(uintptr(fd), path)
+	st, err := at.Stat()
+	if err == nil {
+		err = ownDir(st)
+	}
+	if err == nil { // by the descriptor: os.OpenRoot takes a name only
+		root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+	}
 	if err != nil {
-		return nil, cause(err)
+		return nil, nil, errors.Join(cause(err), at.Close())
 	}
-	if err := ownDir(st); err != nil {
-		return nil, err
-	}
-	// By the descriptor: os.OpenRoot takes a name only.
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err != nil {
-		return nil, cause(err)
-	}
-	return root, nil
+	return root, at, nil
 }
 
 // openBelow opens a file or directory of root's, with no link on the way or at its end:
@@ -96,7 +94,7 @@ func openBelow(root *os.Root, name string, flags int, perm os.FileMode) (*os.Fil
 }
 
 // Close releases the directory.
-func (r *Registry) Close() error { return r.root.Close() }
+func (r *Registry) Close() error { return errors.Join(r.root.Close(), r.at.Close()) }
 
 // cause is err without the path that the message already names.
 func cause(err error) error {
@@ -223,7 +221,7 @@ func (r *Registry) make(name string) (*seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.control(name), Net: "unix"})
+	ln, err := net.ListenUnix("unix", r.socket(name, controlName))
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -236,6 +234,12 @@ func (r *Registry) make(name string) (*seat, error) {
 		return nil, err
 	}
 	return &seat{lock: lock, listener: f}, nil
+}
+
+// socket is the address of a socket in a VM's directory, by the descriptor that was checked:
+// it is in that directory, whatever has its name.
+func (r *Registry) socket(name, file string) *net.UnixAddr {
+	return &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s/%s", r.at.Fd(), name, file), Net: "unix"}
 }
 
 func (r *Registry) control(name string) string {

@@ -238,13 +238,13 @@ func (s *supervisor) serveFolder(cmd command) (_ *os.File, _ *child, err error) 
 		}
 	}()
 	undo = append(undo, cmd.files...)
-	path := filepath.Join(s.reg.path, s.launch.VM.Name, "fs.sock")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	at := s.reg.socket(s.launch.VM.Name, "fs.sock")
+	ln, err := net.ListenUnix("unix", at)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer ln.Close() // and unlink
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	conn, err := net.DialUnix("unix", nil, at)
 	if err != nil {
 		return nil, nil, err
 	}

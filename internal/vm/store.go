@@ -55,14 +55,14 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, stateFailure(path, err)
 	}
-	root, err := openOwn(path)
+	root, at, err := openOwn(path)
 	switch {
 	case errors.Is(err, errNotOwn):
 		return nil, failf("%s: %v; remove it, or run with --disposable", path, err)
 	case err != nil:
 		return nil, stateFailure(path, err)
 	}
-	return &Store{path, root}, nil
+	return &Store{path, root}, at.Close()
 }
 
 // Close releases the directory.
