@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/config"
 	"vix/internal/balloon"
 	"vix/internal/rootfs"
 	"vix/internal/scope"
@@ -337,10 +338,29 @@ func checkConfig(_ context.Context, e *env) check {
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
+	risks = append(risks, e.overlaps(c)...)
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
 	return good("%s, with %d VMs", path, len(c.VMs))
+}
+
+// overlaps says which VMs' shares cannot both be: whichever has them second does not start.
+func (e *env) overlaps(c *config.Config) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
+		for _, own := range c.VMs[name].Shares {
+			for _, other := range e.otherShares(c, name) {
+				host, err := e.expand(own.Host)
+				if other.VM < name || err != nil {
+					continue
+				}
+				if err := config.Apart(config.Share{Host: host, Write: own.Write}, config.Share{Host: other.Host, Write: other.Write}); err != nil {
+					list = append(list, fmt.Sprintf("shares of VM %s and VM %s: %v", name, other.VM, err))
+				}
+			}
+		}
+	}
+	return list
 }
 
 func checkRuntimeDir(_ context.Context, e *env) check {

@@ -41,4 +41,7 @@
 //	    for another VM, ends its own channel
 //	16  a killed or wedged process ends its own VM, which says so and leaves nothing;
 //	    the other VM goes on
+//	22  a folder that the guest can write to gives another VM, at once or later, nothing
+//	    that a name in it leads to (the clipboard's decisions: cmd/vix-launcher,
+//	    TestCopyWhileAsked)
 package threats

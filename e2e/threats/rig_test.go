@@ -40,6 +40,7 @@ var threats = [...]string{
 	14: "walks out of a share by .. or symlinks",
 	15: "speaks for another VM on the control channel",
 	16: "kills or wedges one of our processes",
+	22: "changes a thing between decision and act",
 }
 
 // verdicts are those of the tests that ran.
