@@ -11,13 +11,23 @@ import (
 // app id, and a part of a socket's path (108 bytes in all).
 const MaxName = 32
 
+// reserved are the words that mean something else where VMs are named, with what.
+// ("*", any side of a rule, has no character of a name's.)
+var reserved = map[string]string{
+	ClipHost: "means this machine itself",
+	"lock":   "is a file among the VMs' directories",
+}
+
 // CheckName checks a VM's name: 1 to MaxName of a–z, 0–9, '-' and '_', the
 // first a letter or digit. So a name is never a path, an option, or another
-// name in different case.
+// name in different case. Nor is it reserved: a VM called "host" would be this
+// machine in every rule.
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("a VM's name must not be empty")
+	case reserved[name] != "":
+		return fmt.Errorf("VM name %q: %s; choose another, such as %q", name, reserved[name], NameFor(name))
 	case len(name) > MaxName:
 		return fmt.Errorf("VM name %q: longer than %d characters", clip(name), MaxName)
 	case name[0] == '-' || name[0] == '_':
@@ -36,7 +46,8 @@ func nameRune(r rune) bool {
 }
 
 // NameFor makes a valid VM name of a program's base name: lower case, with '-'
-// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps.
+// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps, and host, a
+// reserved word, host-vm.
 func NameFor(base string) string {
 	name := strings.Map(func(r rune) rune {
 		if nameRune(r) {
@@ -46,8 +57,11 @@ func NameFor(base string) string {
 	}, strings.ToLower(base))
 	name = strings.TrimLeft(name, "-_")
 	name = strings.TrimRight(name[:min(len(name), MaxName)], "-_")
-	if name == "" {
+	switch {
+	case name == "":
 		return "vm"
+	case reserved[name] != "":
+		return name + "-vm"
 	}
 	return name
 }

@@ -21,3 +21,56 @@ func TestAppID(t *testing.T) {
 		}
 	})
 }
+
+// A VM called "host" would be this machine in every rule: none is, whatever way the name
+// comes in.
+func TestHostIsReserved(t *testing.T) {
+	err := CheckName("host")
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "host-vm") {
+		t.Errorf("CheckName: %v", err)
+	}
+	for _, base := range []string{"host", "HOST", "-host", "host-", "_host_", "--Host--"} {
+		if name := NameFor(base); CheckName(name) != nil || name == ClipHost {
+			t.Errorf("NameFor(%q) = %q: %v", base, name, CheckName(name))
+		}
+	}
+	c, err := Parse("f", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.VMFor("/usr/bin/host"); err != nil || v.Name != "host-vm" {
+		t.Errorf("VMFor: %q, %v", v.Name, err)
+	}
+	if v, err := c.VM("host"); err == nil {
+		t.Errorf("VM: %q", v.Name)
+	}
+	if _, err := Parse("f", []byte("\n[vm.host]\nmemory = \"1G\"\n")); err == nil || !strings.HasPrefix(err.Error(), "f:2: vm.host: ") {
+		t.Errorf("config: %v", err)
+	}
+	// In a rule it stays the word for this machine, and "*" for all: no VM is one of them.
+	if r := (&Clipboard{Rules: []ClipRule{{From: ClipHost, To: ClipAny, Action: ClipDeny}}}).Rule("host-vm", "vault"); r.Action == ClipDeny {
+		t.Error("a rule of this machine's holds for host-vm")
+	}
+}
+
+// Whatever NameFor makes can be a VM's name.
+func TestNameFor(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := rapid.OneOf(rapid.String(), rapid.StringMatching(`[-_]*([hH][oO][sS][tT]|lock)[-_]*`)).Draw(t, "base")
+		if err := CheckName(NameFor(base)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// An app id tells its VM: a name has no '.', so that no two VMs and programs have one.
+func TestAppIDsAreApart(t *testing.T) {
+	names := rapid.StringMatching(`[a-z0-9][a-z0-9_-]{0,31}`).Filter(func(s string) bool { return CheckName(s) == nil })
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := names.Draw(t, "a"), names.Draw(t, "b")
+		id := AppID(a, rapid.StringMatching(`[a-z.]{0,20}`).Draw(t, "app"))
+		if a != b && strings.HasPrefix(id, "vix."+b+".") {
+			t.Fatalf("%s is of %s, and of %s", id, a, b)
+		}
+	})
+}

@@ -121,5 +121,28 @@ func CheckShares(list []Share) error {
 		}
 		at[s.Guest] = true
 	}
+	for i, a := range list {
+		for _, b := range list[i+1:] {
+			if err := Apart(a, b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Apart refuses two shares of which one lies in the other, if either can be written to:
+// the guest could put a link in the place of the inner one, and the next start would share
+// what that names. By their names here; whoever opens them looks at what they are.
+func Apart(a, b Share) error {
+	if a.Host == "" || b.Host == "" || a.Host == b.Host || !a.Write && !b.Write {
+		return nil
+	}
+	if strings.HasPrefix(a.Host, b.Host+"/") {
+		a, b = b, a
+	}
+	if strings.HasPrefix(b.Host, a.Host+"/") {
+		return fmt.Errorf("%s lies in %s, and one of the two can be written to: the guest could put something else in the place of the other; share folders that are apart", b.Host, a.Host)
+	}
 	return nil
 }

@@ -44,3 +44,37 @@ func TestParseShare(t *testing.T) {
 		}
 	}
 }
+
+// A guest that can write to a folder could put a link in the place of a share in it.
+func TestOverlap(t *testing.T) {
+	for _, c := range []struct {
+		shares  []string
+		overlap bool
+	}{
+		{[]string{"/home/u/p:/p:rw", "/home/u/p/sub:/s"}, true},
+		{[]string{"/home/u/p/sub:/s", "/home/u/p:/p:rw"}, true},
+		{[]string{"/home/u/p:/p", "/home/u/p/sub:/s:rw"}, true},
+		{[]string{"~/p:/p:rw", "~/p/a/../b//c/:/s:rw"}, true},
+		{[]string{"~:/h:rw", "~/p:/p"}, true},
+		{[]string{"/home/u/p:/p", "/home/u/p/sub:/s"}, false},
+		{[]string{"/home/u/p:/p:rw", "/home/u/pp:/s:rw"}, false},
+		{[]string{"/home/u/p:/p:rw", "/home/u/p:/s"}, false},
+		{[]string{"staging", "/home/u/p:/p:rw"}, false},
+	} {
+		var list []Share
+		for _, text := range c.shares {
+			s, err := ParseShare(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, s)
+		}
+		err := CheckShares(list)
+		if (err != nil) != c.overlap || err != nil && (!strings.Contains(err.Error(), " lies in ") || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%q: %v", c.shares, err)
+		}
+		if _, err := Parse("f", []byte("[vm.a]\nshares = [\""+strings.Join(c.shares, "\", \"")+"\"]\n")); (err != nil) != c.overlap {
+			t.Errorf("%q: config: %v", c.shares, err)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func (e *env) take(ctx context.Context, conf *config.Config, from string, slot c
 			return nil, err
 		}
 		defer h.Close()
-		return h.Take(slot, limits)
+		return h.Take(h.Selection(slot), limits)
 	}
 	conn, err := e.exchange(ctx, from, vm.TakeSelection)
 	if err != nil {
@@ -232,7 +232,8 @@ func clipPasteCommand(e *env) *cobra.Command {
 // askLimit is how long a question about a paste stands.
 const askLimit = 20 * time.Second
 
-// paste carries out the second act, and says what moved.
+// paste carries out the second act, and says what moved. What is decided is about what is
+// held now: its ID goes with the decision, and the holder refuses it for anything else.
 func (e *env) paste(ctx context.Context, side *clipSide) (string, error) {
 	conf, err := e.config()
 	if err != nil {
@@ -258,7 +259,7 @@ func (e *env) paste(ctx context.Context, side *clipSide) (string, error) {
 		}
 	}
 	req := holdRequest{
-		Op: "paste", To: to, Slot: side.slot(), Limits: limits, Strip: rule.Strip,
+		Op: "paste", ID: held.ID, To: to, Slot: side.slot(), Limits: limits, Strip: rule.Strip,
 		TTL: rule.TTL, Secret: !e.keepsHistory(conf), Moment: conf.Clipboard.Moment,
 	}
 	if side.named() {

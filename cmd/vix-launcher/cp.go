@@ -123,6 +123,8 @@ func parseLocation(arg string) (location, error) {
 type copying struct {
 	e         *env
 	spawn     func(context.Context, vm.Run) (*vm.Exit, error) // of the registry
+	confine   func(to string)                                 // leaves this process only a directory; nil in tests
+	check     func(*os.File) error                            // of each file that is sent; nil: none
 	sources   []string
 	from      string // the sources' VM
 	to        location
@@ -168,9 +170,7 @@ func (c *copying) run(ctx context.Context) error {
 	}
 	defer reg.Close()
 	c.spawn = reg.Run
-	if c.to.vm == "" {
-		confineCopy(c.to.path, filepath.Join(c.e.getenv("XDG_RUNTIME_DIR"), "vix"))
-	}
+	c.confine = func(to string) { confineCopy(to, filepath.Join(c.e.getenv("XDG_RUNTIME_DIR"), "vix")) }
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
@@ -190,9 +190,6 @@ func (c *copying) run(ctx context.Context) error {
 // of the file system than the place that they go to, and the VMs' sockets. Where the
 // kernel has no Landlock, the os.Root that everything goes through stands alone.
 func confineCopy(to, sockets string) {
-	if st, err := os.Stat(to); err != nil || !st.IsDir() {
-		to = filepath.Dir(to)
-	}
 	_ = landlock.V5.BestEffort().RestrictPaths(landlock.RWDirs(to), landlock.RODirs(sockets).IgnoreIfMissing())
 }
 
@@ -292,6 +289,13 @@ func (c *copying) up(ctx context.Context) error {
 		return err
 	}
 	defer transfer.CloseSources(sources)
+	if c.check != nil {
+		for _, src := range sources {
+			if err := checkSource(src, c.check); err != nil {
+				return err
+			}
+		}
+	}
 	r, w, err := newPipe()
 	if err != nil {
 		return err
@@ -317,6 +321,14 @@ func (c *copying) up(ctx context.Context) error {
 	return err
 }
 
+func checkSource(src transfer.Source, check func(*os.File) error) error {
+	f, err := src.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(check(f), f.Close())
+}
+
 func (c *copying) skipped(path, why string) {
 	c.meter.line("vix-launcher: %s: left out: %s", path, why)
 }
@@ -328,6 +340,15 @@ func (c *copying) down(ctx context.Context) error {
 		return err
 	}
 	defer to.Dir.Close()
+	at, err := to.Dir.Open(".")
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.to.path, transfer.Cause(err))
+	}
+	defer at.Close()
+	here := fmt.Sprintf("/proc/self/fd/%d", at.Fd()) // the place that was found, whatever its name is by now
+	if c.confine != nil {
+		c.confine(here)
+	}
 	if to.Name == "" && slices.Contains(c.names(), "") {
 		return fmt.Errorf("cp: what is copied has no name of its own; name a DESTINATION in %s", c.to.path)
 	}
@@ -335,7 +356,7 @@ func (c *copying) down(ctx context.Context) error {
 	unix.Umask(umask)
 	how := transfer.Receiving{
 		Names: c.names(), FilesOnly: !c.recursive,
-		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(to.Path), Progress: c.meter.set,
+		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(here), Progress: c.meter.set,
 	}
 	r, w, err := newPipe()
 	if err != nil {

@@ -178,15 +178,9 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 	list, notes := e.apps(conf)
 	notes = append(unread, notes...)
 	defer closeApps(list)
-	taken := map[string]string{}
 	for _, a := range list {
 		for _, app := range a.apps {
 			name := app.EntryName()
-			if other, ok := taken[name]; ok {
-				notes = append(notes, fmt.Sprintf("VM %s: %s and %s would have one entry's name: the second is left out", a.vm.Name, other, app.ID))
-				continue
-			}
-			taken[name] = app.ID
 			f := desktop.EntryFile{App: app, VM: a.vm, Launcher: self, Icon: name, DBus: true}
 			icons, err := desktop.Icon(ctx, a.root, app.Icon, a.vm.Color, e.rasterise)
 			if err != nil {

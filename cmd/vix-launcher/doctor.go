@@ -21,7 +21,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/config"
 	"vix/internal/balloon"
+	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/scope"
 	"vix/internal/vm"
@@ -61,7 +63,8 @@ lists what of this machine's files a VM with root = "host" can read. Nothing is
 changed. The exit status is 1 if anything failed.
 
 With --json, an object: checks [{name, status, detail, fix}], vms [{name,
-channel, processes [{process, measures, weaker, status}]}], view [path].`,
+channel, processes [{process, measures, weaker, status}]}], view [path], hidden [path]:
+what of the view is hidden, because others may not read it, or it holds a secret.`,
 		Example: `  vix-launcher doctor
   vix-launcher doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),
@@ -103,8 +106,12 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 	report := struct {
 		Checks []check      `json:"checks"`
 		VMs    []confinedVM `json:"vms"`
-		View   []string     `json:"view"`
-	}{View: rootfs.Shown("/"), VMs: confinedVMs(ctx, e, os.DirFS("/proc"))}
+		hostView
+	}{VMs: confinedVMs(ctx, e, os.DirFS("/proc"))}
+	var err error
+	if report.hostView, err = viewOfHost("/"); err != nil {
+		return err
+	}
 	failed := 0
 	for _, c := range checks {
 		ctx, cancel := context.WithTimeout(ctx, checkLimit)
@@ -123,7 +130,7 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		if err := enc.Encode(report); err != nil {
 			return err
 		}
-	} else if err := printReport(e.stdout, report.Checks, report.VMs, report.View); err != nil {
+	} else if err := printReport(e.stdout, report.Checks, report.VMs, report.hostView); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -132,7 +139,29 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 	return nil
 }
 
-func printReport(w io.Writer, checks []check, vms []confinedVM, view []string) error {
+// hostView is what a VM with root = "host" can read of this machine's files, and what of
+// that is hidden.
+type hostView struct {
+	View   []string `json:"view"`
+	Hidden []string `json:"hidden"`
+}
+
+func viewOfHost(root string) (hostView, error) {
+	v := hostView{View: []string{}, Hidden: []string{}}
+	hidden, err := rootfs.Hidden(root)
+	for _, rel := range rootfs.Shown(root) {
+		v.View = append(v.View, "/"+rel)
+	}
+	for _, rel := range hidden {
+		v.Hidden = append(v.Hidden, "/"+rel)
+	}
+	return v, err
+}
+
+// maxHiddenShown is how much of what is hidden a terminal is told; JSON has all.
+const maxHiddenShown = 12
+
+func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) error {
 	var b strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&b, "%-5s %-18s %s\n", c.Status, c.Name, c.Detail)
@@ -142,17 +171,30 @@ func printReport(w io.Writer, checks []check, vms []confinedVM, view []string) e
 	}
 	writeConfinement(&b, vms)
 	b.WriteString("\nroot = \"host\" shows a VM these of this machine's files, read-only, and no others:\n")
+	writePaths(&b, view.View)
+	if n := len(view.Hidden); n > 0 {
+		fmt.Fprintf(&b, "and hides %d of what is in them, which others may not read, or which holds a secret:\n", n)
+		writePaths(&b, view.Hidden[:min(n, maxHiddenShown)])
+		if n > maxHiddenShown {
+			fmt.Fprintf(&b, "  and %d more; vix-launcher doctor --json has all\n", n-maxHiddenShown)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// writePaths writes paths in lines of a terminal's width.
+func writePaths(b *strings.Builder, paths []string) {
 	line := " "
-	for _, path := range view {
-		if len(line)+1+len(path) > 78 {
+	for _, path := range paths {
+		path = plain.Text(path, 4096, plain.OneLine)
+		if len(line)+1+len(path) > 78 && line != " " {
 			b.WriteString(line + "\n")
 			line = " "
 		}
 		line += " " + path
 	}
 	b.WriteString(line + "\n")
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // output runs a program of the machine and returns what it prints.
@@ -297,10 +339,29 @@ func checkConfig(_ context.Context, e *env) check {
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
+	risks = append(risks, e.overlaps(c)...)
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
 	return good("%s, with %d VMs", path, len(c.VMs))
+}
+
+// overlaps says which VMs' shares cannot both be: whichever has them second does not start.
+func (e *env) overlaps(c *config.Config) (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
+		for _, own := range c.VMs[name].Shares {
+			for _, other := range e.otherShares(c, name) {
+				host, err := e.expand(own.Host)
+				if other.VM < name || err != nil {
+					continue
+				}
+				if err := config.Apart(config.Share{Host: host, Write: own.Write}, config.Share{Host: other.Host, Write: other.Write}); err != nil {
+					list = append(list, fmt.Sprintf("shares of VM %s and VM %s: %v", name, other.VM, err))
+				}
+			}
+		}
+	}
+	return list
 }
 
 func checkRuntimeDir(_ context.Context, e *env) check {

@@ -37,9 +37,10 @@ type clipFlow struct {
 	lastOut  time.Time
 	withdraw context.CancelFunc // what is offered to the host
 
-	in       *time.Timer        // until the VM has had the keyboard for a moment
-	copied   time.Time          // when what is on the host was; zero: nothing to offer
-	takeBack context.CancelFunc // what is offered to the VM; nil: nothing
+	in       *time.Timer         // until the VM has had the keyboard for a moment
+	onHost   clipboard.Selection // what is offered next
+	copied   time.Time           // when that was; zero: nothing to offer
+	takeBack context.CancelFunc  // what is offered to the VM; nil: nothing
 	replaced chan context.Context
 }
 
@@ -197,12 +198,13 @@ func (f *clipFlow) toHost(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
-	before := f.host.Changes()
+	before := f.host.Selection(clipboard.Clipboard)
 	items, err := clipboard.Take(conn, clipboard.TakeRequest{Limits: clipLimits(rule.May)})
+	now := f.host.Selection(clipboard.Clipboard)
 	switch {
 	case err != nil:
 		return fmt.Errorf("to the host: %w", err)
-	case f.host.Changes() != before && clipboard.Origin(f.host.Types(clipboard.Clipboard)) != f.vm:
+	case !now.Same(before) && clipboard.Origin(now.Types) != f.vm:
 		return nil // the program took its time, and the user has copied since
 	}
 	host, err := f.env.hostClipboard()
@@ -242,7 +244,8 @@ func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 func (f *clipFlow) hostCopied() {
 	f.takeAway()
 	f.copied = time.Time{}
-	if types := f.host.Types(clipboard.Clipboard); len(types) > 0 && clipboard.Origin(types) != f.vm {
+	f.onHost = f.host.Selection(clipboard.Clipboard)
+	if types := f.onHost.Types; len(types) > 0 && clipboard.Origin(types) != f.vm {
 		f.copied = time.Now()
 	}
 	if f.seen.Enters != 0 {
@@ -250,13 +253,14 @@ func (f *clipFlow) hostCopied() {
 	}
 }
 
-// toVM offers to the VM what is on the host, for what is left of its time.
+// toVM offers to the VM what was copied on the host, for what is left of its time. What is
+// decided is about that alone: something newer has its own turn (hostCopied).
 func (f *clipFlow) toVM(ctx context.Context) error {
 	conf, err := f.env.config()
 	if err != nil {
 		return err
 	}
-	types := f.host.Types(clipboard.Clipboard)
+	types := f.onHost.Types
 	from := clipboard.Origin(types)
 	if from == "" {
 		from = config.ClipHost
@@ -276,8 +280,11 @@ func (f *clipFlow) toVM(ctx context.Context) error {
 			return err
 		}
 	}
-	items, err := f.host.Take(clipboard.Clipboard, clipLimits(rule.May))
-	if err != nil {
+	items, err := f.host.Take(f.onHost, clipLimits(rule.May))
+	switch {
+	case errors.Is(err, clipboard.ErrChanged):
+		return nil
+	case err != nil:
 		return fmt.Errorf("to the VM: %w", err)
 	}
 	conn, err := f.env.exchange(ctx, f.vm, vm.GiveSelection)

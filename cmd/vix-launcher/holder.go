@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,10 +32,13 @@ import (
 //
 //	copy  ── stdin: {"from":…,"ttl":…,"items":[…]} and the data ──► holder
 //	      ◄─ stdout: "ok", once it listens ──
-//	paste ── {"op":"paste","to":…,…} ──► holder ── give ──► the VM's display, or the host
+//	paste ── {"op":"status"} ──► holder
+//	      ◄─ {"id":…,"from":…,"items":…} ─ on which paste decides, by rules or by asking
+//	paste ── {"op":"paste","id":…,"to":…,…} ──► holder ── give ──► the VM's display, or the host
 //	      ◄─ {} or {"error":…} ──────────
 type holdRequest struct {
 	Op     string           `json:"op"`
+	ID     string           `json:"id,omitempty"` // of what is pasted, as "status" told
 	To     string           `json:"to,omitempty"`
 	Slot   clipboard.Slot   `json:"slot,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"`
@@ -54,6 +59,7 @@ type holdReply struct {
 	Items   []holdItem `json:"items,omitempty"`
 	Seconds int        `json:"seconds,omitempty"` // left
 	Offered string     `json:"offered,omitempty"` // to whom
+	ID      string     `json:"id,omitempty"`      // of what is held: another for each copy
 	Error   string     `json:"error,omitempty"`
 }
 
@@ -104,10 +110,20 @@ func (e *env) askHolder(req holdRequest) (holdReply, error) {
 	return rep, nil
 }
 
-// hold starts a holder, in the place of the one there may be.
+// hold starts a holder, in the place of the one there may be. Whoever else copies now
+// waits: of two holders, one could not be reached, and would take the other's socket away.
 func (e *env) hold(from string, ttl time.Duration, items []clipboard.Item) error {
-	if _, err := e.vixDir(); err != nil {
+	path, err := e.vixDir()
+	if err != nil {
 		return err
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := e.askHolder(holdRequest{Op: "clear"}); err != nil && !errors.Is(err, errNothingHeld) {
 		return err
@@ -173,6 +189,7 @@ func holdCommand(e *env) *cobra.Command {
 
 type clipHolder struct {
 	env   *env
+	id    string
 	from  string
 	items []clipboard.Item
 	over  chan struct{}
@@ -199,7 +216,7 @@ func (h *clipHolder) read(in io.Reader) error {
 	if err := json.Unmarshal(line, &w); err != nil {
 		return err
 	}
-	h.from, h.ends = w.From, time.Now().Add(w.TTL)
+	h.id, h.from, h.ends = rand.Text(), w.From, time.Now().Add(w.TTL)
 	for _, it := range w.Items {
 		b := lockedMemory(it.Size)
 		if _, err := io.ReadFull(r, b); err != nil {
@@ -249,8 +266,8 @@ func (h *clipHolder) run(ctx context.Context) error {
 	case <-h.over:
 	}
 	h.timer.Stop()
+	err = l.Close() // which removes the socket, before whoever wants to clear hears that it is gone
 	cancel()
-	err = l.Close() // which removes the socket
 	h.wg.Wait()
 	for _, it := range h.items {
 		clear(it.Data)
@@ -284,7 +301,7 @@ func (h *clipHolder) answer(ctx context.Context, conn *net.UnixConn) {
 	switch req.Op {
 	case "status":
 		h.mu.Lock()
-		rep = holdReply{From: h.from, Items: headers(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offered}
+		rep = holdReply{ID: h.id, From: h.from, Items: headers(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offered}
 		h.mu.Unlock()
 	case "paste":
 		if err := h.paste(ctx, req); err != nil {
@@ -300,24 +317,30 @@ func (h *clipHolder) answer(ctx context.Context, conn *net.UnixConn) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// paste makes the offer. An offer that stands is taken back first: were two made at
-// once, as by a key that is pressed twice, each would take the other's place, and end it.
-func (h *clipHolder) paste(ctx context.Context, req holdRequest) error {
-	h.pasting.Lock()
-	defer h.pasting.Unlock()
-	var items []clipboard.Item
+// passing are copies of the items that a paste lets pass: the offer wipes its own.
+func (h *clipHolder) passing(req holdRequest) (items []clipboard.Item) {
 	for _, it := range h.items {
-		if int64(len(it.Data)) > req.Limits[it.Kind] {
+		if limit, ok := req.Limits[it.Kind]; !ok || int64(len(it.Data)) > limit {
 			continue
 		}
-		data := it.Data
+		data := bytes.Clone(it.Data)
 		if req.Strip && it.Kind == clipboard.Text {
-			data = clipboard.Strip(data)
-		} else {
-			data = append([]byte(nil), data...) // the offer wipes its own
+			data = clipboard.Strip(it.Data)
 		}
 		items = append(items, clipboard.Item{Kind: it.Kind, Data: data})
 	}
+	return items
+}
+
+// paste makes the offer. An offer that stands is taken back first: were two made at
+// once, as by a key that is pressed twice, each would take the other's place, and end it.
+func (h *clipHolder) paste(ctx context.Context, req holdRequest) error {
+	if req.ID != h.id {
+		return errors.New("something else was copied meanwhile; look at clipboard status, and paste again")
+	}
+	h.pasting.Lock()
+	defer h.pasting.Unlock()
+	items := h.passing(req)
 	h.mu.Lock()
 	if h.cancel != nil {
 		h.cancel()

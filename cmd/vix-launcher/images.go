@@ -60,11 +60,11 @@ func imageKey(image string) string {
 
 // stampOf tells one state of an image from another.
 func stampOf(image string) (string, error) {
-	st, err := os.Stat(image)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", image, errors.Unwrap(err))
+	var st unix.Stat_t
+	if err := unix.Stat(image, &st); err != nil {
+		return "", fmt.Errorf("%s: %w", image, err)
 	}
-	return fmt.Sprintf("%s\n%d bytes, of %d\n", image, st.Size(), st.ModTime().UnixNano()), nil
+	return fmt.Sprintf("%s\nfile %d of %d, %d bytes, of %d, there since %d\n", image, st.Ino, st.Dev, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
 }
 
 // imageTree is where what was read of an image is, however long ago; "" is nowhere.
@@ -144,7 +144,7 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 	defer unlock()
 	image := strings.TrimPrefix(v.Root, config.RootImage)
 	at := filepath.Join(dir, imageKey(image))
-	stamp, err := stampOf(image) // before it is read: it may change meanwhile
+	stamp, err := stampOf(image) // before it is read, and after: it is one file
 	if err != nil {
 		return err
 	}
@@ -159,6 +159,9 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 	fmt.Fprintf(e.stderr, "vix-launcher: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
 	if err := e.takeMenu(ctx, v, tmp); err != nil {
 		return err
+	}
+	if now, err := stampOf(image); err != nil || now != stamp {
+		return errors.Join(err, errors.New("it was changed or replaced while it was read; try again"))
 	}
 	if err := os.WriteFile(filepath.Join(tmp, imageStamp), []byte(stamp), 0o600); err != nil {
 		return err

@@ -10,7 +10,6 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
-	"vix/internal/transfer"
 	"vix/internal/vm"
 )
 
@@ -45,15 +44,11 @@ that it leads to. One that has the same name as another is refused.`,
 			return completeFirstName(e)(c, a, typed)
 		},
 		RunE: func(cmd *cobra.Command, a []string) error {
-			for _, path := range a[1:] {
-				if err := checkProgram(path); err != nil {
-					return err
-				}
-			}
 			c := &copying{
 				e: e, sources: a[1:], to: location{a[0], guestBin},
 				how:   vm.How{Kind: agent.KindCopy, User: "root"},
 				flags: []string{"--many", "--make", "--mode", "755"},
+				check: checkProgram,
 			}
 			return c.run(cmd.Context())
 		},
@@ -61,14 +56,9 @@ that it leads to. One that has the same name as another is refused.`,
 }
 
 // checkProgram: what cannot be executed is a mistake here, not later in the VM.
-func checkProgram(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, transfer.Cause(err))
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() {
+func checkProgram(f *os.File) error {
+	path := f.Name()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return fmt.Errorf("%s: not a file", path)
 	}
 	head := make([]byte, 4)

@@ -20,6 +20,7 @@ import (
 
 	"vix/config"
 	"vix/internal/desktop"
+	"vix/internal/transfer"
 	"vix/internal/vm"
 )
 
@@ -213,12 +214,25 @@ func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv
 	if err != nil {
 		return fail(err)
 	}
-	mark := rand.Text()[:12]
-	dir := filepath.Join(data, openDir, v.Name+"-"+mark)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fail(err)
 	}
-	defer os.RemoveAll(dir)
+	below, err := os.OpenRoot(data)
+	if err != nil {
+		return fail(err)
+	}
+	defer below.Close()
+	mark := rand.Text()[:12]
+	name := filepath.Join(openDir, v.Name+"-"+mark)
+	if err := below.MkdirAll(name, 0o700); err != nil {
+		return fail(err)
+	}
+	defer func() { _ = below.RemoveAll(name) }()
+	dir, err := below.OpenRoot(name)
+	if err != nil {
+		return fail(err)
+	}
+	defer dir.Close()
 	where := path.Join(config.ShareDir, "open-"+mark)
 	var inside []string
 	for i, f := range l.files {
@@ -228,7 +242,7 @@ func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv
 		}
 		inside = append(inside, path.Join(where, name))
 	}
-	return e.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: dir, Guest: where}, l.token)
+	return e.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: filepath.Join(data, name), Guest: where}, l.token)
 }
 
 // runWithFiles runs argv until it ends, with the share: one of those that the VM starts
@@ -268,32 +282,40 @@ func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, a
 
 // handOver puts file into dir, under its own name, and returns the name: a second link
 // to the same file, which costs nothing and has its later content too, or where that
-// cannot be a copy.
-func handOver(file, dir string, i int) (string, error) {
-	real, err := filepath.EvalSymlinks(strings.TrimPrefix(file, "file://"))
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", clip(file), errors.Unwrap(err))
+// cannot be a copy. The file is opened once: what is linked or copied is what was checked.
+func handOver(file string, dir *os.Root, i int) (string, error) {
+	fail := func(err error) (string, error) {
+		return "", fmt.Errorf("%s: %w", clip(file), transfer.Cause(err))
 	}
-	st, err := os.Stat(real)
+	src, err := os.OpenFile(strings.TrimPrefix(file, "file://"), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fail(err)
+	}
+	defer src.Close()
+	st, err := src.Stat()
 	if err != nil || !st.Mode().IsRegular() {
 		return "", fmt.Errorf("%s: not a file", clip(file))
+	}
+	self := fmt.Sprintf("/proc/self/fd/%d", src.Fd())
+	real, err := os.Readlink(self)
+	if err != nil {
+		return fail(err)
 	}
 	name := filepath.Base(real)
 	if i > 0 {
 		name = fmt.Sprintf("%d-%s", i+1, name)
 	}
-	to := filepath.Join(dir, name)
-	if err := os.Link(real, to); err == nil {
+	to, err := dir.Open(".")
+	if err != nil {
+		return fail(err)
+	}
+	defer to.Close()
+	if unix.Linkat(unix.AT_FDCWD, self, int(to.Fd()), name, unix.AT_SYMLINK_FOLLOW) == nil {
 		return name, nil
 	}
-	src, err := os.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	dst, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
-		return "", err
-	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
-	if err != nil {
-		return "", err
+		return fail(err)
 	}
 	_, err = io.Copy(dst, src)
 	return name, errors.Join(err, dst.Close())

@@ -136,11 +136,33 @@ func (e *env) onlyMenu() (unlock func(), first bool, err error) {
 		return func() { f.Close() }, true, nil
 	}
 	defer f.Close()
-	lock = unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err == nil && lock.Type != unix.F_UNLCK && lock.Pid > 0 {
-		_ = unix.Kill(int(lock.Pid), unix.SIGTERM) // or it has closed by itself just now
-	}
+	closeMenu(f)
 	return nil, false, nil
+}
+
+// closeMenu tells the process that holds f's lock to end; or it has ended by itself just
+// now. Its number is looked at again once there is a descriptor of it: so the one that
+// is told is the one that holds the lock, and nobody who got the number after it.
+func closeMenu(f *os.File) {
+	holder := func() int {
+		lock := unix.Flock_t{Type: unix.F_WRLCK}
+		if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK {
+			return 0
+		}
+		return int(lock.Pid)
+	}
+	pid := holder()
+	if pid <= 0 {
+		return
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(process)
+	if holder() == pid {
+		_ = unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0)
+	}
 }
 
 // A menuEntry is an item in the output of --json.

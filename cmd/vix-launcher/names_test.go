@@ -11,6 +11,7 @@ import (
 var hostileNames = map[string]string{
 	"dots": "../x", "option": "-rf", "empty": "", "long": strings.Repeat("a", 300), "letters": "wéb",
 	"bidi": "a\u202eb", "space": "a b", "slash": "a/b", "case": "Web", "escape": "a\x1b[31m", "line": "a\nb", "dot": ".",
+	"this machine": "host", "any": "*",
 }
 
 // Every verb that takes a VM's name refuses each of these in one line, before it does

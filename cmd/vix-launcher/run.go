@@ -401,7 +401,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 		ConfigDir: filepath.Dir(filepath.Dir(path)), Drags: conf.Clipboard.Drags(v.Name),
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, Bus: bus, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
-		StateDir: e.stateDir(), Private: e.private(), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
+		StateDir: e.stateDir(), Private: e.private(), Others: e.otherShares(conf, v.Name), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
 	}, nil
 }
 

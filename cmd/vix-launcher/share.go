@@ -2,10 +2,13 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"vix/config"
+	"vix/internal/vm"
 )
 
 // stateDir is where the state of VMs is kept; "" where nothing says so.
@@ -34,6 +37,20 @@ func (e *env) private() []string {
 	return list
 }
 
+// otherShares are the shares of the configuration's VMs but name. One whose place is not
+// known is left out: its VM cannot start.
+func (e *env) otherShares(conf *config.Config, name string) (list []vm.SharedFolder) {
+	for _, other := range slices.Sorted(maps.Keys(conf.VMs)) {
+		for _, s := range conf.VMs[other].Shares {
+			host, err := e.expand(s.Host)
+			if other != name && s.Host != "" && err == nil {
+				list = append(list, vm.SharedFolder{VM: other, Host: host, Write: s.Write})
+			}
+		}
+	}
+	return list
+}
+
 // realPath is path without links, as far as it is there.
 func realPath(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
@@ -48,7 +65,13 @@ func realPath(path string) string {
 // shares adds those of the command line to those of the configuration, and finds the
 // home directory where one begins with "~/".
 func (e *env) shares(list []config.Share, flags []string) ([]config.Share, error) {
-	list = append([]config.Share(nil), list...)
+	list = slices.Clone(list)
+	for i := range list {
+		var err error
+		if list[i].Host, err = e.expand(list[i].Host); err != nil {
+			return nil, err
+		}
+	}
 	for _, text := range flags {
 		s, err := e.parseShare(text)
 		if err != nil {
@@ -58,12 +81,6 @@ func (e *env) shares(list []config.Share, flags []string) ([]config.Share, error
 	}
 	if err := config.CheckShares(list); err != nil {
 		return nil, usagef("run: --share: %v", err)
-	}
-	for i := range list {
-		var err error
-		if list[i].Host, err = e.expand(list[i].Host); err != nil {
-			return nil, err
-		}
 	}
 	return list, nil
 }

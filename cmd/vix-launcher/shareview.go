@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
@@ -11,7 +13,7 @@ import (
 // shareviewCommand is the process that becomes virtiofsd on one folder of the host's.
 // The supervisor starts it in namespaces of its own.
 func shareviewCommand(*env) *cobra.Command {
-	var report int
+	var report, folder int
 	var write bool
 	c := &cobra.Command{
 		Use:    "shareview HOSTDIR DIR PROGRAM [ARG…]",
@@ -21,9 +23,10 @@ func shareviewCommand(*env) *cobra.Command {
 			if !ownMounts() {
 				return usagef("shareview: is started by the supervisor of a VM only")
 			}
-			unix.Umask(0o022) // what a guest makes has the permissions that it asks for
-			if err := rootfs.MountShare(a[0], a[1], write); err != nil {
-				return err
+			unix.Umask(0o022)        // what a guest makes has the permissions that it asks for
+			unix.CloseOnExec(folder) // it is outside of all that virtiofsd is to reach
+			if err := rootfs.MountShare(fmt.Sprintf("/proc/self/fd/%d", folder), a[1], write); err != nil {
+				return fmt.Errorf("%s: %w", a[0], err)
 			}
 			if err := rootfs.DenySetuid(); err != nil {
 				return err
@@ -34,6 +37,7 @@ func shareviewCommand(*env) *cobra.Command {
 	}
 	c.Flags().SetInterspersed(false)
 	c.Flags().BoolVar(&write, "write", false, "the folder may be written to")
+	c.Flags().IntVar(&folder, "folder-fd", -1, "descriptor of HOSTDIR, which is its name for messages")
 	c.Flags().IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")
 	return c
 }

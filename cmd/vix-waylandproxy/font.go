@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // fonts are where distributions keep a bold sans-serif font with many scripts, the
@@ -37,15 +39,14 @@ func hostFont(paths []string) []byte {
 }
 
 func readFont(path string) []byte {
-	st, err := os.Stat(path)
-	if err != nil || !st.Mode().IsRegular() || st.Size() > maxFont {
-		return nil
-	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxFont {
+		return nil
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFont+1))
 	if err != nil || len(b) == 0 || len(b) > maxFont {
 		return nil

@@ -44,4 +44,7 @@
 //	21  what root of the guest writes to the terminals of exec, run, shell and logs sets
 //	    no clipboard and no title, and asks nothing; and the terminal is as it was, however
 //	    the program ends, vix-launcher's being killed included
+//	22  a folder that the guest can write to gives another VM, at once or later, nothing
+//	    that a name in it leads to (the clipboard's decisions: cmd/vix-launcher,
+//	    TestCopyWhileAsked)
 package threats

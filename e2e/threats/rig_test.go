@@ -41,6 +41,7 @@ var threats = [...]string{
 	15: "speaks for another VM on the control channel",
 	16: "kills or wedges one of our processes",
 	21: "speaks to the person's terminal",
+	22: "changes a thing between decision and act",
 }
 
 // verdicts are those of the tests that ran.

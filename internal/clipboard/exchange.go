@@ -221,7 +221,7 @@ func (w *World) take(conn net.Conn) error {
 	if req.Slot < 0 || req.Slot >= numSlots {
 		return errors.New("no such selection")
 	}
-	types := w.Kinds(req.Slot)
+	src, types := w.selection(req.Slot)
 	if namesFiles(types) {
 		return Refusal(types)
 	}
@@ -231,7 +231,7 @@ func (w *World) take(conn net.Conn) error {
 		if typ == "" || limit <= 0 {
 			continue
 		}
-		f, err := w.Take(req.Slot, typ)
+		f, err := w.takeFrom(req.Slot, src, typ)
 		if err != nil {
 			return err
 		}

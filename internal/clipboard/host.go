@@ -35,8 +35,8 @@ type Host struct {
 	ended  error
 
 	selected [numSlots]uint32
-	changes  uint64
-	changed  chan struct{} // holds one
+	changes  [numSlots]uint64 // of selected
+	changed  chan struct{}    // holds one
 	synced   chan struct{}
 	done     chan struct{}
 }
@@ -258,8 +258,8 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 		h.out.Msg(old, 1)
 	}
 	h.selected[slot] = id
+	h.changes[slot]++
 	if slot == Clipboard {
-		h.changes++
 		select {
 		case h.changed <- struct{}{}:
 		default:
@@ -275,21 +275,28 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 // Host was made.
 func (h *Host) Changed() <-chan struct{} { return h.changed }
 
-// Changes counts them.
-func (h *Host) Changes() uint64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.changes
-}
-
 // Done is closed when the compositor's connection has ended.
 func (h *Host) Done() <-chan struct{} { return h.done }
 
-// Types returns what the selection is to be had as, nil for none.
-func (h *Host) Types(s Slot) []string {
+// A Selection is what was selected on the host at one moment: what is decided about its
+// types holds for it alone, and not for what is selected after it.
+type Selection struct {
+	Types  []string // as which it is to be had; nil for none
+	slot   Slot
+	change uint64
+}
+
+// Same tells whether two Selections of one Host are one.
+func (s Selection) Same(t Selection) bool { return s.slot == t.slot && s.change == t.change }
+
+// ErrChanged is returned where something else was selected meanwhile.
+var ErrChanged = errors.New("something else was selected meanwhile; do it again")
+
+// Selection returns what is selected.
+func (h *Host) Selection(s Slot) Selection {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.offers[h.selected[s]])
+	return Selection{slices.Clone(h.offers[h.selected[s]]), s, h.changes[s]}
 }
 
 // Types that say something about the others.
@@ -317,19 +324,19 @@ func Origin(types []string) string {
 	return ""
 }
 
-// Take returns the selection, as far as limits, by kind, let it pass.
-func (h *Host) Take(s Slot, limits map[string]int64) ([]Item, error) {
-	types := h.Types(s)
-	if namesFiles(types) {
-		return nil, Refusal(types)
+// Take returns what sel is, as far as limits, by kind, let it pass; ErrChanged when it is
+// selected no more.
+func (h *Host) Take(sel Selection, limits map[string]int64) ([]Item, error) {
+	if namesFiles(sel.Types) {
+		return nil, Refusal(sel.Types)
 	}
 	var items []Item
 	for _, kind := range Kinds() {
-		typ := Best(types, kind)
+		typ := Best(sel.Types, kind)
 		if typ == "" || limits[kind] <= 0 {
 			continue
 		}
-		f, err := h.receive(s, typ)
+		f, err := h.receive(sel, typ)
 		if err != nil {
 			return nil, err
 		}
@@ -340,19 +347,23 @@ func (h *Host) Take(s Slot, limits map[string]int64) ([]Item, error) {
 		items = append(items, it)
 	}
 	if len(items) == 0 {
-		return nil, Refusal(types)
+		return nil, Refusal(sel.Types)
 	}
 	return items, nil
 }
 
-func (h *Host) receive(s Slot, typ string) (*os.File, error) {
+func (h *Host) receive(sel Selection, typ string) (*os.File, error) {
 	f, far, err := askingPipe()
 	if err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	putString(&h.out, h.selected[s], 0, typ)
+	if h.changes[sel.slot] != sel.change {
+		_ = unix.Close(far)
+		return nil, errors.Join(ErrChanged, f.Close())
+	}
+	putString(&h.out, h.selected[sel.slot], 0, typ)
 	if err := h.flush(wayland.FileDesc(wayland.KindWritePipe, far)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

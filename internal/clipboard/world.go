@@ -191,12 +191,19 @@ func (w *World) Focus() (since time.Time, ok bool) {
 // Kinds returns what there is to be had of a program's selection, nil when there is
 // none. A selection that the host gave does not count.
 func (w *World) Kinds(s Slot) []string {
+	_, kinds := w.selection(s)
+	return kinds
+}
+
+// selection returns a program's selection, nil when there is none, and its kinds.
+func (w *World) selection(s Slot) (*Source, []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if src := w.held[s].own; src != nil {
-		return slices.Clone(src.kinds)
+	src := w.held[s].own
+	if src == nil {
+		return nil, nil
 	}
-	return nil
+	return src, slices.Clone(src.kinds)
 }
 
 // ErrNothing is returned where there is no selection, or not of that kind.
@@ -205,16 +212,27 @@ var ErrNothing = errors.New("nothing is selected")
 // Take asks the owner of a program's selection for it. The caller reads what it
 // writes from the pipe; everything about it is up to the guest.
 func (w *World) Take(s Slot, kind string) (*os.File, error) {
+	src, _ := w.selection(s)
+	return w.takeFrom(s, src, kind)
+}
+
+// takeFrom does it as long as the selection is src: ErrChanged when it is another.
+func (w *World) takeFrom(s Slot, src *Source, kind string) (*os.File, error) {
 	r, far, err := askingPipe()
 	if err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	src := w.held[s].own
-	if src == nil || !slices.Contains(src.kinds, kind) {
+	switch {
+	case w.held[s].own != src:
+		err = ErrChanged
+	case src == nil || !slices.Contains(src.kinds, kind):
+		err = ErrNothing
+	}
+	if err != nil {
 		_ = unix.Close(far)
-		return nil, errors.Join(ErrNothing, r.Close())
+		return nil, errors.Join(err, r.Close())
 	}
 	w.askLocked(src, kind, far)
 	return r, nil

@@ -69,28 +69,8 @@ var binDirs = []string{"usr/local/bin", "usr/bin", "bin", "usr/games", "usr/sbin
 // terminal shows programs that want one.
 const terminal = "foot"
 
-// EntryName is the name of the App's own desktop entry and D-Bus name,
-// "dev.vix.VM.ID", in which every element is what a bus name's may be.
+// EntryName is the name of the App's own desktop entry and D-Bus name.
 func (a App) EntryName() string { return EntryName(a.VM, a.ID) }
-
-// EntryName makes it of a VM and a desktop file's id.
-func EntryName(vm, id string) string {
-	elements := strings.Split("dev.vix."+vm+"."+id, ".")
-	for i, e := range elements {
-		e = strings.Map(func(r rune) rune {
-			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
-				return r
-			}
-			return '_'
-		}, e)
-		if e == "" || e[0] >= '0' && e[0] <= '9' {
-			e = "_" + e
-		}
-		elements[i] = e
-	}
-	id = strings.Join(elements, ".") // of ASCII
-	return id[:min(len(id), 255)]
-}
 
 // AppID is the app id that the compositor sees of its windows.
 func (a App) AppID() string { return config.AppID(a.VM, a.Class) }
@@ -216,7 +196,7 @@ func plainName(s string) bool {
 var errNotShown = errors.New("not shown")
 
 func readApp(root *os.Root, file, vm, id string) (App, error) {
-	if !plainName(id) {
+	if !plainName(id) || len(encodeID(id)) > maxEncoded {
 		return App{}, errors.New("not a usable name")
 	}
 	b, err := readIn(root, file, maxEntry)

@@ -108,17 +108,6 @@ func TestApps(t *testing.T) {
 	}
 }
 
-func TestEntryName(t *testing.T) {
-	for id, want := range map[string]string{
-		"python3.13": "dev.vix.1p.python3._13", "org.a-b.C": "dev.vix.1p.org.a-b.C", "a+b": "dev.vix.1p.a_b", "a..b": "dev.vix.1p.a._.b",
-	} {
-		want = strings.Replace(want, ".1p.", "._1p.", 1)
-		if got := EntryName("1p", id); got != want {
-			t.Errorf("%s: %s, want %s", id, got, want)
-		}
-	}
-}
-
 func TestWanted(t *testing.T) {
 	a := App{VM: "v", ID: "org.gnome.Maps", program: "maps"}
 	for i, c := range []struct {

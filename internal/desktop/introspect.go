@@ -124,6 +124,11 @@ state: VMs belong to their supervisors, and live on when it ends.
 `, "`"+BusName+"`", BusName, managerPath, managerInterface, BusName, managerPath)
 	document(&b, "`"+string(managerPath)+"`", managerNode())
 	document(&b, "`/dev/vix/VM/APP`, of the name `dev.vix.VM.APP`", appNode())
+	b.WriteString(`
+VM and APP are a VM's name and the id of a desktop file in it, of which every byte that is neither a letter nor a digit is escaped,
+as _ and two hexadecimal digits, and a digit that an element begins with too; the dots of an id stay. So no two VMs and programs have one name or one
+path: ` + "`org.gnome.Maps` of the VM `my-vm` is `" + EntryName("my-vm", "org.gnome.Maps") + "`, at `" + string(objectPath(EntryName("my-vm", "org.gnome.Maps"))) + "`" + `.
+`)
 	b.WriteString("\n## Errors\n\n| error | means |\n|---|---|\n")
 	for _, e := range errorDocs {
 		fmt.Fprintf(&b, "| `%s%s` | %s |\n", errorPrefix, e[0], e[1])

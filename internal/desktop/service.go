@@ -425,7 +425,7 @@ func (s *Service) offer(name string, take bool) error {
 }
 
 // objectPath is where a name's application object is (Desktop Entry Specification,
-// "D-Bus Activation").
+// "D-Bus Activation"; name.go).
 func objectPath(name string) dbus.ObjectPath {
 	return dbus.ObjectPath("/" + strings.NewReplacer(".", "/", "-", "_").Replace(name))
 }

@@ -48,7 +48,7 @@ type Change struct {
 	Path   string `json:"path"`   // below $XDG_DATA_HOME
 }
 
-// ours are the names of files that Sync writes. An entry or a service file is ours only
+// ours are the names of files that Sync writes, and wrote when names had '-' in them. An entry or a service file is ours only
 // with the mark in it; an icon has no place for one.
 var ours = regexp.MustCompile(`^dev\.vix\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+\.(desktop|service|png)$`)
 
@@ -167,10 +167,11 @@ func List(data *os.Root) []Installed {
 			continue
 		}
 		e, err := parseEntry(b)
-		if err != nil || EntryName(e[keyVM], e["X-Vix-App"]) != name {
+		vm, app, nameErr := ParseEntryName(name)
+		if err != nil || nameErr != nil || e[keyVM] != vm || e["X-Vix-App"] != app {
 			continue
 		}
-		list = append(list, Installed{Entry: name, VM: e[keyVM], App: e["X-Vix-App"], Name: e.text("Name", maxName+64)})
+		list = append(list, Installed{Entry: name, VM: vm, App: app, Name: e.text("Name", maxName+64)})
 	}
 	return list
 }

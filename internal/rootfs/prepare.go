@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -55,6 +56,9 @@ func Prepare(ctx context.Context, c Config) (Files, error) {
 		return Files{}, err
 	}
 	defer cache.Close()
+	if err := ownCache(cache); err != nil {
+		return Files{}, fmt.Errorf("%s: %w", c.CacheDir, err)
+	}
 	var f Files
 	if f.Kernel, f.PVH, err = prepareKernel(ctx, c, cache); err != nil {
 		return Files{}, fmt.Errorf("%s: %w", c.Kernel.Image, err)
@@ -63,6 +67,19 @@ func Prepare(ctx context.Context, c Config) (Files, error) {
 		return Files{}, fmt.Errorf("kernel %s: %w", c.Kernel.Release, err)
 	}
 	return f, nil
+}
+
+// ownCache refuses a cache that another user could write to: an entry's name vouches for
+// its content. It is the open directory that is looked at.
+func ownCache(cache *os.Root) error {
+	st, err := cache.Stat(".")
+	if err != nil {
+		return err
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o022 != 0 {
+		return errors.New("others can write to it, or it is not yours; make it yours alone (0700)")
+	}
+	return nil
 }
 
 func prepareKernel(ctx context.Context, c Config, cache *os.Root) (path string, pvh bool, err error) {

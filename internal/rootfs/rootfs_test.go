@@ -381,6 +381,7 @@ func TestPrepareFails(t *testing.T) {
 		"broken module": {func(c *Config) {
 			_ = os.WriteFile(filepath.Join(c.Kernel.Modules, "kernel/drm/drm.ko.gz"), []byte{0x1f, 0x8b, 8, 0}, 0o644)
 		}, "module drm: "},
+		"others may write": {func(c *Config) { _ = os.MkdirAll(c.CacheDir, 0o700); _ = os.Chmod(c.CacheDir, 0o777) }, "others can write to it"},
 		"cache is a file":  {func(c *Config) { c.CacheDir = c.Guest }, "not a directory"},
 		"kernel is broken": {func(c *Config) { _ = os.WriteFile(c.Kernel.Image, make([]byte, 4096), 0o644) }, "not an x86 Linux kernel"},
 	} {

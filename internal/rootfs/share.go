@@ -3,6 +3,7 @@ package rootfs
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -11,7 +12,8 @@ import (
 )
 
 // MountShare binds the folder host on the existing directory dir, for the calling
-// process and its children alone: the process was started with ViewAttr. What is
+// process and its children alone: the process was started with ViewAttr. host is a path,
+// or /proc/self/fd/N of a descriptor that was opened outside, and decided on there. What is
 // mounted below host is covered by nothing: a share is one folder's own files, and
 // not a disk that happens to be mounted in it. From then on the share is that folder,
 // wherever its name leads.
@@ -26,9 +28,11 @@ func bindShare(host, dir string, write bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("own mount namespace: %w", err)
 	}
-	// Recursive: a user namespace may not uncover what lies below another mount. So
-	// each mount is covered instead.
-	if err := unix.Mount(host, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	attr := uint64(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC)
+	if !write {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := bindFolder(host, dir, attr); err != nil {
 		return err
 	}
 	info, err := os.ReadFile("/proc/self/mountinfo")
@@ -40,11 +44,48 @@ func bindShare(host, dir string, write bool) error {
 			return fmt.Errorf("cover %s: %w", path, err)
 		}
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
-	if !write {
-		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	// What covers, too.
+	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr})
+}
+
+// bindFolder puts host at dir, by descriptors. A descriptor of another mount namespace
+// cannot be mounted: so the folder is opened again here, and has to be the same.
+func bindFolder(host, dir string, attr uint64) error {
+	given, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
 	}
-	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &attr)
+	defer unix.Close(given)
+	path, err := fdPath(given)
+	if err != nil {
+		return err
+	}
+	found, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(found)
+	want, err1 := idOf(given)
+	is, err2 := idOf(found)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	if is != want {
+		return errors.New("was moved or replaced meanwhile")
+	}
+	// Recursive: a user namespace may not uncover what lies below another mount. So
+	// each mount is covered instead.
+	tree, err := unix.OpenTree(found, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr}); err != nil {
+		return err
+	}
+	return unix.MoveMount(tree, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // cover puts an empty file system over a directory, or an empty file over a file.
@@ -54,7 +95,7 @@ func cover(path string) error {
 		return err
 	}
 	if st.IsDir() {
-		return unix.Mount("covered", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "mode=0555,size=4k")
+		return unix.Mount("covered", path, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0555,size=4k")
 	}
 	return unix.Mount(os.DevNull, path, "", unix.MS_BIND, "")
 }

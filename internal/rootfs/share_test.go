@@ -58,12 +58,51 @@ func TestMountShare(t *testing.T) {
 					t.Errorf("%s as %d: %q is there: %v\n%s", mode, uid, line, !want, out.String())
 				}
 			}
+			options := []string{"nosuid", "nodev", "noexec"}
+			if mode == "ro" {
+				options = append(options, mode)
+			}
+			checkMounts(t, out.String(), 1, options...)
 			_ = os.Remove(host + "/plain/new")
 			_ = os.Remove(host + "/new")
 		}
 	}
 	if b, _ := os.ReadFile("/proc/self/mountinfo"); bytes.Contains(b, []byte(filepath.Base(dir)+" ")) && strings.Contains(string(b), dir+" ") {
 		t.Error("the share's mount is visible outside its namespace")
+	}
+}
+
+// The folder that was opened is shared, whatever its name leads to by then; one that is
+// gone is not.
+func TestMountShareOfDescriptor(t *testing.T) {
+	root, dir := tree(t, "p/sub", "secret"), t.TempDir()
+	if err := errors.Join(os.WriteFile(root+"/p/sub/mine", nil, 0o644), os.WriteFile(root+"/secret/key", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	f := openAt(t, root+"/p/sub", none)
+	mount := func() (string, error) {
+		c := exec.Command("/proc/self/exe", "/proc/self/fd/3", dir, "ro")
+		c.Env = []string{"VIEW_TEST=share"}
+		c.ExtraFiles = []*os.File{f.File}
+		c.SysProcAttr = ViewAttr(1000, 1000)
+		c.SysProcAttr.UidMappings[0].HostID, c.SysProcAttr.GidMappings[0].HostID = os.Getuid(), os.Getgid()
+		out, err := c.CombinedOutput()
+		if strings.Contains(string(out), "operation not permitted") || errors.Is(err, unix.EPERM) {
+			t.Skipf("lacks: namespaces: %v %s", err, out)
+		}
+		return string(out), err
+	}
+	if err := errors.Join(os.Rename(root+"/p/sub", root+"/p/away"), os.Symlink(root+"/secret", root+"/p/sub")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := mount(); err != nil || !strings.Contains(out, "path mine\n") || strings.Contains(out, "key") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if err := os.RemoveAll(root + "/p/away"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := mount(); err == nil || strings.Contains(out, "path ") {
+		t.Errorf("a folder that is gone: %v: %s", err, out)
 	}
 }
 

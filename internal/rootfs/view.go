@@ -99,7 +99,7 @@ func buildView(root, dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("own mount namespace: %w", err)
 	}
-	if err := unix.Mount("view", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=4m"); err != nil {
+	if err := unix.Mount("view", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0755,size=4m"); err != nil {
 		return fmt.Errorf("tmpfs: %w", err)
 	}
 	for _, d := range viewDirs {
@@ -107,60 +107,150 @@ func buildView(root, dir string) error {
 			return err
 		}
 	}
-	for _, pattern := range ViewPaths {
-		matches, err := filepath.Glob(filepath.Join(root, pattern))
-		if err != nil {
-			return fmt.Errorf("%s: %w", pattern, err)
+	shown := Shown(root)
+	hidden, err := hiddenOf(root, shown)
+	if err != nil {
+		return err
+	}
+	v := viewBuilder{root, dir, hidden}
+	for _, rel := range shown {
+		if err := v.show(rel); err != nil {
+			return fmt.Errorf("%s: %w", rel, err)
 		}
-		for _, source := range matches {
-			rel, err := filepath.Rel(root, source)
-			if err != nil {
-				return err
-			}
-			if err := showPath(source, filepath.Join(dir, rel)); err != nil {
-				return fmt.Errorf("%s: %w", source, err)
-			}
-		}
+	}
+	if err := v.cover(); err != nil {
+		return err
 	}
 	for _, name := range []string{"etc/passwd", "etc/group"} {
 		if err := writeSystemUsers(filepath.Join(root, name), filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
-	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: viewAttr | unix.MOUNT_ATTR_RDONLY})
 }
 
-// showPath puts source at target: a link as the link that it is (what it names
-// is there only if it is allowed itself), all else as a bind mount.
-func showPath(source, target string) error {
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
-		return err
+// viewAttr is of every mount of a view: nothing in it is executed on the host, nor is a
+// device, or anybody's rights.
+const viewAttr = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+// A viewBuilder puts a view together at dir.
+type viewBuilder struct {
+	root, dir string
+	hidden    []string // sorted; below the root
+}
+
+// show puts a path into the view: a link as the link that it is (what it names
+// is there only if it is allowed itself), all else as a bind mount. What is shown is what was
+// looked at: by a descriptor.
+func (v viewBuilder) show(rel string) error {
+	if slices.Contains(v.hidden, rel) {
+		return nil
 	}
-	info, err := os.Lstat(source)
+	fd, err := unix.Open(filepath.Join(v.root, rel), unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		to, err := os.Readlink(source)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	target := filepath.Join(v.dir, rel)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		b := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", b)
 		if err != nil {
 			return err
 		}
-		return os.Symlink(to, target)
-	case info.IsDir():
+		return os.Symlink(string(b[:n]), target)
+	case unix.S_IFDIR:
 		if err := os.MkdirAll(target, 0o755); err != nil {
 			return err
 		}
-	case info.Mode().IsRegular():
+		if rebuilt(rel) && v.hides(rel) {
+			return v.showRest(rel)
+		}
+	case unix.S_IFREG:
 		if err := os.WriteFile(target, nil, 0o644); err != nil {
 			return err
 		}
 	default:
 		return nil // nobody needs a socket or a device
 	}
-	// Recursive: in a user namespace a bind mount may not uncover what lies
-	// below another mount.
-	return unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, "")
+	return bind(fd, target)
+}
+
+// bind puts a copy of what fd is at target. Recursive: in a user namespace a bind mount may
+// not uncover what lies below another mount.
+func bind(fd int, target string) error {
+	tree, err := unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return fmt.Errorf("open_tree: %w", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: viewAttr}); err != nil {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+// rebuilt tells of which trees a directory with something hidden in it is made anew, with
+// its other entries bound one by one, so that what is hidden has no name there either.
+// Elsewhere what is hidden is covered.
+func rebuilt(rel string) bool {
+	return strings.HasPrefix(rel, "etc/") || strings.HasPrefix(rel, "var/")
+}
+
+// hides reports whether something below rel is hidden.
+func (v viewBuilder) hides(rel string) bool {
+	return slices.ContainsFunc(v.hidden, func(h string) bool { return strings.HasPrefix(h, rel+"/") })
+}
+
+func (v viewBuilder) showRest(rel string) error {
+	entries, err := os.ReadDir(filepath.Join(v.root, rel))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := v.show(rel + "/" + e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cover puts something empty over what is hidden in trees that are bound whole.
+func (v viewBuilder) cover() error {
+	for _, rel := range v.hidden {
+		if rebuilt(rel) {
+			continue
+		}
+		top, err := unix.Open(v.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Openat2(top, rel, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		unix.Close(top)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+			continue // it is not in the view
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", rel, err)
+		}
+		err = cover(fmt.Sprintf("/proc/self/fd/%d", fd))
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("cover %s: %w", rel, err)
+		}
+	}
+	return nil
 }
 
 // People's ids begin at 1000 (login.defs); nobody is 65534.
@@ -195,12 +285,20 @@ func writeSystemUsers(source, target string) error {
 	return os.WriteFile(target, []byte(out.String()), 0o644)
 }
 
-// Shown reports which of ViewPaths exist under root, sorted, for doctor.
+// Hidden reports, for doctor, what of the Shown paths a guest does not see, sorted, relative
+// to root.
+func Hidden(root string) ([]string, error) { return hiddenOf(root, Shown(root)) }
+
+// Shown reports which of ViewPaths exist under root, sorted, relative to it.
 func Shown(root string) []string {
 	var list []string
 	for _, p := range ViewPaths {
 		matches, _ := filepath.Glob(filepath.Join(root, p))
-		list = append(list, matches...)
+		for _, m := range matches {
+			if rel, err := filepath.Rel(root, m); err == nil {
+				list = append(list, rel)
+			}
+		}
 	}
 	slices.Sort(list)
 	return list

@@ -47,6 +47,11 @@ func look(dir string) {
 			return nil
 		}
 		fmt.Println("path", rel)
+		if d.Type().IsRegular() {
+			if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+				fmt.Println("read", rel)
+			}
+		}
 		if d.IsDir() {
 			if f, err := os.Create(filepath.Join(path, "new")); err == nil {
 				_ = f.Close()
@@ -59,6 +64,35 @@ func look(dir string) {
 	})
 	b, _ := os.ReadFile(filepath.Join(dir, "etc/passwd"))
 	fmt.Printf("passwd %q\n", b)
+	// Each mount at dir and below it, with its own options (proc_pid_mountinfo(5)).
+	info, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(info)) {
+		if f := strings.Fields(line); len(f) > 5 && (f[4] == dir || strings.HasPrefix(f[4], dir+"/")) {
+			fmt.Println("mount", f[4], f[5])
+		}
+	}
+}
+
+// checkMounts makes sure that every mount that look told of has these options.
+func checkMounts(t *testing.T, out string, least int, options ...string) {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[0] != "mount" {
+			continue
+		}
+		n++
+		has := strings.Split(f[2], ",")
+		for _, o := range options {
+			if !slices.Contains(has, o) {
+				t.Errorf("%s: not %s: %s", f[1], o, f[2])
+			}
+		}
+	}
+	if n < least {
+		t.Errorf("%d mounts, not %d:\n%s", n, least, out)
+	}
 }
 
 // makeHost makes a tree like a host's, with secrets.
@@ -98,7 +132,12 @@ func makeHost(t *testing.T) string {
 
 func view(t *testing.T, uid int) string {
 	t.Helper()
-	root, dir := makeHost(t), t.TempDir()
+	return viewOf(t, makeHost(t), uid)
+}
+
+func viewOf(t *testing.T, root string, uid int) string {
+	t.Helper()
+	dir := t.TempDir()
 	c := exec.Command("/proc/self/exe", root, dir)
 	c.Env = []string{"VIEW_TEST=serve"}
 	c.SysProcAttr = ViewAttr(uid, uid)
@@ -139,6 +178,7 @@ func TestView(t *testing.T) {
 					t.Errorf("%s is in the view", secret)
 				}
 			}
+			checkMounts(t, out, 5, "ro", "nosuid", "nodev", "noexec")
 			if want := `passwd "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"`; !slices.Contains(lines, want) {
 				t.Errorf("passwd is not %s", want)
 			}

@@ -145,29 +145,55 @@ func (p piece) close() {
 func detach(files []File) ([]piece, error) {
 	var pieces []piece
 	for _, f := range files {
-		info, err := os.Lstat(f.Path)
+		p, err := detachFile(f)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return pieces, err
-		}
-		p := piece{path: f.Path, dir: info.IsDir()}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			if p.link, err = os.Readlink(f.Path); err != nil {
-				return pieces, err
-			}
-		} else {
-			// Recursive: in a user namespace a copy may not uncover what lies below
-			// another mount.
-			p.mount, err = unix.OpenTree(unix.AT_FDCWD, f.Path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-			if err != nil {
-				return pieces, fmt.Errorf("%s: open_tree: %w", f.Path, err)
-			}
+			return pieces, fmt.Errorf("%s: %w", f.Path, err)
 		}
 		pieces = append(pieces, p)
 	}
 	return pieces, nil
+}
+
+// detachFile looks at one, by a descriptor: what is copied is what was looked at.
+func detachFile(f File) (p piece, err error) {
+	fd, err := unix.Open(f.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return p, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return p, err
+	}
+	kind := st.Mode & unix.S_IFMT
+	p = piece{path: f.Path, dir: kind == unix.S_IFDIR}
+	if kind == unix.S_IFLNK {
+		b := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, "", b)
+		p.link = string(b[:max(n, 0)])
+		return p, err
+	}
+	// Recursive: in a user namespace a copy may not uncover what lies below
+	// another mount.
+	p.mount, err = unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return p, fmt.Errorf("open_tree: %w", err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
+	if kind != unix.S_IFCHR { // a device stays one where it is asked for by name alone
+		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
+	}
+	if f.Sockets || kind == unix.S_IFCHR {
+		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	}
+	if err := unix.MountSetattr(p.mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		p.close()
+		return p, fmt.Errorf("mount_setattr: %w", err)
+	}
+	return p, nil
 }
 
 // attach puts p below root. Where a directory that came before shows it already,

@@ -103,6 +103,12 @@ func try(what string, args []string) error {
 	}
 	page := make([]byte, 64)
 	switch what {
+	case "mount options": // statfs(2): nosuid 2, nodev 4, noexec 8, and ro 1
+		var st unix.Statfs_t
+		if err := unix.Statfs(args[0], &st); err != nil {
+			return err
+		}
+		return fmt.Errorf("%d", st.Flags&15)
 	case "read":
 		f, err := os.Open(args[0])
 		if err != nil {

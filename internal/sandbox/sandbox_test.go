@@ -292,6 +292,12 @@ func TestExec(t *testing.T) {
 			if r := runProbe(t, own, "exec", string(files), "connect", filepath.Join(dir, "s")); r.word != "ENOENT" {
 				t.Errorf("a socket by its path: %s", r.word)
 			}
+			// Every mount is nosuid (2); all but a device that is asked for is nodev (4).
+			for path, want := range map[string]string{"/etc": "7", bin: "7", yes: "7", "/dev/null": "11", sockets: "14", "/": "15"} {
+				if r := runProbe(t, own, "exec", string(files), "mount options", path); r.word != "error: "+want {
+					t.Errorf("%s: mounted with %s, want %s", path, r.word, want)
+				}
+			}
 		}
 	})
 }

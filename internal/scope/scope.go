@@ -285,6 +285,9 @@ func removeStale(dir string, c Config) {
 	}
 	for _, path := range old {
 		pid := strings.TrimPrefix(filepath.Base(path), prefix)
+		if pid == "" || strings.Trim(pid, "0123456789") != "" {
+			continue // of the VM NAME-SOMETHING
+		}
 		if _, err := os.Stat(filepath.Join(c.Proc, pid)); errors.Is(err, fs.ErrNotExist) {
 			_ = os.Remove(path) // refused while there are processes in it
 		}

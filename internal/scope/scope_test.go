@@ -234,3 +234,25 @@ func listen(t *testing.T, path string) *net.UnixListener {
 	}
 	return ln
 }
+
+// The groups of the VM web are not those of the VM web-1, whatever its supervisor's pid.
+func TestStaleGroupsAreOfOneVM(t *testing.T) {
+	dir, proc := t.TempDir(), t.TempDir()
+	for _, name := range []string{"vix-web-77", "vix-web-1-88", "vix-web-x", "vix-web-"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removeStale(dir, Config{Name: "web", PID: os.Getpid(), Proc: proc})
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if want := []string{"vix-web-", "vix-web-1-88", "vix-web-x"}; !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+}

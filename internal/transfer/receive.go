@@ -26,24 +26,32 @@ type Target struct {
 // Find opens the target that path means: into an existing directory; else, if
 // only one entry comes, that under the name path, in a directory that exists.
 func Find(path string, many bool) (Target, error) {
-	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		return openTarget(path, "")
+	t, err := openTarget(path, "")
+	switch {
+	case err == nil || errors.Is(err, fs.ErrPermission):
+		return t, err
+	case len(filepath.Base(path)) > maxName:
+		return t, fmt.Errorf("%.64s…: %w", show(path), unix.ENAMETOOLONG)
+	case many || strings.HasSuffix(path, "/"):
+		return t, fmt.Errorf("%s: no such directory", show(path))
 	}
-	if len(filepath.Base(path)) > maxName {
-		return Target{}, fmt.Errorf("%.64s…: %w", show(path), unix.ENAMETOOLONG)
-	}
-	if many || strings.HasSuffix(path, "/") {
-		return Target{}, fmt.Errorf("%s: no such directory", show(path))
-	}
-	t, err := openTarget(filepath.Dir(path), filepath.Base(path))
-	if err != nil {
+	if t, err = openTarget(filepath.Dir(path), filepath.Base(path)); err != nil {
 		return t, err
 	}
-	return t, checkName(t.Name)
+	if err := checkName(t.Name); err != nil {
+		return Target{}, errors.Join(err, t.Dir.Close())
+	}
+	return t, nil
 }
 
 func openTarget(dir, name string) (Target, error) {
-	root, err := os.OpenRoot(dir)
+	// A directory and nothing else: to open a pipe could hang. os.OpenRoot knows no flags.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Target{}, fmt.Errorf("%s: %w", show(dir), err)
+	}
+	defer unix.Close(fd)
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return Target{}, fmt.Errorf("%s: %w", show(dir), Cause(err))
 	}

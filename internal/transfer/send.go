@@ -19,6 +19,32 @@ type Source struct {
 	Name string   // in Dir
 	As   string   // what it is called in the stream
 	Path string   // what messages call it
+	id   fileID   // what it was when it was found: nothing else is sent in its place
+}
+
+// A fileID tells what has a name now from what had it.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(st *unix.Stat_t) fileID { return fileID{st.Dev, st.Ino} }
+
+var errChanged = errors.New("changed while it was opened")
+
+// Open opens a source that is a file, to be looked at before it is sent.
+func (s Source) Open() (*os.File, error) {
+	at, err := s.Dir.Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", show(s.Path), Cause(err))
+	}
+	defer at.Close()
+	fd, st, err := folder{s.Dir, at}.open(s.Name)
+	if err == nil && idOf(&st) != s.id {
+		unix.Close(fd)
+		err = errChanged
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", show(s.Path), err)
+	}
+	return os.NewFile(uintptr(fd), s.Path), nil
 }
 
 // Sources opens the directories of paths, which must be absolute or relative to
@@ -39,16 +65,12 @@ func Sources(paths []string, recursive bool) (list []Source, err error) {
 		if as == "/" {
 			return list, errors.New("/: the whole root cannot be copied; name what is in it")
 		}
-		if !recursive || strings.HasSuffix(path, "/") {
-			if full, err = filepath.EvalSymlinks(full); err != nil {
-				return list, fmt.Errorf("%s: %w", show(path), Cause(err))
-			}
-		}
-		dir, err := os.OpenRoot(filepath.Dir(full))
+		src, err := find(full, !recursive || strings.HasSuffix(path, "/"))
 		if err != nil {
 			return list, fmt.Errorf("%s: %w", show(path), Cause(err))
 		}
-		list = append(list, Source{Dir: dir, Name: filepath.Base(full), As: as, Path: path})
+		src.As, src.Path = as, path
+		list = append(list, src)
 	}
 	slices.SortFunc(list, func(a, b Source) int { return strings.Compare(a.As, b.As) })
 	for i := range list[min(1, len(list)):] {
@@ -57,6 +79,46 @@ func Sources(paths []string, recursive bool) (list []Source, err error) {
 		}
 	}
 	return list, nil
+}
+
+// find opens the directory of what a path means: with follow, what a link at its end leads to.
+// The path is followed once; where that came to has to be what is found in the directory.
+func find(full string, follow bool) (src Source, err error) {
+	flags := unix.O_PATH | unix.O_CLOEXEC
+	if !follow {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Open(full, flags, 0)
+	if err != nil {
+		return src, err
+	}
+	defer unix.Close(fd)
+	var is, named unix.Stat_t
+	if err := unix.Fstat(fd, &is); err != nil {
+		return src, err
+	}
+	if full, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
+		return src, err
+	}
+	if full == "/" {
+		return src, errors.New("is the whole root, which cannot be copied; name what is in it")
+	}
+	src.Name, src.id = filepath.Base(full), idOf(&is)
+	if src.Dir, err = os.OpenRoot(filepath.Dir(full)); err != nil {
+		return src, err
+	}
+	at, err := src.Dir.Open(".")
+	if err == nil {
+		named, err = folder{src.Dir, at}.lstat(src.Name)
+		at.Close()
+	}
+	if err == nil && idOf(&named) != src.id {
+		err = errChanged
+	}
+	if err != nil {
+		src.Dir.Close()
+	}
+	return src, err
 }
 
 // CloseSources closes what Sources opened.
@@ -134,7 +196,11 @@ func (s *sender) source(src Source) error {
 		return fmt.Errorf("%s: %w", show(src.Path), Cause(err))
 	}
 	defer at.Close()
-	return s.entry(folder{src.Dir, at}, src.Name, src.As, src.Path, 0)
+	dir := folder{src.Dir, at}
+	if st, err := dir.lstat(src.Name); err == nil && idOf(&st) != src.id {
+		return fmt.Errorf("%s: %w", show(src.Path), errChanged)
+	}
+	return s.entry(dir, src.Name, src.As, src.Path, 0)
 }
 
 // entry sends what name is in dir, under the name as.
@@ -226,7 +292,7 @@ func openDir(parent *os.Root, name string) (*os.Root, error) {
 	}
 	if now, err := dir.Stat("."); err != nil || !os.SameFile(is, now) {
 		dir.Close()
-		return nil, errors.New("changed while it was opened")
+		return nil, errChanged
 	}
 	return dir, nil
 }
@@ -237,8 +303,8 @@ func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if st.Ino != was.Ino || st.Dev != was.Dev {
-		return errors.New("changed while it was opened")
+	if idOf(&st) != idOf(was) {
+		return errChanged
 	}
 	size := max(st.Size, 0)
 	s.done.Entries++

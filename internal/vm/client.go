@@ -27,12 +27,12 @@ const (
 // dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
 func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: r.control(name), Net: "unix"})
+	conn, err := net.DialUnix("unix", nil, r.socket(name, controlName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, ErrNotRunning
 	case err != nil:
-		return nil, 0, err
+		return nil, 0, dialCause(err)
 	}
 	pid, err := checkPeer(conn, os.Getuid())
 	if err != nil {
@@ -40,6 +40,15 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 		return nil, 0, fmt.Errorf("control socket: %w", err)
 	}
 	return conn, pid, nil
+}
+
+// dialCause is err without the address, which says nothing to anybody.
+func dialCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 // State asks one supervisor for its VM's state.
@@ -143,7 +152,8 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	pid := r.askToStop(wait, name, force)
+	process := r.askToStop(wait, name, force)
+	defer closeFiles([]*os.File{process})
 	err = r.waitGone(wait, name)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -151,7 +161,7 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if !force {
 		return failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
 	}
-	if pid <= 0 || unix.Kill(pid, unix.SIGKILL) != nil {
+	if process == nil || unix.PidfdSendSignal(int(process.Fd()), unix.SIGKILL, nil, 0) != nil {
 		return failf("VM %s: does not stop, and its supervisor cannot be killed", name)
 	}
 	wait, cancel = context.WithTimeout(ctx, forceLimit)
@@ -164,21 +174,23 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 }
 
 // askToStop sends the request, waits for the answer or the end, and returns
-// the supervisor's process id if it could be reached.
-func (r *Registry) askToStop(ctx context.Context, name string, force bool) int {
+// the supervisor's process if it could be reached, which the caller closes: its
+// number may be another's by the time that it is killed.
+func (r *Registry) askToStop(ctx context.Context, name string, force bool) *os.File {
 	conn, pid, err := r.dial(name)
 	if err != nil {
-		return 0 // on its way out already
+		return nil // on its way out already
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
+	process := peerProcess(conn, pid)
 	c := &control{conn: conn}
 	if c.send(request{Version: controlVersion, Op: opStop, Force: force}) == nil {
 		var rep reply
 		_ = c.recv(&rep, maxFrame) // done, or gone
 	}
-	return pid
+	return process
 }
 
 // Logs copies a VM's log to w; with follow, until the VM ends or ctx does.

@@ -36,6 +36,8 @@ import (
 //	                                ◄──   reply{mounted}
 //	request{op: umount, path}       ──►
 //	                                ◄──   reply{done}
+//	request{op: folders}            ──►                                     of another VM's supervisor
+//	                                ◄──   reply{folders}
 //	request{op: usb attach | usb detach, path}  ──►
 //	                                ◄──   reply{usb}
 //	request{op: trace} + 1 pipe end ──►
@@ -71,6 +73,8 @@ const (
 
 	opMount  = "mount"
 	opUmount = "umount"
+
+	opFolders = "folders"
 
 	opUSBAttach = "usb attach"
 	opUSBDetach = "usb detach"
@@ -108,6 +112,8 @@ type reply struct {
 	Done    bool        `json:"done,omitempty"`
 	Mounted *ShareState `json:"mounted,omitempty"`
 	USB     *USBState   `json:"usb,omitempty"`
+	// Folders are the VM's shares, but for its home and staging folders.
+	Folders *[]folderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
 }
@@ -248,4 +254,30 @@ func checkPeer(conn *net.UnixConn, uid int) (int, error) {
 		return 0, fmt.Errorf("the peer is user %d, not %d", cred.Uid, uid)
 	}
 	return int(cred.Pid), nil
+}
+
+// peerProcess returns a descriptor of the process pid, of which checkPeer said that it
+// is the peer's; nil if it has ended.
+func peerProcess(conn *net.UnixConn, pid int) *os.File {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	process := os.NewFile(uintptr(fd), "process")
+	// The number was the peer's while that lived, and it lives as long as its end of the
+	// connection is open: then so is the descriptor.
+	raw, err := conn.SyscallConn()
+	hungUp := true
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			_, err := unix.Poll(p, 0)
+			hungUp = err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR) != 0
+		})
+	}
+	if err != nil || hungUp {
+		process.Close()
+		return nil
+	}
+	return process
 }

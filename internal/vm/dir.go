@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,7 @@ import (
 
 // Names of the files of a VM's directory.
 const (
-	lockName    = "lock"
+	lockName    = "lock" // of the registry too: no VM is called so (config.CheckName)
 	controlName = "control.sock"
 	stateName   = "state.json"
 	logName     = "log"
@@ -29,6 +28,7 @@ const (
 type Registry struct {
 	path string
 	root *os.Root
+	at   *os.File // the same directory
 }
 
 // OpenRegistry opens dir/vix, and makes it if there is none. dir is the user's
@@ -42,23 +42,59 @@ func OpenRegistry(dir string) (*Registry, error) {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, cause(err))
 	}
-	st, err := os.Lstat(path)
+	root, at, err := openOwn(path)
 	if err != nil {
-		return nil, failf("%v", err)
+		return nil, failf("%s: %v; remove it", path, err)
 	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
-		return nil, failf("%s: not a directory that is yours alone (0700); remove it", path)
+	return &Registry{path: path, root: root, at: at}, nil
+}
+
+// openOwn opens the directory path of this user's alone. What is checked is what was
+// opened, whatever takes its name meanwhile; a link would lead what is made or removed
+// in it elsewhere.
+func openOwn(path string) (root *os.Root, at *os.File, err error) {
+	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		return nil, nil, errNotOwn
+	case err != nil:
+		return nil, nil, err
 	}
-	root, err := os.OpenRoot(path)
+	at = os.NewFile(uintptr(fd), path)
+	st, err := at.Stat()
+	if err == nil {
+		err = ownDir(st)
+	}
+	if err == nil { // by the descriptor: os.OpenRoot takes a name only
+		root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+	}
 	if err != nil {
-		return nil, failf("%v", err)
+		return nil, nil, errors.Join(cause(err), at.Close())
 	}
-	return &Registry{path: path, root: root}, nil
+	return root, at, nil
+}
+
+// openBelow opens a file or directory of root's, with no link on the way or at its end:
+// os.Root follows those that stay below it, O_NOFOLLOW or not.
+func openBelow(root *os.Root, name string, flags int, perm os.FileMode) (*os.File, error) {
+	top, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	if flags&unix.O_CREAT != 0 {
+		how.Mode = uint64(perm.Perm())
+	}
+	fd, err := unix.Openat2(int(top.Fd()), name, &how)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // Close releases the directory.
-func (r *Registry) Close() error { return r.root.Close() }
+func (r *Registry) Close() error { return errors.Join(r.root.Close(), r.at.Close()) }
 
 // cause is err without the path that the message already names.
 func cause(err error) error {
@@ -71,7 +107,7 @@ func cause(err error) error {
 
 // lockAll takes the upper lock. It is held for moments only.
 func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
-	f, err := r.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openBelow(r.root, lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, failf("%s: %v", r.path, cause(err))
 	}
@@ -166,7 +202,7 @@ func (r *Registry) lockOf(name string) (*os.File, error) {
 	if _, err := r.root.Lstat(name); err != nil {
 		return nil, err
 	}
-	f, err := r.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openBelow(r.root, filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +221,7 @@ func (r *Registry) make(name string) (*seat, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: r.control(name), Net: "unix"})
+	ln, err := net.ListenUnix("unix", r.socket(name, controlName))
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -198,6 +234,12 @@ func (r *Registry) make(name string) (*seat, error) {
 		return nil, err
 	}
 	return &seat{lock: lock, listener: f}, nil
+}
+
+// socket is the address of a socket in a VM's directory, by the descriptor that was checked:
+// it is in that directory, whatever has its name.
+func (r *Registry) socket(name, file string) *net.UnixAddr {
+	return &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s/%s", r.at.Fd(), name, file), Net: "unix"}
 }
 
 func (r *Registry) control(name string) string {

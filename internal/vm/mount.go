@@ -256,6 +256,7 @@ func (s *supervisor) drop(sh *share) {
 	s.mu.Unlock()
 	s.noteShares()
 	sh.server.kill()
+	s.dropFolder(sh.dir)
 	if sh.staging {
 		if err := s.store.removeAll(filepath.Join(stagingName, filepath.Base(sh.folder.Host))); err != nil {
 			s.log.printf("vix", "%v", err)

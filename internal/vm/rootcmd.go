@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"vix/internal/rootfs"
 )
 
@@ -44,9 +46,12 @@ func (s *supervisor) rootCommand(from rootfs.Root) (command, error) {
 // openImage opens a disk's image. QEMU gets the descriptor and no name, and looks for
 // no other file: what the image is, is looked at here.
 func openImage(path string) (*os.File, string, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, "", failf("root %s: %v; change root in config.toml", path, cause(err))
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, "", errors.Join(failf("root %s: not a file; change root in config.toml", path), f.Close())
 	}
 	format, err := rootfs.ImageFormat(f)
 	if err != nil {

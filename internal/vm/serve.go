@@ -63,6 +63,8 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 		s.serveMount(c, req)
 	case req.Op == opUmount:
 		s.serveUmount(c, req)
+	case req.Op == opFolders:
+		s.serveFolders(c)
 	case req.Op == opUSBAttach, req.Op == opUSBDetach:
 		s.serveUSB(c, req)
 	case req.Op == opTrace:

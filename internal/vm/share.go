@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/rootfs"
@@ -39,6 +41,7 @@ type share struct {
 	tag    string
 	port   int // -1: the home's, which stays
 	folder config.Share
+	dir    *rootfs.Folder // what folder.Host is, for as long as there is the share
 	server *child
 	qemu   *os.File // QEMU's end of the connection, until QEMU has it
 
@@ -104,33 +107,47 @@ func shareTag(port int) string { return fmt.Sprintf("share%d", port) }
 
 // addShare starts a share's server.
 func (s *supervisor) addShare(sh share) error {
-	if err := s.findFolder(&sh); err != nil {
+	if err := s.findShare(&sh); err != nil {
 		return err
 	}
+	if err := s.serveShare(&sh); err != nil {
+		s.dropFolder(sh.dir)
+		return err
+	}
+	s.mu.Lock()
+	s.shares = append(s.shares, &sh)
+	s.mu.Unlock()
+	s.noteShares()
+	s.pumps.Go(func() { s.watchShare(&sh) })
+	return nil
+}
+
+// serveShare starts virtiofsd on the share's folder, which it gets as a descriptor.
+func (s *supervisor) serveShare(sh *share) error {
 	if _, err := os.Stat(s.launch.Parts.Virtiofsd); err != nil {
 		return failf("virtiofsd: cannot be started: %v", err)
 	}
 	if err := s.dir.MkdirAll(sh.tag, 0o700); err != nil {
 		return err
 	}
+	dir, err := unix.FcntlInt(sh.dir.File.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return os.NewSyscallError("dup", err)
+	}
 	view := filepath.Join(s.reg.path, s.launch.VM.Name, sh.tag)
-	args := []string{"shareview", "--report-fd", "4"}
+	args := []string{"shareview", "--report-fd", "4", "--folder-fd", "5"}
 	if sh.folder.Write {
 		args = append(args, "--write")
 	}
 	args = append(append(args, sh.folder.Host, view, s.launch.Parts.Virtiofsd), shareArgs(view, sh.folder.Write)...)
 	end, child, err := s.serveFolder(command{
 		name: "virtiofsd " + sh.tag, path: s.launch.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid()),
+		files: []*os.File{os.NewFile(uintptr(dir), sh.dir.Path)},
 	})
 	if err != nil {
 		return err
 	}
 	sh.qemu, sh.server = end, child
-	s.mu.Lock()
-	s.shares = append(s.shares, &sh)
-	s.mu.Unlock()
-	s.noteShares()
-	s.pumps.Go(func() { s.watchShare(&sh) })
 	return nil
 }
 
@@ -146,6 +163,7 @@ func (s *supervisor) endShares() error {
 		} else {
 			sh.server.kill()
 		}
+		s.dropFolder(sh.dir)
 	}
 	var errs []error
 	if s.kept != nil {
@@ -157,49 +175,32 @@ func (s *supervisor) endShares() error {
 	return errors.Join(errs...)
 }
 
-// findFolder makes a staging folder, or makes sure that there is what is to be shared.
-func (s *supervisor) findFolder(sh *share) error {
+// findShare makes a staging folder, or finds what is to be shared, and says of it by its
+// real name from then on.
+func (s *supervisor) findShare(sh *share) (err error) {
 	f := &sh.folder
-	if f.Host == "" {
-		if s.store == nil {
-			return failf("VM %s: staging: no state directory; set XDG_STATE_HOME or HOME", s.launch.VM.Name)
-		}
-		word := strings.ToLower(rand.Text()[:10])
-		path, err := s.store.newStaging(s.launch.VM.Name, word)
-		if err != nil {
-			return err
-		}
-		sh.staging = true
-		f.Host, f.Guest = path, config.ShareDir+"/"+word
-		s.note("VM %s: staging: %s is %s in the guest", s.launch.VM.Name, f.Host, f.Guest)
-		return nil
-	}
-	real, err := filepath.EvalSymlinks(f.Host)
-	if err != nil {
-		return failf("VM %s: share %s: %v; make it, or take it out of shares", s.launch.VM.Name, f.Host, cause(err))
-	}
-	st, err := os.Stat(real)
 	switch {
-	case err != nil:
-		return failf("VM %s: share %s: %v; make it, or take it out of shares", s.launch.VM.Name, f.Host, cause(err))
-	case !st.IsDir():
-		return failf("VM %s: share %s: not a directory; share the one that it is in", s.launch.VM.Name, f.Host)
-	}
-	if sh.tag != homeTag {
-		for _, own := range s.launch.Private {
-			if within(own, real) || within(real, own) {
-				return failf("VM %s: share %s: holds or is a folder of Vix's own (%s), which would give the VM power over others; share another folder", s.launch.VM.Name, f.Host, own)
-			}
+	case sh.tag == homeTag:
+		sh.dir, err = s.store.openDir(filepath.Join(vmsName, s.launch.VM.Name, homeName))
+		return err
+	case f.Host != "":
+		if sh.dir, err = s.openFolder(f.Host, f.Write); err == nil {
+			f.Host = sh.dir.Path
 		}
+		return err
+	case s.store == nil:
+		return failf("VM %s: staging: no state directory; set XDG_STATE_HOME or HOME", s.launch.VM.Name)
 	}
-	f.Host = real
+	word := strings.ToLower(rand.Text()[:10])
+	if f.Host, err = s.store.newStaging(s.launch.VM.Name, word); err != nil {
+		return err
+	}
+	f.Guest, sh.staging = config.ShareDir+"/"+word, true
+	if sh.dir, err = s.store.openDir(filepath.Join(stagingName, filepath.Base(f.Host))); err != nil {
+		return err
+	}
+	s.note("VM %s: staging: %s is %s in the guest", s.launch.VM.Name, f.Host, f.Guest)
 	return nil
-}
-
-// within reports whether path is dir, or lies in it.
-func within(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && (rel == "." || filepath.IsLocal(rel))
 }
 
 // shareArgs serves dir. Whoever the guest says that somebody is: on the host, all
@@ -227,16 +228,23 @@ func shareArgs(dir string, write bool) []string {
 var guestUser = agent.User{Name: "user", UID: 1000, GID: 1000}
 
 // serveFolder starts virtiofsd by cmd, which gets the listening socket as 3 and its
-// report's pipe as 4, and returns a connection to it for QEMU. The socket's name
+// report's pipe as 4, and cmd.files from 5, and returns a connection to it for QEMU. The socket's name
 // exists only until that is made.
-func (s *supervisor) serveFolder(cmd command) (*os.File, *child, error) {
-	path := filepath.Join(s.reg.path, s.launch.VM.Name, "fs.sock")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+func (s *supervisor) serveFolder(cmd command) (_ *os.File, _ *child, err error) {
+	var undo []*os.File
+	defer func() {
+		if err != nil {
+			closeFiles(undo)
+		}
+	}()
+	undo = append(undo, cmd.files...)
+	at := s.reg.socket(s.launch.VM.Name, "fs.sock")
+	ln, err := net.ListenUnix("unix", at)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer ln.Close() // and unlink
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	conn, err := net.DialUnix("unix", nil, at)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -245,18 +253,21 @@ func (s *supervisor) serveFolder(cmd command) (*os.File, *child, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	undo = append(undo, qemuEnd)
 	lnFile, err := ln.File()
 	if err != nil {
-		return nil, nil, errors.Join(err, qemuEnd.Close())
+		return nil, nil, err
 	}
+	undo = append(undo, lnFile)
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
-		return nil, nil, errors.Join(err, qemuEnd.Close(), lnFile.Close())
+		return nil, nil, err
 	}
-	cmd.files = []*os.File{lnFile, reportEnd}
+	cmd.files = append([]*os.File{lnFile, reportEnd}, cmd.files...)
+	undo = []*os.File{qemuEnd} // the others are closed with the start
 	c, err := s.startConfined(cmd, report)
 	if err != nil {
-		return nil, nil, errors.Join(err, qemuEnd.Close())
+		return nil, nil, err
 	}
 	return qemuEnd, c, nil
 }

@@ -72,7 +72,11 @@ func (s *supervisor) start() error {
 		closeFiles([]*os.File{display})
 		return s.failure(err)
 	}
-	if err := s.startShares(); err != nil {
+	err = s.startShares()
+	if err == nil {
+		err = s.checkPlaces()
+	}
+	if err != nil {
 		closeFiles([]*os.File{display, root})
 		return s.failure(err)
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 //	    lock                       flock: held while the VM runs, or its state is changed
 //	    home/                      the home directory of the guest's user
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by the VM's next
+//	  written.json                 which folders of the user's a VM could ever write to (folder.go)
 //
 // Whatever is in home and staging was written by a guest: it is removed and renamed,
 // never read. Nothing above them may be a symbolic link, and everything belongs to
@@ -53,18 +55,14 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, stateFailure(path, err)
 	}
-	st, err := os.Lstat(path)
-	if err != nil {
-		return nil, stateFailure(path, err)
-	}
-	if err := ownDir(st); err != nil {
+	root, at, err := openOwn(path)
+	switch {
+	case errors.Is(err, errNotOwn):
 		return nil, failf("%s: %v; remove it, or run with --disposable", path, err)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
+	case err != nil:
 		return nil, stateFailure(path, err)
 	}
-	return &Store{path, root}, nil
+	return &Store{path, root}, at.Close()
 }
 
 // Close releases the directory.
@@ -79,12 +77,14 @@ func stateFailure(path string, err error) *Failure {
 	return failf("%s: %v; %s", path, cause(err), next)
 }
 
+var errNotOwn = errors.New("not a directory that is yours alone (0700)")
+
 // ownDir refuses what is not a directory of this user's alone: a link would lead a
 // VM's writes, or a removal, elsewhere.
 func ownDir(st fs.FileInfo) error {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !st.IsDir() || !ok || int(sys.Uid) != os.Getuid() || st.Mode().Perm()&0o077 != 0 {
-		return errors.New("not a directory that is yours alone (0700)")
+		return errNotOwn
 	}
 	return nil
 }
@@ -113,6 +113,8 @@ type keptState struct {
 
 func (k *keptState) home() string { return filepath.Join(k.path, homeName) }
 func (k *keptState) close() error { return k.lock.Close() }
+
+const maxMarker = 4 << 10
 
 // marker is vix.json.
 type marker struct {
@@ -159,13 +161,19 @@ func (s *Store) fill(dir string) error {
 }
 
 func (s *Store) readMarker(dir string) (m marker, err error) {
-	name := filepath.Join(dir, markerName)
-	if st, err := s.root.Lstat(name); err != nil {
-		return m, err
-	} else if !st.Mode().IsRegular() || st.Size() > 4<<10 {
-		return m, errors.New("not a file of Vix's")
+	notOurs := errors.New("not a file of Vix's")
+	f, err := openBelow(s.root, filepath.Join(dir, markerName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return m, notOurs
 	}
-	b, err := s.root.ReadFile(name)
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxMarker {
+		return m, notOurs
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxMarker))
 	if err != nil {
 		return m, err
 	}
@@ -178,10 +186,10 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 // lock locks an existing state.
 func (s *Store) lock(name string) (*keptState, error) {
 	file := filepath.Join(vmsName, name, lockName)
-	f, err := s.root.OpenFile(file, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := openBelow(s.root, file, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
 		// It can be locked all the same, and the home read, if it was made before.
-		f, err = s.root.OpenFile(file, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		f, err = openBelow(s.root, file, os.O_RDONLY, 0)
 	}
 	if err != nil {
 		return nil, stateFailure(filepath.Join(s.path, file), err)

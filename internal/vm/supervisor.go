@@ -42,12 +42,13 @@ type Launch struct {
 	GuestEnv   []string          `json:"guest_env"`   // K=V for every program
 	Warnings   []string          `json:"warnings"`    // for whoever starts a program while the VM starts
 	Parts      Parts             `json:"parts"`
-	RootsDir   string            `json:"roots_dir"`       // $XDG_CACHE_HOME/vix/roots, of roots that were built
-	StateDir   string            `json:"state_dir"`       // $XDG_STATE_HOME, that holds vix/; "" where there is none
-	Drags      []config.DragRule `json:"drags,omitempty"` // the clipboard's rules, for the display process
-	ConfigDir  string            `json:"config_dir"`      // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
-	Private    []string          `json:"private"`         // directories of Vix's own, which are never shared
-	Sway       string            `json:"sway"`            // sway's IPC socket, or ""; for who places windows
+	RootsDir   string            `json:"roots_dir"`        // $XDG_CACHE_HOME/vix/roots, of roots that were built
+	StateDir   string            `json:"state_dir"`        // $XDG_STATE_HOME, that holds vix/; "" where there is none
+	Drags      []config.DragRule `json:"drags,omitempty"`  // the clipboard's rules, for the display process
+	ConfigDir  string            `json:"config_dir"`       // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
+	Private    []string          `json:"private"`          // directories of Vix's own, which are never shared
+	Others     []SharedFolder    `json:"others,omitempty"` // the shares of the configuration's other VMs
+	Sway       string            `json:"sway"`             // sway's IPC socket, or ""; for who places windows
 }
 
 // Parts are the paths of the programs and files of the host that a VM needs.
@@ -115,7 +116,8 @@ type supervisor struct {
 	state State
 	// traffic asks what the guest has said of its network last; nil until it can speak.
 	traffic func() agent.Traffic
-	shares  []*share // changed under shareTurn too
+	shares  []*share       // changed under shareTurn too
+	folders []sharedFolder // of shares that are, or are being made
 	// unplugged are the devices that are being unplugged; closed when QEMU says so.
 	unplugged map[string]chan struct{}
 	users     int           // programs that run, and runs on their way

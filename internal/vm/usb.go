@@ -184,10 +184,42 @@ func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
 	case !free:
 		err = failf("VM %s: usb %s: is in another VM; detach it there first (see vix-launcher usb list)", name, d.Port)
 	default:
-		return f, nil
+		if err = s.sameDevice(f, d); err == nil {
+			return f, nil
+		}
 	}
 	f.Close()
 	return nil, err
+}
+
+// sameDevice makes sure that an open node is the device that was chosen: its number may
+// be another's since it was looked at. What the descriptor says of itself cannot change.
+func (s *supervisor) sameDevice(node *os.File, d usb.Device) error {
+	changed := failf("VM %s: usb %s: is another device now than the one that was chosen; see vix-launcher usb list, and try again", s.launch.VM.Name, d.Port)
+	all, err := s.hostUSB()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(x usb.Device) bool {
+		return x.Port == d.Port && x.ID == d.ID && x.Node == d.Node && x.Hub == d.Hub
+	}) {
+		return changed
+	}
+	st, err := node.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Mode()&fs.ModeCharDevice == 0 {
+		return nil // of a test; /dev is root's
+	}
+	said, err := usb.Identify(node)
+	if err != nil {
+		return failf("VM %s: usb %s: %v", s.launch.VM.Name, d.Port, cause(err))
+	}
+	if said.ID != d.ID || said.Hub != d.Hub {
+		return changed
+	}
+	return nil
 }
 
 // openFailure says what to do about a device that cannot be opened.

@@ -100,6 +100,46 @@ func TestUSBDescriptor(t *testing.T) {
 	}
 }
 
+// A device that took the number, or the port, of the chosen one is not given away.
+func TestUSBDeviceChanged(t *testing.T) {
+	tree := t.TempDir()
+	s := &supervisor{launch: Launch{VM: config.VM{Name: "t"}}}
+	usbTree(t, &s.launch, tree, "1-1", "1-2")
+	all, err := s.hostUSB()
+	if err != nil || len(all) != 2 {
+		t.Fatal(all, err)
+	}
+	f, err := s.takeNode(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	change := func(file, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(s.launch.Parts.USB, file), []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(what string) {
+		t.Helper()
+		if f, err := s.takeNode(all[0]); err == nil || !strings.Contains(err.Error(), "usb 1-1: is another device now") {
+			t.Errorf("%s: %v, %v", what, f, err)
+		}
+	}
+	change("1-1/idProduct", "0001")
+	refused("another kind at the port")
+	change("1-1/idProduct", "0407")
+	change("1-1/devnum", "2")
+	refused("another number at the port")
+	change("1-1/devnum", "1")
+	change("1-1/bDeviceClass", "09")
+	refused("a hub")
+	if err := os.RemoveAll(filepath.Join(s.launch.Parts.USB, "1-1")); err != nil {
+		t.Fatal(err)
+	}
+	refused("nothing at the port")
+}
+
 // Whoever may not open a device is told the rule that lets him. (Root may open any, so
 // the kernel's refusal is made here.)
 func TestUSBPermission(t *testing.T) {

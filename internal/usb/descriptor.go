@@ -1,0 +1,37 @@
+package usb
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The device descriptor (USB 2.0, 9.6.1), which the kernel gives whoever reads an open
+// node, with numbers in the byte order of the machine (drivers/usb/core/devio.c):
+//
+//	0 bLength=18  1 bDescriptorType=1  2 bcdUSB  4 bDeviceClass  5 …SubClass  6 …Protocol
+//	7 bMaxPacketSize0  8 idVendor u16  10 idProduct u16  12 … 17
+const descriptorSize = 18
+
+const classHub = 9
+
+// Identify returns what the device behind an open node is: its ID, and whether it is a
+// hub. Unlike what sysfs tells of a name, this is of the descriptor.
+func Identify(node io.Reader) (Device, error) {
+	b := make([]byte, descriptorSize)
+	if _, err := io.ReadFull(node, b); err != nil {
+		return Device{}, fmt.Errorf("its descriptor: %w", err)
+	}
+	return parseDescriptor(b)
+}
+
+func parseDescriptor(b []byte) (Device, error) {
+	if len(b) != descriptorSize || b[0] != descriptorSize || b[1] != 1 {
+		return Device{}, errors.New("not a device descriptor")
+	}
+	return Device{
+		ID:  fmt.Sprintf("%04x:%04x", binary.NativeEndian.Uint16(b[8:]), binary.NativeEndian.Uint16(b[10:])),
+		Hub: b[4] == classHub,
+	}, nil
+}

@@ -1,0 +1,458 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/rootfs"
+)
+
+// Which folder a share is, is decided once, and by its descriptor (rootfs.Folder):
+//
+//	path ─ open, link by link ─► Folder ─ not Vix's own? apart from all other shares? ─►
+//	noted in s.folders, and kept as long as the share ─► virtiofsd's view, by the descriptor
+//
+// A guest that can write to a folder chooses what the names in it mean. So no share may lie
+// in one that a VM can write to, or hold one: at its next start it would be what
+// that guest has put in its place. And because names are remembered (in config.toml, in
+// somebody's history) longer than VMs run, what was ever shared to be written to is
+// noted in the state directory: in there, no link of a path is followed.
+//
+// Of other VMs, those that run are asked where their shares lie now, of which they
+// have descriptors, and those of the configuration are looked up. Two VMs that start at
+// once wait for one another: the decision and its note are under one lock.
+
+// A SharedFolder is a share of another VM's configuration.
+type SharedFolder struct {
+	VM    string `json:"vm"`
+	Host  string `json:"host"`
+	Write bool   `json:"write"`
+}
+
+// A folderState is a share of a VM that runs, as its supervisor tells it to others.
+type folderState struct {
+	VM    string         `json:"vm"`
+	Path  string         `json:"path"`
+	Write bool           `json:"write"`
+	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
+}
+
+func (f folderState) id() rootfs.DirID { return f.Above[0] }
+
+// A sharedFolder is a folder of a share of ours.
+type sharedFolder struct {
+	*rootfs.Folder
+	write bool
+}
+
+// folderLimit is for another VM to tell its shares.
+const folderLimit = 10 * time.Second
+
+// openFolder finds the folder at path, for a share, and notes it; the share drops it.
+func (s *supervisor) openFolder(path string, write bool) (*rootfs.Folder, error) {
+	lock, err := s.reg.lockFolders(s.ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	others, written, err := s.otherFolders()
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.findFolder(path, write, others, written)
+	if err != nil {
+		return nil, err
+	}
+	if write {
+		if err := s.remember(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.folders = append(s.folders, sharedFolder{f, write})
+	return f, nil
+}
+
+// findFolder opens path, and says why it cannot be shared.
+func (s *supervisor) findFolder(path string, write bool, others []folderState, written map[rootfs.DirID]bool) (*rootfs.Folder, error) {
+	fail := func(format string, a ...any) error {
+		return failf("VM %s: share %s: %s", s.launch.VM.Name, path, fmt.Sprintf(format, a...))
+	}
+	f, err := rootfs.OpenFolder(path, func(id rootfs.DirID) bool { return written[id] })
+	switch {
+	case errors.Is(err, rootfs.ErrNotDir):
+		return nil, fail("%v; share the one that it is in", err)
+	case errors.Is(err, rootfs.ErrLink):
+		return nil, fail("%v; name the folder that is meant", err)
+	case err != nil:
+		return nil, fail("%v; make it, or take it out of shares", cause(err))
+	}
+	above, err := f.Above()
+	if err == nil {
+		err = s.notOurs(above)
+	}
+	if err == nil {
+		err = apart(f, above, write, others)
+	}
+	if err != nil {
+		return nil, errors.Join(fail("%v", cause(err)), f.Close())
+	}
+	return f, nil
+}
+
+// notOurs refuses a folder that holds a directory of Vix's own, or lies in one.
+func (s *supervisor) notOurs(above []rootfs.DirID) error {
+	if len(above) == 1 {
+		return errors.New("is /, which would show the VM every file of this machine; name a folder")
+	}
+	for _, own := range s.launch.Private {
+		chain, there, err := nearest(own)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(chain, above[0]) || there && slices.Contains(above, chain[0]) {
+			return fmt.Errorf("holds or is a folder of Vix's own (%s), which would give the VM power over others; share another folder", own)
+		}
+	}
+	return nil
+}
+
+// nearest returns where path lies, or, if it is not there, where it would lie.
+func nearest(path string) (chain []rootfs.DirID, there bool, err error) {
+	there = true
+	for {
+		f, err := rootfs.OpenFolder(path, func(rootfs.DirID) bool { return false })
+		switch {
+		case err == nil:
+			chain, err = f.Above()
+			return chain, there, errors.Join(err, f.Close())
+		case !errors.Is(err, fs.ErrNotExist) || path == "/":
+			return nil, false, err
+		}
+		path, there = filepath.Dir(path), false
+	}
+}
+
+// apart refuses a folder that lies in a share, or holds one, if either of them can be
+// written to. The same folder twice is one: what it is no guest can change.
+func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []folderState) error {
+	for _, o := range others {
+		switch {
+		case !write && !o.Write || o.id() == above[0]:
+		case slices.Contains(above, o.id()) || f.Passes(o.id()):
+			return fmt.Errorf("lies in %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
+		case slices.Contains(o.Above, above[0]):
+			return fmt.Errorf("holds %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
+		}
+	}
+	return nil
+}
+
+// otherFolders returns the shares of this VM, of those that run, and of those that are
+// configured; and of which directories a guest could ever write to.
+func (s *supervisor) otherFolders() (list []folderState, written map[rootfs.DirID]bool, err error) {
+	if list, err = s.folderStates(); err != nil {
+		return nil, nil, err
+	}
+	names, err := s.reg.names(s.ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if name == s.launch.VM.Name {
+			continue
+		}
+		its, err := s.reg.folders(s.ctx, name)
+		if err != nil {
+			return nil, nil, failf("VM %s: what VM %s shares is not known: %v; stop that one first", s.launch.VM.Name, name, err)
+		}
+		list = append(list, its...)
+	}
+	if written, err = s.remembered(); err != nil {
+		return nil, nil, err
+	}
+	for _, o := range list {
+		if o.Write {
+			written[o.id()] = true
+		}
+	}
+	for _, o := range s.launch.Others {
+		f, err := rootfs.OpenFolder(o.Host, func(id rootfs.DirID) bool { return written[id] })
+		if err != nil {
+			continue // it is not there: its VM will hear of it
+		}
+		above, err := f.Above()
+		_ = f.Close()
+		if err != nil {
+			return nil, nil, failf("VM %s: share %s of VM %s: %v", s.launch.VM.Name, o.Host, o.VM, cause(err))
+		}
+		list = append(list, folderState{o.VM, f.Path, o.Write, above})
+		if o.Write {
+			written[above[0]] = true
+		}
+	}
+	return list, written, nil
+}
+
+// checkPlaces refuses a root, an image, a kernel or an initrd in a folder that a VM can write
+// to: that guest could choose what this one is made of. They are opened by their names;
+// so nobody but the user may be able to change what those mean.
+func (s *supervisor) checkPlaces() error {
+	v := s.launch.VM
+	root := v.Root
+	if image, ok := strings.CutPrefix(root, config.RootImage); ok {
+		root = image
+	}
+	places := [][2]string{{"kernel", v.Kernel}, {"initrd", v.Initrd}}
+	if filepath.IsAbs(root) {
+		places = append(places, [2]string{"root", root})
+	}
+	for _, p := range places {
+		if p[1] == "" {
+			continue
+		}
+		if err := s.checkPlace(p[1]); err != nil {
+			return failf("VM %s: %s %s: %v; move it to where only you can write", v.Name, p[0], p[1], cause(err))
+		}
+	}
+	return nil
+}
+
+func (s *supervisor) checkPlace(path string) error {
+	others, written, err := s.otherFolders()
+	if err != nil {
+		return err
+	}
+	f, err := rootfs.OpenParent(path, func(id rootfs.DirID) bool { return written[id] })
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	above, err := f.Above()
+	if err != nil {
+		return err
+	}
+	for _, o := range others {
+		if o.Write && (slices.Contains(above, o.id()) || f.Passes(o.id())) {
+			return fmt.Errorf("is in %s, which VM %s can write to", o.Path, o.VM)
+		}
+	}
+	return nil
+}
+
+// folderStates tells where our shares lie now.
+func (s *supervisor) folderStates() ([]folderState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := []folderState{}
+	for _, f := range s.folders {
+		above, err := f.Above()
+		if err != nil {
+			return nil, failf("VM %s: share %s: %v", s.launch.VM.Name, f.Path, err)
+		}
+		list = append(list, folderState{s.launch.VM.Name, f.Path, f.write, above})
+	}
+	return list, nil
+}
+
+func (s *supervisor) serveFolders(c *control) {
+	list, err := s.folderStates()
+	if err != nil {
+		s.tell(c, reply{Fail: s.failure(err)})
+		return
+	}
+	s.tell(c, reply{Folders: &list})
+}
+
+// dropFolder forgets the folder of a share that has ended.
+func (s *supervisor) dropFolder(f *rootfs.Folder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.folders = slices.DeleteFunc(s.folders, func(x sharedFolder) bool { return x.Folder == f })
+	_ = f.Close()
+}
+
+// lockFolders makes whoever decides on a share the only one. The lock is the registry's
+// directory itself.
+func (r *Registry) lockFolders(ctx context.Context) (*os.File, error) {
+	f, err := r.root.Open(".")
+	if err != nil {
+		return nil, failf("%s: %v", r.path, cause(err))
+	}
+	if err := waitLock(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// folders asks a VM that runs for its shares; one that is at its end has none.
+func (r *Registry) folders(ctx context.Context, name string) ([]folderState, error) {
+	gone := func(err error) bool {
+		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
+	}
+	conn, _, err := r.dial(name)
+	if err != nil {
+		if gone(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	_ = conn.SetDeadline(time.Now().Add(folderLimit))
+	c := &control{conn: conn}
+	var rep reply
+	if err = c.send(request{Version: controlVersion, Op: opFolders}); err == nil {
+		err = c.recv(&rep, maxFrame)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case gone(err) || errors.Is(err, unix.EPIPE):
+		return nil, nil // its shares end before its socket does
+	case err != nil:
+		return nil, err
+	case rep.Fail != nil:
+		return nil, rep.Fail
+	case rep.Folders == nil || slices.ContainsFunc(*rep.Folders, func(f folderState) bool { return len(f.Above) == 0 }):
+		return nil, errors.New("no folders in the reply")
+	}
+	return *rep.Folders, nil
+}
+
+// What was shared to be written to is remembered, the last maxRemembered of it, in
+// writtenName of the state directory: {"version": 1, "folders": [{vm, path, dev, ino}]}.
+const (
+	writtenName     = "written.json"
+	writtenVersion  = 1
+	maxRemembered   = 1024
+	maxWrittenBytes = 1 << 20
+)
+
+type writtenFolder struct {
+	VM   string `json:"vm"` // the last one
+	Path string `json:"path"`
+	rootfs.DirID
+}
+
+type writtenFile struct {
+	Version int             `json:"version"`
+	Folders []writtenFolder `json:"folders"`
+}
+
+// folderStore opens the state directory; without one nothing is remembered, and nil.
+func (s *supervisor) folderStore() (*Store, error) {
+	if s.launch.StateDir == "" {
+		return nil, nil
+	}
+	return OpenStore(s.launch.StateDir)
+}
+
+func (s *supervisor) remembered() (map[rootfs.DirID]bool, error) {
+	written := map[rootfs.DirID]bool{}
+	store, err := s.folderStore()
+	if store == nil || err != nil {
+		return written, err
+	}
+	defer store.Close()
+	list, err := store.written()
+	for _, f := range list {
+		written[f.DirID] = true
+	}
+	return written, err
+}
+
+func (s *supervisor) remember(f *rootfs.Folder) error {
+	store, err := s.folderStore()
+	if store == nil || err != nil {
+		return err
+	}
+	defer store.Close()
+	id, err := f.ID()
+	if err != nil {
+		return err
+	}
+	return store.addWritten(writtenFolder{s.launch.VM.Name, f.Path, id})
+}
+
+// written returns what is remembered. A file that cannot be read is an error: without it,
+// a link that a guest has made would be followed.
+func (s *Store) written() ([]writtenFolder, error) {
+	path := filepath.Join(s.path, writtenName)
+	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxWrittenBytes))
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	var w writtenFile
+	if json.Unmarshal(b, &w) != nil || w.Version != writtenVersion {
+		return nil, failf("%s: damaged, or of another version; remove it, if no VM has put links into a folder that it could write to", path)
+	}
+	return w.Folders, nil
+}
+
+// addWritten remembers a folder; the caller has lockFolders.
+func (s *Store) addWritten(f writtenFolder) error {
+	list, err := s.written()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(list, f) {
+		return nil
+	}
+	list = append(slices.DeleteFunc(list, func(x writtenFolder) bool { return x.DirID == f.DirID }), f)
+	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxRemembered):]})
+	if err != nil {
+		return err
+	}
+	err = s.root.WriteFile(writtenName+".tmp", append(b, '\n'), 0o600)
+	if err == nil {
+		err = s.root.Rename(writtenName+".tmp", writtenName)
+	}
+	if err != nil {
+		return stateFailure(filepath.Join(s.path, writtenName), err)
+	}
+	return nil
+}
+
+// openDir opens a directory of the store, by the name that it was made by: nothing on the
+// way is a link.
+func (s *Store) openDir(name string) (*rootfs.Folder, error) {
+	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, stateFailure(filepath.Join(s.path, name), err)
+	}
+	f, err := rootfs.FolderOf(dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	st, err := f.File.Stat()
+	if err == nil {
+		err = ownDir(st)
+	}
+	if err != nil {
+		return nil, errors.Join(failf("%s: %v; move it away, or run with --disposable", f.Path, err), f.Close())
+	}
+	return f, nil
+}
