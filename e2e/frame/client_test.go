@@ -16,8 +16,11 @@ import (
 type client struct {
 	*waylandtest.Peer
 	next    uint32
+	all     map[string]uint32 // its globals' names
 	surface uint32
 	xdg     uint32
+	top     uint32
+	w, h    int // that the compositor told last, 0 for as it likes
 }
 
 // Its globals.
@@ -36,10 +39,44 @@ func newClient(t *testing.T, d *desk, socket string) *client {
 	bind(t, p, all, "wl_subcompositor", 1, idSubcompositor)
 	bind(t, p, all, "wl_shm", 1, idShm)
 	bind(t, p, all, "xdg_wm_base", 2, idWm)
-	return &client{Peer: p, next: idFree}
+	return &client{Peer: p, next: idFree, all: all}
 }
 
 func (c *client) id() uint32 { c.next++; return c.next - 1 }
+
+// bound binds a global and returns its id.
+func (c *client) bound(iface string, version uint32) uint32 {
+	c.T.Helper()
+	id := c.id()
+	bind(c.T.(*testing.T), c.Peer, c.all, iface, version, id)
+	return id
+}
+
+// hear takes an event in: it answers pings, notes sizes, and fails at an error.
+func (c *client) hear() waylandtest.Msg {
+	c.T.Helper()
+	m, err := c.Next()
+	switch {
+	case err != nil:
+		c.T.Fatal(err)
+	case m.ID == 1 && m.Op == wayland.WlDisplayEvtError:
+		c.T.Fatalf("the compositor says %q", m.Body)
+	case m.ID == idWm:
+		c.Send(idWm, wayland.XdgWmBaseReqPong, m.Word(0))
+	case m.ID == c.top && c.top != 0 && m.Op == wayland.XdgToplevelEvtConfigure:
+		c.w, c.h = int(m.Word(0)), int(m.Word(1))
+	}
+	return m
+}
+
+// sync waits until the compositor has handled all requests so far.
+func (c *client) sync() {
+	c.T.Helper()
+	id := c.id()
+	c.Send(1, wayland.WlDisplayReqSync, id)
+	for c.hear().ID != id {
+	}
+}
 
 // buffer makes a wl_buffer of one colour.
 func (c *client) buffer(w, h int, col color.RGBA) uint32 {
@@ -59,20 +96,11 @@ func (c *client) buffer(w, h int, col color.RGBA) uint32 {
 	return buf
 }
 
-// configured waits for the first configure event of an xdg_surface.
+// configured waits for the next configure event of an xdg_surface, and acknowledges it.
 func (c *client) configured(xdg uint32) {
 	c.T.Helper()
 	for {
-		m, err := c.Next()
-		if err != nil {
-			c.T.Fatal(err)
-		}
-		switch {
-		case m.ID == 1 && m.Op == wayland.WlDisplayEvtError:
-			c.T.Fatalf("the compositor says %q", m.Body)
-		case m.ID == idWm:
-			c.Send(idWm, wayland.XdgWmBaseReqPong, m.Word(0))
-		case m.ID == xdg && m.Op == wayland.XdgSurfaceEvtConfigure:
+		if m := c.hear(); m.ID == xdg && m.Op == wayland.XdgSurfaceEvtConfigure {
 			c.Send(xdg, wayland.XdgSurfaceReqAckConfigure, m.Word(0))
 			return
 		}
@@ -87,14 +115,31 @@ func (c *client) show(surface, buffer uint32) {
 
 func (c *client) window(w, h int, col color.RGBA) {
 	c.T.Helper()
-	c.surface, c.xdg = c.id(), c.id()
-	top := c.id()
+	c.open()
+	c.show(c.surface, c.buffer(w, h, col))
+}
+
+// open makes a window without content, in states that requests of xdg_toplevel
+// without arguments set, and waits until it is told its size.
+func (c *client) open(states ...uint16) {
+	c.T.Helper()
+	c.surface, c.xdg, c.top = c.id(), c.id(), c.id()
 	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, c.surface)
 	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, c.xdg, c.surface)
-	c.Send(c.xdg, wayland.XdgSurfaceReqGetToplevel, top)
+	c.Send(c.xdg, wayland.XdgSurfaceReqGetToplevel, c.top)
+	for _, op := range states {
+		if op == wayland.XdgToplevelReqSetFullscreen {
+			c.Send(c.top, op, 0) // on any output
+		} else {
+			c.Send(c.top, op)
+		}
+	}
 	c.Send(c.surface, wayland.WlSurfaceReqCommit)
-	c.configured(c.xdg)
-	c.show(c.surface, c.buffer(w, h, col))
+	for c.configured(c.xdg); len(states) > 0 && c.w == 0; {
+		// sway lets a window choose before it finds a place for it.
+		c.show(c.surface, c.buffer(1, 1, color.RGBA{}))
+		c.configured(c.xdg)
+	}
 }
 
 // popup opens below the rectangle of the window, as a menu does.
@@ -116,11 +161,12 @@ func (c *client) popup(x, y, rw, rh, w, h int, col color.RGBA) {
 }
 
 // child puts a sub-surface on the window.
-func (c *client) child(x, y, w, h int, col color.RGBA) {
-	s, sub := c.id(), c.id()
+func (c *client) child(x, y, w, h int, col color.RGBA) (s, sub uint32) {
+	s, sub = c.id(), c.id()
 	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
 	c.Send(idSubcompositor, wayland.WlSubcompositorReqGetSubsurface, sub, s, c.surface)
 	c.Send(sub, wayland.WlSubsurfaceReqSetPosition, uint32(x), uint32(y))
 	c.show(s, c.buffer(w, h, col))
 	c.Send(c.surface, wayland.WlSurfaceReqCommit)
+	return s, sub
 }
