@@ -119,9 +119,18 @@ func (c *client) window(w, h int, col color.RGBA) {
 	c.show(c.surface, c.buffer(w, h, col))
 }
 
-// open makes a window without content, in states that requests of xdg_toplevel
-// without arguments set, and waits until it is told its size.
+// open makes a window without content and waits until it is told its size.
 func (c *client) open(states ...uint16) {
+	c.T.Helper()
+	c.begin(states...)
+	if len(states) > 0 {
+		c.sized()
+	}
+}
+
+// begin makes a window without content, in states that requests of xdg_toplevel set,
+// and acknowledges the first configure event.
+func (c *client) begin(states ...uint16) {
 	c.T.Helper()
 	c.surface, c.xdg, c.top = c.id(), c.id(), c.id()
 	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, c.surface)
@@ -135,8 +144,14 @@ func (c *client) open(states ...uint16) {
 		}
 	}
 	c.Send(c.surface, wayland.WlSurfaceReqCommit)
-	for c.configured(c.xdg); len(states) > 0 && c.w == 0; {
-		// sway lets a window choose before it finds a place for it.
+	c.configured(c.xdg)
+}
+
+// sized waits until the window is told a size: sway lets it choose before it finds a
+// place for it.
+func (c *client) sized() {
+	c.T.Helper()
+	for c.w == 0 {
 		c.show(c.surface, c.buffer(1, 1, color.RGBA{}))
 		c.configured(c.xdg)
 	}

@@ -236,14 +236,16 @@ func startWeston(t *testing.T, scale int, options ...func(*desk)) *desk {
 }
 
 // grim takes a picture through wlr-screencopy.
-func (d *desk) grim(dir string) (*image.RGBA, error) {
-	path := filepath.Join(dir, "shot.png")
-	cmd := exec.Command("grim", path)
+func (d *desk) grim(string) (*image.RGBA, error) {
+	cmd := exec.Command("grim", "-t", "ppm", "-")
 	cmd.Env = d.env()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("grim: %w: %s", err, out)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("grim: %w: %s", err, stderr.String())
 	}
-	return readPNG(path)
+	return desktoptest.DecodePPM(out)
 }
 
 func (d *desk) westonShot(dir string) (*image.RGBA, error) {

@@ -29,6 +29,9 @@ const (
 // the processor.
 func startMutter(t *testing.T, scale float64, options ...func(*desk)) *desk {
 	d := newDesk(t, "mutter", scale, options...)
+	if scale != 1 && d.w*d.h < 800*480 {
+		d.w, d.h = 960, 600 // it has no scales for a smaller output
+	}
 	w, h := d.mode()
 	settings := filepath.Join(d.dir, "glib-2.0", "settings")
 	if err := errors.Join(os.MkdirAll(settings, 0o755), os.WriteFile(filepath.Join(settings, "keyfile"),
@@ -51,6 +54,7 @@ func startMutter(t *testing.T, scale float64, options ...func(*desk)) *desk {
 	if scale != 1 {
 		m.setScale(t)
 	}
+	d.change = m.setScale
 	m.record(t, env)
 	d.shoot = m.shoot
 	d.seat = m
@@ -195,8 +199,8 @@ func (m *mutter) button(down uint32) {
 	m.call(m.d.t, m.remote, mutterRemoteDesktop+".Session.NotifyPointerButton", []any{int32(0x110), down == 1})
 }
 
-// setScale gives the output d.scale. Mutter has none that leaves fewer than 800×480
-// logical pixels.
+// setScale gives the output d.scale; a virtual monitor has one mode. Mutter has no
+// scale that leaves fewer than 800×480 logical pixels.
 func (m *mutter) setScale(t *testing.T) {
 	t.Helper()
 	type mode struct {

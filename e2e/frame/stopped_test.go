@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"math"
 	"syscall"
 	"testing"
 
@@ -45,15 +46,15 @@ func (d *desk) framed(img *image.RGBA, r image.Rectangle, c color.RGBA) string {
 	return ""
 }
 
-// screen is the whole output, in logical pixels.
-func (d *desk) screen() image.Rectangle { return image.Rect(0, 0, d.w, d.h) }
+// full is where a window is that fills the output, in logical pixels.
+func (d *desk) full() image.Rectangle { return image.Rect(0, 0, d.w, d.h) }
 
 // waitFramed waits until a frame is around the whole output.
 func (d *desk) waitFramed(t *testing.T, what string) {
 	t.Helper()
 	var lacks string
 	d.waitScreen(t, what, func(img *image.RGBA) bool {
-		lacks = "which lacks " + d.framed(img, d.screen(), workBlue)
+		lacks = "which lacks " + d.framed(img, d.full(), workBlue)
 		w, h := d.mode()
 		if img.Rect.Size() != image.Pt(w, h) {
 			lacks = fmt.Sprintf("an output of %d×%d and not %v", w, h, img.Rect.Size())
@@ -66,41 +67,75 @@ func (d *desk) waitFramed(t *testing.T, what string) {
 // undecorated is labwc's rule for windows without a title bar of its own.
 const undecorated = `<windowRule identifier="vix.*" serverDecoration="no"/>`
 
-// outputs are the sizes, in logical pixels, that an output takes one after the other.
-var outputs = []image.Point{{1280, 800}, {600, 700}, {400, 300}, {300, 200}, {1280, 800}}
+// scales are those of the tests of frames that must not vanish.
+var scales = []float64{1, 1.25, 1.5, 2, 3}
 
 // TestStopped holds that the frame of a program that does not answer stays whole, on
 // all sides, when its window has to become smaller than what it shows: its window fills
 // the output, and the output changes its size and scale.
 func TestStopped(t *testing.T) {
 	for _, program := range []struct {
-		name  string
-		start func(t *testing.T, d *desk)
+		name   string
+		scales []float64
+		start  func(t *testing.T, d *desk)
 	}{
-		{"maximised", func(t *testing.T, d *desk) { d.deaf(t, wayland.XdgToplevelReqSetMaximized) }},
-		{"fullscreen", func(t *testing.T, d *desk) { d.deaf(t, wayland.XdgToplevelReqSetFullscreen) }},
-		{"foot", func(t *testing.T, d *desk) {
+		{"maximised", scales, func(t *testing.T, d *desk) { d.deaf(t, wayland.XdgToplevelReqSetMaximized) }},
+		{"fullscreen", []float64{1, 2}, func(t *testing.T, d *desk) { d.deaf(t, wayland.XdgToplevelReqSetFullscreen) }},
+		{"foot", []float64{1.25, 2}, func(t *testing.T, d *desk) {
 			p := run(t, d, work.serve(t, d.socket), "foot", "--fullscreen")
 			d.waitFramed(t, "foot")
 			p.Signal(syscall.SIGSTOP)
 			t.Cleanup(func() { p.Signal(syscall.SIGKILL) }) // a stopped process ends by no other
 		}},
 	} {
-		for _, scale := range []float64{1, 1.25, 1.5, 2, 3} {
+		for _, scale := range program.scales {
+			k := int(math.Ceil(scale)) // so that Mutter, whose mode stays, has room
 			everyDesk(t, fmt.Sprintf("%s-%v", program.name, scale), 1, "", undecorated, func(t *testing.T, d *desk) {
 				if d.change == nil {
 					t.Skip("its headless output cannot change; TestTooLarge has it")
 				}
-				d.resize(t, 1280, 800, 1)
+				d.seat.move(d.w/2, d.h/2)
 				program.start(t, d)
 				d.waitFramed(t, "the window")
-				for _, size := range outputs {
+				for _, size := range d.sizes(scale) {
 					d.resize(t, size.X, size.Y, scale)
 					d.waitFramed(t, fmt.Sprintf("%v at %v", size, scale))
 				}
-			}, sized(1280, 800))
+				if d.name == "mutter" {
+					return
+				}
+				d.resize(t, 1000, 600, scale) // which the program cannot fill
+				d.waitScreen(t, "a frame that is whole, around less than the output", func(img *image.RGBA) bool {
+					w, h := d.mode()
+					return img.Rect.Size() == image.Pt(w, h) && d.framed(img, d.extent(img, workBlue), workBlue) == ""
+				})
+			}, sized(1280*k, 800*k))
 		}
 	}
+}
+
+// extent is the smallest rectangle, in logical pixels, that has all of a colour.
+func (d *desk) extent(img *image.RGBA, c color.RGBA) image.Rectangle {
+	near := desktoptest.Near(c, 2)
+	var r image.Rectangle
+	for y := img.Rect.Min.Y; y < img.Rect.Max.Y; y++ {
+		for x := img.Rect.Min.X; x < img.Rect.Max.X; x++ {
+			if near(img.RGBAAt(x, y)) {
+				r = r.Union(image.Rect(x, y, x+1, y+1))
+			}
+		}
+	}
+	l := func(v int) int { return int(math.Round(float64(v) / d.scale)) }
+	return image.Rect(l(r.Min.X), l(r.Min.Y), l(r.Max.X), l(r.Max.Y))
+}
+
+// sizes are the sizes, in logical pixels, that an output takes one after the other
+// at a scale.
+func (d *desk) sizes(scale float64) []image.Point {
+	if w, h := d.mode(); d.name == "mutter" { // it keeps the mode
+		return []image.Point{{int(float64(w) / scale), int(float64(h) / scale)}}
+	}
+	return []image.Point{{1280, 800}, {600, 700}, {400, 300}, {300, 200}}
 }
 
 // deaf opens a window that fills the output; it acknowledges the first configure event
@@ -113,25 +148,35 @@ func (d *desk) deaf(t *testing.T, state uint16) {
 	c.sync()
 }
 
-// TestTooLarge holds the same of a program that answers and shows more than it was
-// told.
+// TestTooLarge holds the same of a program that shows more than it was told; also of
+// one that never hears what it is told, on compositors that first let a window choose.
 func TestTooLarge(t *testing.T) {
-	for _, state := range []struct {
-		name string
-		op   uint16
-	}{{"maximised", wayland.XdgToplevelReqSetMaximized}, {"fullscreen", wayland.XdgToplevelReqSetFullscreen}} {
-		for _, size := range outputs[1:4] {
-			for _, scale := range []float64{1, 1.25, 1.5, 2, 3} {
-				everyDesk(t, fmt.Sprintf("%s-%dx%d-%v", state.name, size.X, size.Y, scale), scale, "", undecorated, func(t *testing.T, d *desk) {
-					if d.seat != nil {
-						d.seat.move(d.w/2, d.h/2)
-					}
+	for _, size := range []image.Point{{600, 700}, {300, 200}} {
+		for _, scale := range scales {
+			everyDesk(t, fmt.Sprintf("%dx%d-%v", size.X, size.Y, scale), scale, "", undecorated, func(t *testing.T, d *desk) {
+				if d.seat != nil {
+					d.seat.move(d.w/2, d.h/2)
+				}
+				for _, state := range []struct {
+					name  string
+					op    uint16
+					hears bool
+				}{
+					{"maximised", wayland.XdgToplevelReqSetMaximized, true},
+					{"fullscreen", wayland.XdgToplevelReqSetFullscreen, true},
+					{"maximised, deaf", wayland.XdgToplevelReqSetMaximized, false},
+					{"fullscreen, deaf", wayland.XdgToplevelReqSetFullscreen, false},
+				} {
 					c := newClient(t, d, work.serve(t, d.socket))
-					c.open(state.op)
+					c.begin(state.op)
+					if state.hears {
+						c.sized()
+					}
 					c.show(c.surface, c.buffer(1280, 800, color.RGBA{255, 200, 255, 255}))
-					d.waitFramed(t, "the window")
-				}, sized(size.X, size.Y))
-			}
+					d.waitFramed(t, state.name)
+					_ = c.Tr.Close()
+				}
+			}, sized(size.X, size.Y))
 		}
 	}
 }

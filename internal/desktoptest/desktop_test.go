@@ -149,7 +149,7 @@ func desktopChild() {
 }
 
 func TestPPM(t *testing.T) {
-	img, err := decodePPM([]byte("P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06"))
+	img, err := DecodePPM([]byte("P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestPPM(t *testing.T) {
 		t.Errorf("second pixel %v", got)
 	}
 	for _, bad := range []string{"", "P5\n1 1\n255\n000", "P6\n1 1\n255\n00", "P6\n1 1\n65535\n000000", "P6\n-1 1\n255\n000"} {
-		if _, err := decodePPM([]byte(bad)); err == nil {
+		if _, err := DecodePPM([]byte(bad)); err == nil {
 			t.Errorf("%q decoded", bad)
 		}
 	}
