@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -225,14 +226,32 @@ var labwcPlaces = fmt.Sprintf("<windowRule identifier=\"vix.work.*\"><action nam
 
 func startWeston(t *testing.T, scale int, options ...func(*desk)) *desk {
 	d := newDesk(t, "weston", float64(scale), options...)
-	conf := filepath.Join(d.dir, "weston.ini")
-	if err := os.WriteFile(conf, []byte("[shell]\npanel-position=none\nlocking=false\nbackground-color=0xff404040\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	d.begin(t, nil, "weston", "--backend=headless", "--renderer=pixman", fmt.Sprintf("--width=%d", d.w), fmt.Sprintf("--height=%d", d.h),
-		fmt.Sprintf("--scale=%d", scale), "--idle-time=0", "--config="+conf, "--debug", "--socket=wayland-9")
+		fmt.Sprintf("--scale=%d", scale), "--idle-time=0", "--config="+d.westonConf(t), "--debug", "--socket=wayland-9")
 	d.shoot = d.westonShot
 	return d
+}
+
+// startWestonInside starts Weston as a window that fills a headless sway: so it has a
+// seat.
+func startWestonInside(t *testing.T) *desk {
+	d := newDesk(t, "weston", 1)
+	outer := startSway(t, 1, "")
+	conf := d.westonConf(t)
+	d.begin(t, nil, "weston", "--backend=wayland", "--renderer=pixman", "--display="+outer.socket, "--fullscreen",
+		"--idle-time=0", "--config="+conf, "--socket=wayland-9")
+	d.shoot, d.seat = outer.grim, outer.seat
+	return d
+}
+
+// westonConf writes a configuration without a panel.
+func (d *desk) westonConf(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(d.dir, "weston.ini")
+	if err := os.WriteFile(path, []byte("[shell]\npanel-position=none\nlocking=false\nanimation=none\nstartup-animation=none\nbackground-color=0xff404040\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // grim takes a picture through wlr-screencopy.
@@ -286,7 +305,7 @@ func (d *desk) waitScreen(t *testing.T, what string, ok func(*image.RGBA) bool, 
 	t.Helper()
 	dir := t.TempDir()
 	var img *image.RGBA
-	again := time.NewTicker(200 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for deadline := time.Now().Add(*patience); ; <-again.C {
 		var err error
@@ -305,6 +324,23 @@ func (d *desk) waitScreen(t *testing.T, what string, ok func(*image.RGBA) bool, 
 			t.Fatalf("waiting for %s on %s; last seen: %s", what, d.name, path)
 		}
 	}
+}
+
+// steady takes pictures until three are the same, which is the end of what was asked of
+// the compositor before, and returns the last. What it is still doing has no event.
+func (d *desk) steady(t *testing.T) *image.RGBA {
+	t.Helper()
+	same := 0
+	var last *image.RGBA
+	return d.waitScreen(t, "a picture that stays", func(img *image.RGBA) bool {
+		if last != nil && bytes.Equal(last.Pix, img.Pix) {
+			same++
+		} else {
+			same = 0
+		}
+		last = img
+		return same == 2
+	})
 }
 
 // globals connects to the compositor and lists its globals; the registry is

@@ -70,9 +70,10 @@ type mutter struct {
 	stream dbus.ObjectPath
 
 	mu    sync.Mutex
+	more  sync.Cond // of mu
 	frame *image.RGBA
-	err   error         // of the stream
-	first chan struct{} // closed with the first frame
+	n     int   // frames so far
+	err   error // of the stream
 }
 
 func (m *mutter) call(t *testing.T, o dbus.BusObject, method string, args []any, results ...any) {
@@ -153,38 +154,33 @@ func (m *mutter) read(t *testing.T, env []string, node uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.first = make(chan struct{})
+	m.more.L = &m.mu
 	go func() { // ends with gst-launch, which ends with the test
 		defer r.Close()
 		width, height := m.d.mode()
-		for n := 0; ; n++ {
+		for err := error(nil); err == nil; {
 			img := image.NewRGBA(image.Rect(0, 0, width, height))
-			_, err := io.ReadFull(r, img.Pix)
+			_, err = io.ReadFull(r, img.Pix)
 			m.mu.Lock()
 			if err != nil {
 				m.err = fmt.Errorf("the stream of mutter's output ended: %w: %s", err, p.Output())
-				m.mu.Unlock()
-				return
+			} else {
+				m.frame = img
+				m.n++
 			}
-			m.frame = img
+			m.more.Broadcast()
 			m.mu.Unlock()
-			if n == 0 {
-				close(m.first)
-			}
 		}
 	}()
-	select {
-	case <-m.first:
-	case <-p.Done():
-		t.Fatalf("gst-launch-1.0: %s", p.Output())
-	case <-time.After(*patience):
-		t.Fatalf("mutter: no frame: %s", p.Output())
-	}
 }
 
+// shoot returns a frame that was made after the call: of those to come the second.
 func (m *mutter) shoot(string) (*image.RGBA, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	for from := m.n; m.n < from+2 && m.err == nil; {
+		m.more.Wait()
+	}
 	return m.frame, m.err
 }
 

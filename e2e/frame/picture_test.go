@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"os"
+	"strings"
 	"testing"
 
 	"vix/internal/desktoptest"
@@ -38,7 +39,7 @@ func everyDesk(t *testing.T, name string, scale float64, sway, labwc string, f f
 }
 
 func (d *desk) picture(what string) string {
-	return fmt.Sprintf("frame-%s-%v%s.png", d.name, d.scale, what)
+	return fmt.Sprintf("frame-%s-%v%s.png", d.name, d.scale, strings.NewReplacer("/", "-", " ", "_", ",", "").Replace(what))
 }
 
 // px is a rectangle of logical pixels on the picture.

@@ -19,8 +19,7 @@ const (
 )
 
 // framed says what is missing of a window's frame that is around r, in logical pixels,
-// or "". Rows and columns of pixels at the edges of pieces may be blended, at scales
-// that are not whole.
+// or "". Pixels at the edges of pieces may be blended at scales that are not whole.
 func (d *desk) framed(img *image.RGBA, r image.Rectangle, c color.RGBA) string {
 	near := desktoptest.Near(c, 2)
 	for _, side := range []struct {
@@ -32,18 +31,26 @@ func (d *desk) framed(img *image.RGBA, r image.Rectangle, c color.RGBA) string {
 		{"the lower side", image.Rect(r.Min.X, r.Max.Y-sideW, r.Max.X, r.Max.Y)},
 		{"the end of the top", image.Rect(r.Max.X-20, r.Min.Y, r.Max.X, r.Min.Y+labelH)},
 	} {
-		in := d.px(side.r).Intersect(img.Rect).Inset(1)
+		in := d.px(side.r).Intersect(img.Rect).Inset(d.blend())
 		if n := desktoptest.Count(img, in, near); in.Empty() || n < in.Dx()*in.Dy() {
 			return fmt.Sprintf("%s, in %v: %d of %d pixels", side.what, in, n, in.Dx()*in.Dy())
 		}
 	}
 	// The label is letters on the colour.
-	top := d.px(image.Rect(r.Min.X, r.Min.Y, r.Min.X+64, r.Min.Y+labelH)).Inset(1)
+	top := d.px(image.Rect(r.Min.X, r.Min.Y, r.Min.X+64, r.Min.Y+labelH)).Intersect(img.Rect).Inset(d.blend())
 	letters := top.Dx()*top.Dy() - desktoptest.Count(img, top, near)
 	if letters < int(60*d.scale*d.scale) || letters > top.Dx()*top.Dy()/2 {
 		return fmt.Sprintf("the label, in %v: %d pixels are letters", top, letters)
 	}
 	return ""
+}
+
+// blend is how many pixels at an edge may be mixed with what is beyond.
+func (d *desk) blend() int {
+	if d.scale == math.Trunc(d.scale) {
+		return 0
+	}
+	return 1
 }
 
 // full is where a window is that fills the output, in logical pixels.
@@ -54,13 +61,19 @@ func (d *desk) waitFramed(t *testing.T, what string) {
 	t.Helper()
 	var lacks string
 	d.waitScreen(t, what, func(img *image.RGBA) bool {
-		lacks = "which lacks " + d.framed(img, d.full(), workBlue)
+		missing := d.framed(img, d.full(), workBlue)
+		if missing != "" && d.name == "weston" {
+			// Weston places a fullscreen window by the box around all its surfaces,
+			// wrongly: half of what is to the left of its root and above is outside.
+			missing = d.framed(img, d.full().Sub(image.Pt(sideW/2, labelH/2)), workBlue)
+		}
+		lacks = "which lacks " + missing
 		w, h := d.mode()
 		if img.Rect.Size() != image.Pt(w, h) {
 			lacks = fmt.Sprintf("an output of %d×%d and not %v", w, h, img.Rect.Size())
 			return false
 		}
-		return lacks == "which lacks "
+		return missing == ""
 	}, &lacks)
 }
 
@@ -125,8 +138,10 @@ func (d *desk) extent(img *image.RGBA, c color.RGBA) image.Rectangle {
 			}
 		}
 	}
-	l := func(v int) int { return int(math.Round(float64(v) / d.scale)) }
-	return image.Rect(l(r.Min.X), l(r.Min.Y), l(r.Max.X), l(r.Max.Y))
+	// Outwards: a row of pixels at an edge may be blended with what is beyond.
+	low := func(v int) int { return int(math.Floor(float64(v) / d.scale)) }
+	high := func(v int) int { return int(math.Ceil(float64(v) / d.scale)) }
+	return image.Rect(low(r.Min.X), low(r.Min.Y), high(r.Max.X), high(r.Max.Y))
 }
 
 // sizes are the sizes, in logical pixels, that an output takes one after the other
