@@ -36,6 +36,17 @@ type desk struct {
 	// change gives the output d.w×d.h logical pixels at d.scale; nil where a headless
 	// output cannot change.
 	change func(t *testing.T)
+	again  func(t *testing.T) *desk // starts another like it
+}
+
+// ended tells whether the compositor has.
+func (d *desk) ended() bool {
+	select {
+	case <-d.proc.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // A seat is a pointer that a test moves.
@@ -141,6 +152,9 @@ func (d *desk) begin(t *testing.T, env []string, argv ...string) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
+			if d.ended() {
+				t.Logf("%s ended with %d", d.name, d.proc.Wait())
+			}
 			t.Logf("%s: %s", d.name, d.proc.Output())
 		}
 	})
@@ -236,10 +250,10 @@ func startWeston(t *testing.T, scale int, options ...func(*desk)) *desk {
 // seat.
 func startWestonInside(t *testing.T) *desk {
 	d := newDesk(t, "weston", 1)
-	outer := startSway(t, 1, "")
-	conf := d.westonConf(t)
-	d.begin(t, nil, "weston", "--backend=wayland", "--renderer=pixman", "--display="+outer.socket, "--fullscreen",
-		"--idle-time=0", "--config="+conf, "--socket=wayland-9")
+	// It takes mode and rate of the output over, and has no use for the rate 0.
+	outer := startSway(t, 1, fmt.Sprintf("output HEADLESS-1 mode --custom %dx%d@60Hz", d.w, d.h))
+	d.begin(t, nil, "weston", "--backend=wayland", "--renderer=pixman", "--display="+outer.socket, "--sprawl",
+		"--idle-time=0", "--config="+d.westonConf(t), "--socket=wayland-9")
 	d.shoot, d.seat = outer.grim, outer.seat
 	return d
 }

@@ -27,14 +27,21 @@ func desks(t *testing.T, sway, labwc string, f func(t *testing.T, d *desk)) {
 // other: with lines of sway's configuration and rules of labwc's for windows. KWin and
 // Mutter are in the larger system root alone.
 func everyDesk(t *testing.T, name string, scale float64, sway, labwc string, f func(t *testing.T, d *desk), options ...func(*desk)) {
-	t.Run("sway-"+name, func(t *testing.T) { f(t, startSway(t, scale, sway, options...)) })
-	t.Run("labwc-"+name, func(t *testing.T) { f(t, startLabwc(t, scale, labwc, options...)) })
+	one := func(kind string, start func(t *testing.T) *desk) {
+		t.Run(kind+"-"+name, func(t *testing.T) {
+			d := start(t)
+			d.again = start
+			f(t, d)
+		})
+	}
+	one("sway", func(t *testing.T) *desk { return startSway(t, scale, sway, options...) })
+	one("labwc", func(t *testing.T) *desk { return startLabwc(t, scale, labwc, options...) })
 	if whole := int(scale); float64(whole) == scale {
-		t.Run("weston-"+name, func(t *testing.T) { f(t, startWeston(t, whole, options...)) })
+		one("weston", func(t *testing.T) *desk { return startWeston(t, whole, options...) })
 	}
 	if os.Getenv("VIX_E2E_FULL") != "" {
-		t.Run("kwin-"+name, func(t *testing.T) { f(t, startKWin(t, scale, options...)) })
-		t.Run("mutter-"+name, func(t *testing.T) { f(t, startMutter(t, scale, options...)) })
+		one("kwin", func(t *testing.T) *desk { return startKWin(t, scale, options...) })
+		one("mutter", func(t *testing.T) *desk { return startMutter(t, scale, options...) })
 	}
 }
 
