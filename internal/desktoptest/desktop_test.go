@@ -85,6 +85,29 @@ func TestInputReachesAClient(t *testing.T) {
 	waitOutput(t, second, "utf8: 'x'")
 }
 
+// TestLock locks a desktop: the lock screen is seen and hears all keys, and the window
+// none; after it the window hears them again.
+func TestLock(t *testing.T) {
+	needDesktop(t)
+	d := Start(t, Config{Width: 400, Height: 300})
+	wev := d.Client(t, "stdbuf", "-oL", "wev")
+	d.WaitSettled(t, ByAppID("wev"))
+	l := d.Lock(t)
+	d.WaitScreen(t, "the lock screen", func(img *image.RGBA) bool {
+		return Share(img, img.Rect, color.RGBA{LockColor[0], LockColor[1], LockColor[2], 255}, 2) > 0.95
+	})
+	d.Type(t, "secret")
+	if got := len(l.Pressed(t)); got != len("secret") {
+		t.Errorf("the lock screen heard %d keys, want %d", got, len("secret"))
+	}
+	if strings.Contains(wev.Output(), "utf8: 's'") {
+		t.Error("a window heard what was typed at the lock screen")
+	}
+	l.Unlock(t)
+	d.Type(t, "x")
+	waitOutput(t, wev, "utf8: 'x'")
+}
+
 func TestScreenAndSize(t *testing.T) {
 	needDesktop(t)
 	d := Start(t, Config{Width: 640, Height: 480})
