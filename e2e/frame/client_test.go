@@ -2,6 +2,7 @@ package frame
 
 import (
 	"encoding/binary"
+	"fmt"
 	"image/color"
 	"testing"
 
@@ -15,9 +16,39 @@ import (
 // and a sub-surface.
 type client struct {
 	*waylandtest.Peer
-	next    uint32
-	surface uint32
-	xdg     uint32
+	next       uint32
+	all        map[string]uint32 // its globals' names
+	surface    uint32
+	xdg        uint32
+	top        uint32
+	viewporter uint32
+	w, h       int // that the compositor told last, 0 for as it likes
+	// A hostile client may be thrown out: then it is gone, and that is no failure.
+	hostile, gone bool
+	event         func(waylandtest.Msg) // hears all that comes; may be nil
+}
+
+// Send and Write are those of the Peer, for a client that may be gone.
+func (c *client) Send(id uint32, op uint16, words ...uint32) {
+	c.T.Helper()
+	var e wayland.Encoder
+	e.Msg(id, op, words...)
+	c.Write(e.B)
+}
+
+func (c *client) Write(b []byte, ds ...wayland.Desc) {
+	c.T.Helper()
+	if err := c.Tr.Send(b, ds); err != nil {
+		c.lost(err)
+	}
+}
+
+// lost is the end of the connection.
+func (c *client) lost(why any) {
+	c.T.Helper()
+	if c.gone = true; !c.hostile {
+		c.T.Fatalf("the connection ended: %v", why)
+	}
 }
 
 // Its globals.
@@ -36,10 +67,47 @@ func newClient(t *testing.T, d *desk, socket string) *client {
 	bind(t, p, all, "wl_subcompositor", 1, idSubcompositor)
 	bind(t, p, all, "wl_shm", 1, idShm)
 	bind(t, p, all, "xdg_wm_base", 2, idWm)
-	return &client{Peer: p, next: idFree}
+	return &client{Peer: p, next: idFree, all: all}
 }
 
 func (c *client) id() uint32 { c.next++; return c.next - 1 }
+
+// bound binds a global and returns its id.
+func (c *client) bound(iface string, version uint32) uint32 {
+	c.T.Helper()
+	id := c.id()
+	bind(c.T.(*testing.T), c.Peer, c.all, iface, version, id)
+	return id
+}
+
+// hear takes an event in: it answers pings, notes sizes, and fails at an error.
+func (c *client) hear() waylandtest.Msg {
+	c.T.Helper()
+	m, err := c.Next()
+	if c.event != nil && err == nil {
+		c.event(m)
+	}
+	switch {
+	case err != nil:
+		c.lost(err)
+	case m.ID == 1 && m.Op == wayland.WlDisplayEvtError:
+		c.lost(fmt.Sprintf("%q", m.Body))
+	case m.ID == idWm:
+		c.Send(idWm, wayland.XdgWmBaseReqPong, m.Word(0))
+	case m.ID == c.top && c.top != 0 && m.Op == wayland.XdgToplevelEvtConfigure:
+		c.w, c.h = int(m.Word(0)), int(m.Word(1))
+	}
+	return m
+}
+
+// sync waits until the compositor has handled all requests so far.
+func (c *client) sync() {
+	c.T.Helper()
+	id := c.id()
+	c.Send(1, wayland.WlDisplayReqSync, id)
+	for !c.gone && c.hear().ID != id {
+	}
+}
 
 // buffer makes a wl_buffer of one colour.
 func (c *client) buffer(w, h int, col color.RGBA) uint32 {
@@ -59,20 +127,11 @@ func (c *client) buffer(w, h int, col color.RGBA) uint32 {
 	return buf
 }
 
-// configured waits for the first configure event of an xdg_surface.
+// configured waits for the next configure event of an xdg_surface, and acknowledges it.
 func (c *client) configured(xdg uint32) {
 	c.T.Helper()
-	for {
-		m, err := c.Next()
-		if err != nil {
-			c.T.Fatal(err)
-		}
-		switch {
-		case m.ID == 1 && m.Op == wayland.WlDisplayEvtError:
-			c.T.Fatalf("the compositor says %q", m.Body)
-		case m.ID == idWm:
-			c.Send(idWm, wayland.XdgWmBaseReqPong, m.Word(0))
-		case m.ID == xdg && m.Op == wayland.XdgSurfaceEvtConfigure:
+	for !c.gone {
+		if m := c.hear(); m.ID == xdg && m.Op == wayland.XdgSurfaceEvtConfigure {
 			c.Send(xdg, wayland.XdgSurfaceReqAckConfigure, m.Word(0))
 			return
 		}
@@ -87,21 +146,62 @@ func (c *client) show(surface, buffer uint32) {
 
 func (c *client) window(w, h int, col color.RGBA) {
 	c.T.Helper()
-	c.surface, c.xdg = c.id(), c.id()
-	top := c.id()
-	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, c.surface)
-	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, c.xdg, c.surface)
-	c.Send(c.xdg, wayland.XdgSurfaceReqGetToplevel, top)
-	c.Send(c.surface, wayland.WlSurfaceReqCommit)
-	c.configured(c.xdg)
+	c.open()
 	c.show(c.surface, c.buffer(w, h, col))
 }
 
+// open makes a window without content and waits until it is told its size.
+func (c *client) open(states ...uint16) {
+	c.T.Helper()
+	c.begin(states...)
+	if len(states) > 0 {
+		c.sized()
+	}
+}
+
+// begin makes a window without content, in states that requests of xdg_toplevel set,
+// and acknowledges the first configure event.
+func (c *client) begin(states ...uint16) {
+	c.T.Helper()
+	c.surface, c.xdg, c.top = c.id(), c.id(), c.id()
+	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, c.surface)
+	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, c.xdg, c.surface)
+	c.Send(c.xdg, wayland.XdgSurfaceReqGetToplevel, c.top)
+	for _, op := range states {
+		if op == wayland.XdgToplevelReqSetFullscreen {
+			c.Send(c.top, op, 0) // on any output
+		} else {
+			c.Send(c.top, op)
+		}
+	}
+	c.Send(c.surface, wayland.WlSurfaceReqCommit)
+	c.configured(c.xdg)
+}
+
+// sized waits until the window is told a size: sway lets it choose before it finds a
+// place for it.
+func (c *client) sized() {
+	c.T.Helper()
+	for c.w == 0 && !c.gone {
+		c.show(c.surface, c.buffer(1, 1, color.RGBA{}))
+		c.configured(c.xdg)
+	}
+}
+
 // popup opens below the rectangle of the window, as a menu does.
-func (c *client) popup(x, y, rw, rh, w, h int, col color.RGBA) {
+func (c *client) popup(x, y, rw, rh, w, h int, col color.RGBA) (surface, xdg uint32) {
+	c.T.Helper()
+	surface, xdg = c.openPopup(c.xdg, x, y, rw, rh, w, h)
+	c.show(surface, c.buffer(w, h, col))
+	return surface, xdg
+}
+
+// openPopup opens a popup without content below a rectangle of a parent.
+func (c *client) openPopup(parent uint32, x, y, rw, rh, w, h int) (surface, xdg uint32) {
 	c.T.Helper()
 	pos, s := c.id(), c.id()
-	xdg, pop := c.id(), c.id()
+	xdg = c.id()
+	pop := c.id()
 	c.Send(idWm, wayland.XdgWmBaseReqCreatePositioner, pos)
 	c.Send(pos, wayland.XdgPositionerReqSetSize, uint32(w), uint32(h))
 	c.Send(pos, wayland.XdgPositionerReqSetAnchorRect, uint32(x), uint32(y), uint32(rw), uint32(rh))
@@ -109,18 +209,25 @@ func (c *client) popup(x, y, rw, rh, w, h int, col color.RGBA) {
 	c.Send(pos, wayland.XdgPositionerReqSetGravity, 8) // bottom_right
 	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
 	c.Send(idWm, wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
-	c.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, c.xdg, pos)
+	c.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, parent, pos)
 	c.Send(s, wayland.WlSurfaceReqCommit)
 	c.configured(xdg)
-	c.show(s, c.buffer(w, h, col))
+	return s, xdg
 }
 
 // child puts a sub-surface on the window.
-func (c *client) child(x, y, w, h int, col color.RGBA) {
-	s, sub := c.id(), c.id()
-	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
-	c.Send(idSubcompositor, wayland.WlSubcompositorReqGetSubsurface, sub, s, c.surface)
-	c.Send(sub, wayland.WlSubsurfaceReqSetPosition, uint32(x), uint32(y))
+func (c *client) child(x, y, w, h int, col color.RGBA) (s, sub uint32) {
+	s, sub = c.childOf(c.surface, x, y)
 	c.show(s, c.buffer(w, h, col))
 	c.Send(c.surface, wayland.WlSurfaceReqCommit)
+	return s, sub
+}
+
+// childOf makes a sub-surface without content.
+func (c *client) childOf(parent uint32, x, y int) (s, sub uint32) {
+	s, sub = c.id(), c.id()
+	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, s)
+	c.Send(idSubcompositor, wayland.WlSubcompositorReqGetSubsurface, sub, s, parent)
+	c.Send(sub, wayland.WlSubsurfaceReqSetPosition, uint32(x), uint32(y))
+	return s, sub
 }

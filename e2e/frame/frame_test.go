@@ -46,6 +46,7 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 		VM:     v.name,
 		Direct: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
 		Listen: func() (*os.File, error) {
+			_ = os.Remove(ctxSocket) // of a compositor without contexts, which is asked each time
 			l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ctxSocket, Net: "unix"})
 			if err != nil {
 				return nil, err
@@ -63,7 +64,9 @@ func (v vm) serve(t *testing.T, upstream string) (path string) {
 		Log:  log,
 	})
 	t.Cleanup(func() { _ = dialer.Close() }) // after the connections, which Serve's own ends
-	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) { _ = f.Serve(ctx, client) })
+	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) {
+		_ = f.Serve(ctx, client)
+	})
 	return path
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"os"
+	"strings"
 	"testing"
 
 	"vix/internal/desktoptest"
@@ -14,19 +16,37 @@ var (
 	vaultYellow = color.RGBA{0xf0, 0xc0, 0x00, 0xff}
 )
 
-// desks starts each compositor at each scale that it can do headless.
+// desks starts each compositor at each scale that most tests have.
 func desks(t *testing.T, sway, labwc string, f func(t *testing.T, d *desk)) {
-	for _, scale := range []float64{1, 1.5} {
-		t.Run(fmt.Sprintf("sway-%v", scale), func(t *testing.T) { f(t, startSway(t, scale, sway)) })
-		t.Run(fmt.Sprintf("labwc-%v", scale), func(t *testing.T) { f(t, startLabwc(t, scale, labwc)) })
+	for _, scale := range []float64{1, 1.5, 2} {
+		everyDesk(t, fmt.Sprint(scale), scale, sway, labwc, f)
 	}
-	for _, scale := range []int{1, 2} {
-		t.Run(fmt.Sprintf("weston-%v", scale), func(t *testing.T) { f(t, startWeston(t, scale)) })
+}
+
+// everyDesk starts each compositor that can have the scale headless, one after the
+// other: with lines of sway's configuration and rules of labwc's for windows. KWin and
+// Mutter are in the larger system root alone.
+func everyDesk(t *testing.T, name string, scale float64, sway, labwc string, f func(t *testing.T, d *desk), options ...func(*desk)) {
+	one := func(kind string, start func(t *testing.T) *desk) {
+		t.Run(kind+"-"+name, func(t *testing.T) {
+			d := start(t)
+			d.again = start
+			f(t, d)
+		})
+	}
+	one("sway", func(t *testing.T) *desk { return startSway(t, scale, sway, options...) })
+	one("labwc", func(t *testing.T) *desk { return startLabwc(t, scale, labwc, options...) })
+	if whole := int(scale); float64(whole) == scale {
+		one("weston", func(t *testing.T) *desk { return startWeston(t, whole, options...) })
+	}
+	if os.Getenv("VIX_E2E_FULL") != "" {
+		one("kwin", func(t *testing.T) *desk { return startKWin(t, scale, options...) })
+		one("mutter", func(t *testing.T) *desk { return startMutter(t, scale, options...) })
 	}
 }
 
 func (d *desk) picture(what string) string {
-	return fmt.Sprintf("frame-%s-%v%s.png", d.name, d.scale, what)
+	return fmt.Sprintf("frame-%s-%v%s.png", d.name, d.scale, strings.NewReplacer("/", "-", " ", "_", ",", "").Replace(what))
 }
 
 // px is a rectangle of logical pixels on the picture.
@@ -67,7 +87,7 @@ func TestPicture(t *testing.T) {
 		})
 		if d.seat != nil {
 			menu := vaultAt.Add(image.Pt(652, 43))
-			d.seat.click(menu.X, menu.Y)
+			d.click(menu.X, menu.Y)
 			img = d.waitScreen(t, "the menu's frame", func(img *image.RGBA) bool { return count(img, vaultYellow) > before+500 })
 		}
 		keep(t, d.picture(""), img)

@@ -5,7 +5,8 @@
 //	           │ sway.sock: IPC          Tree, WaitWindow, Command, SetSize
 //	           │ wayland-N: grim         Screenshot, WaitScreen
 //	           │            wtype        Type, Key
-//	           └            our client   MoveTo, Click, Drag, Scroll (zwlr_virtual_pointer_v1)
+//	           ├            our client   MoveTo, Click, Drag, Scroll (zwlr_virtual_pointer_v1)
+//	           └            our client   Lock (ext_session_lock_v1)
 //
 // Everything that it starts ends with the test, also when the test's process is
 // killed (parent-death signals). It waits for events: sway's start by an exec line

@@ -85,6 +85,29 @@ func TestInputReachesAClient(t *testing.T) {
 	waitOutput(t, second, "utf8: 'x'")
 }
 
+// TestLock locks a desktop: the lock screen is seen and hears all keys, and the window
+// none; after it the window hears them again.
+func TestLock(t *testing.T) {
+	needDesktop(t)
+	d := Start(t, Config{Width: 400, Height: 300})
+	wev := d.Client(t, "stdbuf", "-oL", "wev")
+	d.WaitSettled(t, ByAppID("wev"))
+	l := d.Lock(t)
+	d.WaitScreen(t, "the lock screen", func(img *image.RGBA) bool {
+		return Share(img, img.Rect, color.RGBA{LockColor[0], LockColor[1], LockColor[2], 255}, 2) > 0.95
+	})
+	d.Type(t, "secret")
+	if got := len(l.Pressed(t)); got != len("secret") {
+		t.Errorf("the lock screen heard %d keys, want %d", got, len("secret"))
+	}
+	if strings.Contains(wev.Output(), "utf8: 's'") {
+		t.Error("a window heard what was typed at the lock screen")
+	}
+	l.Unlock(t)
+	d.Type(t, "x")
+	waitOutput(t, wev, "utf8: 'x'")
+}
+
 func TestScreenAndSize(t *testing.T) {
 	needDesktop(t)
 	d := Start(t, Config{Width: 640, Height: 480})
@@ -149,7 +172,7 @@ func desktopChild() {
 }
 
 func TestPPM(t *testing.T) {
-	img, err := decodePPM([]byte("P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06"))
+	img, err := DecodePPM([]byte("P6\n2 1\n255\n\x01\x02\x03\x04\x05\x06"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +180,7 @@ func TestPPM(t *testing.T) {
 		t.Errorf("second pixel %v", got)
 	}
 	for _, bad := range []string{"", "P5\n1 1\n255\n000", "P6\n1 1\n255\n00", "P6\n1 1\n65535\n000000", "P6\n-1 1\n255\n000"} {
-		if _, err := decodePPM([]byte(bad)); err == nil {
+		if _, err := DecodePPM([]byte(bad)); err == nil {
 			t.Errorf("%q decoded", bad)
 		}
 	}

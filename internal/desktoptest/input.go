@@ -280,17 +280,25 @@ func newSeat(socket string, timeout time.Duration) (*seat, error) {
 	return s, nil
 }
 
-func (s *seat) setUp() error {
+// globals lists the names of the compositor's globals, of several of one interface the
+// last.
+func (s *seat) globals() (map[string]uint32, error) {
 	globals := map[string]uint32{}
 	s.request(idDisplay, 1, idRegistry) // get_registry
-	if err := s.roundTrip(func(id, opcode uint32, body []byte) {
+	err := s.roundTrip(func(id, opcode uint32, body []byte) {
 		if id == idRegistry && opcode == 0 && len(body) >= 8 { // global: name, interface, version
 			n := binary.NativeEndian.Uint32(body[4:])
 			if n >= 1 && int(n) <= len(body)-8 {
 				globals[string(body[8:8+n-1])] = binary.NativeEndian.Uint32(body)
 			}
 		}
-	}); err != nil {
+	})
+	return globals, err
+}
+
+func (s *seat) setUp() error {
+	globals, err := s.globals()
+	if err != nil {
 		return err
 	}
 	for i, iface := range []string{"wl_seat", "zwlr_virtual_pointer_manager_v1", "zwp_virtual_keyboard_manager_v1"} {
@@ -377,24 +385,33 @@ func (s *seat) roundTrip(event func(id, opcode uint32, body []byte)) error {
 		return err
 	}
 	for {
-		var head [8]byte
-		if _, err := io.ReadFull(s.conn, head[:]); err != nil {
+		id, opcode, body, err := s.read()
+		if err != nil {
 			return err
 		}
-		id, word := binary.NativeEndian.Uint32(head[:]), binary.NativeEndian.Uint32(head[4:])
-		if word>>16 < 8 {
-			return errors.New("malformed event of size " + strconv.Itoa(int(word>>16)))
-		}
-		body := make([]byte, word>>16-8)
-		if _, err := io.ReadFull(s.conn, body); err != nil {
-			return err
-		}
-		switch {
-		case id == idDisplay && word&0xffff == 0: // error: object, code, message
-			return fmt.Errorf("the compositor refused: %q", body)
-		case id == callback:
+		if id == callback {
 			return nil
 		}
-		event(id, word&0xffff, body)
+		event(id, opcode, body)
 	}
+}
+
+// read returns the next event. Descriptors that come with one are closed unseen.
+func (s *seat) read() (id, opcode uint32, body []byte, err error) {
+	var head [8]byte
+	if _, err := io.ReadFull(s.conn, head[:]); err != nil {
+		return 0, 0, nil, err
+	}
+	id, word := binary.NativeEndian.Uint32(head[:]), binary.NativeEndian.Uint32(head[4:])
+	if word>>16 < 8 {
+		return 0, 0, nil, errors.New("malformed event of size " + strconv.Itoa(int(word>>16)))
+	}
+	body = make([]byte, word>>16-8)
+	if _, err := io.ReadFull(s.conn, body); err != nil {
+		return 0, 0, nil, err
+	}
+	if id == idDisplay && word&0xffff == 0 { // error: object, code, message
+		return 0, 0, nil, fmt.Errorf("the compositor refused: %q", body)
+	}
+	return id, word & 0xffff, body, nil
 }

@@ -27,11 +27,11 @@ func (d *Desktop) screenshot() (*image.RGBA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodePPM(b)
+	return DecodePPM(b)
 }
 
-// decodePPM reads the raw form of ppm(5) with 8 bits a sample.
-func decodePPM(b []byte) (*image.RGBA, error) {
+// DecodePPM reads the raw form of ppm(5) with 8 bits a sample, such as grim writes.
+func DecodePPM(b []byte) (*image.RGBA, error) {
 	var w, h, depth int
 	r := bytes.NewReader(b)
 	if _, err := fmt.Fscanf(r, "P6\n%d %d\n%d\n", &w, &h, &depth); err != nil {

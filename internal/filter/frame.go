@@ -405,11 +405,16 @@ func (f *frames) place(c *relay.Conn, p *piece, at box) error {
 	return nil
 }
 
-// solidSide is the side of the buffer that pieces show the middle of. One pixel alone
-// would do, but for renderers that blend the edge of what they stretch with what is
-// beyond it, and for those that show nothing of a source which they scale below half a
-// pixel: a window that is shown smaller than it was drawn has such pieces.
-const solidSide = 3
+// solidSide is the side of the plain buffer that pieces show all of but a margin of
+// solidMargin, for renderers that blend the edge of what they stretch with what is
+// beyond it. A single pixel would vanish: a compositor that shows but a part of a
+// piece, because the window is larger than its place, scales the source by the same
+// part, and wlroots with pixman rounds it to whole pixels. With 64, what is at least
+// a 128th of its piece is drawn.
+const (
+	solidSide   = 64 + 2*solidMargin
+	solidMargin = 1
+)
 
 // paint fills a piece with the colour.
 func (f *frames) paint(c *relay.Conn, p *piece, w, h int32) error {
@@ -420,7 +425,8 @@ func (f *frames) paint(c *relay.Conn, p *piece, w, h int32) error {
 	}
 	e := c.ToServer()
 	if !p.shown {
-		e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, 1<<8, 1<<8, (solidSide-2)<<8, (solidSide-2)<<8)
+		const from, size = solidMargin << 8, (solidSide - 2*solidMargin) << 8
+		e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, from, from, size, size)
 		e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, f.solid.Server, 0, 0)
 		e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 	}
