@@ -1,0 +1,359 @@
+// Package machine looks for breaks of the boundary by chance: it makes random
+// sequences of what a hostile guest may say and a person may do, carries them out
+// through the real filter, and looks at what comes of it.
+//
+//	steps ─► guest ──► filter ──► compositor of our own    TestPictureMachine: a model judges every
+//	           │                  (world, judge)            state that could be shown
+//	           └─► world: what an unfiltered compositor would show
+//	steps ─► guest ──► filter ──► headless sway             TestPictureOnSway: pictures are judged
+//	steps ─► two VMs, a program, a lock screen ─► sway      TestInputMachine: who hears which key
+//
+// A sequence is text (see sequence); those that once found something lie in testdata
+// and are tried first. It knows of the filter only how to start it.
+package machine
+
+import (
+	"context"
+	"flag"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"vix/internal/filter"
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+var (
+	sequences = flag.Int("sequences", 10000, "how many random sequences are tried on the model")
+	seedFlag  = flag.Uint64("seed", 1, "of the first random sequence; the others' follow")
+	each      = flag.Int("each", 1, "how many sequences of each kind of finding are made small")
+	replay    = flag.String("replay", "", "a file with one sequence, tried instead of all others")
+)
+
+const frameColor = "#2060c0"
+
+// newFilter starts nothing; it serves the guest's connections to what dial gives.
+func newFilter(vm string, color string, r rules, dial func() (wayland.Transport, error)) *filter.Filter {
+	cfg := filter.Config{VM: vm, Tag: vm, Color: color, Frame: "border", Dial: dial, Log: slog.New(slog.DiscardHandler)}
+	if r.full {
+		cfg.Frame = "full"
+	}
+	for _, rate := range []string{"requests", "commits", "opens", "connects"} {
+		_ = cfg.Limits.Set(rate, 1<<30) // time is not what is looked at
+	}
+	return filter.New(cfg)
+}
+
+// A rig is one sequence's: a guest, a filter, and a compositor of our own.
+type rig struct {
+	comp  *compositor
+	guest *guest
+}
+
+// acts are the steps of a person, and of the desktop.
+var acts = map[string]func(c *compositor, o op){
+	"point":   func(c *compositor, o op) { c.px, c.py = o.n(0), o.n(1); c.motion() },
+	"press":   func(c *compositor, _ op) { c.click(1) },
+	"release": func(c *compositor, _ op) { c.click(0) },
+	"told": func(c *compositor, o op) {
+		if k, s := c.nth("toplevel", o.n(0)); s != nil {
+			k.configureTop(s.xdg, max(min(o.n(1), 800), 40), max(min(o.n(2), 600), 40), uint32(o.n(3)))
+		}
+	},
+	"output":  func(c *compositor, o op) { c.plug(max(o.n(0), 300), max(o.n(1), 300)) },
+	"unplug":  func(c *compositor, o op) { c.unplug(o.n(0)) },
+	"dismiss": func(c *compositor, o op) { c.dismiss(o.n(0)) },
+}
+
+// result is what a sequence came to.
+type result struct {
+	found []finding
+	ended string // why the filter ended the connection
+}
+
+func (r result) has(kind string) bool {
+	return slices.ContainsFunc(r.found, func(f finding) bool { return f.kind == kind })
+}
+
+// play carries a sequence out.
+func play(t *testing.T, s sequence, p *pixels) result {
+	near, far := waylandtest.Pair(t)
+	c := newCompositor(s.rules, p)
+	f := newFilter("vm", frameColor, s.rules, func() (wayland.Transport, error) {
+		a, b := waylandtest.Pair(t)
+		c.serve(a)
+		return b, nil
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var served sync.WaitGroup
+	served.Go(func() { _ = f.Serve(ctx, far) })
+	r := &rig{comp: c, guest: newGuest(s.rules, near, p)}
+	r.guest.start()
+	for _, o := range s.ops {
+		r.do(o)
+		if r.guest.ended != nil {
+			break
+		}
+	}
+	r.settle()
+	res := r.judge()
+	_ = near.Close()
+	cancel()
+	served.Wait()
+	for _, k := range c.conns {
+		<-k.done
+	}
+	return res
+}
+
+// do carries out one step.
+func (r *rig) do(o op) {
+	act, ok := acts[o.name]
+	if !ok {
+		r.guest.step(o)
+		return
+	}
+	r.guest.sync()
+	r.comp.mu.Lock()
+	act(r.comp, o)
+	for _, k := range r.comp.conns {
+		k.flush()
+	}
+	r.comp.mu.Unlock()
+	r.guest.sync()
+	if o.name == "unplug" || o.name == "output" {
+		r.guest.sync() // the filter's own answers to what it has heard
+	}
+}
+
+// settle waits until nothing is on its way.
+func (r *rig) settle() {
+	for range 3 {
+		r.guest.sync()
+	}
+}
+
+// judge adds what only both models together tell.
+func (r *rig) judge() result {
+	c := r.comp
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.guest.ended == nil {
+		c.settled()
+		r.compare()
+	}
+	refused := slices.ContainsFunc(c.conns, func(k *conn) bool { return k.world.broken != "" })
+	for k, f := range c.found {
+		if r.guest.model.broken == "" || !refused {
+			continue
+		}
+		// The guest's own error: all is well if the filter sees it before it sends anything.
+		switch {
+		case strings.HasPrefix(f.kind, "protocol error"):
+			c.found[k].kind = "error passed on: " + strings.TrimPrefix(f.kind, "protocol error ")
+		case strings.HasPrefix(f.kind, "frame "), strings.HasPrefix(f.kind, "unframed "):
+			c.found[k].kind = "frame taken away before an error that is passed on"
+		}
+	}
+	res := result{found: c.found}
+	if r.guest.ended != nil {
+		res.ended = r.guest.ended.Error()
+		if r.guest.model.broken == "" && !policy(r.guest.why) && len(c.found) == 0 {
+			res.found = append(res.found, finding{"ended without a fault", res.ended})
+		}
+	}
+	return res
+}
+
+// policy tells of a wl_display.error whether the filter says no to what the protocol allows.
+func policy(text string) bool {
+	for _, s := range []string{"popup", "pointer image", "pointer's", "sub-surface", "limit reached", "drag", "icon", "serial", "grab", "too large", "more than", "size"} {
+		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// compare holds what the compositor shows of the guest's against what it would show
+// without the filter: nothing may be shown that would not be, and no window be lost.
+func (r *rig) compare() {
+	if r.guest.model.broken != "" {
+		return
+	}
+	would := map[int]string{}
+	at := map[int]rect{}
+	var tops []int
+	for _, s := range r.guest.model.roots {
+		if !s.mapped() {
+			continue
+		}
+		for _, k := range tree(s, 0, 0) {
+			would[k.s.cur.buf.key], at[k.s.cur.buf.key] = s.role, k.at
+		}
+		if s.role == "toplevel" {
+			tops = append(tops, s.cur.buf.key)
+		}
+	}
+	seen := map[int]bool{}
+	for _, k := range r.comp.conns {
+		for _, s := range k.world.roots {
+			if !s.mapped() {
+				continue
+			}
+			for _, k := range tree(s, 0, 0) {
+				key := k.s.cur.buf.key
+				if key == 0 {
+					continue
+				}
+				seen[key] = true
+				switch role, ok := would[key]; {
+				case !ok:
+					r.comp.find("shown though it should not be in a "+s.role, "buffer %d, %v", key, k.at)
+				case role != s.role:
+					r.comp.find("shown in a "+s.role+" instead of a "+role, "buffer %d", key)
+				case k.at.w > at[key].w || k.at.h > at[key].h:
+					r.comp.find("larger than it should be in a "+s.role, "buffer %d, %v instead of %v", key, k.at, at[key])
+				}
+			}
+		}
+	}
+	for _, key := range tops {
+		if !seen[key] {
+			r.comp.find("window lost", "buffer %d", key)
+		}
+	}
+}
+
+// TestPictureMachine tries sequences on the model: those of testdata, then random ones.
+func TestPictureMachine(t *testing.T) {
+	p := newPixels(t)
+	if *replay != "" {
+		b, err := os.ReadFile(*replay)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := read(string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := play(t, s, p)
+		for _, f := range r.found {
+			t.Errorf("%s: %s", f.kind, f.detail)
+		}
+		t.Logf("the connection: %q", r.ended)
+		return
+	}
+	t.Run("regressions", func(t *testing.T) { regressions(t, p) })
+	t.Run("random", func(t *testing.T) { randoms(t, p) })
+}
+
+// regressions are sequences that once found something.
+func regressions(t *testing.T, p *pixels) {
+	files, err := filepath.Glob("testdata/*.seq")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sequences in testdata: %v", err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".seq"), func(t *testing.T) {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := read(string(b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range play(t, s, p).found {
+				t.Errorf("%s: %s", f.kind, f.detail)
+			}
+		})
+	}
+}
+
+// A tally counts what random sequences came to.
+type tally struct {
+	mu    sync.Mutex
+	next  uint64
+	count map[string]int
+	seeds map[string][]uint64 // of the first ones of each kind
+	ends  map[string]int
+}
+
+func (a *tally) take() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.next++
+	return a.next - 1
+}
+
+func (a *tally) add(seed uint64, r result) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ends[plain(r.ended)]++
+	for _, f := range r.found {
+		a.count[f.kind]++
+		if len(a.seeds[f.kind]) < *each {
+			a.seeds[f.kind] = append(a.seeds[f.kind], seed)
+		}
+	}
+}
+
+// randoms tries random sequences, and makes the first of each kind of finding small.
+func randoms(t *testing.T, p *pixels) {
+	begin := time.Now()
+	a := &tally{next: *seedFlag, count: map[string]int{}, seeds: map[string][]uint64{}, ends: map[string]int{}}
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := a.take(); seed < *seedFlag+uint64(*sequences); seed = a.take() {
+				a.add(seed, play(t, random(seed), p))
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d sequences from seed %d in %.1f s", *sequences, *seedFlag, time.Since(begin).Seconds())
+	for _, e := range slices.SortedFunc(maps.Keys(a.ends), func(x, y string) int { return a.ends[y] - a.ends[x] })[:min(len(a.ends), 12)] {
+		t.Logf("ended by %q: %d", e, a.ends[e])
+	}
+	for _, kind := range slices.Sorted(maps.Keys(a.seeds)) {
+		report(t, p, kind, a)
+	}
+}
+
+// report prints the smallest sequences that come to a kind of finding.
+func report(t *testing.T, p *pixels, kind string, a *tally) {
+	shapes := map[string]bool{}
+	for _, seed := range a.seeds[kind] {
+		s := smallest(random(seed), func(s sequence) bool { return play(t, s, p).has(kind) })
+		if shapes[s.shape()] {
+			continue
+		}
+		shapes[s.shape()] = true
+		detail := "not seen again: it depends on time"
+		for _, f := range play(t, s, p).found {
+			if f.kind == kind {
+				detail = f.detail
+			}
+		}
+		t.Errorf("%s (%d times; -seed=%d -sequences=1): %s\n# %s\n%s", kind, a.count[kind], seed, detail, kind, s)
+	}
+}
+
+// plain is an error without its numbers, to be counted.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
