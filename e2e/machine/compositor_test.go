@@ -105,7 +105,11 @@ func (c *compositor) serve(tr *wayland.UnixConn) {
 	k.world.on = listener{
 		request: k.onRequest, created: k.onCreated, gone: k.onGone, initial: k.onInitial,
 		applied: func(s *surface) { k.touched = append(k.touched, s) },
-		release: func(b *buffer) { k.event(b.id, wayland.WlBufferEvtRelease) },
+		release: func(b *buffer) {
+			if o := k.world.objects[b.id]; o != nil && o.data == b {
+				k.event(b.id, wayland.WlBufferEvtRelease)
+			}
+		},
 	}
 	c.mu.Lock()
 	for _, o := range c.outputs {
@@ -419,7 +423,7 @@ func (k *conn) configureTop(x *xdgSurface, w, h int, state uint32) {
 	}
 	k.text(x.role.id, wayland.XdgToplevelEvtConfigure, w, h, states)
 	s := k.comp.next(given{"configure", k, x.s})
-	x.told(configured{serial: s, w: w, h: h, fixed: state != 0})
+	x.told(configured{serial: s, w: w, h: h, fixed: state == 1 || state == 2})
 	k.event(x.o.id, wayland.XdgSurfaceEvtConfigure, s)
 }
 

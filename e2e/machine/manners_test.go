@@ -44,6 +44,8 @@ func (g *guest) wrong(o op) bool {
 		return x == nil || x.role == nil || o.n(3) < 1 || o.n(4) < 1
 	case "ack":
 		return x == nil || x.role == nil
+	case "move", "resize", "menu":
+		return x != nil && !x.configured // an error on wlroots
 	case "viewport":
 		return m.viewport != nil
 	case "source":

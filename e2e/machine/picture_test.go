@@ -15,6 +15,7 @@ package machine
 import (
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -65,7 +66,7 @@ var acts = map[string]func(c *compositor, o op){
 	"release": func(c *compositor, _ op) { c.click(0) },
 	"told": func(c *compositor, o op) {
 		if k, s := c.nth("toplevel", o.n(0)); s != nil {
-			k.configureTop(s.xdg, max(min(o.n(1), 800), 40), max(min(o.n(2), 600), 40), uint32(o.n(3)))
+			k.configureTop(s.xdg, max(min(o.n(1), 800), 40), max(min(o.n(2), 600), 40), []uint32{0, 1, 2, 4}[o.n(3)&3])
 		}
 	},
 	"output":  func(c *compositor, o op) { c.plug(max(o.n(0), 300), max(o.n(1), 300)) },
@@ -83,6 +84,8 @@ func (r result) has(kind string) bool {
 	return slices.ContainsFunc(r.found, func(f finding) bool { return f.kind == kind })
 }
 
+const endedWell = "ended without a fault"
+
 // play carries a sequence out.
 func play(t *testing.T, s sequence, p *pixels) result {
 	near, far := waylandtest.Pair(t)
@@ -93,8 +96,9 @@ func play(t *testing.T, s sequence, p *pixels) result {
 		return b, nil
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	var served sync.WaitGroup
-	served.Go(func() { _ = f.Serve(ctx, far) })
+	done := make(chan struct{})
+	var served error
+	go func() { served = f.Serve(ctx, far); close(done) }()
 	r := &rig{comp: c, guest: newGuest(s.rules, near, p)}
 	r.guest.start()
 	for _, o := range s.ops {
@@ -107,9 +111,14 @@ func play(t *testing.T, s sequence, p *pixels) result {
 	res := r.judge()
 	_ = near.Close()
 	cancel()
-	served.Wait()
+	<-done
 	for _, k := range c.conns {
 		<-k.done
+	}
+	for k, f := range res.found {
+		if f.kind == endedWell {
+			res.found[k].detail = fmt.Sprintf("%s; %v", f.detail, served)
+		}
 	}
 	return res
 }
@@ -167,7 +176,7 @@ func (r *rig) judge() result {
 	if r.guest.ended != nil {
 		res.ended = r.guest.ended.Error()
 		if r.guest.model.broken == "" && !policy(r.guest.why) && len(c.found) == 0 {
-			res.found = append(res.found, finding{"ended without a fault", res.ended})
+			res.found = append(res.found, finding{endedWell, res.ended})
 		}
 	}
 	return res
@@ -235,7 +244,7 @@ func (r *rig) compare() {
 
 // TestPictureMachine tries sequences on the model: those of testdata, then random ones.
 func TestPictureMachine(t *testing.T) {
-	p := newPixels(t)
+	p := newPixels(t, lime, yellow)
 	if *replay != "" {
 		b, err := os.ReadFile(*replay)
 		if err != nil {
@@ -256,23 +265,33 @@ func TestPictureMachine(t *testing.T) {
 	t.Run("random", func(t *testing.T) { randoms(t, p) })
 }
 
-// regressions are sequences that once found something.
-func regressions(t *testing.T, p *pixels) {
+// kept returns the sequences that once found something, by name.
+func kept(t *testing.T) map[string]sequence {
+	t.Helper()
 	files, err := filepath.Glob("testdata/*.seq")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no sequences in testdata: %v", err)
 	}
+	all := map[string]sequence{}
 	for _, name := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".seq"), func(t *testing.T) {
-			b, err := os.ReadFile(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := read(string(b))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range play(t, s, p).found {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := read(string(b))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all[strings.TrimSuffix(filepath.Base(name), ".seq")] = s
+	}
+	return all
+}
+
+func regressions(t *testing.T, p *pixels) {
+	all := kept(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		t.Run(name, func(t *testing.T) {
+			for _, f := range play(t, all[name], p).found {
 				t.Errorf("%s: %s", f.kind, f.detail)
 			}
 		})

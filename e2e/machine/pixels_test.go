@@ -23,15 +23,18 @@ const (
 	maxBuffer = 1200 // on each side; with their offsets, all fit the pool
 )
 
+// What nothing else has: the colours of two VMs' contents, and of their pointers' images.
 var (
-	guestLime   = color.RGBA{0, 0xff, 0, 0xff}
-	guestYellow = color.RGBA{0xff, 0xff, 0, 0xff}
+	lime    = color.RGBA{0, 0xff, 0, 0xff}
+	yellow  = color.RGBA{0xff, 0xff, 0, 0xff}
+	magenta = color.RGBA{0xff, 0, 0xff, 0xff}
+	cyan    = color.RGBA{0, 0xff, 0xff, 0xff}
 )
 
-func newPixels(t *testing.T) *pixels {
+func newPixels(t *testing.T, content, pointer color.RGBA) *pixels {
 	t.Helper()
 	p := &pixels{}
-	for k, c := range []color.RGBA{guestLime, guestYellow} {
+	for k, c := range []color.RGBA{content, pointer} {
 		p.files[k] = waylandtest.Memfd(t, poolSize)
 		b := make([]byte, poolSize)
 		for i := 0; i < len(b); i += 4 {

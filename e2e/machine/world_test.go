@@ -20,6 +20,7 @@ type world struct {
 	live    bool              // a sub-surface's place is read when its parent's state is applied, not when it is committed
 	globals map[uint32]string // interfaces by name, nil where the embedder does not care
 	broken  string            // the protocol error that ended this client, "" before
+	lenient bool              // it goes on after an error, as a hostile guest does
 	on      listener
 	roots   []*surface // of toplevels, popups, pointer images and icons, oldest first
 }
@@ -195,7 +196,7 @@ func (w *world) def(id uint32, op uint16) (*object, *wayland.Message) {
 
 // do carries out a request. guestFile tells of a descriptor whether it is a file of the guest's.
 func (w *world) do(id uint32, op uint16, body []byte, guestFile bool) {
-	if w.broken != "" {
+	if w.broken != "" && !w.lenient {
 		return
 	}
 	o, m := w.def(id, op)
@@ -224,7 +225,7 @@ func (w *world) do(id uint32, op uint16, body []byte, guestFile bool) {
 	}
 	w.create(o, m, a)
 	w.act(o, m.Name, a, guestFile)
-	if m.Destructor && w.broken == "" {
+	if m.Destructor && (w.broken == "" || w.lenient) {
 		w.remove(o)
 	}
 }
@@ -271,6 +272,12 @@ func (w *world) surface(id uint32) *surface {
 // act is what a request does; those that are not named do nothing that is seen.
 func (w *world) act(o *object, name string, a args, guestFile bool) {
 	switch o.iface {
+	case wayland.WlSurface, wayland.WlShmPool, wayland.WpViewport, wayland.XdgSurface, wayland.XdgPositioner:
+		if o.data == nil {
+			return // it was made by an error
+		}
+	}
+	switch o.iface {
 	case wayland.WlCompositor:
 		n := w.objects[a.u(0)]
 		if name == "create_surface" {
@@ -311,6 +318,9 @@ func (w *world) act(o *object, name string, a args, guestFile bool) {
 	case wayland.WpViewporter:
 		if name == "get_viewport" {
 			s := w.surface(a.u(1))
+			if s == nil {
+				return
+			}
 			if s.viewport != nil {
 				w.fail(o, "viewport_exists", "")
 				return

@@ -155,7 +155,7 @@ func (w *world) onXdgSurface(x *xdgSurface, name string, a args) {
 func (w *world) newPopup(x *xdgSurface, a args) {
 	x.popup = &popup{}
 	if po := w.objects[a.u(1)]; po != nil {
-		x.popup.parent = po.data.(*xdgSurface)
+		x.popup.parent, _ = po.data.(*xdgSurface)
 	}
 	p := x.popup.parent
 	if p == nil || p == x || p.role == nil {
@@ -220,12 +220,15 @@ func (w *world) onPopup(o *object, name string, a args) {
 			w.fail(x.base, "not_the_topmost_popup", "")
 			return
 		}
-		if p := x.popup.parent; p != nil {
-			p.children--
+		if x.popup != nil && x.popup.parent != nil {
+			x.popup.parent.children--
 		}
 		w.unmap(x)
 		x.popup = nil
 	case "reposition":
+		if x.popup == nil {
+			return
+		}
 		w.rules(x, w.objects[a.u(0)])
 	}
 }
