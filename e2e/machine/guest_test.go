@@ -244,6 +244,17 @@ func (g *guest) hear(id uint32, op uint16, body []byte) {
 	}
 }
 
+// answer acknowledges what every window was told, as a program does that is alive.
+func (g *guest) answer() {
+	for k := range g.slots {
+		if s := &g.slots[k]; s.surface != 0 && len(s.told) > 0 {
+			g.run("ack", k)
+			g.run("commit", k)
+		}
+	}
+	g.sync()
+}
+
 // serial returns one of what a guest may know, or invent.
 func (g *guest) serial(kind int) uint32 {
 	switch kind {

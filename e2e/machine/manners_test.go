@@ -16,7 +16,7 @@ func (g *guest) wrong(o op) bool {
 	x := m.xdg
 	switch o.name {
 	case "destroy":
-		return x != nil
+		return x != nil || m.sub != nil // of a sub-surface it is an error on wlroots alone
 	case "sub", "child":
 		if o.name == "child" && g.slot(o, 0).surface == 0 {
 			return false
