@@ -38,6 +38,11 @@ type guest struct {
 	onto    map[uint32]int // xdg objects' slots
 	hotX    int            // of the last set_cursor
 	hotY    int
+
+	names map[string][2]uint32 // of globals, with their versions
+	heard []heard              // of input, since somebody looked
+	typed uint32               // the surface that has the keyboard, 0 for none
+	under uint32               // the surface that has the pointer
 }
 
 const slots = 8
@@ -79,17 +84,17 @@ func (g *guest) say(id uint32, op int, words ...uint32) {
 // start binds the globals.
 func (g *guest) start() {
 	g.say(1, wayland.WlDisplayReqGetRegistry, 2)
-	names := map[string][2]uint32{}
+	g.names = map[string][2]uint32{}
 	g.events(func(id uint32, op uint16, body []byte) {
 		if id == 2 && op == wayland.WlRegistryEvtGlobal {
 			d := wayland.NewDecoder(body)
 			n := d.Uint()
 			iface := string(d.String())
-			names[iface] = [2]uint32{n, d.Uint()}
+			g.names[iface] = [2]uint32{n, d.Uint()}
 		}
 	})
 	for _, b := range bindings {
-		n, ok := names[b.i.Name]
+		n, ok := g.names[b.i.Name]
 		if !ok {
 			continue
 		}
@@ -229,26 +234,56 @@ func (g *guest) hear(id uint32, op uint16, body []byte) {
 			}
 		}
 	case wayland.WlPointer:
-		switch op {
-		case wayland.WlPointerEvtEnter:
-			g.old, g.enter = g.enter, word(0)
-		case wayland.WlPointerEvtButton:
-			if word(3) == 1 {
-				g.old, g.button = g.button, word(0)
-			}
-		}
+		g.pointed(op, body)
 	case wayland.WlKeyboard:
-		if op == wayland.WlKeyboardEvtEnter {
-			g.keys = word(0)
-		}
+		g.pressed(op, body)
 	}
 }
 
-// answer acknowledges what every window was told, as a program does that is alive.
-func (g *guest) answer() {
+// heard is one event of a device.
+type heard struct {
+	what    string // key, button
+	code    uint32
+	down    bool
+	surface uint32
+}
+
+func (g *guest) pointed(op uint16, body []byte) {
+	word := func(k int) uint32 { return wayland.Word(body, 4*k) }
+	switch op {
+	case wayland.WlPointerEvtEnter:
+		g.old, g.enter, g.under = g.enter, word(0), word(1)
+	case wayland.WlPointerEvtLeave:
+		g.under = 0
+	case wayland.WlPointerEvtButton:
+		if word(3) == 1 {
+			g.old, g.button = g.button, word(0)
+		}
+		g.heard = append(g.heard, heard{"button", word(2), word(3) == 1, g.under})
+	}
+}
+
+func (g *guest) pressed(op uint16, body []byte) {
+	word := func(k int) uint32 { return wayland.Word(body, 4*k) }
+	switch op {
+	case wayland.WlKeyboardEvtEnter:
+		g.keys, g.typed = word(0), word(1)
+	case wayland.WlKeyboardEvtLeave:
+		g.typed = 0
+	case wayland.WlKeyboardEvtKey:
+		g.heard = append(g.heard, heard{"key", word(2), word(3) == 1, g.typed})
+	}
+}
+
+// answer acknowledges what every window was told, as a program does that is alive, and
+// takes its size if it is to.
+func (g *guest) answer(resize bool) {
 	for k := range g.slots {
 		if s := &g.slots[k]; s.surface != 0 && len(s.told) > 0 {
 			g.run("ack", k)
+			if resize && s.w > 0 && s.h > 0 {
+				g.attach(s, s.w, s.h, 0, 0)
+			}
 			g.run("commit", k)
 		}
 	}
@@ -480,6 +515,17 @@ func (g *guest) macro(o op) {
 		g.run("attach", o.n(0), o.n(2), o.n(3))
 		g.run("commit", o.n(0))
 		g.sync()
+	case "quick": // slot, parent, serial: a popup with a grab
+		g.run("surface", o.n(0))
+		g.run("xdg", o.n(0))
+		g.run("popup", o.n(0), o.n(1), 30, 30, 20, 20)
+		g.run("grab", o.n(0), o.n(2))
+		g.run("commit", o.n(0))
+		g.await(g.slot(o, 0))
+		g.run("ack", o.n(0))
+		g.run("attach", o.n(0), 30, 30)
+		g.run("commit", o.n(0))
+		g.sync()
 	case "child": // slot, parent, w, h, x, y
 		g.run("surface", o.n(0))
 		g.run("sub", o.n(0), o.n(1))
@@ -487,10 +533,12 @@ func (g *guest) macro(o op) {
 		g.run("attach", o.n(0), o.n(2), o.n(3))
 		g.run("commit", o.n(0))
 		g.run("commit", o.n(1))
+	default:
+		panic("no such step: " + o.name)
 	}
 }
 
-var macros = []string{"window", "menu-popup", "child"}
+var macros = []string{"window", "menu-popup", "quick", "child"}
 
 // await waits for a configure event, which wlroots does not send before it has heard
 // all that there is to hear. Where none is to come, it is asked for no longer.

@@ -65,34 +65,46 @@ func (s sequence) String() string {
 
 // read reads what String writes; lines that begin with # are comments.
 func read(text string) (s sequence, err error) {
-	first := true
+	head, rest := "", text
+	for head = ""; head == "" || head[0] == '#'; {
+		var more bool
+		if head, rest, more = strings.Cut(rest, "\n"); !more {
+			break
+		}
+	}
+	f := strings.Fields(head)
+	if len(f) != 4 {
+		return s, fmt.Errorf("%q: want a frame, a compositor, a version and manners", head)
+	}
+	s.rules = rules{f[0] == "full", f[1] == "weston", f[2] == "4", f[3] == "rude"}
+	s.ops, err = readOps(rest)
+	return s, err
+}
+
+func readOps(text string) (ops []op, err error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) == 0 || f[0][0] == '#' {
 			continue
 		}
-		if first {
-			if len(f) != 4 {
-				return s, fmt.Errorf("%q: want a frame, a compositor, a version and manners", line)
-			}
-			s.rules, first = rules{f[0] == "full", f[1] == "weston", f[2] == "4", f[3] == "rude"}, false
-			continue
-		}
 		o := op{name: f[0]}
-		if steps[o.name] == nil && acts[o.name] == nil && !slices.Contains(macros, o.name) {
-			return s, fmt.Errorf("%q: no such step", o.name)
+		if steps[o.name] == nil && acts[o.name] == nil && !slices.Contains(macros, o.name) && !slices.Contains(roomOnly, o.name) {
+			return nil, fmt.Errorf("%q: no such step", o.name)
 		}
 		for _, w := range f[1:] {
 			v, err := strconv.Atoi(w)
 			if err != nil {
-				return s, err
+				return nil, err
 			}
 			o.a = append(o.a, v)
 		}
-		s.ops = append(s.ops, o)
+		ops = append(ops, o)
 	}
-	return s, nil
+	return ops, nil
 }
+
+// roomOnly are the steps of the input machine alone.
+var roomOnly = []string{"focus", "place", "key", "click", "lock", "unlock"}
 
 // shape is what a sequence does, without its numbers.
 func (s sequence) shape() string {

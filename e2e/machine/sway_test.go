@@ -399,7 +399,7 @@ func (d *desk) look(t soft, g [2]*guest, full bool) []finding {
 	}
 	d.act(t, mk("point", deskWidth-1, deskHeight-1))
 	for n := range g {
-		g[n].answer()
+		g[n].answer(false)
 	}
 	img, found := d.watch(t, g, full)
 	images := false
