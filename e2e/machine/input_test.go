@@ -409,20 +409,12 @@ func randomInput(seed uint64) []op {
 // play carries out a sequence of input.
 func (r *room) play(t *testing.T, ops []op) (found []finding) {
 	defer func() {
-		switch e := recover().(type) {
-		case nil:
-		case failed:
-			select {
-			case <-r.Sway.Done():
-			case <-time.After(time.Second):
-				t.Fatal(e)
-			}
-			found = append(found, finding{compositorEnded, string(e)})
-			r.desk, r.locker = startDesk(t, true, deskSway), nil
-		default:
-			panic(e)
+		if found != nil && r.locker != nil {
+			_ = r.locker.tr.Close()
+			r.locker = nil
 		}
 	}()
+	defer r.revive(t, &found)
 	s := soft{t}
 	for k := range r.guests {
 		if k == host {
@@ -506,10 +498,10 @@ func TestInputMachine(t *testing.T) {
 					continue
 				}
 				kind = strings.TrimPrefix(f.kind, "without requests: ")
-				tries := 80
+				tries, end := 200, time.Now().Add(*shrinkTime)
 				small := smallest(sequence{ops: ops}, func(s sequence) bool {
 					tries--
-					return tries >= 0 && slices.ContainsFunc(r.play(t, s.ops), func(f finding) bool { return f.kind == kind })
+					return tries >= 0 && time.Now().Before(end) && slices.ContainsFunc(r.play(t, s.ops), func(f finding) bool { return f.kind == kind })
 				})
 				t.Errorf("%s (-seed=%d): %s\n%s", f.kind, seed, f.detail, r.text(small.ops))
 			}

@@ -193,23 +193,21 @@ func policy(text string) bool {
 }
 
 // compare holds what the compositor shows of the guest's against what it would show
-// without the filter: nothing may be shown that would not be, and no window be lost.
+// without the filter: nothing may be shown that would not be, or at another place in its
+// window, and no window be lost.
 func (r *rig) compare() {
 	if r.guest.model.broken != "" {
 		return
 	}
-	would := map[int]string{}
-	at := map[int]rect{}
-	var tops []int
+	would := map[int]shown{}
+	roots := map[int]shown{} // of the trees of those
 	for _, s := range r.guest.model.roots {
 		if !s.mapped() {
 			continue
 		}
-		for _, k := range tree(s, 0, 0) {
-			would[k.s.cur.buf.key], at[k.s.cur.buf.key] = s.role, k.at
-		}
-		if s.role == "toplevel" {
-			tops = append(tops, s.cur.buf.key)
+		all := tree(s, 0, 0)
+		for _, k := range all {
+			would[k.s.cur.buf.key], roots[k.s.cur.buf.key] = k, shown{s, rect{}}
 		}
 	}
 	seen := map[int]bool{}
@@ -219,28 +217,48 @@ func (r *rig) compare() {
 				continue
 			}
 			for _, k := range tree(s, 0, 0) {
-				key := k.s.cur.buf.key
-				if key == 0 {
-					continue
-				}
-				seen[key] = true
-				switch role, ok := would[key]; {
-				case !ok:
-					r.comp.find("shown though it should not be in a "+s.role, "buffer %d, %v", key, k.at)
-				case role != s.role:
-					r.comp.find("shown in a "+s.role+" instead of a "+role, "buffer %d", key)
-				case k.at.w > at[key].w || k.at.h > at[key].h:
-					r.comp.find("larger than it should be in a "+s.role, "buffer %d, %v instead of %v", key, k.at, at[key])
+				if key := k.s.cur.buf.key; key != 0 {
+					seen[key] = true
+					r.compareOne(shown{s, rect{}}, k, roots[key], would[key])
 				}
 			}
 		}
 	}
-	for _, key := range tops {
-		if !seen[key] {
+	for key, k := range would {
+		if k.s.role == "toplevel" && !seen[key] {
 			r.comp.find("window lost", "buffer %d", key)
 		}
 	}
 }
+
+// compareOne compares one surface in its tree with what it should be in its own.
+func (r *rig) compareOne(root, is, rootWould, would shown) {
+	role := root.s.role
+	switch {
+	case would.s == nil:
+		r.comp.find("shown though it should not be in a "+role, "%v", is.at)
+	case role != rootWould.s.role:
+		r.comp.find("shown in a "+role+" instead of a "+rootWould.s.role, "%v", is.at)
+	case is.at.w > would.at.w || is.at.h > would.at.h:
+		r.comp.find("larger than it should be in a "+role, "%v instead of %v", is.at, would.at)
+	case !r.guest.weston && root.s.guest() && plainly(would.s) && plainly(rootWould.s):
+		// Where the buffers' corners are, whatever is cut off.
+		x, y := corner(is)
+		rx, ry := corner(root)
+		if dx, dy := x-rx-would.at.x, y-ry-would.at.y; dx < -1 || dx > 1 || dy < -1 || dy > 1 {
+			r.comp.find("at another place than it should be in a "+role, "by %d,%d: %v should be at %d,%d of its window", dx, dy, is.at, would.at.x, would.at.y)
+		}
+	}
+}
+
+// plainly tells whether a surface shows all of its buffer, pixel by pixel.
+func plainly(s *surface) bool {
+	c := &s.cur
+	return c.scale == 1 && c.transform == 0 && c.src[2] == 0 && c.dst[0] == 0
+}
+
+// corner returns where the corner of a surface's buffer is, shown or not.
+func corner(k shown) (x, y int) { return k.at.x - k.s.cur.src[0]>>8, k.at.y - k.s.cur.src[1]>>8 }
 
 // TestPictureMachine tries sequences on the model: those of testdata, then random ones.
 func TestPictureMachine(t *testing.T) {

@@ -20,7 +20,10 @@ import (
 	"vix/internal/wayland/waylandtest"
 )
 
-var swaySequences = flag.Int("sway", 150, "how many pairs of random sequences are tried on sway")
+var (
+	swaySequences = flag.Int("sway", 300, "how many pairs of random sequences are tried on sway")
+	shrinkTime    = flag.Duration("shrink", 15*time.Second, "how long a sequence on sway is made smaller")
+)
 
 // A vm is a filter on a socket of its own, with colours that nobody else has.
 type vm struct {
@@ -42,6 +45,7 @@ func (s soft) Fatalf(format string, a ...any) { panic(failed(fmt.Sprintf(format,
 type desk struct {
 	*desktoptest.Desktop
 	full bool
+	lost int // how often sway ended
 	vms  [2]*vm
 	x, y int  // of the pointer
 	down bool // the button
@@ -55,7 +59,7 @@ func startDesk(t *testing.T, full bool, sway string) *desk {
 	if s := desktoptest.Lacks(); s != "" {
 		t.Skipf("needs %s; make test runs it where they are", s)
 	}
-	d := &desk{full: full, Desktop: desktoptest.Start(t, desktoptest.Config{Width: deskWidth, Height: deskHeight, Sway: sway, Timeout: 20 * time.Second})}
+	d := &desk{full: full, Desktop: desktoptest.Start(t, desktoptest.Config{Width: deskWidth, Height: deskHeight, Sway: sway, Timeout: 10 * time.Second})}
 	d.vms = [2]*vm{
 		{name: "alpha", color: "#2060c0", frame: color.RGBA{0x20, 0x60, 0xc0, 255}, pixels: newPixels(t, lime, yellow), content: [2]color.RGBA{lime, yellow}},
 		{name: "beta", color: "#c06020", frame: color.RGBA{0xc0, 0x60, 0x20, 255}, pixels: newPixels(t, magenta, cyan), content: [2]color.RGBA{magenta, cyan}},
@@ -275,28 +279,38 @@ func (d *desk) owner(n *desktoptest.Node) *vm {
 	return nil
 }
 
-const compositorEnded = "the compositor ended"
+// revive, deferred, makes a finding of a compositor that has ended, or does not answer,
+// and starts it anew.
+func (d *desk) revive(t *testing.T, found *[]finding) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	why, ok := r.(failed)
+	if !ok {
+		panic(r)
+	}
+	kind := "the compositor ended"
+	select {
+	case <-d.Sway.Done():
+	case <-time.After(time.Second):
+		kind = "the compositor does not answer"
+		d.Sway.Stop()
+	}
+	*found = append(*found, finding{kind, string(why)})
+	out := d.Sway.Output()
+	if d.lost++; d.lost == 1 {
+		t.Logf("%s: %s; sway's last words: %s", kind, why, out[max(len(out)-800, 0):])
+	}
+	lost := d.lost
+	*d = *startDesk(t, d.full, deskSway)
+	d.lost = lost
+}
 
 // play carries out two VMs' sequences in turns, and judges pictures. A sway that has
 // ended is started anew.
 func (d *desk) play(t *testing.T, s [2]sequence) (found []finding) {
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case failed:
-			select {
-			case <-d.Sway.Done():
-			case <-time.After(time.Second):
-				t.Fatal(r)
-			}
-			found = append(found, finding{compositorEnded, string(r)})
-			out := d.Sway.Output()
-			t.Logf("sway's last words: %s", out[max(len(out)-600, 0):])
-			*d = *startDesk(t, d.full, deskSway)
-		default:
-			panic(r)
-		}
-	}()
+	defer d.revive(t, &found)
 	return d.try(soft{t}, s)
 }
 
@@ -480,7 +494,7 @@ func smallestPair(t *testing.T, d *desk, s [2]sequence, kind string) string {
 	bad := func(s [2]sequence) bool {
 		return slices.ContainsFunc(d.play(t, s), func(f finding) bool { return f.kind == kind })
 	}
-	tries := 250
+	tries, end := 250, time.Now().Add(*shrinkTime)
 	for n := range s {
 		if one := s; true {
 			one[n].ops = nil
@@ -490,7 +504,7 @@ func smallestPair(t *testing.T, d *desk, s [2]sequence, kind string) string {
 			}
 		}
 		s[n] = smallest(s[n], func(one sequence) bool {
-			if tries--; tries < 0 {
+			if tries--; tries < 0 || time.Now().After(end) {
 				return false
 			}
 			t := s
