@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"image"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -475,8 +476,9 @@ func keptInput(t *testing.T) map[string][]op {
 // TestInputMachine tries random input, requests that try to take it among it.
 func TestInputMachine(t *testing.T) {
 	r := &room{desk: startDesk(t, true, deskSway)}
-	for name, ops := range keptInput(t) {
-		for _, f := range r.play(t, ops) {
+	kept := keptInput(t)
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		for _, f := range r.play(t, kept[name]) {
 			t.Errorf("%s: %s: %s", name, f.kind, f.detail)
 		}
 	}

@@ -65,12 +65,9 @@ func (s sequence) String() string {
 
 // read reads what String writes; lines that begin with # are comments.
 func read(text string) (s sequence, err error) {
-	head, rest := "", text
-	for head = ""; head == "" || head[0] == '#'; {
-		var more bool
-		if head, rest, more = strings.Cut(rest, "\n"); !more {
-			break
-		}
+	head, rest, more := strings.Cut(text, "\n")
+	for more && (head == "" || head[0] == '#') {
+		head, rest, more = strings.Cut(rest, "\n")
 	}
 	f := strings.Fields(head)
 	if len(f) != 4 {

@@ -1,10 +1,12 @@
 package machine
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"image"
 	"image/color"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -13,15 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"context"
-
 	"vix/internal/desktoptest"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
 
 var (
-	swaySequences = flag.Int("sway", 300, "how many pairs of random sequences are tried on sway")
+	swaySequences = flag.Int("sway", 200, "how many pairs of random sequences are tried on sway")
 	shrinkTime    = flag.Duration("shrink", 15*time.Second, "how long a sequence on sway is made smaller")
 )
 
@@ -297,8 +297,13 @@ func (d *desk) revive(t *testing.T, found *[]finding) {
 		kind = "the compositor does not answer"
 		d.Sway.Stop()
 	}
-	*found = append(*found, finding{kind, string(why)})
 	out := d.Sway.Output()
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "Assertion") {
+			kind += ": " + strings.TrimSpace(line)
+		}
+	}
+	*found = append(*found, finding{kind, string(why)})
 	if d.lost++; d.lost == 1 {
 		t.Logf("%s: %s; sway's last words: %s", kind, why, out[max(len(out)-800, 0):])
 	}
@@ -378,6 +383,7 @@ func (d *desk) step(t soft, g *guest, o op) {
 // program that does not answer for 200 ms. No picture may show anything outside of a
 // frame; a frame must be whole, and the screen free, in the end.
 func (d *desk) watch(t soft, g [2]*guest, full bool) (img *image.RGBA, found []finding) {
+	shown := 0
 	for end := time.Now().Add(time.Second); ; {
 		img = d.Screenshot(t)
 		if found = d.judge(t, img); found != nil {
@@ -388,7 +394,11 @@ func (d *desk) watch(t soft, g [2]*guest, full bool) (img *image.RGBA, found []f
 			return img, found
 		}
 		found = append(d.frames(t, img, g[:], full), d.hidden(t, img)...)
-		if found == nil && d.shows(t, img) || time.Now().After(end) {
+		if found == nil && d.shows(t, img) {
+			shown++
+		}
+		// The first picture may be of what was there when sway began.
+		if shown == 2 || time.Now().After(end) {
 			return img, found
 		}
 	}
@@ -442,6 +452,9 @@ func (d *desk) look(t soft, g [2]*guest, full bool) []finding {
 // save keeps the last picture.
 func (d *desk) save(t *testing.T) {
 	img := d.last
+	if img == nil {
+		return // sway has ended
+	}
 	path := filepath.Join(os.TempDir(), fmt.Sprintf("vix-machine-%d.png", time.Now().UnixNano()))
 	if err := desktoptest.SavePNG(path, img); err == nil {
 		t.Logf("the picture: %s", path)
@@ -455,8 +468,9 @@ func TestPictureOnSway(t *testing.T) {
 	for _, full := range []bool{true, false} {
 		t.Run(rules{full: full}.String(), func(t *testing.T) {
 			d := startDesk(t, full, deskSway)
-			for name, s := range kept(t) {
-				if s.full == full {
+			all := kept(t)
+			for _, name := range slices.Sorted(maps.Keys(all)) {
+				if s := all[name]; s.full == full {
 					for _, f := range d.play(t, [2]sequence{s}) {
 						t.Errorf("%s: %s: %s", name, f.kind, f.detail)
 					}
