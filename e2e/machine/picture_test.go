@@ -20,6 +20,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ var (
 	sequences = flag.Int("sequences", 10000, "how many random sequences are tried on the model")
 	seedFlag  = flag.Uint64("seed", 1, "of the first random sequence; the others' follow")
 	each      = flag.Int("each", 1, "how many sequences of each kind of finding are made small")
+	only      = flag.String("only", "", "a regular expression: which kinds of findings are made small")
 	replay    = flag.String("replay", "", "a file with one sequence, tried instead of all others")
 )
 
@@ -53,10 +55,36 @@ func newFilter(vm string, color string, r rules, dial func() (wayland.Transport,
 	return filter.New(cfg)
 }
 
-// A rig is one sequence's: a guest, a filter, and a compositor of our own.
+// A rig is one sequence's: a filter, a compositor of our own, and a guest with one
+// connection, or two.
 type rig struct {
-	comp  *compositor
-	guest *guest
+	comp   *compositor
+	guests []*guest // each one's connection is that of the same number of the compositor's
+	guest  *guest   // whose steps are taken
+	open   func() *guest
+}
+
+// other lets the other connection take the steps that follow.
+func (r *rig) other() {
+	if len(r.guests) == 1 {
+		r.guests = append(r.guests, r.open())
+	}
+	if r.guest == r.guests[0] {
+		r.guest = r.guests[1]
+	} else {
+		r.guest = r.guests[0]
+	}
+}
+
+func (r *rig) sync() {
+	for _, g := range r.guests {
+		g.sync()
+	}
+}
+
+// broke tells whether a guest has broken the protocol, by its own model.
+func (r *rig) broke() bool {
+	return slices.ContainsFunc(r.guests, func(g *guest) bool { return g.model.broken != "" })
 }
 
 // acts are the steps of a person, and of the desktop.
@@ -88,7 +116,6 @@ const endedWell = "ended without a fault"
 
 // play carries a sequence out.
 func play(t *testing.T, s sequence, p *pixels) result {
-	near, far := waylandtest.Pair(t)
 	c := newCompositor(s.rules, p)
 	f := newFilter("vm", frameColor, s.rules, func() (wayland.Transport, error) {
 		a, b := waylandtest.Pair(t)
@@ -96,22 +123,29 @@ func play(t *testing.T, s sequence, p *pixels) result {
 		return b, nil
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	var served error
-	go func() { served = f.Serve(ctx, far); close(done) }()
-	r := &rig{comp: c, guest: newGuest(s.rules, near, p)}
-	r.guest.start()
+	var serving sync.WaitGroup
+	var served [2]error
+	r := &rig{comp: c}
+	r.open = func() *guest {
+		near, far := waylandtest.Pair(t)
+		n := len(r.guests)
+		serving.Go(func() { served[n] = f.Serve(ctx, far) })
+		g := newGuest(s.rules, near, p)
+		g.start()
+		return g
+	}
+	r.guest = r.open()
+	r.guests = []*guest{r.guest}
 	for _, o := range s.ops {
 		r.do(o)
-		if r.guest.ended != nil {
-			break
-		}
 	}
 	r.settle()
 	res := r.judge()
-	_ = near.Close()
+	for _, g := range r.guests {
+		_ = g.tr.Close()
+	}
 	cancel()
-	<-done
+	serving.Wait()
 	for _, k := range c.conns {
 		<-k.done
 	}
@@ -125,28 +159,32 @@ func play(t *testing.T, s sequence, p *pixels) result {
 
 // do carries out one step.
 func (r *rig) do(o op) {
+	if o.name == "other" {
+		r.other()
+		return
+	}
 	act, ok := acts[o.name]
 	if !ok {
 		r.guest.step(o)
 		return
 	}
-	r.guest.sync()
+	r.sync()
 	r.comp.mu.Lock()
 	act(r.comp, o)
 	for _, k := range r.comp.conns {
 		k.flush()
 	}
 	r.comp.mu.Unlock()
-	r.guest.sync()
+	r.sync()
 	if o.name == "unplug" || o.name == "output" {
-		r.guest.sync() // the filter's own answers to what it has heard
+		r.sync() // the filter's own answers to what it has heard
 	}
 }
 
 // settle waits until nothing is on its way.
 func (r *rig) settle() {
 	for range 3 {
-		r.guest.sync()
+		r.sync()
 	}
 }
 
@@ -155,13 +193,18 @@ func (r *rig) judge() result {
 	c := r.comp
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.guest.ended == nil {
+	ended := slices.IndexFunc(r.guests, func(g *guest) bool { return g.ended != nil })
+	if ended < 0 {
 		c.settled()
-		r.compare()
+	}
+	for k, g := range r.guests {
+		if g.ended == nil && g.model.broken == "" && k < len(c.conns) {
+			r.compare(g, c.conns[k])
+		}
 	}
 	refused := slices.ContainsFunc(c.conns, func(k *conn) bool { return k.world.broken != "" })
 	for k, f := range c.found {
-		if r.guest.model.broken == "" || !refused {
+		if !r.broke() || !refused {
 			continue
 		}
 		// The guest's own error: all is well if the filter sees it before it sends anything.
@@ -173,9 +216,12 @@ func (r *rig) judge() result {
 		}
 	}
 	res := result{found: c.found}
-	if r.guest.ended != nil {
-		res.ended = r.guest.ended.Error()
-		if r.guest.model.broken == "" && !policy(r.guest.why) && len(c.found) == 0 {
+	for _, g := range r.guests {
+		if g.ended == nil {
+			continue
+		}
+		res.ended = g.ended.Error()
+		if g.model.broken == "" && !policy(g.why) && len(c.found) == 0 {
 			res.found = append(res.found, finding{endedWell, res.ended})
 		}
 	}
@@ -195,13 +241,10 @@ func policy(text string) bool {
 // compare holds what the compositor shows of the guest's against what it would show
 // without the filter: nothing may be shown that would not be, or at another place in its
 // window, and no window be lost.
-func (r *rig) compare() {
-	if r.guest.model.broken != "" {
-		return
-	}
+func (r *rig) compare(g *guest, k *conn) {
 	would := map[int]shown{}
 	roots := map[int]shown{} // of the trees of those
-	for _, s := range r.guest.model.roots {
+	for _, s := range g.model.roots {
 		if !s.mapped() {
 			continue
 		}
@@ -211,16 +254,14 @@ func (r *rig) compare() {
 		}
 	}
 	seen := map[int]bool{}
-	for _, k := range r.comp.conns {
-		for _, s := range k.world.roots {
-			if !s.mapped() {
-				continue
-			}
-			for _, k := range tree(s, 0, 0) {
-				if key := k.s.cur.buf.key; key != 0 {
-					seen[key] = true
-					r.compareOne(shown{s, rect{}}, k, roots[key], would[key])
-				}
+	for _, s := range k.world.roots {
+		if !s.mapped() {
+			continue
+		}
+		for _, k := range tree(s, 0, 0) {
+			if key := k.s.cur.buf.key; key != 0 {
+				seen[key] = true
+				r.compareOne(shown{s, rect{}}, k, roots[key], would[key])
 			}
 		}
 	}
@@ -361,7 +402,15 @@ func randoms(t *testing.T, p *pixels) {
 	for _, e := range slices.SortedFunc(maps.Keys(a.ends), func(x, y string) int { return a.ends[y] - a.ends[x] })[:min(len(a.ends), 12)] {
 		t.Logf("ended by %q: %d", e, a.ends[e])
 	}
+	want, err := regexp.Compile(*only)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, kind := range slices.Sorted(maps.Keys(a.seeds)) {
+		if !want.MatchString(kind) {
+			t.Errorf("%s (%d times; -seed=%d -sequences=1)", kind, a.count[kind], a.seeds[kind][0])
+			continue
+		}
 		report(t, p, kind, a)
 	}
 }

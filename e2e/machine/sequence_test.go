@@ -100,8 +100,9 @@ func readOps(text string) (ops []op, err error) {
 	return ops, nil
 }
 
-// roomOnly are the steps of the input machine alone.
-var roomOnly = []string{"focus", "place", "key", "click", "lock", "unlock"}
+// roomOnly are the steps that are neither a guest's nor a desktop's: those of the input
+// machine, and the change to another connection.
+var roomOnly = []string{"focus", "place", "key", "click", "lock", "unlock", "other"}
 
 // shape is what a sequence does, without its numbers.
 func (s sequence) shape() string {
@@ -255,6 +256,7 @@ var choices = []choice{
 	}},
 	{1, func(c *chooser) op { return mk("unplug", c.IntN(3)) }},
 	{1, func(c *chooser) op { return mk("dismiss", c.IntN(4)) }},
+	{2, func(*chooser) op { return mk("other") }},
 }
 
 // offset is that of an attach: mostly none.
