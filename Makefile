@@ -10,6 +10,7 @@ GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 10s
+SEQUENCES ?= 200000
 VERSION  := $(shell scripts/version)
 
 export HOME ?= /root
@@ -104,8 +105,9 @@ bench-profile: need-go build ## where the local proxy's time and allocations go:
 	build/bench/wlbench profile -bin build/bin -out build/bench/profile -go $(GO)
 
 .PHONY: fuzz
-fuzz: need-go ## every fuzz target for FUZZTIME each
+fuzz: need-go ## every fuzz target for FUZZTIME each, and SEQUENCES random ones through the filter
 	@scripts/fuzz $(FUZZTIME)
+	$(GO) test -count=1 -timeout 2h -run TestPictureMachine ./e2e/machine -sequences=$(SEQUENCES)
 
 .PHONY: generate
 generate: need-go setup ## the tables generated from the protocol XML
