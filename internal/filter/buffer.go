@@ -104,8 +104,21 @@ func freed(c *relay.Conn, b *buffer) {
 	case b.lost:
 	case b.dead:
 		b.lost = true
-		c.Discard(b.obj, wayland.WlBufferReqDestroy)
+		if b.busy { // it may be attached and not committed yet
+			st := stateOf(c)
+			st.dying = append(st.dying, b.obj)
+		} else {
+			c.Discard(b.obj, wayland.WlBufferReqDestroy)
+		}
 	case !b.busy && !b.obj.Dead:
 		c.ToClient().Msg(b.obj.ID, wayland.WlBufferEvtRelease)
 	}
+}
+
+// bury destroys buffers that the client destroyed before they were shown.
+func (st *state) bury(c *relay.Conn) {
+	for _, o := range st.dying {
+		c.Discard(o, wayland.WlBufferReqDestroy)
+	}
+	st.dying = st.dying[:0]
 }

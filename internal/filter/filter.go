@@ -153,6 +153,7 @@ type state struct {
 	frames  *frames
 	member  *clipboard.Member
 	freed   func(*surface.Buffer)
+	dying   []*relay.Object    // wl_buffers, until what they are attached to is committed
 	bases   map[uint32]int     // xdg_surfaces by their xdg_wm_base on the compositor
 	images  map[*view]struct{} // of pointers and tools
 	grabs   []*popup           // that asked for a grab, in order

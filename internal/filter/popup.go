@@ -28,12 +28,26 @@ type popup struct {
 	shell  *shell        // nil when it has ended on the compositor
 	parent *shell        // nil when it is gone
 	obj    *relay.Object // the client's xdg_popup
-	top    int32         // of its frame
+	top    int32         // of its frame, as it is shown
 	place  surface.Point // in the parent's geometry, both with their frames
+
+	// A change of the frame comes with the configure event that follows from it: next
+	// is the frame's of the next one, asked holds those that reposition asked for.
+	next  int32
+	asked []repositioned
 
 	grabs     bool // it asked for one
 	dismissed bool // it shows nothing any more
 }
+
+// repositioned is the frame above a popup at its new place, by the client's token.
+type repositioned struct {
+	token uint32
+	top   int32
+}
+
+// maxAsked bounds the reposition requests that a compositor has not answered.
+const maxAsked = 64
 
 // A positioner is what a client told its xdg_positioner.
 type positioner struct {
@@ -76,6 +90,7 @@ func popupHooks(l relay.Layer) {
 	l.Request(wayland.XdgPopup, wayland.XdgPopupReqReposition, onReposition)
 	l.Request(wayland.XdgPopup, wayland.XdgPopupReqGrab, onGrab)
 	l.Event(wayland.XdgPopup, wayland.XdgPopupEvtConfigure, onPopupConfigure)
+	l.Event(wayland.XdgPopup, wayland.XdgPopupEvtRepositioned, onRepositioned)
 	l.Event(wayland.XdgPopup, wayland.XdgPopupEvtPopupDone, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		framesOf(c).dismiss(c, m.Obj.Data.(*popup))
 		return false, nil
@@ -181,7 +196,8 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, nil
 	}
 	parent.popups = append(parent.popups, p)
-	own := f.positioner(c, pos, p)
+	own, top := f.positioner(c, pos, p)
+	p.top, p.next = top, top
 	c.GiveServerID(m.New)
 	c.ToServer().Msg(m.Obj.Server, wayland.XdgSurfaceReqGetPopup, m.New.Server, parent.obj.Server, own.Server)
 	c.Discard(own, wayland.XdgPositionerReqDestroy)
@@ -194,21 +210,37 @@ func onReposition(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if err != nil || p.shell == nil || p.dismissed || p.parent == nil {
 		return false, err
 	}
-	own := framesOf(c).positioner(c, pos, p)
+	if len(p.asked) == maxAsked {
+		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "xdg_popup.reposition: %d are not answered yet", maxAsked)
+	}
+	own, top := framesOf(c).positioner(c, pos, p)
+	p.asked = append(p.asked, repositioned{m.Word(1), top})
 	c.ToServer().Msg(m.Obj.Server, wayland.XdgPopupReqReposition, own.Server, m.Word(1))
 	c.Discard(own, wayland.XdgPositionerReqDestroy)
 	return false, nil
 }
 
+// onRepositioned is told before the configure event of the new place.
+func onRepositioned(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	p := m.Obj.Data.(*popup)
+	k := slices.IndexFunc(p.asked, func(r repositioned) bool { return r.token == m.Word(0) })
+	if k >= 0 {
+		p.next = p.asked[k].top
+		p.asked = slices.Delete(p.asked, 0, k+1)
+	}
+	return p.shell != nil, nil
+}
+
 // positioner makes one of our own that says what the client's does, as far as it may.
-func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) *relay.Object {
+// It returns the frame above the popup, too.
+func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay.Object, popupTop int32) {
 	parent := to.parent
 	w, h := f.clipPopup(p.w, p.h)
-	to.top = max(to.top, f.thin)
+	popupTop = f.thin
 	if f.full && f.isLarge(w, h) {
-		to.top = labelHeight
+		popupTop = labelHeight
 	}
-	own := c.Own(wayland.XdgPositioner, p.version, nil)
+	own = c.Own(wayland.XdgPositioner, p.version, nil)
 	e := c.ToServer()
 	e.Msg(to.shell.base, wayland.XdgWmBaseReqCreatePositioner, own.Server)
 	say := func(op uint16, words ...int32) {
@@ -219,7 +251,7 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) *relay.Obje
 		e.Msg(own.Server, op, w[:len(words)]...)
 	}
 	top, side := f.edges(parent)
-	say(wayland.XdgPositionerReqSetSize, w+2*f.thin, h+to.top+f.thin)
+	say(wayland.XdgPositionerReqSetSize, w+2*f.thin, h+popupTop+f.thin)
 	say(wayland.XdgPositionerReqSetAnchorRect, p.anchorRect.X+side, p.anchorRect.Y+top, p.anchorRect.W, p.anchorRect.H)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetAnchor, p.anchor)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetGravity, p.gravity)
@@ -227,7 +259,7 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) *relay.Obje
 	e.Msg(own.Server, wayland.XdgPositionerReqSetConstraintAdjustment, p.adjustment&0x3f|slide)
 	dx, dy := p.near(w, h, parent.visible)
 	gx, gy := direction(p.gravity)
-	say(wayland.XdgPositionerReqSetOffset, dx-gx*f.thin, dy+frameOffset(gy, to.top, f.thin))
+	say(wayland.XdgPositionerReqSetOffset, dx-gx*f.thin, dy+frameOffset(gy, popupTop, f.thin))
 	if p.reactive {
 		say(wayland.XdgPositionerReqSetReactive)
 	}
@@ -237,7 +269,7 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) *relay.Obje
 	if p.hasSerial {
 		e.Msg(own.Server, wayland.XdgPositionerReqSetParentConfigure, p.parentSerial)
 	}
-	return own
+	return own, popupTop
 }
 
 // frameOffset is by how much a frame moves a popup that grows in a direction, so that
@@ -292,12 +324,12 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	f := framesOf(c)
 	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
-	p.shell.next = configured{w: m.Int(2), h: m.Int(3)}
+	p.shell.next = configured{w: m.Int(2), h: m.Int(3), top: p.next}
 	top, side := f.edges(p.parent)
 	wayland.PutWord(m.Body, 0, uint32(sum(m.Int(0), f.thin-side)))
-	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), p.top-top)))
+	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), p.next-top)))
 	wayland.PutWord(m.Body, 8, uint32(less(m.Int(2), 2*f.thin)))
-	wayland.PutWord(m.Body, 12, uint32(less(m.Int(3), p.top+f.thin)))
+	wayland.PutWord(m.Body, 12, uint32(less(m.Int(3), p.next+f.thin)))
 	return true, nil
 }
 

@@ -24,6 +24,7 @@ import (
 
 // show brings what the compositor shows in line with the model, for the tree of r.
 func (f *frames) show(c *relay.Conn, r *view) error {
+	defer stateOf(c).bury(c)
 	switch r.Role {
 	case surface.Toplevel:
 		return f.showWindow(c, r)
@@ -143,10 +144,10 @@ func (f *frames) attach(c *relay.Conn, v *view, x, y int32) error {
 	if err := v.held.commit(flt, c.Server(v.id)); err != nil {
 		return err
 	}
-	b.busy = true
-	v.Wrote()
-	v.told.mapped = true
 	c.ToServer().Msg(v.id, wayland.WlSurfaceReqAttach, b.obj.Server, uint32(x), uint32(y))
+	b.busy = true
+	v.told.mapped = true
+	v.Wrote()
 	return nil
 }
 

@@ -103,7 +103,7 @@ func (g *sprite) spot(w, h int32) surface.Point {
 
 // point tells the compositor where the pointer is in its image.
 func (g *sprite) point(c *relay.Conn, v *view, at surface.Point) {
-	if g.of == nil || g.told == at {
+	if g.of == nil || g.told == at || !stateOf(c).wasGiven(&need{of: pointerIn | toolIn, lasts: true}, g.serial, nil) {
 		return
 	}
 	g.told = at
@@ -166,7 +166,7 @@ func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
 	g.hot = surface.Point{X: clamp(m.Int(2), -maxPlace, maxPlace), Y: clamp(m.Int(3), -maxPlace, maxPlace)}
 	g.told = surface.Point{X: -1, Y: -1} // nothing with this serial
 	st.frames.ask(c)
-	if err := st.frames.showImage(c, v); err != nil {
+	if err := st.frames.show(c, v); err != nil {
 		return false, err
 	}
 	if g.told.X < 0 { // it has nothing to show yet
@@ -209,5 +209,5 @@ func dragIcon(c *relay.Conn, id uint32) bool {
 	// The compositor puts the icon's corner at the pointer when a drag begins.
 	v.image = &sprite{}
 	v.Current.Moved = surface.Point{}
-	return f.showImage(c, v) == nil
+	return f.show(c, v) == nil
 }

@@ -194,7 +194,7 @@ func onAttach(c *relay.Conn, v *view, m *relay.Msg) error {
 
 // onCommit makes what was asked for take effect, or wait, and shows what does.
 func onCommit(c *relay.Conn, v *view, m *relay.Msg) error {
-	if s := v.shell; s != nil && v.Attaches() && !s.acked && !v.Acks() {
+	if s := v.shell; s != nil && s.hasRole() && v.Attaches() && !s.acked && !v.Acks() {
 		return relay.Fail(m.Obj, errXdgUnconfigured, "content before the first configure event")
 	}
 	effective, err := v.Commit()

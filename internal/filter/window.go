@@ -46,6 +46,7 @@ type configured struct {
 	fixed bool
 	// active is set while the window has the focus.
 	active bool
+	top    int32 // of a popup's frame
 }
 
 // maxSent bounds the configure events that a client leaves unanswered.
@@ -137,6 +138,9 @@ func onGetXdgSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 	m.New.Data = v.shell
 	return true, nil
 }
+
+// hasRole tells whether the surface is a window or a popup that can be shown.
+func (s *shell) hasRole() bool { return s.window != nil || s.popup != nil && !s.popup.dismissed }
 
 // canHaveRole says why an xdg_surface cannot get a role.
 func (s *shell) canHaveRole(o *relay.Object, r surface.Role) error {
@@ -313,6 +317,9 @@ func (s *shell) acknowledge(c *relay.Conn) (wrote bool) {
 		return false
 	}
 	s.now, s.acked = s.sent[k], true
+	if s.popup != nil {
+		s.popup.top = s.now.top
+	}
 	s.sent = slices.Delete(s.sent, 0, k+1)
 	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqAckConfigure, s.now.serial)
 	return true
@@ -352,6 +359,7 @@ func (f *frames) endRole(c *relay.Conn, s *shell) {
 	if s.v != nil {
 		f.unmap(c, s)
 		s.v.ResetXdg()
+		s.v.Clear() // whoever makes a window of it again begins without content
 	}
 	if w := s.window; w != nil {
 		s.window, w.shell = nil, nil
@@ -405,6 +413,9 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 		return err
 	}
 	wrote := s.acknowledge(c)
+	if !s.acked {
+		return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
+	}
 	mw, mh := f.screen()
 	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
 		mw, mh = s.now.w, s.now.h

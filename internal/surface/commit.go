@@ -172,6 +172,17 @@ func (s *Surface) Hid() {
 	}
 }
 
+// Clear takes the content away, and what was attached.
+func (s *Surface) Clear() {
+	s.release(s.pending.Buffer)
+	s.pending.Buffer = nil
+	s.pending.set &^= setBuffer
+	if !s.shown {
+		s.release(s.Current.Buffer)
+	}
+	s.Current.Buffer, s.shown = nil, false
+}
+
 // Commit is wl_surface.commit. It tells whether states took effect, those of the
 // surface and of its sub-surfaces; else they wait for the parent.
 func (s *Surface) Commit() (effective bool, err error) {
@@ -280,14 +291,10 @@ func (s *Surface) Destroy() {
 		k.sub.parent = nil
 	}
 	s.children, s.below = nil, 0
-	if !s.shown {
-		s.release(s.Current.Buffer)
-	}
-	for _, st := range []*State{&s.pending, &s.cached} {
-		s.release(st.Buffer)
-		st.clear()
-	}
-	s.Current.Buffer = nil
+	s.Clear()
+	s.release(s.cached.Buffer)
+	s.pending.clear()
+	s.cached.clear()
 }
 
 // Gone tells that the client has destroyed the surface.

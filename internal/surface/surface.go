@@ -198,7 +198,8 @@ func (s *State) turned() (w, h int64) {
 	return w, h
 }
 
-// Size returns the surface's size in logical pixels, 0 without content.
+// Size returns the surface's size in logical pixels, 0 without content, or with less
+// than a pixel of it.
 func (s *State) Size() (w, h int32) {
 	switch {
 	case s.Buffer == nil:
@@ -206,10 +207,13 @@ func (s *State) Size() (w, h int32) {
 	case s.Destination.W > 0:
 		return s.Destination.W, s.Destination.H
 	case s.Source.W > 0:
-		return max(s.Source.W>>8, 1), max(s.Source.H>>8, 1)
+		return s.Source.W >> 8, s.Source.H >> 8 // whole ones: see check
 	}
 	tw, th := s.turned()
-	return max(int32(tw>>8), 1), max(int32(th>>8), 1)
+	if tw < 1<<8 || th < 1<<8 {
+		return 0, 0
+	}
+	return int32(tw >> 8), int32(th >> 8)
 }
 
 // Part returns which part of the buffer the state shows, in pixels of the buffer
