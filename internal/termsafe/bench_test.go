@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // recorded returns what a program wrote to a terminal, from the fuzz target's corpus.
@@ -56,14 +59,27 @@ func BenchmarkStream(b *testing.B) {
 				b.SetBytes(int64(len(text)))
 				b.ReportAllocs()
 				buf := make([]byte, 32<<10)
+				before := processor(b)
 				for b.Loop() {
 					if err := throughPipe(way.w, text, buf); err != nil {
 						b.Fatal(err)
 					}
 				}
+				// Steadier than a rate, on a machine with other work.
+				b.ReportMetric((processor(b)-before).Seconds()*1e3/(float64(b.N)*float64(len(text))/(1<<20)), "cpu-ms/MiB")
 			})
 		}
 	}
+}
+
+// processor is the time that this process has had of the processors.
+func processor(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // throughPipe is what package vm does with a program's output.

@@ -30,7 +30,6 @@
 package termsafe
 
 import (
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/charmbracelet/x/ansi/parser"
@@ -121,12 +120,16 @@ func (f *Filter) Append(dst, src []byte) []byte {
 		src = f.complete(src)
 	}
 	for len(src) > 0 {
-		switch c := src[0]; {
-		case c >= utf8.RuneSelf:
+		if f.state == parser.GroundState {
+			if n := f.run(src); n > 0 {
+				f.print(src[:n])
+				src = src[n:]
+				continue
+			}
+		}
+		if c := src[0]; c >= utf8.RuneSelf {
 			src = f.char(src)
-		case f.state == parser.GroundState && c >= ' ' && c < del:
-			src = f.ascii(src)
-		default:
+		} else {
 			f.advance(c)
 			src = src[1:]
 		}
@@ -136,14 +139,30 @@ func (f *Filter) Append(dst, src []byte) []byte {
 	return out
 }
 
-// ascii takes the run of printable characters that src begins with.
-func (f *Filter) ascii(src []byte) []byte {
-	n := 1
-	for n < len(src) && src[n] >= ' ' && src[n] < del {
-		n++
+// run returns how many bytes src begins with that are text and pass as they are.
+func (f *Filter) run(src []byte) (n int) {
+	for n < len(src) {
+		c := src[n]
+		if c >= ' ' && c < del {
+			n++
+			continue
+		}
+		if c < utf8.RuneSelf {
+			break
+		}
+		r, size := utf8.DecodeRune(src[n:])
+		if r == utf8.RuneError && size == 1 || r <= 0x9f || f.Kind == Line && isBidi(r) {
+			break
+		}
+		n += size
 	}
-	f.print(src[:n])
-	return src[n:]
+	return n
+}
+
+// isBidi reports that r is one of Unicode's Bidi_Control, which change the direction
+// of writing.
+func isBidi(r rune) bool {
+	return r == 0x61c || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
 func (f *Filter) print(text []byte) {
@@ -202,7 +221,7 @@ func (f *Filter) rune(r rune, text []byte) {
 	switch {
 	case r == utf8.RuneError && len(text) == 1:
 		f.print(replacement)
-	case f.Kind == Line && r >= 0x61c && unicode.Is(unicode.Bidi_Control, r):
+	case f.Kind == Line && isBidi(r):
 	default:
 		f.print(text)
 	}

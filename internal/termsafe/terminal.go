@@ -24,6 +24,7 @@ type Stream struct {
 	leftOn func([]byte)
 	buf    []byte
 	was    []byte // what leftOn was told last
+	now    []byte // what it would be told now
 	closed bool
 }
 
@@ -62,8 +63,10 @@ func (s *Stream) Write(p []byte) (int, error) {
 }
 
 func (s *Stream) flush() error {
-	var room [256]byte
-	s.tell(s.f.modes.restoreCopy(room[:0]))
+	if s.leftOn != nil {
+		s.now = s.f.modes.restoreCopy(s.now[:0])
+		s.tell(s.now)
+	}
 	if len(s.buf) == 0 {
 		return nil
 	}

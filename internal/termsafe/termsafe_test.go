@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"unicode"
 )
 
 // pass is what passes of s, and what puts the terminal back.
@@ -300,6 +301,14 @@ func TestLeftOn(t *testing.T) {
 type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+func TestIsBidi(t *testing.T) {
+	for r := range unicode.MaxRune + 1 {
+		if isBidi(r) != unicode.Is(unicode.Bidi_Control, r) {
+			t.Errorf("%U", r)
+		}
+	}
+}
 
 // The hot path allocates nothing.
 func TestNoAllocation(t *testing.T) {
