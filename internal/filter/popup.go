@@ -325,6 +325,9 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f := framesOf(c)
 	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
 	p.shell.next = configured{w: m.Int(2), h: m.Int(3), top: p.next}
+	if p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
+		f.recount(c, p.shell)
+	}
 	top, side := f.edges(p.parent)
 	wayland.PutWord(m.Body, 0, uint32(sum(m.Int(0), f.thin-side)))
 	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), p.next-top)))
@@ -359,12 +362,31 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 	vis := v.aligned(v.declared(w, h, 0), w, h)
 	vis.W, vis.H = min(vis.W, less(s.now.w, 2*f.thin)), min(vis.H, less(s.now.h, p.top+f.thin))
 	all := grown(rect(0, 0, vis.W, vis.H), p.top, f.thin)
-	if flt := filterOf(c); !flt.popups.enter(p, all.W, all.H, p.overlap(all.W, all.H), f.outputSizes()) {
-		flt.cfg.Log.Warn("popup dismissed: the VM's popups would hide more of a screen than they may", "vm", flt.cfg.VM, "percent", maxPopups)
-		f.dismiss(c, p)
+	if !f.count(c, p, all.W, all.H) {
 		return nil
 	}
 	return f.showShell(c, s, vis, p.top, f.thin, wrote)
+}
+
+// count lets a popup be shown with a size, or dismisses it.
+func (f *frames) count(c *relay.Conn, p *popup, w, h int32) bool {
+	flt := filterOf(c)
+	if flt.popups.enter(p, w, h, p.overlap(w, h), f.outputSizes()) {
+		return true
+	}
+	flt.cfg.Log.Warn("popup dismissed: the VM's popups would hide more of a screen than they may", "vm", flt.cfg.VM, "percent", maxPopups)
+	f.dismiss(c, p)
+	return false
+}
+
+// recount looks again at the popups of a window that has another size: what is no
+// longer over it hides something else.
+func (f *frames) recount(c *relay.Conn, s *shell) {
+	for _, p := range slices.Clone(s.popups) {
+		if p.shell != nil && p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
+			f.recount(c, p.shell)
+		}
+	}
 }
 
 // aligned returns v, part of a surface of w×h, with its edges moved outwards to whole

@@ -422,6 +422,8 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 	}
 	vis := v.declared(w, h, maxDeco)
 	vis.W, vis.H = min(vis.W, less(mw, 2*f.side)), min(vis.H, less(mh, f.top+f.side))
+	// What was cut off may have been all of the surface.
+	vis.X, vis.Y = max(vis.X, 1-vis.W), max(vis.Y, 1-vis.H)
 	return f.showShell(c, s, vis, f.top, f.side, wrote)
 }
 
@@ -479,6 +481,9 @@ func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wr
 		v.Applied = false
 		f.commit(c, v.id)
 	}
+	if told {
+		f.recount(c, s)
+	}
 	if !s.mapped {
 		s.mapped = true
 		f.roots[v] = struct{}{}
@@ -533,6 +538,9 @@ func (f *frames) resized(c *relay.Conn) {
 	for v := range f.roots {
 		if err := f.show(c, v); err != nil {
 			filterOf(c).cfg.Log.Warn("a window could not be fitted to the screens", "vm", filterOf(c).cfg.VM, "err", err)
+		}
+		if v.window() != nil {
+			f.recount(c, v.shell)
 		}
 	}
 }
