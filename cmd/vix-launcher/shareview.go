@@ -14,7 +14,7 @@ import (
 // The supervisor starts it in namespaces of its own.
 func shareviewCommand(*env) *cobra.Command {
 	var report, folder int
-	var write bool
+	var write, whole bool
 	c := &cobra.Command{
 		Use:    "shareview HOSTDIR DIR PROGRAM [ARG…]",
 		Hidden: true,
@@ -25,7 +25,11 @@ func shareviewCommand(*env) *cobra.Command {
 			}
 			unix.Umask(0o022)        // what a guest makes has the permissions that it asks for
 			unix.CloseOnExec(folder) // it is outside of all that virtiofsd is to reach
-			if err := rootfs.MountShare(fmt.Sprintf("/proc/self/fd/%d", folder), a[1], write); err != nil {
+			mount := func(host, dir string) error { return rootfs.MountShare(host, dir, write) }
+			if whole {
+				mount = rootfs.MountTree
+			}
+			if err := mount(fmt.Sprintf("/proc/self/fd/%d", folder), a[1]); err != nil {
 				return fmt.Errorf("%s: %w", a[0], err)
 			}
 			if err := rootfs.DenySetuid(); err != nil {
@@ -36,6 +40,7 @@ func shareviewCommand(*env) *cobra.Command {
 		},
 	}
 	c.Flags().SetInterspersed(false)
+	c.Flags().BoolVar(&whole, "whole", false, "a root: read-only, with what is mounted in it")
 	c.Flags().BoolVar(&write, "write", false, "the folder may be written to")
 	c.Flags().IntVar(&folder, "folder-fd", -1, "descriptor of HOSTDIR, which is its name for messages")
 	c.Flags().IntVar(&report, "report-fd", -1, "descriptor that gets a JSON line about the confinement")

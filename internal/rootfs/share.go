@@ -24,6 +24,18 @@ func MountShare(host, dir string, write bool) error {
 	return nil
 }
 
+// MountTree does so with a root, read-only: what is mounted in it is a part of it.
+func MountTree(host, dir string) error {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		err = bindFolder(host, dir, viewAttr|unix.MOUNT_ATTR_RDONLY)
+	}
+	if err != nil {
+		return fmt.Errorf("root %s: %w", host, err)
+	}
+	return nil
+}
+
 func bindShare(host, dir string, write bool) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("own mount namespace: %w", err)

@@ -72,6 +72,33 @@ func TestMountShare(t *testing.T) {
 	}
 }
 
+// A root that is a directory is shown as it is, with what is mounted in it, and gives
+// nothing away either.
+func TestMountTree(t *testing.T) {
+	host, dir, other := tree(t, "usr", "opt"), t.TempDir(), t.TempDir()
+	if err := errors.Join(os.WriteFile(host+"/usr/file", nil, 0o644), os.WriteFile(other+"/program", nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	mounts := 1
+	if os.Getuid() == 0 && unix.Mount(other, host+"/opt", "", unix.MS_BIND, "") == nil {
+		mounts++
+		t.Cleanup(func() { _ = unix.Unmount(host+"/opt", unix.MNT_DETACH) })
+	}
+	c := exec.Command("/proc/self/exe", host, dir)
+	c.Env = []string{"VIEW_TEST=tree"}
+	c.SysProcAttr = ViewAttr(1000, 1000)
+	c.SysProcAttr.UidMappings[0].HostID, c.SysProcAttr.GidMappings[0].HostID = os.Getuid(), os.Getgid()
+	out, err := c.CombinedOutput()
+	if strings.Contains(string(out), "operation not permitted") || errors.Is(err, unix.EPERM) {
+		t.Skipf("lacks: namespaces: %v %s", err, out)
+	}
+	text := string(out)
+	if err != nil || !strings.Contains(text, "path usr/file\n") || strings.Contains(text, "path opt/program\n") != (mounts == 2) || strings.Contains(text, "writable") {
+		t.Errorf("%v: %s", err, text)
+	}
+	checkMounts(t, text, mounts, "ro", "nosuid", "nodev", "noexec")
+}
+
 // The folder that was opened is shared, whatever its name leads to by then; one that is
 // gone is not.
 func TestMountShareOfDescriptor(t *testing.T) {

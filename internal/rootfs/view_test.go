@@ -29,6 +29,13 @@ func TestMain(m *testing.M) {
 		}
 		look(os.Args[2])
 		os.Exit(0)
+	case "tree":
+		if err := MountTree(os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		look(os.Args[2])
+		os.Exit(0)
 	case "setuid":
 		trySetuid(os.Args[1])
 		os.Exit(0)

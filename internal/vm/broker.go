@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -68,7 +67,7 @@ type broker struct {
 
 // serveBroker answers the display until it or the channel ends.
 func (s *supervisor) serveBroker(c *net.UnixConn) {
-	b := &broker{compositor: s.launch.Wayland, listener: filepath.Join(s.reg.path, s.launch.VM.Name, waylandName), dir: s.dir}
+	b := &broker{compositor: s.launch.Wayland, listener: s.reg.socket(s.launch.VM.Name, waylandName).Name, dir: s.dir}
 	defer b.forget()
 	buf := make([]byte, maxBrokerRequest)
 	for {

@@ -225,32 +225,40 @@ func (s *supervisor) checkPlaces() error {
 			continue
 		}
 		if err := s.checkPlace(p[1]); err != nil {
-			return failf("VM %s: %s %s: %v; move it to where only you can write", v.Name, p[0], p[1], cause(err))
+			return failf("VM %s: %s %s: %v", v.Name, p[0], p[1], cause(err))
 		}
 	}
 	return nil
 }
 
 func (s *supervisor) checkPlace(path string) error {
-	others, written, err := s.otherFolders()
+	f, err := s.openPlace(path)
 	if err != nil {
 		return err
+	}
+	return f.Close()
+}
+
+// openPlace opens the directory that path is, or is in, unless a VM can write there.
+func (s *supervisor) openPlace(path string) (*rootfs.Folder, error) {
+	others, written, err := s.otherFolders()
+	if err != nil {
+		return nil, err
 	}
 	f, err := rootfs.OpenParent(path, func(id rootfs.DirID) bool { return written[id] })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
 	above, err := f.Above()
 	if err != nil {
-		return err
+		return nil, errors.Join(err, f.Close())
 	}
 	for _, o := range others {
 		if o.Write && (slices.Contains(above, o.id()) || f.Passes(o.id())) {
-			return fmt.Errorf("is in %s, which VM %s can write to", o.Path, o.VM)
+			return nil, errors.Join(fmt.Errorf("is in %s, which VM %s can write to; move it to where only you can write", o.Path, o.VM), f.Close())
 		}
 	}
-	return nil
+	return f, nil
 }
 
 // folderStates tells where our shares lie now.

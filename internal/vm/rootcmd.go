@@ -15,10 +15,10 @@ import (
 const viewName = "root"
 
 // rootCommand says how the VM's root is served on the listening socket that
-// the child gets as descriptor 3; its report comes through 4:
+// the child gets as descriptor 3; its report comes through 4, and a directory as 5:
 //
 //	host        vix-launcher rootview: an allow-listed view of the host, which becomes virtiofsd
-//	/directory  vix-launcher confine: virtiofsd, on the directory as it is; that of a
+//	/directory  vix-launcher shareview: the directory as it is, by its descriptor; that of a
 //	            root that was built, too
 //
 // virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
@@ -28,19 +28,22 @@ func (s *supervisor) rootCommand(from rootfs.Root) (command, error) {
 	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
 		return command{}, failf("virtiofsd: cannot be started: %v", err)
 	}
-	if !from.View {
-		c := Confine{
-			KeepCapabilities: true, KeepMounts: true, ReportFD: 4,
-			Argv: append([]string{l.Parts.Virtiofsd}, virtiofsdArgs(from.Dir, s.uid, from.Squash)...),
-		}
-		return command{name: "virtiofsd", path: l.Parts.Self, args: c.Args()}, nil
-	}
 	if err := s.dir.Mkdir(viewName, 0o700); err != nil {
 		return command{}, err
 	}
 	view := filepath.Join(s.reg.path, l.VM.Name, viewName)
-	args := append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, false)...)
-	return command{name: "virtiofsd", path: l.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid())}, nil
+	cmd := command{name: "virtiofsd", path: l.Parts.Self, attr: rootfs.ViewAttr(s.uid, os.Getgid())}
+	if from.View {
+		cmd.args = append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, false)...)
+		return cmd, nil
+	}
+	dir, err := s.openPlace(from.Dir)
+	if err != nil {
+		return command{}, failf("VM %s: root %s: %v", l.VM.Name, from.Dir, cause(err))
+	}
+	cmd.files = []*os.File{dir.File}
+	cmd.args = append([]string{"shareview", "--report-fd", "4", "--folder-fd", "5", "--whole", dir.Path, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, from.Squash)...)
+	return cmd, nil
 }
 
 // openImage opens a disk's image. QEMU gets the descriptor and no name, and looks for
