@@ -480,9 +480,6 @@ func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := shownPopup{w, h, own}
-	if k.shown[p] == now {
-		return true
-	}
 	for _, s := range screens {
 		hidden := now.hides(s)
 		for q, o := range k.shown {
