@@ -350,7 +350,7 @@ func (d *desk) try(t soft, s [2]sequence) (found []finding) {
 // empty waits until nothing of the VMs' is seen any more, which it should not be for
 // longer than sway's transactions take.
 func (d *desk) empty(t soft) []finding {
-	for end := time.Now().Add(500 * time.Millisecond); ; {
+	for end := time.Now().Add(2 * time.Second); ; {
 		img := d.Screenshot(t)
 		at := slices.IndexFunc(d.classes(img), func(c uint8) bool { return c != other })
 		if at < 0 {
