@@ -432,6 +432,7 @@ var steps = map[string]func(g *guest, o op){
 		if s := g.slot(o, 0); s.role != 0 {
 			g.say(s.role, wayland.XdgToplevelReqDestroy) // of a popup alike: both are 0
 			s.role, s.told = 0, nil
+			g.sync() // what was configured before is no later role's
 		}
 	},
 	"unxdg": func(g *guest, o op) {

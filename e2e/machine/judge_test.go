@@ -45,7 +45,7 @@ func (s *surface) guest() bool { return s.cur.buf != nil && s.cur.buf.key != 0 }
 func (s *surface) mapped() bool {
 	switch s.role {
 	case "toplevel", "popup":
-		return s.xdg != nil && s.xdg.role != nil && s.xdg.configured && s.cur.buf != nil
+		return s.xdg != nil && s.xdg.role != nil && s.shows
 	case "cursor", "icon":
 		return s.used && s.cur.buf != nil
 	}

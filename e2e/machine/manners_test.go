@@ -32,10 +32,10 @@ func (g *guest) wrong(o op) bool {
 		return x != nil || m.cur.buf != nil || m.pending.buf != nil || m.cached.buf != nil ||
 			m.role != "" && m.role != "toplevel" && m.role != "popup"
 	case "toplevel":
-		return x == nil || x.role != nil || m.role == "popup"
+		return x == nil || x.role != nil || m.role == "popup" || m.cur.buf != nil // the last is an error on wlroots alone
 	case "popup":
 		p := g.model.surface(g.slot(o, 1).surface)
-		return x == nil || x.role != nil || m.role == "toplevel" || p == nil || p == m || p.xdg == nil || p.xdg.role == nil
+		return x == nil || x.role != nil || m.role == "toplevel" || m.cur.buf != nil || p == nil || p == m || p.xdg == nil || p.xdg.role == nil
 	case "unxdg":
 		return x != nil && x.role != nil
 	case "unrole":

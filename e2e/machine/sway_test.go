@@ -146,7 +146,8 @@ func (d *desk) classes(img *image.RGBA) []uint8 {
 
 // judge holds that what VMs show is enclosed by their frames: what lies beside a
 // pixel of a VM's is another of it, or some VM's frame, because another window may lie
-// above. A window that declares more than it shows has a hole, inside its frame. Only an image of the pointer's size, at the pointer, is without.
+// above. A window that declares more than it shows has a hole, inside its frame, in which
+// anything is seen. Only an image of the pointer's size, at the pointer, is without.
 func (d *desk) judge(t soft, img *image.RGBA) (found []finding) {
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	k := d.classes(img)
@@ -174,7 +175,7 @@ func (d *desk) judge(t soft, img *image.RGBA) (found []finding) {
 				if p.X < 0 || p.Y < 0 || p.X >= w || p.Y >= h {
 					continue
 				}
-				if b := k[p.Y*w+p.X]; b == other && !holes(p) || b != own && (b == ofA || b == ofB) {
+				if b := k[p.Y*w+p.X]; b != own && b != frameA && b != frameB && !holes(p) {
 					if leak.Empty() {
 						first = p
 					}
@@ -349,7 +350,7 @@ func (d *desk) try(t soft, s [2]sequence) (found []finding) {
 // empty waits until nothing of the VMs' is seen any more, which it should not be for
 // longer than sway's transactions take.
 func (d *desk) empty(t soft) []finding {
-	for end := time.Now().Add(500 * time.Millisecond); ; {
+	for end := time.Now().Add(2 * time.Second); ; {
 		img := d.Screenshot(t)
 		at := slices.IndexFunc(d.classes(img), func(c uint8) bool { return c != other })
 		if at < 0 {

@@ -87,19 +87,19 @@ type configured struct {
 }
 
 type surface struct {
-	o                     *object
-	role                  string // "", "toplevel", "popup", "sub", "cursor", "icon"
-	pending, cached, cur  state
-	hasCached             bool
-	sub                   *subsurface
-	stack                 []place // as requests have set it
-	viewport              *object
-	xdg                   *xdgSurface
-	hotX, hotY            int  // of a pointer image
-	offX, offY            int  // of an icon, or of what Weston moves
-	used                  bool // as a pointer's image or an icon, now
-	dead                  bool
-	hadBuffer, everMapped bool
+	o                    *object
+	role                 string // "", "toplevel", "popup", "sub", "cursor", "icon"
+	pending, cached, cur state
+	hasCached            bool
+	sub                  *subsurface
+	stack                []place // as requests have set it
+	viewport             *object
+	xdg                  *xdgSurface
+	hotX, hotY           int  // of a pointer image
+	offX, offY           int  // of an icon, or of what Weston moves
+	used                 bool // as a pointer's image or an icon, now
+	dead                 bool
+	shows                bool // an xdg_surface: it is mapped
 }
 
 type subsurface struct {
@@ -494,9 +494,6 @@ func (w *world) apply(s *surface, from *state) {
 	}
 	s.cur.replaced, s.cur.dx, s.cur.dy, s.cur.callbacks = false, 0, 0, nil
 	w.merge(&s.cur, from)
-	if s.cur.buf != nil {
-		s.hadBuffer = true
-	}
 	if old != nil && old != s.cur.buf && w.on.release != nil {
 		w.on.release(old)
 	}
@@ -510,11 +507,11 @@ func (w *world) apply(s *surface, from *state) {
 	case s.sub != nil && w.moved:
 		s.sub.movX, s.sub.movY = s.sub.movX+dx, s.sub.movY+dy
 	}
-	if s.xdg != nil && s.cur.buf == nil && s.everMapped {
-		s.everMapped, s.xdg.configured, s.xdg.asked = false, false, false
+	if s.xdg != nil && s.cur.buf == nil && s.shows {
+		s.shows, s.xdg.configured, s.xdg.asked = false, false, false
 	}
-	if s.xdg != nil && s.cur.buf != nil {
-		s.everMapped = true
+	if s.xdg != nil && s.xdg.configured && s.cur.buf != nil {
+		s.shows = true
 	}
 	if w.live {
 		s.cur.stack = s.stack

@@ -173,11 +173,10 @@ func (w *world) rules(x *xdgSurface, pos *object) {
 	}
 }
 
-// unmap is what the end of a role object does.
+// unmap is what the end of a role object does. The surface keeps its buffer.
 func (w *world) unmap(x *xdgSurface) {
 	x.role, x.configured, x.asked, x.sent = nil, false, false, nil
-	x.s.everMapped = false
-	x.s.cur.buf, x.s.pending.buf, x.s.pending.replaced = nil, nil, false
+	x.s.shows = false
 	w.forget(x.s)
 }
 
