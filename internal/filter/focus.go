@@ -238,9 +238,9 @@ func pointerFocus(gives givesFunc, on onFunc) {
 		if p, ok := m.Obj.Data.(*pointer); ok {
 			g.on = p.focus
 		}
+		st.over(press, m.Obj, func(o *given) bool { return o.code == g.code })
 		if !g.lasts {
 			g.kind = other
-			st.over(press, m.Obj, func(o *given) bool { return o.code == g.code })
 		}
 		st.giveSerial(g)
 	})
