@@ -300,7 +300,7 @@ func grown(b box, top, side int32) box {
 
 // A border is the pieces around one surface, by their places.
 type border struct {
-	pieces [pieceLabel + 1]*piece
+	pieces [pieceBack + 1]*piece
 }
 
 func (b *border) shown() bool { return b != nil && b.pieces[0] != nil && b.pieces[0].shown }
@@ -316,6 +316,7 @@ const (
 	pieceBottomLeft
 	pieceBottomRight
 	pieceLabel
+	pieceBack // below the content, where a window declares more than it shows
 )
 
 // lowest returns the piece that is below the others.
@@ -364,6 +365,11 @@ func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote boo
 		}
 		wrote = true
 	}
+	backed, err := f.back(c, v, at)
+	if err != nil {
+		return false, err
+	}
+	wrote = wrote || backed
 	if !f.full || top < labelHeight {
 		if p := v.border.pieces[pieceLabel]; p != nil && p.shown {
 			f.hide(c, p)
@@ -373,6 +379,26 @@ func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote boo
 	}
 	labelled, err := f.label(c, v, at.X, at.Y-top, at.W)
 	return wrote || labelled, err
+}
+
+// back puts the colour below the content of a window that declares itself larger than
+// what is shown of its surface: nobody else's picture stands in its frame.
+func (f *frames) back(c *relay.Conn, v *view, at box) (wrote bool, err error) {
+	p := v.border.pieces[pieceBack]
+	if rect(0, 0, v.told.w, v.told.h).Holds(at) {
+		wrote = p != nil && p.shown
+		f.hide(c, p)
+		return wrote, nil
+	}
+	if p == nil {
+		p = f.newPiece(c, v, pieceBack)
+		v.border.pieces[pieceBack] = p
+		c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqPlaceBelow, v.id)
+	}
+	if p.shown && p.at == at {
+		return false, nil
+	}
+	return true, f.place(c, p, at)
 }
 
 // newPiece makes a sub-surface of v, above all that v has.
