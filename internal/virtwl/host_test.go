@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/ledger"
 	"vix/internal/wayland"
 )
 
@@ -27,12 +28,12 @@ type fakePort struct {
 
 var errNoFake = errors.New("no such resource")
 
-func (p *fakePort) Dup(res uint32) (int, uint64, error) {
+func (p *fakePort) Dup(res uint32) (int, *ledger.Memory, error) {
 	if res < 3 || res > 9 {
-		return -1, 0, errNoFake
+		return -1, nil, errNoFake
 	}
 	fd, err := unix.MemfdCreate("fake", unix.MFD_CLOEXEC)
-	return fd, PageSize, err
+	return fd, nil, err
 }
 
 func (p *fakePort) RingSize(res uint32) (int, error) {
@@ -188,8 +189,8 @@ func checkHost(t testing.TB, h *Host) {
 	case <-time.After(10 * time.Second):
 		panic("goroutines of a context do not end")
 	}
-	if b, f, n := h.bytes.Load(), h.fds.Load(), h.conns.Load(); b != 0 || f != 0 || n != 0 {
-		t.Errorf("accounts: %d bytes, %d descriptors, %d connections left", b, f, n)
+	if u, n := h.cfg.Ledger.Use(), h.conns.Load(); u != (ledger.Use{}) || n != 0 {
+		t.Errorf("accounts: %+v, %d connections left", u, n)
 	}
 }
 
@@ -202,14 +203,14 @@ func TestSharedBounds(t *testing.T) {
 		c := h.NewContext(&fakePort{})
 		c.submit(t, initCmd(), Fence{})
 		cs = append(cs, c)
-		for range maxQueuedDescs {
+		for range maxAbroad {
 			if _, err := c.Submit(&reader{sendCmd([]byte("x"), Identifier{ID: 3, Type: IDMemory})}, Fence{}); err != nil {
 				full++
 				break
 			}
 		}
 	}
-	if n := h.fds.Load(); full == 0 || n > maxSharedFDs {
+	if n := h.cfg.Ledger.Use().Descriptors; full == 0 || n > DefaultDescriptors {
 		t.Errorf("%d descriptors held, %d contexts refused", n, full)
 	}
 	for _, c := range cs {
@@ -340,8 +341,9 @@ func FuzzHost(f *testing.F) {
 			if ok {
 				held[n] = true
 			}
-			if fd, err := c.CreateBlob(n, PageSize); err == nil {
+			if fd, mem, err := c.CreateBlob(n, PageSize); err == nil {
 				_ = unix.Close(fd)
+				mem.Release()
 			}
 			in = in[3+k:]
 		}

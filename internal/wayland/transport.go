@@ -35,6 +35,15 @@ type Desc struct {
 	Kind Kind
 	FD   int    // -1 when Res is used
 	Res  uint32 // virtio-gpu resource handle, 0 when FD is used
+	// Held is who counts the descriptor for as long as it is on its way, or nil. It goes
+	// wherever the Desc goes, and is told when that is closed.
+	Held Holder
+}
+
+// A Holder counts a descriptor that is on its way.
+type Holder interface {
+	// Release says that the descriptor is closed. It waits for nothing.
+	Release()
 }
 
 // FileDesc returns a Desc that owns fd.
@@ -47,6 +56,9 @@ func ResDesc(res uint32) Desc { return Desc{Kind: KindMemory, FD: -1, Res: res} 
 func (d Desc) Close() {
 	if d.Res == 0 && d.FD >= 0 {
 		_ = unix.Close(d.FD)
+	}
+	if d.Held != nil {
+		d.Held.Release()
 	}
 }
 
