@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
@@ -331,8 +332,8 @@ func TestMemoryIsHeld(t *testing.T) {
 		id := r.host.Want(1, wayland.WlDisplayReqSync).Word(0)
 		r.host.Send(1, wayland.WlDisplayEvtDeleteId, id)
 		r.guest.Want(1, wayland.WlDisplayEvtDeleteId)
-		if n := r.filter.used[Memory].Load(); n != bytes {
-			t.Errorf("%s: %d bytes are counted, not %d", when, n, bytes)
+		if u := r.filter.ledger.Use(); u.Shown != bytes || u.Bytes != bytes {
+			t.Errorf("%s: %d bytes are counted, %d of them as shown, not %d", when, u.Bytes, u.Shown, bytes)
 		}
 	}
 	destroy := func(id uint32, op uint16, server uint32) {
@@ -368,6 +369,65 @@ func TestMemoryIsHeld(t *testing.T) {
 	want("commits without a buffer", size)
 	attach(0, 0)
 	want("first null buffer", size)
-	attach(0, 0)
-	want("second null buffer", 0)
+	// Now the compositor is to forget it, and says so, twice: after that the guest's
+	// next requests are answered too.
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqAttach, 0, 0, 0)
+	r.host.Want(surface, wayland.WlSurfaceReqAttach)
+	r.guest.Send(surfaceObj, wayland.WlSurfaceReqCommit)
+	fence := r.host.Want(1, wayland.WlDisplayReqSync).Word(0)
+	r.host.Want(surface, wayland.WlSurfaceReqCommit)
+	want("second null buffer, not answered", size)
+	for _, bytes := range []int64{size, 0} {
+		r.host.Send(fence, wayland.WlCallbackEvtDone, 0)
+		r.host.Send(1, wayland.WlDisplayEvtDeleteId, fence)
+		if bytes != 0 {
+			fence = r.host.Want(1, wayland.WlDisplayReqSync).Word(0)
+		}
+		want("second null buffer, answered", bytes)
+	}
+}
+
+// waitFor waits until so many bytes are shown.
+func (r *rig) waitFor(t *testing.T, bytes int64) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); r.filter.ledger.Use().Shown != bytes; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v, not %d bytes", r.filter.ledger.Use(), bytes)
+		}
+		time.Sleep(time.Millisecond) // a counter has no event
+	}
+}
+
+// TestMemoryOfStoppedCompositor holds that what an ended connection has left unread
+// with the compositor counts until that reads it, or ends, whatever the guest does.
+func TestMemoryOfStoppedCompositor(t *testing.T) {
+	for _, how := range []string{"reads", "ends"} {
+		t.Run(how, func(t *testing.T) {
+			waylandtest.LeakCheck(t)
+			r := newRig(t)
+			host := r.setUp(t)
+			const size = 1 << 20
+			var e wayland.Encoder
+			e.Msg(shm, wayland.WlShmReqCreatePool, surfaceObj, size)
+			r.guest.Write(e.B, waylandtest.Memfd(t, size))
+			r.guest.Send(1, wayland.WlDisplayReqSync, surfaceObj+1)
+			r.waitFor(t, size)
+			_ = r.guest.Tr.Close()
+			<-r.done
+			if u := r.filter.ledger.Use(); u.Shown != size || r.filter.used[Pools].Load() != 1 || r.filter.used[Connections].Load() != 1 {
+				t.Fatalf("%+v after the end, with the descriptor in the compositor's socket", u)
+			}
+			switch how {
+			case "reads":
+				r.host.Want(host[shm], wayland.WlShmReqCreatePool)
+				r.host.Want(1, wayland.WlDisplayReqSync)
+			case "ends":
+				_ = r.host.Tr.Close()
+			}
+			r.filter.Wait()
+			if u := r.filter.ledger.Use(); u != (ledger.Use{}) || r.filter.used[Pools].Load() != 0 || r.filter.used[Connections].Load() != 0 {
+				t.Errorf("%+v is left", u)
+			}
+		})
+	}
 }

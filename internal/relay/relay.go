@@ -301,6 +301,16 @@ func (c *Conn) sendError(pe *ProtocolError) {
 // ends it.
 func (c *Conn) Delay(d time.Duration) { c.rest = max(c.rest, d) }
 
+// Ended tells whether the connection has ended, or is about to.
+func (c *Conn) Ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *Conn) close() {
 	c.ending.Do(func() { close(c.done) })
 	_ = c.client.t.Close()

@@ -98,3 +98,16 @@ type Transport interface {
 	Send(p []byte, ds []Desc) error
 	Close() error
 }
+
+// A Lingerer is a Transport that knows, after its end, whether the peer may still
+// have what was sent to it: a compositor that has stopped keeps descriptors in its
+// socket, and the memory that they stand for.
+type Lingerer interface {
+	// Linger lets Close keep what Pending needs. It is called before Close.
+	Linger()
+	// Pending tells whether the peer has neither read nor dropped all that was sent.
+	// There is no event for it. It is asked after Close, until it says no.
+	Pending() bool
+	// Forget is for who does not want to know any more.
+	Forget()
+}
