@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/usb":        {"config"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland", "internal/ledger"},
-	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope"},
+	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/ledger", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope"},
 	"internal/wayland":    {},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},

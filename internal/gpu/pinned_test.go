@@ -101,6 +101,7 @@ func eachPinned(t *testing.T, limits filter.Limits, f func(t *testing.T, r *pinR
 			}
 			flt := filter.New(cfg)
 			r.rig = newRig(t, gpu.Config{Limits: l, Ledger: r.led, Accept: func(tr wayland.Transport) { _ = flt.Serve(context.Background(), tr) }}, gputest.Features)
+			t.Cleanup(r.comp.close) // before the device, which waits for the filter
 			var err error
 			r.c, err = r.Connect(nil)
 			must(t, err)

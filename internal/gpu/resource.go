@@ -47,17 +47,12 @@ func (l Limits) Ledger() ledger.Limits {
 	}
 }
 
-// Defaults. A relay of ours shadows what buffers use: three buffers of each of
-// ten windows on a 4K screen are 1 GiB; a browser takes some hundred MiB. A foreign
-// proxy that mirrors whole pools and frees them late needs more: foot's pools alone
-// are 512 MiB.
+// Defaults, besides those of the ledger.
 const (
 	defaultWindow    = 64 << 30
 	defaultContexts  = 256
 	defaultResources = 4096
-	defaultBlobs     = 1024
 	defaultMappings  = 480
-	defaultBlobBytes = 1 << 30
 	defaultEntries   = 64 << 10
 	// maxBlobEntries bounds one resource's page list: rings have one entry.
 	maxBlobEntries = 1024
@@ -68,13 +63,13 @@ func (l Limits) withDefaults() Limits {
 		Window:    or(l.Window, defaultWindow),
 		Contexts:  or(l.Contexts, defaultContexts),
 		Resources: or(l.Resources, defaultResources),
-		Blobs:     or(l.Blobs, defaultBlobs),
+		Blobs:     or(l.Blobs, ledger.DefaultFiles),
 		Mappings:  min(or(l.Mappings, defaultMappings), defaultMappings),
-		BlobBytes: or(l.BlobBytes, defaultBlobBytes),
+		BlobBytes: or(l.BlobBytes, ledger.DefaultBytes),
 		Entries:   or(l.Entries, defaultEntries),
 
-		Descriptors: or(l.Descriptors, virtwl.DefaultDescriptors),
-		QueuedBytes: or(l.QueuedBytes, virtwl.DefaultQueued),
+		Descriptors: or(l.Descriptors, ledger.DefaultDescriptors),
+		QueuedBytes: or(l.QueuedBytes, ledger.DefaultQueued),
 	}
 }
 

@@ -40,6 +40,23 @@ type Limits struct {
 	Queued int64
 }
 
+// Defaults of a VM's limits. The other two have none of their own.
+const (
+	// DefaultBytes: a relay of ours shadows what buffers use, and three buffers of each
+	// of ten windows on a 4K screen are 1 GiB; a browser takes some hundred MiB. A
+	// foreign proxy that mirrors whole pools and frees them late needs more: foot's
+	// pools alone are 512 MiB.
+	DefaultBytes = 1 << 30
+	// DefaultFiles: our relay has a slab for many buffers.
+	DefaultFiles = 1024
+	// DefaultDescriptors keeps one guest from using up a process's table (1024 on a
+	// machine with old limits). Each may be a pipe, with 64 KiB in the kernel and a
+	// buffer as long as a ring here.
+	DefaultDescriptors = 512
+	// DefaultQueued: a busy connection has some 100 KiB.
+	DefaultQueued = 64 << 20
+)
+
 // Names of the limits, as configurations and logs have them.
 const (
 	NameBytes       = "blob-bytes"

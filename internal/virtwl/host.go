@@ -47,17 +47,6 @@ const (
 	maxWarnings = 100
 )
 
-// Defaults of a VM's ledger, for what contexts charge to it.
-const (
-	// DefaultQueued bounds the buffers of all queues of a VM together, in bytes.
-	DefaultQueued = 64 << 20
-	// DefaultDescriptors bounds the descriptors that a VM has in queues, on their way
-	// through the relay, in items and pipes, so that one guest cannot use up the
-	// process's table (1024 on a machine with old limits). Each may be a pipe with
-	// 64 KiB in the kernel, and a buffer as long as a ring here.
-	DefaultDescriptors = 512
-)
-
 // HostConfig is what all contexts of one device share.
 type HostConfig struct {
 	// Accept is called in its own goroutine for each connection of the guest. It
@@ -82,7 +71,7 @@ func NewHost(cfg HostConfig) *Host {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Ledger == nil {
-		cfg.Ledger = ledger.New(ledger.Limits{Queued: DefaultQueued, Descriptors: DefaultDescriptors})
+		cfg.Ledger = ledger.New(ledger.Limits{Queued: ledger.DefaultQueued, Descriptors: ledger.DefaultDescriptors})
 	}
 	return &Host{cfg: cfg}
 }

@@ -210,7 +210,7 @@ func TestSharedBounds(t *testing.T) {
 			}
 		}
 	}
-	if n := h.cfg.Ledger.Use().Descriptors; full == 0 || n > DefaultDescriptors {
+	if n := h.cfg.Ledger.Use().Descriptors; full == 0 || n > ledger.DefaultDescriptors {
 		t.Errorf("%d descriptors held, %d contexts refused", n, full)
 	}
 	for _, c := range cs {

@@ -107,6 +107,7 @@ func (s *supervisor) addShare(sh share) error {
 	if err := s.findFolder(&sh); err != nil {
 		return err
 	}
+	s.widenFor(sh.folder)
 	if _, err := os.Stat(s.launch.Parts.Virtiofsd); err != nil {
 		return failf("virtiofsd: cannot be started: %v", err)
 	}
