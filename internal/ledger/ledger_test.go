@@ -260,4 +260,3 @@ func TestTogether(t *testing.T) {
 		t.Errorf("%+v at the end", l.Use())
 	}
 }
-
