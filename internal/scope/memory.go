@@ -28,20 +28,20 @@ type Budget struct {
 const (
 	// supervisorOwn is the supervisor, passt, the clipboard's flow with 64 MiB of data,
 	// and what the kernel keeps for all of them: sockets' and pipes' buffers.
-	supervisorOwn = 512 << 20 // measured: 22 MiB
-	// qemuOwn is QEMU's own memory: 58 MiB with KVM and 96 without, translations
-	// aside; each blob that is mapped, and each share, takes some of it.
+	supervisorOwn = 512 << 20 // measured: 15 MiB
+	// qemuOwn is QEMU's own memory: 58 MiB with KVM, and 205 without, with the
+	// translations so far and its program's pages; each mapped blob and share takes some.
 	qemuOwn = 512 << 20
 	// translations is QEMU's buffer of translated code, 1 GiB at most by its default,
 	// and what describes it.
 	translations = 2 << 30
 	// displayOwn is the display process without what is charged to the ledger:
 	// objects, windows, frames, and buffers of each connection. Its data ends at 2 GiB
-	// (RLIMIT_DATA); a healthy one has tens of MiB.
+	// (RLIMIT_DATA); measured: 12 MiB.
 	displayOwn = 1 << 30
 	// serverOwn is a virtiofsd. What it reads from disk is the page cache's, which
 	// the kernel takes back before it ends anybody.
-	serverOwn = 128 << 20 // measured: 12 MiB
+	serverOwn = 128 << 20 // measured: 16 MiB
 	// tableShare is the part of the guest's memory and blobs that the page tables of
 	// all who map them take: 1/512 for each of a dozen processes, and KVM's.
 	tableShare = 16

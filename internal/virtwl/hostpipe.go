@@ -190,7 +190,7 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 	}
 	var full ledger.Full
 	switch {
-	case err == errTooSlow, errors.As(err, &full):
+	case errors.Is(err, errTooSlow), errors.As(err, &full):
 		w.broken = true
 		return false, fmt.Errorf("WRITE: %w", err)
 	case err != nil:

@@ -244,7 +244,10 @@ func (s *supervisor) enterScope() (leave func() error) {
 	s.bound.Lock()
 	s.bound.group, s.bound.budget = sc, b
 	s.bound.Unlock()
-	s.log.printf("vix", "control group: %s %s, memory at most %d MiB", sc.Kind, sc.Name, b.Max()>>20)
+	s.log.printf("vix", "control group: %s %s", sc.Kind, sc.Name)
+	if sc.Kind != scope.KindNone {
+		s.log.printf("vix", "control group: the bound of its memory is %d MiB", b.Max()>>20)
+	}
 	for _, w := range sc.Weaker {
 		s.log.add("vix", "control group: "+w)
 	}
