@@ -456,7 +456,7 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 		failed = p.handle(p, msg)
 		if failed != nil {
 			p.cutAt(p.r-size, p.r)
-		} else if len(p.spanned) > wayland.MaxDescs-4 || len(p.out.B) > pieceSize || len(p.from.inject.B) > pieceSize {
+		} else if len(p.spanned) > wayland.MaxDescs-4 || len(p.out.B)+len(p.from.inject.B) > pieceSize {
 			failed = p.flush() // before more than one Send should take
 		}
 	}
