@@ -156,6 +156,13 @@ func onCreateBuffer(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
+// hold notes that the compositor may have one more use of a buffer: a state of a
+// surface, whatever becomes of the buffer. letGo takes it back.
+func (b *buffer) hold() *pool {
+	b.pool.refs++
+	return b.pool
+}
+
 // drop forgets one of what keeps a pool's memory alive, which the compositor has
 // forgotten before.
 func (f *Filter) drop(p *pool) {
@@ -293,8 +300,7 @@ func (h *held) attach(f *Filter, b *buffer) {
 	}
 	h.bytes = 0
 	if b != nil && b.pool != nil {
-		h.pending = b.pool
-		b.pool.refs++
+		h.pending = b.hold()
 		h.bytes = 4 * int64(b.width) * int64(b.height)
 	}
 }
