@@ -47,6 +47,7 @@ type Config struct {
 type Scope struct {
 	Kind   string   `json:"kind"`
 	Name   string   `json:"name,omitempty"`   // a unit's name, or a directory
+	Memory int64    `json:"memory,omitempty"` // the bound that it was entered with, in bytes; 0 without
 	Weaker []string `json:"weaker,omitempty"` // what could not be had, and why
 	home   string   // of a group: the group that the process was in
 	bus    string   // of a scope
@@ -57,7 +58,7 @@ type Scope struct {
 func Enter(ctx context.Context, c Config) Scope {
 	unit, err := startUnit(ctx, c)
 	if err == nil {
-		return Scope{Kind: KindScope, Name: unit, bus: c.Bus}
+		return Scope{Kind: KindScope, Name: unit, Memory: c.Memory, bus: c.Bus}
 	}
 	s := Scope{Kind: KindNone, Weaker: []string{fmt.Sprintf("no scope: %v", err)}}
 	own, err := ownGroup(c.Proc, c.PID)
@@ -81,6 +82,8 @@ func Enter(ctx context.Context, c Config) Scope {
 	if c.Memory > 0 {
 		if err := boundGroup(dir, c.Memory); err != nil {
 			s.Weaker = append(s.Weaker, err.Error())
+		} else {
+			s.Memory = c.Memory
 		}
 	}
 	return s

@@ -245,8 +245,8 @@ func (s *supervisor) enterScope() (leave func() error) {
 	s.bound.group, s.bound.budget = sc, b
 	s.bound.Unlock()
 	s.log.printf("vix", "control group: %s %s", sc.Kind, sc.Name)
-	if sc.Kind != scope.KindNone {
-		s.log.printf("vix", "control group: the bound of its memory is %d MiB", b.Max()>>20)
+	if sc.Memory > 0 {
+		s.log.printf("vix", "control group: the bound of its memory is %d MiB", sc.Memory>>20)
 	}
 	for _, w := range sc.Weaker {
 		s.log.add("vix", "control group: "+w)
