@@ -16,6 +16,7 @@ import (
 	"vix/config"
 	"vix/internal/filter"
 	"vix/internal/gpu"
+	"vix/internal/ledger"
 	"vix/internal/sandbox"
 	"vix/internal/vhost"
 	"vix/internal/wayland"
@@ -81,6 +82,9 @@ func (o hostOptions) run(ctx context.Context) error {
 	defer ev.close()
 	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(up.dial), tr.Switch, log
 	policy.Event = func(e filter.Event) { ev.send(e) }
+	held := limits.Ledger()
+	held.Shown = policy.Limits.Of(filter.Memory)
+	policy.Ledger = ledger.New(held)
 	flt := filter.New(policy)
 	ctl, err := newControl(o.controlFD, tr, flt.Selections(), flt.Activate, log)
 	if err != nil {
@@ -95,6 +99,7 @@ func (o hostOptions) run(ctx context.Context) error {
 			conns.Go(func() { tr.broken(flt.Serve(ctx, tr.meter.Near(t))) }) // the filter has logged why
 		},
 		Limits: limits,
+		Ledger: policy.Ledger,
 		Log:    log.With("vm", o.vm),
 	})
 	if err != nil {
@@ -105,6 +110,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	err = vhost.Serve(ctx, conn, dev)
 	cancel()
 	conns.Wait()
+	flt.Wait()
 	return errors.Join(err, tr.close())
 }
 

@@ -96,7 +96,7 @@ const key = "bindsym Mod4+k exec touch %s\n"
 const config = `[vm.evil]
 memory = "1536M"
 color = "#c02020"
-limits = { memory = 1073741824, blob-bytes = 1073741824 }
+limits = { memory = 536870912, blob-bytes = 1073741824 }
 [vm.good]
 memory = "512M"
 color = "#2060c0"

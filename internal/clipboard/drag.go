@@ -82,7 +82,7 @@ func overHooks(h relay.Layer, place Place) {
 	on(wayland.WlDataDeviceEvtEnter, func(c *relay.Conn, o *over, m *relay.Msg) bool {
 		*o = over{surface: m.Word(1)}
 		id := m.Word(4)
-		own := id == 0 // no data at all: the drag is this program's own
+		own := false
 		if it := c.Server(id); it != nil {
 			if a, ok := it.Data.(*arriving); ok && it.ID == 0 && !it.Dead {
 				a.letIn(c)
@@ -129,11 +129,13 @@ func onStartDrag(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
 		}
 		return false, nil
 	}
+	if m.Word(0) == 0 {
+		// Within the program alone. Weston 14 and Mutter 48 end with it, and no toolkit
+		// asks for it.
+		return false, nil
+	}
 	if id := m.Word(2); id != 0 && !env.Icon(c, id) {
 		wayland.PutWord(m.Body, 8, 0)
-	}
-	if m.Word(0) == 0 {
-		return true, nil // within the program: the compositor keeps it there
 	}
 	o, origin := c.Client(m.Word(0)), c.Client(m.Word(1))
 	if o == nil || o.Iface != wayland.WlDataSource || origin == nil || origin.Iface != wayland.WlSurface || origin.Server == 0 {

@@ -1,8 +1,6 @@
 package clipboard
 
 import (
-	"golang.org/x/sys/unix"
-
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -144,11 +142,11 @@ func (m *Member) Woken(c *relay.Conn) {
 	m.cancel(c, ended)
 	for _, a := range asks {
 		if a.src.obj == nil {
-			_ = unix.Close(a.fd)
+			a.to.Close()
 			continue
 		}
 		putString(c.ToClient(), a.src.obj.ID, a.src.proto.send, a.kind)
-		c.SendDescToClient(wayland.FileDesc(wayland.KindWritePipe, a.fd))
+		c.SendDescToClient(a.to)
 	}
 	if more {
 		c.Wake()
@@ -253,8 +251,8 @@ func onReceive(c *relay.Conn, m *relay.Msg) (bool, error) {
 		in.receive(c, o.src.world, m, kind)
 		return false, nil
 	}
-	fd := m.Descs[0].FD
+	to := m.Descs[0]
 	m.Descs[0] = relay.KeptDesc
-	o.src.world.ask(o.src, kind, fd)
+	o.src.world.ask(o.src, kind, to)
 	return false, nil
 }

@@ -110,16 +110,19 @@ func (src *Source) sendOut(m *relay.Msg) {
 	if err != nil {
 		return
 	}
-	src.world.ask(src, o.typ, far)
-	to := m.Descs[0].FD
+	src.world.ask(src, o.typ, wayland.FileDesc(wayland.KindWritePipe, far))
+	to := m.Descs[0]
 	m.Descs[0] = relay.KeptDesc
 	src.world.carry(r, to, o)
 }
 
 // carry reads from a source, and gives what is made of it to a target's pipe.
-func (w *World) carry(from *os.File, to int, o outward) {
-	_ = unix.SetNonblock(to, true)
-	f := os.NewFile(uintptr(to), "drop")
+func (w *World) carry(from *os.File, to wayland.Desc, o outward) {
+	_ = unix.SetNonblock(to.FD, true)
+	f := os.NewFile(uintptr(to.FD), "drop")
+	if to.Held != nil {
+		to.Held.Release() // maxCarried is the bound from here on
+	}
 	if w.carried.Add(1) > maxCarried {
 		w.carried.Add(-1)
 		_ = from.Close()
@@ -215,7 +218,7 @@ func (in *foreign) receive(c *relay.Conn, w *World, m *relay.Msg, kind string) {
 	}
 	putString(c.ToServer(), m.Obj.Server, wayland.WlDataOfferReqReceive, o.typ)
 	c.SendDesc(wayland.FileDesc(wayland.KindWritePipe, far))
-	to := m.Descs[0].FD
+	to := m.Descs[0]
 	m.Descs[0] = relay.KeptDesc
 	w.carry(r, to, o)
 }

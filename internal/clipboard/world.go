@@ -130,7 +130,7 @@ type Member struct {
 type ask struct {
 	src  *Source
 	kind string
-	fd   int
+	to   wayland.Desc
 }
 
 // NewWorld returns a World without programs.
@@ -168,7 +168,7 @@ func (m *Member) Leave() {
 	delete(w.members, m)
 	m.blurLocked()
 	for _, a := range m.asks {
-		_ = unix.Close(a.fd)
+		a.to.Close()
 	}
 	m.asks = nil
 }
@@ -234,7 +234,7 @@ func (w *World) takeFrom(s Slot, src *Source, kind string) (*os.File, error) {
 		_ = unix.Close(far)
 		return nil, errors.Join(err, r.Close())
 	}
-	w.askLocked(src, kind, far)
+	w.askLocked(src, kind, wayland.FileDesc(wayland.KindWritePipe, far))
 	return r, nil
 }
 
@@ -384,27 +384,31 @@ func (w *World) drop(src *Source) {
 
 // askLocked hands the write end of a pipe to whoever has the data; where nobody
 // does it is closed, and its reader finds nothing.
-func (w *World) askLocked(src *Source, kind string, fd int) {
+func (w *World) askLocked(src *Source, kind string, to wayland.Desc) {
 	switch {
 	case src.gone || !slices.Contains(src.kinds, kind):
 	case src.given != nil:
-		_ = unix.SetNonblock(fd, true)
-		src.given.Write(kind, os.NewFile(uintptr(fd), "paste"))
+		_ = unix.SetNonblock(to.FD, true)
+		src.given.Write(kind, os.NewFile(uintptr(to.FD), "paste"))
+		// Who gives bounds the pipes that it writes to itself.
+		if to.Held != nil {
+			to.Held.Release()
+		}
 		return
 	case len(src.member.asks) >= w.cfg.Transfers:
 		w.cfg.Log.Warn("limit reached: a selection's program does not take what it is asked for", "vm", w.cfg.VM, "limit", "transfers", "value", w.cfg.Transfers)
 	default:
-		src.member.asks = append(src.member.asks, ask{src, kind, fd})
+		src.member.asks = append(src.member.asks, ask{src, kind, to})
 		src.member.conn.Wake()
 		return
 	}
-	_ = unix.Close(fd)
+	to.Close()
 }
 
-func (w *World) ask(src *Source, kind string, fd int) {
+func (w *World) ask(src *Source, kind string, to wayland.Desc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.askLocked(src, kind, fd)
+	w.askLocked(src, kind, to)
 }
 
 // kindsOf returns a source's kinds now; nothing changes what was returned.

@@ -24,6 +24,7 @@ import (
 
 	"vix/config"
 	"vix/internal/clipboard"
+	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/surface"
 	"vix/internal/wayland"
@@ -41,6 +42,9 @@ type Config struct {
 	// Allow and Deny change the allow-list by names of globals.
 	Allow, Deny []string
 	Limits      Limits
+	// Ledger is the VM's, which its device has too; nil: one of the filter's own, with
+	// the limit Memory.
+	Ledger *ledger.Ledger
 	// Drags are the user's rules of drags to and from others.
 	Drags []config.DragRule
 	// Dial connects to the compositor.
@@ -76,13 +80,16 @@ type Filter struct {
 	activation activation
 	world      *clipboard.World
 
-	memMu    sync.Mutex
-	memories map[uint64]*memory // by inode
+	ledger *ledger.Ledger
+	ending sync.WaitGroup // of connections that the compositor still has something of
 }
 
 // New returns a filter. It starts nothing.
 func New(cfg Config) *Filter {
-	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), memories: map[uint64]*memory{}}
+	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), ledger: cfg.Ledger}
+	if f.ledger == nil {
+		f.ledger = ledger.New(ledger.Limits{Shown: cfg.Limits.of(Memory)})
+	}
 	f.frame = newStyle(&f.cfg)
 	f.world = f.cfg.newWorld()
 	quotaHooks(f.hooks.At(layerCount), &f.cfg.Limits)
@@ -109,18 +116,22 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	if !f.reserve(Connections, 1) {
 		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
 	}
-	defer f.give(Connections, 1)
 	st := &state{
 		filter: f, frames: f.frame.conn(), member: f.world.Join(),
 		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, images: map[*view]struct{}{},
 	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
+		f.give(Connections, 1)
 		return errors.Join(err, t.Close())
 	}
 	up, err := f.cfg.Dial()
 	if err != nil {
+		f.give(Connections, 1)
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
+	}
+	if l, ok := up.(wayland.Lingerer); ok {
+		l.Linger()
 	}
 	log.Debug("connected")
 	conn := relay.New(t, up, relay.Config{
@@ -137,6 +148,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	})
 	st.member.Attach(conn)
 	err = conn.Run(ctx)
+	f.settle(ctx, up, st)
 	if err != nil && ctx.Err() == nil {
 		log.Warn("connection ended", "vm", f.cfg.VM, "err", err)
 		return err
@@ -160,6 +172,7 @@ type state struct {
 
 	given     []given                 // serials, the newest last
 	keyboards map[*relay.Object]*view // the client's keyboards that are on a surface
+	loan      onLoan
 }
 
 func stateOf(c *relay.Conn) *state { return c.State.(*state) }

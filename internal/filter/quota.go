@@ -84,6 +84,9 @@ func (l *Limits) Set(name string, value int64) error {
 	return fmt.Errorf("unknown limit %q; there are %s", name, strings.Join(LimitNames(), ", "))
 }
 
+// Of returns the value of a limit, the VM's own or the default.
+func (l *Limits) Of(k Limit) int64 { return l.of(k) }
+
 func (l *Limits) of(k Limit) int64 {
 	if l[k] != 0 {
 		return l[k]

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/surface"
 	"vix/internal/wayland"
@@ -338,8 +339,8 @@ func TestMemoryIsHeld(t *testing.T) {
 		// What was sent before has been handled when the compositor hears of it.
 		r.guest.Send(1, wayland.WlDisplayReqSync, r.id())
 		r.skip(1, wayland.WlDisplayReqSync)
-		if n := r.filter.used[Memory].Load(); n != bytes {
-			t.Errorf("%s: %d bytes are counted, not %d", when, n, bytes)
+		if u := r.filter.ledger.Use(); u.Shown != bytes {
+			t.Errorf("%s: %d bytes are counted as shown, not %d", when, u.Shown, bytes)
 		}
 	}
 	buf := r.buffer(32, 32)
@@ -358,7 +359,54 @@ func TestMemoryIsHeld(t *testing.T) {
 	}
 	_ = r.guest.Tr.Close()
 	<-r.done
-	if n := r.filter.used[Memory].Load(); n != 0 {
-		t.Errorf("%d bytes are not given back", n)
+	_ = r.rig.host.Tr.Close()
+	r.filter.Wait()
+	if u := r.filter.ledger.Use(); u != (ledger.Use{}) {
+		t.Errorf("%+v is not given back", u)
+	}
+}
+
+// waitFor waits until so many bytes are shown.
+func (r *rig) waitFor(t *testing.T, bytes int64) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); r.filter.ledger.Use().Shown != bytes; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v, not %d bytes", r.filter.ledger.Use(), bytes)
+		}
+		time.Sleep(time.Millisecond) // a counter has no event
+	}
+}
+
+// TestMemoryOfStoppedCompositor holds that what an ended connection has left unread
+// with the compositor counts until that reads it, or ends, whatever the guest does.
+func TestMemoryOfStoppedCompositor(t *testing.T) {
+	for _, how := range []string{"reads", "ends"} {
+		t.Run(how, func(t *testing.T) {
+			waylandtest.LeakCheck(t)
+			r := newRig(t)
+			host := r.setUp(t)
+			const size = 1 << 20
+			var e wayland.Encoder
+			e.Msg(shm, wayland.WlShmReqCreatePool, surfaceObj, size)
+			r.guest.Write(e.B, waylandtest.Memfd(t, size))
+			r.guest.Send(1, wayland.WlDisplayReqSync, surfaceObj+1)
+			r.waitFor(t, size)
+			_ = r.guest.Tr.Close()
+			<-r.done
+			if u := r.filter.ledger.Use(); u.Shown != size || r.filter.used[Pools].Load() != 1 || r.filter.used[Connections].Load() != 1 {
+				t.Fatalf("%+v after the end, with the descriptor in the compositor's socket", u)
+			}
+			switch how {
+			case "reads":
+				r.host.Want(host[shm], wayland.WlShmReqCreatePool)
+				r.host.Want(1, wayland.WlDisplayReqSync)
+			case "ends":
+				_ = r.host.Tr.Close()
+			}
+			r.filter.Wait()
+			if u := r.filter.ledger.Use(); u != (ledger.Use{}) || r.filter.used[Pools].Load() != 0 || r.filter.used[Connections].Load() != 0 {
+				t.Errorf("%+v is left", u)
+			}
+		})
 	}
 }

@@ -112,10 +112,11 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 		}
 		wrote = true
 	}
-	wrote = f.frameBuffer(c, v, crop) || wrote
+	other := f.frameBuffer(c, v, crop) // not every compositor takes that for damage
+	wrote = wrote || other
 	d := &v.Current.Damage
 	switch {
-	case fresh, d.All, v.image != nil && (len(d.Surface) > 0 || len(d.Buffer) > 0):
+	case fresh, other, d.All, v.image != nil && (len(d.Surface) > 0 || len(d.Buffer) > 0):
 		e.Msg(v.id, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 		wrote = true
 	default:

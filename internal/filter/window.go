@@ -44,8 +44,8 @@ type configured struct {
 	// fixed is set where the window may not be larger: it is maximised, fullscreen
 	// or tiled by the compositor.
 	fixed bool
-	// active is set while the window has the focus.
-	active bool
+	full   bool // fullscreen
+	active bool // it has the focus
 	top    int32 // of a popup's frame
 }
 
@@ -212,7 +212,7 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	for b := states; len(b) >= 4; b = b[4:] {
 		switch v := wayland.Word(b, 0); {
 		case v == stateMaximized, v == stateFullscreen:
-			next.fixed = true
+			next.fixed, next.full = true, next.full || v == stateFullscreen
 		case v == stateActivated:
 			next.active = true
 		case v >= stateTiledLeft && v < stateTiledLeft+4:
@@ -278,14 +278,22 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// onSerial ends a configure sequence.
-func onSerial(_ *relay.Conn, m *relay.Msg) (bool, error) {
+// onSerial ends a configure sequence. A window that is too large now is cut at once: its
+// program may not answer, and the frame must be seen.
+func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := shellOf(m.Obj)
 	s.next.serial = m.Word(0)
 	if len(s.sent) == maxSent {
 		s.sent = slices.Delete(s.sent, 0, 1)
 	}
 	s.sent = append(s.sent, s.next)
+	if s.window == nil || !s.mapped {
+		return true, nil
+	}
+	f := framesOf(c)
+	if w, h := f.bound(s); s.told.W > w || s.told.H > h {
+		return true, f.show(c, s.v)
+	}
 	return true, nil
 }
 
@@ -416,15 +424,32 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 	if !s.acked {
 		return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
 	}
-	mw, mh := f.screen()
-	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
-		mw, mh = s.now.w, s.now.h
+	mw, mh := f.bound(s)
+	beyond := int32(maxDeco)
+	if s.now.full {
+		beyond = 0 // a compositor may place a fullscreen window by its widest surface
 	}
-	vis := v.declared(w, h, maxDeco)
+	vis := v.declared(w, h, beyond)
 	vis.W, vis.H = min(vis.W, less(mw, 2*f.side)), min(vis.H, less(mh, f.top+f.side))
 	// What was cut off may have been all of the surface.
 	vis.X, vis.Y = max(vis.X, 1-vis.W), max(vis.Y, 1-vis.H)
 	return f.showShell(c, s, vis, f.top, f.side, wrote)
+}
+
+// bound returns the size that a window may not exceed with its frame: the screen's, or
+// what a compositor that has fixed the size said last, whether the client has answered
+// or not.
+func (f *frames) bound(s *shell) (w, h int32) {
+	w, h = f.screen()
+	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
+		w, h = s.now.w, s.now.h
+	}
+	if n := len(s.sent); n > 0 {
+		if last := s.sent[n-1]; last.fixed && last.w > 0 && last.h > 0 {
+			w, h = min(w, last.w), min(h, last.h)
+		}
+	}
+	return w, h
 }
 
 // canShow tells whether content may be shown yet.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"vix/internal/ledger"
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
 )
@@ -78,9 +79,9 @@ func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err err
 }
 
 func (d *Device) refused(h header, err error) {
-	var l limitError
-	if errors.As(err, &l) && d.limited.tell(l.name) {
-		d.cfg.Log.Warn("limit reached", "limit", l.name, "value", l.value)
+	var l ledger.Full
+	if errors.As(err, &l) && d.limited.tell(l.Name) {
+		d.cfg.Log.Warn("limit reached", "limit", l.Name, "value", l.Value)
 		return
 	}
 	if d.cfg.Log.Enabled(context.Background(), slog.LevelDebug) { // a guest may cause many
@@ -98,7 +99,7 @@ func (h header) respond(typ uint32) header {
 }
 
 func errorCode(err error) uint32 {
-	var l limitError
+	var l ledger.Full
 	switch {
 	case errors.Is(err, errNoResource):
 		return respErrInvalidResource
@@ -180,7 +181,7 @@ func (d *Device) createContext(id, capset uint32) error {
 	case capset != virtwl.CapsetID:
 		return fmt.Errorf("%w: capability set %d", errParameter, capset)
 	case len(d.contexts) >= d.cfg.Limits.Contexts:
-		return limitError{"contexts", int64(d.cfg.Limits.Contexts)}
+		return ledger.Full{Name: "contexts", Value: int64(d.cfg.Limits.Contexts)}
 	}
 	c := &wlContext{id: id, d: d, res: make(map[uint32]struct{})}
 	c.wl = d.host.NewContext(c)

@@ -41,6 +41,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"vix/internal/ledger"
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
 	"vix/internal/wayland"
@@ -53,6 +54,9 @@ type Config struct {
 	Accept func(t wayland.Transport)
 	Log    *slog.Logger // nil: discard
 	Limits Limits       // zero values: the defaults
+	// Ledger is the VM's, which the filter has too; nil: one of the device's own, of
+	// Limits.Ledger.
+	Ledger *ledger.Ledger
 }
 
 // Queues of a GPU.
@@ -72,7 +76,7 @@ type Device struct {
 	queue     *vhost.Queue
 	contexts  map[uint32]*wlContext
 	resources map[uint32]*resource
-	use       Limits // what is in use
+	use       Limits // what is in use, of what the ledger does not count
 	limited   limitLines
 
 	// Of the control queue's goroutine.
@@ -85,6 +89,7 @@ type Device struct {
 	cursor vhost.Chain // of the cursor queue's goroutine
 
 	jobs       chan job      // closed by Close
+	sweep      chan struct{} // asks the mapper to unmap what an earlier life has left
 	mapperDone chan struct{} // closed by the mapper
 }
 
@@ -108,12 +113,15 @@ func New(cfg Config) (*Device, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Ledger == nil {
+		cfg.Ledger = ledger.New(cfg.Limits.Ledger())
+	}
 	return &Device{
 		cfg:       cfg,
-		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Log: cfg.Log}),
+		host:      virtwl.NewHost(virtwl.HostConfig{Accept: cfg.Accept, Ledger: cfg.Ledger, Log: cfg.Log}),
 		contexts:  make(map[uint32]*wlContext),
 		resources: make(map[uint32]*resource),
-		jobs:      make(chan job, maxJobs), mapperDone: make(chan struct{}),
+		jobs:      make(chan job, maxJobs), sweep: make(chan struct{}, 1), mapperDone: make(chan struct{}),
 	}, nil
 }
 
@@ -225,12 +233,12 @@ func (c *wlContext) RingSize(res uint32) (int, error) {
 }
 
 // Dup implements virtwl.Port.
-func (c *wlContext) Dup(res uint32) (fd int, size uint64, err error) {
+func (c *wlContext) Dup(res uint32) (fd int, mem *ledger.Memory, err error) {
 	c.d.mu.Lock()
 	defer c.d.mu.Unlock()
 	r, err := c.attachedLocked(res)
 	if err != nil {
-		return -1, 0, err
+		return -1, nil, err
 	}
 	return r.dupLocked()
 }

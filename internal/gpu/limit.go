@@ -5,18 +5,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"vix/internal/ledger"
 )
 
-// limitError says that the guest may have no more of something.
-type limitError struct {
-	name  string
-	value int64
-}
-
-func (e limitError) Error() string { return fmt.Sprintf("limit reached: %d %s", e.value, e.name) }
-
 // limitNames are those of Limits.Set, in its order.
-var limitNames = []string{"contexts", "resources", "blobs", "blob-bytes", "mappings"}
+var limitNames = []string{
+	"contexts", "resources", ledger.NameFiles, ledger.NameBytes, "mappings", ledger.NameDescriptors, ledger.NameQueued,
+}
 
 // LimitNames returns the names of the limits that a configuration may set.
 func LimitNames() []string { return slices.Clone(limitNames) }
@@ -30,7 +26,7 @@ func (l *Limits) Set(name string, n int64) error {
 		most = 1000
 	case "mappings":
 		most = defaultMappings
-	case "blob-bytes":
+	case ledger.NameBytes, ledger.NameQueued:
 		most = defaultWindow
 	}
 	if n <= 0 || n > most {
@@ -41,12 +37,16 @@ func (l *Limits) Set(name string, n int64) error {
 		l.Contexts = int(n)
 	case "resources":
 		l.Resources = int(n)
-	case "blobs":
+	case ledger.NameFiles:
 		l.Blobs = int(n)
-	case "blob-bytes":
+	case ledger.NameBytes:
 		l.BlobBytes = uint64(n)
 	case "mappings":
 		l.Mappings = int(n)
+	case ledger.NameDescriptors:
+		l.Descriptors = int(n)
+	case ledger.NameQueued:
+		l.QueuedBytes = n
 	default:
 		return fmt.Errorf("unknown limit %q; the device has %s", name, strings.Join(limitNames, ", "))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/ledger"
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
 )
@@ -66,7 +67,18 @@ func (d *Device) enqueue(q *vhost.Queue, c *vhost.Chain, h header, res uint32, o
 func (d *Device) runMapper() {
 	defer close(d.mapperDone)
 	var out [mapInfoSize]byte
-	for j := range d.jobs {
+	for {
+		var j job
+		var ok bool
+		select {
+		case j, ok = <-d.jobs:
+		case <-d.sweep:
+			d.be.Sweep()
+			continue
+		}
+		if !ok {
+			return
+		}
 		var err error
 		typ, n := uint32(respOKNoData), headerSize
 		switch j.head.typ {
@@ -103,7 +115,7 @@ func (d *Device) mapBlob(j job) error {
 		return err
 	}
 	// A descriptor of our own: Reset may close the resource's.
-	fd, _, err := r.dupLocked()
+	fd, mem, err := r.dupLocked()
 	if err != nil {
 		d.mu.Unlock()
 		return err
@@ -112,7 +124,7 @@ func (d *Device) mapBlob(j job) error {
 	r.mapping = vhost.Mapping{Region: shmHostVisible, Offset: j.offset, Len: r.size}
 	d.use.Mappings++
 	d.mu.Unlock()
-	err = d.be.Map(fd, r.mapping)
+	err = d.be.Map(fd, r.mapping, mem.Release)
 	_ = unix.Close(fd)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -150,7 +162,7 @@ func (d *Device) mappableLocked(j job) error {
 	case offset%virtwl.PageSize != 0, offset > d.cfg.Limits.Window, r.size > d.cfg.Limits.Window-offset:
 		return fmt.Errorf("%w: offset %#x", errParameter, offset)
 	case d.use.Mappings >= d.cfg.Limits.Mappings:
-		return limitError{"mappings", int64(d.cfg.Limits.Mappings)}
+		return ledger.Full{Name: "mappings", Value: int64(d.cfg.Limits.Mappings)}
 	}
 	for _, o := range d.resources {
 		if o.mapped && offset < o.mapping.Offset+o.mapping.Len && o.mapping.Offset < offset+r.size {
@@ -199,4 +211,17 @@ func (d *Device) unref(j job) error {
 		j.res.free()
 	}
 	return err
+}
+
+// sweepIfFull lets mappings go that the front end has left from an earlier life of
+// the guest, when the VM may have no more memory.
+func (d *Device) sweepIfFull(err error) {
+	var full ledger.Full
+	if !errors.As(err, &full) {
+		return
+	}
+	select {
+	case d.sweep <- struct{}{}:
+	default: // asked already
+	}
 }

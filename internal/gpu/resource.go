@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/ledger"
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
 )
@@ -19,30 +20,39 @@ type Limits struct {
 	Contexts int
 	// Resources: two rings per context, and blobs.
 	Resources int
-	// Blobs of the host among them: each is a descriptor of this process.
+	// Blobs of the host: each is a descriptor of this process. As for BlobBytes, it is
+	// the memory that counts, until nobody has it any more.
 	Blobs int
 	// Mappings: QEMU makes each a memory region of its own, and aborts on an
 	// assertion beyond 512; the machine's own take some of them.
 	Mappings int
-	// BlobBytes is the sum of the sizes of host blobs. They are sparse, but nothing
-	// tells us of a guest that touches their pages: so it is the bound of the memory
-	// that a guest's blobs take, too.
+	// BlobBytes is the sum of the sizes of host blobs, resources and those that only
+	// the host has left: on their way to the compositor, or there. They are sparse, but
+	// nothing tells us of a guest that touches their pages: so it is the bound of the
+	// memory that a guest's blobs take, too.
 	BlobBytes uint64
 	// Entries is the number of pieces that the guest's memory blobs consist of.
 	Entries int
+	// Descriptors are the files on their way between guest and compositor, and pipes.
+	Descriptors int
+	// QueuedBytes is the memory of buffers for what somebody has not taken yet.
+	QueuedBytes int64
 }
 
-// Defaults. A relay of ours shadows what buffers use: three buffers of each of
-// ten windows on a 4K screen are 1 GiB; a browser takes some hundred MiB. A foreign
-// proxy that mirrors whole pools and frees them late needs more: foot's pools alone
-// are 512 MiB.
+// Ledger returns what of the limits a VM's ledger holds.
+func (l Limits) Ledger() ledger.Limits {
+	l = l.withDefaults()
+	return ledger.Limits{
+		Bytes: int64(l.BlobBytes), Files: int64(l.Blobs), Descriptors: int64(l.Descriptors), Queued: l.QueuedBytes,
+	}
+}
+
+// Defaults, besides those of the ledger.
 const (
 	defaultWindow    = 64 << 30
 	defaultContexts  = 256
 	defaultResources = 4096
-	defaultBlobs     = 1024
 	defaultMappings  = 480
-	defaultBlobBytes = 1 << 30
 	defaultEntries   = 64 << 10
 	// maxBlobEntries bounds one resource's page list: rings have one entry.
 	maxBlobEntries = 1024
@@ -53,10 +63,13 @@ func (l Limits) withDefaults() Limits {
 		Window:    or(l.Window, defaultWindow),
 		Contexts:  or(l.Contexts, defaultContexts),
 		Resources: or(l.Resources, defaultResources),
-		Blobs:     or(l.Blobs, defaultBlobs),
+		Blobs:     or(l.Blobs, ledger.DefaultFiles),
 		Mappings:  min(or(l.Mappings, defaultMappings), defaultMappings),
-		BlobBytes: or(l.BlobBytes, defaultBlobBytes),
+		BlobBytes: or(l.BlobBytes, ledger.DefaultBytes),
 		Entries:   or(l.Entries, defaultEntries),
+
+		Descriptors: or(l.Descriptors, ledger.DefaultDescriptors),
+		QueuedBytes: or(l.QueuedBytes, ledger.DefaultQueued),
 	}
 }
 
@@ -81,7 +94,8 @@ type resource struct {
 	mappable bool
 	entries  []vhost.Segment
 	fd       int
-	mapped   bool // into the guest's window, or about to be
+	mem      *ledger.Memory // of fd, held until free
+	mapped   bool           // into the guest's window, or about to be
 	mapping  vhost.Mapping
 	jobs     int // of the mapper, not done yet
 }
@@ -91,6 +105,7 @@ type resource struct {
 func (r *resource) free() {
 	if r.fd >= 0 {
 		_ = unix.Close(r.fd)
+		r.mem.Release()
 	}
 }
 
@@ -124,12 +139,17 @@ func (r *resource) writeLocked(mem *vhost.Memory, head, data []byte) error {
 	return nil
 }
 
-func (r *resource) dupLocked() (int, uint64, error) {
+// dupLocked returns another descriptor of a blob of the host, and a hold of its memory.
+func (r *resource) dupLocked() (int, *ledger.Memory, error) {
 	if r.fd < 0 {
-		return -1, 0, fmt.Errorf("%w: not memory of the host", errParameter)
+		return -1, nil, fmt.Errorf("%w: not memory of the host", errParameter)
 	}
 	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
-	return fd, r.size, err
+	if err != nil {
+		return -1, nil, err
+	}
+	r.mem.Hold()
+	return fd, r.mem, nil
 }
 
 // createBlob carries out RESOURCE_CREATE_BLOB; entries are read from c.
@@ -160,11 +180,12 @@ func (d *Device) newResource(h header, b createBlob, c *vhost.Chain) (*resource,
 		if ctx == nil {
 			return nil, errNoContext
 		}
-		fd, err := ctx.wl.CreateBlob(b.blobID, b.size)
+		fd, mem, err := ctx.wl.CreateBlob(b.blobID, b.size)
 		if err != nil {
+			d.sweepIfFull(err)
 			return nil, fmt.Errorf("%w: %w", errParameter, err)
 		}
-		return &resource{size: b.size, fd: fd, mappable: b.flags&blobUseMappable != 0}, nil
+		return &resource{size: b.size, fd: fd, mem: mem, mappable: b.flags&blobUseMappable != 0}, nil
 	}
 	return nil, fmt.Errorf("%w: blob memory %d", errParameter, b.mem)
 }
@@ -200,20 +221,12 @@ func (d *Device) admitLocked(id uint32, r *resource) error {
 	case d.resources[id] != nil:
 		return fmt.Errorf("%w: resource %d exists", errParameter, id)
 	case len(d.resources) >= lim.Resources:
-		return limitError{"resources", int64(lim.Resources)}
+		return ledger.Full{Name: "resources", Value: int64(lim.Resources)}
 	case d.use.Entries+len(r.entries) > lim.Entries:
-		return limitError{"entries", int64(lim.Entries)}
-	case r.fd >= 0 && d.use.Blobs >= lim.Blobs:
-		return limitError{"blobs", int64(lim.Blobs)}
-	case r.fd >= 0 && d.use.BlobBytes+r.size > lim.BlobBytes:
-		return limitError{"blob-bytes", int64(lim.BlobBytes)}
+		return ledger.Full{Name: "entries", Value: int64(lim.Entries)}
 	}
 	d.resources[id] = r
 	d.use.Entries += len(r.entries)
-	if r.fd >= 0 {
-		d.use.Blobs++
-		d.use.BlobBytes += r.size
-	}
 	return nil
 }
 
@@ -237,10 +250,6 @@ func (d *Device) removeLocked(id uint32) {
 	r := d.resources[id]
 	delete(d.resources, id)
 	d.use.Entries -= len(r.entries)
-	if r.fd >= 0 {
-		d.use.Blobs--
-		d.use.BlobBytes -= r.size
-	}
 	for _, c := range d.contexts {
 		delete(c.res, id)
 	}

@@ -48,9 +48,9 @@ type entry struct {
 	def            *wayland.Message
 	request, event Hook      // all layers', nil without any
 	layers         []ordered // what they are made of
-	size           int                   // of the whole message when it is not dynamic
-	since          uint32                // 0 and 1 alike
-	after          uint32                // the request's hook is called only once the object has had this many
+	size           int       // of the whole message when it is not dynamic
+	since          uint32    // 0 and 1 alike
+	after          uint32    // the request's hook is called only once the object has had this many
 	way            way
 	newOff         int // of the new id in the whole message, for wayCreate
 }

@@ -370,12 +370,12 @@ func (c *Conn) box(toServer bool) *outbox {
 	p := c.current
 	if p != nil && p.requests == toServer {
 		p.cutBefore()
-		return &p.out
+		return p.out.open()
 	}
 	if toServer {
-		return &c.server.inject
+		return c.server.inject.open()
 	}
-	return &c.client.inject
+	return c.client.inject.open()
 }
 
 // cutBefore moves the part of the span before the current message to out.

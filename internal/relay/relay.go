@@ -13,7 +13,8 @@
 //     opcode looked up, arguments checked against the table, descriptors taken,
 //     the hook called, ids translated. Untouched messages stay where they are (the
 //     span); what a hook drops or writes cuts the span.
-//  3. The span, or the cut pieces put together, is sent in one call.
+//  3. The span, or the cut pieces put together, is sent in one call: before the batch
+//     ends where hooks have written much (pieceSize).
 //
 // Ids differ on the two sides, because a hook may own objects on the server that
 // the client does not know, and may keep objects of the client from the server.
@@ -46,9 +47,18 @@ const (
 	MaxObjects = 1 << 16
 	// MaxGlobals bounds what a server may announce.
 	MaxGlobals = 4096
-	// maxQueued bounds descriptors received ahead of their messages: what one
-	// receive can bring, and some left over.
-	maxQueued = 512
+	// maxAhead bounds the descriptors that are left when all whole messages have been
+	// handled: those of a message that has not come to its end, and of the ones after
+	// it. They travel with the first byte of what a peer writes at once, which has
+	// MaxDescs at most. A guest's stay in its ledger meanwhile.
+	maxAhead = wayland.MaxDescs
+	// pieceSize is how much is put together before it is sent, and about how much is
+	// sent at once: what a batch has from the other side alone fits. More comes of
+	// hooks that write many messages for one.
+	pieceSize = bufSize
+	// maxOutbox bounds what a hook may write for one message. A hundred popups' frames
+	// are some KiB, the kinds of a selection 128 KiB at most for each device.
+	maxOutbox = 4 << 20
 	// bufSize is a pump's receive buffer: large enough that a system call is
 	// little beside the messages it brings, small enough for many connections.
 	bufSize = 32 << 10
@@ -178,9 +188,47 @@ type side struct {
 type outbox struct {
 	wayland.Encoder
 	descs []wayland.Desc
+	// spill is written to, and dropped, when there is more than maxOutbox.
+	spill *outbox
 }
 
 func (b *outbox) empty() bool { return len(b.B) == 0 }
+
+// open returns where a hook may write: the outbox, unless that is full. Then the
+// connection is going to end, when the hook returns.
+func (b *outbox) open() *outbox {
+	if len(b.B) <= maxOutbox {
+		return b
+	}
+	if b.spill == nil {
+		b.spill = &outbox{}
+	}
+	b.spill.B = b.spill.B[:0]
+	return b.spill
+}
+
+var errFlood = fmt.Errorf("hooks wrote more than %d bytes for one message", maxOutbox)
+
+// send sends what was put together in pieces that a peer, or what holds descriptors on
+// the way, can take: pieceSize bytes and MaxDescs descriptors. Descriptors come with
+// or before the last byte of their message, of which the shortest has HeaderSize
+// bytes: so those beyond MaxDescs are sent that much ahead.
+func (s *side) send(data []byte, ds []wayland.Desc) error {
+	for len(ds) > wayland.MaxDescs && len(data) > wayland.HeaderSize {
+		if err := s.t.Send(data[:wayland.HeaderSize], ds[:wayland.MaxDescs:wayland.MaxDescs]); err != nil {
+			wayland.CloseAll(ds[wayland.MaxDescs:])
+			return err
+		}
+		data, ds = data[wayland.HeaderSize:], ds[wayland.MaxDescs:]
+	}
+	for len(data) > 2*pieceSize {
+		if err := s.t.Send(data[:pieceSize], ds); err != nil {
+			return err
+		}
+		data, ds = data[pieceSize:], nil
+	}
+	return s.t.Send(data, ds)
+}
 
 // A ProtocolError is the client's fault. It reaches the client as
 // wl_display.error before the connection is closed.
@@ -301,6 +349,16 @@ func (c *Conn) sendError(pe *ProtocolError) {
 // ends it.
 func (c *Conn) Delay(d time.Duration) { c.rest = max(c.rest, d) }
 
+// Ended tells whether the connection has ended, or is about to.
+func (c *Conn) Ended() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *Conn) close() {
 	c.ending.Do(func() { close(c.done) })
 	_ = c.client.t.Close()
@@ -362,15 +420,15 @@ func (p *pump) run() error {
 
 // fill receives at least one more byte.
 func (p *pump) fill() error {
+	if len(p.queue) > maxAhead {
+		return p.blame(fmt.Errorf("%d descriptors without messages", len(p.queue)))
+	}
 	copy(p.buf, p.buf[p.r:p.w])
 	p.w -= p.r
 	p.r, p.span = 0, 0
 	n, q, err := p.from.t.Recv(p.buf[p.w:], p.queue)
 	p.queue = q
 	p.w += n
-	if len(p.queue) > maxQueued {
-		return errors.New("too many descriptors without messages")
-	}
 	return err
 }
 
@@ -398,8 +456,8 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 		failed = p.handle(p, msg)
 		if failed != nil {
 			p.cutAt(p.r-size, p.r)
-		} else if len(p.spanned) > wayland.MaxDescs-4 {
-			failed = p.flush() // before more descriptors than one Send can take
+		} else if len(p.spanned) > wayland.MaxDescs-4 || len(p.out.B)+len(p.from.inject.B) > pieceSize {
+			failed = p.flush() // before more than one Send should take
 		}
 	}
 	p.requeue()
@@ -445,6 +503,9 @@ func (p *pump) cutAt(from, to int) {
 // called with c.mu held, and releases it while it sends.
 func (p *pump) flush() error {
 	c := p.c
+	if p.out.spill != nil || p.from.inject.spill != nil || p.to.inject.spill != nil {
+		return errFlood
+	}
 	data, descs := p.buf[p.span:p.r], p.spanned
 	if !p.out.empty() {
 		p.out.B = append(p.out.B, data...)
@@ -469,11 +530,11 @@ func (p *pump) flush() error {
 	c.mu.Unlock()
 	var err error
 	if !aheadB.empty() {
-		err = p.to.t.Send(aheadB.B, aheadB.descs)
+		err = p.to.send(aheadB.B, aheadB.descs)
 	}
 	if len(data) > 0 {
 		if err == nil {
-			err = p.to.t.Send(data, descs)
+			err = p.to.send(data, descs)
 		} else {
 			wayland.CloseAll(descs)
 		}
@@ -481,7 +542,7 @@ func (p *pump) flush() error {
 	p.to.sendMu.Unlock()
 	if !backB.empty() {
 		// A side that is gone ends this pump when it next receives.
-		if e := p.from.t.Send(backB.B, backB.descs); !isGone(e) {
+		if e := p.from.send(backB.B, backB.descs); !isGone(e) {
 			err = errors.Join(err, e)
 		}
 		p.from.sendMu.Unlock()
@@ -489,7 +550,9 @@ func (p *pump) flush() error {
 	c.mu.Lock()
 	c.current = p
 	p.spanned = p.spanned[:0]
-	p.out.B = p.out.B[:0]
+	if p.out.B = p.out.B[:0]; cap(p.out.B) > 4*pieceSize {
+		p.out.B = nil // a burst's memory is not kept
+	}
 	return err
 }
 

@@ -295,7 +295,7 @@ func TestTooManyDescriptors(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	r := newRig(t, Config{})
 	r.registry()
-	for range maxQueued/wayland.MaxDescs + 2 {
+	for range maxAhead/wayland.MaxDescs + 2 {
 		var ds []wayland.Desc
 		for range wayland.MaxDescs {
 			ds = append(ds, waylandtest.Memfd(t, 1))

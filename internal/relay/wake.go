@@ -62,6 +62,10 @@ func (c *Conn) wake() {
 // flushInjected sends what was written to both sides outside a batch. It is called
 // with c.mu held and releases it.
 func (c *Conn) flushInjected() error {
+	if c.server.inject.spill != nil || c.client.inject.spill != nil {
+		c.mu.Unlock()
+		return errFlood
+	}
 	var boxes [2]outbox
 	sides := [2]*side{&c.server, &c.client}
 	for k, s := range sides {
@@ -77,7 +81,7 @@ func (c *Conn) flushInjected() error {
 			continue
 		}
 		// A side that is gone ends the pump that receives from it.
-		if err := s.t.Send(boxes[k].B, boxes[k].descs); failed == nil && !isGone(err) {
+		if err := s.send(boxes[k].B, boxes[k].descs); failed == nil && !isGone(err) {
 			failed = err
 		}
 		s.sendMu.Unlock()

@@ -1,5 +1,6 @@
 // Package scope puts the processes of a VM into a control group of their own, so that
-// their share of the processors can be set, and desktops see a VM as one application.
+// their share of the processors and the most of their memory can be set, and desktops
+// see a VM as one application.
 //
 //	session bus ── org.freedesktop.systemd1 ── StartTransientUnit
 //	      app-graphical.slice/app-vix-NAME-PID.scope            (Kind "scope")
@@ -36,6 +37,7 @@ const (
 type Config struct {
 	Name   string // of the VM
 	Weight int    // cgroup v2's cpu.weight, 1 … 10000
+	Memory int64  // the most of the group's memory, in bytes (Budget.Max); 0: any
 	PID    int    // that enters: the caller's own
 	Bus    string // D-Bus address of the session's bus, or ""
 	Proc   string // /proc
@@ -45,8 +47,10 @@ type Config struct {
 type Scope struct {
 	Kind   string   `json:"kind"`
 	Name   string   `json:"name,omitempty"`   // a unit's name, or a directory
+	Memory int64    `json:"memory,omitempty"` // the bound that it was entered with, in bytes; 0 without
 	Weaker []string `json:"weaker,omitempty"` // what could not be had, and why
 	home   string   // of a group: the group that the process was in
+	bus    string   // of a scope
 	pid    int
 }
 
@@ -54,7 +58,7 @@ type Scope struct {
 func Enter(ctx context.Context, c Config) Scope {
 	unit, err := startUnit(ctx, c)
 	if err == nil {
-		return Scope{Kind: KindScope, Name: unit}
+		return Scope{Kind: KindScope, Name: unit, Memory: c.Memory, bus: c.Bus}
 	}
 	s := Scope{Kind: KindNone, Weaker: []string{fmt.Sprintf("no scope: %v", err)}}
 	own, err := ownGroup(c.Proc, c.PID)
@@ -68,12 +72,19 @@ func Enter(ctx context.Context, c Config) Scope {
 		return s
 	}
 	s.Kind, s.Name, s.home, s.pid = KindGroup, dir, own, c.PID
-	err = writeGroup(dir, "cpu.weight", c.Weight)
+	err = writeGroup(dir, "cpu.weight", strconv.Itoa(c.Weight))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s.Weaker = append(s.Weaker, "no share of the processors: the cpu controller is not given to "+filepath.Dir(dir))
 	case err != nil:
 		s.Weaker = append(s.Weaker, fmt.Sprintf("no share of the processors: %v", err))
+	}
+	if c.Memory > 0 {
+		if err := boundGroup(dir, c.Memory); err != nil {
+			s.Weaker = append(s.Weaker, err.Error())
+		} else {
+			s.Memory = c.Memory
+		}
 	}
 	return s
 }
@@ -84,7 +95,7 @@ func (s Scope) Leave() error {
 	if s.Kind != KindGroup {
 		return nil
 	}
-	if err := writeGroup(s.home, "cgroup.procs", s.pid); err != nil {
+	if err := writeGroup(s.home, "cgroup.procs", strconv.Itoa(s.pid)); err != nil {
 		return err
 	}
 	return os.Remove(s.Name)
@@ -159,6 +170,9 @@ func startUnit(ctx context.Context, c Config) (string, error) {
 		{"CPUWeight", dbus.MakeVariant(uint64(c.Weight))},
 		{"CollectMode", dbus.MakeVariant("inactive-or-failed")},
 	}
+	if c.Memory > 0 {
+		properties = append(properties, memoryMax(c.Memory))
+	}
 	var job dbus.ObjectPath
 	call := conn.Object(systemd, systemdPath).CallWithContext(ctx, manager+".StartTransientUnit", dbus.FlagNoAutoStart, name, "fail", properties, []aux{})
 	if err := call.Store(&job); err != nil {
@@ -206,8 +220,13 @@ func Probe(ctx context.Context, c Config) Scope {
 			err = fmt.Errorf("%s: %w", dir, err)
 		} else {
 			s.Kind, s.Name = KindGroup, dir
-			if has, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers")); !slices.Contains(strings.Fields(string(has)), "cpu") {
+			list, _ := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+			has := strings.Fields(string(list))
+			if !slices.Contains(has, "cpu") {
 				s.Weaker = append(s.Weaker, "no share of the processors: no cpu controller in "+dir)
+			}
+			if !slices.Contains(has, "memory") {
+				s.Weaker = append(s.Weaker, "no bound of a VM's memory: no memory controller in "+dir)
 			}
 		}
 	}
@@ -270,7 +289,7 @@ func makeGroup(own string, c Config) (string, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return "", err
 	}
-	if err := writeGroup(dir, "cgroup.procs", c.PID); err != nil {
+	if err := writeGroup(dir, "cgroup.procs", strconv.Itoa(c.PID)); err != nil {
 		return "", errors.Join(err, os.Remove(dir))
 	}
 	return dir, nil
@@ -295,11 +314,11 @@ func removeStale(dir string, c Config) {
 }
 
 // writeGroup writes a number into a file of a group, which must be there.
-func writeGroup(dir, file string, n int) error {
+func writeGroup(dir, file, number string) error {
 	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(strconv.Itoa(n))
+	_, err = f.WriteString(number)
 	return errors.Join(err, f.Close())
 }

@@ -45,7 +45,7 @@ func groupOf(t *testing.T, pid int) string {
 func TestGroup(t *testing.T) {
 	pid := sleeper(t)
 	before := groupOf(t, pid)
-	c := Config{Name: "t", Weight: 50, PID: pid, Proc: "/proc"}
+	c := Config{Name: "t", Weight: 50, Memory: 3 << 30, PID: pid, Proc: "/proc"}
 	if p := Probe(t.Context(), c); p.Kind != KindGroup {
 		t.Skipf("lacks: a control group that may be written: %v", p.Weaker)
 	}
@@ -68,6 +68,11 @@ func TestGroup(t *testing.T) {
 		t.Errorf("weight %q", w)
 	} else if err != nil && !strings.Contains(strings.Join(s.Weaker, ";"), "no share of the processors") {
 		t.Errorf("no weight, and nothing is said: %v", s.Weaker)
+	}
+	if m, err := os.ReadFile(filepath.Join(s.Name, "memory.max")); err == nil && strings.TrimSpace(string(m)) != "3221225472" {
+		t.Errorf("memory %q", m)
+	} else if err != nil && !strings.Contains(strings.Join(s.Weaker, ";"), "no bound of its memory") {
+		t.Errorf("no bound of its memory, and nothing is said: %v", s.Weaker)
 	}
 	if err := s.Leave(); err != nil {
 		t.Error(err)
@@ -166,9 +171,18 @@ func (s *systemdTwin) StartTransientUnit(name, mode string, properties []propert
 	return job, nil
 }
 
+func (s *systemdTwin) SetUnitProperties(name string, runtime bool, properties []property) *dbus.Error {
+	got := map[string]any{"name": name, "runtime": runtime}
+	for _, p := range properties {
+		got[p.Name] = p.Value.Value()
+	}
+	s.got <- got
+	return nil
+}
+
 func TestScope(t *testing.T) {
 	address := bus(t)
-	c := Config{Name: "my-web", Weight: 20, PID: os.Getpid(), Bus: address, Proc: t.TempDir()}
+	c := Config{Name: "my-web", Weight: 20, Memory: 5 << 30, PID: os.Getpid(), Bus: address, Proc: t.TempDir()}
 	if s := Enter(t.Context(), c); s.Kind != KindNone || !strings.Contains(s.Weaker[0], "systemd of the session: ") {
 		t.Errorf("a bus without systemd: %+v", s)
 	}
@@ -182,22 +196,32 @@ func TestScope(t *testing.T) {
 	defer conn.Close()
 	twin := &systemdTwin{conn: conn, got: make(chan map[string]any, 1)}
 	twin.result.Store("done")
-	if err := conn.ExportMethodTable(map[string]any{"StartTransientUnit": twin.StartTransientUnit}, systemdPath, manager); err != nil {
+	if err := conn.ExportMethodTable(map[string]any{"StartTransientUnit": twin.StartTransientUnit, "SetUnitProperties": twin.SetUnitProperties}, systemdPath, manager); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := conn.RequestName(systemd, dbus.NameFlagDoNotQueue); err != nil {
 		t.Fatal(err)
 	}
 	unit := UnitName(c.Name, c.PID)
-	if s := Enter(t.Context(), c); s.Kind != KindScope || s.Name != unit || len(s.Weaker) > 0 || s.Leave() != nil {
+	s := Enter(t.Context(), c)
+	if s.Kind != KindScope || s.Name != unit || len(s.Weaker) > 0 || s.Leave() != nil {
 		t.Errorf("%+v", s)
 	}
 	got := <-twin.got
+	if got["MemoryMax"] != uint64(5<<30) {
+		t.Errorf("asked for %v", got)
+	}
 	if pids, _ := got["PIDs"].([]uint32); got["name"] != unit || got["mode"] != "fail" || got["Slice"] != appSlice || got["CPUWeight"] != uint64(20) || !slices.Equal(pids, []uint32{uint32(c.PID)}) {
 		t.Errorf("asked for %v", got)
 	}
 	if s := Probe(t.Context(), c); s.Kind != KindScope {
 		t.Errorf("%+v", s)
+	}
+	if err := s.Bound(t.Context(), 6<<30); err != nil {
+		t.Error(err)
+	}
+	if got := <-twin.got; got["name"] != unit || got["runtime"] != true || got["MemoryMax"] != uint64(6<<30) {
+		t.Errorf("asked for %v", got)
 	}
 	twin.result.Store("failed")
 	if s := Enter(t.Context(), c); s.Kind != KindNone || !strings.Contains(s.Weaker[0], unit+": failed") {

@@ -109,6 +109,7 @@ func (s *session) shutdown() {
 		r.setCall(-1)
 	}
 	s.dev.Close()
+	s.be.shm.end()
 	s.be.Memory.clear()
 }
 

@@ -39,9 +39,9 @@ type shm struct {
 	mu     sync.Mutex
 	conn   *net.UnixConn
 	closed bool
-	epoch  uint64               // counts resets
-	live   map[Mapping]struct{} // what the guest's current life has mapped
-	stale  []Mapping            // mapped in an earlier life, to be unmapped
+	epoch  uint64             // counts resets
+	live   map[Mapping]func() // what the guest's current life has mapped
+	stale  []stale            // mapped in an earlier life, to be unmapped
 	wait   *commit
 }
 
@@ -57,7 +57,13 @@ type Mapping struct {
 	Offset, Len uint64
 }
 
-func (s *shm) init() { s.live = make(map[Mapping]struct{}) }
+// stale is a mapping that nobody asks for any more, and what is called when it is gone.
+type stale struct {
+	Mapping
+	gone func()
+}
+
+func (s *shm) init() { s.live = make(map[Mapping]func()) }
 
 // setChannel takes over the descriptor of SET_BACKEND_REQ_FD.
 func (s *shm) setChannel(fd int) error {
@@ -95,6 +101,18 @@ func (s *shm) close() {
 	s.releaseLocked()
 }
 
+// end gives up what is still mapped: the front end has gone, and its memory with it.
+func (s *shm) end() {
+	s.reset()
+	s.mu.Lock()
+	left := s.stale
+	s.stale = nil
+	s.mu.Unlock()
+	for _, m := range left {
+		m.gone()
+	}
+}
+
 // reset forgets the guest's mappings: they are unmapped before the next Map. It
 // cannot be done here, while QEMU may be waiting for our answer.
 //
@@ -105,8 +123,8 @@ func (s *shm) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.epoch++
-	for m := range s.live {
-		s.stale = append(s.stale, m)
+	for m, gone := range s.live {
+		s.stale = append(s.stale, stale{m, gone})
 	}
 	clear(s.live)
 	s.releaseLocked()
@@ -131,13 +149,18 @@ func (s *shm) committed(dev, ino uint64) {
 // Map puts m.Len bytes of a file from its start, readable and writable, into a
 // shared memory region. The file must be at least that long, opened for reading and
 // writing, and not sealed against writing. It waits until the guest can use it.
-func (b *Backend) Map(fd int, m Mapping) error {
+//
+// gone is called once, when the front end has nothing mapped there any more: after
+// Unmap, after a reset and what is left of that has been unmapped, at the end, or
+// before Map returns when it fails. It waits for nothing.
+func (b *Backend) Map(fd int, m Mapping, gone func()) error {
 	s := &b.shm
 	s.call.Lock()
 	defer s.call.Unlock()
 	s.unmapStale()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
+		gone()
 		return fmt.Errorf("map: %w", err)
 	}
 	w := &commit{st.Dev, st.Ino, make(chan struct{})}
@@ -158,47 +181,78 @@ func (b *Backend) Map(fd int, m Mapping) error {
 	defer s.mu.Unlock()
 	s.wait = nil
 	switch {
-	case err != nil:
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrNoChannel), err != nil && s.closed:
+		gone()
 		return err
 	case s.closed:
+		gone() // with the front end
 		return ErrReset
-	case s.epoch != epoch:
-		s.stale = append(s.stale, m) // of a guest that is gone
-		return ErrReset
+	case err != nil, s.epoch != epoch:
+		// Of a guest that is gone; or nobody knows whether it was mapped.
+		s.stale = append(s.stale, stale{m, gone})
+		if err == nil {
+			err = ErrReset
+		}
+		return err
 	}
-	s.live[m] = struct{}{}
+	s.live[m] = gone
 	return nil
 }
 
 // ErrReset says that the device was reset while something was under way.
 var ErrReset = errors.New("device was reset")
 
-// Unmap removes what Map put there.
+// Unmap removes what Map put there. Where the front end refuses it is still mapped,
+// and tried again later.
 func (b *Backend) Unmap(m Mapping) error {
 	s := &b.shm
 	s.call.Lock()
 	defer s.call.Unlock()
 	s.mu.Lock()
-	_, ok := s.live[m]
+	gone, ok := s.live[m]
 	delete(s.live, m)
 	s.mu.Unlock()
 	if !ok {
 		return ErrReset
 	}
-	return s.request(backendShmemUnmap, shmemMsg{id(m), 0, m.Offset, m.Len, 0}, -1)
+	err := s.unmap(m)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stale = append(s.stale, stale{m, gone})
+		return err
+	}
+	gone()
+	return nil
 }
 
-func id(m Mapping) uint8 { return m.Region }
+func (s *shm) unmap(m Mapping) error {
+	return s.request(backendShmemUnmap, shmemMsg{m.Region, 0, m.Offset, m.Len, 0}, -1)
+}
+
+// Sweep frees what is left mapped that nobody asks for any more. It waits for the
+// front end.
+func (b *Backend) Sweep() {
+	b.shm.call.Lock()
+	defer b.shm.call.Unlock()
+	b.shm.unmapStale()
+}
 
 // unmapStale frees what an earlier life of the guest left mapped.
 func (s *shm) unmapStale() {
 	s.mu.Lock()
-	stale := s.stale
+	left := s.stale
 	s.stale = nil
 	s.mu.Unlock()
-	for _, m := range stale {
+	for i, m := range left {
 		// A front end that resets its regions itself refuses: just as well.
-		_ = s.request(backendShmemUnmap, shmemMsg{id(m), 0, m.Offset, m.Len, 0}, -1)
+		if err := s.unmap(m.Mapping); err != nil && !errors.Is(err, ErrRefused) {
+			s.mu.Lock()
+			s.stale = append(s.stale, left[i:]...)
+			s.mu.Unlock()
+			return // the channel is gone: end is to come
+		}
+		m.gone()
 	}
 }
 

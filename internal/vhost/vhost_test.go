@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -506,8 +507,12 @@ func TestMap(t *testing.T) {
 	defer unix.Close(fd)
 	must(t, unix.Ftruncate(fd, 8192))
 	m := vhost.Mapping{Region: 1, Offset: 4096, Len: 8192}
-	for range 20 {
-		must(t, r.dev.be.Map(fd, m))
+	gone := 0
+	for k := range 20 {
+		must(t, r.dev.be.Map(fd, m, func() { gone++ }))
+		if gone != k {
+			t.Fatalf("%d of %d mappings are gone, and one is there", gone, k)
+		}
 		copy(r.Window(4096), "hello")
 		var got [5]byte
 		if _, err := unix.Pread(fd, got[:], 0); err != nil || string(got[:]) != "hello" {
@@ -521,8 +526,8 @@ func TestMap(t *testing.T) {
 		t.Error("unmapped twice")
 	}
 	r.Refuse(func(_, _ uint64) error { return errors.New("no") })
-	if err := r.dev.be.Map(fd, m); !errors.Is(err, vhost.ErrRefused) {
-		t.Errorf("refused: %v", err)
+	if err := r.dev.be.Map(fd, m, func() { gone++ }); !errors.Is(err, vhost.ErrRefused) || gone != 21 {
+		t.Errorf("refused: %v, %d gone", err, gone)
 	}
 }
 
@@ -542,7 +547,10 @@ func TestStopWhileMapping(t *testing.T) {
 		return nil
 	})
 	mapped := make(chan error, 1)
-	go func() { mapped <- r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}) }()
+	var first, second atomic.Bool
+	go func() {
+		mapped <- r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}, func() { first.Store(true) })
+	}()
 	<-asked
 	for i := range r.Rings {
 		_, err := r.Call(vhosttest.GetVringBase, vhosttest.State(uint32(i), 0))
@@ -552,10 +560,35 @@ func TestStopWhileMapping(t *testing.T) {
 	if err := <-mapped; !errors.Is(err, vhost.ErrReset) {
 		t.Errorf("map: %v", err)
 	}
+	if first.Load() {
+		t.Error("told that it is gone while the front end has it")
+	}
 	// What was mapped for the former life goes before the next mapping.
-	must(t, r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}))
-	if n := r.Mappings(); n != 1 {
-		t.Errorf("%d mappings", n)
+	must(t, r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}, func() { second.Store(true) }))
+	if n := r.Mappings(); n != 1 || !first.Load() || second.Load() {
+		t.Errorf("%d mappings; gone: %v, %v", n, first.Load(), second.Load())
+	}
+	// Or when somebody needs the memory; and in the end it goes with the front end.
+	for i := range r.Rings {
+		_, err := r.Call(vhosttest.GetVringBase, vhosttest.State(uint32(i), 0))
+		must(t, err)
+	}
+	for _, ring := range r.Rings {
+		must(t, ring.Run())
+	}
+	for i := range r.Rings {
+		_, err := r.Call(vhosttest.GetVringBase, vhosttest.State(uint32(i), 0))
+		must(t, err)
+	}
+	r.dev.be.Sweep()
+	if n := r.Mappings(); n != 0 || !second.Load() {
+		t.Errorf("%d mappings are left; gone: %v", n, second.Load())
+	}
+	var third atomic.Bool
+	must(t, r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}, func() { third.Store(true) }))
+	must(t, r.close())
+	if !third.Load() {
+		t.Error("a mapping outlives the front end")
 	}
 }
 
@@ -570,7 +603,7 @@ func TestCloseWhileMapping(t *testing.T) {
 	must(t, unix.Ftruncate(fd, 4096))
 	mapped := make(chan error, 1)
 	start := time.Now()
-	go func() { mapped <- r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}) }()
+	go func() { mapped <- r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}, func() {}) }()
 	for r.Mappings() == 0 {
 		runtime.Gosched()
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"vix/internal/ledger"
 	"vix/internal/wayland"
 )
 
@@ -19,9 +20,10 @@ const (
 	maxQueued = 1 << 20
 	// softQueued is where SEND's fences begin to be held.
 	softQueued = maxQueued / 2
-	// maxQueuedDescs bounds the descriptors in that queue: libwayland's clients have
-	// at most 28 in flight per flush.
-	maxQueuedDescs = 128
+	// maxAbroad bounds the descriptors that a context has sent and that are not closed
+	// yet, in its queue, in the relay or wherever that keeps them: libwayland's clients
+	// have at most 28 in flight per flush.
+	maxAbroad = 128
 	// maxHeld bounds the fences of SEND that are held at once: each keeps one of the
 	// control queue's 1024 descriptors. Our guest has at most two.
 	maxHeld = 4
@@ -43,12 +45,6 @@ const (
 	maxConnections = 512
 	// maxWarnings bounds the lines that a hostile guest can put into the log.
 	maxWarnings = 100
-	// maxSharedBytes bounds all queues of a VM together.
-	maxSharedBytes = 64 << 20
-	// maxSharedFDs bounds the descriptors that contexts of a VM hold in queues,
-	// items and pipes, so that one guest cannot use up the process's table (1024 on
-	// a machine with old limits).
-	maxSharedFDs = 512
 )
 
 // HostConfig is what all contexts of one device share.
@@ -56,6 +52,8 @@ type HostConfig struct {
 	// Accept is called in its own goroutine for each connection of the guest. It
 	// owns t, and must Close it.
 	Accept func(t wayland.Transport)
+	// Ledger is the VM's; nil: one of the host's own.
+	Ledger *ledger.Ledger
 	Log    *slog.Logger
 }
 
@@ -63,8 +61,6 @@ type HostConfig struct {
 type Host struct {
 	cfg   HostConfig
 	wg    sync.WaitGroup
-	bytes atomic.Int64
-	fds   atomic.Int64
 	conns atomic.Int64
 	warns atomic.Int64
 }
@@ -73,6 +69,9 @@ type Host struct {
 func NewHost(cfg HostConfig) *Host {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Ledger == nil {
+		cfg.Ledger = ledger.New(ledger.Limits{Queued: ledger.DefaultQueued, Descriptors: ledger.DefaultDescriptors})
 	}
 	return &Host{cfg: cfg}
 }
@@ -89,9 +88,6 @@ func (h *Host) warn(msg string, err error) {
 		h.cfg.Log.Warn("too many failures of this guest: no more are logged")
 	}
 }
-
-func (h *Host) takeBytes(n int) bool { return take(&h.bytes, n, maxSharedBytes) }
-func (h *Host) takeFDs(n int) bool   { return take(&h.fds, n, maxSharedFDs) }
 
 func take(c *atomic.Int64, n int, limit int64) bool {
 	if c.Add(int64(n)) > limit {
@@ -113,8 +109,8 @@ type Fence struct {
 // called with the context's lock held, and must not call back into it.
 type Port interface {
 	// Dup returns a new descriptor of the memory of a resource that the context has,
-	// and its size.
-	Dup(res uint32) (fd int, size uint64, err error)
+	// and what that is charged to, with a hold that is the caller's now.
+	Dup(res uint32) (fd int, mem *ledger.Memory, err error)
 	// RingSize returns the length of a resource of guest memory that the context has.
 	RingSize(res uint32) (int, error)
 	// WriteRing copies head and then data to the start of such a resource.
@@ -168,7 +164,8 @@ type HostContext struct {
 	closed   bool // by the relay
 	accepted bool // by Accept
 	descs    []queuedDesc
-	held     []Fence // of SENDs, oldest first
+	abroad   atomic.Int32 // descriptors of SENDs, not closed yet
+	held     []Fence      // of SENDs, oldest first
 	onSend   func()
 	waiter   []byte // Recv's buffer while it waits
 	direct   int    // what Submit copied into it
@@ -191,10 +188,47 @@ type queuedDesc struct {
 	d   wayland.Desc
 }
 
+// A transit is the hold of a descriptor that the guest sent, wherever it is.
+type transit struct {
+	*ledger.Descriptor
+	c    *HostContext
+	gone atomic.Bool
+}
+
+// Release implements wayland.Holder.
+func (t *transit) Release() {
+	if !t.gone.Swap(true) {
+		t.c.abroad.Add(-1)
+		t.Descriptor.Release()
+	}
+}
+
+// depart charges for a descriptor that the relay is to get. It takes the hold of mem
+// over, which is nil for a pipe, also when it fails.
+func (c *HostContext) depart(mem *ledger.Memory) (*transit, error) {
+	if c.abroad.Add(1) > maxAbroad {
+		c.abroad.Add(-1)
+		if mem != nil {
+			mem.Release()
+		}
+		return nil, protoErrorf("more than %d descriptors of one connection on their way", maxAbroad)
+	}
+	d, err := c.host.cfg.Ledger.Descriptor(mem)
+	if err != nil {
+		c.abroad.Add(-1)
+		if mem != nil {
+			mem.Release()
+		}
+		return nil, err
+	}
+	return &transit{Descriptor: d, c: c}, nil
+}
+
 // item is something offered to the guest by id: a blob or a write pipe.
 type item struct {
 	fd   int
 	size uint64
+	slot *ledger.Descriptor // of fd
 	pipe *pipeWriter
 }
 
@@ -202,7 +236,7 @@ type item struct {
 func (h *Host) NewContext(port Port) *HostContext {
 	c := &HostContext{host: h, port: port, lastPipe: PipeReadStart}
 	c.readable.L, c.polled.L = &c.mu, &c.mu
-	c.in.host = h
+	c.in.ledger = h.cfg.Ledger
 	return c
 }
 
@@ -406,8 +440,6 @@ func (c *HostContext) sendLocked(r CommandReader, f Fence) (held bool, err error
 		return false, nil // the guest does not know yet that it is over
 	case c.in.len()+n > maxQueued:
 		return false, protoErrorf("more than %d bytes queued", maxQueued)
-	case len(c.descs)+c.sr.Count > maxQueuedDescs:
-		return false, protoErrorf("more than %d descriptors queued", maxQueuedDescs)
 	}
 	for _, id := range c.sr.IDs[:c.sr.Count] {
 		if err := c.queueDescLocked(id); err != nil {
@@ -436,29 +468,30 @@ func (c *HostContext) sendLocked(r CommandReader, f Fence) (held bool, err error
 
 // queueDescLocked turns an identifier of SEND into a descriptor for Recv.
 func (c *HostContext) queueDescLocked(id Identifier) error {
-	if !c.host.takeFDs(1) {
-		return protoErrorf("more than %d descriptors held by this VM", maxSharedFDs)
-	}
 	var d wayland.Desc
+	var mem *ledger.Memory
 	switch id.Type {
 	case IDMemory:
-		fd, _, err := c.port.Dup(id.ID)
+		fd, m, err := c.port.Dup(id.ID)
 		if err != nil {
-			c.host.fds.Add(-1)
 			return fmt.Errorf("SEND: resource %d: %w", id.ID, err)
 		}
-		d = wayland.FileDesc(wayland.KindMemory, fd)
+		d, mem = wayland.FileDesc(wayland.KindMemory, fd), m
 	case IDReadPipe:
 		fd, err := c.openReaderLocked(id.ID)
 		if err != nil {
-			c.host.fds.Add(-1)
 			return err
 		}
 		d = wayland.FileDesc(wayland.KindWritePipe, fd)
 	default:
-		c.host.fds.Add(-1)
 		return protoErrorf("SEND with an identifier of type %d", id.Type)
 	}
+	t, err := c.depart(mem)
+	if err != nil {
+		d.Close()
+		return fmt.Errorf("SEND: %w", err)
+	}
+	d.Held = t
 	c.descs = append(c.descs, queuedDesc{c.in.end, d})
 	return nil
 }
@@ -515,8 +548,9 @@ func (c *HostContext) takeDescsLocked(ds []wayland.Desc, end uint64, limit int) 
 		n++
 	}
 	if n > 0 {
-		c.host.fds.Add(-int64(n))
-		c.descs = c.descs[:copy(c.descs, c.descs[n:])]
+		k := copy(c.descs, c.descs[n:])
+		clear(c.descs[k:])
+		c.descs = c.descs[:k]
 	}
 	return ds
 }
@@ -586,17 +620,23 @@ func (c *HostContext) offer(ds []wayland.Desc) (err error) {
 	}
 	for len(ds) > 0 {
 		var it *item
-		switch d := ds[0]; d.Kind {
+		d := ds[0]
+		switch d.Kind {
 		case wayland.KindMemory:
 			if it, err = c.offerMemory(d.FD); err != nil {
 				return fmt.Errorf("memory for the guest: %w", err)
 			}
 		case wayland.KindWritePipe:
-			it = &item{fd: -1, pipe: newPipeWriter(c, d.FD)}
+			if it, err = c.offerPipe(d.FD); err != nil {
+				return fmt.Errorf("pipe for the guest: %w", err)
+			}
 		default:
 			return fmt.Errorf("a descriptor of kind %s cannot be passed to a guest", d.Kind)
 		}
 		ds = ds[1:]
+		if d.Held != nil {
+			d.Held.Release() // the item is charged for itself
+		}
 		id, err := c.addItem(it)
 		if err != nil {
 			it.close()
@@ -624,27 +664,13 @@ func (c *HostContext) addItem(it *item) (uint32, error) {
 		return 0, err
 	case c.lastItem+1 >= imageBlob:
 		return 0, errors.New("descriptor ids used up")
-	case !c.host.takeFDs(1):
-		return 0, fmt.Errorf("more than %d descriptors held by this VM", maxSharedFDs)
 	}
 	if c.items == nil {
 		c.items = make(map[uint32]*item)
 	}
 	c.lastItem++
 	c.items[c.lastItem] = it
-	if it.pipe != nil {
-		it.pipe.counted = true
-	}
 	return c.lastItem, nil
-}
-
-// dropItemLocked forgets an item; the caller owns its file then. A pipe counts as a
-// descriptor until it is closed.
-func (c *HostContext) dropItemLocked(id uint32) {
-	if c.items[id].pipe == nil {
-		c.host.fds.Add(-1)
-	}
-	delete(c.items, id)
 }
 
 // Close implements wayland.Transport. The guest learns of it at its next POLL.
@@ -699,7 +725,7 @@ func (c *HostContext) endLocked(to hostState) {
 	}
 	for id, it := range c.items {
 		it.close()
-		c.dropItemLocked(id)
+		delete(c.items, id)
 	}
 	for w := range c.ending {
 		w.abandon()
@@ -716,6 +742,5 @@ func (c *HostContext) dropQueueLocked() {
 	for _, q := range c.descs {
 		q.d.Close()
 	}
-	c.host.fds.Add(-int64(len(c.descs)))
 	c.descs = nil
 }

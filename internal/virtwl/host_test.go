@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/ledger"
 	"vix/internal/wayland"
 )
 
@@ -27,12 +29,12 @@ type fakePort struct {
 
 var errNoFake = errors.New("no such resource")
 
-func (p *fakePort) Dup(res uint32) (int, uint64, error) {
+func (p *fakePort) Dup(res uint32) (int, *ledger.Memory, error) {
 	if res < 3 || res > 9 {
-		return -1, 0, errNoFake
+		return -1, nil, errNoFake
 	}
 	fd, err := unix.MemfdCreate("fake", unix.MFD_CLOEXEC)
-	return fd, PageSize, err
+	return fd, nil, err
 }
 
 func (p *fakePort) RingSize(res uint32) (int, error) {
@@ -188,8 +190,8 @@ func checkHost(t testing.TB, h *Host) {
 	case <-time.After(10 * time.Second):
 		panic("goroutines of a context do not end")
 	}
-	if b, f, n := h.bytes.Load(), h.fds.Load(), h.conns.Load(); b != 0 || f != 0 || n != 0 {
-		t.Errorf("accounts: %d bytes, %d descriptors, %d connections left", b, f, n)
+	if u, n := h.cfg.Ledger.Use(), h.conns.Load(); u != (ledger.Use{}) || n != 0 {
+		t.Errorf("accounts: %+v, %d connections left", u, n)
 	}
 }
 
@@ -202,14 +204,14 @@ func TestSharedBounds(t *testing.T) {
 		c := h.NewContext(&fakePort{})
 		c.submit(t, initCmd(), Fence{})
 		cs = append(cs, c)
-		for range maxQueuedDescs {
+		for range maxAbroad {
 			if _, err := c.Submit(&reader{sendCmd([]byte("x"), Identifier{ID: 3, Type: IDMemory})}, Fence{}); err != nil {
 				full++
 				break
 			}
 		}
 	}
-	if n := h.fds.Load(); full == 0 || n > maxSharedFDs {
+	if n := h.cfg.Ledger.Use().Descriptors; full == 0 || n > ledger.DefaultDescriptors {
 		t.Errorf("%d descriptors held, %d contexts refused", n, full)
 	}
 	for _, c := range cs {
@@ -340,8 +342,9 @@ func FuzzHost(f *testing.F) {
 			if ok {
 				held[n] = true
 			}
-			if fd, err := c.CreateBlob(n, PageSize); err == nil {
+			if fd, mem, err := c.CreateBlob(n, PageSize); err == nil {
 				_ = unix.Close(fd)
+				mem.Release()
 			}
 			in = in[3+k:]
 		}
@@ -557,4 +560,111 @@ func BenchmarkHost(b *testing.B) {
 			c.Destroy()
 		})
 	}
+}
+
+// TestAbroad: what the relay has received and not closed counts as the connection's, as
+// what is queued does.
+func TestAbroad(t *testing.T) {
+	h, c, tr := open(t, &fakePort{})
+	var have []wayland.Desc
+	n := 0
+	for ; n < 2*maxAbroad; n++ {
+		if _, err := c.Submit(&reader{sendCmd([]byte("x"), Identifier{ID: 3, Type: IDMemory})}, Fence{}); err != nil {
+			break
+		}
+		if n%2 == 0 { // every other stays in the queue a while
+			continue
+		}
+		var err error
+		if _, have, err = tr.Recv(make([]byte, 10), have); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u := h.cfg.Ledger.Use(); n != maxAbroad || u.Descriptors > maxAbroad {
+		t.Errorf("%d descriptors are on their way, %+v", n, u)
+	}
+	wayland.CloseAll(have)
+	_ = tr.Close()
+	c.Destroy()
+	checkHost(t, h)
+}
+
+// TestQueuesAreCharged: a queue is charged for its buffer, however little is in it, and
+// the VM's contexts share the limit.
+func TestQueuesAreCharged(t *testing.T) {
+	h := NewHost(HostConfig{
+		Accept: func(wayland.Transport) {},
+		Ledger: ledger.New(ledger.Limits{Queued: 3 << 20}),
+	})
+	var cs []*HostContext
+	refused := 0
+	for range 8 {
+		c := h.NewContext(&fakePort{})
+		c.submit(t, initCmd(), Fence{})
+		cs = append(cs, c)
+		for sent := 0; sent < maxQueued-MaxSendData; sent += 50_000 {
+			if _, err := c.Submit(&reader{sendCmd(make([]byte, 50_000))}, Fence{}); err != nil {
+				refused++
+				break
+			}
+		}
+		for c.in.len() > 1 { // all but a byte
+			if _, _, err := c.Recv(make([]byte, min(c.in.len()-1, 60_000)), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	held := 0
+	for _, c := range cs {
+		held += len(c.in.buf)
+	}
+	if u := h.cfg.Ledger.Use(); int(u.Queued) != held || held > 3<<20 || held < 2<<20 || refused == 0 {
+		t.Errorf("%d bytes of buffers, %+v, %d contexts refused", held, u, refused)
+	}
+	for _, c := range cs {
+		c.Destroy()
+		_ = c.Close()
+	}
+	checkHost(t, h)
+}
+
+// TestPipeOrder: what is written to a pipe comes out whole and in order while its reader
+// is slow and the queue grows under the writer.
+func TestPipeOrder(t *testing.T) {
+	h, c, tr := open(t, &fakePort{wrote: make(chan struct{}, 100)})
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	c.submit(t, pollCmd(), pollFence(1))
+	if err := tr.Send([]byte("x"), []wayland.Desc{wayland.FileDesc(wayland.KindWritePipe, p[1])}); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, 3<<20)
+	for i := range want {
+		want[i] = byte(i * 7 >> 3)
+	}
+	got := make(chan []byte)
+	go func() {
+		f := os.NewFile(uintptr(p[0]), "reader")
+		defer f.Close()
+		b, _ := io.ReadAll(f)
+		got <- b
+	}()
+	for at, n := 0, 1; at < len(want); n = n*3%60_001 + 1 {
+		b := want[at:min(at+n, len(want))]
+		w := make([]byte, ReadWriteSize)
+		PutReadWrite(w, CmdWrite, ReadWrite{ID: 1, DataSize: uint32(len(b))})
+		c.submit(t, append(w, b...), Fence{})
+		at += len(b)
+	}
+	w := make([]byte, ReadWriteSize)
+	PutReadWrite(w, CmdWrite, ReadWrite{ID: 1, HangUp: true})
+	c.submit(t, w, Fence{})
+	if b := <-got; !bytes.Equal(b, want) {
+		t.Errorf("%d bytes of %d came, or others", len(b), len(want))
+	}
+	_ = tr.Close()
+	c.Destroy()
+	checkHost(t, h)
 }

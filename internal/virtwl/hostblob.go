@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/ledger"
 )
 
 // imageBlob marks a blob id that GET_IMAGE_REQUIREMENTS gave out: the rest of it
@@ -78,30 +80,48 @@ func (c *HostContext) imageLocked(r CommandReader) error {
 
 // CreateBlob returns the memory of a new blob of the context: a fresh one for an id
 // of GET_IMAGE_REQUIREMENTS, what was received for an id of RECEIVE (once). The
-// caller owns the descriptor.
-func (c *HostContext) CreateBlob(id, size uint64) (fd int, err error) {
+// caller owns the descriptor and a hold of mem, which the memory is charged to.
+func (c *HostContext) CreateBlob(id, size uint64) (fd int, mem *ledger.Memory, err error) {
 	if id >= imageBlob && id < 2*imageBlob {
 		if size == 0 || size > MaxBlob || size != (id-imageBlob)*PageSize {
-			return -1, protoErrorf("blob of %d bytes for an image of %d pages", size, id-imageBlob)
+			return -1, nil, protoErrorf("blob of %d bytes for an image of %d pages", size, id-imageBlob)
 		}
-		return newMemory("vix-blob", size)
+		return c.host.newMemory("vix-blob", size)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	it := c.items[uint32(id)]
 	switch {
 	case id >= imageBlob || it == nil || it.pipe != nil:
-		return -1, protoErrorf("no blob with id %d", id)
+		return -1, nil, protoErrorf("no blob with id %d", id)
 	case size != it.size:
-		return -1, protoErrorf("blob %d of %d bytes, asked for %d", id, it.size, size)
+		return -1, nil, protoErrorf("blob %d of %d bytes, asked for %d", id, it.size, size)
 	}
-	c.dropItemLocked(uint32(id))
-	return it.fd, nil
+	delete(c.items, uint32(id))
+	mem = it.slot.Memory()
+	mem.Hold()
+	it.slot.Release()
+	return it.fd, mem, nil
 }
 
-// newMemory makes zeroed memory that nobody can resize any more: whoever maps it
+// newMemory charges the VM for new memory, and makes it.
+func (h *Host) newMemory(name string, size uint64) (fd int, mem *ledger.Memory, err error) {
+	if mem, err = h.cfg.Ledger.Charge(int64(size)); err != nil {
+		return -1, nil, err
+	}
+	if fd, err = sealedMemory(name, size); err == nil {
+		if err = mem.Is(fd); err == nil {
+			return fd, mem, nil
+		}
+		_ = unix.Close(fd)
+	}
+	mem.Release()
+	return -1, nil, err
+}
+
+// sealedMemory makes zeroed memory that nobody can resize any more: whoever maps it
 // can rely on its size.
-func newMemory(name string, size uint64) (fd int, err error) {
+func sealedMemory(name string, size uint64) (fd int, err error) {
 	fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, fmt.Errorf("memfd: %w", err)
@@ -125,9 +145,9 @@ func (c *HostContext) offerMemory(fd int) (*item, error) {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
-		return &item{fd: -1, pipe: newPipeWriter(c, fd)}, nil
+		return c.offerPipe(fd)
 	}
-	it, err := copyMemory(fd, st.Size)
+	it, err := c.host.copyMemory(fd, st.Size)
 	if err == nil {
 		_ = unix.Close(fd)
 	}
@@ -136,20 +156,27 @@ func (c *HostContext) offerMemory(fd int) (*item, error) {
 
 // copyMemory copies a file of the compositor, which may be read-only, sealed and of
 // any size, to memory that a guest can map.
-func copyMemory(fd int, n int64) (*item, error) {
+func (h *Host) copyMemory(fd int, n int64) (*item, error) {
 	if n <= 0 || n > maxReceiveBlob {
 		return nil, fmt.Errorf("of %d bytes, at most %d can be passed", n, maxReceiveBlob)
 	}
 	size := PageRound(uint64(n))
-	out, err := newMemory("vix-received", size)
+	out, mem, err := h.newMemory("vix-received", size)
 	if err != nil {
 		return nil, err
 	}
-	if err := copyFile(out, fd, int(n)); err != nil {
+	slot, err := h.cfg.Ledger.Descriptor(mem)
+	if err != nil {
 		_ = unix.Close(out)
+		mem.Release()
 		return nil, err
 	}
-	return &item{fd: out, size: size}, nil
+	it := &item{fd: out, size: size, slot: slot}
+	if err := copyFile(out, fd, int(n)); err != nil {
+		it.close()
+		return nil, err
+	}
+	return it, nil
 }
 
 func copyFile(dst, src, n int) error {
@@ -176,6 +203,7 @@ func copyFile(dst, src, n int) error {
 func (it *item) close() {
 	if it.fd >= 0 {
 		_ = unix.Close(it.fd)
+		it.slot.Release()
 	}
 	if it.pipe != nil {
 		it.pipe.abandon()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/ledger"
 )
 
 const (
@@ -24,8 +26,9 @@ const (
 
 // pipeReader reads the host's end of a READ_PIPE for the guest.
 type pipeReader struct {
-	id uint32
-	f  *os.File
+	id   uint32
+	f    *os.File
+	slot *ledger.Descriptor
 }
 
 // openReaderLocked makes the pipe of an identifier of type READ_PIPE and returns
@@ -36,16 +39,18 @@ func (c *HostContext) openReaderLocked(id uint32) (writeEnd int, err error) {
 		return -1, protoErrorf("read pipe %#x, the next is %#x", id, c.lastPipe+1)
 	case len(c.readers) >= maxReadPipes:
 		return -1, protoErrorf("more than %d read pipes", maxReadPipes)
-	case !c.host.takeFDs(1):
-		return -1, protoErrorf("more than %d descriptors held by this VM", maxSharedFDs)
+	}
+	slot, err := c.host.cfg.Ledger.Descriptor(nil)
+	if err != nil {
+		return -1, fmt.Errorf("read pipe: %w", err)
 	}
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		c.host.fds.Add(-1)
+		slot.Release()
 		return -1, fmt.Errorf("read pipe: %w", err)
 	}
 	_ = unix.SetNonblock(p[0], true) // our end only, so that Close wakes its reader
-	r := &pipeReader{id, os.NewFile(uintptr(p[0]), "read pipe")}
+	r := &pipeReader{id, os.NewFile(uintptr(p[0]), "read pipe"), slot}
 	if c.readers == nil {
 		c.readers = make(map[uint32]*pipeReader)
 	}
@@ -70,10 +75,10 @@ func (c *HostContext) pump(r *pipeReader, size int) {
 		}
 	}
 	_ = r.f.Close()
+	r.slot.Release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.readers, r.id)
-	c.host.fds.Add(-1)
 }
 
 // deliver writes one READ to the channel ring.
@@ -101,26 +106,30 @@ func (c *HostContext) deliver(id uint32, data []byte, hangUp bool) error {
 //
 // The context's lock is taken before mu.
 type pipeWriter struct {
-	c *HostContext
-	f *os.File
+	c    *HostContext
+	f    *os.File
+	slot *ledger.Descriptor // of f, until it is closed
 
 	mu      sync.Mutex
 	more    sync.Cond
-	pending []byte
+	pending byteQueue
 	held    []Fence
 	ended   bool // no more will come
 	broken  bool // its reader has gone: what comes is dropped
 	running bool
 	closed  bool
-	counted bool // among the VM's descriptors, until it is closed
 }
 
-// newPipeWriter takes over fd.
-func newPipeWriter(c *HostContext, fd int) *pipeWriter {
+// offerPipe makes an item of a pipe's write end. It takes over fd if it succeeds.
+func (c *HostContext) offerPipe(fd int) (*item, error) {
+	slot, err := c.host.cfg.Ledger.Descriptor(nil)
+	if err != nil {
+		return nil, err
+	}
 	_ = unix.SetNonblock(fd, true)
-	w := &pipeWriter{c: c, f: os.NewFile(uintptr(fd), "write pipe")}
-	w.more.L = &w.mu
-	return w
+	w := &pipeWriter{c: c, f: os.NewFile(uintptr(fd), "write pipe"), slot: slot}
+	w.more.L, w.pending.ledger = &w.mu, c.host.cfg.Ledger
+	return &item{fd: -1, pipe: w}, nil
 }
 
 // writeLocked carries out WRITE.
@@ -142,7 +151,7 @@ func (c *HostContext) writeLocked(r CommandReader, f Fence) (held bool, err erro
 	}
 	held, err = it.pipe.write(r, int(m.DataSize), m.HangUp, f)
 	if m.HangUp || err != nil {
-		c.dropItemLocked(m.ID)
+		delete(c.items, m.ID)
 		if it.pipe.end() {
 			c.endLater(it.pipe)
 		}
@@ -166,6 +175,8 @@ func (c *HostContext) ended(w *pipeWriter) {
 	delete(c.ending, w)
 }
 
+var errTooSlow = errors.New("the pipe's reader is too slow: its data is cut off")
+
 // write queues n bytes of r.
 func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held bool, err error) {
 	w.mu.Lock()
@@ -173,15 +184,16 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 	if w.broken || w.closed || n == 0 {
 		return false, nil
 	}
-	if len(w.pending)+n > maxPipeQueued || !w.c.host.takeBytes(n) {
-		w.broken = true
-		return false, errors.New("WRITE: the pipe's reader is too slow: its data is cut off")
+	err = errTooSlow
+	if w.pending.len()+n <= maxPipeQueued {
+		err = w.pending.fill(r, n)
 	}
-	at := len(w.pending)
-	w.pending = append(w.pending, make([]byte, n)...)
-	if err := r.Read(w.pending[at:]); err != nil {
-		w.pending = w.pending[:at]
-		w.c.host.bytes.Add(-int64(n))
+	var full ledger.Full
+	switch {
+	case errors.Is(err, errTooSlow), errors.As(err, &full):
+		w.broken = true
+		return false, fmt.Errorf("WRITE: %w", err)
+	case err != nil:
 		return false, err
 	}
 	if !w.running {
@@ -192,7 +204,7 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 		})
 	}
 	w.more.Signal()
-	if f.Fenced && f.Ring >= RingSend && !last && len(w.pending) > softPipeQueued && len(w.held) < maxPipeHeld {
+	if f.Fenced && f.Ring >= RingSend && !last && w.pending.len() > softPipeQueued && len(w.held) < maxPipeHeld {
 		w.c.hold(f, "WRITE")
 		w.held = append(w.held, f)
 		return true, nil
@@ -226,9 +238,8 @@ func (w *pipeWriter) closeLocked() {
 	if !w.closed {
 		w.closed = true
 		_ = w.f.Close()
-		if w.counted {
-			w.c.host.fds.Add(-1)
-		}
+		w.slot.Release()
+		w.pending.clear()
 	}
 }
 
@@ -239,33 +250,28 @@ func (w *pipeWriter) releaseLocked() {
 	w.held = w.held[:0]
 }
 
-// run writes what is pending until the end. Two buffers take turns.
+// run writes what is pending until the end, from the queue itself: what is being
+// written is overwritten by nobody until it is dropped from there.
 func (w *pipeWriter) run() {
-	var spare []byte
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.closeLocked()
 	for {
-		for len(w.pending) == 0 && !w.ended {
+		for w.pending.len() == 0 && !w.ended {
 			w.more.Wait()
 		}
-		if len(w.pending) == 0 {
+		if w.pending.len() == 0 {
 			return
 		}
-		buf := w.pending
-		w.pending = spare[:0]
-		w.releaseLocked()
+		b := w.pending.head(softPipeQueued)
 		w.mu.Unlock()
-		_, err := w.f.Write(buf)
-		w.c.host.bytes.Add(-int64(len(buf)))
-		if spare = buf; cap(spare) > 2*softPipeQueued {
-			spare = nil // a burst's memory is not kept
-		}
+		_, err := w.f.Write(b)
 		w.mu.Lock()
-		if err != nil {
+		if w.pending.drop(len(b)); err != nil {
 			w.broken = true
-			w.c.host.bytes.Add(-int64(len(w.pending)))
-			w.pending = w.pending[:0]
+			w.pending.clear()
+		}
+		if w.pending.len() <= softPipeQueued {
 			w.releaseLocked()
 		}
 	}

@@ -1,11 +1,12 @@
 package virtwl
 
-import "errors"
+import "vix/internal/ledger"
 
 // byteQueue is a bounded stream buffer: a power-of-two ring that grows when it
-// must and is let go when it is empty and large.
+// must and is let go when it is empty and large. The VM is charged for the ring, not
+// for what is in it.
 type byteQueue struct {
-	host       *Host // accounts for what is queued
+	ledger     *ledger.Ledger
 	buf        []byte
 	start, end uint64 // stream positions
 }
@@ -15,8 +16,6 @@ const (
 	keepQueueBuf = 64 << 10 // kept when empty: a burst of requests of one frame
 )
 
-var errShared = errors.New("this VM's queues are full")
-
 func (q *byteQueue) len() int { return int(q.end - q.start) }
 
 // advance counts n bytes that did not need the queue.
@@ -25,15 +24,14 @@ func (q *byteQueue) advance(n int) {
 	q.end += uint64(n)
 }
 
-// fill appends n bytes from r.
+// fill appends n bytes from r. Where the VM may have no more it is a ledger.Full.
 func (q *byteQueue) fill(r CommandReader, n int) error {
 	if n == 0 {
 		return nil
 	}
-	if !q.host.takeBytes(n) {
-		return errShared
+	if err := q.reserve(n); err != nil {
+		return err
 	}
-	q.reserve(n)
 	at := int(q.end) & (len(q.buf) - 1)
 	k := min(n, len(q.buf)-at)
 	err := r.Read(q.buf[at : at+k])
@@ -41,7 +39,6 @@ func (q *byteQueue) fill(r CommandReader, n int) error {
 		err = r.Read(q.buf[:n-k])
 	}
 	if err != nil {
-		q.host.bytes.Add(-int64(n))
 		return err
 	}
 	q.end += uint64(n)
@@ -49,13 +46,16 @@ func (q *byteQueue) fill(r CommandReader, n int) error {
 }
 
 // reserve makes room for n more bytes.
-func (q *byteQueue) reserve(n int) {
+func (q *byteQueue) reserve(n int) error {
 	size := max(len(q.buf), minQueueBuf)
 	for size < q.len()+n {
 		size *= 2
 	}
 	if size == len(q.buf) {
-		return
+		return nil
+	}
+	if err := q.ledger.Queue(size - len(q.buf)); err != nil {
+		return err
 	}
 	buf := make([]byte, size)
 	for p := q.start; p < q.end; {
@@ -66,6 +66,7 @@ func (q *byteQueue) reserve(n int) {
 		p += uint64(k)
 	}
 	q.buf = buf
+	return nil
 }
 
 // take moves up to len(p) bytes to p.
@@ -77,17 +78,28 @@ func (q *byteQueue) take(p []byte) int {
 	at := int(q.start) & (len(q.buf) - 1)
 	k := copy(p[:n], q.buf[at:])
 	copy(p[k:n], q.buf)
-	q.start += uint64(n)
-	q.host.bytes.Add(-int64(n))
-	if q.len() == 0 && len(q.buf) > keepQueueBuf {
-		q.buf = nil
-	}
+	q.drop(n)
 	return n
+}
+
+// head is the start of what is queued, up to most bytes of it in one piece. It
+// stays as it is until it is dropped or cleared.
+func (q *byteQueue) head(most int) []byte {
+	at := int(q.start) & (len(q.buf) - 1)
+	return q.buf[at:][:min(q.len(), len(q.buf)-at, most)]
+}
+
+// drop forgets the first n bytes.
+func (q *byteQueue) drop(n int) {
+	q.start += uint64(n)
+	if q.len() == 0 && len(q.buf) > keepQueueBuf {
+		q.clear()
+	}
 }
 
 // clear drops everything.
 func (q *byteQueue) clear() {
-	q.host.bytes.Add(-int64(q.len()))
+	q.ledger.Unqueue(len(q.buf))
 	q.start = q.end
 	q.buf = nil
 }

@@ -110,6 +110,7 @@ func (s *supervisor) addShare(sh share) error {
 	if err := s.findShare(&sh); err != nil {
 		return err
 	}
+	s.widenFor(sh.folder)
 	if err := s.serveShare(&sh); err != nil {
 		s.dropFolder(sh.dir)
 		return err

@@ -108,7 +108,8 @@ type supervisor struct {
 	sharesEnded bool       // under shareTurn, as is
 	stuckPorts  [config.MaxShares]bool
 
-	usb usbDevices
+	usb   usbDevices
+	bound memoryBound
 
 	saving sync.Mutex // held by whoever writes state.json; before mu
 
@@ -239,8 +240,16 @@ func (s *supervisor) enterScope() (leave func() error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
 	defer cancel()
 	v := s.launch.VM
-	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
+	accel, _, _ := s.chooseAccel() // start says what is wrong with it
+	b := budgetOf(v, accel != "kvm")
+	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, Memory: b.Max(), PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
+	s.bound.Lock()
+	s.bound.group, s.bound.budget = sc, b
+	s.bound.Unlock()
 	s.log.printf("vix", "control group: %s %s", sc.Kind, sc.Name)
+	if sc.Memory > 0 {
+		s.log.printf("vix", "control group: the bound of its memory is %d MiB", sc.Memory>>20)
+	}
 	for _, w := range sc.Weaker {
 		s.log.add("vix", "control group: "+w)
 	}

@@ -35,6 +35,15 @@ type Desc struct {
 	Kind Kind
 	FD   int    // -1 when Res is used
 	Res  uint32 // virtio-gpu resource handle, 0 when FD is used
+	// Held is who counts the descriptor for as long as it is on its way, or nil. It goes
+	// wherever the Desc goes, and is told when that is closed.
+	Held Holder
+}
+
+// A Holder counts a descriptor that is on its way.
+type Holder interface {
+	// Release says that the descriptor is closed. It waits for nothing.
+	Release()
 }
 
 // FileDesc returns a Desc that owns fd.
@@ -47,6 +56,9 @@ func ResDesc(res uint32) Desc { return Desc{Kind: KindMemory, FD: -1, Res: res} 
 func (d Desc) Close() {
 	if d.Res == 0 && d.FD >= 0 {
 		_ = unix.Close(d.FD)
+	}
+	if d.Held != nil {
+		d.Held.Release()
 	}
 }
 
@@ -85,4 +97,17 @@ type Transport interface {
 	// len(ds) ≤ MaxDescs, and p is not empty.
 	Send(p []byte, ds []Desc) error
 	Close() error
+}
+
+// A Lingerer is a Transport that knows, after its end, whether the peer may still
+// have what was sent to it: a compositor that has stopped keeps descriptors in its
+// socket, and the memory that they stand for.
+type Lingerer interface {
+	// Linger lets Close keep what Pending needs. It is called before Close.
+	Linger()
+	// Pending tells whether the peer has neither read nor dropped all that was sent.
+	// There is no event for it. It is asked after Close, until it says no.
+	Pending() bool
+	// Forget is for who does not want to know any more.
+	Forget()
 }

@@ -26,6 +26,12 @@ type UnixConn struct {
 	raw    syscall.RawConn
 	closed atomic.Bool
 
+	end struct { // of Close and after
+		sync.Mutex
+		linger bool
+		rest   int // our end of a socket that is closed for everybody else; -1 without
+	}
+
 	recv struct {
 		sync.Mutex
 		poll func(fd uintptr) bool
@@ -67,6 +73,7 @@ func NewUnixConn(c *net.UnixConn) (*UnixConn, error) {
 	u.recv.oob = make([]byte, unix.CmsgSpace(recvFDs*4))
 	u.recv.poll = u.pollRecv
 	u.send.poll = u.pollSend
+	u.end.rest = -1
 	return u, nil
 }
 
@@ -219,8 +226,77 @@ func (u *UnixConn) wrap(what string, err error) error {
 
 // Close implements Transport.
 func (u *UnixConn) Close() error {
+	u.end.Lock()
+	defer u.end.Unlock()
 	if u.closed.Swap(true) {
 		return nil
 	}
+	if u.end.linger {
+		_ = u.raw.Control(u.keep)
+	}
 	return u.conn.Close()
+}
+
+// Linger implements Lingerer.
+func (u *UnixConn) Linger() {
+	u.end.Lock()
+	defer u.end.Unlock()
+	u.end.linger = true
+}
+
+// keep ends the connection for the peer, and keeps our end of it as long as something
+// that was sent is with the peer's.
+func (u *UnixConn) keep(fd uintptr) {
+	if unread(int(fd)) == 0 {
+		return
+	}
+	rest, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return // then nobody knows
+	}
+	u.end.rest = rest
+	_ = unix.Shutdown(rest, unix.SHUT_RDWR)
+}
+
+// Pending implements Lingerer.
+func (u *UnixConn) Pending() bool {
+	u.end.Lock()
+	defer u.end.Unlock()
+	if u.end.rest < 0 {
+		return false
+	}
+	if unread(u.end.rest) > 0 {
+		return true
+	}
+	u.forgetLocked()
+	return false
+}
+
+// Forget implements Lingerer.
+func (u *UnixConn) Forget() {
+	u.end.Lock()
+	defer u.end.Unlock()
+	u.forgetLocked()
+}
+
+func (u *UnixConn) forgetLocked() {
+	if u.end.rest >= 0 {
+		_ = unix.Close(u.end.rest)
+		u.end.rest = -1
+	}
+}
+
+// unread returns how much kernel memory holds what was sent on a unix socket and
+// neither read nor dropped by the peer, descriptors included (linux/sock_diag.h:
+// SK_MEMINFO_WMEM_ALLOC); 0 where the kernel does not say.
+func unread(fd int) uint32 {
+	const wmemAlloc = 2
+	var info [9]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if e != 0 {
+		return 0
+	}
+	return info[wmemAlloc]
 }

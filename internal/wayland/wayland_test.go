@@ -336,3 +336,51 @@ func BenchmarkUnixConn(b *testing.B) {
 		}
 	}
 }
+
+// TestUnixConnLingers: an end that is closed knows whether the peer still has what was
+// sent, and for the peer it is closed all the same.
+func TestUnixConnLingers(t *testing.T) {
+	for _, how := range []string{"reads", "closes", "has read", "is forgotten"} {
+		a, b := pair(t)
+		a.Linger()
+		fd, err := unix.MemfdCreate("m", unix.MFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Send([]byte("hello"), []Desc{FileDesc(KindMemory, fd)}); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 10)
+		read := func() {
+			n, ds, err := b.Recv(buf, nil)
+			CloseAll(ds)
+			if err != nil || n != 5 || len(ds) != 1 {
+				t.Fatal(n, len(ds), err)
+			}
+		}
+		if how == "has read" {
+			read()
+		}
+		_ = a.Close()
+		if pending := a.Pending(); pending != (how != "has read") {
+			t.Errorf("%s: pending %v", how, pending)
+		}
+		switch how {
+		case "reads":
+			read()
+		case "closes":
+			_ = b.Close()
+		case "is forgotten":
+			a.Forget()
+		}
+		if a.Pending() {
+			t.Errorf("%s: still pending", how)
+		}
+		if how == "reads" || how == "has read" {
+			if _, _, err := b.Recv(buf, nil); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: %v instead of the end", how, err)
+			}
+		}
+		a.Forget()
+	}
+}
