@@ -159,7 +159,7 @@ func TestDecoratedFoot(t *testing.T) {
 		d.waitScreen(t, "one frame", one)
 		for _, by := range []image.Point{{150, 100}, {-250, -150}, {60, -20}, {-40, 30}} {
 			before := at.Size()
-			d.drag(at.Max.Sub(image.Pt(2, 2)), at.Max.Sub(image.Pt(2, 2)).Add(by))
+			d.drag(t, at.Max.Sub(image.Pt(2, 2)), at.Max.Sub(image.Pt(2, 2)).Add(by))
 			d.waitScreen(t, fmt.Sprintf("one frame, larger by %v", by), func(img *image.RGBA) bool {
 				if !one(img) {
 					return false
@@ -172,13 +172,18 @@ func TestDecoratedFoot(t *testing.T) {
 	})
 }
 
-// drag presses at one place and releases at another.
-func (d *desk) drag(from, to image.Point) {
+// drag presses at one place and releases at another. What the press starts is under
+// way when the picture stays.
+func (d *desk) drag(t *testing.T, from, to image.Point) {
+	t.Helper()
 	d.seat.move(from.X, from.Y)
 	d.seat.button(1)
+	d.steady(t)
 	for k := 1; k <= 4; k++ {
 		p := from.Add(to.Sub(from).Mul(k).Div(4))
 		d.seat.move(p.X, p.Y)
 	}
+	d.steady(t)
 	d.seat.button(0)
+	d.seat.move(d.w-1, d.h-1)
 }

@@ -29,6 +29,10 @@ func TestLockScreen(t *testing.T) {
 		}{
 			{"no grab", func(*client, *seatOf) (uint32, bool) { return 0, false }},
 			{"an invented serial", func(*client, *seatOf) (uint32, bool) { return 12345, true }},
+			{"an invented serial, of another window's popup", func(c *client, _ *seatOf) (uint32, bool) {
+				c.xdg = c.other
+				return 12345, true
+			}},
 			{"the serial of a press", func(_ *client, s *seatOf) (uint32, bool) { return s.pressed, true }},
 			{"the serial of the keyboard's enter", func(_ *client, s *seatOf) (uint32, bool) { return s.entered, true }},
 		} {
@@ -69,13 +73,15 @@ func locked(t *testing.T, d *desk, grab func(*client, *seatOf) (uint32, bool)) {
 	c.Send(s.id, wayland.WlSeatReqGetKeyboard, s.keyboard)
 	c.event = s.event
 	c.window(300, 200, pink)
+	c.other = c.xdg
+	c.window(300, 200, pink)
 	var at image.Rectangle
 	d.waitScreen(t, "the window", func(img *image.RGBA) bool {
 		at = d.extent(img, workBlue)
 		return at.Dx() == 300+2*sideW
 	})
 	d.click(at.Min.X+150, at.Min.Y+100)
-	for s.pressed == 0 || s.entered == 0 {
+	for (s.pressed == 0 || s.entered == 0) && !c.gone {
 		c.hear()
 	}
 	if serial, ok := grab(c, s); ok {
@@ -115,8 +121,8 @@ func newKeyboard(t *testing.T, d *desk) *keyboard {
 	t.Helper()
 	p, all := globals(t, d)
 	bind(t, p, all, "wl_seat", 1, 4)
-	bind(t, p, all, "zwp_virtual_keyboard_manager_v1", 1, 6)
-	p.Send(6, 0, 4, 5) // create_virtual_keyboard
+	bind(t, p, all, "zwp_virtual_keyboard_manager_v1", 1, 5)
+	p.Send(5, 0, 4, 6) // create_virtual_keyboard
 	const keymap = "xkb_keymap { xkb_keycodes { include \"evdev+aliases(qwerty)\" }; xkb_types { include \"complete\" };" +
 		" xkb_compat { include \"complete\" }; xkb_symbols { include \"pc+us+inet(evdev)\" }; };\x00"
 	file := waylandtest.Memfd(t, int64(len(keymap)))
@@ -124,7 +130,7 @@ func newKeyboard(t *testing.T, d *desk) *keyboard {
 		t.Fatal(err)
 	}
 	var e wayland.Encoder
-	e.Msg(5, 0, 1, uint32(len(keymap))) // keymap: xkb_v1, fd, size
+	e.Msg(6, 0, 1, uint32(len(keymap))) // keymap: xkb_v1, fd, size
 	p.Write(e.B, file)
 	k := &keyboard{pointer{p: p, sync: 7, d: d}}
 	k.roundTrip()
@@ -136,7 +142,7 @@ func (k *keyboard) press(codes ...uint32) {
 	for _, code := range codes {
 		for _, down := range []uint32{1, 0} {
 			k.time++
-			k.p.Send(5, 1, k.time, code, down)
+			k.p.Send(6, 1, k.time, code, down)
 			k.roundTrip()
 		}
 	}
