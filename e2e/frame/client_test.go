@@ -21,7 +21,6 @@ type client struct {
 	surface    uint32
 	xdg        uint32
 	top        uint32
-	other      uint32 // an earlier xdg_surface
 	viewporter uint32
 	w, h       int // that the compositor told last, 0 for as it likes
 	// A hostile client may be thrown out: then it is gone, and that is no failure.

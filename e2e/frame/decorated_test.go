@@ -182,8 +182,8 @@ func (d *desk) drag(t *testing.T, from, to image.Point) {
 	for k := 1; k <= 4; k++ {
 		p := from.Add(to.Sub(from).Mul(k).Div(4))
 		d.seat.move(p.X, p.Y)
+		d.steady(t) // a late answer to an earlier size counts as a wish, for sway
 	}
-	d.steady(t)
 	d.seat.button(0)
 	d.seat.move(d.w-1, d.h-1)
 }

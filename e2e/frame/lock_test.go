@@ -30,7 +30,10 @@ func TestLockScreen(t *testing.T) {
 			{"no grab", func(*client, *seatOf) (uint32, bool) { return 0, false }},
 			{"an invented serial", func(*client, *seatOf) (uint32, bool) { return 12345, true }},
 			{"an invented serial, of another window's popup", func(c *client, _ *seatOf) (uint32, bool) {
-				c.xdg = c.other
+				first := c.xdg
+				c.window(60, 40, pink) // which gets the focus
+				c.sync()
+				c.xdg = first
 				return 12345, true
 			}},
 			{"the serial of a press", func(_ *client, s *seatOf) (uint32, bool) { return s.pressed, true }},
@@ -73,8 +76,6 @@ func locked(t *testing.T, d *desk, grab func(*client, *seatOf) (uint32, bool)) {
 	c.Send(s.id, wayland.WlSeatReqGetKeyboard, s.keyboard)
 	c.event = s.event
 	c.window(300, 200, pink)
-	c.other = c.xdg
-	c.window(300, 200, pink)
 	var at image.Rectangle
 	d.waitScreen(t, "the window", func(img *image.RGBA) bool {
 		at = d.extent(img, workBlue)
@@ -84,7 +85,9 @@ func locked(t *testing.T, d *desk, grab func(*client, *seatOf) (uint32, bool)) {
 	for (s.pressed == 0 || s.entered == 0) && !c.gone {
 		c.hear()
 	}
-	if serial, ok := grab(c, s); ok {
+	serial, ok := grab(c, s)
+	d.steady(t) // the focus is where it stays
+	if ok {
 		pos, surface := c.id(), c.id()
 		xdg, pop := c.id(), c.id()
 		c.Send(idWm, wayland.XdgWmBaseReqCreatePositioner, pos)
