@@ -54,7 +54,12 @@ func startMutter(t *testing.T, scale float64, options ...func(*desk)) *desk {
 	if scale != 1 {
 		m.setScale(t)
 	}
-	d.change = m.setScale
+	d.change = func(t *testing.T) { // ends the stream
+		t.Helper()
+		m.setScale(t)
+		_ = m.remote.Call(mutterRemoteDesktop+".Session.Stop", 0)
+		m.record(t, env)
+	}
 	m.record(t, env)
 	d.shoot = m.shoot
 	d.seat = m
@@ -73,6 +78,7 @@ type mutter struct {
 	more  sync.Cond // of mu
 	frame *image.RGBA
 	n     int   // frames so far
+	run   int   // of streams
 	err   error // of the stream
 }
 
@@ -154,7 +160,12 @@ func (m *mutter) read(t *testing.T, env []string, node uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.mu.Lock()
 	m.more.L = &m.mu
+	m.run++
+	run := m.run
+	m.err = nil
+	m.mu.Unlock()
 	go func() { // ends with gst-launch, which ends with the test
 		defer r.Close()
 		width, height := m.d.mode()
@@ -162,7 +173,9 @@ func (m *mutter) read(t *testing.T, env []string, node uint32) {
 			img := image.NewRGBA(image.Rect(0, 0, width, height))
 			_, err = io.ReadFull(r, img.Pix)
 			m.mu.Lock()
-			if err != nil {
+			if run != m.run {
+				err = io.EOF // another stream took over
+			} else if err != nil {
 				m.err = fmt.Errorf("the stream of mutter's output ended: %w: %s", err, p.Output())
 			} else {
 				m.frame = img

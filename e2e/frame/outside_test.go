@@ -493,14 +493,10 @@ func (d *desk) point(t *testing.T, socket string, s images) {
 	c := newHostile(t, d, socket, versionOf(s.name))
 	defer c.Tr.Close()
 	seat := c.bound("wl_seat", 5)
-	pointer, device, surface := c.id(), c.id(), uint32(0)
+	pointer := c.id()
 	c.Send(seat, wayland.WlSeatReqGetPointer, pointer)
-	manager := uint32(0)
-	c.Send(1, wayland.WlDisplayReqSync, device)
-	for !c.gone && c.hear().ID != device {
-	}
-	manager = c.bound("wl_data_device_manager", 3)
-	device = c.id()
+	manager := c.bound("wl_data_device_manager", 3)
+	device := c.id()
 	c.Send(manager, wayland.WlDataDeviceManagerReqGetDataDevice, device, seat)
 	var entered, pressed uint32
 	c.event = func(m waylandtest.Msg) {
@@ -532,7 +528,7 @@ func (d *desk) point(t *testing.T, socket string, s images) {
 		}
 		serial, object = pressed, device
 	}
-	surface = c.id()
+	surface := c.id()
 	c.Send(idCompositor, wayland.WlCompositorReqCreateSurface, surface)
 	s.do(c, object, serial, surface)
 	c.sync()
