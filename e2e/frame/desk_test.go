@@ -39,6 +39,14 @@ type desk struct {
 	again  func(t *testing.T) *desk // starts another like it
 }
 
+// anew starts another compositor like it.
+func (d *desk) anew(t *testing.T) *desk {
+	t.Helper()
+	n := d.again(t)
+	n.again = d.again
+	return n
+}
+
 // ended tells whether the compositor has.
 func (d *desk) ended() bool {
 	select {

@@ -313,7 +313,7 @@ func TestOutside(t *testing.T) {
 		socket := work.serve(t, d.socket)
 		for _, s := range scenes {
 			if d.ended() {
-				d = d.again(t)
+				d = d.anew(t)
 				socket = work.serve(t, d.socket)
 			}
 			t.Run(s.name, func(t *testing.T) { d.play(t, socket, s) })
@@ -460,7 +460,7 @@ func TestPointerImages(t *testing.T) {
 		socket := work.serve(t, d.socket)
 		for _, s := range append(slices.Clip(pointers), drags...) {
 			if d.ended() {
-				d = d.again(t)
+				d = d.anew(t)
 				socket = work.serve(t, d.socket)
 			}
 			t.Run(s.name, func(t *testing.T) {
