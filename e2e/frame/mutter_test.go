@@ -198,14 +198,16 @@ func (m *mutter) shoot(string) (*image.RGBA, error) {
 }
 
 func (m *mutter) move(x, y int) {
-	t := m.d.t
-	t.Helper()
-	m.call(t, m.remote, mutterRemoteDesktop+".Session.NotifyPointerMotionAbsolute",
-		[]any{string(m.stream), float64(x) * m.d.scale, float64(y) * m.d.scale})
+	m.notify("NotifyPointerMotionAbsolute", string(m.stream), float64(x)*m.d.scale, float64(y)*m.d.scale)
 }
 
-func (m *mutter) button(down uint32) {
-	m.call(m.d.t, m.remote, mutterRemoteDesktop+".Session.NotifyPointerButton", []any{int32(0x110), down == 1})
+func (m *mutter) button(down uint32) { m.notify("NotifyPointerButton", int32(0x110), down == 1) }
+
+// notify sends input. That Mutter has ended is told by the next picture.
+func (m *mutter) notify(method string, args ...any) {
+	if err := m.remote.Call(mutterRemoteDesktop+".Session."+method, 0, args...).Err; err != nil {
+		m.d.t.Logf("mutter: %s: %v", method, err)
+	}
 }
 
 // setScale gives the output d.scale; a virtual monitor has one mode. Mutter has no
