@@ -86,7 +86,7 @@ func TestPicture(t *testing.T) {
 			return steady
 		})
 		if d.seat != nil {
-			menu := d.extent(img, vaultYellow).Min.Add(image.Pt(652, 43)) // where the compositor placed it
+			menu := vaultAt.Add(image.Pt(652, 43))
 			d.click(menu.X, menu.Y)
 			img = d.waitScreen(t, "the menu's frame", func(img *image.RGBA) bool { return count(img, vaultYellow) > before+500 })
 		}
