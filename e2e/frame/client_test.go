@@ -22,7 +22,8 @@ type client struct {
 	xdg        uint32
 	top        uint32
 	viewporter uint32
-	w, h       int // that the compositor told last, 0 for as it likes
+	data       uint32 // wl_data_device_manager
+	w, h       int    // that the compositor told last, 0 for as it likes
 	// A hostile client may be thrown out: then it is gone, and that is no failure.
 	hostile, gone bool
 	event         func(waylandtest.Msg) // hears all that comes; may be nil

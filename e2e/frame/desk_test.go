@@ -39,6 +39,14 @@ type desk struct {
 	again  func(t *testing.T) *desk // starts another like it
 }
 
+// anew starts another compositor like it.
+func (d *desk) anew(t *testing.T) *desk {
+	t.Helper()
+	n := d.again(t)
+	n.again = d.again
+	return n
+}
+
 // ended tells whether the compositor has.
 func (d *desk) ended() bool {
 	select {
@@ -366,7 +374,11 @@ func globals(t *testing.T, d *desk) (*waylandtest.Peer, map[string]uint32) {
 		t.Fatal(err)
 	}
 	p := &waylandtest.Peer{T: t, Tr: tr}
-	t.Cleanup(func() { _ = tr.Close() })
+	late := time.AfterFunc(5**patience, func() { _ = tr.Close() }) // waits for events end with it
+	t.Cleanup(func() {
+		late.Stop()
+		_ = tr.Close()
+	})
 	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
 	p.Send(1, wayland.WlDisplayReqSync, 3)
 	all := map[string]uint32{}

@@ -1,5 +1,6 @@
-// Package frame looks at the frames of VMs' windows on real compositors: sway, labwc
-// and Weston, headless, at several scales. Its pictures are kept in build/e2e.
+// Package frame looks at the frames of VMs' windows, and at what hostile guests show,
+// on real compositors without a screen, at several scales: sway, labwc and Weston, and
+// with make e2e-full also KWin and Mutter. Its pictures are kept in build/e2e.
 package frame
 
 import (

@@ -54,7 +54,12 @@ func startMutter(t *testing.T, scale float64, options ...func(*desk)) *desk {
 	if scale != 1 {
 		m.setScale(t)
 	}
-	d.change = m.setScale
+	d.change = func(t *testing.T) { // ends the stream
+		t.Helper()
+		m.setScale(t)
+		_ = m.remote.Call(mutterRemoteDesktop+".Session.Stop", 0)
+		m.record(t, env)
+	}
 	m.record(t, env)
 	d.shoot = m.shoot
 	d.seat = m
@@ -73,6 +78,7 @@ type mutter struct {
 	more  sync.Cond // of mu
 	frame *image.RGBA
 	n     int   // frames so far
+	run   int   // of streams
 	err   error // of the stream
 }
 
@@ -154,7 +160,12 @@ func (m *mutter) read(t *testing.T, env []string, node uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.mu.Lock()
 	m.more.L = &m.mu
+	m.run++
+	run := m.run
+	m.err = nil
+	m.mu.Unlock()
 	go func() { // ends with gst-launch, which ends with the test
 		defer r.Close()
 		width, height := m.d.mode()
@@ -162,7 +173,9 @@ func (m *mutter) read(t *testing.T, env []string, node uint32) {
 			img := image.NewRGBA(image.Rect(0, 0, width, height))
 			_, err = io.ReadFull(r, img.Pix)
 			m.mu.Lock()
-			if err != nil {
+			if run != m.run {
+				err = io.EOF // another stream took over
+			} else if err != nil {
 				m.err = fmt.Errorf("the stream of mutter's output ended: %w: %s", err, p.Output())
 			} else {
 				m.frame = img
@@ -185,14 +198,16 @@ func (m *mutter) shoot(string) (*image.RGBA, error) {
 }
 
 func (m *mutter) move(x, y int) {
-	t := m.d.t
-	t.Helper()
-	m.call(t, m.remote, mutterRemoteDesktop+".Session.NotifyPointerMotionAbsolute",
-		[]any{string(m.stream), float64(x) * m.d.scale, float64(y) * m.d.scale})
+	m.notify("NotifyPointerMotionAbsolute", string(m.stream), float64(x)*m.d.scale, float64(y)*m.d.scale)
 }
 
-func (m *mutter) button(down uint32) {
-	m.call(m.d.t, m.remote, mutterRemoteDesktop+".Session.NotifyPointerButton", []any{int32(0x110), down == 1})
+func (m *mutter) button(down uint32) { m.notify("NotifyPointerButton", int32(0x110), down == 1) }
+
+// notify sends input. That Mutter has ended is told by the next picture.
+func (m *mutter) notify(method string, args ...any) {
+	if err := m.remote.Call(mutterRemoteDesktop+".Session."+method, 0, args...).Err; err != nil {
+		m.d.t.Logf("mutter: %s: %v", method, err)
+	}
 }
 
 // setScale gives the output d.scale; a virtual monitor has one mode. Mutter has no

@@ -94,13 +94,17 @@ func (l *Locker) lock() error {
 	l.s.request(l.ids.manager, 1, l.ids.lock)                                  // lock
 	l.s.request(l.ids.compositor, 0, l.ids.surface)                            // create_surface
 	l.s.request(l.ids.lock, 1, l.ids.lockSurface, l.ids.surface, l.ids.output) // get_lock_surface
-	// The compositor locks when the surface has content, or after a second.
-	for range 2 {
+	if err := l.s.roundTrip(l.event); err != nil {
+		return err
+	}
+	for !l.locked {
+		// What the events asked for: the compositor may wait for the surface's content.
 		if err := l.s.roundTrip(l.event); err != nil {
 			return err
 		}
-	}
-	for !l.locked {
+		if l.locked {
+			break
+		}
 		id, opcode, body, err := l.s.read()
 		if err != nil {
 			return err
@@ -110,7 +114,7 @@ func (l *Locker) lock() error {
 		}
 		l.event(id, opcode, body)
 	}
-	return l.s.roundTrip(l.event) // sends what the events asked for
+	return l.s.roundTrip(l.event)
 }
 
 // event takes an event in; what it answers is sent with the next requests.
