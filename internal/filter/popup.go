@@ -345,7 +345,7 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 	}
 	s := v.shell
 	w, h := v.Current.Size()
-	if w == 0 {
+	if w == 0 || !s.acked && !v.Current.Acked {
 		return f.commitEmpty(c, s)
 	}
 	if err := f.canShow(c, v); err != nil {

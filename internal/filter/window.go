@@ -367,7 +367,7 @@ func (f *frames) endRole(c *relay.Conn, s *shell) {
 	if s.v != nil {
 		f.unmap(c, s)
 		s.v.ResetXdg()
-		s.v.Clear() // whoever makes a window of it again begins without content
+		s.v.Unattach() // what comes before the next configure event is a mistake
 	}
 	if w := s.window; w != nil {
 		s.window, w.shell = nil, nil
@@ -414,7 +414,7 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 		return nil
 	}
 	w, h := v.Current.Size()
-	if w == 0 {
+	if w == 0 || !s.acked && !v.Current.Acked { // with an earlier role's content, perhaps
 		return f.commitEmpty(c, s)
 	}
 	if err := f.canShow(c, v); err != nil {

@@ -172,11 +172,16 @@ func (s *Surface) Hid() {
 	}
 }
 
-// Clear takes the content away, and what was attached.
-func (s *Surface) Clear() {
+// Unattach forgets what was attached and not committed.
+func (s *Surface) Unattach() {
 	s.release(s.pending.Buffer)
 	s.pending.Buffer = nil
 	s.pending.set &^= setBuffer
+}
+
+// clear takes the content away, and what was attached.
+func (s *Surface) clear() {
+	s.Unattach()
 	if !s.shown {
 		s.release(s.Current.Buffer)
 	}
@@ -291,7 +296,7 @@ func (s *Surface) Destroy() {
 		k.sub.parent = nil
 	}
 	s.children, s.below = nil, 0
-	s.Clear()
+	s.clear()
 	s.release(s.cached.Buffer)
 	s.pending.clear()
 	s.cached.clear()
