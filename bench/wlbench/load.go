@@ -119,15 +119,20 @@ func benchEvents(path string, d time.Duration) (metrics, error) {
 	if err != nil {
 		return nil, err
 	}
-	ptr := c.newID()
+	comp, _, err := c.bind("wl_compositor", 4)
+	if err != nil {
+		return nil, err
+	}
+	ptr, region := c.newID(), c.newID()
 	c.msg(seat, 0, ptr)
+	c.msg(comp, 1, region)
 	if err := c.roundtrip(nil); err != nil {
 		return nil, err
 	}
 	asked := 0
 	ask := func() error {
 		asked++
-		c.msg(ptr, 0, burst, 0, 0, 0)
+		c.msg(region, 2, burst, 0, 0, 0)
 		return c.flush()
 	}
 	t0 := time.Now()

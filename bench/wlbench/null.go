@@ -330,11 +330,16 @@ func hGetXdgOutput(s *session, id uint32, a *args) error {
 	return nil
 }
 
-// hSetCursor: the flood of events that the client asks for.
-func hSetCursor(s *session, id uint32, a *args) error {
+func hGetPointer(s *session, id uint32, a *args) error {
+	s.pointer = a.u()
+	return nil
+}
+
+// hSubtract: the flood of events that the client asks for, once it has a pointer.
+func hSubtract(s *session, id uint32, a *args) error {
 	n := a.u()
-	for i := uint32(1); i <= n; i++ {
-		s.c.msg(id, 2, i, (i&1023)<<8, (i&511)<<8)
+	for i := uint32(1); i <= n && s.pointer != 0; i++ {
+		s.c.msg(s.pointer, 2, i, (i&1023)<<8, (i&511)<<8)
 		if len(s.c.out) >= flushAt-20 {
 			if err := s.c.flush(); err != nil {
 				return err

@@ -19,8 +19,8 @@ import (
 //   - the callback_data of a frame callback is the "stamp" that the client
 //     painted into the damaged rectangle, so the client knows that the pixels of
 //     that very frame came through;
-//   - wl_pointer.set_cursor with serial N makes it send N wl_pointer.motion
-//     events, to load the other direction;
+//   - wl_region.subtract at x = N makes it send N wl_pointer.motion events, to load
+//     the other direction: a request that a proxy has no reason to look at;
 //   - for a window whose title ends in countTitle, callback_data is how many
 //     pixels of the buffer changed since its last commit, wherever they are: what
 //     was copied, whatever was damaged.
@@ -38,7 +38,8 @@ type session struct {
 	seq  uint32
 	t0   time.Time
 
-	noted map[string]bool
+	pointer uint32 // made last
+	noted   map[string]bool
 }
 
 type errProtocol struct {

@@ -24,16 +24,16 @@ type rule struct {
 // An interface that is not in the tables does not exist for anybody.
 var rules = map[*wayland.Interface]rule{
 	wayland.WlCompositor:                       {6, "", "surfaces and regions"},
-	wayland.WlSubcompositor:                    {1, "", "sub-surfaces of the client's own"},
+	wayland.WlSubcompositor:                    {1, "cut to their window", "sub-surfaces of the client's own"},
 	wayland.WlShm:                              {2, "a pool is no larger than its file", "pixels"},
-	wayland.WlSeat:                             {9, "", "input while a surface of the client's has the focus"},
-	wayland.WlOutput:                           {4, "make, model and description are blanked", "sizes and scales"},
+	wayland.WlSeat:                             {9, "its name is blanked; serials need an event that lasts", "input while a surface of the client's has the focus"},
+	wayland.WlOutput:                           {4, "name, make, model, description and physical size are blanked", "sizes and scales"},
 	wayland.WlDataDeviceManager:                {3, "selections and drags are the VM's own", "clipboard and drags within the VM"},
 	wayland.ZwpPrimarySelectionDeviceManagerV1: {1, "the selection is the VM's own", "the middle button within the VM"},
 	wayland.GtkPrimarySelectionDeviceManager:   {1, "the selection is the VM's own", "the same, for GTK 3"},
-	wayland.XdgWmBase:                          {6, "titles are tagged, app ids rewritten", "windows and popups"},
+	wayland.XdgWmBase:                          {6, "titles are tagged, app ids rewritten, grabs emulated, popups bounded", "windows and popups"},
 
-	wayland.ZxdgOutputManagerV1:               {3, "the description is blanked", "logical sizes"},
+	wayland.ZxdgOutputManagerV1:               {3, "name and description are blanked", "logical sizes"},
 	wayland.ZxdgDecorationManagerV1:           {1, "", "who draws the title bar"},
 	wayland.OrgKdeKwinServerDecorationManager: {1, "", "the same, for GTK 3 and older Qt"},
 	wayland.XdgWmDialogV1:                     {1, "", "modal dialogs of the client's own"},
@@ -42,22 +42,22 @@ var rules = map[*wayland.Interface]rule{
 	wayland.ZxdgExporterV2:                    {1, "", "dialogs over another program's window"},
 	wayland.ZxdgImporterV2:                    {1, "only handles of this VM", "dialogs over another program's window"},
 
-	wayland.WpViewporter:                 {1, "", "scaled pixels"},
+	wayland.WpViewporter:                 {1, "the compositor knows only viewports of ours", "scaled pixels"},
 	wayland.WpFractionalScaleManagerV1:   {1, "", "scaled pixels"},
 	wayland.WpSinglePixelBufferManagerV1: {1, "", "plain colours"},
 	wayland.WpAlphaModifierV1:            {1, "", "the client's own surfaces"},
 	wayland.WpContentTypeManagerV1:       {1, "", "a hint about the client's own surfaces"},
 	wayland.WpPresentation:               {2, "", "when a frame was shown"},
-	wayland.WpFifoManagerV1:              {1, "", "pacing of the client's own frames"},
-	wayland.WpCommitTimingManagerV1:      {1, "", "pacing of the client's own frames"},
 
 	wayland.WpCursorShapeManagerV1:      {1, "", "the pointer over the client's own surfaces"},
 	wayland.ZwpRelativePointerManagerV1: {1, "", "motion while the pointer is over the client"},
 	wayland.ZwpPointerGesturesV1:        {3, "", "gestures over the client"},
-	wayland.ZwpTabletManagerV2:          {2, "", "a pen over the client"},
+	wayland.ZwpTabletManagerV2:          {2, "names, ids, serial numbers and device nodes are blanked", "a pen over the client"},
 	wayland.ZwpTextInputManagerV3:       {1, "", "the host's input method, for the focused text field"},
 
-	wayland.WlShell: {0, "", "xdg-shell's forerunner, whose windows nobody would tag"},
+	wayland.WpFifoManagerV1:                      {0, "", "lets a frame take effect later than the filter has checked it for"},
+	wayland.WpCommitTimingManagerV1:              {0, "", "lets a frame take effect later than the filter has checked it for"},
+	wayland.WlShell:                              {0, "", "xdg-shell's forerunner, whose windows nobody would tag"},
 	wayland.ZwpKeyboardShortcutsInhibitManagerV1: {0, "", "takes the compositor's own keys"},
 	wayland.ZwpPointerConstraintsV1:              {0, "", "grabs the pointer"},
 	wayland.ZwpIdleInhibitManagerV1:              {0, "", "keeps the screen unlocked"},
@@ -79,6 +79,8 @@ var rules = map[*wayland.Interface]rule{
 var never = map[*wayland.Interface]bool{
 	wayland.WlShell:                    true,
 	wayland.WpSecurityContextManagerV1: true,
+	wayland.WpFifoManagerV1:            true,
+	wayland.WpCommitTimingManagerV1:    true,
 }
 
 // Allowed returns the version in which a guest may see a global by the rules

@@ -278,7 +278,17 @@ func TestOutputs(t *testing.T) {
 	host := r.setUp(t)
 	r.write(r.host, host[output], wayland.WlOutputEvtGeometry, 1, 2, 3, 4, 5, "ACME", "XY 3000 serial 77", 6)
 	m := r.guest.Want(output, wayland.WlOutputEvtGeometry)
-	if bytes.Contains(m.Body, []byte("ACME")) || bytes.Contains(m.Body, []byte("77")) || m.Word(4) != 5 || m.Word(len(m.Body)/4-1) != 6 {
+	if bytes.Contains(m.Body, []byte("ACME")) || bytes.Contains(m.Body, []byte("77")) || m.Word(2) != 0 || m.Word(3) != 0 || m.Word(4) != 5 || m.Word(len(m.Body)/4-1) != 6 {
+		t.Errorf("% x", m.Body)
+	}
+	r.write(r.host, host[output], wayland.WlOutputEvtName, "eDP-1")
+	name := r.guest.Want(output, wayland.WlOutputEvtName)
+	d := wayland.NewDecoder(name.Body)
+	if s := string(d.String()); s != "VIX-3" { // the global's number in setUp
+		t.Errorf("the output is called %q", s)
+	}
+	r.write(r.host, host[seat], wayland.WlSeatEvtName, "kiosk-left")
+	if m := r.guest.Want(seat, wayland.WlSeatEvtName); bytes.Contains(m.Body, []byte("kiosk")) {
 		t.Errorf("% x", m.Body)
 	}
 	r.write(r.host, host[output], wayland.WlOutputEvtDescription, "ACME XY 3000 77")

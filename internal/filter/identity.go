@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
 
@@ -21,6 +22,7 @@ func identityHooks(h relay.Layer) {
 	h.Event(wayland.WlOutput, wayland.WlOutputEvtGeometry, onGeometry)
 	h.Event(wayland.WlOutput, wayland.WlOutputEvtDescription, onDescription)
 	h.Event(wayland.ZxdgOutputV1, wayland.ZxdgOutputV1EvtDescription, onDescription)
+	hardwareHooks(h)
 }
 
 // Title returns what the compositor shows for a guest's title: the tag, then
@@ -74,14 +76,62 @@ func setString(c *relay.Conn, o *relay.Object, op uint16, s string) error {
 	return e.End()
 }
 
-// onGeometry hides who made the monitor.
+// hardwareHooks keep from a guest what tells this machine from others: connectors,
+// makers, sizes, serial numbers and device nodes of monitors, tablets and pens.
+func hardwareHooks(l relay.Layer) {
+	l.Request(wayland.WlRegistry, wayland.WlRegistryReqBind, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		if m.New.Iface == wayland.WlOutput {
+			m.New.More = m.Word(0) // by which the two kinds of output have one name
+		}
+		return true, nil
+	})
+	l.Request(wayland.ZxdgOutputManagerV1, wayland.ZxdgOutputManagerV1ReqGetXdgOutput, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		if o := c.Client(m.Word(1)); o != nil {
+			m.New.More = o.More
+		}
+		return true, nil
+	})
+	names := func(i *wayland.Interface, op int, name func(o *relay.Object) string) {
+		l.Event(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			e := c.ToClient()
+			e.Begin(m.Obj.ID, uint16(op))
+			e.String(name(m.Obj))
+			return false, e.End()
+		})
+	}
+	output := func(o *relay.Object) string {
+		n, _ := o.More.(uint32)
+		return fmt.Sprintf("VIX-%d", n)
+	}
+	names(wayland.WlOutput, wayland.WlOutputEvtName, output)
+	names(wayland.ZxdgOutputV1, wayland.ZxdgOutputV1EvtName, output)
+	names(wayland.ZwpTabletV2, wayland.ZwpTabletV2EvtName, func(*relay.Object) string { return "Vix tablet" })
+	names(wayland.WlSeat, wayland.WlSeatEvtName, func(*relay.Object) string { return "seat0" })
+	for _, e := range []struct {
+		i  *wayland.Interface
+		op int
+	}{
+		{wayland.ZwpTabletV2, wayland.ZwpTabletV2EvtId}, {wayland.ZwpTabletV2, wayland.ZwpTabletV2EvtPath},
+		{wayland.ZwpTabletV2, wayland.ZwpTabletV2EvtBustype},
+		{wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2EvtHardwareSerial}, {wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2EvtHardwareIdWacom},
+		{wayland.ZwpTabletPadV2, wayland.ZwpTabletPadV2EvtPath},
+	} {
+		l.Event(e.i, e.op, func(*relay.Conn, *relay.Msg) (bool, error) { return false, nil })
+	}
+}
+
+// onGeometry hides who made the monitor, and how large it is.
 func onGeometry(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
 	e := c.ToClient()
 	e.Begin(m.Obj.ID, wayland.WlOutputEvtGeometry)
-	for range 5 { // x, y, physical width and height, subpixel
-		e.Uint(d.Uint())
-	}
+	e.Uint(d.Uint()) // x
+	e.Uint(d.Uint()) // y
+	d.Uint()
+	d.Uint()
+	e.Uint(0) // the physical width and height: unknown
+	e.Uint(0)
+	e.Uint(d.Uint()) // subpixel
 	d.String()
 	d.String()
 	e.String("Vix")

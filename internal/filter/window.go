@@ -43,9 +43,9 @@ type configured struct {
 	w, h   int32 // 0: as the client likes
 	// fixed is set where the window may not be larger: it is maximised, fullscreen
 	// or tiled by the compositor.
-	fixed bool
-	full   bool // fullscreen
-	active bool // it has the focus
+	fixed  bool
+	full   bool  // fullscreen
+	active bool  // it has the focus
 	top    int32 // of a popup's frame
 }
 
