@@ -30,6 +30,9 @@ const maxImage = 128
 // screen ends there.
 func (d *desk) outside(img *image.RGBA) string {
 	guest := func(c color.RGBA) bool {
+		if c.G < 8 && c.B < 8 && c.R > 32 {
+			return true // red, mixed with what is beside it where it is stretched
+		}
 		for _, g := range content {
 			if desktoptest.Near(g, 24)(c) {
 				return true
@@ -83,7 +86,7 @@ func (d *desk) loose(img *image.RGBA, at image.Point) string {
 	switch {
 	case e.Dx() > maxImage || e.Dy() > maxImage:
 		return fmt.Sprintf("a pointer's image of %v", e.Size())
-	case !at.In(e.Inset(-1)):
+	case !at.In(e.Inset(-4)): // the edges of what is stretched are not yellow
 		return fmt.Sprintf("a pointer's image in %v with the pointer at %v", e, at)
 	case e.Dx() > maxImage/2 || e.Dy() > maxImage/2:
 		return d.unframed(img, near)

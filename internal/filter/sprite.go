@@ -19,7 +19,7 @@ import (
 // Sizes of images, in logical pixels in each direction.
 const (
 	maxCursor = 64
-	maxIcon   = 256
+	maxIcon   = 128
 )
 
 // A sprite is what the filter knows of a surface that follows the pointer.
