@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"image/draw"
 	"slices"
 	"strings"
 	"testing"
@@ -89,7 +90,11 @@ func (d *desk) loose(img *image.RGBA, at image.Point) string {
 	case !at.In(e.Inset(-4)): // the edges of what is stretched are not yellow
 		return fmt.Sprintf("a pointer's image in %v with the pointer at %v", e, at)
 	case e.Dx() > maxImage/2 || e.Dy() > maxImage/2:
-		return d.unframed(img, near)
+		// The pointer is above a drag's icon.
+		under := image.NewRGBA(img.Rect)
+		copy(under.Pix, img.Pix)
+		draw.Draw(under, image.Rectangle{at.Sub(image.Pt(8, 8)), at.Add(image.Pt(32, 40))}.Intersect(e), image.NewUniform(yellow), image.Point{}, draw.Src)
+		return d.unframed(under, near)
 	}
 	return ""
 }

@@ -238,10 +238,16 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 			wayland.PutWord(states, len(states)-4, uint32(stateTiledLeft+k))
 		}
 	}
+	tw, th := next.w, next.h
+	if s := w.shell; s != nil && s.mapped && tw == 0 && th == 0 && !next.fixed && !s.now.fixed {
+		// "As you like" is the size that it has: a program that is told that it is tiled
+		// remembers none of its own.
+		tw, th = s.told.W, s.told.H
+	}
 	e := c.ToClient()
 	e.Begin(m.Obj.ID, wayland.XdgToplevelEvtConfigure)
-	e.Int(less(next.w, 2*f.side))
-	e.Int(less(next.h, f.top+f.side))
+	e.Int(less(tw, 2*f.side))
+	e.Int(less(th, f.top+f.side))
 	e.Array(states)
 	return false, e.End()
 }
