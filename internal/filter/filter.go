@@ -118,7 +118,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	}
 	st := &state{
 		filter: f, frames: f.frame.conn(), member: f.world.Join(),
-		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, images: map[*view]struct{}{},
+		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, pointers: map[*relay.Object]*pointer{}, images: map[*view]struct{}{},
 	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
@@ -172,6 +172,7 @@ type state struct {
 
 	given     []given                 // serials, the newest last
 	keyboards map[*relay.Object]*view // the client's keyboards that are on a surface
+	pointers  map[*relay.Object]*pointer
 	loan      onLoan
 }
 

@@ -41,10 +41,13 @@ type tool struct {
 }
 
 func inputHooks(h relay.Layer) {
-	h.Request(wayland.WlSeat, wayland.WlSeatReqGetPointer, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &pointer{seat: seatOf(m.Obj)}
+	h.Request(wayland.WlSeat, wayland.WlSeatReqGetPointer, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		p := &pointer{seat: seatOf(m.Obj)}
+		m.New.Data = p
+		stateOf(c).pointers[m.New] = p
 		return true, nil
 	})
+	h.Gone(wayland.WlPointer, func(c *relay.Conn, o *relay.Object) { delete(stateOf(c).pointers, o) })
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*view{}}
 		return true, nil
@@ -103,9 +106,13 @@ func focusOf(c *relay.Conn, id uint32) *view {
 	return nil
 }
 
+// wake lets the filter see a pointer's motion where it has something to do with it: on a
+// piece, and on a surface whose coordinates are shifted.
+func (p *pointer) wake(o *relay.Object) { o.Awake = p.on != nil || p.focus.shifted() }
+
 func pointerHooks(h relay.Layer) {
-	on := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
-		h.Event(wayland.WlPointer, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+	hook := func(f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) relay.Hook {
+		return func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			p, ok := m.Obj.Data.(*pointer)
 			if !ok {
 				return true, nil
@@ -113,7 +120,13 @@ func pointerHooks(h relay.Layer) {
 			pass := f(c, p, m)
 			p.said = p.said || pass
 			return pass, nil
-		})
+		}
+	}
+	on := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
+		h.Event(wayland.WlPointer, op, hook(f))
+	}
+	awake := func(op int, f func(c *relay.Conn, p *pointer, m *relay.Msg) bool) {
+		h.EventWhile(wayland.WlPointer, op, hook(f))
 	}
 	off := func(_ *relay.Conn, p *pointer, _ *relay.Msg) bool { return p.on == nil }
 	on(wayland.WlPointerEvtEnter, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
@@ -124,14 +137,16 @@ func pointerHooks(h relay.Layer) {
 			p.serial, p.x, p.y, p.cursor = m.Word(0), m.Int(2)>>8, m.Int(3)>>8, 0
 			p.point(c, m.Obj)
 		}
+		p.wake(m.Obj)
 		return !own
 	})
 	on(wayland.WlPointerEvtLeave, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
 		p.on, p.focus = nil, nil
+		m.Obj.Awake = true // until the frame event that belongs to it
 		_, own := pieceArg(c, m.Word(1))
 		return !own
 	})
-	on(wayland.WlPointerEvtMotion, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
+	awake(wayland.WlPointerEvtMotion, func(c *relay.Conn, p *pointer, m *relay.Msg) bool {
 		if p.on == nil {
 			p.focus.toClientFixed(m.Body, 4)
 			return true
@@ -156,15 +171,16 @@ func pointerHooks(h relay.Layer) {
 		wayland.WlPointerEvtAxis, wayland.WlPointerEvtAxisSource, wayland.WlPointerEvtAxisStop, wayland.WlPointerEvtAxisDiscrete,
 		wayland.WlPointerEvtAxisValue120, wayland.WlPointerEvtAxisRelativeDirection,
 	} {
-		on(op, off)
+		awake(op, off)
 	}
-	h.Event(wayland.WlPointer, wayland.WlPointerEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	h.EventWhile(wayland.WlPointer, wayland.WlPointerEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
 		p, ok := m.Obj.Data.(*pointer)
 		if !ok {
 			return true, nil
 		}
 		said := p.said
 		p.said = false
+		p.wake(m.Obj)
 		return said, nil
 	})
 	relativeHooks(h)

@@ -112,11 +112,14 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 		}
 		wrote = true
 	}
-	other := f.frameBuffer(c, v, crop) // not every compositor takes that for damage
+	other := f.frameBuffer(c, v, crop)
 	wrote = wrote || other
 	d := &v.Current.Damage
+	said := len(d.Surface) > 0 || len(d.Buffer) > 0
 	switch {
-	case fresh, other, d.All, v.image != nil && (len(d.Surface) > 0 || len(d.Buffer) > 0):
+	// What a client did not damage, because it was shown in part, or not at all; and not
+	// every compositor takes another part of the buffer for damage.
+	case d.All, fresh && (v.told.hid || !said), other && !fresh, v.image != nil && said:
 		e.Msg(v.id, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 		wrote = true
 	default:
@@ -133,6 +136,7 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 		}
 	}
 	d.Reset()
+	v.told.hid = false
 	wrote = v.shift(c, crop) || wrote
 	return wrote, nil
 }
@@ -157,7 +161,7 @@ func (f *frames) hideContent(c *relay.Conn, v *view) (wrote bool, err error) {
 	if !v.told.mapped {
 		return false, nil
 	}
-	v.told.mapped = false
+	v.told.mapped, v.told.hid = false, true
 	v.Hid()
 	flt := filterOf(c)
 	v.held.attach(flt, nil)
@@ -248,6 +252,14 @@ func (v *view) source(crop box) box {
 func (v *view) shift(c *relay.Conn, crop box) (wrote bool) {
 	moved := v.crop.X != crop.X || v.crop.Y != crop.Y
 	v.crop = crop
+	if moved {
+		for o, p := range stateOf(c).pointers {
+			if p.focus == v {
+				p.said = true // what comes next has a frame event that passes
+				p.wake(o)
+			}
+		}
+	}
 	for _, r := range []struct {
 		*region
 		op uint16

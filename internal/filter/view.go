@@ -51,6 +51,7 @@ type view struct {
 // told is what the compositor was told last.
 type told struct {
 	mapped    bool // it has content
+	hid       bool // it had, and lost it
 	transform int32
 	src       box // 24.8 fixed point, W 0 without
 	w, h      int32

@@ -52,6 +52,7 @@ type entry struct {
 	since          uint32    // 0 and 1 alike
 	after          uint32    // the request's hook is called only once the object has had this many
 	way            way
+	asleep         way // of an event whose object is not Awake; waySlow: as ever
 	newOff         int // of the new id in the whole message, for wayCreate
 }
 
@@ -135,6 +136,19 @@ func (l Layer) Event(i *wayland.Interface, op int, f Hook) {
 	e.event = e.add(i, l.order, f)
 }
 
+// EventWhile sets the layer's hook of an event that nobody wants to see but of objects
+// that are Awake: of all others it costs what one without a hook does. Such an event
+// has this hook only.
+func (l Layer) EventWhile(i *wayland.Interface, op int, f Hook) {
+	e := &l.hooks.of(i).events[op]
+	way := e.way
+	l.Event(i, op, f)
+	if len(e.layers) > 1 {
+		panic(fmt.Sprintf("relay: another hook for %s.%s, which has one that sleeps", i.Name, e.def.Name))
+	}
+	e.asleep = way
+}
+
 // Gone adds to what is called when neither side knows an object any more: after
 // delete_id, or at the end of the connection.
 func (l Layer) Gone(i *wayland.Interface, f func(c *Conn, o *Object)) {
@@ -148,7 +162,7 @@ func (e *entry) add(i *wayland.Interface, order uint8, f Hook) Hook {
 	for k > 0 && e.layers[k-1].order >= order {
 		k--
 	}
-	if k < len(e.layers) && e.layers[k].order == order || e.after != 0 {
+	if k < len(e.layers) && e.layers[k].order == order || e.after != 0 || e.asleep != waySlow {
 		panic(fmt.Sprintf("relay: a second hook of layer %d for %s.%s", order, i.Name, e.def.Name))
 	}
 	e.layers = slices.Insert(e.layers, k, ordered{order, f})

@@ -209,8 +209,12 @@ func (c *Conn) event(p *pump, b []byte) error {
 		return fmt.Errorf("server: event %d is unknown to %s", op, o.Iface.Name)
 	}
 	h := &o.hooks.events[op]
+	way := h.way
+	if !o.Awake && h.asleep != waySlow {
+		way = h.asleep
+	}
 	switch {
-	case h.way == waySlow || h.way == wayCreate || o.ID == 0 || p.tap != nil:
+	case way == waySlow || way == wayCreate || o.ID == 0 || p.tap != nil:
 		return c.slowEvent(p, b, o, h)
 	case len(b) != h.size:
 		return fmt.Errorf("server: %s.%s: %d bytes instead of %d", o.Iface.Name, h.def.Name, len(b), h.size)

@@ -27,6 +27,8 @@ type Object struct {
 	// Count is how many requests it made that RequestAfter counts. Hooks may
 	// set it back.
 	Count uint32
+	// Awake is the hooks' own: see Layer.EventWhile.
+	Awake bool
 	// Dead is set when the client destroyed the object; events may still come.
 	Dead  bool
 	hooks *ifaceHooks
