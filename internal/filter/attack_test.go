@@ -2,10 +2,12 @@ package filter
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/surface"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -19,16 +21,20 @@ type attacker struct {
 	t    *testing.T
 	win  framedWindow
 	gone bool // the filter has ended the connection
+	why  string
 
-	objs   map[uint32]*wayland.Interface // the compositor's
-	seen   map[uint32]*seenSurface
-	of     map[uint32]uint32 // viewports, wl_subsurfaces and xdg_surfaces: their surface
-	shells map[uint32]*seenShell
-	last   map[*wayland.Interface]uint32 // the object that was made last
-	sizes  map[uint32][2]int32           // of xdg_positioners
-	bad    []string
-	grabs  []said
-	data   uint32 // its wl_data_device
+	objs    map[uint32]*wayland.Interface // the compositor's
+	seen    map[uint32]*seenSurface
+	of      map[uint32]uint32 // viewports, wl_subsurfaces and xdg_surfaces: their surface
+	shells  map[uint32]*seenShell
+	last    map[*wayland.Interface]uint32 // the object that was made last
+	sizes   map[uint32][2]int32           // of xdg_positioners
+	bad     []string
+	grabs   []said
+	data    uint32 // its wl_data_device
+	comp    uint32 // its wl_compositor
+	serial  uint32
+	screens []uint32 // wl_outputs of the filter's
 }
 
 // seenSurface is a wl_surface as the compositor would show it.
@@ -45,6 +51,7 @@ type seenShell struct {
 	surface  uint32
 	popup    bool
 	geometry box
+	at       surface.Point // of a popup, in the window's geometry
 }
 
 // said is a request that the compositor hears.
@@ -64,6 +71,7 @@ func newAttacker(t *testing.T) *attacker {
 		shells: map[uint32]*seenShell{}, last: map[*wayland.Interface]uint32{}, sizes: map[uint32][2]int32{},
 	}
 	a.win = a.window()
+	a.comp = a.ids[wayland.WlCompositor]
 	for _, ids := range []map[*wayland.Interface]uint32{a.host, a.own} {
 		for i, id := range ids {
 			a.objs[id] = i
@@ -109,8 +117,14 @@ func (a *attacker) buffer(w, h int) uint32 {
 // made makes a wl_surface.
 func (a *attacker) made() uint32 {
 	s := a.id()
-	a.req(a.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
+	a.req(a.comp, wayland.WlCompositorReqCreateSurface, s)
 	return s
+}
+
+// older has its surfaces made by version 4 of wl_compositor, whose attach moves them.
+func (a *attacker) older() {
+	a.comp = a.id()
+	a.write(a.guest, 2, wayland.WlRegistryReqBind, uint32(framedName), wayland.WlCompositor.Name, uint32(4), a.comp)
 }
 
 // show commits a buffer of a size.
@@ -141,7 +155,7 @@ func (a *attacker) heard() (all []said) {
 	for !a.gone {
 		m, err := a.rig.host.Next()
 		if err != nil {
-			a.gone = true
+			a.ended()
 			break
 		}
 		if m.ID == 1 && m.Op == wayland.WlDisplayReqSync {
@@ -150,6 +164,27 @@ func (a *attacker) heard() (all []said) {
 		all = append(all, a.follow(m))
 	}
 	return all
+}
+
+// ended notes why the filter has ended the connection.
+func (a *attacker) ended() {
+	a.gone = true
+	for a.why == "" {
+		m, err := a.guest.Next()
+		if err != nil {
+			return
+		}
+		a.error(m)
+	}
+}
+
+func (a *attacker) error(m waylandtest.Msg) {
+	if m.ID == 1 && m.Op == wayland.WlDisplayEvtError {
+		d := wayland.NewDecoder(m.Body)
+		d.Uint()
+		d.Uint()
+		a.why = string(d.String())
+	}
 }
 
 // settle waits until the filter has taken in what the compositor has said.
@@ -165,6 +200,7 @@ func (a *attacker) settle() {
 			a.gone = true
 			return
 		}
+		a.error(m)
 		if m.ID == a.ids[wayland.WlSeat] && m.Op == wayland.WlSeatEvtCapabilities {
 			return
 		}
@@ -308,6 +344,12 @@ func (a *attacker) followImage(m waylandtest.Msg) {
 func (a *attacker) wrong() {
 	a.t.Helper()
 	a.heard()
+	if a.gone {
+		a.t.Logf("thrown out: %s", a.why)
+		if a.why == "" || strings.HasPrefix(a.why, "invalid new id") {
+			a.t.Error("for what this test does wrong")
+		}
+	}
 	for _, b := range a.bad {
 		a.t.Error(b)
 	}
@@ -360,8 +402,9 @@ func (a *attacker) inside(id uint32, at, geometry box, pieces []box) {
 
 // A menu is a popup of the attacker's.
 type menu struct {
-	surface, xdg, popup, host uint32
-	w, h                      int32 // that the compositor was told, with its frame
+	surface, xdg, popup uint32
+	host, hostXdg       uint32
+	w, h                int32 // that the compositor was told, with its frame
 }
 
 // menu opens a popup at a place of its parent's, and takes its configure event.
@@ -379,7 +422,7 @@ func (a *attacker) menu(parent uint32, w, h, x, y int, before ...func(m menu)) m
 	a.req(m.surface, wayland.WlSurfaceReqCommit)
 	delete(a.last, wayland.XdgPopup)
 	a.heard()
-	m.host = a.last[wayland.XdgPopup]
+	m.host, m.hostXdg = a.last[wayland.XdgPopup], a.last[wayland.XdgSurface]
 	if m.host == 0 {
 		return m
 	}
@@ -392,9 +435,13 @@ func (a *attacker) menu(parent uint32, w, h, x, y int, before ...func(m menu)) m
 // place configures a popup, and has it acknowledged.
 func (a *attacker) place(m menu, x, y int) {
 	a.t.Helper()
-	serial := a.id()
+	a.serial++
+	serial := 1000 + a.serial
+	if a.shells[m.hostXdg] != nil {
+		a.shells[m.hostXdg].at = surface.Point{X: int32(x), Y: int32(y)}
+	}
 	a.rig.host.Send(m.host, wayland.XdgPopupEvtConfigure, uint32(x), uint32(y), uint32(m.w), uint32(m.h))
-	a.rig.host.Send(a.last[wayland.XdgSurface], wayland.XdgSurfaceEvtConfigure, serial)
+	a.rig.host.Send(m.hostXdg, wayland.XdgSurfaceEvtConfigure, serial)
 	a.settle()
 	a.req(m.xdg, wayland.XdgSurfaceReqAckConfigure, serial)
 }
@@ -409,17 +456,21 @@ func (a *attacker) positioner(pos uint32, w, h, x, y int) {
 // outputs gives the compositor screens.
 func (a *attacker) outputs(sizes ...[2]uint32) {
 	a.t.Helper()
+	if a.screens == nil {
+		a.screens = append(a.screens, a.own[wayland.WlOutput])
+	}
 	for k, s := range sizes {
-		o := a.own[wayland.WlOutput]
-		if k > 0 {
+		if k == len(a.screens) {
 			delete(a.last, wayland.WlOutput)
 			a.write(a.rig.host, a.ask, wayland.WlRegistryEvtGlobal, uint32(200+k), wayland.WlOutput.Name, uint32(4))
 			a.settle()
 			a.heard()
-			if o = a.last[wayland.WlOutput]; o == 0 {
-				a.t.Fatal("the filter does not look at a new output")
+			if a.last[wayland.WlOutput] == 0 {
+				a.t.Fatalf("the filter does not look at a new output (%s)", a.why)
 			}
+			a.screens = append(a.screens, a.last[wayland.WlOutput])
 		}
+		o := a.screens[k]
 		a.rig.host.Send(o, wayland.WlOutputEvtMode, 1, s[0], s[1], 60000)
 		a.rig.host.Send(o, wayland.WlOutputEvtDone)
 	}
