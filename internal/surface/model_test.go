@@ -1,12 +1,25 @@
 package surface
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 )
+
+// TestMain lets rapid do more than by default: a sequence takes microseconds.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	for name, value := range map[string]string{"rapid.checks": "3000", "rapid.steps": "80"} {
+		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
+			_ = f.Value.Set(value) // it is a number
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // A naive is the protocol's text once more, without care for cost: every surface keeps
 // all states that it was ever given, and what is current is found by replaying them.
@@ -205,9 +218,9 @@ func TestModel(t *testing.T) {
 			return l[rapid.IntRange(0, len(l)-1).Draw(t, "surface")]
 		}
 		coord := rapid.Int32Range(-50, 50)
-		t.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"create": func(*rapid.T) {
-				if len(ps) < 12 {
+				if len(ps) < 7 {
 					ps = append(ps, &pair{New(free), &naive{}})
 				}
 			},
@@ -334,7 +347,12 @@ func TestModel(t *testing.T) {
 					}
 				}
 			},
-		})
+		}
+		// What makes trees and lets states wait comes more often.
+		for _, k := range []string{"attach", "child", "commit", "sync"} {
+			actions[k+" again"], actions[k+" more"] = actions[k], actions[k]
+		}
+		t.Repeat(actions)
 		for _, p := range ps {
 			p.s.Destroy()
 		}
