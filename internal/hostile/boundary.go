@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -468,19 +469,29 @@ func pin(r *Run) error {
 		return err
 	}
 	n := 0
-	for ; n < most && err == nil; n++ {
-		err = r.pinOne()
+	var conns []*Client // whose ends stay open
+	for n < most {
+		c, err := r.ready()
+		if err == nil {
+			conns = append(conns, c)
+			err = c.pin()
+		}
+		if err != nil {
+			r.say("pinned %d of %d MiB each: %v", n, chunk>>20, err)
+			break
+		}
+		n++
 	}
-	r.say("pinned %d of %d MiB each: %v", n, chunk>>20, err)
+	if n == most {
+		r.say("pinned %d of %d MiB each", n, chunk>>20)
+	}
 	r.Hold()
+	runtime.KeepAlive(conns)
 	return nil
 }
 
-func (r *Run) pinOne() error {
-	c, err := r.ready()
-	if err != nil {
-		return err
-	}
+// pin has the other side hold memory.
+func (c *Client) pin() error {
 	if err := c.Sync(); err != nil {
 		return err
 	}
