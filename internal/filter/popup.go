@@ -479,7 +479,7 @@ func (p shownPopup) hides(s screen) int64 {
 func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := shownPopup{w, h, own} // asked again even if it is the same: screens change
+	now := shownPopup{w, h, own}
 	for _, s := range screens {
 		hidden := now.hides(s)
 		for q, o := range k.shown {
