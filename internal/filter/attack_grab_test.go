@@ -226,7 +226,7 @@ var asks = map[string]func(a *attacker, p pressing, serial uint32){
 		a.req(a.win.top, wayland.XdgToplevelReqShowWindowMenu, a.ids[wayland.WlSeat], serial, 5, 5)
 	},
 	"wl_data_device.start_drag": func(a *attacker, _ pressing, serial uint32) {
-		a.req(a.dataDevice(), wayland.WlDataDeviceReqStartDrag, 0, a.win.surface, 0, serial)
+		a.drag(0, serial)
 	},
 	"wl_pointer.set_cursor": func(a *attacker, p pressing, serial uint32) {
 		s := a.made()
@@ -247,13 +247,20 @@ func (a *attacker) dataDevice() uint32 {
 		i := wayland.WlDataDeviceManager
 		a.write(a.rig.host, a.reg, wayland.WlRegistryEvtGlobal, uint32(90), i.Name, uint32(3))
 		a.settle()
-		manager := a.id()
-		a.write(a.guest, 2, wayland.WlRegistryReqBind, uint32(90), i.Name, uint32(3), manager)
+		a.offers = a.id()
+		a.write(a.guest, 2, wayland.WlRegistryReqBind, uint32(90), i.Name, uint32(3), a.offers)
 		a.data = a.id()
-		a.req(manager, wayland.WlDataDeviceManagerReqGetDataDevice, a.data, a.ids[wayland.WlSeat])
+		a.req(a.offers, wayland.WlDataDeviceManagerReqGetDataDevice, a.data, a.ids[wayland.WlSeat])
 		a.heard()
 	}
 	return a.data
+}
+
+// drag asks for a drag of the attacker's window, with an icon, 0 for none.
+func (a *attacker) drag(icon, serial uint32) {
+	device, source := a.dataDevice(), a.id()
+	a.req(a.offers, wayland.WlDataDeviceManagerReqCreateDataSource, source)
+	a.req(device, wayland.WlDataDeviceReqStartDrag, source, a.win.surface, icon, serial)
 }
 
 // TestSerials holds that nothing is taken by a serial that no event gave for it, or whose

@@ -401,7 +401,7 @@ func TestImages(t *testing.T) {
 					if by == "pointer" {
 						a.req(ptr, wayland.WlPointerReqSetCursor, goodEnter, s, uint32(x), uint32(y))
 					} else {
-						a.req(a.data, wayland.WlDataDeviceReqStartDrag, 0, a.win.surface, s, goodPress)
+						a.drag(s, goodPress)
 					}
 				})
 				a.wrong()

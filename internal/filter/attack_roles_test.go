@@ -30,7 +30,7 @@ func takings(p pressing) []taking {
 	}
 	icon := func(serial uint32) func(a *attacker, s uint32) func() {
 		return func(a *attacker, s uint32) func() {
-			a.req(a.dataDevice(), wayland.WlDataDeviceReqStartDrag, 0, a.win.surface, s, serial)
+			a.drag(s, serial)
 			return nothing
 		}
 	}

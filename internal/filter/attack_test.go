@@ -32,6 +32,7 @@ type attacker struct {
 	bad     []string
 	grabs   []said
 	data    uint32 // its wl_data_device
+	offers  uint32 // its wl_data_device_manager
 	comp    uint32 // its wl_compositor
 	serial  uint32
 	screens []uint32 // wl_outputs of the filter's
@@ -40,6 +41,7 @@ type attacker struct {
 // seenSurface is a wl_surface as the compositor would show it.
 type seenSurface struct {
 	mapped, own bool // own: the filter's
+	below       bool // a piece that lies below what it frames
 	w, h        int32
 	x, y        int32
 	parent      uint32
@@ -151,17 +153,22 @@ func (a *attacker) viewport(s uint32) uint32 {
 // heard is all that the compositor hears of what the guest has sent so far.
 func (a *attacker) heard() (all []said) {
 	a.t.Helper()
-	a.req(1, wayland.WlDisplayReqSync, a.id())
+	mark := a.id() // the filter itself asks for syncs, and for no regions
+	a.req(a.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion, mark)
+	a.req(mark, wayland.WlRegionReqDestroy)
 	for !a.gone {
 		m, err := a.rig.host.Next()
 		if err != nil {
 			a.ended()
 			break
 		}
-		if m.ID == 1 && m.Op == wayland.WlDisplayReqSync {
+		heard := a.follow(m)
+		if heard.name == "wl_region.destroy" {
 			break
 		}
-		all = append(all, a.follow(m))
+		if heard.name != "wl_compositor.create_region" {
+			all = append(all, heard)
+		}
 	}
 	return all
 }
@@ -281,6 +288,8 @@ func (a *attacker) followPart(m waylandtest.Msg, i *wayland.Interface) {
 	case s == nil:
 	case i == wayland.WlSubsurface && m.Op == wayland.WlSubsurfaceReqSetPosition:
 		s.x, s.y = int32(m.Word(0)), int32(m.Word(1))
+	case i == wayland.WlSubsurface && m.Op == wayland.WlSubsurfaceReqPlaceBelow:
+		s.below = s.own && m.Word(0) == s.parent
 	case i == wayland.WlSubsurface && m.Op == wayland.WlSubsurfaceReqDestroy:
 		s.parent, s.mapped = 0, false
 	case i == wayland.WlSubsurface && m.Op == wayland.WlSubsurfaceReqSetDesync:
@@ -374,7 +383,7 @@ func (a *attacker) wrong() {
 // pieces returns the pieces of a frame.
 func (a *attacker) pieces(surface uint32) (all []box) {
 	for _, k := range a.seen {
-		if k.parent == surface && k.own && k.mapped {
+		if k.parent == surface && k.own && k.mapped && !k.below {
 			all = append(all, rect(k.x, k.y, k.w, k.h))
 		}
 	}
