@@ -108,10 +108,10 @@ func (s *stage) confuse(t *testing.T, row int, name string, popups bool) {
 	t.Helper()
 	s.aside(t)
 	p := s.hold(t, "tried: ", "confuse", name)
-	img := s.WaitScreen(t, "the window", func(img *image.RGBA) bool {
+	s.WaitScreen(t, "the window", func(img *image.RGBA) bool {
 		return !bounds(img, evilColor).Empty() || strings.Contains(line(p.Output(), "tried: "), "error")
 	})
-	img = s.steady(t)
+	img := s.steady(t)
 	s.save(t, fmt.Sprintf("threat%d-%s.png", row, strings.NewReplacer(",", "", " ", "-").Replace(name)), img)
 	frame, out := bounds(img, evilColor), bounds(img, attackPink)
 	if n, at := bare(img, attackPink); n > 0 {

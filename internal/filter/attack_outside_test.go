@@ -389,7 +389,7 @@ func TestImages(t *testing.T) {
 		}},
 	}
 	for _, i := range images {
-		for _, by := range []string{"pointer", "drag"} {
+		for _, by := range []string{"pointer", "pen", "drag"} {
 			t.Run(i.name+"/"+by, func(t *testing.T) {
 				a := newAttacker(t)
 				a.dataDevice()
@@ -397,17 +397,54 @@ func TestImages(t *testing.T) {
 				a.rig.host.Send(hostPtr, wayland.WlPointerEvtEnter, goodEnter, a.win.hostSurface, 1<<8, 1<<8)
 				a.rig.host.Send(hostPtr, wayland.WlPointerEvtButton, goodPress, 0, buttonLeft, 1)
 				a.settle()
+				pen := a.pen(goodEnter + 100)
 				i.do(a, func(s uint32, x, y int) {
-					if by == "pointer" {
+					switch by {
+					case "pointer":
 						a.req(ptr, wayland.WlPointerReqSetCursor, goodEnter, s, uint32(x), uint32(y))
-					} else {
+					case "pen":
+						a.req(pen, wayland.ZwpTabletToolV2ReqSetCursor, goodEnter+100, s, uint32(x), uint32(y))
+					default:
 						a.drag(s, goodPress)
 					}
 				})
 				a.wrong()
+				if by != "drag" && !a.gone && a.images == 0 {
+					t.Error("no image was told: the test proves little")
+				}
 			})
 		}
 	}
+}
+
+// pen gives the attacker a pen of a tablet, which comes over its window with a serial.
+func (a *attacker) pen(serial uint32) (tool uint32) {
+	a.t.Helper()
+	const hostTablet, hostTool = 0xff000000, 0xff000001
+	i := wayland.ZwpTabletManagerV2
+	a.write(a.rig.host, a.reg, wayland.WlRegistryEvtGlobal, uint32(91), i.Name, uint32(1))
+	a.settle()
+	manager := a.id()
+	a.write(a.guest, 2, wayland.WlRegistryReqBind, uint32(91), i.Name, uint32(1), manager)
+	seat := a.id()
+	a.req(manager, wayland.ZwpTabletManagerV2ReqGetTabletSeat, seat, a.ids[wayland.WlSeat])
+	a.heard()
+	hostSeat := a.last[wayland.ZwpTabletSeatV2]
+	a.objs[hostTablet], a.objs[hostTool] = wayland.ZwpTabletV2, wayland.ZwpTabletToolV2
+	a.rig.host.Send(hostSeat, wayland.ZwpTabletSeatV2EvtTabletAdded, hostTablet)
+	a.rig.host.Send(hostSeat, wayland.ZwpTabletSeatV2EvtToolAdded, hostTool)
+	a.rig.host.Send(hostTool, wayland.ZwpTabletToolV2EvtProximityIn, serial, hostTablet, a.win.hostSurface)
+	for tool == 0 {
+		m, err := a.guest.Next()
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		if m.ID == seat && m.Op == wayland.ZwpTabletSeatV2EvtToolAdded {
+			tool = m.Word(0)
+		}
+	}
+	a.settle()
+	return tool
 }
 
 // strayLime is the colour of the guest's that these tests look for where it must not be.

@@ -30,6 +30,7 @@ type attacker struct {
 	last    map[*wayland.Interface]uint32 // the object that was made last
 	sizes   map[uint32][2]int32           // of xdg_positioners
 	bad     []string
+	images  int // of pointers and pens, that were told
 	grabs   []said
 	data    uint32 // its wl_data_device
 	offers  uint32 // its wl_data_device_manager
@@ -251,8 +252,9 @@ func (a *attacker) follow(m waylandtest.Msg) said {
 		a.followSurface(m)
 	case wayland.XdgWmBase, wayland.XdgSurface, wayland.XdgPositioner:
 		a.followShell(m, i)
-	case wayland.WlPointer:
+	case wayland.WlPointer, wayland.ZwpTabletToolV2: // both have set_cursor first
 		if m.Op == wayland.WlPointerReqSetCursor && m.Word(1) != 0 {
+			a.images++
 			a.followImage(m)
 		}
 	case wayland.WlDataDevice:
