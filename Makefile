@@ -86,7 +86,7 @@ e2e-full: need-go ## adds browsers, GTK 3, Qt 6, video (a larger system root, on
 .PHONY: threats
 threats: need-go setup build ## the threat table, row by row: held or broken
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -complete -show '^threat ' -out build/test -- $(GO) test -json -count=1 -timeout 20m -exec $(IN_ROOT) -run TestThreat ./e2e/threats
+	@build/test/testsum -complete -show '^threat ' -out build/test -- $(GO) test -json -p 1 -count=1 -timeout 20m -exec $(IN_ROOT) -run TestThreat ./e2e/threats ./e2e/frame
 
 .PHONY: bench
 bench: need-go setup build ## what it costs: tables, and build/bench/*.json

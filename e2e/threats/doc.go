@@ -41,6 +41,16 @@
 //	    for another VM, ends its own channel
 //	16  a killed or wedged process ends its own VM, which says so and leaves nothing;
 //	    the other VM goes on
+//	17  popups with grabs, and all that else takes input, by serials that nobody sent:
+//	    keys typed elsewhere, or at a lock screen, are not the VM's (on labwc and
+//	    Weston, with the pointer: e2e/frame)
+//	18  roles of refused requests, pending and cached states, nested and destroyed
+//	    children: nothing is shown outside the frame, and the frame is whole
+//	    (on labwc and Weston: e2e/frame)
+//	19  popups larger than they were told, and images of the pointer that are large or
+//	    far from it: cut, small, at the pointer (on labwc and Weston: e2e/frame)
+//	20  memory in a message that never ends is charged, and comes back; a window of many
+//	    children makes the host say no more than the VM may
 //	21  what root of the guest writes to the terminals of exec, run, shell and logs sets
 //	    no clipboard and no title, and asks nothing; and the terminal is as it was, however
 //	    the program ends, vix-launcher's being killed included

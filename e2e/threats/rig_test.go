@@ -40,6 +40,10 @@ var threats = [...]string{
 	14: "walks out of a share by .. or symlinks",
 	15: "speaks for another VM on the control channel",
 	16: "kills or wedges one of our processes",
+	17: "takes input by a grab or an invented serial",
+	18: "makes the filter's model and the compositor differ",
+	19: "shows something outside its frame",
+	20: "keeps memory after its handle is gone, makes the host say more than it said",
 	21: "speaks to the person's terminal",
 	22: "changes a thing between decision and act",
 }

@@ -32,6 +32,7 @@ var authority = map[*wayland.Message]need{
 	request(wayland.ZwpTabletPadV2, wayland.ZwpTabletPadV2ReqSetFeedback):           {never: true, why: "never: a text that the compositor would show"},
 	request(wayland.ZwpTabletPadRingV2, wayland.ZwpTabletPadRingV2ReqSetFeedback):   {never: true, why: "never: a text that the compositor would show"},
 	request(wayland.ZwpTabletPadStripV2, wayland.ZwpTabletPadStripV2ReqSetFeedback): {never: true, why: "never: a text that the compositor would show"},
+	request(wayland.ZwpTabletPadDialV2, wayland.ZwpTabletPadDialV2ReqSetFeedback):   {never: true, why: "never: a text that the compositor would show"},
 
 	request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial): {of: press | keyPress, keyboard: true, age: 10 * time.Second, why: "an input of the last ten seconds, with the keyboard (where the user allows the interface at all)"},
 

@@ -23,6 +23,7 @@ type framed struct {
 	host map[*wayland.Interface]uint32 // the same on the compositor
 	reg  uint32                        // the guest's registry on the compositor
 	own  map[*wayland.Interface]uint32 // the filter's
+	ask  uint32                        // the filter's registry on the compositor
 	next uint32                        // free id of the guest's
 	port uint32                        // the viewport that was made last
 }
@@ -95,6 +96,7 @@ func (r *framed) id() uint32 {
 func (r *framed) announce() {
 	r.rig.host.T.Helper()
 	reg := r.rig.host.Want(1, wayland.WlDisplayReqGetRegistry).Word(0)
+	r.ask = reg
 	for k, i := range framedGlobals {
 		r.write(r.rig.host, reg, wayland.WlRegistryEvtGlobal, uint32(framedName+k), i.Name, i.Version)
 	}

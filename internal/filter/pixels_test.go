@@ -56,7 +56,8 @@ type painter struct {
 	next    uint32
 	surface uint32
 	pool    []byte
-	w, h    int // of a buffer
+	w, h    int  // of a buffer
+	ended   bool // by the other side
 }
 
 const (

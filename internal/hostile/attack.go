@@ -38,6 +38,12 @@ var Attacks = map[string]func(*Run) error{
 	"animate":    animate,
 	"oversize":   oversize,
 	"outside":    outside,
+	"keys":       keys,
+	"take-input": takeInput,
+	"confuse":    confuse,
+	"cursor":     cursor,
+	"amplify":    amplify,
+	"pin":        pin,
 
 	"drag-source": dragSource,
 	"drag-target": dragTarget,

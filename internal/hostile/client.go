@@ -67,6 +67,7 @@ type Client struct {
 	shm      uint32
 	wm       uint32
 	comp     uint32
+	seat     uint32 // of the attacks that listen
 }
 
 // OverGPU makes a client of a cross-domain context.
