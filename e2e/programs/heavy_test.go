@@ -24,6 +24,8 @@ var page []byte
 // is not needed. Without them it is the same program, only slower.
 const firefoxPrefs = `
 user_pref("app.update.enabled", false);
+user_pref("browser.bookmarks.restore_default_bookmarks", false);
+user_pref("browser.places.importBookmarksHTML", true);
 user_pref("browser.aboutwelcome.enabled", false);
 user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("browser.startup.homepage_override.mstone", "ignore");
@@ -248,12 +250,7 @@ const keyF5 = 63
 func browser(p *program) {
 	p.title("a page")
 	p.float(1200, 780)
-	all := image.Rect(0, 0, 1200, 780)
-	img := p.WaitScreen(p.t, "the page", func(img *image.RGBA) bool { return desktoptest.Share(img, all, pageTop, 6) > 0.5 })
-	y := 0 // where the page begins, below the browser's own
-	for desktoptest.Share(img, image.Rect(0, y, 1000, y+1), pageTop, 6) < 0.9 {
-		y++
-	}
+	y := p.pageAt()
 	video := image.Rect(500, y+40, 820, y+220)
 	looks := 0
 	p.WaitScreen(p.t, "the video", func(img *image.RGBA) bool {
@@ -294,21 +291,21 @@ func browser(p *program) {
 }
 
 func TestFirefox(t *testing.T) {
-	browse(t, "firefox-esr", func(s *session) []string {
-		return []string{"firefox-esr", "--no-remote", "--profile", s.home + "/profile", "file://" + s.home + "/page.html"}
-	}, browser)
+	browse(t, "firefox-esr", func(s *session, page string) []string {
+		return []string{"firefox-esr", "--no-remote", "--profile", s.home + "/profile", "file://" + s.home + "/" + page}
+	}, browser, firefoxMenus)
 }
 
 func TestChromium(t *testing.T) {
-	browse(t, "chromium", func(s *session) []string {
+	browse(t, "chromium", func(s *session, page string) []string {
 		argv := []string{"chromium", "--ozone-platform=wayland", "--disable-gpu", "--no-first-run", "--no-default-browser-check",
 			"--disable-background-networking", "--disable-extensions", "--disable-sync", "--password-store=basic",
 			"--autoplay-policy=no-user-gesture-required", "--user-data-dir=" + s.home + "/chromium"}
 		if s.local != "" && os.Getuid() == 0 {
 			argv = append(argv, "--no-sandbox") // root must say so; in a VM it is not root
 		}
-		return append(argv, "file://"+s.home+"/page.html")
-	}, chromiumInVM)
+		return append(argv, "file://"+s.home+"/"+page)
+	}, chromiumInVM, chromiumMenus)
 }
 
 // chromiumInVM drives it where a VM is as fast as a machine. Emulated, its window
@@ -324,18 +321,19 @@ func chromiumInVM(p *program) {
 }
 
 // browse drives a browser behind the proxy alone, which takes seconds, and in a
-// VM, which takes minutes without KVM.
-func browse(t *testing.T, name string, argv func(*session) []string, inVM func(*program)) {
+// VM, which takes minutes without KVM. Its menus are looked at without a VM.
+func browse(t *testing.T, name string, argv func(s *session, page string) []string, inVM, menus func(*program)) {
 	heavy(t, name)
 	t.Run("local", func(t *testing.T) {
 		s := localSession(t, "browser", 2*time.Minute)
 		s.site(t)
-		s.run(t, name+"-local", argv(s), browser)
+		s.run(t, name+"-local", argv(s, "page.html"), browser)
+		s.run(t, name+"-menus", argv(s, "menus.html"), menus)
 	})
 	t.Run("vm", func(t *testing.T) {
 		s := newSession(t, "browser", "2G", 15*time.Minute)
 		s.site(t)
-		s.run(t, name, argv(s), inVM)
+		s.run(t, name, argv(s, "page.html"), inVM)
 		s.end(t)
 	})
 }
@@ -344,6 +342,8 @@ func browse(t *testing.T, name string, argv func(*session) []string, inVM func(*
 func (s *session) site(t *testing.T) {
 	t.Helper()
 	s.put(t, s.home+"/page.html", page)
+	s.put(t, s.home+"/menus.html", menusPage)
 	s.put(t, s.home+"/video.webm", video(t))
 	s.put(t, s.home+"/profile/user.js", []byte(firefoxPrefs))
+	s.put(t, s.home+"/profile/bookmarks.html", []byte(bookmarks()))
 }

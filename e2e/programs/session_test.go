@@ -107,7 +107,8 @@ type program struct {
 	name string
 	win  *desktoptest.Node
 
-	opened *image.RGBA // what changes has seen last
+	opened *image.RGBA     // what changes has seen last
+	calm   image.Rectangle // where quiet looks; empty: everywhere
 }
 
 // run opens a program, lets drive use it, keeps the last picture, closes its
@@ -268,8 +269,12 @@ func (p *program) quiet() *image.RGBA {
 	p.t.Helper()
 	var last *image.RGBA
 	same := 0
+	calm := p.calm
 	return p.WaitScreen(p.t, p.name+" at rest", func(img *image.RGBA) bool {
-		if last != nil && differing(last, img, img.Rect) < 40 { // a caret may blink
+		if calm.Empty() {
+			calm = img.Rect
+		}
+		if last != nil && differing(last, img, calm) < 40 { // a caret may blink
 			same++
 		} else {
 			same = 0

@@ -381,6 +381,85 @@ func TestPopupPlaces(t *testing.T) {
 	}
 }
 
+// TestPopupGrows holds that a popup which is drawn larger than it was configured to is
+// cut until the compositor has a place for it, which the filter asks for, once, and of
+// which the client hears nothing.
+func TestPopupGrows(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(400, 300))
+	pos, s, xdg, pop := r.id(), r.id(), r.id(), r.id()
+	g, h := r.guest, r.rig.host
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
+	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 20, 1, 1)
+	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
+	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
+	hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+	hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+	configure := func(w, h, serial uint32) {
+		r.rig.host.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, 0, w+2*thinWidth, h+2*thinWidth)
+		r.rig.host.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, serial)
+	}
+	geometry := func(w, h uint32) {
+		t.Helper()
+		if m := r.skip(hostXdg, wayland.XdgSurfaceReqSetWindowGeometry); m.Word(2) != w+2*thinWidth || m.Word(3) != h+2*thinWidth {
+			t.Errorf("shown as %d×%d, want %d×%d and the frame", m.Word(2), m.Word(3), w, h)
+		}
+	}
+	configure(60, 40, 9)
+	g.Want(pop, wayland.XdgPopupEvtConfigure)
+	g.Want(xdg, wayland.XdgSurfaceEvtConfigure)
+	configure(60, 40, 10) // the client will acknowledge it too late
+	g.Want(pop, wayland.XdgPopupEvtConfigure)
+	g.Want(xdg, wayland.XdgSurfaceEvtConfigure)
+	g.Send(xdg, wayland.XdgSurfaceReqAckConfigure, 9)
+	g.Send(s, wayland.WlSurfaceReqAttach, r.buffer(80, 70), 0, 0)
+	g.Send(s, wayland.WlSurfaceReqCommit)
+	geometry(60, 40)
+	own := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner).Word(0)
+	if m := r.skip(own, wayland.XdgPositionerReqSetSize); m.Word(0) != 80+2*thinWidth || m.Word(1) != 70+2*thinWidth {
+		t.Errorf("a place for %d×%d is asked for", m.Word(0), m.Word(1))
+	}
+	token := r.skip(hostPop, wayland.XdgPopupReqReposition).Word(1)
+	h.Send(hostPop, wayland.XdgPopupEvtRepositioned, token)
+	configure(80, 70, 11)
+	if m := r.skip(hostXdg, wayland.XdgSurfaceReqAckConfigure); m.Word(0) != 11 {
+		t.Errorf("serial %d is acknowledged", m.Word(0))
+	}
+	geometry(80, 70)
+	// What it acknowledges late says nothing, and nothing is asked for again.
+	g.Send(xdg, wayland.XdgSurfaceReqAckConfigure, 10)
+	g.Send(s, wayland.WlSurfaceReqDamage, 0, 0, 1, 1)
+	g.Send(s, wayland.WlSurfaceReqCommit)
+	hostSurface := uint32(0)
+	for {
+		m, err := h.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == hostXdg || m.ID == hostPop || m.ID == r.host[wayland.XdgWmBase] {
+			t.Errorf("object %d is asked %d", m.ID, m.Op)
+		}
+		if m.Op == wayland.WlSurfaceReqDamage && len(m.Body) == 16 && m.Word(2) == 1 {
+			hostSurface = m.ID
+		}
+		if hostSurface != 0 && m.ID == hostSurface && m.Op == wayland.WlSurfaceReqCommit {
+			break
+		}
+	}
+	// The client has heard nothing of it: this is the next that it hears.
+	configure(90, 90, 12)
+	if m := g.Want(pop, wayland.XdgPopupEvtConfigure); m.Word(2) != 90 {
+		t.Errorf("configured to a width of %d", m.Word(2))
+	}
+	if m := g.Want(xdg, wayland.XdgSurfaceEvtConfigure); m.Word(0) != 12 {
+		t.Errorf("configured with %d", m.Word(0))
+	}
+}
+
 // TestLargePopup holds that no popup hides the screen.
 func TestLargePopup(t *testing.T) {
 	waylandtest.LeakCheck(t)

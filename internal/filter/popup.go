@@ -35,6 +35,9 @@ type popup struct {
 	// is the frame's of the next one, asked holds those that reposition asked for.
 	next  int32
 	asked []repositioned
+	// wish is what says the place, with the size that was asked for last; see grow.
+	wish positioner
+	ours bool // the next configure event answers grow, and is not the client's
 
 	grabs     bool // it asked for one
 	dismissed bool // it shows nothing any more
@@ -44,6 +47,7 @@ type popup struct {
 type repositioned struct {
 	token uint32
 	top   int32
+	ours  bool // grow asked for it
 }
 
 // maxAsked bounds the reposition requests that a compositor has not answered.
@@ -196,6 +200,7 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, nil
 	}
 	parent.popups = append(parent.popups, p)
+	p.wish = *pos
 	own, top := f.positioner(c, pos, p)
 	p.top, p.next = top, top
 	c.GiveServerID(m.New)
@@ -213,22 +218,64 @@ func onReposition(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if len(p.asked) == maxAsked {
 		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "xdg_popup.reposition: %d are not answered yet", maxAsked)
 	}
-	own, top := framesOf(c).positioner(c, pos, p)
-	p.asked = append(p.asked, repositioned{m.Word(1), top})
-	c.ToServer().Msg(m.Obj.Server, wayland.XdgPopupReqReposition, own.Server, m.Word(1))
-	c.Discard(own, wayland.XdgPositionerReqDestroy)
+	p.wish = *pos
+	framesOf(c).reposition(c, p, repositioned{token: m.Word(1)})
 	return false, nil
+}
+
+// reposition asks for the place of p.wish.
+func (f *frames) reposition(c *relay.Conn, p *popup, r repositioned) {
+	own, top := f.positioner(c, &p.wish, p)
+	r.top = top
+	p.asked = append(p.asked, r)
+	c.ToServer().Msg(p.obj.Server, wayland.XdgPopupReqReposition, own.Server, r.token)
+	c.Discard(own, wayland.XdgPositionerReqDestroy)
+}
+
+// grow asks for a place for a popup that the client has drawn larger than it was
+// configured to, as some do that know its size only then (Firefox's context menus).
+// Compositors show such popups whole. Here it is cut until the compositor has a place
+// for it, as if the client had asked for one, and the client hears nothing of it.
+func (f *frames) grow(c *relay.Conn, p *popup, w, h int32) {
+	const (
+		since = 3              // reposition
+		token = math.MaxUint32 // a client that uses it too gets no answer
+	)
+	now := &p.shell.now
+	fits := w <= less(now.w, 2*f.thin) && h <= less(now.h, p.top+f.thin)
+	if fits || w == p.wish.w && h == p.wish.h || p.obj.Version < since || len(p.asked) > 0 || p.parent == nil {
+		return
+	}
+	p.wish.w, p.wish.h, p.wish.hasSerial = w, h, false
+	f.reposition(c, p, repositioned{token: token, ours: true})
+}
+
+// grew takes in the answer to grow, in place of the client.
+func (f *frames) grew(c *relay.Conn, s *shell) error {
+	s.popup.ours = false
+	if !s.mapped {
+		return nil // it was taken off the screen meanwhile; the compositor has forgotten
+	}
+	for k := range s.sent {
+		s.sent[k].past = true
+	}
+	s.now = s.next
+	s.popup.top = s.now.top
+	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqAckConfigure, s.now.serial)
+	s.v.Applied = true // the acknowledgement needs a commit
+	return f.show(c, s.v)
 }
 
 // onRepositioned is told before the configure event of the new place.
 func onRepositioned(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	p := m.Obj.Data.(*popup)
 	k := slices.IndexFunc(p.asked, func(r repositioned) bool { return r.token == m.Word(0) })
-	if k >= 0 {
-		p.next = p.asked[k].top
-		p.asked = slices.Delete(p.asked, 0, k+1)
+	if k < 0 {
+		return p.shell != nil, nil
 	}
-	return p.shell != nil, nil
+	p.next, p.ours = p.asked[k].top, p.asked[k].ours
+	p.asked = slices.Delete(p.asked, 0, k+1)
+	return p.shell != nil && !p.ours, nil
 }
 
 // positioner makes one of our own that says what the client's does, as far as it may.
@@ -328,6 +375,9 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
 		f.recount(c, p.shell)
 	}
+	if p.ours {
+		return false, nil
+	}
 	top, side := f.edges(p.parent)
 	wayland.PutWord(m.Body, 0, uint32(sum(m.Int(0), f.thin-side)))
 	wayland.PutWord(m.Body, 4, uint32(sum(m.Int(1), p.next-top)))
@@ -360,12 +410,17 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 		return nil
 	}
 	vis := v.aligned(v.declared(w, h, 0), w, h)
+	drawn := vis
 	vis.W, vis.H = min(vis.W, less(s.now.w, 2*f.thin)), min(vis.H, less(s.now.h, p.top+f.thin))
 	all := grown(rect(0, 0, vis.W, vis.H), p.top, f.thin)
 	if !f.count(c, p, all.W, all.H) {
 		return nil
 	}
-	return f.showShell(c, s, vis, p.top, f.thin, wrote)
+	if err := f.showShell(c, s, vis, p.top, f.thin, wrote); err != nil {
+		return err
+	}
+	f.grow(c, p, drawn.W, drawn.H)
+	return nil
 }
 
 // count lets a popup be shown with a size, or dismisses it.

@@ -47,6 +47,7 @@ type configured struct {
 	full   bool  // fullscreen
 	active bool  // it has the focus
 	top    int32 // of a popup's frame
+	past   bool  // a later one was acknowledged in the client's place
 }
 
 // maxSent bounds the configure events that a client leaves unanswered.
@@ -289,6 +290,9 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := shellOf(m.Obj)
 	s.next.serial = m.Word(0)
+	if s.popup != nil && s.popup.ours {
+		return false, framesOf(c).grew(c, s)
+	}
 	if len(s.sent) == maxSent {
 		s.sent = slices.Delete(s.sent, 0, 1)
 	}
@@ -330,11 +334,15 @@ func (s *shell) acknowledge(c *relay.Conn) (wrote bool) {
 	if k < 0 {
 		return false
 	}
-	s.now, s.acked = s.sent[k], true
+	said := s.sent[k]
+	s.sent = slices.Delete(s.sent, 0, k+1)
+	if said.past {
+		return false
+	}
+	s.now, s.acked = said, true
 	if s.popup != nil {
 		s.popup.top = s.now.top
 	}
-	s.sent = slices.Delete(s.sent, 0, k+1)
 	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqAckConfigure, s.now.serial)
 	return true
 }
@@ -404,8 +412,9 @@ func (f *frames) unmap(c *relay.Conn, s *shell) {
 	}
 	s.mapped = false
 	delete(f.roots, s.v)
-	if s.popup != nil {
-		filterOf(c).popups.leave(s.popup)
+	if p := s.popup; p != nil {
+		filterOf(c).popups.leave(p)
+		p.asked = slices.DeleteFunc(p.asked, func(r repositioned) bool { return r.ours })
 	}
 	f.hideFrame(c, s.v)
 	if _, err := f.hideContent(c, s.v); err == nil {
