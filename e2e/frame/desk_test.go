@@ -434,7 +434,7 @@ func newPointer(t *testing.T, d *desk) *pointer {
 }
 
 func (v *pointer) move(x, y int) {
-	v.time += 50 // milliseconds: labwc resizes no more often than it draws
+	v.time += 50                                                               // milliseconds: labwc resizes no more often than it draws
 	v.p.Send(5, 1, v.time, uint32(x), uint32(y), uint32(v.d.w), uint32(v.d.h)) // motion_absolute
 	v.p.Send(5, 4)                                                             // frame
 	v.roundTrip()

@@ -303,8 +303,6 @@ type border struct {
 	pieces [pieceBack + 1]*piece
 }
 
-func (b *border) shown() bool { return b != nil && b.pieces[0] != nil && b.pieces[0].shown }
-
 // The places of pieces. The first is the lowest.
 const (
 	pieceTop = iota

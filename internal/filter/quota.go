@@ -203,16 +203,16 @@ func (f *Filter) pace(s *state) func(requests int) time.Duration {
 const commitStep = 32
 
 // countCommit slows the client down when its VM commits more than it may.
-func (s *state) countCommit(c *relay.Conn) {
-	if s.commits++; s.commits%commitStep == 0 {
-		c.Delay(s.wait(Commits, commitStep))
+func (st *state) countCommit(c *relay.Conn) {
+	if st.commits++; st.commits%commitStep == 0 {
+		c.Delay(st.wait(Commits, commitStep))
 	}
 }
 
 // pauseConnect waits until the VM may open one more connection: each makes the
 // compositor say all that it has.
-func (s *state) pauseConnect(ctx context.Context) error {
-	d := s.wait(Connects, 1)
+func (st *state) pauseConnect(ctx context.Context) error {
+	d := st.wait(Connects, 1)
 	if d <= 0 {
 		return nil
 	}
@@ -228,15 +228,15 @@ func (s *state) pauseConnect(ctx context.Context) error {
 
 // countOpen slows the client down when its VM opens more windows and popups
 // than it may: each makes the compositor arrange its windows anew.
-func (s *state) countOpen(c *relay.Conn) { c.Delay(s.wait(Opens, 1)) }
+func (st *state) countOpen(c *relay.Conn) { c.Delay(st.wait(Opens, 1)) }
 
 // wait takes n of what k limits each second, and returns for how long the
 // client has to wait for them.
-func (s *state) wait(k Limit, n int64) time.Duration {
-	f := s.filter
+func (st *state) wait(k Limit, n int64) time.Duration {
+	f := st.filter
 	d := f.rates[k].take(n, f.cfg.Limits.of(k), time.Now())
-	if d > 0 && !s.slowed[k] {
-		s.slowed[k] = true
+	if d > 0 && !st.slowed[k] {
+		st.slowed[k] = true
 		f.cfg.Log.Warn("limit reached; the connection is slowed down", "vm", f.cfg.VM, "limit", k.String(), "value", f.cfg.Limits.of(k))
 	}
 	return d

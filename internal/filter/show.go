@@ -275,14 +275,6 @@ func (v *view) shift(c *relay.Conn, crop box) (wrote bool) {
 
 func (v *view) shifted() bool { return v != nil && (v.crop.X != 0 || v.crop.Y != 0) }
 
-// toServer translates a place in a request, two words at off.
-func (v *view) toServer(body []byte, off int) {
-	if v.shifted() {
-		add(body, off, -v.crop.X)
-		add(body, off+4, -v.crop.Y)
-	}
-}
-
 // toClientFixed translates a place in an event, two words of 24.8 fixed point at off.
 func (v *view) toClientFixed(body []byte, off int) {
 	if v.shifted() {

@@ -59,6 +59,9 @@ const (
 	// maxOutbox bounds what a hook may write for one message. A hundred popups' frames
 	// are some KiB, the kinds of a selection 128 KiB at most for each device.
 	maxOutbox = 4 << 20
+	// writtenWorth is how many bytes count as one request where hooks write more to the
+	// server than the client sent: about a message's.
+	writtenWorth = 20
 	// bufSize is a pump's receive buffer: large enough that a system call is
 	// little beside the messages it brings, small enough for many connections.
 	bufSize = 32 << 10
@@ -76,7 +79,8 @@ type Config struct {
 	Room func(n int) bool
 	// MaxOf, when set, bounds the objects of each interface, by Interface.Index.
 	MaxOf []int32
-	// Pace, when set, is told how many requests a batch held, and says how long
+	// Pace, when set, is told how many requests a batch held, or was worth when hooks
+	// wrote more in their place (writtenWorth), and says how long
 	// to wait before more are received (see Conn.Delay).
 	Pace func(requests int) time.Duration
 	// State is the hooks' own, found again as Conn.State.
@@ -375,6 +379,7 @@ type pump struct {
 	buf     []byte
 	r, w    int            // buf[r:w] is received and not yet handled
 	size    int            // of the message before r while it is being handled
+	sent    int            // bytes of this batch
 	span    int            // buf[span:r] is handled in place and not yet sent
 	spanned []wayland.Desc // descriptors of the span and of out, in order
 	queue   []wayland.Desc // received, not yet taken
@@ -440,7 +445,8 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	c.current = p
 	p.tap = c.cfg.Tap.load()
 	var failed error
-	n := 0 // messages
+	n, begin := 0, p.r // messages
+	p.sent = 0
 	for ; failed == nil; n++ {
 		_, _, size, err := wayland.Next(p.buf[p.r:p.w])
 		if err != nil {
@@ -467,7 +473,8 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	c.current = nil
 	if p.requests {
 		if c.cfg.Pace != nil {
-			c.Delay(c.cfg.Pace(n))
+			more := p.sent - (p.r - begin)
+			c.Delay(c.cfg.Pace(n + max(more, 0)/writtenWorth))
 		}
 		rest, c.rest = c.rest, 0
 	}
@@ -526,6 +533,7 @@ func (p *pump) flush() error {
 	if !ahead.empty() {
 		aheadB, *ahead = *ahead, outbox{}
 	}
+	p.sent += len(aheadB.B) + len(data)
 	p.to.sendMu.Lock()
 	c.mu.Unlock()
 	var err error
