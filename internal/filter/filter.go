@@ -75,6 +75,7 @@ type Filter struct {
 	rates   [numLimits]bucket
 	frame   *style
 	popups  crowd
+	family  family
 
 	foreign    handles
 	activation activation
@@ -118,7 +119,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	}
 	st := &state{
 		filter: f, frames: f.frame.conn(), member: f.world.Join(),
-		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, pointers: map[*relay.Object]*pointer{}, images: map[*view]struct{}{},
+		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, pointers: map[*relay.Object]*pointer{}, touches: map[*relay.Object]*touch{}, images: map[*view]struct{}{},
 	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
@@ -173,6 +174,8 @@ type state struct {
 	given     []given                 // serials, the newest last
 	keyboards map[*relay.Object]*view // the client's keyboards that are on a surface
 	pointers  map[*relay.Object]*pointer
+	touches   map[*relay.Object]*touch
+	boards    int // keyboards of the client's
 	loan      onLoan
 }
 

@@ -214,6 +214,7 @@ func keyboardFocus(gives givesFunc, on onFunc) {
 		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
 		if len(st.keyboards) == 0 {
 			st.endGrabs(c)
+			st.left(c)
 		}
 	})
 	gives(i, wayland.WlKeyboardEvtKey, func(st *state, _ *relay.Conn, m *relay.Msg) {

@@ -19,15 +19,24 @@ import (
 type handles struct {
 	mu    sync.Mutex
 	known map[string]int // how many exported objects have it
+	of    map[string]*window
 }
 
-func (h *handles) add(s string) {
+func (h *handles) add(s string, w *window) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.known == nil {
-		h.known = map[string]int{}
+		h.known, h.of = map[string]int{}, map[string]*window{}
 	}
 	h.known[s]++
+	h.of[s] = w
+}
+
+// window returns whose handle it is, nil when nobody's.
+func (h *handles) window(s string) *window {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.of[s]
 }
 
 func (h *handles) remove(s string) {
@@ -35,6 +44,7 @@ func (h *handles) remove(s string) {
 	defer h.mu.Unlock()
 	if h.known[s]--; h.known[s] <= 0 {
 		delete(h.known, s)
+		delete(h.of, s)
 	}
 }
 
@@ -48,10 +58,27 @@ func foreignHooks(h relay.Layer) {
 	for _, v := range []struct {
 		exported, importer      *wayland.Interface
 		handle, imports, isLost int
+		exporter, imported      *wayland.Interface
+		exports, adopts         int
 	}{
-		{wayland.ZxdgExportedV1, wayland.ZxdgImporterV1, wayland.ZxdgExportedV1EvtHandle, wayland.ZxdgImporterV1ReqImport, wayland.ZxdgImportedV1EvtDestroyed},
-		{wayland.ZxdgExportedV2, wayland.ZxdgImporterV2, wayland.ZxdgExportedV2EvtHandle, wayland.ZxdgImporterV2ReqImportToplevel, wayland.ZxdgImportedV2EvtDestroyed},
+		{
+			wayland.ZxdgExportedV1, wayland.ZxdgImporterV1, wayland.ZxdgExportedV1EvtHandle, wayland.ZxdgImporterV1ReqImport, wayland.ZxdgImportedV1EvtDestroyed,
+			wayland.ZxdgExporterV1, wayland.ZxdgImportedV1, wayland.ZxdgExporterV1ReqExport, wayland.ZxdgImportedV1ReqSetParentOf,
+		},
+		{
+			wayland.ZxdgExportedV2, wayland.ZxdgImporterV2, wayland.ZxdgExportedV2EvtHandle, wayland.ZxdgImporterV2ReqImportToplevel, wayland.ZxdgImportedV2EvtDestroyed,
+			wayland.ZxdgExporterV2, wayland.ZxdgImportedV2, wayland.ZxdgExporterV2ReqExportToplevel, wayland.ZxdgImportedV2ReqSetParentOf,
+		},
 	} {
+		h.Request(v.exporter, v.exports, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			m.New.More = viewArg(c, m.Word(1)).window()
+			return true, nil
+		})
+		h.Request(v.imported, v.adopts, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+			handle, _ := m.Obj.Data.(string)
+			child, parent := viewArg(c, m.Word(0)).window(), filterOf(c).foreign.window(handle)
+			return child != nil && parent != nil && parent.alive() && filterOf(c).family.adopt(child, parent), nil
+		})
 		h.Event(v.exported, v.handle, onHandle)
 		h.Gone(v.exported, func(c *relay.Conn, o *relay.Object) {
 			if s, ok := o.Data.(string); ok {
@@ -61,7 +88,8 @@ func foreignHooks(h relay.Layer) {
 		h.Request(v.importer, v.imports, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			d := wayland.NewDecoder(m.Body)
 			_ = d.Uint() // the new id
-			if filterOf(c).foreign.has(string(d.String())) {
+			if handle := string(d.String()); filterOf(c).foreign.has(handle) {
+				m.New.Data = handle
 				return true, nil
 			}
 			c.ToClient().Msg(m.New.ID, uint16(v.isLost))
@@ -79,6 +107,7 @@ func onHandle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
 	s := string(d.String())
 	m.Obj.Data = s
-	filterOf(c).foreign.add(s)
+	w, _ := m.Obj.More.(*window)
+	filterOf(c).foreign.add(s, w)
 	return true, nil
 }

@@ -380,10 +380,11 @@ func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote boo
 }
 
 // back puts the colour below the content of a window that declares itself larger than
-// what is shown of its surface: nobody else's picture stands in its frame.
+// what is shown of its surface, and of every popup: nobody else's picture stands in its
+// frame, and no glass pane takes a click that is meant for what is seen through it.
 func (f *frames) back(c *relay.Conn, v *view, at box) (wrote bool, err error) {
 	p := v.border.pieces[pieceBack]
-	if rect(0, 0, v.told.w, v.told.h).Holds(at) {
+	if v.popup() == nil && rect(0, 0, v.told.w, v.told.h).Holds(at) {
 		wrote = p != nil && p.shown
 		f.hide(c, p)
 		return wrote, nil

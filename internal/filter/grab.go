@@ -14,6 +14,7 @@ import (
 //	                           give their menus its keys
 //	a click in the program     is the program's to see, as with a grab
 //	a click elsewhere          takes the focus, or is on the frame: the menu is dismissed
+//	(nobody is there)          popups go with the last of keyboard, pointer and fingers
 //	the screen is locked       takes the focus
 //
 // A grab's states are
@@ -51,3 +52,36 @@ func (st *state) endGrabs(c *relay.Conn) bool {
 
 // blurred is called when a window has lost the focus.
 func (st *state) blurred(c *relay.Conn, _ *shell) { st.endGrabs(c) }
+
+// absent tells whether a client that hears of input has neither the keyboard nor a pointer
+// or a finger on it. Then it opens no popups, and those that it has are dismissed: some
+// compositors show the popups of a window that is not seen, above all others, where a
+// click on one would bring the keyboard to it.
+func (st *state) absent() bool {
+	if st.boards == 0 && len(st.pointers) == 0 && len(st.touches) == 0 || len(st.keyboards) > 0 {
+		return false
+	}
+	for _, p := range st.pointers {
+		if p.on != nil || p.focus != nil {
+			return false
+		}
+	}
+	for _, t := range st.touches {
+		if len(t.on)+len(t.focus) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// left dismisses all popups of a client that is absent now.
+func (st *state) left(c *relay.Conn) {
+	if !st.absent() {
+		return
+	}
+	for v := range st.frames.roots {
+		if p := v.popup(); p != nil {
+			st.frames.dismiss(c, p)
+		}
+	}
+}

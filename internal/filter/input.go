@@ -45,11 +45,28 @@ func inputHooks(h relay.Layer) {
 		p := &pointer{seat: seatOf(m.Obj)}
 		m.New.Data = p
 		stateOf(c).pointers[m.New] = p
+		stateOf(c).left(c)
 		return true, nil
 	})
+	h.Request(wayland.WlSeat, wayland.WlSeatReqGetKeyboard, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		st := stateOf(c)
+		st.boards++
+		m.New.More = st
+		st.left(c)
+		return true, nil
+	})
+	h.Gone(wayland.WlKeyboard, func(c *relay.Conn, o *relay.Object) {
+		if o.More != nil {
+			stateOf(c).boards--
+		}
+	})
 	h.Gone(wayland.WlPointer, func(c *relay.Conn, o *relay.Object) { delete(stateOf(c).pointers, o) })
-	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*view{}}
+	h.Gone(wayland.WlTouch, func(c *relay.Conn, o *relay.Object) { delete(stateOf(c).touches, o) })
+	h.Request(wayland.WlSeat, wayland.WlSeatReqGetTouch, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		t := &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*view{}}
+		m.New.Data = t
+		stateOf(c).touches[m.New] = t
+		stateOf(c).left(c)
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqRelease, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -173,7 +190,7 @@ func pointerHooks(h relay.Layer) {
 	} {
 		awake(op, off)
 	}
-	h.EventWhile(wayland.WlPointer, wayland.WlPointerEvtFrame, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	h.EventWhile(wayland.WlPointer, wayland.WlPointerEvtFrame, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		p, ok := m.Obj.Data.(*pointer)
 		if !ok {
 			return true, nil
@@ -181,6 +198,9 @@ func pointerHooks(h relay.Layer) {
 		said := p.said
 		p.said = false
 		p.wake(m.Obj)
+		if p.on == nil && p.focus == nil {
+			stateOf(c).left(c)
+		}
 		return said, nil
 	})
 	relativeHooks(h)

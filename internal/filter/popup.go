@@ -405,7 +405,7 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 	if !s.acked {
 		return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
 	}
-	if p.parent == nil || !p.parent.mapped {
+	if p.parent == nil || !p.parent.mapped || !s.mapped && stateOf(c).absent() {
 		f.dismiss(c, p)
 		return nil
 	}

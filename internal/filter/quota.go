@@ -54,7 +54,7 @@ var limits = [numLimits]struct {
 	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
 	Memory:      {"memory", 2 << 30, "bytes of shared memory that the compositor can see, used or not"},
 	Textures:    {"textures", 2 << 30, "bytes of all surfaces' pictures: a compositor with a GPU has a copy of each"},
-	Rectangles:  {"rectangles", 1024, "rectangles of one region, whose cost grows with their square"},
+	Rectangles:  {"rectangles", 64, "rectangles added to or taken from one region, which can become the square of it; a region with more counts as everything"},
 	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
 	Commits:     {"commits", 20_000, "commits of surfaces and new titles each second; more are delayed"},
 	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
@@ -242,12 +242,18 @@ func (st *state) wait(k Limit, n int64) time.Duration {
 	return d
 }
 
-// onManyRects ends a client whose region has more rectangles than a compositor
+// manyRects is the Data of a region that has had more rectangles than a compositor
 // should be asked to put together.
+type manyRects struct{}
+
+// onManyRects leaves out what is too much: the region is not used any more.
 func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
-	f := filterOf(c)
-	f.cfg.Log.Warn("limit reached", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
-	return false, relay.Fail(m.Obj, relay.ErrNoMemory, "%s", f.refusal(Rectangles))
+	if m.Obj.Data == nil {
+		m.Obj.Data = manyRects{}
+		f := filterOf(c)
+		f.cfg.Log.Info("limit reached: a region counts as everything", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
+	}
+	return false, nil
 }
 
 // A bucket lets a number of tokens through each second, and a second's worth at

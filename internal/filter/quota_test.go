@@ -48,12 +48,6 @@ func TestLimits(t *testing.T) {
 			r.guest.Send(x, wayland.XdgSurfaceReqGetToplevel, newID())
 		}},
 		{Pools, 3, func(r *rig) { newPool(r, 4096) }},
-		{Rectangles, 3, func(r *rig) {
-			if id == surfaceObj {
-				r.guest.Send(compositor, wayland.WlCompositorReqCreateRegion, newID())
-			}
-			r.guest.Send(surfaceObj, wayland.WlRegionReqAdd, id, 0, 1, 1)
-		}},
 		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
 		t.Run(c.limit.String(), func(t *testing.T) {
@@ -116,6 +110,40 @@ func TestConnectionsLimit(t *testing.T) {
 	<-r.done
 	if n := r.filter.used[Connections].Load(); n != 0 {
 		t.Errorf("%d connections are counted", n)
+	}
+}
+
+// TestManyRects holds that a region of too many rectangles, which a compositor might have
+// to make the square of, becomes the default.
+func TestManyRects(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "none")
+	w := r.window()
+	region := r.id()
+	r.guest.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion, region)
+	host := r.skip(r.host[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion).Word(0)
+	for k := range uint32(200) {
+		r.guest.Send(region, uint16(wayland.WlRegionReqAdd+k%2), k, 0, 1, 1<<20)
+	}
+	r.guest.Send(w.surface, wayland.WlSurfaceReqSetInputRegion, region)
+	n := 0
+	for {
+		m, err := r.rig.host.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == host {
+			n++
+		}
+		if m.ID == w.hostSurface && m.Op == wayland.WlSurfaceReqSetInputRegion {
+			if m.Word(0) != 0 {
+				t.Errorf("region %d is set", m.Word(0))
+			}
+			break
+		}
+	}
+	if n != 64 {
+		t.Errorf("%d rectangles are passed", n)
 	}
 }
 

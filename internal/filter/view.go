@@ -121,11 +121,11 @@ func viewHooks(l relay.Layer) {
 		return nil
 	})
 	l.Request(wayland.WlSurface, wayland.WlSurfaceReqSetInputRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		viewOf(m.Obj).input.set(c, m.Word(0))
+		viewOf(m.Obj).input.set(c, m)
 		return true, nil
 	})
 	l.Request(wayland.WlSurface, wayland.WlSurfaceReqSetOpaqueRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		viewOf(m.Obj).opaque.set(c, m.Word(0))
+		viewOf(m.Obj).opaque.set(c, m)
 		return true, nil
 	})
 	l.Request(wayland.WlSurface, wayland.WlSurfaceReqDestroy, onSurfaceDestroy)
@@ -133,9 +133,16 @@ func viewHooks(l relay.Layer) {
 	subHooks(l)
 }
 
-// set notes a region; Count tells whether anything was added to it.
-func (r *region) set(c *relay.Conn, id uint32) {
-	o := c.Client(id)
+// set notes a region; Count tells whether anything was added to it. One with too many
+// rectangles is the default: all takes input, nothing is opaque.
+func (r *region) set(c *relay.Conn, m *relay.Msg) {
+	o := c.Client(m.Word(0))
+	if o != nil {
+		if _, many := o.Data.(manyRects); many {
+			wayland.PutWord(m.Body, 0, 0)
+			o = nil
+		}
+	}
 	*r = region{some: o != nil && o.Count > 0, pending: true}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"vix/config"
 	"vix/internal/relay"
@@ -61,7 +62,13 @@ type window struct {
 
 	shell *shell        // nil when the surface is gone
 	obj   *relay.Object // the client's xdg_toplevel
+	over  atomic.Bool   // it has ended, for other connections
+	// waits is set while the window waits for the focus to become fullscreen.
+	waits bool
 }
+
+// alive tells, in any connection, whether the window is there still.
+func (w *window) alive() bool { return !w.over.Load() }
 
 // window returns the surface's window, nil without.
 func (v *view) window() *window {
@@ -108,6 +115,12 @@ func windowHooks(l relay.Layer) {
 	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqSetWindowGeometry, onGeometryRequest)
 	l.Request(wayland.XdgSurface, wayland.XdgSurfaceReqDestroy, onXdgSurfaceDestroy)
 	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqDestroy, onToplevelDestroy)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetParent, onSetParent)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetFullscreen, onSetFullscreen)
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqUnsetFullscreen, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
+		m.Obj.Data.(*window).waits = false
+		return true, nil
+	})
 	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMinSize, onSizeHint)
 	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqSetMaxSize, onSizeHint)
 	l.Gone(wayland.XdgToplevel, onToplevelGone)
@@ -175,11 +188,33 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 		setString(c, m.New, wayland.XdgToplevelReqSetAppId, w.appID))
 }
 
+// onSetFullscreen passes the request of a window that has the focus. Sway gives the
+// keyboard to any window that asks to be fullscreen, so another one's waits until it has
+// the focus, and does not choose the screen.
+func onSetFullscreen(_ *relay.Conn, m *relay.Msg) (bool, error) {
+	w := m.Obj.Data.(*window)
+	if w.shell != nil && w.shell.next.active {
+		return true, nil
+	}
+	w.waits = true
+	return false, nil
+}
+
+// awaited makes a window fullscreen that has waited for the focus.
+func (w *window) awaited(c *relay.Conn) {
+	if w.waits && w.shell != nil {
+		w.waits = false
+		c.ToServer().Msg(w.obj.Server, wayland.XdgToplevelReqSetFullscreen, 0)
+	}
+}
+
 func onToplevelGone(c *relay.Conn, o *relay.Object) {
 	w, ok := o.Data.(*window)
 	if !ok {
 		return
 	}
+	w.over.Store(true)
+	filterOf(c).family.leave(w)
 	filterOf(c).give(Toplevels, 1)
 	if w.shown {
 		w.shown = false
@@ -228,6 +263,9 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 			stateOf(c).blurred(c, w.shell)
 		}
 		w.shell.next = next
+		if next.active {
+			w.awaited(c)
+		}
 	}
 	if !f.drawn {
 		return true, nil
@@ -385,6 +423,8 @@ func (f *frames) endRole(c *relay.Conn, s *shell) {
 	}
 	if w := s.window; w != nil {
 		s.window, w.shell = nil, nil
+		w.over.Store(true)
+		filterOf(c).family.leave(w)
 		dropObject(c, w.obj, wayland.XdgToplevelReqDestroy)
 	}
 	if p := s.popup; p != nil {

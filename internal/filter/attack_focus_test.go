@@ -1,0 +1,140 @@
+package filter
+
+import (
+	"testing"
+
+	"vix/internal/wayland"
+	"vix/internal/wayland/waylandtest"
+)
+
+// hears receives what the compositor hears until a surface's commit, and tells whether a
+// request was among it.
+func (r *framed) hears(w framedWindow, id uint32, op uint16) (heard bool) {
+	r.rig.host.T.Helper()
+	r.guest.Send(w.surface, wayland.WlSurfaceReqCommit)
+	for {
+		m, err := r.rig.host.Next()
+		if err != nil {
+			r.rig.host.T.Fatal(err)
+		}
+		heard = heard || m.ID == id && m.Op == op
+		if m.ID == w.hostSurface && m.Op == wayland.WlSurfaceReqCommit {
+			return heard
+		}
+	}
+}
+
+// TestFullscreenWaits holds that a window without the focus does not become fullscreen:
+// sway gives such a one the keyboard.
+func TestFullscreenWaits(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(100, 100))
+	r.guest.Send(w.top, wayland.XdgToplevelReqSetFullscreen, 0)
+	if r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
+		t.Error("passed on without the focus")
+	}
+	active := func() {
+		var e wayland.Encoder
+		e.Begin(w.hostTop, wayland.XdgToplevelEvtConfigure)
+		e.Uint(0)
+		e.Uint(0)
+		e.Array([]byte{stateActivated, 0, 0, 0})
+		if err := e.End(); err != nil {
+			t.Fatal(err)
+		}
+		r.rig.host.Write(e.B)
+		r.guest.Want(w.top, wayland.XdgToplevelEvtConfigure)
+	}
+	active()
+	if !r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
+		t.Error("it does not become fullscreen when it has the focus")
+	}
+	r.guest.Send(w.top, wayland.XdgToplevelReqSetFullscreen, 0)
+	if !r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
+		t.Error("not passed on with the focus")
+	}
+}
+
+// TestParentsMakeNoCircle holds that no window becomes its own ancestor, with which KWin
+// ends.
+func TestParentsMakeNoCircle(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	a, b, c := r.window(), r.window(), r.window()
+	for _, w := range []framedWindow{a, b, c} {
+		r.show(w, r.buffer(100, 100))
+	}
+	for _, p := range []struct {
+		child, parent framedWindow
+		passed        bool
+	}{{a, a, false}, {a, b, true}, {b, a, false}, {b, c, true}, {c, a, false}, {c, c, false}} {
+		r.guest.Send(p.child.top, wayland.XdgToplevelReqSetParent, p.parent.top)
+		if got := r.hears(p.child, p.child.hostTop, wayland.XdgToplevelReqSetParent); got != p.passed {
+			t.Errorf("%d as the parent of %d: passed is %v", p.parent.top, p.child.top, got)
+		}
+	}
+	// Without the middle, the first is the last one's; and then free.
+	r.guest.Send(b.top, wayland.XdgToplevelReqDestroy)
+	r.guest.Send(c.top, wayland.XdgToplevelReqSetParent, a.top)
+	if r.hears(c, c.hostTop, wayland.XdgToplevelReqSetParent) {
+		t.Error("a circle over a window that has gone")
+	}
+	r.guest.Send(a.top, wayland.XdgToplevelReqSetParent, 0)
+	r.guest.Send(c.top, wayland.XdgToplevelReqSetParent, a.top)
+	if !r.hears(c, c.hostTop, wayland.XdgToplevelReqSetParent) {
+		t.Error("a window without parents cannot be one")
+	}
+}
+
+// TestPopupsOfTheAbsent holds that a client without keyboard and pointer opens no popup,
+// and that its popups go with both.
+func TestPopupsOfTheAbsent(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(100, 100))
+	ptr := r.id()
+	r.guest.Send(r.ids[wayland.WlSeat], wayland.WlSeatReqGetPointer, ptr)
+	hostPtr := r.skip(r.host[wayland.WlSeat], wayland.WlSeatReqGetPointer).Word(0)
+	popup := func() (pop uint32) {
+		pos, s, xdg := r.id(), r.id(), r.id()
+		pop = r.id()
+		g := r.guest
+		g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
+		g.Send(pos, wayland.XdgPositionerReqSetSize, 20, 20)
+		g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 0, 0, 1, 1)
+		g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
+		g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
+		g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
+		hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+		hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+		r.rig.host.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, 0, 24, 24)
+		r.rig.host.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, 9)
+		g.Want(pop, wayland.XdgPopupEvtConfigure)
+		g.Want(xdg, wayland.XdgSurfaceEvtConfigure)
+		g.Send(xdg, wayland.XdgSurfaceReqAckConfigure, 9)
+		g.Send(s, wayland.WlSurfaceReqAttach, r.buffer(20, 20), 0, 0)
+		g.Send(s, wayland.WlSurfaceReqCommit)
+		return pop
+	}
+	r.guest.Want(popup(), wayland.XdgPopupEvtPopupDone)
+	r.rig.host.Send(hostPtr, wayland.WlPointerEvtEnter, 1, w.hostSurface, 0, 0)
+	r.guest.Want(ptr, wayland.WlPointerEvtEnter)
+	shown := popup()
+	r.rig.host.Send(hostPtr, wayland.WlPointerEvtFrame)
+	r.guest.Want(ptr, wayland.WlPointerEvtFrame) // and nothing before it
+	r.rig.host.Send(hostPtr, wayland.WlPointerEvtLeave, 2, w.hostSurface)
+	r.rig.host.Send(hostPtr, wayland.WlPointerEvtFrame)
+	r.guest.Want(ptr, wayland.WlPointerEvtLeave)
+	for {
+		m, err := r.guest.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == shown && m.Op == wayland.XdgPopupEvtPopupDone {
+			break
+		}
+	}
+}
