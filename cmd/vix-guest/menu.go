@@ -67,13 +67,13 @@ func sendMenu(args []string, out io.Writer) error {
 			}
 		}
 	}
-	parent, err := os.OpenRoot(filepath.Dir(t.dir))
+	sources, err := transfer.Sources([]string{t.dir}, true)
+	defer transfer.CloseSources(sources)
 	if err != nil {
 		return err
 	}
-	defer parent.Close()
-	root := transfer.Source{Dir: parent, Name: filepath.Base(t.dir), As: "root", Path: t.dir}
-	return transfer.Send(out, []transfer.Source{root}, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
+	sources[0].As = "root"
+	return transfer.Send(out, sources, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
 }
 
 // app takes a .desktop file, and what it names.
