@@ -63,6 +63,7 @@
 // unknown type, not exactly as described, about a program that the host did
 // not start, beyond its credit or beyond a limit below ends the channel with
 // an error. The guest trusts the host, and ignores what it does not know.
+// states.go has what may be said of a program when, for both ends.
 //
 // The package starts no process and touches no file: the guest end is given
 // a function that starts programs.

@@ -218,6 +218,7 @@ func fakeQEMU() error {
 	// As QEMU does, wait for both back ends to answer.
 	for fd := uintptr(4); fd <= 5; fd++ {
 		f := os.NewFile(fd, "back end")
+		defer f.Close() // and not when it is collected: that ends the back end
 		_, err := f.Write([]byte{1})
 		if err == nil {
 			_, err = f.Read(make([]byte, 1))
