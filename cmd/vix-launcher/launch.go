@@ -147,13 +147,17 @@ func (e *env) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, a
 	stage, end := e.startup(ctx, v.Name, argv[0])
 	err := e.buildRoot(ctx, v)
 	if err == nil {
-		_, err = reg.Run(ctx, vm.Run{
+		var exit *vm.Exit
+		exit, err = reg.Run(ctx, vm.Run{
 			VM:     v.Name,
 			Launch: func() (vm.Launch, error) { return e.launch(v) },
 			Argv:   argv, Background: true, Disposable: v.State == "none",
 			Detached: true, Token: token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
+		if err == nil && exit != nil {
+			err = endedAtOnce(v.Name, argv[0], exit)
+		}
 	}
 	end(err)
 	return err

@@ -21,7 +21,7 @@ import (
 //	                                ◄──   reply{stage}, reply{note}, …      while the VM starts
 //	                                ◄──   reply{started}                    the program runs
 //	request{signal | size}          ──►
-//	                                ◄──   reply{exit} | reply{fail}         last
+//	                                ◄──   reply{exit} | reply{fail}         last; reply{done}: it runs on, in the background
 //	request{op: state}              ──►
 //	                                ◄──   reply{state}
 //	request{op: watch}              ──►
@@ -50,6 +50,15 @@ import (
 // flow control, each stream is independent of the others and of signals, and
 // the supervisor never holds the client's terminal, from which a read could
 // not be taken back. A client that goes away hangs up its program (SIGHUP).
+
+// What never changes, whatever version the two ends are of, so that whatever has been
+// started can be seen and stopped: the frames, and
+//
+//	{"version":N,"op":"state"}               ─►   ◄─ {"state":{"name":S,"state":S,…}}
+//	{"version":N,"op":"stop","force":true}   ─►   ◄─ {"done":true}, when all is ended and removed
+//	                                              ◄─ {"fail":{"text":S,…}}, for what is not done
+//
+// with any other members, of any type, on both sides (frozen_test.go holds the bytes).
 
 const (
 	controlVersion = 2
@@ -169,6 +178,12 @@ func (c *control) recv(v any, limit int) error {
 	return c.body(head, v, limit)
 }
 
+// maxFiles is how many descriptors come with a request: a program's three streams.
+const maxFiles = 3
+
+// errNoDescriptor: the kernel could not give us a descriptor that was sent.
+var errNoDescriptor error = unix.EMFILE
+
 func (c *control) body(head [4]byte, v any, limit int) error {
 	n := binary.LittleEndian.Uint32(head[:])
 	if n > uint32(limit) {
@@ -181,11 +196,18 @@ func (c *control) body(head [4]byte, v any, limit int) error {
 	return json.Unmarshal(b, v)
 }
 
+// foreign reports whether err is that a member is of another type than ours, as another
+// version may have it. The others have been read all the same.
+func foreign(err error) bool {
+	var t *json.UnmarshalTypeError
+	return errors.As(err, &t)
+}
+
 // recvFiles reads one frame with up to three descriptors, which the caller
 // owns, also when it fails.
 func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 	var head [4]byte
-	oob := make([]byte, unix.CmsgSpace(3*4))
+	oob := make([]byte, unix.CmsgSpace((maxFiles+1)*4))
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err
@@ -196,8 +218,11 @@ func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 		return files, err
 	case n == 0:
 		return files, io.EOF
-	case flags&unix.MSG_CTRUNC != 0:
+	case len(files) > maxFiles:
 		return files, errors.New("more descriptors than three")
+	case flags&unix.MSG_CTRUNC != 0:
+		// There was room for one more than there may be: the rest could not be had.
+		return files, errNoDescriptor
 	}
 	if _, err := io.ReadFull(c.conn, head[n:]); err != nil {
 		return files, err

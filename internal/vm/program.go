@@ -82,8 +82,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	s.tell(c, reply{Started: &prog})
 	var exit *Exit
 	if req.Background {
-		c.conn.Close()
-		exit, err = s.runBackground(p, prog.Argv[0])
+		exit, err = s.runBackground(c, p, prog.Argv[0])
 	} else {
 		exit, err = s.runForeground(ctx, req, p, files, words)
 	}
@@ -207,13 +206,29 @@ func (s *supervisor) addProgram(argv []string) Program {
 	return p
 }
 
-// runBackground waits for a program whose output goes to the VM's log.
-func (s *supervisor) runBackground(p *agent.Process, name string) (*Exit, error) {
+// earlyLimit is how long a client in the background waits to hear whether the program that
+// it has started ends at once: for want of a library, a display, or descriptors.
+const earlyLimit = 500 * time.Millisecond
+
+// runBackground waits for a program whose output goes to the VM's log. Its client is told
+// that it has failed, if it does so at once, and is let go.
+func (s *supervisor) runBackground(c *control, p *agent.Process, name string) (*Exit, error) {
 	_ = p.Stdin.Close()
 	source := plain.Text(filepath.Base(name), maxTitle, plain.OneLine)
 	var out sync.WaitGroup
 	out.Go(func() { eachLine(p.Stdout, func(line string) { s.log.add(source, line) }) })
 	out.Go(func() { eachLine(p.Stderr, func(line string) { s.log.add(source, line) }) })
+	early := time.NewTimer(earlyLimit)
+	defer early.Stop()
+	select {
+	case <-p.Exited():
+		if st, err := p.Wait(); err == nil {
+			s.tell(c, reply{Exit: exitOf(st)})
+		}
+	case <-early.C:
+		s.tell(c, reply{Done: true})
+	}
+	c.conn.Close()
 	st, err := p.Wait()
 	if err != nil {
 		return nil, err
@@ -244,8 +259,8 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {
+				closeFiles(files) // first: the answer to the hang-up is no output of the client's
 				req.hangUp(p)
-				closeFiles(files)
 			}
 		case <-p.Exited():
 			waiting = false

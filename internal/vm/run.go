@@ -37,7 +37,7 @@ type Run struct {
 	How        How
 	Argv       []string
 	Env        []string // K=V, over the VM's
-	Background bool     // return as soon as the program runs
+	Background bool     // return when the program runs, and has not ended at once
 	Disposable bool     // do not join a VM that keeps its home
 	GUI        bool     // do not join a VM without a display
 	// Detached: the program is started even if the caller ends before it runs.
@@ -63,7 +63,7 @@ type Run struct {
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
-// the program ended (in the background: nil). The error is a *Failure.
+// the program ended (in the background: nil, unless it ended at once). The error is a *Failure.
 //
 // A reader of Stdin that does not end (a terminal) is still read when Run
 // returns: the caller is expected to exit.
@@ -245,6 +245,9 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			if !heard {
 				return nil, errLeaving
 			}
+			if begun && run.Background {
+				return nil, nil
+			}
 			return nil, errLost
 		}
 		switch {
@@ -260,10 +263,11 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			if run.OnStart != nil {
 				run.OnStart(*r.Started)
 			}
-			if run.Background {
-				return nil, nil
+			if !run.Background {
+				streams.copy(run)
 			}
-			streams.copy(run)
+		case r.Done && run.Background:
+			return nil, nil // it runs on
 		case r.Exit != nil:
 			streams.wait()
 			return r.Exit, nil

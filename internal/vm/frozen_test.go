@@ -1,0 +1,186 @@
+package vm
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The bytes that state and stop are for ever: of the first version, of this one, and of one
+// that is still to come. Never change them: a VM that was started by a version must be seen
+// and stopped by any other.
+var frozenRequests = map[string]string{
+	"of old":  "\x1a\x00\x00\x00" + `{"version":1,"op":"state"}`,
+	"of now":  "\x1a\x00\x00\x00" + `{"version":2,"op":"state"}`,
+	"to come": "\x4b\x00\x00\x00" + `{"version":99,"op":"state","how":[7],"argv":"x","size":"3x4","new":{"a":1}}`,
+	"stop":    "\x47\x00\x00\x00" + `{"version":99,"op":"stop","force":true,"how":[7],"argv":"x","new":[{}]}`,
+}
+
+// askRaw writes bytes to a VM's supervisor, and returns its answer.
+func (b *bench) askRaw(name, request string) map[string]json.RawMessage {
+	b.t.Helper()
+	conn, _, err := b.reg.dial(name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, request); err != nil {
+		b.t.Fatal(err)
+	}
+	var head [4]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		b.t.Fatal(err)
+	}
+	body := make([]byte, binary.LittleEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(conn, body); err != nil {
+		b.t.Fatal(err)
+	}
+	answer := map[string]json.RawMessage{}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		b.t.Fatal(err)
+	}
+	return answer
+}
+
+func TestFrozen(t *testing.T) {
+	b := newBench(t)
+	s := b.goRun(b.start("t", "sleep", "60"))
+	b.state(s)
+	for _, when := range []string{"of old", "of now", "to come"} {
+		var st struct{ Name, State string }
+		if err := json.Unmarshal(b.askRaw("t", frozenRequests[when])["state"], &st); err != nil || st.Name != "t" || st.State != StateRunning {
+			t.Errorf("%s: %+v, %v", when, st, err)
+		}
+	}
+	run := `{"version":99,"op":"run","argv":["true"]}`
+	if fail := b.askRaw("t", string(binary.LittleEndian.AppendUint32(nil, uint32(len(run))))+run)["fail"]; !strings.Contains(string(fail), "started by another version") {
+		t.Errorf("a run of another version: %s", fail)
+	}
+	if done := b.askRaw("t", frozenRequests["stop"])["done"]; string(done) != "true" {
+		t.Errorf("stop: %s", done)
+	}
+	<-s.done
+	b.nothingLeft()
+}
+
+// What other versions' supervisors answer: a state with members of other types is read as
+// far as it goes, and a stop that is refused is told at once.
+func TestFrozenAnswers(t *testing.T) {
+	b := newBench(t)
+	seat, err := b.reg.take(t.Context(), "t")
+	if err != nil || seat == nil {
+		t.Fatal(seat, err)
+	}
+	defer seat.close()
+	answers := []string{
+		`{"state":{"name":"t","state":"running","cpus":"many","programs":{},"new":1},"new":[]}`,
+		`{"fail":{"text":"VM t: not now","code":125}}`,
+	}
+	ln := seat.listener
+	served := make(chan error, 1)
+	go func() {
+		for _, a := range answers {
+			fd, _, err := unix.Accept4(int(ln.Fd()), unix.SOCK_CLOEXEC)
+			if err != nil {
+				served <- err
+				return
+			}
+			f := os.NewFile(uintptr(fd), "client")
+			_, _ = f.Read(make([]byte, 4096))
+			_, _ = f.WriteString(string(binary.LittleEndian.AppendUint32(nil, uint32(len(a)))) + a)
+			f.Close()
+		}
+		served <- nil
+	}()
+	if st, err := b.reg.State(t.Context(), "t"); err != nil || st.Name != "t" || st.State != StateRunning {
+		t.Errorf("%+v, %v", st, err)
+	}
+	begin := time.Now()
+	if err := b.reg.Stop(t.Context(), "t", false); err == nil || err.Error() != "VM t: not now" {
+		t.Errorf("%v", err)
+	}
+	if d := time.Since(begin); d > stopLimit/3 {
+		t.Errorf("the refusal was told after %v", d)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// A supervisor without a free descriptor refuses clients, each at once and with the reason,
+// and goes on.
+func TestNoDescriptors(t *testing.T) {
+	b := newBench(t)
+	s := b.goRun(b.start("t", "sleep", "60"))
+	pid := b.state(s).PIDs.Supervisor
+	var was unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(n uint64) {
+		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: was.Max}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() (fds []int) {
+		entries, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			fd, _ := strconv.Atoi(e.Name())
+			fds = append(fds, fd)
+		}
+		return fds
+	}
+	// With n descriptors left for a client: none at all, its connection alone, and one of
+	// its three streams too.
+	for n := range 3 {
+		limit(firstFree(open(), n))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		run := b.exec(How{}, "echo", "hi")
+		_, err := b.reg.Run(ctx, run.run)
+		cancel()
+		var f *Failure
+		if !errors.As(err, &f) || !strings.Contains(f.Text, "has no place for another client: too many open files") {
+			t.Errorf("with room for %d: %v", n, err)
+		}
+	}
+	limit(was.Cur)
+	again := b.goRun(b.exec(How{}, "echo", "hi"))
+	<-again.done
+	if again.fail != nil || again.out.String() != "hi\n" {
+		t.Errorf("with descriptors again: %v, %q", again.fail, again.out.String())
+	}
+	s.signals <- syscall.SIGTERM
+	<-s.done
+	if s.fail != nil {
+		t.Error(s.fail)
+	}
+}
+
+// firstFree is a limit of descriptors that leaves room for n more.
+func firstFree(open []int, n int) uint64 {
+	for limit := 0; ; limit++ {
+		free := 0
+		for fd := range limit {
+			if !slices.Contains(open, fd) {
+				free++
+			}
+		}
+		if free == n && !slices.Contains(open, limit) || free > n {
+			return uint64(limit)
+		}
+	}
+}
