@@ -62,7 +62,7 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 	defer unhook()
 	_ = conn.SetDeadline(time.Now().Add(stateLimit))
 	c := &control{conn: conn}
-	if err := c.send(request{Version: controlVersion, Op: opState}); err != nil {
+	if err := c.ask(request{Version: controlVersion, Op: opState}); err != nil {
 		return State{}, err
 	}
 	var rep reply
@@ -193,12 +193,15 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 	defer unhook()
 	process = peerProcess(conn, pid)
 	c := &control{conn: conn}
-	if c.send(request{Version: controlVersion, Op: opStop, Force: force}) == nil {
-		var rep reply
+	var rep reply
+	if err = c.ask(request{Version: controlVersion, Op: opStop, Force: force}); err == nil {
 		_ = c.recv(&rep, maxFrame) // done, gone, or refused
-		if rep.Fail != nil {
-			return process, rep.Fail
-		}
+	}
+	if rep.Fail == nil {
+		errors.As(err, &rep.Fail)
+	}
+	if rep.Fail != nil {
+		return process, rep.Fail
 	}
 	return process, nil
 }
@@ -216,7 +219,7 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	c := &control{conn: conn}
-	if err := c.send(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
+	if err := c.ask(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
 		return failf("VM %s: %v", name, err)
 	}
 	for {

@@ -169,6 +169,17 @@ func (c *control) send(v any, files ...*os.File) error {
 	return err
 }
 
+// ask sends a client's request. A supervisor that refuses a client does not wait for what it
+// wants: then the error is what it said, a *Failure.
+func (c *control) ask(v any, files ...*os.File) error {
+	err := c.send(v, files...)
+	var rep reply
+	if err != nil && c.recv(&rep, maxFrame) == nil && rep.Fail != nil {
+		return rep.Fail
+	}
+	return err
+}
+
 // recv reads one frame of at most limit bytes into v.
 func (c *control) recv(v any, limit int) error {
 	var head [4]byte

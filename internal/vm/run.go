@@ -222,9 +222,12 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 		return nil, err
 	}
 	defer streams.close()
-	err = c.send(run.request(), streams.theirs...)
+	err = c.ask(run.request(), streams.theirs...)
 	closeFiles(streams.theirs)
-	if err != nil {
+	switch refused := (*Failure)(nil); {
+	case errors.As(err, &refused):
+		return nil, refused
+	case err != nil:
 		return nil, errLeaving // it went away before it saw the request
 	}
 	started := make(chan struct{})
