@@ -147,6 +147,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	run.Stdin = e.stdin
 	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
 	run.OnStart = func(vm.Program) { p.end() }
+	run.OnSilent = func() { p.silent(tty) }
 	if tty {
 		var detach func()
 		if run, ctx, detach, err = attach(ctx, e, run, raw); err != nil {

@@ -263,7 +263,7 @@ func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, a
 		if err == nil {
 			return
 		}
-		if st, serr := reg.State(ctx, name); serr == nil && st.State == vm.StateRunning {
+		if st, serr := reg.State(ctx, name); serr == nil && (st.State == vm.StateRunning || st.State == vm.StateNotAnswering) {
 			cancel(err) // of a VM that is on its way out, Run starts another
 		}
 	}

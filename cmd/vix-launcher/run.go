@@ -209,7 +209,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 				p.line("%s", stageLine(s))
 			}
 		},
-		OnNote: func(text string) { p.line("%s", text) },
+		OnNote:   func(text string) { p.line("%s", text) },
+		OnSilent: func() { p.silent(false) },
 		OnStart: func(vm.Program) {
 			p.end()
 			tell(nil)
@@ -497,6 +498,18 @@ func (p *progress) line(format string, a ...any) {
 	p.clearLocked()
 	fmt.Fprintf(p.w, "vix-launcher: "+format+"\n", a...)
 	p.drawLocked()
+}
+
+// silent says that the VM does not answer any more; on a raw terminal the keys are the
+// guest's.
+func (p *progress) silent(raw bool) {
+	if raw {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		fmt.Fprintf(p.w, "\r\nvix-launcher: VM %s: does not answer; waiting for it; ~. leaves, and vix-launcher stop --force %s ends the VM\r\n", p.name, p.name)
+		return
+	}
+	p.line("VM %s: does not answer; waiting for it; Ctrl-C twice leaves, and vix-launcher stop --force %s ends the VM", p.name, p.name)
 }
 
 func (p *progress) clearLocked() {

@@ -155,6 +155,8 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 		if g.cfg.Clock != nil {
 			g.cfg.Clock(m.Time)
 		}
+	case Ping:
+		g.say(Pong(m))
 	case Spawn:
 		g.spawn(m)
 	case PowerOff:

@@ -45,6 +45,9 @@ type Host struct {
 
 	// Guarded by l.mu, as each run's course is: where a run is and whether it has a
 	// place are one thing.
+	pinged uint64        // the last ping
+	ponged uint64        // the last that was answered
+	signs  chan struct{} // closed and replaced at every pong
 	lastID uint32
 	procs  map[uint32]*Process // that are not over; nil once Run has ended
 }
@@ -59,6 +62,7 @@ func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 		ready:  make(chan struct{}),
 		done:   make(chan struct{}),
 		failed: make(chan *GuestError, 1),
+		signs:  make(chan struct{}),
 		procs:  map[uint32]*Process{},
 	}
 }
@@ -195,6 +199,40 @@ func (h *Host) Traffic() Traffic {
 		return *t
 	}
 	return Traffic{}
+}
+
+// Ping asks the guest for a sign of life, and waits for it: then the guest has taken all
+// that it was sent before.
+func (h *Host) Ping(ctx context.Context) error {
+	h.l.mu.Lock()
+	h.pinged++
+	n, err := h.pinged, h.l.sendLocked(Ping{N: h.pinged})
+	for err == nil && h.ponged < n {
+		signs := h.signs
+		h.l.mu.Unlock()
+		select {
+		case <-signs:
+		case <-h.done:
+			err = h.ended()
+		case <-ctx.Done():
+			err = fmt.Errorf("the guest does not answer: %w", ctx.Err())
+		}
+		h.l.mu.Lock()
+	}
+	h.l.mu.Unlock()
+	return err
+}
+
+func (h *Host) onPong(m Pong) error {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	if m.N <= h.ponged || m.N > h.pinged {
+		return violation("pong %d, after %d of %d", m.N, h.ponged, h.pinged)
+	}
+	h.ponged = m.N
+	close(h.signs)
+	h.signs = make(chan struct{})
+	return nil
 }
 
 // Ready waits until programs can be spawned, or the channel or ctx has ended.
@@ -345,6 +383,8 @@ func (h *Host) handle(t Type, payload []byte) error {
 	case Traffic:
 		h.traffic.Store(&m)
 		return nil
+	case Pong:
+		return h.onPong(m)
 	case Error:
 		if m.ID == 0 {
 			h.onFailure(m)

@@ -389,6 +389,8 @@ func TestMachine(t *testing.T) {
 			case 2:
 				guest.Traffic(rnd.Uint64N(1<<40), 1)
 				_ = r.host.SetClock()
+				ping, stop := context.WithTimeout(ctx, daemonNotices)
+				go func() { _ = r.host.Ping(ping); stop() }()
 			default:
 				r.step()
 			}
@@ -416,6 +418,9 @@ func TestMachine(t *testing.T) {
 		guest.mu.Unlock()
 		p, err := r.host.Spawn(ctx, Spawn{Argv: []string{"exit"}})
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.host.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if st, err := p.Wait(); st.Code != int(p.id%200) || err != nil {

@@ -21,6 +21,8 @@ import (
 //	                                ◄──   reply{stage}, reply{note}, …      while the VM starts
 //	                                ◄──   reply{started}                    the program runs
 //	request{signal | size}          ──►
+//	                                ◄──   reply{heard}                      the guest has taken the signal
+//	                                ◄──   reply{silent}                     the guest does not answer
 //	                                ◄──   reply{exit} | reply{fail}         last; reply{done}: it runs on, in the background
 //	request{op: state}              ──►
 //	                                ◄──   reply{state}
@@ -125,6 +127,10 @@ type reply struct {
 	Folders *[]folderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
+	// Heard: the guest has taken the signals that came before.
+	Heard bool `json:"heard,omitempty"`
+	// Silent: the guest does not answer any more.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // Exit says how a program ended.

@@ -278,6 +278,14 @@ func fakeQMP(f *os.File, do string) {
 			fmt.Fprintln(conn, `{"error": {"class": "GenericError", "desc": "no such bus"}}`)
 			continue
 		}
+		switch {
+		case do == "stops" && strings.Contains(lines.Text(), "query-balloon"):
+			fmt.Fprintln(os.Stderr, "KVM internal error. Suberror: 1\nextra data[0]: 0x0\nRAX=0 RBX=0\nRIP=0\nCode=00")
+			fmt.Fprintln(conn, `{"event": "STOP", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}}`)
+		case strings.Contains(lines.Text(), "query-status"):
+			fmt.Fprintln(conn, `{"return": {"status": "internal-error", "running": false}}`)
+			continue
+		}
 		fmt.Fprintln(conn, `{"return": {}}`)
 		var c struct {
 			Execute   string

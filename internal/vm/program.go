@@ -72,6 +72,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
 	}
+	s.probe()
 	s.activate(req.Token) // before the program can have a window
 	p, err := s.guest.Spawn(ctx, req.spawn())
 	if err != nil {
@@ -84,7 +85,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	if req.Background {
 		exit, err = s.runBackground(c, p, prog.Argv[0])
 	} else {
-		exit, err = s.runForeground(ctx, req, p, files, words)
+		exit, err = s.runForeground(ctx, c, req, p, files, words)
 	}
 	if err != nil {
 		// The channel has ended under the program; why is known in a moment.
@@ -136,7 +137,7 @@ func (s *supervisor) follow(ctx context.Context, c *control) *follower {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{cancel: cancel}
 	f.done.Go(func() {
-		stages, notes := 0, 0
+		stages, notes, silent := 0, 0, false
 		for last := false; ; {
 			st, changed := s.watchState()
 			for _, x := range st.Stages[stages:] {
@@ -148,6 +149,11 @@ func (s *supervisor) follow(ctx context.Context, c *control) *follower {
 			stages, notes = len(st.Stages), len(st.Notes)
 			if last {
 				return
+			}
+			if now := st.State == StateNotAnswering; now != silent {
+				if silent = now; now {
+					s.tell(c, reply{Silent: true})
+				}
 			}
 			select {
 			case <-changed:
@@ -169,7 +175,7 @@ func (s *supervisor) watchState() (State, <-chan struct{}) {
 func (s *supervisor) awaitReady(ctx context.Context) error {
 	for {
 		st, changed := s.watchState()
-		if st.State == StateRunning {
+		if st.State == StateRunning || st.State == StateNotAnswering {
 			return nil
 		}
 		select {
@@ -242,7 +248,7 @@ func exitOf(st agent.Status) *Exit { return &Exit{Code: st.Code, Signal: int(st.
 // runForeground passes streams and signals until the program has ended and
 // what it wrote has been taken. A client that goes away is a terminal that is
 // closed: the program gets SIGHUP, and the end of all its streams.
-func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
+func (s *supervisor) runForeground(ctx context.Context, c *control, req request, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
 	var in, out sync.WaitGroup
 	in.Go(func() {
 		pour(p.Stdin, files[0])
@@ -251,11 +257,15 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 	stdout, stderr := newDrain(p.Stdout, files[1]), newDrain(p.Stderr, files[2])
 	out.Go(stdout.run)
 	out.Go(stderr.run)
+	signs, stop := context.WithCancel(s.ctx)
 	hungUp := ctx.Done()
 	for waiting := true; waiting; {
 		select {
 		case w := <-words:
 			w.tell(p)
+			if w.Signal > 0 {
+				out.Go(func() { s.tellHeard(signs, c) })
+			}
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {
@@ -266,6 +276,7 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 			waiting = false
 		}
 	}
+	stop()
 	files[0].Close()
 	stdout.exited()
 	stderr.exited()
@@ -276,6 +287,13 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 		return nil, err
 	}
 	return exitOf(st), nil
+}
+
+// tellHeard tells a client that its signal has reached the guest, once that is so.
+func (s *supervisor) tellHeard(ctx context.Context, c *control) {
+	if s.guest.Ping(ctx) == nil {
+		s.tell(c, reply{Heard: true})
+	}
 }
 
 // pour copies a client's input to a program, by what one frame holds: io.Copy's 32 KiB

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,6 +61,10 @@ type Run struct {
 	OnNote  func(string)
 	OnStart func(Program)
 	OnJoin  func() // the VM runs already
+	// OnSilent is called when the VM does not answer any more, at any time.
+	OnSilent func()
+
+	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
@@ -211,6 +216,9 @@ var errLost = errors.New("its supervisor was killed")
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &control{conn: conn}
+	if run.unheard == nil {
+		run.unheard = new(atomic.Bool)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -258,6 +266,10 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			return nil, errLeaving
 		case r.Stage != nil && run.OnStage != nil:
 			run.OnStage(*r.Stage)
+		case r.Silent && run.OnSilent != nil:
+			run.OnSilent()
+		case r.Heard:
+			run.unheard.Store(false)
 		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
 		case r.Started != nil && !begun:
@@ -308,6 +320,10 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			switch {
 			case !ok:
 				return
+			case runs() && ends(n) && run.unheard.Swap(true):
+				// The one before has not been heard: the VM stands still.
+				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.shown(run.Argv)[0], run.VM)})
+				return
 			case runs():
 				word.Signal = int(n)
 			case n == syscall.SIGWINCH: // ends no program
@@ -321,6 +337,11 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			return
 		}
 	}
+}
+
+// ends reports whether a signal is one by which somebody wants a program to end.
+func ends(n syscall.Signal) bool {
+	return n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGQUIT || n == unix.SIGHUP
 }
 
 // streams are the pipes of one run: our ends, and those that the supervisor

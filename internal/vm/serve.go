@@ -47,6 +47,7 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	_ = conn.SetReadDeadline(time.Time{})
 	switch frozen := err == nil || foreign(err); {
 	case frozen && req.Op == opState:
+		s.probe()
 		s.tell(c, reply{State: new(s.snapshot())})
 	case frozen && req.Op == opStop:
 		s.serveStop(c, req.Force)
@@ -102,7 +103,11 @@ func (s *supervisor) cloneLocked() State {
 	if s.traffic != nil {
 		s.state.Net.traffic(s.traffic())
 	}
-	return s.state.clone()
+	st := s.state.clone()
+	if s.silent && st.State == StateRunning {
+		st.State = StateNotAnswering
+	}
+	return st
 }
 
 func (s *supervisor) serveStop(c *control, force bool) {
