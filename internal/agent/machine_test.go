@@ -405,8 +405,7 @@ func TestMachine(t *testing.T) {
 			cast.let(true)
 			r.check()
 			r.results()
-			<-ended
-			<-ended
+			_, _ = <-ended, <-ended
 			time.Sleep(daemonNotices)
 			return
 		}
