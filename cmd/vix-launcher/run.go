@@ -56,7 +56,8 @@ In the foreground, standard input, output and error are the program's, signals
 that of run: 128+n for signal n, 126 if it cannot be executed, 127 if it is not
 found, and 125, with one line, where Vix or the VM failed. Output that other
 programs, left behind by PROGRAM, still write after its end is not waited for.
-If run itself is killed, the program gets SIGHUP. Where standard output or error is a
+If run itself is killed, the program gets SIGHUP. Where the VM does not answer, run
+says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it. Where standard output or error is a
 terminal, of what the program writes there pass text, newlines, colours, and moves
 within the line, but no other control sequences; --raw passes every byte. To a pipe
 or a file every byte goes in any case.

@@ -26,6 +26,7 @@ import (
 // Limits of a run's patience.
 const (
 	leaveLimit = 10 * time.Second // for a VM that is on its way out, before a new run
+	heardLimit = time.Second      // for a signal to reach a guest, after which a second one leaves the run
 	maxTries   = 3                // of a run that keeps meeting VMs on their way out
 )
 
@@ -294,7 +295,8 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 }
 
 // forward passes signals and sizes on. A signal that comes before the program
-// runs ends the run, as it would have ended a program.
+// runs ends the run, as it would have ended a program. So does a second one that wants an
+// end where the guest has not heard of the first: the VM stands still.
 func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}, cancel context.CancelCauseFunc) {
 	runs := func() bool {
 		select {
@@ -305,6 +307,9 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 		}
 	}
 	early, sizes := started, (<-chan Size)(nil) // no size before there is a terminal
+	var sent time.Time                          // of the last signal by which somebody wants an end
+	var second syscall.Signal                   // that came while it was unheard
+	var patience <-chan time.Time               // ends it
 	for {
 		var word request
 		select {
@@ -320,10 +325,12 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			switch {
 			case !ok:
 				return
-			case runs() && ends(n) && run.unheard.Swap(true):
-				// The one before has not been heard: the VM stands still.
-				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.shown(run.Argv)[0], run.VM)})
-				return
+			case runs() && ends(n) && run.unheard.Load():
+				second = n
+				if patience == nil {
+					patience = time.After(time.Until(sent.Add(heardLimit)))
+				}
+				continue
 			case runs():
 				word.Signal = int(n)
 			case n == syscall.SIGWINCH: // ends no program
@@ -332,6 +339,16 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.How.shown(run.Argv)[0])})
 				return
 			}
+		case <-patience:
+			if run.unheard.Load() {
+				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.shown(run.Argv)[0], run.VM)})
+				return
+			}
+			patience, word.Signal = nil, int(second)
+		}
+		if ends(syscall.Signal(word.Signal)) {
+			sent = time.Now()
+			run.unheard.Store(true)
 		}
 		if err := c.send(word); err != nil {
 			return
