@@ -105,8 +105,9 @@ bench-profile: need-go build ## where the local proxy's time and allocations go:
 	build/bench/wlbench profile -bin build/bin -out build/bench/profile -go $(GO)
 
 .PHONY: fuzz
-fuzz: need-go ## every fuzz target for FUZZTIME each, and SEQUENCES random ones through the filter
+fuzz: need-go ## every fuzz target for FUZZTIME each, and SEQUENCES random ones through the filter and the agent's protocol
 	@scripts/fuzz $(FUZZTIME)
+	$(GO) test -count=1 -timeout 2h -run 'TestMachine|TestHostileGuest|TestHostileHost' ./internal/agent -sequences=$$(($(SEQUENCES) / 10))
 	$(GO) test -count=1 -timeout 2h -run TestPictureMachine ./e2e/machine -sequences=$(SEQUENCES)
 
 .PHONY: generate

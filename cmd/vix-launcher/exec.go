@@ -37,7 +37,8 @@ QUIT, USR1, USR2, WINCH) are passed on to it; its exit status is that of exec:
 128+n for signal n, 126 if it cannot be executed, 127 if it is not found, and
 125, with one line, where Vix or the VM failed. Input and output are passed as
 fast as they are taken: a slow reader stops the command, and fills no memory.
-If exec itself is killed, the command gets SIGHUP.
+If exec itself is killed, the command gets SIGHUP. Where the VM does not answer, exec
+says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it.
 
 Where standard output or error is a terminal, of what the command writes there pass
 text, newlines, colours, and moves within the line; other control sequences do not.
@@ -147,6 +148,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	run.Stdin = e.stdin
 	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
 	run.OnStart = func(vm.Program) { p.end() }
+	run.OnSilent = func() { p.silent(tty) }
 	if tty {
 		var detach func()
 		if run, ctx, detach, err = attach(ctx, e, run, raw); err != nil {

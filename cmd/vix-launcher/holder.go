@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/accept"
 	"vix/internal/clipboard"
 	"vix/internal/vm"
 )
@@ -279,13 +280,8 @@ func (h *clipHolder) run(ctx context.Context) error {
 func (h *clipHolder) end() { h.once.Do(func() { close(h.over) }) }
 
 func (h *clipHolder) accept(ctx context.Context, l *net.UnixListener) {
-	for {
-		conn, err := l.AcceptUnix()
-		if err != nil {
-			return
-		}
-		h.wg.Go(func() { h.answer(ctx, conn) })
-	}
+	// Whom there is no descriptor for sees his connection end, and may ask again.
+	_ = accept.Serve(l, func(conn *net.UnixConn) { h.wg.Go(func() { h.answer(ctx, conn) }) }, func(*net.UnixConn, error) {})
 }
 
 func (h *clipHolder) answer(ctx context.Context, conn *net.UnixConn) {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
 	"path"
 	"path/filepath"
@@ -20,7 +18,6 @@ import (
 
 	"vix/config"
 	"vix/internal/desktop"
-	"vix/internal/transfer"
 	"vix/internal/vm"
 )
 
@@ -147,13 +144,17 @@ func (e *env) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, a
 	stage, end := e.startup(ctx, v.Name, argv[0])
 	err := e.buildRoot(ctx, v)
 	if err == nil {
-		_, err = reg.Run(ctx, vm.Run{
+		var exit *vm.Exit
+		exit, err = reg.Run(ctx, vm.Run{
 			VM:     v.Name,
 			Launch: func() (vm.Launch, error) { return e.launch(v) },
 			Argv:   argv, Background: true, Disposable: v.State == "none",
 			Detached: true, Token: token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
+		if err == nil && exit != nil {
+			err = endedAtOnce(v.Name, argv[0], exit)
+		}
 	}
 	end(err)
 	return err
@@ -197,14 +198,11 @@ func (e *env) dialBus(ctx context.Context) (*dbus.Conn, error) {
 	return desktop.DialBus(ctx, address)
 }
 
-// Limits of files that are handed to a program.
-const (
-	maxOpen = 32
-	openDir = "vix/open" // below $XDG_DATA_HOME: beside most files of the user's
-)
+// maxOpen is how many files are handed to a program at once.
+const maxOpen = 32
 
-// openFiles shows the program its files, each in a folder of its own making that is
-// shared read-only, and takes them back when it has ended.
+// openFiles shows the program its files, in the VM's folder of grants, and takes them back
+// when it has ended.
 func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, l launch) error {
 	fail := func(err error) error { return e.failed(ctx, l, err) }
 	if len(l.files) > maxOpen {
@@ -214,39 +212,32 @@ func (e *env) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv
 	if err != nil {
 		return fail(err)
 	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return fail(err)
-	}
-	below, err := os.OpenRoot(data)
+	g, err := openGrants(data, v.Name)
 	if err != nil {
 		return fail(err)
 	}
-	defer below.Close()
-	mark := rand.Text()[:12]
-	name := filepath.Join(openDir, v.Name+"-"+mark)
-	if err := below.MkdirAll(name, 0o700); err != nil {
-		return fail(err)
-	}
-	defer func() { _ = below.RemoveAll(name) }()
-	dir, err := below.OpenRoot(name)
-	if err != nil {
-		return fail(err)
-	}
-	defer dir.Close()
-	where := path.Join(config.ShareDir, "open-"+mark)
+	defer g.revoke(func() bool {
+		ctx := context.WithoutCancel(ctx)
+		if reg.Umount(ctx, v.Name, grantsPath, true) == nil {
+			return true
+		}
+		_, err := reg.State(ctx, v.Name)
+		return err != nil
+	})
 	var inside []string
-	for i, f := range l.files {
-		name, err := handOver(f, dir, i)
+	for _, f := range l.files {
+		name, err := g.add(f)
 		if err != nil {
 			return fail(err)
 		}
-		inside = append(inside, path.Join(where, name))
+		inside = append(inside, path.Join(grantsPath, name))
 	}
-	return e.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: filepath.Join(data, name), Guest: where}, l.token)
+	return e.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: g.path, Guest: grantsPath}, l.token)
 }
 
 // runWithFiles runs argv until it ends, with the share: one of those that the VM starts
-// with, or added to a VM that runs. The notification is over when the program runs.
+// with, or added to a VM that runs, or there already. The notification is over when the
+// program runs.
 func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, token string) error {
 	stage, end := e.startup(ctx, v.Name, argv[0])
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -259,11 +250,14 @@ func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, a
 		if err == nil {
 			return
 		}
-		if st, serr := reg.State(ctx, name); serr == nil && st.State == vm.StateRunning {
-			cancel(err) // of a VM that is on its way out, Run starts another
+		st, serr := reg.State(ctx, name)
+		if serr != nil || st.State != vm.StateRunning && st.State != vm.StateNotAnswering {
+			return // on its way out: Run starts another
+		}
+		if !slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == share.Guest && sh.PID > 0 }) {
+			cancel(err)
 		}
 	}
-	defer func() { _ = reg.Umount(context.WithoutCancel(ctx), name, share.Guest, true) }()
 	_, err := reg.Run(ctx, vm.Run{
 		VM:     name,
 		Launch: func() (vm.Launch, error) { return e.launch(started) },
@@ -278,45 +272,4 @@ func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, a
 	}
 	end(err)
 	return err
-}
-
-// handOver puts file into dir, under its own name, and returns the name: a second link
-// to the same file, which costs nothing and has its later content too, or where that
-// cannot be a copy. The file is opened once: what is linked or copied is what was checked.
-func handOver(file string, dir *os.Root, i int) (string, error) {
-	fail := func(err error) (string, error) {
-		return "", fmt.Errorf("%s: %w", clip(file), transfer.Cause(err))
-	}
-	src, err := os.OpenFile(strings.TrimPrefix(file, "file://"), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fail(err)
-	}
-	defer src.Close()
-	st, err := src.Stat()
-	if err != nil || !st.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: not a file", clip(file))
-	}
-	self := fmt.Sprintf("/proc/self/fd/%d", src.Fd())
-	real, err := os.Readlink(self)
-	if err != nil {
-		return fail(err)
-	}
-	name := filepath.Base(real)
-	if i > 0 {
-		name = fmt.Sprintf("%d-%s", i+1, name)
-	}
-	to, err := dir.Open(".")
-	if err != nil {
-		return fail(err)
-	}
-	defer to.Close()
-	if unix.Linkat(unix.AT_FDCWD, self, int(to.Fd()), name, unix.AT_SYMLINK_FOLLOW) == nil {
-		return name, nil
-	}
-	dst, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
-	if err != nil {
-		return fail(err)
-	}
-	_, err = io.Copy(dst, src)
-	return name, errors.Join(err, dst.Close())
 }

@@ -20,8 +20,9 @@ func listCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [--json]",
 		Short: "list the VMs that run",
-		Long: `Lists the VMs that run, by name: state (starting, running, stopping, or
-unresponsive), memory, how much of the host's it uses, uptime, color, windows and
+		Long: `Lists the VMs that run, by name: state (starting, running, stopping; not answering,
+where the guest has given no sign of life for some seconds; unresponsive, where the VM's
+supervisor does not answer), memory, how much of the host's it uses, uptime, color, windows and
 programs. What a VM whose supervisor
 was killed has left behind is removed first.
 

@@ -56,13 +56,14 @@ In the foreground, standard input, output and error are the program's, signals
 that of run: 128+n for signal n, 126 if it cannot be executed, 127 if it is not
 found, and 125, with one line, where Vix or the VM failed. Output that other
 programs, left behind by PROGRAM, still write after its end is not waited for.
-If run itself is killed, the program gets SIGHUP. Where standard output or error is a
+If run itself is killed, the program gets SIGHUP. Where the VM does not answer, run
+says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it. Where standard output or error is a
 terminal, of what the program writes there pass text, newlines, colours, and moves
 within the line, but no other control sequences; --raw passes every byte. To a pipe
 or a file every byte goes in any case.
 
-With --background, run returns 0 as soon as the program runs; its output goes to
-the VM's log (vix-launcher logs).
+With --background, run returns 0 when the program has run for half a second, or its
+status if it ends before; its output goes to the VM's log (vix-launcher logs).
 
 What the VM's user has in the home directory is kept when the VM stops, in
 $XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
@@ -133,7 +134,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.vm, "vm", "", "the VM's name")
 	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
-	f.BoolVar(&o.background, "background", false, "return as soon as the program runs")
+	f.BoolVar(&o.background, "background", false, "return when the program runs")
 	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
 	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
 	f.BoolVar(&o.gui, "gui", false, "a VM with a display, whatever config.toml says")
@@ -209,7 +210,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 				p.line("%s", stageLine(s))
 			}
 		},
-		OnNote: func(text string) { p.line("%s", text) },
+		OnNote:   func(text string) { p.line("%s", text) },
+		OnSilent: func() { p.silent(false) },
 		OnStart: func(vm.Program) {
 			p.end()
 			tell(nil)
@@ -219,10 +221,22 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if err != nil || exit == nil {
 		return err
 	}
+	if o.background {
+		return endedAtOnce(v.Name, argv[0], exit)
+	}
 	if code := exitCode(exit); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// endedAtOnce says that a program in the background has failed as it started.
+func endedAtOnce(name, program string, exit *vm.Exit) error {
+	code := exitCode(exit)
+	if code == 0 {
+		return nil
+	}
+	return &vm.Failure{Code: code, Text: fmt.Sprintf("VM %s: %s ended at once with status %d; see vix-launcher logs %s", name, clip(program), code, name)}
 }
 
 // argv is what is run.
@@ -485,6 +499,18 @@ func (p *progress) line(format string, a ...any) {
 	p.clearLocked()
 	fmt.Fprintf(p.w, "vix-launcher: "+format+"\n", a...)
 	p.drawLocked()
+}
+
+// silent says that the VM does not answer any more; on a raw terminal the keys are the
+// guest's.
+func (p *progress) silent(raw bool) {
+	if raw {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		fmt.Fprintf(p.w, "\r\nvix-launcher: VM %s: does not answer; waiting for it; ~. leaves, and vix-launcher stop --force %s ends the VM\r\n", p.name, p.name)
+		return
+	}
+	p.line("VM %s: does not answer; waiting for it; Ctrl-C twice leaves, and vix-launcher stop --force %s ends the VM", p.name, p.name)
 }
 
 func (p *progress) clearLocked() {

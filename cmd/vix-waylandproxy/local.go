@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/accept"
 	"vix/internal/filter"
 	"vix/internal/sandbox"
 	"vix/internal/wayland"
@@ -77,7 +78,7 @@ func localCommand() *cobra.Command {
 			}
 			defer ctl.close()
 			confineLocal(path, log)
-			return errors.Join(serveLocal(c.Context(), l, flt, tr), stop(), tr.close())
+			return errors.Join(serveLocal(c.Context(), l, flt, tr, log), stop(), tr.close())
 		},
 	}
 	f := c.Flags()
@@ -105,23 +106,23 @@ func confineLocal(path string, log *slog.Logger) {
 }
 
 // serveLocal filters every client of l until ctx is done.
-func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter, tr *tracing) error {
+func serveLocal(ctx context.Context, l *net.UnixListener, f *filter.Filter, tr *tracing, log *slog.Logger) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	for {
-		conn, err := l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err
-		}
+	refuse := func(_ *net.UnixConn, why error) { log.Warn("a client is refused", "err", why) }
+	err := accept.Serve(l, func(conn *net.UnixConn) {
 		t, err := wayland.NewUnixConn(conn)
 		if err != nil {
-			return err
+			refuse(conn, err)
+			conn.Close()
+			return
 		}
 		wg.Go(func() { tr.broken(f.Serve(ctx, tr.meter.Near(t))) }) // the filter has logged why
+	}, refuse)
+	if ctx.Err() != nil {
+		return nil
 	}
+	return err
 }

@@ -124,6 +124,10 @@ func startFake(ctx context.Context, s Spawn) (*Program, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
+	if s.Argv[0] == "slow" { // what comes meanwhile comes before it runs
+		time.Sleep(time.Millisecond)
+		s.Argv = []string{"yes"}
+	}
 	body := fakes[s.Argv[0]]
 	if body == nil {
 		return nil, &SpawnError{Code: 127, Text: "not found\x1b[2J"}
@@ -365,6 +369,36 @@ func TestPowerOffEarly(t *testing.T) {
 	}
 }
 
+// TestAbandonedStart: clients that are gone before their program runs, over a real
+// socket: the channel lives, and their places come free.
+func TestAbandonedStart(t *testing.T) {
+	noLeaks(t)
+	a, b := socketpair(t)
+	p := newPair(t, a, b)
+	for i := range 3 * MaxProcesses {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*time.Microsecond)
+		if proc, err := p.host.Spawn(ctx, Spawn{Argv: []string{[]string{"never", "slow", "yes"}[i%3]}}); err == nil {
+			_, _ = proc.Stdout.Close(), proc.Kill(syscall.SIGKILL)
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	for over := false; !over; runtime.Gosched() {
+		p.host.l.mu.Lock()
+		over = len(p.host.procs) == 0
+		p.host.l.mu.Unlock()
+		select {
+		case err := <-p.hostErr:
+			t.Fatal(err)
+		default:
+		}
+	}
+	if st, err := p.spawn(t, "exit", "4").Wait(); st.Code != 4 || err != nil {
+		t.Error(st, err)
+	}
+}
+
 // TestGuestGone: the machine dies at once.
 func TestGuestGone(t *testing.T) {
 	noLeaks(t)
@@ -427,15 +461,20 @@ func TestUnread(t *testing.T) {
 	if err := h.PowerOff(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
-	var err error
-	for range 2 * maxControl {
-		if err = h.l.send(Kill{ID: 1, Signal: 9}); err != nil {
-			break
+	p, err := h.ask(&Spawn{Argv: []string{"cat"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2000 {
+		if err := errors.Join(p.Kill(syscall.Signal(1+i%64)), p.Resize(uint16(i), 1), h.l.send(Clock{Time: int64(i + 1)})); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err == nil {
-		t.Error("frames for a guest that does not read pile up without end")
+	h.l.mu.Lock()
+	if n := len(h.l.control); n > 64+7 { // and a resize, a spawn, a clock, a poweroff; the first run's kill and hangups
+		t.Errorf("%d frames wait for a guest that does not read", n)
 	}
+	h.l.mu.Unlock()
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)

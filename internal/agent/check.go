@@ -131,6 +131,10 @@ func (m Clock) check() error {
 	return nil
 }
 
+func (m Ping) check() error { return nil }
+
+func (m Pong) check() error { return nil }
+
 func (m Data) check() error {
 	if m.Stream > Stderr || len(m.Bytes) > MaxData {
 		return fmt.Errorf("data: %d bytes on stream %d", len(m.Bytes), m.Stream)

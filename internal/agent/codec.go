@@ -94,6 +94,10 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseJSON[Exit](payload)
 	case TypeError:
 		return parseJSON[Error](payload)
+	case TypePing:
+		return parseJSON[Ping](payload)
+	case TypePong:
+		return parseJSON[Pong](payload)
 	case TypeTraffic:
 		return parseJSON[Traffic](payload)
 	}
@@ -163,6 +167,8 @@ func (m Exit) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, 
 func (m Error) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 func (m Traffic) appendTo(dst []byte) ([]byte, error)  { return appendJSON(dst, m) }
 func (m PowerOff) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
+func (m Ping) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Pong) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
 func (m Clock) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 
 func (m Data) appendTo(dst []byte) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ type Guest struct {
 	l   *link
 
 	booted  bool            // reader only
+	lastID  uint32          // of a spawn; reader only
 	ctx     context.Context // of Start: ends with the grace
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -153,6 +155,8 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 		if g.cfg.Clock != nil {
 			g.cfg.Clock(m.Time)
 		}
+	case Ping:
+		g.say(Pong(m))
 	case Spawn:
 		g.spawn(m)
 	case PowerOff:
@@ -160,39 +164,61 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 		case power <- m:
 		default:
 		}
-	case Kill:
-		if p := g.find(m.ID); p != nil {
-			p.kill(syscall.Signal(m.Signal))
-		}
-	case Resize:
-		if p := g.find(m.ID); p != nil {
-			p.resize(m.Rows, m.Cols)
-		}
 	default:
-		g.handleStream(m)
+		if err := g.onRun(m); err != nil {
+			g.cfg.Log.Warn("frame ignored", "err", err)
+		}
 	}
 	return nil
 }
 
-func (g *Guest) handleStream(m Message) {
-	var err error
+// onRun takes a frame about a run that the host has spawned: states.go says what it does
+// when. One that has crossed what the guest said does nothing.
+func (g *Guest) onRun(m Message) error {
+	k, _ := keyOf(m)
+	p := g.find(k.id)
+	if p == nil {
+		return nil
+	}
+	g.l.mu.Lock()
+	v := fromHost[m.Type()][p.course.phase]
+	g.l.mu.Unlock()
+	if v != acts && v != keeps {
+		return nil
+	}
+	switch m := m.(type) {
+	case Kill:
+		p.kill(syscall.Signal(m.Signal))
+	case Resize:
+		p.resize(m)
+	default:
+		return p.onStream(m)
+	}
+	return nil
+}
+
+// onStream takes a frame about one of the run's streams.
+func (p *guestProc) onStream(m Message) error {
+	l := p.g.l
 	switch m := m.(type) {
 	case Data:
-		if p := g.find(m.ID); p != nil && m.Stream == Stdin {
-			err = p.in.feed(m.Bytes)
-		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return p.in.feedLocked(m.Bytes)
 	case Credit:
-		if p := g.find(m.ID); p != nil && m.Stream != Stdin {
-			err = p.outbox(m.Stream).grant(m.N)
+		if m.Stream == Stdin {
+			return violation("credit for stdin")
 		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return p.outbox(m.Stream).grantLocked(m.N)
 	case Hangup:
-		if p := g.find(m.ID); p != nil && m.Stream != Stdin {
-			p.hangup(m.Stream)
+		if m.Stream == Stdin {
+			return violation("hangup of stdin")
 		}
+		p.hangup(m.Stream)
 	}
-	if err != nil {
-		g.cfg.Log.Warn("frame ignored", "err", err)
-	}
+	return nil
 }
 
 func (g *Guest) find(id uint32) *guestProc {
@@ -204,17 +230,18 @@ func (g *Guest) find(id uint32) *guestProc {
 // spawn starts a program in a goroutine of its own: reading it from the shared
 // root takes a while, and the other programs' streams go on.
 func (g *Guest) spawn(s Spawn) {
+	if s.ID <= g.lastID {
+		g.cfg.Log.Warn("frame ignored", "err", violation("program %d spawned twice", s.ID))
+		return
+	}
+	g.lastID = s.ID
 	g.mu.Lock()
-	if g.closing || g.procs[s.ID] != nil {
+	if g.closing {
 		g.mu.Unlock()
 		g.say(Error{ID: s.ID, Code: 125, Text: "the guest is powering off"})
 		return
 	}
-	p := &guestProc{
-		g: g, id: s.ID,
-		in:  newInbox(g.l, s.ID, Stdin),
-		out: newOutbox(g.l, s.ID, Stdout), err: newOutbox(g.l, s.ID, Stderr),
-	}
+	p := newGuestProc(g, s.ID)
 	g.procs[s.ID] = p
 	g.mu.Unlock()
 	g.running.Go(func() {
@@ -271,16 +298,51 @@ func (g *Guest) end(grace time.Duration) {
 //	Program.Stdout ─► out ─► stdout frames
 //	Program.Stderr ─► err ─► stderr frames
 type guestProc struct {
-	g   *Guest
-	id  uint32
-	in  *inbox
-	out *outbox
-	err *outbox
+	g      *Guest
+	id     uint32
+	course course // guarded by g.l.mu
+	in     *inbox
+	out    *outbox
+	err    *outbox
+	ctx    context.Context // of its start
+	cancel context.CancelFunc
 
 	mu        sync.Mutex
 	prog      *Program
-	early     syscall.Signal // came before the program had started
+	signals   []syscall.Signal // that wait until the program has started; each once
+	size      *Resize          // the same
+	hung      [3]bool          // streams whose reader went away before that
 	abandoned bool
+}
+
+func newGuestProc(g *Guest, id uint32) *guestProc {
+	p := &guestProc{g: g, id: id, course: course{phase: asked}}
+	p.ctx, p.cancel = context.WithCancel(g.ctx)
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	p.in = newInboxLocked(g.l, id, Stdin, nil)
+	p.out, p.err = newOutboxLocked(g.l, id, Stdout, &p.course), newOutboxLocked(g.l, id, Stderr, &p.course)
+	return p
+}
+
+// say moves the run on, and tells the host.
+func (p *guestProc) say(m Message) {
+	l := p.g.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := p.course.moveLocked(p.id, m.Type())
+	if err == nil {
+		if m.Type() == TypeExit {
+			p.in.endLocked() // nothing is said of it after
+		}
+		err = l.sendLocked(m)
+	}
+	if err != nil {
+		p.g.cfg.Log.Debug("agent channel: cannot send", "message", m.Type(), "err", err)
+		return
+	}
+	p.out.readyLocked() // what has waited for the program to run
+	p.err.readyLocked()
 }
 
 func (p *guestProc) outbox(s Stream) *outbox {
@@ -292,18 +354,19 @@ func (p *guestProc) outbox(s Stream) *outbox {
 
 // run starts the program and returns when it and its streams have ended.
 func (p *guestProc) run(s Spawn) {
-	prog, err := p.g.cfg.Start(p.g.ctx, s)
+	prog, err := p.g.cfg.Start(p.ctx, s)
+	p.cancel()
 	if err != nil {
 		code := 125
 		if se := (*SpawnError)(nil); errors.As(err, &se) {
 			code = cmp.Or(se.Code, code)
 			err = errors.New(se.Text)
 		}
-		p.g.l.drop(p.in, p.out, p.err) // nothing was said of them
-		p.g.say(Error{ID: p.id, Code: code, Text: plain.Text(err.Error(), maxText, plain.OneLine)})
+		p.g.l.drop(p.in, p.out, p.err)
+		p.say(Error{ID: p.id, Code: code, Text: plain.Text(err.Error(), maxText, plain.OneLine)})
 		return
 	}
-	p.g.say(Spawned{ID: p.id, PID: prog.PID})
+	p.say(Spawned{ID: p.id, PID: prog.PID})
 	p.adopt(prog)
 
 	var streams sync.WaitGroup
@@ -318,51 +381,88 @@ func (p *guestProc) run(s Spawn) {
 	p.mu.Lock()
 	prog.Signal = func(syscall.Signal) error { return syscall.ESRCH } // the pid may be another's now
 	p.mu.Unlock()
-	p.g.say(Exit{ID: p.id, Code: st.Code, Signal: int(st.Signal)})
-	p.in.end()
+	p.say(Exit{ID: p.id, Code: st.Code, Signal: int(st.Signal)})
 	_ = prog.Stdin.Close()
 	streams.Wait()
 }
 
+// adopt does what came before the program had started.
 func (p *guestProc) adopt(prog *Program) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.prog = prog
-	if p.early != 0 {
-		_ = prog.Signal(p.early)
+	if p.size != nil {
+		p.resizeLocked(*p.size)
+	}
+	for s, hung := range p.hung {
+		if hung {
+			p.closeOutputLocked(Stream(s))
+		}
+	}
+	for _, sig := range p.signals {
+		p.signalLocked(sig)
 	}
 	if p.abandoned {
-		p.closeOutputLocked()
+		p.abandonLocked()
 	}
 }
 
 func (p *guestProc) kill(sig syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.prog == nil {
-		p.early = sig
+	if p.prog != nil {
+		p.signalLocked(sig)
 		return
 	}
+	// The last of its number counts: a stop and a go on stay in their order.
+	p.signals = append(slices.DeleteFunc(p.signals, func(s syscall.Signal) bool { return s == sig }), sig)
+	if sig == syscall.SIGKILL {
+		p.cancel() // a start that waits is not waited for
+	}
+}
+
+func (p *guestProc) signalLocked(sig syscall.Signal) {
 	if err := p.prog.Signal(sig); err != nil {
 		p.g.cfg.Log.Debug("signal not sent", "id", p.id, "signal", sig, "err", err)
 	}
 }
 
-func (p *guestProc) resize(rows, cols uint16) {
+func (p *guestProc) resize(m Resize) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.prog != nil && p.prog.Resize != nil {
-		_ = p.prog.Resize(rows, cols)
+	if p.prog == nil {
+		p.size = &m
+		return
+	}
+	p.resizeLocked(m)
+}
+
+func (p *guestProc) resizeLocked(m Resize) {
+	if p.prog.Resize != nil {
+		_ = p.prog.Resize(m.Rows, m.Cols)
 	}
 }
 
 // hangup is the host's reader going away: the program gets EPIPE.
 func (p *guestProc) hangup(s Stream) {
-	p.outbox(s).hangup()
+	p.hangupOutput(s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.hung[s] = true
+	if p.prog != nil {
+		p.closeOutputLocked(s)
+	}
+}
+
+func (p *guestProc) hangupOutput(s Stream) {
+	p.g.l.mu.Lock()
+	defer p.g.l.mu.Unlock()
+	p.outbox(s).hangupLocked()
+}
+
+// closeOutputLocked closes what the program writes to.
+func (p *guestProc) closeOutputLocked(s Stream) {
 	switch {
-	case p.prog == nil: // its first write will meet the closed outbox
 	case s == Stdout:
 		_ = p.prog.Stdout.Close()
 	case p.prog.Stderr != nil:
@@ -376,16 +476,14 @@ func (p *guestProc) abandon() {
 	defer p.mu.Unlock()
 	p.abandoned = true
 	if p.prog != nil {
-		p.closeOutputLocked()
+		p.abandonLocked()
 	}
 }
 
-func (p *guestProc) closeOutputLocked() {
-	p.out.hangup()
-	p.err.hangup()
-	_ = p.prog.Stdout.Close()
-	if p.prog.Stderr != nil {
-		_ = p.prog.Stderr.Close()
+func (p *guestProc) abandonLocked() {
+	for _, s := range []Stream{Stdout, Stderr} {
+		p.hangupOutput(s)
+		p.closeOutputLocked(s)
 	}
 }
 

@@ -41,9 +41,15 @@ type Host struct {
 	mu     sync.Mutex
 	boot   *Boot // waits for the guest's hello, or is sent
 	met    bool  // the guest has said hello
-	lastID uint32
-	procs  map[uint32]*Process
 	result error // of Run, once done
+
+	// Guarded by l.mu, as each run's course is: where a run is and whether it has a
+	// place are one thing.
+	pinged uint64        // the last ping
+	ponged uint64        // the last that was answered
+	signs  chan struct{} // closed and replaced at every pong
+	lastID uint32
+	procs  map[uint32]*Process // that are not over; nil once Run has ended
 }
 
 // NewHost returns the host's end over rw, which it owns: Run closes it. A
@@ -56,6 +62,7 @@ func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 		ready:  make(chan struct{}),
 		done:   make(chan struct{}),
 		failed: make(chan *GuestError, 1),
+		signs:  make(chan struct{}),
 		procs:  map[uint32]*Process{},
 	}
 }
@@ -110,9 +117,11 @@ func (h *Host) Run(ctx context.Context) error {
 func (h *Host) finish(err error) {
 	h.mu.Lock()
 	h.result = err
+	h.mu.Unlock()
+	h.l.mu.Lock()
 	procs := h.procs
 	h.procs = nil
-	h.mu.Unlock()
+	h.l.mu.Unlock()
 	if err == nil {
 		err = ErrClosed
 	}
@@ -192,6 +201,40 @@ func (h *Host) Traffic() Traffic {
 	return Traffic{}
 }
 
+// Ping asks the guest for a sign of life, and waits for it: then the guest has taken all
+// that it was sent before.
+func (h *Host) Ping(ctx context.Context) error {
+	h.l.mu.Lock()
+	h.pinged++
+	n, err := h.pinged, h.l.sendLocked(Ping{N: h.pinged})
+	for err == nil && h.ponged < n {
+		signs := h.signs
+		h.l.mu.Unlock()
+		select {
+		case <-signs:
+		case <-h.done:
+			err = h.ended()
+		case <-ctx.Done():
+			err = fmt.Errorf("the guest does not answer: %w", ctx.Err())
+		}
+		h.l.mu.Lock()
+	}
+	h.l.mu.Unlock()
+	return err
+}
+
+func (h *Host) onPong(m Pong) error {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
+	if m.N <= h.ponged || m.N > h.pinged {
+		return violation("pong %d, after %d of %d", m.N, h.ponged, h.pinged)
+	}
+	h.ponged = m.N
+	close(h.signs)
+	h.signs = make(chan struct{})
+	return nil
+}
+
 // Ready waits until programs can be spawned, or the channel or ctx has ended.
 func (h *Host) Ready(ctx context.Context) error {
 	select {
@@ -232,15 +275,14 @@ func (h *Host) PowerOff(ctx context.Context) error {
 
 // Spawn starts a program as the guest's user and returns when it runs. Its ID
 // is chosen here. The error is a *SpawnError when the guest says why not; when
-// ctx ends first, the program is killed as soon as it has started.
+// ctx ends first, the program is not started if the guest has not been asked yet, and
+// else killed as soon as it has started.
 func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
-	p, err := h.register(&s)
-	if err != nil {
-		return nil, err
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.name(), err)
 	}
-	if err := h.l.send(s); err != nil {
-		p.fail(err)
-		h.forget(p.id)
+	p, err := h.ask(&s)
+	if err != nil {
 		return nil, err
 	}
 	select {
@@ -250,11 +292,28 @@ func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 		}
 		return p, nil
 	case <-ctx.Done():
-		_ = p.Kill(syscall.SIGKILL)
-		_ = p.Stdout.Close()
-		_ = p.Stderr.Close()
-		return nil, fmt.Errorf("%s: %w", s.name(), ctx.Err())
+		err := fmt.Errorf("%s: %w", p.name, ctx.Err())
+		h.abandon(p, err)
+		return nil, err
 	}
+}
+
+// abandon ends a run whose program nobody waits for any more. It keeps its place until
+// the guest says that it is over.
+func (h *Host) abandon(p *Process, why error) {
+	h.l.mu.Lock()
+	takenBack := h.l.takeBackLocked(p.id)
+	if takenBack {
+		delete(h.procs, p.id)
+	}
+	h.l.mu.Unlock()
+	if takenBack {
+		p.fail(why)
+		return
+	}
+	_ = p.Kill(syscall.SIGKILL)
+	_ = p.Stdout.Close()
+	_ = p.Stderr.Close()
 }
 
 // name is what messages call the program.
@@ -265,12 +324,16 @@ func (m Spawn) name() string {
 	case KindCopy:
 		return "copy"
 	}
+	if len(m.Argv) == 0 {
+		return "program"
+	}
 	return m.Argv[0]
 }
 
-func (h *Host) register(s *Spawn) (*Process, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// ask queues a spawn, and gives it a place.
+func (h *Host) ask(s *Spawn) (*Process, error) {
+	h.l.mu.Lock()
+	defer h.l.mu.Unlock()
 	if h.procs == nil {
 		return nil, ErrClosed
 	}
@@ -281,22 +344,19 @@ func (h *Host) register(s *Spawn) (*Process, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
+	if err := h.l.sendLocked(*s); err != nil {
+		return nil, err
+	}
 	h.lastID++
 	p := &Process{
-		h: h, id: s.ID, name: s.name(),
+		h: h, id: s.ID, name: s.name(), course: course{phase: asked},
 		started: make(chan error, 1), exited: make(chan struct{}),
-		in:  newOutbox(h.l, s.ID, Stdin),
-		out: newInbox(h.l, s.ID, Stdout), err: newInbox(h.l, s.ID, Stderr),
 	}
+	p.in = newOutboxLocked(h.l, s.ID, Stdin, nil)
+	p.out, p.err = newInboxLocked(h.l, s.ID, Stdout, &p.course), newInboxLocked(h.l, s.ID, Stderr, &p.course)
 	p.Stdin, p.Stdout, p.Stderr = p.in, p.out, p.err
 	h.procs[s.ID] = p
 	return p, nil
-}
-
-func (h *Host) forget(id uint32) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.procs, id)
 }
 
 // handle takes one frame of the guest.
@@ -323,24 +383,18 @@ func (h *Host) handle(t Type, payload []byte) error {
 	case Traffic:
 		h.traffic.Store(&m)
 		return nil
+	case Pong:
+		return h.onPong(m)
 	case Error:
 		if m.ID == 0 {
 			h.onFailure(m)
 			return nil
 		}
-		return h.onSpawnError(m)
-	case Spawned:
-		return h.onSpawned(m)
-	case Data:
-		return h.onData(m)
-	case Exit:
-		return h.onExit(m)
-	case Credit:
-		return h.onCredit(m)
-	case Hangup:
-		return h.onHangup(m)
 	}
-	return violation("%s from a guest", t)
+	if _, ok := fromGuest[t]; !ok {
+		return violation("%s from a guest", t)
+	}
+	return h.onRun(m)
 }
 
 func (h *Host) onStage(s Stage) error {
@@ -363,115 +417,73 @@ func (h *Host) onFailure(e Error) {
 // on to switch itself off, which takes it seconds.
 func (h *Host) Failed() <-chan *GuestError { return h.failed }
 
-// find returns the program that a frame is about; nil without an error when it
-// has ended, in which case only what can cross its end on the way is allowed.
-func (h *Host) find(id uint32, late bool) (*Process, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	p := h.procs[id]
-	if p == nil && (!late || id == 0 || id > h.lastID) {
-		return nil, violation("no program %d", id)
+// onRun takes a frame about a run: states.go says which may come when.
+func (h *Host) onRun(m Message) error {
+	k, _ := keyOf(m)
+	h.l.mu.Lock()
+	p := h.procs[k.id]
+	if p == nil {
+		h.l.mu.Unlock()
+		return violation("%s of program %d, which is %s", m.Type(), k.id, unknown)
 	}
-	return p, nil
+	err := p.course.moveLocked(k.id, m.Type())
+	if err == nil {
+		err = p.takeLocked(m)
+	}
+	if err == nil && p.course.phase == unknown {
+		delete(h.procs, p.id) // the place is free before anybody can know of the end
+		h.l.takeBackLocked(p.id)
+	}
+	h.l.mu.Unlock()
+	if err == nil {
+		p.tell(m)
+	}
+	return err
 }
 
-func (h *Host) onSpawned(m Spawned) error {
-	p, err := h.find(m.ID, false)
-	if err != nil {
-		return err
+// takeLocked does what a frame does to the run's streams.
+func (p *Process) takeLocked(m Message) error {
+	switch m := m.(type) {
+	case Data:
+		if m.Stream == Stderr {
+			return p.err.feedLocked(m.Bytes)
+		}
+		return p.out.feedLocked(m.Bytes)
+	case Credit:
+		if m.Stream != Stdin {
+			return violation("credit for stream %d, which the host does not send", m.Stream)
+		}
+		return p.in.grantLocked(m.N)
+	case Hangup:
+		if m.Stream != Stdin {
+			return violation("hangup of stream %d, which the host does not send", m.Stream)
+		}
+		p.in.hangupLocked()
+	case Exit:
+		p.in.cutLocked()
+	case Error:
+		p.in.cutLocked()
+		p.out.endLocked()
+		p.err.endLocked()
 	}
-	if p.running {
-		return violation("program %d spawned twice", m.ID)
-	}
-	p.running = true
-	p.PID = m.PID
-	p.started <- nil
 	return nil
 }
 
-func (h *Host) onSpawnError(m Error) error {
-	p, err := h.find(m.ID, false)
-	if err != nil {
-		return err
+// tell tells those who wait for the run.
+func (p *Process) tell(m Message) {
+	switch m := m.(type) {
+	case Spawned:
+		p.PID = m.PID
+		p.started <- nil
+	case Error:
+		code := m.Code
+		if code != 126 && code != 127 {
+			code = 125
+		}
+		p.fail(&SpawnError{Program: p.name, Code: code, Text: plain.Text(strings.TrimSpace(m.Text), maxText, plain.OneLine)})
+	case Exit:
+		p.exit(Status{Code: m.Code, Signal: syscall.Signal(m.Signal)}, nil)
 	}
-	if p.running {
-		return violation("program %d runs, and then could not start", m.ID)
-	}
-	code := m.Code
-	if code != 126 && code != 127 {
-		code = 125
-	}
-	h.forget(m.ID)
-	p.fail(&SpawnError{Program: p.name, Code: code, Text: plain.Text(strings.TrimSpace(m.Text), maxText, plain.OneLine)})
-	return nil
-}
-
-func (h *Host) onData(m Data) error {
-	p, err := h.find(m.ID, false)
-	if err != nil {
-		return err
-	}
-	if !p.running {
-		return violation("program %d: output before it started", m.ID)
-	}
-	in := p.out
-	switch m.Stream {
-	case Stdin:
-		return violation("stdin from a guest")
-	case Stderr:
-		in = p.err
-	}
-	// The place is free before the reader can know of the end.
-	if len(m.Bytes) == 0 {
-		p.outputsEnded++
-		h.forgetEnded(p)
-	}
-	return in.feed(m.Bytes)
-}
-
-func (h *Host) onExit(m Exit) error {
-	p, err := h.find(m.ID, false)
-	if err != nil {
-		return err
-	}
-	if !p.running || p.ended {
-		return violation("exit of program %d, which does not run", m.ID)
-	}
-	p.ended = true
-	p.in.hangup()
-	h.forgetEnded(p)
-	p.exit(Status{Code: m.Code, Signal: syscall.Signal(m.Signal)}, nil)
-	return nil
-}
-
-// forgetEnded frees a program's place once the guest can say no more about it.
-func (h *Host) forgetEnded(p *Process) {
-	if p.ended && p.outputsEnded == 2 {
-		h.forget(p.id)
-	}
-}
-
-func (h *Host) onCredit(m Credit) error {
-	p, err := h.find(m.ID, true)
-	if err != nil || p == nil {
-		return err
-	}
-	if m.Stream != Stdin {
-		return violation("credit for stream %d, which the host does not send", m.Stream)
-	}
-	return p.in.grant(m.N)
-}
-
-func (h *Host) onHangup(m Hangup) error {
-	p, err := h.find(m.ID, true)
-	if err != nil || p == nil {
-		return err
-	}
-	if m.Stream != Stdin {
-		return violation("hangup of stream %d, which the host does not send", m.Stream)
-	}
-	p.in.hangup()
-	return nil
 }
 
 // A Process is a program in the guest, as the host sees it.
@@ -492,11 +504,8 @@ type Process struct {
 	in      *outbox
 	out     *inbox
 	err     *inbox
-	started chan error
-
-	// Touched by the Host's reader alone.
-	running, ended bool
-	outputsEnded   int
+	started chan error // of Spawn: nil once the program runs; holds one
+	course  course     // guarded by h.l.mu
 
 	once    sync.Once
 	exited  chan struct{}
@@ -536,14 +545,24 @@ func (p *Process) Wait() (Status, error) {
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
 // Kill sends a signal to the program and its process group; SIGKILL to all that descends
-// from it.
+// from it. A program that has ended gets none.
 func (p *Process) Kill(sig syscall.Signal) error {
-	return p.h.l.send(Kill{ID: p.id, Signal: int(sig)})
+	return p.say(Kill{ID: p.id, Signal: int(sig)})
 }
 
 // Resize sets the size of the program's TTY, in characters.
 func (p *Process) Resize(rows, cols uint16) error {
-	return p.h.l.send(Resize{ID: p.id, Rows: rows, Cols: cols})
+	return p.say(Resize{ID: p.id, Rows: rows, Cols: cols})
+}
+
+// say sends a message about the program, unless it has ended.
+func (p *Process) say(m Message) error {
+	p.h.l.mu.Lock()
+	defer p.h.l.mu.Unlock()
+	if v := fromHost[m.Type()][p.course.phase]; v == crosses && p.h.l.err == nil {
+		return nil
+	}
+	return p.h.l.sendLocked(m)
 }
 
 func (p *Process) exit(s Status, err error) {

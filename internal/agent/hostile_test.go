@@ -51,6 +51,7 @@ func TestHostile(t *testing.T) {
 		"negative uptime":        {hello, raw(TypeReady, `{"uptime_ms":-1}`)},
 		"traffic beyond reason":  {append(hello, frame(t, Traffic{1, maxTraffic})...), raw(TypeTraffic, `{"rx":1152921504606846977,"tx":0}`)},
 		"negative traffic":       {hello, raw(TypeTraffic, `{"rx":-1,"tx":0}`)},
+		"pong unasked":           {hello, frame(t, Pong{N: 1})},
 		"ready twice":            {append(hello, frame(t, Ready{})...), frame(t, Ready{})},
 		"stage name":             {hello, raw(TypeStage, `{"name":"a\u001b[2J","uptime_ms":1}`)},
 		"long stage name":        {hello, raw(TypeStage, `{"name":"`+strings.Repeat("a", 33)+`","uptime_ms":1}`)},
@@ -84,6 +85,12 @@ func TestHostile(t *testing.T) {
 		"hangup of stderr":       {started, frame(t, Hangup{ID: 1, Stream: Stderr})},
 		"hangup of nobody":       {started, frame(t, Hangup{ID: 0, Stream: Stdin})},
 		"hangup long":            {started, raw(TypeHangup, "\x01\x00\x00\x00\x00\x00")},
+		"credit before spawned":  {hello, frame(t, Credit{ID: 1, Stream: Stdin, N: 1})},
+		"hangup before spawned":  {hello, frame(t, Hangup{ID: 1, Stream: Stdin})},
+		"end before spawned":     {hello, out(0)},
+		"hangup after exit":      {append(started, frame(t, Exit{ID: 1})...), frame(t, Hangup{ID: 1, Stream: Stdin})},
+		"spawned after error":    {append(hello, frame(t, Error{ID: 1, Code: 127})...), frame(t, Spawned{ID: 1, PID: 2})},
+		"error twice":            {append(hello, frame(t, Error{ID: 1, Code: 127})...), frame(t, Error{ID: 1, Code: 127})},
 		"frames after all ended": {append(append(append(started, frame(t, Exit{ID: 1})...), out(0)...), frame(t, Data{ID: 1, Stream: Stderr})...), out(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +113,7 @@ func attack(t testing.TB, input []byte) error {
 	h := NewHost(a, quiet)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	p, err := h.register(&Spawn{Argv: []string{"prog"}})
+	p, err := h.ask(&Spawn{Argv: []string{"prog"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +128,7 @@ func attack(t testing.TB, input []byte) error {
 	_ = b.Close()
 	err = <-ended
 	<-read
-	if _, werr := p.Wait(); err != nil && werr == nil && !p.ended {
+	if _, werr := p.Wait(); err != nil && werr == nil && (p.course.phase == asked || p.course.phase == running) {
 		t.Error("a program outlives its channel")
 	}
 	return err
@@ -137,7 +144,7 @@ func TestGuestIgnores(t *testing.T) {
 		raw(TypeKill, `{"id":77,"signal":9}`), raw(TypeExit, `{"id":1,"code":0}`), raw(TypeCredit, "\x09\x00\x00\x00\x01\x01\x00\x00\x00"),
 	} {
 		p.host.l.mu.Lock()
-		p.host.l.control = append(p.host.l.control, f)
+		p.host.l.control = append(p.host.l.control, queued{frame: f})
 		p.host.l.work.Signal()
 		p.host.l.mu.Unlock()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,7 +18,8 @@ import (
 //	send ──► control ───────┘
 //
 // The writer takes control frames first, then credit, then one chunk of the
-// stream whose turn it is: a busy stream delays a kill by at most one chunk.
+// stream whose turn it is: a busy stream delays a kill by at most one chunk. What
+// a peer does not read waits: a bound for each run, as states.go says.
 // Whatever blocks on the peer blocks in writeLoop alone; readLoop never writes,
 // so two links cannot wait for each other.
 type link struct {
@@ -26,7 +28,7 @@ type link struct {
 	mu      sync.Mutex
 	work    sync.Cond // the writer waits here for something to send
 	idle    sync.Cond // flush waits here for the writer to have nothing to send
-	control [][]byte  // whole frames
+	control []queued
 	owing   []*inbox  // their readers consumed bytes that the peer must hear of
 	ready   []*outbox // have something to send and the credit for it; each once
 	writing bool
@@ -37,9 +39,48 @@ type link struct {
 // An endpoint is an inbox or an outbox: it wakes its user when the link ends.
 type endpoint interface{ endedLocked() }
 
-// maxControl bounds the control frames that wait for a peer that does not
-// read: more than every program's spawn, kill and resize at once.
-const maxControl = 4 * MaxProcesses
+// A queued is a whole frame that waits for the writer.
+type queued struct {
+	key   key
+	frame []byte
+}
+
+// A key says what a control message is about. Where only the last counts, a message takes
+// the place of one with the same key that the peer has not been sent.
+type key struct {
+	t  Type
+	id uint32 // of the run; 0 where it is about none
+	of int    // a signal, or a stream
+}
+
+// keyOf returns what m is about, and whether only the last of its kind counts. Two
+// signals of one number that wait are one, as Linux has it.
+func keyOf(m Message) (k key, last bool) {
+	k.t = m.Type()
+	switch m := m.(type) {
+	case Spawn:
+		k.id = m.ID
+	case Spawned:
+		k.id = m.ID
+	case Exit:
+		k.id = m.ID
+	case Error:
+		k.id = m.ID
+	case Kill:
+		k.id, k.of, last = m.ID, m.Signal, true
+	case Resize:
+		k.id, last = m.ID, true
+	case Data:
+		k.id = m.ID
+	case Credit:
+		k.id = m.ID
+	case Hangup:
+		k.id, k.of, last = m.ID, int(m.Stream), true
+	case Clock, Traffic, PowerOff, Ping, Pong:
+		last = true
+	}
+	return k, last
+}
 
 // ErrClosed is returned for what is asked of a channel that has ended.
 var ErrClosed = errors.New("agent channel closed")
@@ -50,23 +91,39 @@ func newLink(rw io.ReadWriteCloser) *link {
 	return l
 }
 
-// send queues a control message.
+// send queues a control message. It fails only when the link has ended, or the message
+// is out of bounds.
 func (l *link) send(m Message) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sendLocked(m)
+}
+
+func (l *link) sendLocked(m Message) error {
+	if l.err != nil {
+		return l.endLocked()
+	}
 	b, err := Append(nil, m)
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err != nil {
-		return l.endLocked()
+	k, last := keyOf(m)
+	if last {
+		l.control = slices.DeleteFunc(l.control, func(q queued) bool { return q.key == k })
 	}
-	if len(l.control) >= maxControl {
-		return errors.New("agent channel: the peer does not read")
-	}
-	l.control = append(l.control, b)
+	l.control = append(l.control, queued{k, b})
 	l.work.Signal()
 	return nil
+}
+
+// takeBackLocked takes back what the peer has not been sent of run id, and reports whether
+// its spawn was among it.
+func (l *link) takeBackLocked(id uint32) (spawn bool) {
+	l.control = slices.DeleteFunc(l.control, func(q queued) bool {
+		spawn = spawn || q.key == key{t: TypeSpawn, id: id}
+		return q.key.id == id
+	})
+	return spawn
 }
 
 // fail ends the link: the first error stays. It closes the stream, which ends
@@ -178,13 +235,14 @@ func (l *link) writeLoop() error {
 
 // batchLocked encodes what is to be written next.
 func (l *link) batchLocked(buf []byte) []byte {
-	for i, b := range l.control {
-		if len(buf) > 0 && len(buf)+len(b) > MaxPayload {
-			l.control = l.control[i:]
+	for i, q := range l.control {
+		if len(buf) > 0 && len(buf)+len(q.frame) > MaxPayload {
+			l.control = slices.Delete(l.control, 0, i)
 			return buf
 		}
-		buf = append(buf, b...)
+		buf = append(buf, q.frame...)
 	}
+	clear(l.control)
 	l.control = l.control[:0]
 	for _, in := range l.owing {
 		buf = in.appendCreditLocked(buf)

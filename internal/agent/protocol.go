@@ -33,6 +33,7 @@
 //	credit ──►            ◄── credit       the reader consumed n bytes
 //	kill, resize ──►      ◄── hangup       the reader is gone (EPIPE)
 //	clock ──►                              the host's clock has jumped: it was set, or the host slept
+//	ping(n) ──►           ◄── pong(n)      the guest lives: to the last ping at least
 //	                      ◄── exit(id)     the program itself has ended
 //	                      ◄── traffic …    what its network card has carried, while that changes
 //	poweroff ──►          ◄── (end of stream: the machine is off)
@@ -63,6 +64,7 @@
 // unknown type, not exactly as described, about a program that the host did
 // not start, beyond its credit or beyond a limit below ends the channel with
 // an error. The guest trusts the host, and ignores what it does not know.
+// states.go has what may be said of a program when, for both ends.
 //
 // The package starts no process and touches no file: the guest end is given
 // a function that starts programs.
@@ -71,7 +73,7 @@ package agent
 import "fmt"
 
 // Version is the protocol's version, said in hello.
-const Version = 2
+const Version = 3
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -112,6 +114,7 @@ const (
 	TypeResize   Type = 5
 	TypePowerOff Type = 6
 	TypeClock    Type = 7
+	TypePing     Type = 8
 
 	TypeHello   Type = 33
 	TypeStage   Type = 34
@@ -122,6 +125,7 @@ const (
 	TypeExit    Type = 39
 	TypeError   Type = 40
 	TypeTraffic Type = 41
+	TypePong    Type = 42
 
 	TypeCredit Type = 65
 	TypeHangup Type = 66
@@ -129,7 +133,7 @@ const (
 
 var typeNames = map[Type]string{
 	TypeBoot: "boot", TypeSpawn: "spawn", TypeStdin: "stdin", TypeKill: "kill",
-	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypeHello: "hello",
+	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypePing: "ping", TypePong: "pong", TypeHello: "hello",
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
 	TypeError: "error", TypeTraffic: "traffic", TypeCredit: "credit", TypeHangup: "hangup",
@@ -285,6 +289,16 @@ type (
 		Time int64 `json:"time_ns"` // as in Boot
 	}
 
+	// Ping asks for a sign of life. N is one more than the last.
+	Ping struct {
+		N uint64 `json:"n"`
+	}
+
+	// Pong is the sign of life, to every ping up to N that has none.
+	Pong struct {
+		N uint64 `json:"n"`
+	}
+
 	// Data is a piece of a stream; no bytes mean its end.
 	Data struct {
 		ID     uint32
@@ -320,6 +334,8 @@ func (Error) Type() Type    { return TypeError }    // Type implements Message.
 func (Traffic) Type() Type  { return TypeTraffic }  // Type implements Message.
 func (PowerOff) Type() Type { return TypePowerOff } // Type implements Message.
 func (Clock) Type() Type    { return TypeClock }    // Type implements Message.
+func (Ping) Type() Type     { return TypePing }     // Type implements Message.
+func (Pong) Type() Type     { return TypePong }     // Type implements Message.
 func (Credit) Type() Type   { return TypeCredit }   // Type implements Message.
 func (Hangup) Type() Type   { return TypeHangup }   // Type implements Message.
 

@@ -12,6 +12,7 @@ type inbox struct {
 	l      *link
 	id     uint32
 	stream Stream
+	course *course // of the run, if this is its stdout or stderr; else nil
 
 	more   sync.Cond // on l.mu
 	ring   ring
@@ -22,20 +23,16 @@ type inbox struct {
 	closed bool // the reader is gone
 }
 
-func newInbox(l *link, id uint32, s Stream) *inbox {
-	in := &inbox{l: l, id: id, stream: s, window: Window}
+func newInboxLocked(l *link, id uint32, s Stream, c *course) *inbox {
+	in := &inbox{l: l, id: id, stream: s, course: c, window: Window}
 	in.more.L = &l.mu
-	l.mu.Lock()
 	l.streams[in] = struct{}{}
-	l.mu.Unlock()
 	return in
 }
 
-// feed takes what the peer sent. More than its credit, or after the end, is a
+// feedLocked takes what the peer sent. More than its credit, or after the end, is a
 // violation; what nobody will read is dropped, and its credit never returned.
-func (in *inbox) feed(b []byte) error {
-	in.l.mu.Lock()
-	defer in.l.mu.Unlock()
+func (in *inbox) feedLocked(b []byte) error {
 	switch {
 	case in.eof:
 		return violation("program %d: data after the end of stream %d", in.id, in.stream)
@@ -53,15 +50,12 @@ func (in *inbox) feed(b []byte) error {
 	return nil
 }
 
-func (in *inbox) end() {
-	in.l.mu.Lock()
-	defer in.l.mu.Unlock()
-	in.endLocked()
-}
-
 func (in *inbox) endLocked() {
 	in.eof = true
 	delete(in.l.streams, in)
+	if in.course != nil {
+		in.course.outputEndedLocked()
+	}
 	in.more.Broadcast()
 }
 
@@ -103,19 +97,18 @@ func (in *inbox) Read(p []byte) (int, error) {
 // fails as one to a closed pipe does.
 func (in *inbox) Close() error {
 	in.l.mu.Lock()
+	defer in.l.mu.Unlock()
 	if in.closed {
-		in.l.mu.Unlock()
 		return nil
 	}
 	in.closed = true
 	in.ring = ring{}
 	in.more.Broadcast()
-	tell := !in.eof && in.l.err == nil
-	in.l.mu.Unlock()
-	if tell {
-		return in.l.send(Hangup{ID: in.id, Stream: in.stream})
+	if in.eof || in.l.err != nil {
+		return nil
 	}
-	return nil
+	// With the lock held: what ends the stream comes before or after, not between.
+	return in.l.sendLocked(Hangup{ID: in.id, Stream: in.stream})
 }
 
 func (in *inbox) appendCreditLocked(buf []byte) []byte {
@@ -135,6 +128,7 @@ type outbox struct {
 	l      *link
 	id     uint32
 	stream Stream
+	course *course // of the run, if this is its stdout or stderr; else nil
 
 	turn sync.Mutex // one Write at a time
 
@@ -147,12 +141,10 @@ type outbox struct {
 	hung    bool // the peer's reader is gone
 }
 
-func newOutbox(l *link, id uint32, s Stream) *outbox {
-	o := &outbox{l: l, id: id, stream: s, credit: Window}
+func newOutboxLocked(l *link, id uint32, s Stream, c *course) *outbox {
+	o := &outbox{l: l, id: id, stream: s, course: c, credit: Window}
 	o.taken.L = &l.mu
-	l.mu.Lock()
 	l.streams[o] = struct{}{}
-	l.mu.Unlock()
 	return o
 }
 
@@ -195,20 +187,22 @@ func (o *outbox) Close() error {
 	return nil
 }
 
-// hangup is called when the peer's reader, or the program behind it, is gone.
-func (o *outbox) hangup() {
-	o.l.mu.Lock()
-	defer o.l.mu.Unlock()
+// hangupLocked is called when the peer's reader is gone: what is left to say is the end.
+func (o *outbox) hangupLocked() {
 	o.hung = true
 	delete(o.l.streams, o)
 	o.taken.Broadcast()
 	o.readyLocked()
 }
 
-// grant adds credit. More than a window in all cannot have been earned.
-func (o *outbox) grant(n uint32) error {
-	o.l.mu.Lock()
-	defer o.l.mu.Unlock()
+// cutLocked is called when the peer's reader is gone, and expects no end.
+func (o *outbox) cutLocked() {
+	o.eofSent = true
+	o.hangupLocked()
+}
+
+// grantLocked adds credit. More than a window in all cannot have been earned.
+func (o *outbox) grantLocked(n uint32) error {
 	if o.credit+int(n) > Window {
 		return violation("program %d: credit of %d over %d on stream %d", o.id, n, o.credit, o.stream)
 	}
@@ -223,7 +217,7 @@ func (o *outbox) endedLocked() { o.taken.Broadcast() }
 func (o *outbox) readyLocked() {
 	ending := o.closed || o.hung
 	more := len(o.pending) > 0 && o.credit > 0
-	if o.queued || o.l.err != nil || o.eofSent || !ending && !more {
+	if o.queued || o.l.err != nil || !o.maySendLocked() || !ending && !more {
 		return
 	}
 	o.queued = true
@@ -231,7 +225,15 @@ func (o *outbox) readyLocked() {
 	o.l.work.Signal()
 }
 
+// maySendLocked: of a run that the guest has not said to run, it says no end either.
+func (o *outbox) maySendLocked() bool {
+	return !o.eofSent && (o.course == nil || o.course.talksLocked())
+}
+
 func (o *outbox) appendDataLocked(buf []byte) []byte {
+	if !o.maySendLocked() {
+		return buf // since it was queued
+	}
 	n := min(len(o.pending), o.credit, MaxData)
 	if o.closed || o.hung {
 		n = 0 // a Write that is under way takes back what it lent
@@ -244,6 +246,9 @@ func (o *outbox) appendDataLocked(buf []byte) []byte {
 	if o.closed || o.hung {
 		o.eofSent = true
 		delete(o.l.streams, o)
+		if o.course != nil {
+			o.course.outputEndedLocked()
+		}
 	}
 	if len(o.pending) == 0 {
 		o.taken.Broadcast()

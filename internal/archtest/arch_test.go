@@ -24,6 +24,7 @@ const module = "vix"
 // and what lies below it included. A new package gets a line here.
 var mayImport = map[string][]string{
 	"config":              {"internal/plain"},
+	"internal/accept":     {},
 	"internal/agent":      {"internal/plain"},
 	"internal/archtest":   {},
 	"internal/balloon":    {},
@@ -33,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/label":      {},
 	"internal/ledger":     {},
 	"internal/gpu":        {"internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
-	"internal/guestproxy": {"internal/wayland", "internal/relay", "internal/virtwl"},
+	"internal/guestproxy": {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},
 	"internal/hostile":    {"internal/wayland", "internal/virtwl"},
 	"internal/icon":       {},
 	"internal/menu":       {"config", "internal/icon", "internal/label"},
@@ -50,7 +51,7 @@ var mayImport = map[string][]string{
 	"internal/usb":        {"config", "internal/plain"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland", "internal/ledger"},
-	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain", "internal/ledger"},
+	"internal/vm":         {"config", "internal/accept", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain", "internal/ledger"},
 	"internal/wayland":    {"internal/plain"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},

@@ -35,7 +35,7 @@ func managerNode() introspect.Node {
 		Annotations: doc("The VMs of this user. Whoever calls is of the same user, or gets dev.vix.Error.Denied."),
 		Methods: []introspect.Method{
 			{Name: "List", Args: []introspect.Arg{out("vms", "aa{sv}")},
-				Annotations: doc("The VMs that run. Keys: name, state (starting, running, stopping or unresponsive), tag, color, root, programs (s, s, s, s, s, as), memory in bytes (t), cpus and windows, their number (u), started in seconds since 1970 (x).")},
+				Annotations: doc("The VMs that run. Keys: name, state (starting, running, not answering, stopping or unresponsive), tag, color, root, programs (s, s, s, s, s, as), memory in bytes (t), cpus and windows, their number (u), started in seconds since 1970 (x).")},
 			{Name: "Run", Args: []introspect.Arg{in("vm", "s"), in("argv", "as"), in("options", "a{sv}")},
 				Annotations: doc("Runs a program in a VM, which is started if it does not run, and returns when it runs: that can take longer than most callers wait if they are not told otherwise. Options: activation-token (s), disposable (b). The program does not end with the caller, nor with this service.")},
 			{Name: "Stop", Args: []introspect.Arg{in("vm", "s"), in("force", "b")},

@@ -29,7 +29,7 @@ func (b *Bar) Update(e vm.Event) {
 }
 
 // marks are what stands for a VM in a state; all are in common fonts.
-var marks = map[string]string{vm.StateStarting: "◌", vm.StateRunning: "●", vm.StateStopping: "○", vm.StateUnresponsive: "✕"}
+var marks = map[string]string{vm.StateStarting: "◌", vm.StateRunning: "●", vm.StateStopping: "○", vm.StateUnresponsive: "✕", vm.StateNotAnswering: "✕"}
 
 // Line returns the module as it is now, one line of JSON. class is "none" without VMs,
 // else "running", with "starting" and "unresponsive" where one is.
@@ -44,8 +44,12 @@ func (b *Bar) Line() []byte {
 		mark = fmt.Sprintf(`<span color="%s">%s</span>`, EscapeMarkup(string(v.Color)), mark)
 		text = append(text, mark)
 		tip = append(tip, fmt.Sprintf("%s <b>%s</b>  %s%s", mark, EscapeMarkup(plain.Text(v.Tag, maxName, plain.OneLine)), EscapeMarkup(v.State), barWindows(v)))
-		if (v.State == vm.StateStarting || v.State == vm.StateUnresponsive) && !slices.Contains(classes, v.State) {
-			classes = append(classes, v.State)
+		class := v.State
+		if class == vm.StateNotAnswering {
+			class = vm.StateUnresponsive
+		}
+		if (class == vm.StateStarting || class == vm.StateUnresponsive) && !slices.Contains(classes, class) {
+			classes = append(classes, class)
 		}
 	}
 	if len(b.vms) > 0 {

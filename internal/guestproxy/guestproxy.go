@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/accept"
 	"vix/internal/relay"
 	"vix/internal/virtwl"
 	"vix/internal/wayland"
@@ -57,24 +58,25 @@ func Run(ctx context.Context, cfg Config) error {
 	stop := context.AfterFunc(ctx, func() { _ = cfg.Listen.Close() })
 	defer stop()
 	places := make(chan struct{}, maxClients)
-	for n := uint64(1); ; n++ {
+	n := uint64(0)
+	err = accept.Serve(cfg.Listen, func(conn *net.UnixConn) {
+		n++
+		client := n
 		select {
 		case places <- struct{}{}:
 		case <-ctx.Done():
-			return nil
-		}
-		conn, err := cfg.Listen.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return fmt.Errorf("accept a client: %w", err)
+			conn.Close()
+			return
 		}
 		wg.Go(func() {
 			defer func() { <-places }()
-			s.serve(ctx, conn, n)
+			s.serve(ctx, conn, client)
 		})
+	}, func(_ *net.UnixConn, why error) { cfg.Log.Warn("a client is refused", "err", why) })
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("accept a client: %w", err)
 	}
+	return nil
 }
 
 // server is what connections share.

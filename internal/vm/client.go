@@ -62,12 +62,12 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 	defer unhook()
 	_ = conn.SetDeadline(time.Now().Add(stateLimit))
 	c := &control{conn: conn}
-	if err := c.send(request{Version: controlVersion, Op: opState}); err != nil {
+	if err := c.ask(request{Version: controlVersion, Op: opState}); err != nil {
 		return State{}, err
 	}
 	var rep reply
 	switch err := c.recv(&rep, maxFrame); {
-	case err != nil:
+	case err != nil && !foreign(err):
 		return State{}, err
 	case rep.Fail != nil:
 		return State{}, rep.Fail
@@ -152,8 +152,14 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	process := r.askToStop(wait, name, force)
+	process, refused := r.askToStop(wait, name, force)
 	defer closeFiles([]*os.File{process})
+	switch {
+	case refused != nil && !force:
+		return refused
+	case refused != nil:
+		cancel() // it will not end by itself
+	}
 	err = r.waitGone(wait, name)
 	if err == nil || ctx.Err() != nil {
 		return err
@@ -175,22 +181,29 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 
 // askToStop sends the request, waits for the answer or the end, and returns
 // the supervisor's process if it could be reached, which the caller closes: its
-// number may be another's by the time that it is killed.
-func (r *Registry) askToStop(ctx context.Context, name string, force bool) *os.File {
+// number may be another's by the time that it is killed. refused is why it does not
+// stop, if it says so.
+func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refused error) {
 	conn, pid, err := r.dial(name)
 	if err != nil {
-		return nil // on its way out already
+		return nil, nil // on its way out already
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
-	process := peerProcess(conn, pid)
+	process = peerProcess(conn, pid)
 	c := &control{conn: conn}
-	if c.send(request{Version: controlVersion, Op: opStop, Force: force}) == nil {
-		var rep reply
-		_ = c.recv(&rep, maxFrame) // done, or gone
+	var rep reply
+	if err = c.ask(request{Version: controlVersion, Op: opStop, Force: force}); err == nil {
+		_ = c.recv(&rep, maxFrame) // done, gone, or refused
 	}
-	return process
+	if rep.Fail == nil {
+		errors.As(err, &rep.Fail)
+	}
+	if rep.Fail != nil {
+		return process, rep.Fail
+	}
+	return process, nil
 }
 
 // Logs copies a VM's log to w; with follow, until the VM ends or ctx does.
@@ -206,7 +219,7 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	c := &control{conn: conn}
-	if err := c.send(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
+	if err := c.ask(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
 		return failf("VM %s: %v", name, err)
 	}
 	for {

@@ -3,8 +3,10 @@ package vm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +17,16 @@ import (
 // (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET): nothing is polled. A variable, because
 // tests do not set the machine's clock.
 var watchClock = func(ctx context.Context, jumped func()) error {
+	return watchTimer(ctx, clockEnd, jumped)
+}
+
+// clockEnd is the last second that the kernel's clocks can hold, in 2262: a timer set to it
+// does not fire. One set to a time of which it is past fires for ever.
+const clockEnd = math.MaxInt64 / int64(time.Second)
+
+// watchTimer is watchClock by a timer for the second end. It is an error that it fires.
+func watchTimer(ctx context.Context, end int64, jumped func()) error {
+	at := unix.ItimerSpec{Value: unix.Timespec{Sec: end}}
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return os.NewSyscallError("timerfd_create", err)
@@ -27,18 +39,20 @@ var watchClock = func(ctx context.Context, jumped func()) error {
 	if err != nil {
 		return err
 	}
-	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt32}}
 	for ctx.Err() == nil {
 		var armErr error
 		err := conn.Control(func(fd uintptr) {
-			armErr = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil)
+			armErr = unix.TimerfdSettime(int(fd), unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &at, nil)
 		})
 		if err = errors.Join(err, armErr); err != nil && !errors.Is(err, unix.ECANCELED) {
 			return err
 		}
-		if _, err = timer.Read(make([]byte, 8)); errors.Is(err, unix.ECANCELED) {
+		switch _, err = timer.Read(make([]byte, 8)); {
+		case errors.Is(err, unix.ECANCELED):
 			jumped()
-		} else if err != nil {
+		case err == nil:
+			return fmt.Errorf("the clock is past %v", time.Unix(end, 0).UTC())
+		default:
 			return err
 		}
 	}

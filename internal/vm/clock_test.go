@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -35,4 +36,22 @@ func TestClockJumps(t *testing.T) {
 		t.Error(err)
 	}
 	<-s.done
+}
+
+// A clock that is past the timer's second ends the watch, and does not make it spin; ours
+// is for a second that no clock reaches.
+func TestClockPastItsTimer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := watchTimer(ctx, time.Now().Unix()-1, func() {}); err == nil || !strings.Contains(err.Error(), "the clock is past ") {
+		t.Errorf("%v", err)
+	}
+	if y := time.Unix(clockEnd, 0).UTC().Year(); y != 2262 {
+		t.Errorf("the timer fires in %d", y)
+	}
+	soon, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer stop()
+	if err := watchTimer(soon, clockEnd, func() {}); soon.Err() == nil {
+		t.Errorf("the timer has fired: %v", err)
+	}
 }

@@ -21,7 +21,9 @@ import (
 //	                                ◄──   reply{stage}, reply{note}, …      while the VM starts
 //	                                ◄──   reply{started}                    the program runs
 //	request{signal | size}          ──►
-//	                                ◄──   reply{exit} | reply{fail}         last
+//	                                ◄──   reply{heard}                      the guest has taken the signal
+//	                                ◄──   reply{silent}                     the guest does not answer
+//	                                ◄──   reply{exit} | reply{fail}         last; reply{done}: it runs on, in the background
 //	request{op: state}              ──►
 //	                                ◄──   reply{state}
 //	request{op: watch}              ──►
@@ -50,6 +52,15 @@ import (
 // flow control, each stream is independent of the others and of signals, and
 // the supervisor never holds the client's terminal, from which a read could
 // not be taken back. A client that goes away hangs up its program (SIGHUP).
+
+// What never changes, whatever version the two ends are of, so that whatever has been
+// started can be seen and stopped: the frames, and
+//
+//	{"version":N,"op":"state"}               ─►   ◄─ {"state":{"name":S,"state":S,…}}
+//	{"version":N,"op":"stop","force":true}   ─►   ◄─ {"done":true}, when all is ended and removed
+//	                                              ◄─ {"fail":{"text":S,…}}, for what is not done
+//
+// with any other members, of any type, on both sides (frozen_test.go holds the bytes).
 
 const (
 	controlVersion = 2
@@ -116,6 +127,10 @@ type reply struct {
 	Folders *[]folderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
+	// Heard: the guest has taken the signals that came before.
+	Heard bool `json:"heard,omitempty"`
+	// Silent: the guest does not answer any more.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // Exit says how a program ended.
@@ -160,6 +175,17 @@ func (c *control) send(v any, files ...*os.File) error {
 	return err
 }
 
+// ask sends a client's request. A supervisor that refuses a client does not wait for what it
+// wants: then the error is what it said, a *Failure.
+func (c *control) ask(v any, files ...*os.File) error {
+	err := c.send(v, files...)
+	var rep reply
+	if err != nil && c.recv(&rep, maxFrame) == nil && rep.Fail != nil {
+		return rep.Fail
+	}
+	return err
+}
+
 // recv reads one frame of at most limit bytes into v.
 func (c *control) recv(v any, limit int) error {
 	var head [4]byte
@@ -168,6 +194,12 @@ func (c *control) recv(v any, limit int) error {
 	}
 	return c.body(head, v, limit)
 }
+
+// maxFiles is how many descriptors come with a request: a program's three streams.
+const maxFiles = 3
+
+// errNoDescriptor: the kernel could not give us a descriptor that was sent.
+var errNoDescriptor error = unix.EMFILE
 
 func (c *control) body(head [4]byte, v any, limit int) error {
 	n := binary.LittleEndian.Uint32(head[:])
@@ -181,11 +213,18 @@ func (c *control) body(head [4]byte, v any, limit int) error {
 	return json.Unmarshal(b, v)
 }
 
+// foreign reports whether err is that a member is of another type than ours, as another
+// version may have it. The others have been read all the same.
+func foreign(err error) bool {
+	var t *json.UnmarshalTypeError
+	return errors.As(err, &t)
+}
+
 // recvFiles reads one frame with up to three descriptors, which the caller
 // owns, also when it fails.
 func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 	var head [4]byte
-	oob := make([]byte, unix.CmsgSpace(3*4))
+	oob := make([]byte, unix.CmsgSpace((maxFiles+1)*4))
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err
@@ -196,8 +235,11 @@ func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 		return files, err
 	case n == 0:
 		return files, io.EOF
-	case flags&unix.MSG_CTRUNC != 0:
+	case len(files) > maxFiles:
 		return files, errors.New("more descriptors than three")
+	case flags&unix.MSG_CTRUNC != 0:
+		// There was room for one more than there may be: the rest could not be had.
+		return files, errNoDescriptor
 	}
 	if _, err := io.ReadFull(c.conn, head[n:]); err != nil {
 		return files, err

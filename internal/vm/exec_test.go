@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"vix/internal/agent"
 )
@@ -95,6 +96,43 @@ func TestHangUp(t *testing.T) {
 	}
 	first.signals <- syscall.SIGTERM
 	<-first.done
+}
+
+// Clients that are gone at any moment of a start, before, while and after the guest hears
+// of it, or while it does not listen: the VM and its programs go on.
+func TestAbandonedExec(t *testing.T) {
+	b := newBench(t)
+	first := b.goRun(b.start("t", "sleep", "60"))
+	st := b.state(first)
+	abandon := func(after time.Duration) {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		defer cancel()
+		s := b.exec(How{}, "echo", "hi")
+		_, _ = b.reg.Run(ctx, s.run)
+	}
+	for i := range 60 {
+		abandon(time.Duration(i) * 300 * time.Microsecond)
+	}
+	if err := syscall.Kill(st.PIDs.QEMU, syscall.SIGSTOP); err != nil {
+		<-first.done
+		t.Fatal(err, first.fail)
+	}
+	for range 20 {
+		abandon(10 * time.Millisecond)
+	}
+	if err := syscall.Kill(st.PIDs.QEMU, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	s := b.goRun(b.exec(How{}, "echo", "here"))
+	<-s.done
+	if s.fail != nil || s.out.String() != "here\n" {
+		t.Errorf("afterwards: %v, %q", s.fail, s.out.String())
+	}
+	first.signals <- syscall.SIGTERM
+	<-first.done
+	if first.fail != nil || first.exit.Signal != int(syscall.SIGTERM) {
+		t.Errorf("the VM's first program: %+v, %v", first.exit, first.fail)
+	}
 }
 
 func TestHow(t *testing.T) {

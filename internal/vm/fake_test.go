@@ -218,6 +218,7 @@ func fakeQEMU() error {
 	// As QEMU does, wait for both back ends to answer.
 	for fd := uintptr(4); fd <= 5; fd++ {
 		f := os.NewFile(fd, "back end")
+		defer f.Close() // and not when it is collected: that ends the back end
 		_, err := f.Write([]byte{1})
 		if err == nil {
 			_, err = f.Read(make([]byte, 1))
@@ -275,6 +276,14 @@ func fakeQMP(f *os.File, do string) {
 		fmt.Fprintln(conn, `{"event": "NOISE", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}}`)
 		if do == "nodevice" && strings.Contains(lines.Text(), "device_add") {
 			fmt.Fprintln(conn, `{"error": {"class": "GenericError", "desc": "no such bus"}}`)
+			continue
+		}
+		switch {
+		case do == "stops" && strings.Contains(lines.Text(), "query-balloon"):
+			fmt.Fprintln(os.Stderr, "KVM internal error. Suberror: 1\nextra data[0]: 0x0\nRAX=0 RBX=0\nRIP=0\nCode=00")
+			fmt.Fprintln(conn, `{"event": "STOP", "data": {}, "timestamp": {"seconds": 1, "microseconds": 2}}`)
+		case strings.Contains(lines.Text(), "query-status"):
+			fmt.Fprintln(conn, `{"return": {"status": "internal-error", "running": false}}`)
 			continue
 		}
 		fmt.Fprintln(conn, `{"return": {}}`)

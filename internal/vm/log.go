@@ -194,6 +194,7 @@ func eachLine(r io.Reader, f func(string)) {
 type tail struct {
 	mu   sync.Mutex
 	last []string
+	why  string // the last line that says what is wrong
 }
 
 const tailLines = 3
@@ -205,6 +206,16 @@ func (t *tail) add(line string) {
 	if len(t.last) > tailLines {
 		t.last = slices.Delete(t.last, 0, 1)
 	}
+	if saysTrouble(line) {
+		t.why = t.last[len(t.last)-1]
+	}
+}
+
+// trouble returns the last line that says what is wrong; "" if there was none.
+func (t *tail) trouble() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.why
 }
 
 // String returns the lines as one.

@@ -298,8 +298,10 @@ func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply
 	defer unhook()
 	c := &control{conn: conn}
 	req.Version = controlVersion
-	if c.send(req) == nil {
+	if err = c.ask(req); err == nil {
 		_ = c.recv(&rep, maxFrame) // no reply is told by there being none
+	} else {
+		errors.As(err, &rep.Fail)
 	}
 	switch {
 	case ctx.Err() != nil:

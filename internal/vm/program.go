@@ -72,6 +72,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
 	}
+	s.probe()
 	s.activate(req.Token) // before the program can have a window
 	p, err := s.guest.Spawn(ctx, req.spawn())
 	if err != nil {
@@ -82,10 +83,9 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	s.tell(c, reply{Started: &prog})
 	var exit *Exit
 	if req.Background {
-		c.conn.Close()
-		exit, err = s.runBackground(p, prog.Argv[0])
+		exit, err = s.runBackground(c, p, prog.Argv[0])
 	} else {
-		exit, err = s.runForeground(ctx, req, p, files, words)
+		exit, err = s.runForeground(ctx, c, req, p, files, words)
 	}
 	if err != nil {
 		// The channel has ended under the program; why is known in a moment.
@@ -137,7 +137,7 @@ func (s *supervisor) follow(ctx context.Context, c *control) *follower {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{cancel: cancel}
 	f.done.Go(func() {
-		stages, notes := 0, 0
+		stages, notes, silent := 0, 0, false
 		for last := false; ; {
 			st, changed := s.watchState()
 			for _, x := range st.Stages[stages:] {
@@ -149,6 +149,11 @@ func (s *supervisor) follow(ctx context.Context, c *control) *follower {
 			stages, notes = len(st.Stages), len(st.Notes)
 			if last {
 				return
+			}
+			if now := st.State == StateNotAnswering; now != silent {
+				if silent = now; now {
+					s.tell(c, reply{Silent: true})
+				}
 			}
 			select {
 			case <-changed:
@@ -170,7 +175,7 @@ func (s *supervisor) watchState() (State, <-chan struct{}) {
 func (s *supervisor) awaitReady(ctx context.Context) error {
 	for {
 		st, changed := s.watchState()
-		if st.State == StateRunning {
+		if st.State == StateRunning || st.State == StateNotAnswering {
 			return nil
 		}
 		select {
@@ -207,13 +212,29 @@ func (s *supervisor) addProgram(argv []string) Program {
 	return p
 }
 
-// runBackground waits for a program whose output goes to the VM's log.
-func (s *supervisor) runBackground(p *agent.Process, name string) (*Exit, error) {
+// earlyLimit is how long a client in the background waits to hear whether the program that
+// it has started ends at once: for want of a library, a display, or descriptors.
+const earlyLimit = 500 * time.Millisecond
+
+// runBackground waits for a program whose output goes to the VM's log. Its client is told
+// that it has failed, if it does so at once, and is let go.
+func (s *supervisor) runBackground(c *control, p *agent.Process, name string) (*Exit, error) {
 	_ = p.Stdin.Close()
 	source := plain.Text(filepath.Base(name), maxTitle, plain.OneLine)
 	var out sync.WaitGroup
 	out.Go(func() { eachLine(p.Stdout, func(line string) { s.log.add(source, line) }) })
 	out.Go(func() { eachLine(p.Stderr, func(line string) { s.log.add(source, line) }) })
+	early := time.NewTimer(earlyLimit)
+	defer early.Stop()
+	select {
+	case <-p.Exited():
+		if st, err := p.Wait(); err == nil {
+			s.tell(c, reply{Exit: exitOf(st)})
+		}
+	case <-early.C:
+		s.tell(c, reply{Done: true})
+	}
+	c.conn.Close()
 	st, err := p.Wait()
 	if err != nil {
 		return nil, err
@@ -227,7 +248,7 @@ func exitOf(st agent.Status) *Exit { return &Exit{Code: st.Code, Signal: int(st.
 // runForeground passes streams and signals until the program has ended and
 // what it wrote has been taken. A client that goes away is a terminal that is
 // closed: the program gets SIGHUP, and the end of all its streams.
-func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
+func (s *supervisor) runForeground(ctx context.Context, c *control, req request, p *agent.Process, files []*os.File, words <-chan request) (*Exit, error) {
 	var in, out sync.WaitGroup
 	in.Go(func() {
 		pour(p.Stdin, files[0])
@@ -236,21 +257,26 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 	stdout, stderr := newDrain(p.Stdout, files[1]), newDrain(p.Stderr, files[2])
 	out.Go(stdout.run)
 	out.Go(stderr.run)
+	signs, stop := context.WithCancel(s.ctx)
 	hungUp := ctx.Done()
 	for waiting := true; waiting; {
 		select {
 		case w := <-words:
 			w.tell(p)
+			if w.Signal > 0 {
+				out.Go(func() { s.tellHeard(signs, c) })
+			}
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {
+				closeFiles(files) // first: the answer to the hang-up is no output of the client's
 				req.hangUp(p)
-				closeFiles(files)
 			}
 		case <-p.Exited():
 			waiting = false
 		}
 	}
+	stop()
 	files[0].Close()
 	stdout.exited()
 	stderr.exited()
@@ -261,6 +287,13 @@ func (s *supervisor) runForeground(ctx context.Context, req request, p *agent.Pr
 		return nil, err
 	}
 	return exitOf(st), nil
+}
+
+// tellHeard tells a client that its signal has reached the guest, once that is so.
+func (s *supervisor) tellHeard(ctx context.Context, c *control) {
+	if s.guest.Ping(ctx) == nil {
+		s.tell(c, reply{Heard: true})
+	}
 }
 
 // pour copies a client's input to a program, by what one frame holds: io.Copy's 32 KiB

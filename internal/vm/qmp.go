@@ -34,8 +34,9 @@ const (
 	qmpEvents  = 64              // that wait; beyond it the oldest is dropped
 )
 
-// A monitor is a QMP connection. After a time-out or a broken line it is
-// closed: a late reply must never be taken for that of the next command.
+// A monitor is a QMP connection. After a broken line it is closed. A command that QEMU
+// does not answer in time has failed, and QEMU may go on: each has an id, which its reply
+// repeats, so that a late one is not taken for that of the next command.
 type monitor struct {
 	conn    *os.File
 	timeout time.Duration
@@ -44,13 +45,14 @@ type monitor struct {
 	done    chan struct{} // closed when the reader has ended
 
 	turn sync.Mutex // one command at a time
+	last uint64     // the id of the last command; under turn
 }
 
 var _ qmp.Monitor = (*monitor)(nil)
 
 // newMonitor returns a monitor over conn, which it owns.
 func newMonitor(conn *os.File) *monitor {
-	return &monitor{conn: conn, timeout: qmpTimeout, replies: make(chan []byte), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
+	return &monitor{conn: conn, timeout: qmpTimeout, replies: make(chan []byte, 1), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
 }
 
 // Connect reads the greeting and leaves negotiation mode. Its reader ends with
@@ -100,11 +102,16 @@ func (m *monitor) read(r *bufio.Reader) {
 			return
 		}
 		if e.Event == "" {
-			select {
-			case m.replies <- line:
-			case <-time.After(m.timeout): // to nobody's question
-				m.conn.Close()
-				return
+			for sent := false; !sent; { // the newest: an older one is late
+				select {
+				case m.replies <- line:
+					sent = true
+				default:
+					select {
+					case <-m.replies:
+					default:
+					}
+				}
 			}
 			continue
 		}
@@ -140,27 +147,47 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 }
 
 // Run sends one command, already encoded, and returns the whole reply.
-func (m *monitor) Run(command []byte) ([]byte, error) { return m.run(command, nil) }
-
-// run is Run with a descriptor beside the command, or nil.
-func (m *monitor) run(command []byte, file *os.File) ([]byte, error) {
+func (m *monitor) Run(command []byte) ([]byte, error) {
 	m.turn.Lock()
 	defer m.turn.Unlock()
+	return m.runInTurn(command, nil, 0)
+}
+
+// runInTurn runs a command with an id, or 0 if it has none, and a descriptor beside it, or
+// nil. m.turn is held.
+func (m *monitor) runInTurn(command []byte, file *os.File, id uint64) ([]byte, error) {
+	select {
+	case <-m.replies: // a late one
+	default:
+	}
 	_ = m.conn.SetWriteDeadline(time.Now().Add(m.timeout))
 	if err := m.write(append(bytes.TrimSpace(command), '\n'), file); err != nil {
+		m.conn.Close() // a part of a line may have gone
 		return nil, fmt.Errorf("qmp: %w", err)
 	}
 	t := time.NewTimer(m.timeout)
 	defer t.Stop()
-	select {
-	case reply := <-m.replies:
-		return reply, nil
-	case <-m.done:
-		return nil, fmt.Errorf("qmp: %w", io.ErrUnexpectedEOF)
-	case <-t.C:
-		m.conn.Close()
-		return nil, fmt.Errorf("qmp: no reply within %s", m.timeout)
+	for {
+		select {
+		case reply := <-m.replies:
+			if answers(reply, id) {
+				return reply, nil
+			}
+		case <-m.done:
+			return nil, fmt.Errorf("qmp: %w", io.ErrUnexpectedEOF)
+		case <-t.C:
+			return nil, fmt.Errorf("qmp: no reply within %s", m.timeout)
+		}
 	}
+}
+
+// answers reports whether a reply is that of command id: none is said where QEMU could not
+// read it.
+func answers(reply []byte, id uint64) bool {
+	var r struct {
+		ID *uint64 `json:"id"`
+	}
+	return json.Unmarshal(reply, &r) != nil || r.ID == nil || *r.ID == id
 }
 
 // write sends b, with a descriptor on its first byte if there is one.
@@ -199,11 +226,17 @@ func (m *monitor) execute(name string, args, out any) error { return m.call(nil,
 
 // call is execute with a descriptor that belongs to the command, or nil.
 func (m *monitor) call(file *os.File, name string, args, out any) error {
-	command, err := json.Marshal(qmp.Command{Execute: name, Args: args})
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	m.last++
+	command, err := json.Marshal(struct {
+		qmp.Command
+		ID uint64 `json:"id"`
+	}{qmp.Command{Execute: name, Args: args}, m.last})
 	if err != nil {
 		return err
 	}
-	reply, err := m.run(command, file)
+	reply, err := m.runInTurn(command, file, m.last)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

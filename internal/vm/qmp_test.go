@@ -2,6 +2,7 @@ package vm
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -81,8 +82,37 @@ func TestQMP(t *testing.T) {
 	}
 }
 
-// What is not QMP, or is late, ends the connection: a late reply must not
-// become that of the next command.
+// QEMU may stand still for a while: what it says late is not taken for the reply to the next
+// command, which is answered as ever.
+func TestQMPLateReply(t *testing.T) {
+	late := ""
+	m := talk(t, greeting, func(command string) string {
+		var c struct{ ID int }
+		_ = json.Unmarshal([]byte(command), &c)
+		answer := fmt.Sprintf(`{"return": {"status": "to %d"}, "id": %d}`+"\n", c.ID, c.ID)
+		if c.ID == 2 {
+			late = answer
+			return ""
+		}
+		return late + answer
+	})
+	if err := m.Connect(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := m.status(); err == nil {
+		t.Errorf("no reply: %q", st)
+	}
+	for i := 3; i < 6; i++ {
+		if st, err := m.status(); err != nil || st != fmt.Sprint("to ", i) {
+			t.Errorf("command %d: %q, %v", i, st, err)
+		}
+	}
+	if err := m.Disconnect(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What is not QMP ends the connection, and no reply is an error.
 func TestQMPFailures(t *testing.T) {
 	for name, tt := range map[string]struct {
 		first  string

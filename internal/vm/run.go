@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 // Limits of a run's patience.
 const (
 	leaveLimit = 10 * time.Second // for a VM that is on its way out, before a new run
+	heardLimit = time.Second      // for a signal to reach a guest, after which a second one leaves the run
 	maxTries   = 3                // of a run that keeps meeting VMs on their way out
 )
 
@@ -37,7 +39,7 @@ type Run struct {
 	How        How
 	Argv       []string
 	Env        []string // K=V, over the VM's
-	Background bool     // return as soon as the program runs
+	Background bool     // return when the program runs, and has not ended at once
 	Disposable bool     // do not join a VM that keeps its home
 	GUI        bool     // do not join a VM without a display
 	// Detached: the program is started even if the caller ends before it runs.
@@ -60,10 +62,14 @@ type Run struct {
 	OnNote  func(string)
 	OnStart func(Program)
 	OnJoin  func() // the VM runs already
+	// OnSilent is called when the VM does not answer any more, at any time.
+	OnSilent func()
+
+	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
-// the program ended (in the background: nil). The error is a *Failure.
+// the program ended (in the background: nil, unless it ended at once). The error is a *Failure.
 //
 // A reader of Stdin that does not end (a terminal) is still read when Run
 // returns: the caller is expected to exit.
@@ -211,6 +217,9 @@ var errLost = errors.New("its supervisor was killed")
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &control{conn: conn}
+	if run.unheard == nil {
+		run.unheard = new(atomic.Bool)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -222,9 +231,12 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 		return nil, err
 	}
 	defer streams.close()
-	err = c.send(run.request(), streams.theirs...)
+	err = c.ask(run.request(), streams.theirs...)
 	closeFiles(streams.theirs)
-	if err != nil {
+	switch refused := (*Failure)(nil); {
+	case errors.As(err, &refused):
+		return nil, refused
+	case err != nil:
 		return nil, errLeaving // it went away before it saw the request
 	}
 	started := make(chan struct{})
@@ -245,6 +257,9 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			if !heard {
 				return nil, errLeaving
 			}
+			if begun && run.Background {
+				return nil, nil
+			}
 			return nil, errLost
 		}
 		switch {
@@ -252,6 +267,10 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			return nil, errLeaving
 		case r.Stage != nil && run.OnStage != nil:
 			run.OnStage(*r.Stage)
+		case r.Silent && run.OnSilent != nil:
+			run.OnSilent()
+		case r.Heard:
+			run.unheard.Store(false)
 		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
 		case r.Started != nil && !begun:
@@ -260,10 +279,11 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			if run.OnStart != nil {
 				run.OnStart(*r.Started)
 			}
-			if run.Background {
-				return nil, nil
+			if !run.Background {
+				streams.copy(run)
 			}
-			streams.copy(run)
+		case r.Done && run.Background:
+			return nil, nil // it runs on
 		case r.Exit != nil:
 			streams.wait()
 			return r.Exit, nil
@@ -275,7 +295,8 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 }
 
 // forward passes signals and sizes on. A signal that comes before the program
-// runs ends the run, as it would have ended a program.
+// runs ends the run, as it would have ended a program. So does a second one that wants an
+// end where the guest has not heard of the first: the VM stands still.
 func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}, cancel context.CancelCauseFunc) {
 	runs := func() bool {
 		select {
@@ -286,6 +307,9 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 		}
 	}
 	early, sizes := started, (<-chan Size)(nil) // no size before there is a terminal
+	var sent time.Time                          // of the last signal by which somebody wants an end
+	var second syscall.Signal                   // that came while it was unheard
+	var patience <-chan time.Time               // ends it
 	for {
 		var word request
 		select {
@@ -301,6 +325,12 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			switch {
 			case !ok:
 				return
+			case runs() && ends(n) && run.unheard.Load():
+				second = n
+				if patience == nil {
+					patience = time.After(time.Until(sent.Add(heardLimit)))
+				}
+				continue
 			case runs():
 				word.Signal = int(n)
 			case n == syscall.SIGWINCH: // ends no program
@@ -309,11 +339,26 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.How.shown(run.Argv)[0])})
 				return
 			}
+		case <-patience:
+			if run.unheard.Load() {
+				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.shown(run.Argv)[0], run.VM)})
+				return
+			}
+			patience, word.Signal = nil, int(second)
+		}
+		if ends(syscall.Signal(word.Signal)) {
+			sent = time.Now()
+			run.unheard.Store(true)
 		}
 		if err := c.send(word); err != nil {
 			return
 		}
 	}
+}
+
+// ends reports whether a signal is one by which somebody wants a program to end.
+func ends(n syscall.Signal) bool {
+	return n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGQUIT || n == unix.SIGHUP
 }
 
 // streams are the pipes of one run: our ends, and those that the supervisor

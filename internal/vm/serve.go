@@ -5,8 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"time"
+
+	"vix/internal/accept"
 )
 
 // requestLimit bounds the wait for a client's request.
@@ -14,20 +15,23 @@ const requestLimit = 5 * time.Second
 
 // accept serves every connection until the listener closes.
 func (s *supervisor) accept(ln *net.UnixListener) {
-	for {
-		conn, err := ln.AcceptUnix()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			s.cancel(failf("VM %s: control socket: %v", s.launch.VM.Name, err))
-			return
-		}
+	err := accept.Serve(ln, func(conn *net.UnixConn) {
 		s.clients.Go(func() {
 			defer conn.Close()
 			s.serve(conn)
 		})
+	}, func(conn *net.UnixConn, why error) {
+		s.log.printf("vix", "refused: control socket: %v", why)
+		s.tell(&control{conn: conn}, reply{Fail: s.refusal(why)})
+	})
+	if err != nil {
+		s.cancel(failf("VM %s: control socket: %v", s.launch.VM.Name, err))
 	}
+}
+
+// refusal is what a client is told for whom there is no descriptor.
+func (s *supervisor) refusal(why error) *Failure {
+	return failf("VM %s: its supervisor has no place for another client: %v; try again when fewer programs run in it", s.launch.VM.Name, why)
 }
 
 func (s *supervisor) serve(conn *net.UnixConn) {
@@ -41,22 +45,26 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	files, err := c.recvFiles(&req, maxRequest)
 	defer closeFiles(files)
 	_ = conn.SetReadDeadline(time.Time{})
-	switch {
+	switch frozen := err == nil || foreign(err); {
+	case frozen && req.Op == opState:
+		s.probe()
+		s.tell(c, reply{State: new(s.snapshot())})
+	case frozen && req.Op == opStop:
+		s.serveStop(c, req.Force)
+	case errors.Is(err, errNoDescriptor):
+		s.log.printf("vix", "refused: control: %v", err)
+		s.tell(c, reply{Fail: s.refusal(err)})
 	case err != nil:
 		s.log.printf("vix", "control: %v", err)
 		if !errors.Is(err, io.EOF) {
 			s.tell(c, reply{Fail: failf("VM %s: request not understood: %v", s.launch.VM.Name, err)})
 		}
 	case req.Version != controlVersion:
-		s.tell(c, reply{Fail: failf("VM %s: started by another version of vix-launcher; stop it with that version, or kill process %d", s.launch.VM.Name, os.Getpid())})
+		s.tell(c, reply{Fail: failf("VM %s: started by another version of vix-launcher; it goes on, and can be stopped with vix-launcher stop %s", s.launch.VM.Name, s.launch.VM.Name)})
 	case req.Op == opRun:
 		s.serveRun(c, req, files)
-	case req.Op == opState:
-		s.tell(c, reply{State: new(s.snapshot())})
 	case req.Op == opWatch:
 		s.serveWatch(c)
-	case req.Op == opStop:
-		s.serveStop(c, req.Force)
 	case req.Op == opLogs:
 		s.serveLogs(c, req.Follow)
 	case req.Op == opMount:
@@ -95,7 +103,11 @@ func (s *supervisor) cloneLocked() State {
 	if s.traffic != nil {
 		s.state.Net.traffic(s.traffic())
 	}
-	return s.state.clone()
+	st := s.state.clone()
+	if s.silent && st.State == StateRunning {
+		st.State = StateNotAnswering
+	}
+	return st
 }
 
 func (s *supervisor) serveStop(c *control, force bool) {

@@ -323,10 +323,7 @@ func (s *supervisor) connectQMP(conn *os.File) error {
 	}
 	s.pumps.Go(func() {
 		for e := range events {
-			s.log.printf("qmp", "%s %v", e.Event, e.Data)
-			if e.Event == "DEVICE_DELETED" {
-				s.onDeviceDeleted(e.Data["device"])
-			}
+			s.onQEMUEvent(e)
 		}
 	})
 	return nil

@@ -20,6 +20,9 @@ const (
 	StateStarting = "starting"
 	StateRunning  = "running"
 	StateStopping = "stopping"
+	// StateNotAnswering is a VM that runs, and whose guest has given no sign of life for
+	// some seconds.
+	StateNotAnswering = "not answering"
 	// StateUnresponsive is a client's word for a supervisor that holds its
 	// lock and does not answer.
 	StateUnresponsive = "unresponsive"

@@ -108,6 +108,9 @@ type supervisor struct {
 	sharesEnded bool       // under shareTurn, as is
 	stuckPorts  [config.MaxShares]bool
 
+	probes     chan struct{} // holds one; see probe
+	stopReason string        // of the monitor's events alone
+
 	usb   usbDevices
 	bound memoryBound
 
@@ -121,6 +124,7 @@ type supervisor struct {
 	folders []sharedFolder // of shares that are, or are being made
 	// unplugged are the devices that are being unplugged; closed when QEMU says so.
 	unplugged map[string]chan struct{}
+	silent    bool          // the guest does not answer
 	users     int           // programs that run, and runs on their way
 	changed   chan struct{} // closed and replaced at every change of state
 	lastID    int
@@ -188,7 +192,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	}
 	return &supervisor{
 		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
-		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1),
+		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1), probes: make(chan struct{}, 1),
 		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
@@ -279,6 +283,7 @@ func (s *supervisor) watch() error {
 		}
 	})
 	s.pumps.Go(func() { s.keepMemory(s.ctx) })
+	s.pumps.Go(func() { s.keepAnswer(s.ctx) })
 	s.pumps.Go(s.ruleUSB)
 	s.startFlow()
 	select {
@@ -363,6 +368,7 @@ type trouble struct {
 const (
 	rankKilled     = iota // a child was killed
 	rankGuest             // the guest said why, or broke the agent's protocol
+	rankStopped           // QEMU has stopped the machine, and said why
 	rankFailed            // a back end ended with an error
 	rankQEMUFailed        // QEMU did: its own fault, if no back end failed it
 	rankQEMUEnded         // QEMU ended as if all were well

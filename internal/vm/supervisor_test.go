@@ -394,6 +394,20 @@ func TestBackground(t *testing.T) {
 	}) // ends with the VM
 }
 
+// A program in the background that dies at once is not one that runs.
+func TestBackgroundDies(t *testing.T) {
+	b := newBench(t)
+	for code, script := range map[int]string{7: "exit 7", 0: "exit 0"} {
+		s := b.start("t", "sh", "-c", script)
+		s.run.Background = true
+		b.goRun(s)
+		<-s.done
+		if s.fail != nil || s.exit == nil || s.exit.Code != code {
+			t.Errorf("%s: %+v, %v", script, s.exit, s.fail)
+		}
+	}
+}
+
 // Output that nobody takes stops the program and not the VM: the signal still
 // arrives. Output that is taken late is complete.
 func TestSlowReader(t *testing.T) {

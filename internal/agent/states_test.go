@@ -1,0 +1,38 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestTables: the tables that people read are those that the code goes by.
+func TestTables(t *testing.T) {
+	text, err := os.ReadFile("states.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for who, table := range map[string]map[Type][phases]verdict{"guest": fromGuest, "host": fromHost} {
+		row := func(cells ...any) string {
+			line := fmt.Sprintf("//\t%-13s", cells[0])
+			for _, c := range cells[1:] {
+				line += fmt.Sprintf("%-9s", c)
+			}
+			return strings.TrimRight(line, " ")
+		}
+		_, below, ok := strings.Cut(string(text), row(who+" says", unknown, asked, running, ended)+"\n")
+		if !ok {
+			t.Fatalf("states.go has no table of what the %s says", who)
+		}
+		shown, _, _ := strings.Cut(below, "\n//\n")
+		if n := strings.Count(shown, "\n") + 1; n != len(table) {
+			t.Errorf("the table of what the %s says shows %d rows of %d", who, n, len(table))
+		}
+		for typ, v := range table {
+			if want := row(typ, v[unknown], v[asked], v[running], v[ended]); !strings.Contains(shown+"\n", want+"\n") {
+				t.Errorf("what the %s says: no row %q", who, want)
+			}
+		}
+	}
+}
