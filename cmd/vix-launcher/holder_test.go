@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 	"time"
@@ -164,9 +165,9 @@ action = "ask"
 // Something else is copied while the user is asked: his yes is about what he was asked.
 func TestCopyWhileAsked(t *testing.T) {
 	var e *env
-	var again bool
+	var again atomic.Bool
 	address := sessionBus(t, func(body string) string {
-		if again && strings.Contains(body, "from VM work to VM web") {
+		if again.Load() && strings.Contains(body, "from VM work to VM web") {
 			holdText(t, e, "vault", "password")
 		}
 		return "allow"
@@ -177,7 +178,7 @@ func TestCopyWhileAsked(t *testing.T) {
 	if _, err := e.paste(t.Context(), side); err == nil || !strings.Contains(err.Error(), "not running") {
 		t.Errorf("nothing else was copied: %v", err)
 	}
-	again = true
+	again.Store(true)
 	if _, err := e.paste(t.Context(), side); err == nil || !strings.Contains(err.Error(), "something else was copied meanwhile") {
 		t.Errorf("vault's was pasted by the answer about work's: %v", err)
 	}
