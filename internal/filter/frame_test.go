@@ -39,6 +39,11 @@ const framedName = 100 // names of globals begin here
 
 func newFramed(t testing.TB, frame string) *framed {
 	t.Helper()
+	return newFramedWith(t, frame, Limits{})
+}
+
+func newFramedWith(t testing.TB, frame string, limits Limits) *framed {
+	t.Helper()
 	gn, gf := waylandtest.Pair(t)
 	hn, hf := waylandtest.Pair(t)
 	r := &framed{
@@ -50,7 +55,6 @@ func newFramed(t testing.TB, frame string) *framed {
 		ids: map[*wayland.Interface]uint32{}, host: map[*wayland.Interface]uint32{}, own: map[*wayland.Interface]uint32{},
 		next: 3,
 	}
-	var limits Limits
 	if _, ok := t.(*testing.B); ok {
 		limits[Commits], limits[Requests] = Unlimited, Unlimited
 	}
@@ -501,7 +505,7 @@ func TestLargePopup(t *testing.T) {
 		t.Errorf("shown as %d×%d", m.Word(2), m.Word(3))
 	}
 	// A second one, beside the window, would hide too much with it.
-	if f := r.filter; f.popups.enter(&popup{}, 300, 300, 0, f.frame.screens) {
+	if r.filter.popups.enter(&popup{}, 300, 300, 0, []screen{{1000, 800}}) {
 		t.Error("a second popup is let in")
 	}
 }

@@ -151,8 +151,7 @@ func TestManyRects(t *testing.T) {
 // shown, and given back when it is not.
 func TestTextures(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newFramed(t, "none")
-	r.filter.cfg.Limits[Textures] = 3 * 32 * 32 * 4
+	r := newFramedWith(t, "none", Limits{Textures: 3 * 32 * 32 * 4})
 	var last framedWindow
 	for range 3 {
 		last = r.window()
