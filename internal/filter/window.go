@@ -491,16 +491,16 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 	return f.showShell(c, s, vis, f.top, f.side, wrote)
 }
 
-// bound returns the size that a window may not exceed with its frame: the screen's, what
-// the compositor has fixed, and what it said last, until the client has answered. A
-// compositor may cut a window that does not answer to that size, and its frame with it.
+// bound returns the size that a window may not exceed with its frame: the screen's, or
+// what a compositor that has fixed the size said last, whether the client has answered
+// or not.
 func (f *frames) bound(s *shell) (w, h int32) {
 	w, h = f.screen()
 	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
 		w, h = s.now.w, s.now.h
 	}
 	if n := len(s.sent); n > 0 {
-		if last := s.sent[n-1]; last.w > 0 && last.h > 0 {
+		if last := s.sent[n-1]; last.fixed && last.w > 0 && last.h > 0 {
 			w, h = min(w, last.w), min(h, last.h)
 		}
 	}
