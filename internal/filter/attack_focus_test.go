@@ -3,6 +3,7 @@ package filter
 import (
 	"testing"
 
+	"vix/internal/relay"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -136,5 +137,27 @@ func TestPopupsOfTheAbsent(t *testing.T) {
 		if m.ID == shown && m.Op == wayland.XdgPopupEvtPopupDone {
 			break
 		}
+	}
+}
+
+// TestNoFocusOfTheGone holds that a client is not on a surface that it has destroyed,
+// which no leave event tells.
+func TestNoFocusOfTheGone(t *testing.T) {
+	v, w := &view{}, &view{}
+	board, mouse, finger := &relay.Object{}, &relay.Object{}, &relay.Object{}
+	st := &state{
+		boards:    1,
+		keyboards: map[*relay.Object]*view{board: v},
+		pointers:  map[*relay.Object]*pointer{mouse: {focus: v}},
+		touches:   map[*relay.Object]*touch{finger: {on: map[int32]*piece{}, focus: map[int32]*view{0: v}}},
+	}
+	st.giveSerial(given{serial: 7, kind: press, lasts: true, by: mouse, on: v})
+	st.forgetFocus(w)
+	if st.absent() || !st.given[0].lasts {
+		t.Error("another surface's end counts")
+	}
+	st.forgetFocus(v)
+	if !st.absent() || st.given[0].lasts {
+		t.Errorf("it is there still: %+v", st.given)
 	}
 }

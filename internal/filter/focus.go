@@ -122,6 +122,33 @@ func (st *state) over(kind kinds, by *relay.Object, same func(g *given) bool) {
 	}
 }
 
+// forgetFocus ends what input on a surface began when the client destroys it: no
+// compositor sends a leave event for a surface that has gone.
+func (st *state) forgetFocus(v *view) {
+	for k := range st.given {
+		if st.given[k].on == v {
+			st.given[k].on, st.given[k].lasts = nil, false
+		}
+	}
+	for o, on := range st.keyboards {
+		if on == v {
+			delete(st.keyboards, o)
+		}
+	}
+	for _, p := range st.pointers {
+		if p.focus == v {
+			p.focus = nil
+		}
+	}
+	for _, t := range st.touches {
+		for id, on := range t.focus {
+			if on == v {
+				delete(t.focus, id)
+			}
+		}
+	}
+}
+
 // may tells whether the client may make a request with a serial. on is the surface that
 // the request is about, nil for none.
 func (st *state) may(c *relay.Conn, m *relay.Msg, serial uint32, on *view) bool {

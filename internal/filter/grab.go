@@ -50,9 +50,6 @@ func (st *state) endGrabs(c *relay.Conn) bool {
 	return true
 }
 
-// blurred is called when a window has lost the focus.
-func (st *state) blurred(c *relay.Conn, _ *shell) { st.endGrabs(c) }
-
 // absent tells whether a client that hears of input has neither the keyboard nor a pointer
 // or a finger on it. Then it opens no popups, and those that it has are dismissed: some
 // compositors show the popups of a window that is not seen, above all others, where a

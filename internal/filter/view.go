@@ -222,7 +222,9 @@ func onSurfaceDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	f.unshow(c, v)
 	f.unframe(c, v)
-	delete(stateOf(c).images, v)
+	st := stateOf(c)
+	delete(st.images, v)
+	st.forgetFocus(v)
 	kids, _ := v.Children()
 	for _, k := range kids {
 		f.unshow(c, of(k))

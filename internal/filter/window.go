@@ -260,7 +260,7 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	if w.shell != nil {
 		if w.shell.next.active && !next.active {
-			stateOf(c).blurred(c, w.shell)
+			stateOf(c).endGrabs(c) // it has lost the focus
 		}
 		w.shell.next = next
 		if next.active {
