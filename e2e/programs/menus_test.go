@@ -164,7 +164,7 @@ func driveGTK3Menus(p *program) {
 	p.quiet()
 	p.picture("-chosen")
 	p.strike(keyEscape)
-	p.WaitWindows(p.t, 1, chosen)
+	p.WaitNoWindow(p.t, func(n *desktoptest.Node) bool { return chosen(n) && n.ID != p.win.ID })
 }
 
 func driveWestonDnd(p *program) {
