@@ -180,10 +180,10 @@ func (c *client) begin(states ...uint16) {
 }
 
 // sized waits until the window is told a size: sway lets it choose before it finds a
-// place for it.
+// place for it, and labwc tells it its own when it gets the focus.
 func (c *client) sized() {
 	c.T.Helper()
-	for c.w == 0 && !c.gone {
+	for c.w <= 1 && !c.gone {
 		c.show(c.surface, c.buffer(1, 1, color.RGBA{}))
 		c.configured(c.xdg)
 	}

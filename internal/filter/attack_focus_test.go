@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"slices"
 	"testing"
 
 	"vix/internal/relay"
@@ -55,6 +56,33 @@ func TestFullscreenWaits(t *testing.T) {
 	r.guest.Send(w.top, wayland.XdgToplevelReqSetFullscreen, 0)
 	if !r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
 		t.Error("not passed on with the focus")
+	}
+}
+
+// TestFullscreenWithoutSeat holds that a window waits for no focus where there is none,
+// as on a compositor without input.
+func TestFullscreenWithoutSeat(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(100, 100))
+	r.guest.Send(w.top, wayland.XdgToplevelReqSetFullscreen, 0)
+	if r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
+		t.Error("passed on without the focus")
+	}
+	r.rig.host.Send(r.ask, wayland.WlRegistryEvtGlobalRemove, uint32(framedName+slices.Index(framedGlobals, wayland.WlSeat)))
+	var e wayland.Encoder
+	e.Begin(w.hostTop, wayland.XdgToplevelEvtConfigure)
+	e.Uint(0)
+	e.Uint(0)
+	e.Array(nil)
+	if err := e.End(); err != nil {
+		t.Fatal(err)
+	}
+	r.rig.host.Write(e.B)
+	r.guest.Want(w.top, wayland.XdgToplevelEvtConfigure)
+	if !r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
+		t.Error("it waits for a focus that nobody can have")
 	}
 }
 

@@ -96,13 +96,14 @@ type frames struct {
 	xdgOutputs    *relay.Object
 
 	outputs map[uint32]*monitor
-	solid   *relay.Object      // the wl_buffer that all pieces show stretched, see paint
-	roots   map[*view]struct{} // windows and popups that are shown
+	seats   map[uint32]struct{} // the names of the seats
+	solid   *relay.Object       // the wl_buffer that all pieces show stretched, see paint
+	roots   map[*view]struct{}  // windows and popups that are shown
 }
 
 // conn returns a new connection's frames.
 func (s *style) conn() *frames {
-	return &frames{style: s, outputs: map[uint32]*monitor{}, roots: map[*view]struct{}{}}
+	return &frames{style: s, outputs: map[uint32]*monitor{}, seats: map[uint32]struct{}{}, roots: map[*view]struct{}{}}
 }
 
 // framesOf returns the connection's frames.
@@ -129,6 +130,7 @@ type registryEvents frames
 func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	f := (*frames)(r)
 	if m.Def == &wayland.WlRegistry.Events[wayland.WlRegistryEvtGlobalRemove] {
+		delete(f.seats, m.Word(0))
 		f.outputGone(c, m.Word(0))
 		return nil
 	}
@@ -154,6 +156,8 @@ func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	switch iface {
 	case wayland.XdgActivationV1:
 		f.activator = name
+	case wayland.WlSeat:
+		f.seats[name] = struct{}{}
 	case wayland.WlCompositor:
 		return bind(&f.compositor, nil)
 	case wayland.WlSubcompositor:

@@ -40,6 +40,7 @@ type shell struct {
 
 // A configured is one configure sequence, with the frame.
 type configured struct {
+	told   bool // false before the first event
 	serial uint32
 	w, h   int32 // 0: as the client likes
 	// fixed is set where the window may not be larger: it is maximised, fullscreen
@@ -191,13 +192,20 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 // onSetFullscreen passes the request of a window that has the focus. Sway gives the
 // keyboard to any window that asks to be fullscreen, so another one's waits until it has
 // the focus, and does not choose the screen.
-func onSetFullscreen(_ *relay.Conn, m *relay.Msg) (bool, error) {
+func onSetFullscreen(c *relay.Conn, m *relay.Msg) (bool, error) {
 	w := m.Obj.Data.(*window)
-	if w.shell != nil && w.shell.next.active {
+	if w.mayFill(c) {
 		return true, nil
 	}
 	w.waits = true
 	return false, nil
+}
+
+// mayFill tells whether a window may become fullscreen: it has the focus, or there is no
+// seat, and so no focus to take from anybody. The seats are known by the first configure
+// event (see frames.ask).
+func (w *window) mayFill(c *relay.Conn) bool {
+	return w.shell != nil && (w.shell.next.active || w.shell.next.told && len(framesOf(c).seats) == 0)
 }
 
 // awaited makes a window fullscreen that has waited for the focus.
@@ -242,7 +250,7 @@ const (
 func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f, w := framesOf(c), m.Obj.Data.(*window)
 	d := wayland.NewDecoder(m.Body)
-	next := configured{w: d.Int(), h: d.Int()}
+	next := configured{told: true, w: d.Int(), h: d.Int()}
 	states := d.Array()
 	var tiled [4]bool
 	for b := states; len(b) >= 4; b = b[4:] {
@@ -263,7 +271,7 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 			stateOf(c).endGrabs(c) // it has lost the focus
 		}
 		w.shell.next = next
-		if next.active {
+		if w.mayFill(c) {
 			w.awaited(c)
 		}
 	}
