@@ -65,24 +65,31 @@ func TestFullscreenWithoutSeat(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	r := newFramed(t, "full")
 	w := r.window()
-	r.show(w, r.buffer(100, 100))
 	r.guest.Send(w.top, wayland.XdgToplevelReqSetFullscreen, 0)
 	if r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
 		t.Error("passed on without the focus")
 	}
 	r.rig.host.Send(r.ask, wayland.WlRegistryEvtGlobalRemove, uint32(framedName+slices.Index(framedGlobals, wayland.WlSeat)))
-	var e wayland.Encoder
-	e.Begin(w.hostTop, wayland.XdgToplevelEvtConfigure)
-	e.Uint(0)
-	e.Uint(0)
-	e.Array(nil)
-	if err := e.End(); err != nil {
-		t.Fatal(err)
+	configure := func(serial, width uint32) {
+		var e wayland.Encoder
+		e.Begin(w.hostTop, wayland.XdgToplevelEvtConfigure)
+		e.Uint(width)
+		e.Uint(width)
+		e.Array(nil)
+		if err := e.End(); err != nil {
+			t.Fatal(err)
+		}
+		r.rig.host.Write(e.B)
+		r.rig.host.Send(w.hostXdg, wayland.XdgSurfaceEvtConfigure, serial)
 	}
-	r.rig.host.Write(e.B)
-	r.guest.Want(w.top, wayland.XdgToplevelEvtConfigure)
-	if !r.hears(w, w.hostTop, wayland.XdgToplevelReqSetFullscreen) {
-		t.Error("it waits for a focus that nobody can have")
+	configure(70, 0)
+	r.skip(w.hostTop, wayland.XdgToplevelReqSetFullscreen)
+	configure(71, 500)
+	if m := r.guest.Want(w.top, wayland.XdgToplevelEvtConfigure); m.Word(0) == 0 {
+		t.Error("the first configure event is of a window that is not fullscreen")
+	}
+	if m := r.guest.Want(w.xdg, wayland.XdgSurfaceEvtConfigure); m.Word(0) != 71 {
+		t.Errorf("serial %d and not 71", m.Word(0))
 	}
 }
 

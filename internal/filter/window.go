@@ -50,6 +50,7 @@ type configured struct {
 	active bool  // it has the focus
 	top    int32 // of a popup's frame
 	past   bool  // a later one was acknowledged in the client's place
+	skip   bool  // the client is not told of it
 }
 
 // maxSent bounds the configure events that a client leaves unanswered.
@@ -271,8 +272,14 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 			stateOf(c).endGrabs(c) // it has lost the focus
 		}
 		w.shell.next = next
-		if w.mayFill(c) {
+		if w.waits && w.mayFill(c) {
 			w.awaited(c)
+			if !w.shell.mapped {
+				// The compositor answers with another, with which the program begins as it
+				// asked to: Weston leaves a window that becomes fullscreen later where it was.
+				w.shell.next.skip = true
+				return false, nil
+			}
 		}
 	}
 	if !f.drawn {
@@ -335,6 +342,10 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 // program may not answer, and the frame must be seen.
 func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := shellOf(m.Obj)
+	if s.next.skip {
+		s.next.skip = false
+		return false, nil
+	}
 	s.next.serial = m.Word(0)
 	if s.popup != nil && s.popup.ours {
 		return false, framesOf(c).grew(c, s)
