@@ -135,9 +135,9 @@ func TestBadStateAndShares(t *testing.T) {
 		"version": {func(dir string, _ *Launch) error {
 			return os.WriteFile(dir+"/vix.json", []byte(`{"version":7}`), 0o600)
 		}, "version 7, and this vix-launcher knows 1; use a newer one, or run with --disposable"},
-		"damaged": {func(dir string, _ *Launch) error {
-			return os.WriteFile(dir+"/vix.json", []byte(`{`), 0o600)
-		}, "vix.json: damaged; move the VM's state away"},
+		"too large": {func(dir string, _ *Launch) error {
+			return os.WriteFile(dir+"/vix.json", make([]byte, 8<<10), 0o600)
+		}, "vix.json: not a file of Vix's; move the VM's state away"},
 		"marker is a link": {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/vix.json") }, "not a file of Vix's"},
 		"lock is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/lock") }, "lock: "},
 		"home is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/tmp", dir+"/home") }, "home: not a directory that is yours alone"},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/durable"
 )
 
 // What VMs keep, and where folders for one run are made:
@@ -145,11 +146,7 @@ func (s *Store) fill(dir string) error {
 	switch m, err := s.readMarker(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		b, _ := json.Marshal(marker{storeVersion})
-		err := s.root.WriteFile(file+".tmp", append(b, '\n'), 0o600)
-		if err == nil {
-			err = s.root.Rename(file+".tmp", file)
-		}
-		if err != nil {
+		if err := durable.Replace(s.root, file, 0o600, append(b, '\n')); err != nil {
 			return stateFailure(filepath.Join(s.path, file), err)
 		}
 	case err != nil:
@@ -177,8 +174,8 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, errors.New("damaged")
+	if json.Unmarshal(b, &m) != nil {
+		return m, fs.ErrNotExist // a power cut has left a part of it, or zeros; it says no more than is known
 	}
 	return m, nil
 }
