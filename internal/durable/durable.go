@@ -177,6 +177,22 @@ func named(dir *os.File, name string, f *os.File) bool {
 	return err == nil && is.Dev == at.Dev && is.Ino == at.Ino
 }
 
+// Locked makes an empty file that is locked (flock) before it has its name. It is unlocked
+// when it is closed.
+func Locked(dir *os.File, name string) (*os.File, error) {
+	u, err := New(dir, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(u.File); err != nil {
+		return nil, errors.Join(&fs.PathError{Op: "lock", Path: name, Err: err}, u.Close())
+	}
+	if err := u.Place(name, false); err != nil {
+		return nil, errors.Join(err, u.Close())
+	}
+	return u.File, nil
+}
+
 // Place gives the file its name: over what has it, or else with fs.ErrExist if anything
 // does. What has to be on disk before was synchronised.
 func (u *Unplaced) Place(name string, over bool) error {
