@@ -390,11 +390,10 @@ func checkRuntimeDir(_ context.Context, e *env) check {
 // checkNamespaces tries what the process that serves a root does: a mount
 // namespace, and for an ordinary user a user namespace around it.
 func checkNamespaces(ctx context.Context, e *env) check {
-	self, err := e.self()
+	cmd, err := e.again(ctx, "--version")
 	if err != nil {
 		return bad("", "%v", err)
 	}
-	cmd := exec.CommandContext(ctx, self, "--version")
 	cmd.Env = []string{}
 	cmd.SysProcAttr = rootfs.ViewAttr(os.Getuid(), os.Getgid())
 	if err := cmd.Run(); err != nil {

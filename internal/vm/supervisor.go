@@ -190,8 +190,10 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
+	n := newNest()
+	n.held = holdPrograms(&l.Parts)
 	return &supervisor{
-		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
+		launch: l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
 		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1), probes: make(chan struct{}, 1),
 		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
