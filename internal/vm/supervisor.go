@@ -34,6 +34,7 @@ const (
 
 // A Launch is all that a supervisor is given: it looks at no environment.
 type Launch struct {
+	Version    string            `json:"version"` // of Vix
 	VM         config.VM         `json:"vm"`
 	RuntimeDir string            `json:"runtime_dir"` // that holds vix/
 	CacheDir   string            `json:"cache_dir"`   // for kernel and initramfs
@@ -198,7 +199,7 @@ func newSupervisor(l Launch) (*supervisor, error) {
 		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
-			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
+			Name: l.VM.Name, State: StateStarting, Vix: l.Version, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 			PIDs:     PIDs{Supervisor: os.Getpid()},
 			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{}, Shares: []ShareState{},
