@@ -299,10 +299,6 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 	if err != nil {
 		return nil, fmt.Errorf("%w; install librsvg's tools (Debian: librsvg2-bin)", err)
 	}
-	self, err := e.self()
-	if err != nil {
-		return nil, err
-	}
 	if tool, err = filepath.EvalSymlinks(tool); err != nil {
 		return nil, err
 	}
@@ -316,7 +312,10 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 		if own {
 			args = slices.Insert(args, 1, "--own-namespaces")
 		}
-		cmd := exec.CommandContext(ctx, self, args...)
+		var cmd *exec.Cmd
+		if cmd, err = e.again(ctx, args...); err != nil {
+			return nil, err
+		}
 		cmd.Env, cmd.Stdin = []string{}, bytes.NewReader(svg)
 		if own {
 			cmd.SysProcAttr = sandbox.Attr(os.Getuid(), os.Getgid())

@@ -312,12 +312,25 @@ func checkKernel(context.Context, *env) check {
 	return good("%s, with virtio_gpu, virtiofs and overlay", k.Image)
 }
 
-func checkVix(_ context.Context, e *env) check {
+func checkVix(ctx context.Context, e *env) check {
 	for _, name := range []string{"vix-waylandproxy", "vix-guest"} {
 		if _, err := e.sibling(name); err != nil {
 			what, fix, _ := strings.Cut(err.Error(), "; ")
 			return bad(fix, "%s", what)
 		}
+	}
+	var old []string
+	if reg, err := e.registry(); err == nil { // else another check says why
+		defer reg.Close()
+		vms, _ := reg.List(ctx)
+		for _, v := range vms {
+			if oldVersion(v) != "" {
+				old = append(old, v.Name)
+			}
+		}
+	}
+	if len(old) > 0 {
+		return warning("stop them and run them again", "version %s; VMs that another one started: %s", version, strings.Join(old, ", "))
 	}
 	return good("version %s; vix-waylandproxy and vix-guest are there", version)
 }
@@ -390,11 +403,10 @@ func checkRuntimeDir(_ context.Context, e *env) check {
 // checkNamespaces tries what the process that serves a root does: a mount
 // namespace, and for an ordinary user a user namespace around it.
 func checkNamespaces(ctx context.Context, e *env) check {
-	self, err := e.self()
+	cmd, err := e.again(ctx, "--version")
 	if err != nil {
 		return bad("", "%v", err)
 	}
-	cmd := exec.CommandContext(ctx, self, "--version")
 	cmd.Env = []string{}
 	cmd.SysProcAttr = rootfs.ViewAttr(os.Getuid(), os.Getgid())
 	if err := cmd.Run(); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -154,6 +155,17 @@ func (e *env) sibling(name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; install Vix again", name, dir)
+}
+
+// again is a command of this program as it runs, whatever has taken the place of its file.
+func (e *env) again(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	self, err := e.self()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Path = vm.Running
+	return cmd, nil
 }
 
 // pressureFile says how long programs wait for memory. A variable, so that a test's

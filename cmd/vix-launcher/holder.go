@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync"
@@ -129,11 +128,10 @@ func (e *env) hold(from string, ttl time.Duration, items []clipboard.Item) error
 	if _, err := e.askHolder(holdRequest{Op: "clear"}); err != nil && !errors.Is(err, errNothingHeld) {
 		return err
 	}
-	self, err := e.self()
+	cmd, err := e.again(context.Background(), "clipboard-hold")
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, "clipboard-hold")
 	cmd.Env = e.environ()
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,11 @@ import (
 // version is set by the Makefile.
 var version = "devel"
 
-func main() { os.Exit(run(os.Args[1:], osEnv())) }
+func main() {
+	// What ps shows of a process that was started by vm.Running.
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
+	os.Exit(run(os.Args[1:], osEnv()))
+}
 
 // run executes one command line and returns the exit status.
 func run(args []string, e *env) int {

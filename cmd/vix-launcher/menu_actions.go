@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 
@@ -98,12 +97,11 @@ func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
 
 // verb runs another verb and returns its output; its error is the verb's own line.
 func (s *menuSession) verb(ctx context.Context, args ...string) ([]byte, error) {
-	self, err := s.env.self()
+	cmd, err := s.env.again(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
 	var said bytes.Buffer
-	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env, cmd.Stderr = s.env.environ(), &said
 	out, err := cmd.Output()
 	if err != nil {

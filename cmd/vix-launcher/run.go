@@ -412,6 +412,7 @@ func (e *env) launch(v config.VM) (vm.Launch, error) {
 		return vm.Launch{}, err
 	}
 	return vm.Launch{
+		Version:   version,
 		ConfigDir: filepath.Dir(filepath.Dir(path)), Drags: conf.Clipboard.Drags(v.Name),
 		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
 		Wayland: socket, Bus: bus, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,

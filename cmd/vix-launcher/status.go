@@ -96,6 +96,17 @@ func stateOf(ctx context.Context, reg *vm.Registry, name string) (vm.State, erro
 	return st, nil
 }
 
+// oldVersion says that a VM was started by another version of Vix than this, if it was.
+func oldVersion(s vm.State) string {
+	switch s.Vix {
+	case version:
+		return ""
+	case "":
+		return "started by an older version of Vix; stop it and run it again to use " + version
+	}
+	return fmt.Sprintf("started by Vix %s; stop it and run it again to use %s", clip(s.Vix), version)
+}
+
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -157,6 +168,9 @@ func printStatus(w io.Writer, s vmUse) error {
 	}
 	for _, win := range s.Windows {
 		row("window", "%d: %s (%s)", win.ID, win.Title, win.AppID)
+	}
+	if old := oldVersion(s.State); old != "" {
+		row("note", "%s", old)
 	}
 	for _, note := range s.Notes {
 		row("note", "%s", note)

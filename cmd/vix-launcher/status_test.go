@@ -12,7 +12,7 @@ import (
 // What a guest wrote, and what belongs to it, is shown without escapes.
 func TestStatusIsPlain(t *testing.T) {
 	s := vmUse{vm.State{
-		Name: "web", State: "running", Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",
+		Name: "web", State: "running", Vix: version, Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",
 		Channel:     vm.ChannelState{Kind: "serial", By: "qemu"},
 		Net:         vm.NetState{Kind: "nat", By: "passt", Received: 5 << 20, Sent: 12},
 		GuestMemory: &vm.GuestMemory{Size: 400 << 20, Stats: balloon.Stats{Total: 380 << 20, Available: 280 << 20}},

@@ -184,7 +184,7 @@ const (
 // startGuard starts a guard over the terminals that are typed and shown on; either
 // may be nil.
 func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
-	self, err := e.self()
+	cmd, err := e.again(context.Background(), guardVerb)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +192,6 @@ func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, guardVerb)
 	cmd.Env = []string{}
 	if keyboard != nil {
 		cmd.Stdin = keyboard

@@ -40,17 +40,16 @@ func (b *broker) ask(what string) (*os.File, error) {
 	}
 	var answer [256]byte
 	oob := make([]byte, unix.CmsgSpace(4))
-	n, on, _, _, err := b.conn.ReadMsgUnix(answer[:], oob)
-	if err != nil {
+	n, on, flags, _, err := b.conn.ReadMsgUnix(answer[:], oob)
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if on == 0 {
-		if n == 0 {
-			return nil, errors.New("the supervisor is gone")
-		}
+	case n == 0:
+		return nil, errors.New("the supervisor is gone")
+	case on == 0 && flags&unix.MSG_CTRUNC == 0:
 		return nil, fmt.Errorf("%s", plain.Text(string(answer[:n]), n, plain.OneLine))
 	}
-	return oneFile(oob[:on])
+	return oneFile(oob[:on], flags)
 }
 
 // connect returns a connection to the compositor.

@@ -86,7 +86,7 @@ func (c *control) close() {
 func (c *control) serve() {
 	buf, oob := make([]byte, maxRequest), make([]byte, unix.CmsgSpace(4))
 	for {
-		n, on, _, _, err := c.conn.ReadMsgUnix(buf, oob)
+		n, on, flags, _, err := c.conn.ReadMsgUnix(buf, oob)
 		if err != nil || n == 0 {
 			return
 		}
@@ -98,7 +98,7 @@ func (c *control) serve() {
 			}
 			continue
 		}
-		f, err := oneFile(oob[:on])
+		f, err := oneFile(oob[:on], flags)
 		if err != nil {
 			c.log.Warn("control request dropped", "err", err)
 			continue
@@ -169,8 +169,8 @@ func (c *control) refuse(f *os.File, err error) {
 	_ = f.Close()
 }
 
-// oneFile takes the only descriptor of a control message.
-func oneFile(oob []byte) (*os.File, error) {
+// oneFile takes the only descriptor of a control message, which was received with flags.
+func oneFile(oob []byte, flags int) (*os.File, error) {
 	ms, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, err
@@ -186,6 +186,9 @@ func oneFile(oob []byte) (*os.File, error) {
 	if len(fds) != 1 {
 		for _, fd := range fds {
 			_ = unix.Close(fd)
+		}
+		if len(fds) == 0 && flags&unix.MSG_CTRUNC != 0 {
+			return nil, fmt.Errorf("no room for a descriptor: %w", unix.EMFILE)
 		}
 		return nil, fmt.Errorf("a request brings one descriptor, not %d", len(fds))
 	}

@@ -29,6 +29,8 @@ var version = "devel"
 var errUsage = errors.New("usage")
 
 func main() {
+	// What ps shows, where it was started by a descriptor.
+	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	err := command().ExecuteContext(ctx)

@@ -308,6 +308,9 @@ func readMessage(c *net.UnixConn, buf, oob []byte) (m message, err error) {
 			return m, io.EOF
 		case n == 0:
 			return m, io.ErrUnexpectedEOF
+		case flags&unix.MSG_CTRUNC != 0 && len(m.fds) < maxMessageFDs:
+			// There was room for them: this process may have no more.
+			return m, fmt.Errorf("no room for a message's descriptor: %w", unix.EMFILE)
 		case flags&unix.MSG_CTRUNC != 0, len(m.fds) > maxMessageFDs:
 			return m, protoErrorf("more descriptors than a message may carry")
 		}

@@ -24,6 +24,7 @@ import (
 type nest struct {
 	jobs chan func()
 	done chan struct{}
+	held held
 }
 
 func newNest() *nest { return &nest{jobs: make(chan func()), done: make(chan struct{})} }
@@ -57,6 +58,7 @@ func (n *nest) start(cmd *exec.Cmd) error {
 
 // close ends the thread, and with it any child that is still there.
 func (n *nest) close() {
+	n.held.close()
 	close(n.jobs)
 	<-n.done
 }
@@ -145,6 +147,7 @@ func (c command) start(n *nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 			cmd.Env = []string{} // nil would be ours
 		}
 		cmd.ExtraFiles, cmd.SysProcAttr = c.files, attr
+		n.held.choose(cmd)
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 		return cmd
 	}

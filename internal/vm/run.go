@@ -195,6 +195,7 @@ func (r *Registry) startSupervisor(s *seat, l Launch) error {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(l.Parts.Self, "supervise", l.VM.Name)
+	cmd.Path = Running
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(spec)

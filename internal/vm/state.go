@@ -33,6 +33,7 @@ const (
 type State struct {
 	Name   string       `json:"name"`
 	State  string       `json:"state"`
+	Vix    string       `json:"vix"` // the version that started it
 	Tag    string       `json:"tag"`
 	Color  config.Color `json:"color"`
 	Root   string       `json:"root"`

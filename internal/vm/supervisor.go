@@ -34,6 +34,7 @@ const (
 
 // A Launch is all that a supervisor is given: it looks at no environment.
 type Launch struct {
+	Version    string            `json:"version"` // of Vix
 	VM         config.VM         `json:"vm"`
 	RuntimeDir string            `json:"runtime_dir"` // that holds vix/
 	CacheDir   string            `json:"cache_dir"`   // for kernel and initramfs
@@ -190,13 +191,15 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
+	n := newNest()
+	n.held = holdPrograms(&l.Parts)
 	return &supervisor{
-		launch: l, reg: reg, dir: dir, log: j, nest: newNest(), uid: os.Getuid(),
+		launch: l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
 		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1), probes: make(chan struct{}, 1),
 		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
 		state: State{
-			Name: l.VM.Name, State: StateStarting, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
+			Name: l.VM.Name, State: StateStarting, Vix: l.Version, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
 			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 			PIDs:     PIDs{Supervisor: os.Getpid()},
 			Programs: []Program{}, Windows: []Window{}, Stages: []Stage{}, Notes: []string{}, Shares: []ShareState{},

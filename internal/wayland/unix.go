@@ -97,7 +97,8 @@ func (u *UnixConn) Recv(p []byte, ds []Desc) (int, []Desc, error) {
 		}
 	}
 	if r.mh.Flags&unix.MSG_CTRUNC != 0 {
-		return 0, ds, errors.New("receive: descriptors were cut off")
+		// There was room for all: this process may have no more.
+		return 0, ds, fmt.Errorf("receive: no room for a descriptor: %w", unix.EMFILE)
 	}
 	if r.n == 0 {
 		return 0, ds, io.EOF
