@@ -78,12 +78,15 @@ func (w *world) round(seed, round uint64) {
 	}
 	held := time.Since(begin)
 	errs := make([]error, len(ops))
+	took := make([]time.Duration, len(ops))
 	var all sync.WaitGroup
 	for i, o := range ops {
 		all.Go(func() {
 			time.Sleep(o.at) // the moment is chance's
 			k := kinds[slices.IndexFunc(kinds, func(k kind) bool { return k.name == o.kind })]
 			w.stats.count(o.kind)
+			began := time.Now()
+			defer func() { took[i] = time.Since(began) }()
 			if err := k.do(w, w.vms[o.vm], o); err != nil {
 				errs[i] = fmt.Errorf("%v: %w", o, err)
 			}
@@ -96,6 +99,9 @@ func (w *world) round(seed, round uint64) {
 	}
 	if err := w.check(); err != nil {
 		fail(err)
+	}
+	for i, o := range ops {
+		w.t.Logf("  %v: %.1f s", o, took[i].Seconds())
 	}
 	w.t.Logf("seed %d, round %d: %d operations; held after %.1f s, done after %.1f s, checked after %.1f s", seed, round, len(ops), held.Seconds(), done.Seconds(), time.Since(begin).Seconds())
 }

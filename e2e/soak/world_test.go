@@ -47,6 +47,9 @@ type world struct {
 	vms   []*machine
 	stats *stats
 
+	mu     sync.Mutex
+	groups map[string]bool // control groups that VMs were in
+
 	compositor sync.RWMutex // held for writing while the compositor restarts
 	full       sync.Mutex   // by who fills the disk
 }
@@ -75,7 +78,7 @@ func newWorld(t *testing.T) *world {
 	if l := e2e.Lacks(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	w := &world{t: t, dir: t.TempDir(), stats: newStats()}
+	w := &world{t: t, dir: t.TempDir(), stats: newStats(), groups: map[string]bool{}}
 	state := filepath.Join(w.dir, "disk")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
@@ -191,6 +194,7 @@ type vm struct {
 		Argv  []string `json:"argv"`
 		State string   `json:"state"`
 	} `json:"programs"`
+	Scope  *struct{ Name string } `json:"scope"`
 	Shares []struct {
 		Guest string `json:"guest"`
 		PID   int    `json:"pid"`
@@ -208,8 +212,13 @@ func (w *world) list() (map[string]vm, error) {
 		return nil, fmt.Errorf("list: %w: %v", err, r)
 	}
 	byName := map[string]vm{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, v := range vms {
 		byName[v.Name] = v
+		if v.Scope != nil && filepath.IsAbs(v.Scope.Name) {
+			w.groups[v.Scope.Name] = true
+		}
 	}
 	return byName, nil
 }
@@ -462,9 +471,24 @@ func (w *world) strays(vms map[string]vm) (left []string) {
 		ours[p.pid] = true
 	}
 	for pid, what := range w.Processes() {
-		if !ours[pid] && !strings.Contains(what, "clipboard-hold") { // lives until its time is up
+		// The one lives until its time is up; the other is the compositor's.
+		if !ours[pid] && !strings.Contains(what, "clipboard-hold") && !strings.Contains(what, "swaybg") {
 			left = append(left, fmt.Sprintf("process %d: %s", pid, what))
 		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, v := range vms {
+		if v.Scope != nil {
+			delete(w.groups, v.Scope.Name)
+		}
+	}
+	for group := range w.groups {
+		if _, err := os.Stat(group); err == nil {
+			left = append(left, "control group "+group)
+			continue
+		}
+		delete(w.groups, group)
 	}
 	entries, _ := os.ReadDir(filepath.Join(w.Desktop.Dir, "vix"))
 	for _, e := range entries {
