@@ -388,7 +388,9 @@ func (r *Rig) Processes() map[int]string {
 			}
 			what = string(stat[:min(len(stat), 60)])
 		}
-		found[pid] = what
+		if what != "swaybg" { // of a compositor that was started again
+			found[pid] = what
+		}
 	}
 	return found
 }

@@ -188,16 +188,29 @@ func (w *world) busy() map[string]use {
 	return all
 }
 
+// forget lets the guests' kernels forget what they have seen: of each file that they know,
+// virtiofsd holds a descriptor.
+func (w *world) forget() {
+	w.t.Helper()
+	for _, m := range w.vms {
+		if r := w.vix("exec", "--user", "root", m.name, "--", "sh", "-c", "sync; echo 3 >/proc/sys/vm/drop_caches"); r.code != 0 {
+			w.t.Fatalf("VM %s: dropping caches: %v", m.name, r)
+		}
+	}
+}
+
 // idle counts when all is as it was before, or when it seems that it will not be.
 func (w *world) idle(before map[string]use) map[string]use {
 	w.t.Helper()
 	var all map[string]use
 	_, err := until("as many descriptors, threads and mappings as before", 30*time.Second, func() (bool, error) {
+		w.forget()
 		all = w.uses()
-		return before == nil || len(grown(before, all)) == 0, nil
+		list := grown(before, all)
+		return before == nil || len(list) == 0, errors.New(strings.Join(list, "\n"))
 	})
 	if err != nil {
-		w.t.Log(err) // grown tells of it at the end
+		w.t.Log(err) // it is judged at the end
 	}
 	return all
 }
@@ -240,12 +253,12 @@ func (w *world) uses() map[string]use {
 		v := vms[m.name]
 		n := map[string]int{}
 		for _, p := range tree(v.PIDs.Supervisor) {
-			role := w.role(v, p)
-			if n[role]++; n[role] > 1 {
-				role = fmt.Sprintf("%s %d", role, n[role])
+			name := m.name + " " + role(v, p)
+			if n[name]++; n[name] > 1 {
+				name = fmt.Sprintf("%s %d", name, n[name])
 			}
 			if u, err := useOf(p.pid); err == nil {
-				all[m.name+" "+role] = u
+				all[name] = u
 			}
 		}
 		for role, u := range w.guestUses(m.name) {

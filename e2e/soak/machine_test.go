@@ -28,7 +28,7 @@ var (
 	minutes  = flag.Float64("minutes", 0, "how long to go on; 0: some rounds")
 	seedFlag = flag.Uint64("seed", 0, "of the operations; 0: a fixed one, and a random one")
 	onlyFlag = flag.Uint64("round", 0, "only this round of the seed")
-	rounds   = flag.Uint64("rounds", 4, "how many rounds of each seed, without -minutes")
+	rounds   = flag.Uint64("rounds", 2, "how many rounds of each seed, without -minutes")
 )
 
 func TestMachine(t *testing.T) {
@@ -38,8 +38,11 @@ func TestMachine(t *testing.T) {
 	}
 	t.Cleanup(func() { t.Logf("\n%v", w.stats) })
 	seeds := []uint64{1, rand.Uint64N(1 << 32)}
-	if *seedFlag != 0 {
+	switch {
+	case *seedFlag != 0:
 		seeds = []uint64{*seedFlag}
+	case *minutes > 0:
+		seeds = seeds[1:]
 	}
 	begin := time.Now()
 	for _, seed := range seeds {
@@ -77,6 +80,7 @@ func (w *world) round(seed, round uint64) {
 		fail(err)
 	}
 	held := time.Since(begin)
+	w.filled.Store(slices.ContainsFunc(ops, func(o op) bool { return o.kind == "fill" }))
 	errs := make([]error, len(ops))
 	took := make([]time.Duration, len(ops))
 	var all sync.WaitGroup

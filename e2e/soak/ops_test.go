@@ -56,6 +56,7 @@ var kinds = []kind{
 	{"kill", 3, (*world).kill},
 	{"kill in guest", 1, (*world).killInGuest},
 	{"stop", 2, (*world).stop},
+	{"hang up", 1, (*world).hangUp},
 	{"drop", 1, (*world).drop},
 	{"start", 3, (*world).start},
 	{"fill", 2, (*world).fill},
@@ -73,7 +74,7 @@ func draw(seed, round uint64) []op {
 	for _, k := range kinds {
 		total += k.weight
 	}
-	ops := make([]op, 3+rng.IntN(6))
+	ops := make([]op, 4+rng.IntN(9))
 	for i := range ops {
 		o := &ops[i]
 		pick := rng.IntN(total)
@@ -101,7 +102,7 @@ func (w *world) wrong(m *machine, r result, good bool, format string, args ...an
 		return fmt.Errorf("%s: hangs: %v", what, r)
 	case strings.Contains(r.err, "goroutine "), strings.Contains(r.err, "panic"):
 		return fmt.Errorf("%s: crashed: %v", what, r)
-	case r.cut, m.ending(), good:
+	case r.cut, m.ending(), w.filled.Load(), good:
 		return nil
 	}
 	return fmt.Errorf("%s: %v", what, r)
@@ -168,7 +169,7 @@ func (w *world) background(m *machine, o op) error {
 // at any stage of the start.
 func (w *world) start(_ *machine, o op) error {
 	m := w.vms[2]
-	o.cut.after *= 6
+	o.cut.after *= time.Duration(1 + o.n%20) // a start takes its time
 	r := w.cutVix(o.cut, nil, "run", "--vm", m.name, "--no-gui", "echo", "here")
 	return w.wrong(m, r, r.code == 0 && r.out == "here\n", "run")
 }
@@ -307,23 +308,18 @@ func (w *world) victims(m *machine) (supervisor int, all []process, err error) {
 	return v.PIDs.Supervisor, all, nil
 }
 
-// role is what a process is to its VM.
-func (w *world) role(v vm, p process) string {
-	for what, pid := range v.Processes() {
-		if pid == p.pid && what != "virtiofsd" {
-			return what
-		}
-	}
-	return p.name
-}
-
 // pause stops a process for a while.
 func (w *world) pause(m *machine, o op) error {
 	_, all, err := w.victims(m)
 	if err != nil || len(all) == 0 {
 		return err
 	}
+	vms, err := w.list()
+	if err != nil {
+		return err
+	}
 	p := all[o.n%len(all)]
+	what := role(vms[m.name], p)
 	if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
 		return ignore(err, unix.ESRCH)
 	}
@@ -333,11 +329,11 @@ func (w *world) pause(m *machine, o op) error {
 	}
 	begin := time.Now()
 	r := w.vix("exec", m.name, "--", "true")
-	if err := w.wrong(m, r, r.code == 0, "exec after a pause of %v", p); err != nil {
+	if err := w.wrong(m, r, r.code == 0, "exec after a pause of %s", what); err != nil {
 		return err
 	}
 	if r.code == 0 {
-		w.stats.add("pause of "+p.name, time.Since(begin))
+		w.stats.add("pause of "+what, time.Since(begin))
 	}
 	return nil
 }
@@ -365,7 +361,7 @@ func (w *world) kill(m *machine, o op) error {
 	if err := unix.Kill(p.pid, sig); err != nil {
 		return ignore(err, unix.ESRCH)
 	}
-	what := fmt.Sprintf("%s of %s", unix.SignalName(sig), w.role(vms[m.name], p))
+	what := fmt.Sprintf("%s of %s", unix.SignalName(sig), role(vms[m.name], p))
 	d, err := w.gone(m.name, supervisor, all)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -405,6 +401,36 @@ func (w *world) stop(m *machine, o op) error {
 		w.stats.add("return of "+strings.Join(args[:len(args)-1], " "), d)
 	}
 	return nil
+}
+
+// hangUp ends the client that holds a VM: without another program the VM ends.
+func (w *world) hangUp(m *machine, o op) error {
+	m.mayEnd(o.kind)
+	c := m.held()
+	if c == nil || c.ended() {
+		return nil
+	}
+	sig := o.cut.sig
+	if sig == 0 {
+		sig = unix.SIGHUP
+	}
+	c.Signal(sig)
+	d, err := until("the end of a canary", hang, func() (bool, error) {
+		if !c.ended() {
+			return false, nil
+		}
+		vms, err := w.list()
+		for _, p := range vms[m.name].Programs {
+			if p.State == "running" && len(p.Argv) == canaryArgs {
+				return false, err
+			}
+		}
+		return err == nil, err
+	})
+	if err == nil {
+		w.stats.add("client killed by "+unix.SignalName(sig), d)
+	}
+	return err
 }
 
 // drop stops a VM, and empties or removes what it has kept. Of one that runs it must refuse.
@@ -452,6 +478,7 @@ func (w *world) fill(_ *machine, o op) error {
 	}
 	w.full.Lock()
 	defer w.full.Unlock()
+	w.filled.Store(true)
 	path := filepath.Join(w.disk, "fill")
 	f, err := os.Create(path)
 	if err != nil {

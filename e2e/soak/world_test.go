@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,6 +53,7 @@ type world struct {
 
 	compositor sync.RWMutex // held for writing while the compositor restarts
 	full       sync.Mutex   // by who fills the disk
+	filled     atomic.Bool  // it is, or was, in this round
 }
 
 // A machine is a VM, with what is known of it.
@@ -78,13 +80,19 @@ func newWorld(t *testing.T) *world {
 	if l := e2e.Lacks(); l != "" {
 		t.Skip("lacks: " + l)
 	}
-	w := &world{t: t, dir: t.TempDir(), stats: newStats(), groups: map[string]bool{}}
+	w := &world{t: t, stats: newStats(), groups: map[string]bool{}}
+	var err error
+	if w.dir, err = os.MkdirTemp("", "vs"); err != nil { // a socket's path is short
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(w.dir) })
 	state := filepath.Join(w.dir, "disk")
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("vix-soak", state, "tmpfs", 0, "mode=0700,size="+diskSize); err == nil {
 		w.disk = state
+		t.Setenv("TMPDIR", state) // the runtime directory is there too
 		t.Cleanup(func() {
 			if err := unix.Unmount(state, unix.MNT_DETACH); err != nil {
 				t.Errorf("the small disk: %v", err)
@@ -272,7 +280,7 @@ func (p process) String() string { return fmt.Sprintf("%s (%d)", p.name, p.pid) 
 
 // tree returns the processes below the roots, and those themselves.
 func tree(roots ...int) []process {
-	entries, _ := os.ReadDir("/proc")
+	entries, _ := os.ReadDir("/proc") // by name, not by number
 	children := map[int][]int{}
 	all := map[int]process{}
 	for _, e := range entries {
@@ -291,6 +299,7 @@ func tree(roots ...int) []process {
 		if p, ok := all[pid]; ok {
 			list = append(list, p)
 		}
+		slices.Sort(children[pid])
 		for _, c := range children[pid] {
 			add(c)
 		}
@@ -299,6 +308,22 @@ func tree(roots ...int) []process {
 		add(r)
 	}
 	return list
+}
+
+// role is what a process is to its VM.
+func role(v vm, p process) string {
+	for what, pid := range v.Processes() {
+		if pid == p.pid && what != "virtiofsd" {
+			return what
+		}
+	}
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+	for arg := range bytes.SplitSeq(line, []byte{0}) {
+		if dir, ok := bytes.CutPrefix(arg, []byte("--shared-dir=")); ok {
+			return p.name + " " + filepath.Base(string(dir))
+		}
+	}
+	return p.name
 }
 
 // A canary is the program that holds a VM: it counts, and says each number when it is on
@@ -321,6 +346,9 @@ while :; do
 	if printf '\n%d.' $n >>~/canary && sync ~/canary; then echo $n; fi 2>/dev/null
 	sleep 0.2
 done`
+
+// canaryArgs is the length of its command line, by which list's programs tell it from others.
+const canaryArgs = 5
 
 // Write takes the canary's lines.
 func (c *canary) Write(b []byte) (int, error) {
@@ -471,8 +499,7 @@ func (w *world) strays(vms map[string]vm) (left []string) {
 		ours[p.pid] = true
 	}
 	for pid, what := range w.Processes() {
-		// The one lives until its time is up; the other is the compositor's.
-		if !ours[pid] && !strings.Contains(what, "clipboard-hold") && !strings.Contains(what, "swaybg") {
+		if !ours[pid] && !strings.Contains(what, "clipboard-hold") { // lives until its time is up
 			left = append(left, fmt.Sprintf("process %d: %s", pid, what))
 		}
 	}
