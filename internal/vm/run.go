@@ -155,11 +155,8 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 	if err != nil {
 		return nil, err
 	}
-	if seat == nil {
-		run.OnNote = nil // whoever started the VM has read them
-		if run.OnJoin != nil {
-			run.OnJoin()
-		}
+	if seat == nil && run.OnJoin != nil {
+		run.OnJoin()
 	}
 	if seat != nil {
 		l, err := run.Launch()
