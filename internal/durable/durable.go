@@ -95,7 +95,7 @@ func replaceSome(root *os.Root, files []File, errs []error) {
 			if len(files) > 1 {
 				return SyncAll(f.dir)
 			}
-			return f.dir.Sync()
+			return SyncDir(f.dir)
 		})
 	})
 }
@@ -113,6 +113,15 @@ func write(root *os.Root, f File) (*Unplaced, error) {
 		return nil, errors.Join(err, u.Close(), dir.Close())
 	}
 	return u, nil
+}
+
+// SyncDir writes the names that were given in a directory to disk, where its file system
+// knows of that.
+func SyncDir(dir *os.File) error {
+	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
 }
 
 // SyncAll writes everything of the file system that holds f to disk.
