@@ -152,6 +152,7 @@ func (s *Store) fill(dir string) error {
 	file := filepath.Join(dir, markerName)
 	switch m, err := s.readMarker(dir); {
 	case errors.Is(err, fs.ErrNotExist):
+		durable.SweepFiles(s.root, dir)
 		b, _ := json.Marshal(marker{storeVersion})
 		if err := durable.Replace(s.root, file, 0o600, append(b, '\n')); err != nil {
 			return stateFailure(filepath.Join(s.path, file), err)
