@@ -78,7 +78,7 @@ func mountEarly() error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("how much memory there is: %w", err)
 	}
-	size := scratchSize(uint64(info.Totalram) * uint64(info.Unit))
+	size := scratchSize(info.Totalram * uint64(info.Unit))
 	err := mountAll([]mount{
 		{"proc", "/proc", "proc", secure, ""},
 		{"sysfs", "/sys", "sysfs", secure, ""},
