@@ -56,11 +56,7 @@ const (
 
 // scratchSize is the bound on a machine with total bytes of memory.
 func scratchSize(total uint64) uint64 {
-	size := total / 2
-	if total > scratchSpare {
-		size = min(size, total-scratchSpare)
-	}
-	return max(size, total/8)
+	return max(min(total/2, total-min(total, scratchSpare)), total/8)
 }
 
 // scratchDirs are its directories.
