@@ -36,10 +36,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
+	"vix/internal/names"
 )
 
 func main() {
@@ -82,7 +84,8 @@ type guest struct {
 	trees  *trees
 	boot   bootMessage
 
-	hotplug sync.Once // of the first USB device
+	hotplug sync.Once                  // of the first USB device
+	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User

@@ -1,21 +1,15 @@
 package vm
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"vix/config"
-	"vix/internal/sandbox"
 )
 
 // A network is what a VM's network card leads to. Everything else knows no more of it
@@ -38,7 +32,7 @@ func (s *supervisor) network() network {
 	case v.Net != config.NetNAT:
 		return nil
 	case s.launch.Parts.Passt != "":
-		return &passt{path: s.launch.Parts.Passt, publish: v.Publish, dns: hostResolver(s.launch.Parts.System)}
+		return &passt{path: s.launch.Parts.Passt, publish: v.Publish}
 	}
 	return &userNet{publish: v.Publish}
 }
@@ -59,7 +53,6 @@ const (
 type passt struct {
 	path    string
 	publish []config.Publish
-	dns     netip.Addr // the host's resolver; invalid where there is none
 
 	// end is passt's end of the connection to QEMU, kept for the one that takes the place
 	// of a passt that has ended: QEMU cannot connect again.
@@ -73,19 +66,15 @@ type passt struct {
 // args has no IPv6: a guest that has one address family has one way past us to think of.
 //
 // passt would take the router's address for the host's loopback: --no-map-gw is what
-// keeps 127.0.0.1 out of the guest's reach. Its resolver is the host's, which may well
-// listen on 127.0.0.1: of that, DNS alone is forwarded.
+// keeps 127.0.0.1 out of the guest's reach. That of its resolver never comes here: names.go.
 func (p *passt) args(fd int) []string {
 	args := []string{
 		"--foreground", "--quiet", "--fd", fmt.Sprint(fd), "--ipv4-only",
 		// The template of addresses that are all given; so it starts without a network too.
 		"--interface", "lo",
 		"--address", natAddress, "--netmask", natNetmask, "--gateway", natRouter,
-		"--dns", natDNS, "--dns-forward", natDNS, "--no-dhcp-search",
+		"--dns", natDNS, "--no-dhcp-search",
 		"--no-map-gw",
-	}
-	if p.dns.IsValid() {
-		args = append(args, "--dns-host", p.dns.String())
 	}
 	for _, port := range p.publish {
 		option := "--tcp-ports"
@@ -183,29 +172,6 @@ func (p *passt) netdev(fd int) string {
 }
 
 func (p *passt) inQEMU() bool { return false }
-
-// hostResolver is the first IPv4 name server of resolv.conf(5): whom the host itself
-// asks, as far as passt can. It is looked up once, as passt would.
-func hostResolver(system string) netip.Addr {
-	f, err := os.Open(filepath.Join(system, resolvConf))
-	if err != nil {
-		return netip.Addr{}
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, 64<<10))
-	for lines.Scan() {
-		word := strings.Fields(lines.Text())
-		if len(word) < 2 || word[0] != "nameserver" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(word[1]); err == nil && addr.Is4() {
-			return addr
-		}
-	}
-	return netip.Addr{}
-}
-
-const resolvConf = "etc/resolv.conf"
 
 // userNet is the network that QEMU has built in, for where passt is missing. QEMU then
 // uses the host's network itself, and the guest reaches the host's loopback: QEMU has
@@ -338,15 +304,4 @@ func (s *supervisor) setLink(up bool) {
 	if err := s.monitor.execute("set_link", map[string]any{"name": cardID, "up": up}, nil); err != nil {
 		s.log.printf("vix", "network: %v", err)
 	}
-}
-
-// resolverFiles are what QEMU's own network reads to forward DNS: resolv.conf, which
-// may be a link.
-func resolverFiles(system string) []sandbox.File {
-	path := filepath.Join(system, resolvConf)
-	files := []sandbox.File{{Path: path}}
-	if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
-		files = append(files, sandbox.File{Path: real})
-	}
-	return files
 }

@@ -69,6 +69,9 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
 	}
 	go readWords(c, words, hangUp) // ends with the connection
+	if text := s.lookAtPrograms(); text != "" {
+		s.tell(c, reply{Note: text})
+	}
 	follow := s.follow(ctx, c, first)
 	defer follow.stop()
 

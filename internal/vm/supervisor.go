@@ -113,6 +113,7 @@ type supervisor struct {
 	probes     chan struct{} // holds one; see probe
 	stopReason string        // of the monitor's events alone
 	shortages  shortages
+	programs   programs // under mu
 
 	usb   usbDevices
 	bound memoryBound
