@@ -50,7 +50,7 @@ func descriptorSlack(name string) int {
 }
 
 // warmUp cycles go before anything is counted: what is made at the first use stays.
-const warmUp = 3
+const warmUp = 2
 
 // TestFlat does the same work again and again, and compares what every process has before
 // and after: descriptors, threads, mappings, memory.
@@ -78,7 +78,7 @@ func TestFlat(t *testing.T) {
 		}
 	}
 	count := func(n int) func() bool { return func() bool { n--; return n < 0 } }
-	half := count(4)
+	half := count(2)
 	if *minutes > 0 {
 		half = func() bool { return time.Since(begin).Minutes() >= *minutes/2 }
 	}
@@ -87,7 +87,7 @@ func TestFlat(t *testing.T) {
 	begin = time.Now()
 	work(half)
 	middle := w.idle(before)
-	if half = count(4); *minutes > 0 {
+	if half = count(2); *minutes > 0 {
 		half = func() bool { return time.Since(begin).Minutes() >= *minutes }
 	}
 	busy := w.busy()
