@@ -73,9 +73,10 @@ func (w *world) round(seed, round uint64) {
 	for _, o := range ops {
 		fmt.Fprintf(&text, "\n  %v", o)
 	}
+	w.notes = nil
 	begin := time.Now()
 	fail := func(err error) {
-		w.t.Fatalf("-seed=%d -round=%d, after %.1f s: %v\noperations:%s", seed, round, time.Since(begin).Seconds(), err, text.String())
+		w.t.Fatalf("-seed=%d -round=%d, after %.1f s: %v\noperations:%s\nthey met:\n  %s", seed, round, time.Since(begin).Seconds(), err, text.String(), strings.Join(w.notes, "\n  "))
 	}
 	if err := w.holdAll(); err != nil {
 		fail(err)

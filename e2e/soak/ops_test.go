@@ -334,6 +334,7 @@ func (w *world) pause(m *machine, o op) error {
 	}
 	p := all[o.n%len(all)]
 	what := role(vms[m.name], p)
+	w.note("VM %s: SIGSTOP of %s (%v)", m.name, what, p)
 	if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
 		return ignore(err, unix.ESRCH)
 	}
@@ -376,6 +377,7 @@ func (w *world) kill(m *machine, o op) error {
 		return ignore(err, unix.ESRCH)
 	}
 	what := fmt.Sprintf("%s of %s", unix.SignalName(sig), role(vms[m.name], p))
+	w.note("VM %s: %s (%v)", m.name, what, p)
 	d, err := w.gone(m.name, supervisor, all)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
@@ -547,6 +549,7 @@ func (w *world) stopHung(m *machine, o op) error {
 		return err
 	}
 	what := role(vms[m.name], p)
+	w.note("VM %s: SIGSTOP of %s (%v)", m.name, what, p)
 	if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
 		return ignore(err, unix.ESRCH)
 	}

@@ -50,6 +50,7 @@ type world struct {
 
 	mu     sync.Mutex
 	groups map[string]bool // control groups that VMs were in
+	notes  []string        // what the operations of this round met
 
 	compositor sync.RWMutex // held for writing while the compositor restarts
 	full       sync.Mutex   // by who fills the disk
@@ -116,6 +117,13 @@ func newWorld(t *testing.T) *world {
 		w.vix("stop", "--force", "--all")
 	})
 	return w
+}
+
+// note keeps what chance alone does not tell of a round.
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notes = append(w.notes, fmt.Sprintf(format, args...))
 }
 
 // home is where the host has the VM's home.
