@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -80,10 +81,10 @@ var notYet = map[string]string{
 // draw makes the operations of a round.
 func draw(seed, round uint64) []op {
 	rng := rand.New(rand.NewPCG(seed, round))
-	total := 0
+	total, chosen := 0, regexp.MustCompile(*only)
 	var taken []kind
 	for _, k := range kinds {
-		if _, waits := notYet[k.name]; !waits || *yet {
+		if _, waits := notYet[k.name]; (!waits || *yet) && chosen.MatchString(k.name) {
 			taken = append(taken, k)
 			total += k.weight
 		}
