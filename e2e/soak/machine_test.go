@@ -191,6 +191,9 @@ func (w *world) settled() (vms map[string]vm, err error) {
 }
 
 func (w *world) nothingLeft() error {
+	if vms, err := w.list(); err == nil && len(w.strays(vms)) > 0 {
+		w.finish(vms)
+	}
 	d, err := until("nothing left behind", 20*time.Second, func() (bool, error) {
 		vms, err := w.list()
 		if err != nil {

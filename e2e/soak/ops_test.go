@@ -571,7 +571,7 @@ func (w *world) stopHung(m *machine, o op) error {
 
 // cpHome copies into the kept home, and out of it; a hidden half is found at the round's end.
 func (w *world) cpHome(m *machine, o op) error {
-	dir := filepath.Join(w.dir, "disk", "out")
+	dir := filepath.Join(w.dir, "disk", outName)
 	from := filepath.Join(w.dir, fmt.Sprintf("from%x", o.n))
 	defer os.Remove(from)
 	err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(from, make([]byte, 4*o.n), 0o600))
