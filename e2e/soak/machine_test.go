@@ -16,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -35,8 +36,8 @@ var (
 
 func TestMachine(t *testing.T) {
 	w := newWorld(t)
-	for kind, why := range notYet {
-		t.Logf("not yet: %s: %s", kind, why)
+	for _, kind := range slices.Sorted(maps.Keys(notYet)) {
+		t.Logf("not yet: %s: %s", kind, notYet[kind])
 	}
 	t.Cleanup(func() { t.Logf("\n%v", w.stats) })
 	seeds := []uint64{1, rand.Uint64N(1 << 32)}
