@@ -195,7 +195,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
 		Argv:       o.argv(argv),
-		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
+		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), Session: e.session(), GUI: o.gui,
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr,
 		Signals: signals,
 		OnJoin: func() {

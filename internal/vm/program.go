@@ -64,6 +64,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
 	}
 	go readWords(c, words, hangUp) // ends with the connection
+	s.joinSession(c, req.Session)
 	follow := s.follow(ctx, c)
 	defer follow.stop()
 

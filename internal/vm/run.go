@@ -47,6 +47,9 @@ type Run struct {
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
+	// Session is the caller's: where the program's windows are shown if the VM's own
+	// session is over.
+	Session Session
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
@@ -66,6 +69,7 @@ type Run struct {
 	OnSilent func()
 
 	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
+	joined  bool         // whoever started the VM has read its notes
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
@@ -133,7 +137,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() request {
 	return request{
 		Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token, Session: run.Session,
 	}
 }
 
@@ -156,7 +160,7 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 		return nil, err
 	}
 	if seat == nil {
-		run.OnNote = nil // whoever started the VM has read them
+		run.joined = true
 		if run.OnJoin != nil {
 			run.OnJoin()
 		}
@@ -272,8 +276,10 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			run.OnSilent()
 		case r.Heard:
 			run.unheard.Store(false)
-		case r.Note != "" && run.OnNote != nil:
+		case r.Note != "" && run.OnNote != nil && !run.joined:
 			run.OnNote(r.Note)
+		case r.Said != "" && run.OnNote != nil:
+			run.OnNote(r.Said)
 		case r.Started != nil && !begun:
 			begun = true
 			close(started)
