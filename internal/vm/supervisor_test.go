@@ -241,7 +241,6 @@ func TestMissingPart(t *testing.T) {
 		"qemu: cannot be started":      func(l *Launch) { l.Parts.QEMU = "/no/qemu" },
 		"virtiofsd: cannot be started": func(l *Launch) { l.Parts.Virtiofsd = "/no/virtiofsd" },
 		"display: cannot be started":   func(l *Launch) { l.Parts.Proxy = "/no/proxy" },
-		"supervisor cannot be started": func(l *Launch) { l.Parts.Self = "/no/self" },
 		"root /no/root: no such file":  func(l *Launch) { l.VM.Root = "/no/root" },
 		"no kernel image found":        func(l *Launch) { l.Parts.System = l.RuntimeDir },
 	} {
