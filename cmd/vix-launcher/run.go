@@ -78,7 +78,9 @@ is removed when the VM stops.
 
 With --no-gui the VM has no display: its programs open no windows, and it needs no
 compositor, so that it runs over ssh too. --gui overrides "gui = false" of config.toml,
-and does not join a VM without a display.
+and does not join a VM without a display. A VM whose compositor has ended, as at a logout,
+goes on: the windows of what is run in it from the next session are shown there. While
+its compositor runs, they are shown on that one, and run says so.
 
 A VM has no network unless it is asked for. With --net nat its programs reach by IPv4
 what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --publish
