@@ -123,6 +123,9 @@ func (r *Registry) lastPanic(name string) string {
 		return ""
 	}
 	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, noThread) {
+			return ": " + crowded
+		}
 		// What a supervisor logs begins with a time; these are Go's last words, and
 		// main's.
 		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {

@@ -146,6 +146,8 @@ func TestFailedStart(t *testing.T) {
 		{"qemu", "noproxy", "VM t: guest: vix-waylandproxy ended: signal killed"},
 		{"qemu", "garbage", "VM t: agent protocol violated"},
 		{"vix-launcher", "panic", "VM t: its supervisor crashed: panic: as told"},
+		{"vix-launcher", "crowded", "VM t: its supervisor crashed: " + crowded},
+		{"vix-waylandproxy", "crowded", "VM t: the display process ended: exit status 2: " + crowded + "; run it again"},
 		{"virtiofsd", "fail", "VM t: virtiofsd ended: exit status 1: fake: no such share"},
 		{"vix-waylandproxy", "fail", "VM t: the display process ended: exit status 1: the display speaks | fake: no compositor"},
 		{"vix-waylandproxy", "forbidden", "VM t: display broke its confinement by a forbidden system call"},
