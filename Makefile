@@ -11,6 +11,7 @@ PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 10s
 SEQUENCES ?= 200000
+MINUTES  ?= 60
 VERSION  := $(shell scripts/version)
 
 export HOME ?= /root
@@ -110,6 +111,11 @@ fuzz: need-go ## every fuzz target for FUZZTIME each, and SEQUENCES random ones 
 	$(GO) test -count=1 -timeout 2h -run 'TestMachine|TestHostileGuest|TestHostileHost' ./internal/agent -sequences=$$(($(SEQUENCES) / 10))
 	$(GO) test -count=1 -timeout 2h -run TestPictureMachine ./e2e/machine -sequences=$(SEQUENCES)
 
+.PHONY: soak
+soak: need-go setup build ## MINUTES of random operations and faults on real VMs, then as many of plain work: build/e2e/soak.txt
+	$(GO) test -v -count=1 -timeout 0 -exec $(IN_ROOT) ./e2e/soak -minutes=$(MINUTES)
+	@cat build/e2e/soak.txt
+
 .PHONY: generate
 generate: need-go setup ## the tables generated from the protocol XML
 	$(IN_ROOT) $(GO) generate ./...
@@ -143,7 +149,7 @@ distclean: clean ## also the system root, tools and kernels in the user's cache
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) RUN=regexp"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) MINUTES=$(MINUTES) RUN=regexp"
 
 .PHONY: setup
 setup:

@@ -89,7 +89,7 @@ var keys = []key{
 		`A table of what the VM may have of the compositor at a time, such as [vm.NAME.limits] with surfaces = 4000. vix-waylandproxy(1) lists the names and the defaults.`,
 		func(v *VM, x any) (err error) { v.Limits, err = limits(v.Limits, x); return }},
 	{"memory", `"512M"`, false,
-		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it.", MinMemory, MaxMemory),
+		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it, in half of it at most; then there is no space left.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
 	{"memory-min", `"128M"`, false,
 		fmt.Sprintf("What the VM keeps of its memory, %s to %s, when the host is short of it and the VM is idle. As much as memory: nothing is taken from this VM, but what its programs have freed.", MinMemory, MaxMemory),

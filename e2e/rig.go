@@ -315,13 +315,13 @@ func (r *Rig) Guest(name, script string) string {
 // close stops what runs.
 func (r *Rig) close() {
 	r.t.Helper()
-	if left := r.vmProcesses(); len(left) == 0 {
+	if left := r.Processes(); len(left) == 0 {
 		return
 	}
 	res := r.Vix("stop", "--force", "--all")
 	if res.Code != 0 {
 		r.t.Logf("stop --force --all: %v", res)
-		for pid := range r.vmProcesses() {
+		for pid := range r.Processes() {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
 		}
 	}
@@ -331,10 +331,16 @@ func (r *Rig) close() {
 // the runtime or temporary directory, a mount.
 func (r *Rig) CheckClean() {
 	r.t.Helper()
-	var left []string
+	if left := r.Left(); len(left) > 0 {
+		r.t.Fatalf("left behind:\n  %s", strings.Join(left, "\n  "))
+	}
+}
+
+// Left is what CheckClean complains of.
+func (r *Rig) Left() (left []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	for pid, what := range r.vmProcesses() {
+	for pid, what := range r.Processes() {
 		// Short-lived ones, such as a launcher that has just written its last
 		// line, may still be on their way out.
 		if WaitExit(ctx, pid) != nil {
@@ -355,19 +361,17 @@ func (r *Rig) CheckClean() {
 	if m := mounts(); m != r.mounts {
 		left = append(left, "mounts changed:\n"+m)
 	}
-	if len(left) > 0 {
-		r.t.Fatalf("left behind:\n  %s", strings.Join(left, "\n  "))
-	}
+	return left
 }
 
-// vmProcesses are the processes that the rig's VMs are made of, by id. In the
+// Processes are the processes that the rig's VMs are made of, by id. In the
 // system root, which has a process namespace of its own, these are all that the
 // rig did not find there; elsewhere, those with the rig's environment.
-func (r *Rig) vmProcesses() map[int]string {
+func (r *Rig) Processes() map[int]string {
 	own := os.Getenv("VIX_IN_ROOT") != ""
 	found := map[int]string{}
 	for pid := range processes() {
-		if r.baseline[pid] || pid == os.Getpid() {
+		if r.baseline[pid] || pid == os.Getpid() || r.Sway != nil && pid == r.Sway.PID {
 			continue
 		}
 		dir := filepath.Join("/proc", strconv.Itoa(pid))
@@ -384,7 +388,9 @@ func (r *Rig) vmProcesses() map[int]string {
 			}
 			what = string(stat[:min(len(stat), 60)])
 		}
-		found[pid] = what
+		if what != "swaybg" { // of a compositor that was started again
+			found[pid] = what
+		}
 	}
 	return found
 }

@@ -108,14 +108,21 @@ func serve(log *slog.Logger) error {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	g := &guest{log: log, reaper: newReaper(), trees: &trees{ended: map[string]bool{}}, boot: bootMessage{came: make(chan struct{})}, ready: make(chan struct{})}
-	go g.reaper.run()
+	var g *guest
+	kills, killsErr := openKillLog(func(program string, count uint64) { g.agent.Shortage(program, count) })
+	g = &guest{log: log, reaper: newReaper(kills.look), trees: &trees{ended: map[string]bool{}}, boot: bootMessage{came: make(chan struct{})}, ready: make(chan struct{})}
 	g.agent = agent.NewGuest(port, agent.GuestConfig{
 		Log: log, Kernel: kernelRelease(),
 		Boot:  g.boot.set,
 		Clock: setClock,
 		Start: g.start,
 	})
+	go g.reaper.run()
+	go func() {
+		if err := errors.Join(killsErr, kills.run()); err != nil {
+			log.Warn("who is ended for want of memory is not told", "err", err)
+		}
+	}()
 	go func() {
 		if err := g.bring(ctx, modules); err != nil && ctx.Err() == nil {
 			g.agent.Fail(err.Error())

@@ -36,17 +36,76 @@ func mountAll(list []mount) error {
 
 const secure = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
+// scratchDir holds the one file system in the guest's memory: /run, /tmp, /dev/shm and what is
+// written over the root are directories of it, so that what all files together may take
+// has one bound. Beyond it a write is "no space left", long before the kernel has to end
+// programs for want of memory; with a bound for each, four of them would take twice what
+// there is.
+//
+// The bound is half of the memory, as the kernel has it for one tmpfs: what fits on a
+// machine with a single one fits here, and programs have the other half. Of a small memory
+// it is less: programs keep scratchSpare, of which a guest takes about 35 MiB itself. How
+// many files there may be is the kernel's bound, one for two pages of memory, each about
+// 1 KiB. All is of the machine's whole memory: what the host has taken by the balloon comes
+// back as files grow, and at once before the kernel would end a program (deflate-on-oom).
+const (
+	scratchDir   = "/scratch"
+	scratchSpare = 64 << 20
+	devicesLimit = "mode=0755,size=4m" // the kernel's own file system for /dev: nobody has files there
+)
+
+// scratchSize is the bound on a machine with total bytes of memory.
+func scratchSize(total uint64) uint64 {
+	size := total / 2
+	if total > scratchSpare {
+		size = min(size, total-scratchSpare)
+	}
+	return max(size, total/8)
+}
+
+// scratchDirs are its directories.
+var scratchDirs = []struct {
+	name string
+	mode uint32
+}{{"run", 0o755}, {"tmp", 0o1777}, {"shm", 0o1777}, {"upper", 0o755}, {"work", 0o755}}
+
 // mountEarly mounts what PID 1 itself needs, in the initramfs. These stay, and
 // the new root gets the same ones again (one /run, one /dev): what runs beside
 // switchRoot finds them under the same names before and after, and the proxy,
 // which may start before, keeps them.
 func mountEarly() error {
-	return mountAll([]mount{
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("how much memory there is: %w", err)
+	}
+	size := scratchSize(uint64(info.Totalram) * uint64(info.Unit))
+	err := mountAll([]mount{
 		{"proc", "/proc", "proc", secure, ""},
 		{"sysfs", "/sys", "sysfs", secure, ""},
-		{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
-		{"run", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+		{"dev", "/dev", "devtmpfs", unix.MS_NOSUID, devicesLimit},
+		{"scratch", scratchDir, "tmpfs", 0, fmt.Sprintf("mode=0755,size=%d", size)},
 	})
+	if err != nil {
+		return err
+	}
+	for _, d := range scratchDirs {
+		dir := scratchDir + "/" + d.name
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Chmod(dir, d.mode); err != nil {
+			return err
+		}
+	}
+	return bindScratch("run", "/run")
+}
+
+// bindScratch shows a directory of scratch at target, where nobody gains rights by a file.
+func bindScratch(name, target string) error {
+	if err := (mount{scratchDir + "/" + name, target, "", unix.MS_BIND, ""}).do(); err != nil {
+		return err
+	}
+	return mount{"", target, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_NOSUID | unix.MS_NODEV, ""}.do()
 }
 
 const newRoot = "/root"
@@ -69,27 +128,21 @@ func switchRoot(modules *os.Root) error {
 	if err != nil {
 		return err
 	}
-	if err := (mount{"rw", "/rw", "tmpfs", 0, "mode=0755"}).do(); err != nil {
-		return err
-	}
-	for _, dir := range []string{"/rw/upper", "/rw/work"} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
-	}
 	err = mountAll([]mount{
-		{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work"},
+		{"overlay", newRoot, "overlay", unix.MS_NODEV, "lowerdir=/lower,upperdir=" + scratchDir + "/upper,workdir=" + scratchDir + "/work"},
 		{"proc", newRoot + "/proc", "proc", secure, ""},
 		{"sysfs", newRoot + "/sys", "sysfs", secure, ""},
 		{"cgroup2", newRoot + "/sys/fs/cgroup", "cgroup2", secure, ""},
-		{"dev", newRoot + "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		{"dev", newRoot + "/dev", "devtmpfs", unix.MS_NOSUID, devicesLimit},
 		{"devpts", newRoot + "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=0620,ptmxmode=0666"},
-		{"shm", newRoot + "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		{"tmp", newRoot + "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		{"/run", newRoot + "/run", "", unix.MS_BIND, ""},
 	})
 	if err != nil {
 		return err
+	}
+	for name, target := range map[string]string{"run": "/run", "tmp": "/tmp", "shm": "/dev/shm"} {
+		if err := bindScratch(name, newRoot+target); err != nil {
+			return err
+		}
 	}
 	if err := linkDevices(newRoot + "/dev"); err != nil {
 		return err

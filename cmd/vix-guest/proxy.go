@@ -53,6 +53,10 @@ func (g *guest) startProxy(node string, u agent.User) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the wayland proxy: %w", err)
 	}
+	// Without it the whole guest ends: the kernel is to take any other for want of memory.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte("-900"), 0); err != nil {
+		g.log.Warn("the proxy may be ended for want of memory", "err", err)
+	}
 	if n, _ := ready.Read(make([]byte, 1)); n != 1 {
 		return nil, fmt.Errorf("the guest's wayland proxy did not start: %s", <-c.status)
 	}

@@ -25,10 +25,11 @@ type reaper struct {
 	mu       sync.Mutex
 	children map[int]*child
 	ended    chan os.Signal
+	before   func() // is called before a child's status is delivered
 }
 
-func newReaper() *reaper {
-	r := &reaper{children: map[int]*child{}, ended: make(chan os.Signal, 1)}
+func newReaper(before func()) *reaper {
+	r := &reaper{children: map[int]*child{}, ended: make(chan os.Signal, 1), before: before}
 	signal.Notify(r.ended, unix.SIGCHLD)
 	return r
 }
@@ -57,6 +58,7 @@ func (r *reaper) reap() {
 			continue
 		}
 		delete(r.children, pid)
+		r.before()
 		if ws.Signaled() {
 			c.status <- agent.Status{Signal: ws.Signal()}
 		} else {

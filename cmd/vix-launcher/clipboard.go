@@ -353,7 +353,7 @@ in config.toml changes it.`,
 			if err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(dir, historyName), []byte(words[0]+"\n"), 0o600)
+			return replaceFile(filepath.Join(dir, historyName), []byte(words[0]+"\n"))
 		},
 	}
 }

@@ -148,6 +148,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	run.Stdin, run.Session = e.stdin, e.session()
 	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
 	run.OnStart = func(vm.Program) { p.end() }
+	run.OnNote = func(text string) { p.note(tty, text) }
 	run.OnSilent = func() { p.silent(tty) }
 	if tty {
 		var detach func()

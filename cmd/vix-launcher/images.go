@@ -134,6 +134,19 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 	if err != nil {
 		return err
 	}
+	image := strings.TrimPrefix(v.Root, config.RootImage)
+	at := filepath.Join(dir, imageKey(image))
+	stamp, err := stampOf(image) // before it is read, and after: it is one file
+	if err != nil {
+		return err
+	}
+	known := func() bool {
+		old, err := os.ReadFile(filepath.Join(at, imageStamp))
+		return err == nil && string(old) == stamp
+	}
+	if known() { // what is there can be read where nothing can be written or locked
+		return nil
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -142,13 +155,7 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 		return err
 	}
 	defer unlock()
-	image := strings.TrimPrefix(v.Root, config.RootImage)
-	at := filepath.Join(dir, imageKey(image))
-	stamp, err := stampOf(image) // before it is read, and after: it is one file
-	if err != nil {
-		return err
-	}
-	if old, err := os.ReadFile(filepath.Join(at, imageStamp)); err == nil && string(old) == stamp {
+	if known() { // by now
 		return nil
 	}
 	tmp := filepath.Join(dir, ".new-"+rand.Text()[:12])
@@ -163,7 +170,7 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 	if now, err := stampOf(image); err != nil || now != stamp {
 		return errors.Join(err, errors.New("it was changed or replaced while it was read; try again"))
 	}
-	if err := os.WriteFile(filepath.Join(tmp, imageStamp), []byte(stamp), 0o600); err != nil {
+	if err := replaceFile(filepath.Join(tmp, imageStamp), []byte(stamp)); err != nil {
 		return err
 	}
 	removeTree(at)

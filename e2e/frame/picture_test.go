@@ -86,7 +86,8 @@ func TestPicture(t *testing.T) {
 			return steady
 		})
 		if d.seat != nil {
-			menu := vaultAt.Add(image.Pt(652, 43))
+			frame := d.extent(img, vaultYellow)
+			menu := image.Pt(frame.Max.X-76, frame.Min.Y+43)
 			d.click(menu.X, menu.Y)
 			img = d.waitScreen(t, "the menu's frame", func(img *image.RGBA) bool { return count(img, vaultYellow) > before+500 })
 		}

@@ -10,9 +10,7 @@ const (
 	topHeight = 20 // with a label
 	thinWidth = 2  // of a popup's frame
 
-	maxImage = 128 // of a pointer, in each direction
-	maxPlain = 64  // of one without a frame
-	maxIcon  = 512 // of a drag's icon in a frame
+	maxImage = 64 // of a pointer or a drag, in each direction
 )
 
 // A shown surface, in the coordinates of the root of its tree, as it is stacked:
@@ -217,8 +215,6 @@ func (r rect) less(side, top int) rect {
 
 // judgeImage looks at what follows the pointer: a pointer's image or a drag's icon.
 func (k *conn) judgeImage(r *surface, all []shown) {
-	g := newGrid(all)
-	_, open, _ := g.open()
 	var b rect
 	for _, s := range all {
 		b = union(b, s.at)
@@ -227,15 +223,8 @@ func (k *conn) judgeImage(r *surface, all []shown) {
 	if r.role == "icon" {
 		hx, hy = -r.offX, -r.offY
 	}
-	most := maxImage
-	if r.role == "icon" && !open {
-		most = maxIcon
-	}
-	if b.w > most || b.h > most {
+	if b.w > maxImage || b.h > maxImage {
 		k.comp.find(r.role+" too large", "%v%s", b, list(all))
-	}
-	if open && (b.w > maxPlain || b.h > maxPlain) {
-		k.comp.find(r.role+" without a frame", "%v%s", b, list(all))
 	}
 	if hx < b.x || hy < b.y || hx >= b.x+b.w || hy >= b.y+b.h {
 		k.comp.find(r.role+" far from the pointer", "%v, the pointer at %d,%d", b, hx, hy)

@@ -117,6 +117,13 @@ func (m Traffic) check() error {
 	return nil
 }
 
+func (m Shortage) check() error {
+	if m.Count == 0 {
+		return errors.New("shortage: of no program")
+	}
+	return checkText("shortage: program", m.Program, maxName)
+}
+
 func (m PowerOff) check() error {
 	if m.Grace < 0 || m.Grace > 3600_000 {
 		return fmt.Errorf("poweroff: %d ms of grace, at most an hour", m.Grace)

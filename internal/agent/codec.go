@@ -100,6 +100,8 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseJSON[Pong](payload)
 	case TypeTraffic:
 		return parseJSON[Traffic](payload)
+	case TypeShortage:
+		return parseJSON[Shortage](payload)
 	}
 	return nil, violation("unknown %s", t)
 }
@@ -166,6 +168,7 @@ func (m Resize) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, 
 func (m Exit) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
 func (m Error) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
 func (m Traffic) appendTo(dst []byte) ([]byte, error)  { return appendJSON(dst, m) }
+func (m Shortage) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
 func (m PowerOff) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
 func (m Ping) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
 func (m Pong) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }

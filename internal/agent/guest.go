@@ -124,6 +124,11 @@ func (g *Guest) Ready(uptime time.Duration) { g.say(Ready{Uptime: uptime.Millise
 // Traffic reports what the network card has carried since the start, in bytes.
 func (g *Guest) Traffic(received, sent uint64) { g.say(Traffic{received, sent}) }
 
+// Shortage reports that the kernel has ended a program for want of memory, the count-th.
+func (g *Guest) Shortage(program string, count uint64) {
+	g.say(Shortage{Program: plain.Text(program, maxName, plain.OneLine), Count: count})
+}
+
 // Fail says why the guest is about to power off, and waits until that is
 // written. The caller then ends Run's context.
 func (g *Guest) Fail(text string) {

@@ -23,6 +23,11 @@ import (
 //
 // All methods may be called from several goroutines.
 type Host struct {
+	// OnShortage, if it is set before Run, is called with each program that the guest's
+	// kernel has ended for want of memory, in the guest's words and as often as it likes;
+	// what the guest said later has not been taken yet. It must not wait for the guest.
+	OnShortage func(Shortage)
+
 	log    *slog.Logger
 	l      *link
 	stages chan Stage
@@ -382,6 +387,12 @@ func (h *Host) handle(t Type, payload []byte) error {
 		return nil
 	case Traffic:
 		h.traffic.Store(&m)
+		return nil
+	case Shortage:
+		if h.OnShortage != nil {
+			m.Program = plain.Text(m.Program, maxName, plain.OneLine)
+			h.OnShortage(m)
+		}
 		return nil
 	case Pong:
 		return h.onPong(m)

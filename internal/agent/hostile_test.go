@@ -51,6 +51,8 @@ func TestHostile(t *testing.T) {
 		"negative uptime":        {hello, raw(TypeReady, `{"uptime_ms":-1}`)},
 		"traffic beyond reason":  {append(hello, frame(t, Traffic{1, maxTraffic})...), raw(TypeTraffic, `{"rx":1152921504606846977,"tx":0}`)},
 		"negative traffic":       {hello, raw(TypeTraffic, `{"rx":-1,"tx":0}`)},
+		"shortage of nothing":    {hello, raw(TypeShortage, `{"program":"x","count":0}`)},
+		"shortage's long name":   {hello, raw(TypeShortage, `{"program":"`+strings.Repeat("a", maxName+1)+`","count":1}`)},
 		"pong unasked":           {hello, frame(t, Pong{N: 1})},
 		"ready twice":            {append(hello, frame(t, Ready{})...), frame(t, Ready{})},
 		"stage name":             {hello, raw(TypeStage, `{"name":"a\u001b[2J","uptime_ms":1}`)},

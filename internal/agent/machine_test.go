@@ -388,6 +388,7 @@ func TestMachine(t *testing.T) {
 				cast.let(false)
 			case 2:
 				guest.Traffic(rnd.Uint64N(1<<40), 1)
+				guest.Shortage("yes", rnd.Uint64()|1)
 				_ = r.host.SetClock()
 				ping, stop := context.WithTimeout(ctx, daemonNotices)
 				go func() { _ = r.host.Ping(ping); stop() }()

@@ -36,6 +36,7 @@
 //	ping(n) ──►           ◄── pong(n)      the guest lives: to the last ping at least
 //	                      ◄── exit(id)     the program itself has ended
 //	                      ◄── traffic …    what its network card has carried, while that changes
+//	                      ◄── shortage …   its kernel has ended a program for want of memory
 //	poweroff ──►          ◄── (end of stream: the machine is off)
 //
 // An error frame with id 0 is the guest's last word about itself: it could not
@@ -73,7 +74,7 @@ package agent
 import "fmt"
 
 // Version is the protocol's version, said in hello.
-const Version = 3
+const Version = 4
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -127,6 +128,8 @@ const (
 	TypeTraffic Type = 41
 	TypePong    Type = 42
 
+	TypeShortage Type = 43
+
 	TypeCredit Type = 65
 	TypeHangup Type = 66
 )
@@ -136,7 +139,7 @@ var typeNames = map[Type]string{
 	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypePing: "ping", TypePong: "pong", TypeHello: "hello",
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
-	TypeError: "error", TypeTraffic: "traffic", TypeCredit: "credit", TypeHangup: "hangup",
+	TypeError: "error", TypeTraffic: "traffic", TypeShortage: "shortage", TypeCredit: "credit", TypeHangup: "hangup",
 }
 
 func (t Type) String() string {
@@ -279,6 +282,12 @@ type (
 		Sent     uint64 `json:"tx"`
 	}
 
+	// Shortage says that the guest's kernel has ended a program for want of memory.
+	Shortage struct {
+		Program string `json:"program"` // the kernel's name of it
+		Count   uint64 `json:"count"`   // of programs that it has ended so, with this one
+	}
+
 	// PowerOff asks the guest to end its programs and switch itself off.
 	PowerOff struct {
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
@@ -332,6 +341,7 @@ func (Resize) Type() Type   { return TypeResize }   // Type implements Message.
 func (Exit) Type() Type     { return TypeExit }     // Type implements Message.
 func (Error) Type() Type    { return TypeError }    // Type implements Message.
 func (Traffic) Type() Type  { return TypeTraffic }  // Type implements Message.
+func (Shortage) Type() Type { return TypeShortage } // Type implements Message.
 func (PowerOff) Type() Type { return TypePowerOff } // Type implements Message.
 func (Clock) Type() Type    { return TypeClock }    // Type implements Message.
 func (Ping) Type() Type     { return TypePing }     // Type implements Message.

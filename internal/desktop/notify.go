@@ -10,6 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"vix/internal/plain"
+	"vix/internal/vm"
 )
 
 // The Desktop Notifications Specification, 1.3.
@@ -211,4 +212,22 @@ func notifyError(err error) error {
 		return errors.New("no notification server on the session bus; start one, such as mako")
 	}
 	return fmt.Errorf("notification: %w", err)
+}
+
+// Tell is vm.Desktop's: what goes wrong in a VM, on the bus that it was started on.
+func Tell(ctx context.Context, l vm.Launch, text string) error {
+	if l.Bus == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, notifyLimit)
+	defer cancel()
+	conn, err := DialBus(ctx, l.Bus)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = NewNotifier(conn).Show(ctx, Note{
+		Summary: "Trouble in VM " + l.VM.Name, Body: text, Icon: "dialog-warning", Category: "device.error",
+	})
+	return err
 }

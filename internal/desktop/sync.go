@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"vix/internal/durable"
 )
 
 // Where Sync writes, below $XDG_DATA_HOME.
@@ -58,6 +60,7 @@ var ours = regexp.MustCompile(`^dev\.vix\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+\.(desk
 // else is done. With dry nothing is changed.
 func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 	var changes []Change
+	var files []durable.File
 	var errs []error
 	wanted := map[string]bool{}
 	for _, f := range want {
@@ -66,7 +69,7 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 		switch {
 		case err == nil && bytes.Equal(old, f.Bytes):
 			continue
-		case err == nil && !marked(f.Path, old):
+		case err == nil && !marked(f.Path, old) && !torn(old):
 			errs = append(errs, fmt.Errorf("%s: not made by desktop sync, and left as it is; rename or remove it", f.Path))
 			continue
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -77,13 +80,12 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 		if err == nil {
 			c.Action = "update"
 		}
-		if !dry {
-			if err := replace(data, f); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", f.Path, cause(err)))
-				continue
-			}
-		}
-		changes = append(changes, c)
+		changes, files = append(changes, c), append(files, durable.File{Name: f.Path, Perm: 0o644, Bytes: f.Bytes})
+	}
+	if !dry {
+		var failed []error
+		changes, failed = replaceAll(data, changes, files)
+		errs = append(errs, failed...)
 	}
 	for _, at := range written(data) {
 		if wanted[at] {
@@ -118,7 +120,7 @@ func written(data *os.Root) []string {
 			if !n.Type().IsRegular() || !ours.MatchString(n.Name()) {
 				continue
 			}
-			if b, err := data.ReadFile(at); err == nil && marked(at, b) {
+			if b, err := data.ReadFile(at); err == nil && (marked(at, b) || torn(b)) {
 				found = append(found, at)
 			}
 		}
@@ -131,19 +133,34 @@ func marked(at string, b []byte) bool {
 	return strings.HasSuffix(at, ".png") || bytes.HasPrefix(b, []byte(madeBy)) && bytes.Contains(b, []byte(keyVM+"="))
 }
 
-// replace writes a file in one step.
-func replace(data *os.Root, f File) error {
-	if err := data.MkdirAll(path.Dir(f.Path), 0o755); err != nil {
-		return err
+// torn reports that a file named like ours, before it was written durably, has lost
+// its mark in a power cut: it is empty, ends in zeros, or within our first lines.
+func torn(b []byte) bool {
+	return len(b) == 0 || b[len(b)-1] == 0 || strings.HasPrefix(madeBy, string(b)) || bytes.HasPrefix(b, []byte(madeBy)) && !bytes.Contains(b, []byte(keyVM+"="))
+}
+
+// replaceAll makes the changes, and returns those that were made.
+func replaceAll(data *os.Root, changes []Change, files []durable.File) (made []Change, errs []error) {
+	dirs := map[string]bool{}
+	for _, f := range files {
+		dir := path.Dir(f.Name)
+		if dirs[dir] {
+			continue
+		}
+		dirs[dir] = true
+		if err := data.MkdirAll(dir, 0o755); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", dir, cause(err)))
+		}
+		durable.SweepFiles(data, dir)
 	}
-	tmp := path.Join(path.Dir(f.Path), ".vix-"+path.Base(f.Path)+".tmp")
-	if err := data.WriteFile(tmp, f.Bytes, 0o644); err != nil {
-		return err
+	for i, err := range durable.ReplaceAll(data, files) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", files[i].Name, cause(err)))
+			continue
+		}
+		made = append(made, changes[i])
 	}
-	if err := data.Rename(tmp, f.Path); err != nil {
-		return errors.Join(err, data.Remove(tmp))
-	}
-	return nil
+	return made, errs
 }
 
 // An Installed is a desktop entry that Sync has written.

@@ -51,6 +51,7 @@ type Desktop struct {
 	Socket  string // absolute path of the Wayland socket
 	IPC     string // absolute path of sway's IPC socket
 	Sway    *Proc  // nil when it is not ours
+	conf    string // sway's configuration, when it is ours
 	timeout time.Duration
 	bus     string // address of the session bus, if there is one
 	cred    *syscall.Credential
@@ -103,34 +104,61 @@ func start(t T, cfg Config) (*Desktop, error) {
 		}
 	}
 	d := &Desktop{Dir: dir, IPC: filepath.Join(dir, "sway.sock"), timeout: cfg.Timeout, cred: cfg.Credential}
-	conf := filepath.Join(dir, "sway.conf")
+	d.conf = filepath.Join(dir, "sway.conf")
 	text := fmt.Sprintf("output HEADLESS-1 mode %dx%d position 0 0\nxwayland disable\nfocus_follows_mouse no\ndefault_border none\n%s\nexec : >%s/ready\n",
 		cfg.Width, cfg.Height, cfg.Sway, dir)
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(d.conf, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	appears, err := watch(dir, "ready")
-	if err != nil {
-		return nil, err
-	}
-	defer appears.Close()
-	cmd := exec.Command("sway", "-c", conf)
-	cmd.Env = append(d.Env(), "WLR_BACKENDS=headless", "WLR_RENDERER=pixman", "WLR_LIBINPUT_NO_DEVICES=1", "SWAYSOCK="+d.IPC)
-	if d.Sway, err = Command(t, cmd, cfg.Credential); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), cfg.Timeout)
-	defer cancel()
-	if err := d.ready(ctx, appears); err != nil {
-		return nil, errors.Join(err, errors.New(d.Sway.Output()))
-	}
-	// Before any program starts: see seat.
-	if d.seat, err = newSeat(d.Socket, cfg.Timeout); err != nil {
+	if err := d.startSway(t); err != nil {
 		return nil, err
 	}
 	t.Cleanup(d.closeSeat)
 	d.MoveTo(t, cfg.Width-1, cfg.Height-1) // out of the pictures
 	return d, nil
+}
+
+// startSway starts sway, and the seat's client before any other: see seat.
+func (d *Desktop) startSway(t T) error {
+	appears, err := watch(d.Dir, "ready")
+	if err != nil {
+		return err
+	}
+	defer appears.Close()
+	cmd := exec.Command("sway", "-c", d.conf)
+	cmd.Env = append(d.Env(), "WLR_BACKENDS=headless", "WLR_RENDERER=pixman", "WLR_LIBINPUT_NO_DEVICES=1", "SWAYSOCK="+d.IPC)
+	if d.Sway, err = Command(t, cmd, d.cred); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d.timeout)
+	defer cancel()
+	if err := d.ready(ctx, appears); err != nil {
+		return errors.Join(err, errors.New(d.Sway.Output()))
+	}
+	d.seat, err = newSeat(d.Socket, d.timeout)
+	return err
+}
+
+// Restart kills the compositor, as a crash does, and starts it again; its sockets get
+// the names that they had.
+func (d *Desktop) Restart(t T) error {
+	d.closeSeat()
+	d.Sway.Signal(syscall.SIGKILL)
+	d.Sway.Wait()
+	was := d.Socket
+	d.Socket = "" // sway is no client of its own
+	for _, name := range []string{filepath.Join(d.Dir, "ready"), d.IPC} {
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	if err := d.startSway(t); err != nil {
+		return err
+	}
+	if d.Socket != was {
+		return fmt.Errorf("sway came back at %s, and was at %s", d.Socket, was)
+	}
+	return nil
 }
 
 // ready waits until sway runs the commands of its configuration, which it does

@@ -622,8 +622,8 @@ func TestCursorPixels(t *testing.T) {
 		p.Send(ptr, wayland.WlPointerReqSetCursor, p.entered(ptr), cur, hot[0], hot[1])
 		p.sync()
 		img := look(t, d, shot{what: "an image at the pointer", at: image.Rect(at.X, at.Y, at.X+1, at.Y+1), color: guestLime})
-		stray(t, img, image.Rect(at.X-maxCursor, at.Y-maxCursor, at.X+maxCursor, at.Y+maxCursor))
-		if n := desktoptest.Count(img, img.Bounds(), strayLime); n > maxCursor*maxCursor {
+		stray(t, img, image.Rect(at.X-maxImage, at.Y-maxImage, at.X+maxImage, at.Y+maxImage))
+		if n := desktoptest.Count(img, img.Bounds(), strayLime); n > maxImage*maxImage {
 			t.Errorf("hotspot %v: an image of %d pixels", hot, n)
 		}
 	}

@@ -317,7 +317,7 @@ func (a *attacker) followSurface(m waylandtest.Msg) {
 	case wayland.WlSurfaceReqDestroy:
 		s.mapped, s.parent = false, 0
 	case wayland.WlSurfaceReqCommit:
-		if (s.roles["cursor"] || s.roles["icon"]) && s.mapped && (s.w > maxIcon || s.h > maxIcon || s.roles["cursor"] && (s.w > maxCursor || s.h > maxCursor)) {
+		if (s.roles["cursor"] || s.roles["icon"]) && s.mapped && (s.w > maxImage || s.h > maxImage) {
 			a.bad = append(a.bad, fmt.Sprintf("an image of %d×%d", s.w, s.h))
 		}
 	}

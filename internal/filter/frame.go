@@ -34,7 +34,7 @@ import (
 const (
 	labelHeight = 20 // with these, pieces end at whole pixels at scales of 1.25, 1.5 and 1.75
 	sideWidth   = 4
-	thinWidth   = 2 // of popups and large icons of drags
+	thinWidth   = 2 // of popups
 )
 
 // A style is one VM's frame.
@@ -474,14 +474,12 @@ func (f *frames) hide(c *relay.Conn, p *piece) {
 }
 
 // hideFrame takes the pieces around a surface off the screen.
-func (f *frames) hideFrame(c *relay.Conn, v *view) (wrote bool) {
+func (f *frames) hideFrame(c *relay.Conn, v *view) {
 	if v.border != nil {
 		for _, p := range v.border.pieces {
-			wrote = wrote || p != nil && p.shown
 			f.hide(c, p)
 		}
 	}
-	return wrote
 }
 
 // makeSolid makes the buffer of the colour that all pieces show stretched.

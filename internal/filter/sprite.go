@@ -8,19 +8,14 @@ import (
 
 // Images that follow the pointer: its own, and a drag's icon. Nothing else of a guest's
 // is shown without being part of a window, and so they are small, and the pointer is in
-// them:
-//
-//	a pointer's image   at most maxCursor pixels, larger ones are shown smaller
-//	a drag's icon       at most maxIcon; above maxCursor it has a thin frame
+// them. A larger one is shown smaller: a frame around it would not be seen everywhere,
+// because Mutter shows no sub-surfaces of a drag's icon.
 //
 // The protocols let a client say where the pointer is in its image, with numbers of any
 // size, and move it with each frame. What is told is cut to the image.
 
-// Sizes of images, in logical pixels in each direction.
-const (
-	maxCursor = 64
-	maxIcon   = 128
-)
+// maxImage is the largest size of an image, in logical pixels in each direction.
+const maxImage = 64
 
 // A sprite is what the filter knows of a surface that follows the pointer.
 type sprite struct {
@@ -58,12 +53,8 @@ func (f *frames) showImage(c *relay.Conn, v *view) error {
 	if f.viewporter == nil {
 		return nil // the compositor has not said yet what it has; images wait for a window
 	}
-	most := int32(maxCursor)
-	if v.Role == surface.Icon {
-		most = maxIcon
-	}
 	was := *g
-	g.w, g.h = fitInto(w, h, most)
+	g.w, g.h = fitInto(w, h, maxImage)
 	at := g.spot(w, h)
 	if was.w > 0 {
 		g.point(c, v, surface.Point{X: min(at.X, was.w-1), Y: min(at.Y, was.h-1)})
@@ -110,7 +101,7 @@ func (g *sprite) point(c *relay.Conn, v *view, at surface.Point) {
 	c.ToServer().Msg(g.of.Server, g.op, g.serial, v.id, uint32(at.X), uint32(at.Y))
 }
 
-// placeIcon moves a drag's icon so that the pointer is in it, and frames a large one.
+// placeIcon moves a drag's icon so that the pointer is in it.
 func (f *frames) placeIcon(c *relay.Conn, v *view, at surface.Point) (wrote bool, err error) {
 	g := v.image
 	if d := (surface.Point{X: g.told.X - at.X, Y: g.told.Y - at.Y}); d != (surface.Point{}) {
@@ -122,14 +113,7 @@ func (f *frames) placeIcon(c *relay.Conn, v *view, at surface.Point) (wrote bool
 		}
 		wrote = true
 	}
-	if g.w <= maxCursor && g.h <= maxCursor {
-		return f.hideFrame(c, v) || wrote, nil
-	}
-	if f.drawn && !f.ready() {
-		return false, errNoFrame
-	}
-	framed, err := f.put(c, v, rect(0, 0, g.w, g.h), f.thin, f.thin)
-	return wrote || framed, err
+	return wrote, nil
 }
 
 // onSetCursor gives the pointer or a tool an image, when the client has it now.

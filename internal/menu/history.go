@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"vix/internal/durable"
 )
 
 // A History counts what was chosen. A choice counts half after halfLife.
@@ -120,12 +121,5 @@ func (h *History) bytes(now time.Time) []byte {
 func Choose(dir *os.Root, id string, now time.Time) error {
 	h := ReadHistory(dir)
 	h.Add(id, now)
-	tmp := historyName + ".tmp"
-	if err := dir.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := dir.WriteFile(tmp, h.bytes(now), 0o600); err != nil {
-		return err
-	}
-	return dir.Rename(tmp, historyName)
+	return durable.Replace(dir, historyName, 0o600, h.bytes(now))
 }

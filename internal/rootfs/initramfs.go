@@ -23,7 +23,7 @@ type packedModule struct {
 // or owners, so that equal input gives equal bytes.
 func writeInitramfs(w io.Writer, guest []byte, mods []packedModule) error {
 	var records []cpio.Record
-	for _, dir := range []string{"dev", "proc", "sys", "run", "lower", "rw", "root", "modules"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "lower", "scratch", "root", "modules"} {
 		records = append(records, cpio.Directory(dir, 0o755))
 	}
 	records = append(records,

@@ -18,7 +18,7 @@
 //	/init                 vix-guest, PID 1
 //	/modules/list         "GROUP FILE" a line, in load order
 //	/modules/NAME.ko      uncompressed, its signature beside it in NAME.ko.sig
-//	/dev/console, /proc, /sys, /run, /lower, /rw, /root
+//	/dev/console, /proc, /sys, /run, /lower, /scratch, /root
 //
 // The groups may be loaded side by side once "base" is in: "root" holds what
 // mounting the root needs, "gpu" what the display needs; "disk" comes after "root", and one of

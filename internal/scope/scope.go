@@ -101,6 +101,18 @@ func (s Scope) Leave() error {
 	return os.Remove(s.Name)
 }
 
+// RemoveLeft removes the group of the VM name whose supervisor was killed. The kernel refuses
+// with EBUSY while there are processes in it.
+func (s Scope) RemoveLeft(name string) error {
+	if s.Kind != KindGroup || !isGroupOf(s.Name, name) {
+		return nil
+	}
+	if err := os.Remove(s.Name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // UnitName is a VM's, as the desktop's conventions have it
 // (systemd.io/DESKTOP_ENVIRONMENTS: app-<launcher>-<name>-<random>.scope).
 func UnitName(name string, pid int) string {
@@ -297,20 +309,25 @@ func makeGroup(own string, c Config) (string, error) {
 
 // removeStale removes groups of this VM whose supervisor was killed.
 func removeStale(dir string, c Config) {
-	prefix := "vix-" + c.Name + "-"
-	old, err := filepath.Glob(filepath.Join(dir, prefix+"*"))
+	old, err := filepath.Glob(filepath.Join(dir, "vix-"+c.Name+"-*"))
 	if err != nil {
 		return
 	}
 	for _, path := range old {
-		pid := strings.TrimPrefix(filepath.Base(path), prefix)
-		if pid == "" || strings.Trim(pid, "0123456789") != "" {
+		if !isGroupOf(path, c.Name) {
 			continue // of the VM NAME-SOMETHING
 		}
+		pid := strings.TrimPrefix(filepath.Base(path), "vix-"+c.Name+"-")
 		if _, err := os.Stat(filepath.Join(c.Proc, pid)); errors.Is(err, fs.ErrNotExist) {
 			_ = os.Remove(path) // refused while there are processes in it
 		}
 	}
+}
+
+// isGroupOf tells whether path is what makeGroup calls a group of that VM.
+func isGroupOf(path, name string) bool {
+	pid, ok := strings.CutPrefix(filepath.Base(path), "vix-"+name+"-")
+	return ok && pid != "" && strings.Trim(pid, "0123456789") == ""
 }
 
 // writeGroup writes a number into a file of a group, which must be there.

@@ -3,6 +3,7 @@ package scope
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 )
 
 // sleeper is a process to be moved about.
@@ -63,6 +65,9 @@ func TestGroup(t *testing.T) {
 	}
 	if _, err := os.Stat(stale); !os.IsNotExist(err) {
 		t.Errorf("%s is left: %v", stale, err)
+	}
+	if err := s.RemoveLeft("t"); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("a group with a process in it: %v", err)
 	}
 	if w, err := os.ReadFile(filepath.Join(s.Name, "cpu.weight")); err == nil && strings.TrimSpace(string(w)) != "50" {
 		t.Errorf("weight %q", w)

@@ -116,7 +116,7 @@ type request struct {
 type reply struct {
 	Stage   *Stage      `json:"stage,omitempty"`
 	Note    string      `json:"note,omitempty"`
-	Said    string      `json:"said,omitempty"` // as a note, to this client alone
+	Windows string      `json:"windows,omitempty"` // why they are not shown in the client's session
 	Started *Program    `json:"started,omitempty"`
 	Exit    *Exit       `json:"exit,omitempty"`
 	Fail    *Failure    `json:"fail,omitempty"`

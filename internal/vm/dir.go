@@ -185,7 +185,8 @@ func (r *Registry) take(ctx context.Context, name string) (*seat, error) {
 		return nil, nil
 	default:
 		lock.Close()
-		if err := r.root.RemoveAll(name); err != nil {
+		// What is left of the group, the new supervisor removes.
+		if err := errors.Join(r.removeDead(name), r.root.RemoveAll(name)); err != nil {
 			return nil, failf("%v", err)
 		}
 	}
@@ -283,11 +284,23 @@ func (r *Registry) names(ctx context.Context) ([]string, error) {
 			live = append(live, e.Name())
 		default:
 			lock.Close()
-			errs = append(errs, r.root.RemoveAll(e.Name()))
+			errs = append(errs, r.removeDead(e.Name()))
 		}
 	}
 	slices.Sort(live)
 	return live, errors.Join(errs...)
+}
+
+// removeDead removes what a VM whose supervisor was killed has left: its directory and its
+// control group. Its processes end at their parent's death, but not at once; until they have,
+// the directory stays for whoever looks next.
+func (r *Registry) removeDead(name string) error {
+	if st, err := loadState(r.root, name); err == nil && st.Scope != nil {
+		if errors.Is(st.Scope.RemoveLeft(name), unix.EBUSY) {
+			return nil
+		}
+	}
+	return r.root.RemoveAll(name)
 }
 
 // waitGone returns when no supervisor of the VM name lives.

@@ -84,7 +84,7 @@ func fakeLauncher() error {
 		if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			return err
 		}
-		return Supervise(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), nil)
+		return Supervise(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), Desktop{})
 	case "rootview":
 		return syscall.Exec(os.Args[6], os.Args[6:], nil)
 	case "shareview": // HOSTDIR, DIR, then virtiofsd

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/durable"
 	"vix/internal/rootfs"
 )
 
@@ -434,11 +435,7 @@ func (s *Store) addWritten(f writtenFolder) error {
 	if err != nil {
 		return err
 	}
-	err = s.root.WriteFile(writtenName+".tmp", append(b, '\n'), 0o600)
-	if err == nil {
-		err = s.root.Rename(writtenName+".tmp", writtenName)
-	}
-	if err != nil {
+	if err := durable.Replace(s.root, writtenName, 0o600, append(b, '\n')); err != nil {
 		return stateFailure(filepath.Join(s.path, writtenName), err)
 	}
 	return nil

@@ -57,14 +57,21 @@ func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f
 	return errors.Join(change(), r.remove(context.WithoutCancel(ctx), name))
 }
 
-// Reset empties the home that the VM has kept.
+// Reset empties the home that the VM has kept. The VM can start again before all of it is
+// removed.
 func (r *Registry) Reset(ctx context.Context, s *Store, name string) error {
-	return r.withState(ctx, s, name, "reset", func() error { return s.dropHome(name) })
+	if err := r.withState(ctx, s, name, "reset", func() error { return s.dropHome(name) }); err != nil {
+		return err
+	}
+	return s.Sweep()
 }
 
 // Remove drops all that the VM has kept.
 func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
-	return r.withState(ctx, s, name, "remove", func() error { return s.drop(name) })
+	if err := r.withState(ctx, s, name, "remove", func() error { return s.drop(name) }); err != nil {
+		return err
+	}
+	return s.Sweep()
 }
 
 // Rename gives what the VM from has kept to the VM to, which must have nothing.

@@ -258,7 +258,7 @@ func (s *supervisor) drop(sh *share) {
 	sh.server.kill()
 	s.dropFolder(sh.dir)
 	if sh.staging {
-		if err := s.store.removeAll(filepath.Join(stagingName, filepath.Base(sh.folder.Host))); err != nil {
+		if err := s.store.dropStaging(filepath.Base(sh.folder.Host)); err != nil {
 			s.log.printf("vix", "%v", err)
 		}
 	}

@@ -14,16 +14,20 @@ import (
 )
 
 // enter counts a run in, unless the VM is on its way out.
-func (s *supervisor) enter() bool {
+// first reports that it is the VM's first, for which it was started.
+func (s *supervisor) enter() (ok, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil || s.state.State == StateStopping {
-		return false
+		return false, false
 	}
 	s.users++
 	s.running.Add(1)
-	s.once.Do(func() { close(s.first) })
-	return true
+	s.once.Do(func() {
+		first = true
+		close(s.first)
+	})
+	return true, first
 }
 
 // leave counts it out. The last one out ends the VM.
@@ -39,7 +43,8 @@ func (s *supervisor) leave() {
 
 // serveRun starts one program, and passes its streams, signals and status.
 func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
-	if !s.enter() {
+	ok, first := s.enter()
+	if !ok {
 		s.tell(c, reply{Leaving: true})
 		return
 	}
@@ -65,7 +70,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	}
 	go readWords(c, words, hangUp) // ends with the connection
 	s.joinSession(c, req.Session)
-	follow := s.follow(ctx, c)
+	follow := s.follow(ctx, c, first)
 	defer follow.stop()
 
 	if err := s.awaitReady(ctx); err != nil {
@@ -122,7 +127,8 @@ func readWords(c *control, words chan<- request, gone context.CancelCauseFunc) {
 	}
 }
 
-// A follower sends every stage and note to a client, those of the past too.
+// A follower sends every stage and note to a client, those of the past too; notes of the
+// VM's start to its first client alone.
 type follower struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -134,13 +140,19 @@ func (f *follower) stop() {
 	f.done.Wait()
 }
 
-func (s *supervisor) follow(ctx context.Context, c *control) *follower {
+func (s *supervisor) follow(ctx context.Context, c *control, first bool) *follower {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &follower{cancel: cancel}
+	stages, notes, silent := 0, 0, false
+	if !first {
+		notes = len(s.snapshot().Notes)
+	}
 	f.done.Go(func() {
-		stages, notes, silent := 0, 0, false
 		for last := false; ; {
 			st, changed := s.watchState()
+			if !first && st.State == StateStarting {
+				notes = len(st.Notes)
+			}
 			for _, x := range st.Stages[stages:] {
 				s.tell(c, reply{Stage: &x})
 			}

@@ -63,13 +63,14 @@ type Run struct {
 	// from one goroutine and may be nil.
 	OnStage func(Stage)
 	OnNote  func(string)
-	OnStart func(Program)
-	OnJoin  func() // the VM runs already
+	// OnWindows is told why the program's windows are not shown in the caller's session.
+	OnWindows func(string)
+	OnStart   func(Program)
+	OnJoin    func() // the VM runs already
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
 	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
-	joined  bool         // whoever started the VM has read its notes
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
@@ -162,11 +163,8 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 	if err != nil {
 		return nil, err
 	}
-	if seat == nil {
-		run.joined = true
-		if run.OnJoin != nil {
-			run.OnJoin()
-		}
+	if seat == nil && run.OnJoin != nil {
+		run.OnJoin()
 	}
 	if seat != nil {
 		l, err := run.Launch()
@@ -279,10 +277,10 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			run.OnSilent()
 		case r.Heard:
 			run.unheard.Store(false)
-		case r.Note != "" && run.OnNote != nil && !run.joined:
+		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
-		case r.Said != "" && run.OnNote != nil:
-			run.OnNote(r.Said)
+		case r.Windows != "" && run.OnWindows != nil:
+			run.OnWindows(r.Windows)
 		case r.Started != nil && !begun:
 			begun = true
 			close(started)

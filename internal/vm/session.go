@@ -98,7 +98,7 @@ func (s *supervisor) joinSession(c *control, his Session) {
 		return
 	}
 	if note := s.broker.join(his); note != "" {
-		s.tell(c, reply{Said: fmt.Sprintf("VM %s: %s", s.launch.VM.Name, note)})
+		s.tell(c, reply{Windows: fmt.Sprintf("VM %s: %s", s.launch.VM.Name, note)})
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *supervisor) keepPlace(ctx context.Context) {
 		now, renewed := s.broker.now()
 		l := s.launch
 		l.Sway = now.Sway
-		if err := s.place(ctx, l, s.asked); err != nil && ctx.Err() == nil {
+		if err := s.desktop.Place(ctx, l, s.asked); err != nil && ctx.Err() == nil {
 			s.log.printf("vix", "windows are not placed: %v", err)
 		}
 		select {

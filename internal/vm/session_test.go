@@ -94,14 +94,17 @@ func TestJoinSession(t *testing.T) {
 	<-renewed
 }
 
-// Who joins a VM is told of the session, and not what was noted before.
+// Who runs a program in a VM is told why its windows cannot be shown.
 func TestJoinIsTold(t *testing.T) {
 	b := newBench(t)
 	first := b.goRun(b.start("t", "sleep", "60"))
 	b.state(first)
-	second := b.runNow("t", "true")
-	if len(second.notes) != 1 || !strings.HasPrefix(second.notes[0], "VM t: no compositor at /nowhere: ") {
-		t.Errorf("%q", second.notes)
+	second := b.start("t", "true")
+	var told []string
+	second.run.OnWindows = func(text string) { told = append(told, text) }
+	<-b.goRun(second).done
+	if len(told) != 1 || !strings.HasPrefix(told[0], "VM t: no compositor at /nowhere: ") {
+		t.Errorf("%q", told)
 	}
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)

@@ -72,14 +72,26 @@ func (s *supervisor) openState() error {
 		return err
 	}
 	s.store = store
-	if err := store.dropStaging(l.VM.Name); err != nil {
+	if err := store.sweepStaging(l.VM.Name); err != nil {
 		s.log.printf("vix", "%v", err)
 	}
+	go sweepStore(l.StateDir)
 	if l.VM.State != "home" {
 		return nil
 	}
 	s.kept, err = store.open(l.VM.Name)
 	return err
+}
+
+// sweepStore finishes what others were interrupted in, while the VM starts and runs. What it
+// does not come to before the VM ends, the next one does.
+func sweepStore(dir string) {
+	store, err := OpenStore(dir)
+	if err != nil {
+		return
+	}
+	_ = store.Sweep() // what cannot be removed, the verb that is to remove it says
+	_ = store.Close()
 }
 
 // startShares starts a server for each folder of the VM's start. QEMU's ends are in
@@ -171,7 +183,10 @@ func (s *supervisor) endShares() error {
 		errs = append(errs, s.kept.close())
 	}
 	if s.store != nil {
-		errs = append(errs, s.store.dropStaging(s.launch.VM.Name), s.store.Close())
+		for folder := range s.store.staged {
+			errs = append(errs, s.store.dropStaging(folder))
+		}
+		errs = append(errs, s.store.Close())
 	}
 	return errors.Join(errs...)
 }

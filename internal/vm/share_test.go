@@ -100,8 +100,9 @@ func TestStateAndShares(t *testing.T) {
 	}
 }
 
-// A staging folder that a killed supervisor left goes with the VM's next run, and no
-// other VM's does.
+// Staging folders that killed supervisors left go with the next run of any VM that keeps
+// something; those that are in use do not. Of an earlier version's, which says no more than
+// a VM's name, those of that VM go.
 func TestStagingOfTheDead(t *testing.T) {
 	b := newBench(t)
 	l := b.keeping("a")
@@ -110,20 +111,41 @@ func TestStagingOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	dead, err1 := store.newStaging("a", "0123456789")
-	others, err2 := store.newStaging("a-b", "0123456789")
-	if err := errors.Join(err1, err2); err != nil {
+	killed, err := OpenStore(l.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err1 := killed.newStaging("a", "0123456789")
+	other, err2 := killed.newStaging("b", "0123456789")
+	used, err3 := store.newStaging("a", "abcdefghij")
+	if err := errors.Join(err1, err2, err3, killed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	staging := filepath.Dir(dead)
+	early, earlyOther := staging+"/a-earlier", staging+"/a-b-earlier"
+	if err := errors.Join(os.Mkdir(early, 0o700), os.Mkdir(earlyOther, 0o700), os.WriteFile(dead+"/x", nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if s := b.now(b.with(l, "true")); s.fail != nil {
 		t.Fatal(s.fail)
 	}
-	if _, err := os.Stat(dead); err == nil {
-		t.Error("the dead run's is left")
+	if got := strings.Join(names(t, staging), " "); got != "a-abcdefghij a-abcdefghij.lock a-b-earlier" {
+		t.Errorf("%q of %s %s %s %s %s %s", got, dead, other, used, early, earlyOther, staging)
 	}
-	if _, err := os.Stat(others); err != nil {
-		t.Error("another VM's is gone")
+	if err := store.dropStaging("a-abcdefghij"); err != nil {
+		t.Error(err)
 	}
+	if got := strings.Join(names(t, staging), " "); got != "a-b-earlier" {
+		t.Error(got)
+	}
+}
+
+func names(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	for _, e := range entriesOf(t, dir) {
+		list = append(list, e.Name())
+	}
+	return list
 }
 
 // What cannot be kept or shared is one line, and no VM.
@@ -135,9 +157,9 @@ func TestBadStateAndShares(t *testing.T) {
 		"version": {func(dir string, _ *Launch) error {
 			return os.WriteFile(dir+"/vix.json", []byte(`{"version":7}`), 0o600)
 		}, "version 7, and this vix-launcher knows 1; use a newer one, or run with --disposable"},
-		"damaged": {func(dir string, _ *Launch) error {
-			return os.WriteFile(dir+"/vix.json", []byte(`{`), 0o600)
-		}, "vix.json: damaged; move the VM's state away"},
+		"too large": {func(dir string, _ *Launch) error {
+			return os.WriteFile(dir+"/vix.json", make([]byte, 8<<10), 0o600)
+		}, "vix.json: not a file of Vix's; move the VM's state away"},
 		"marker is a link": {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/vix.json") }, "not a file of Vix's"},
 		"lock is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/etc/passwd", dir+"/lock") }, "lock: "},
 		"home is a link":   {func(dir string, _ *Launch) error { return os.Symlink("/tmp", dir+"/home") }, "home: not a directory that is yours alone"},

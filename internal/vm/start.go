@@ -332,6 +332,7 @@ func (s *supervisor) connectQMP(conn *os.File) error {
 // bootGuest runs the agent's channel and waits until programs can be started.
 func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	s.guest = agent.NewHost(conn, s.slogger("agent"))
+	s.guest.OnShortage = s.onShortage
 	s.mu.Lock()
 	s.traffic = s.guest.Traffic
 	s.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/durable"
 	"vix/internal/plain"
 	"vix/internal/scope"
 )
@@ -138,11 +139,7 @@ func saveState(dir *os.Root, s State) error {
 	if err != nil {
 		return err
 	}
-	const tmp = stateName + ".tmp"
-	if err := dir.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return dir.Rename(tmp, stateName)
+	return durable.Replace(dir, stateName, 0o600, append(b, '\n'))
 }
 
 // loadState reads the state.json of the VM name, that of another version as if it said

@@ -8,12 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/durable"
 )
 
 // What VMs keep, and where folders for one run are made:
@@ -23,7 +23,9 @@ import (
 //	    vix.json                   {"version": 1}; without it, a directory is not ours
 //	    lock                       flock: held while the VM runs, or its state is changed
 //	    home/                      the home directory of the guest's user
-//	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by the VM's next
+//	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by a later one
+//	  staging/NAME-XXXXXXXX.lock   flock: held while that run lasts
+//	  .removed-XXXXXXXXXXXX/       what is being removed (removal.go)
 //	  written.json                 which folders of the user's a VM could ever write to (folder.go)
 //
 // Whatever is in home and staging was written by a guest: it is removed and renamed,
@@ -39,8 +41,9 @@ const (
 
 // A Store is the state directory of one user.
 type Store struct {
-	path string // of $XDG_STATE_HOME/vix
-	root *os.Root
+	path   string // of $XDG_STATE_HOME/vix
+	root   *os.Root
+	staged map[string]*os.File // the locks of the staging folders that it has made
 }
 
 // OpenStore opens dir/vix, and makes it if there is none. dir is $XDG_STATE_HOME.
@@ -62,11 +65,16 @@ func OpenStore(dir string) (*Store, error) {
 	case err != nil:
 		return nil, stateFailure(path, err)
 	}
-	return &Store{path, root}, at.Close()
+	return &Store{path, root, map[string]*os.File{}}, at.Close()
 }
 
 // Close releases the directory.
-func (s *Store) Close() error { return s.root.Close() }
+func (s *Store) Close() error {
+	for _, lock := range s.staged {
+		lock.Close()
+	}
+	return s.root.Close()
+}
 
 // stateFailure says what to do where the state cannot be kept.
 func stateFailure(path string, err error) *Failure {
@@ -145,11 +153,7 @@ func (s *Store) fill(dir string) error {
 	switch m, err := s.readMarker(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		b, _ := json.Marshal(marker{storeVersion})
-		err := s.root.WriteFile(file+".tmp", append(b, '\n'), 0o600)
-		if err == nil {
-			err = s.root.Rename(file+".tmp", file)
-		}
-		if err != nil {
+		if err := durable.Replace(s.root, file, 0o600, append(b, '\n')); err != nil {
 			return stateFailure(filepath.Join(s.path, file), err)
 		}
 	case err != nil:
@@ -177,8 +181,8 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return m, errors.New("damaged")
+	if json.Unmarshal(b, &m) != nil {
+		return m, fs.ErrNotExist // a power cut has left a part of it, or zeros; it says no more than is known
 	}
 	return m, nil
 }
@@ -235,75 +239,18 @@ func (s *Store) existing(name string) (*keptState, error) {
 	return s.lock(name)
 }
 
-// drop removes what a VM has kept.
+// drop puts away what a VM has kept; Sweep removes it.
 func (s *Store) drop(name string) error {
-	return s.dropTree(filepath.Join(vmsName, name), filepath.Join(vmsName, ".removed-"+name))
+	_, err := s.putAway(filepath.Join(vmsName, name))
+	return err
 }
 
-// dropHome empties a VM's home.
+// dropHome empties a VM's home; Sweep removes what was in it.
 func (s *Store) dropHome(name string) error {
-	dir := filepath.Join(vmsName, name)
-	err := s.dropTree(filepath.Join(dir, homeName), filepath.Join(dir, ".removed-"+homeName))
-	if err != nil {
+	home := filepath.Join(vmsName, name, homeName)
+	if _, err := s.putAway(home); err != nil {
 		return err
 	}
-	return s.makeDir(filepath.Join(dir, homeName))
-}
-
-// dropTree removes a tree: first out of the way in one step, so that an interrupted
-// removal leaves no half of it under its name.
-func (s *Store) dropTree(name, away string) error {
-	if err := s.removeAll(away); err != nil {
-		return err
-	}
-	if err := s.root.Rename(name, away); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
-	}
-	return s.removeAll(away)
-}
-
-// removeAll removes a tree that a guest may have made: directories without
-// permissions are given them first.
-func (s *Store) removeAll(name string) error {
-	err := s.root.RemoveAll(name)
-	if errors.Is(err, fs.ErrPermission) {
-		_ = fs.WalkDir(s.root.FS(), name, func(path string, d fs.DirEntry, _ error) error {
-			if d != nil && d.IsDir() {
-				_ = s.root.Chmod(path, 0o700)
-			}
-			return nil
-		})
-		err = s.root.RemoveAll(name)
-	}
-	if err != nil {
-		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
-	}
+	_ = s.makeDir(home) // on a full disk, the next start makes it
 	return nil
-}
-
-// newStaging makes a fresh folder for one run of the VM name, and returns its path.
-func (s *Store) newStaging(name, word string) (string, error) {
-	dir := filepath.Join(stagingName, name+"-"+word)
-	for _, d := range []string{stagingName, dir} {
-		if err := s.makeDir(d); err != nil {
-			return "", err
-		}
-	}
-	return filepath.Join(s.path, dir), nil
-}
-
-// dropStaging removes the staging folders of a VM: those of its run, and what a
-// killed one left. A name has no '.', and a word no '-': no VM's is another's.
-func (s *Store) dropStaging(name string) error {
-	entries, err := fs.ReadDir(s.root.FS(), stagingName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	errs := []error{err}
-	for _, e := range entries {
-		if i := strings.LastIndexByte(e.Name(), '-'); i >= 0 && e.Name()[:i] == name {
-			errs = append(errs, s.removeAll(filepath.Join(stagingName, e.Name())))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -75,15 +75,15 @@ type Parts struct {
 // each connection and each program, one reader for each child's output, the
 // agent's pump, and the display's event reader; run returns after all of them.
 type supervisor struct {
-	launch Launch
-	place  Place
-	asked  chan time.Time // of place; holds one
-	reg    *Registry
-	dir    *os.Root
-	log    *journal
-	nest   *nest
-	broker *broker
-	uid    int
+	launch  Launch
+	desktop Desktop
+	asked   chan time.Time // of desktop.Place; holds one
+	reg     *Registry
+	dir     *os.Root
+	log     *journal
+	nest    *nest
+	broker  *broker
+	uid     int
 
 	ctx    context.Context // ends when the VM has to end; its cause says why
 	cancel context.CancelCauseFunc
@@ -112,6 +112,7 @@ type supervisor struct {
 
 	probes     chan struct{} // holds one; see probe
 	stopReason string        // of the monitor's events alone
+	shortages  shortages
 
 	usb   usbDevices
 	bound memoryBound
@@ -144,9 +145,9 @@ var (
 
 // Supervise is the body of a supervisor process: it reads its Launch from
 // spec, serves the clients of listener, and holds lock until it returns, when
-// every process and file of the VM is gone. ctx ending stops the VM. place, if not nil,
-// runs beside the VM, until it ends, to put its windows where they belong.
-func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File, place Place) error {
+// every process and file of the VM is gone. ctx ending stops the VM. desktop.Place runs
+// beside the VM, until it ends, to put its windows where they belong.
+func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop Desktop) error {
 	defer lock.Close()
 	var l Launch
 	if err := json.NewDecoder(io.LimitReader(spec, maxFrame)).Decode(&l); err != nil {
@@ -166,7 +167,7 @@ func Supervise(ctx context.Context, spec io.Reader, lock, listener *os.File, pla
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	s.place = place
+	s.desktop = desktop
 	return s.run(ctx, ln.(*net.UnixListener))
 }
 
@@ -221,7 +222,7 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*State) {})
 	s.clients.Go(func() { s.accept(ln) })
-	if s.place != nil {
+	if s.desktop.Place != nil {
 		s.clients.Go(func() { s.keepPlace(s.ctx) })
 	}
 

@@ -501,7 +501,7 @@ func TestNoLeak(t *testing.T) {
 		var done sync.WaitGroup
 		done.Go(func() {
 			spec, _ := json.Marshal(b.launch(name))
-			if err := Supervise(t.Context(), bytes.NewReader(spec), seat.lock, seat.listener, nil); err != nil {
+			if err := Supervise(t.Context(), bytes.NewReader(spec), seat.lock, seat.listener, Desktop{}); err != nil {
 				t.Error(err)
 			}
 		})

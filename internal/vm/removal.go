@@ -1,0 +1,199 @@
+package vm
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
+)
+
+// Removing what VMs have kept and staged.
+//
+//	putAway   NAME ─► .removed-XXXXXXXX    in one step: nothing is ever half there under its name
+//	takeApart         .removed-XXXXXXXX ─► nothing
+//
+// Who is interrupted between the two leaves a tree that has no name any more. Whoever comes
+// by next goes on with it (Sweep): every verb that drops something, and every start of a VM
+// that keeps something, in the background. A lock on the tree itself keeps them apart.
+const removedPrefix = ".removed-"
+
+// putAway puts a tree out of the way, and returns its name there; "" if there was none.
+func (s *Store) putAway(name string) (away string, err error) {
+	away = removedPrefix + strings.ToLower(rand.Text()[:12])
+	err = s.root.Rename(name, away)
+	if errors.Is(err, fs.ErrPermission) { // a guest may have forbidden its home to be written to, as by a move
+		_ = s.root.Chmod(name, 0o700)
+		err = s.root.Rename(name, away)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+	}
+	return away, nil
+}
+
+// takeApart removes what was put away, unless somebody else is at it.
+func (s *Store) takeApart(away string) error {
+	top, err := openBelow(s.root, away, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil:
+		defer top.Close()
+		if ours, _ := tryLock(top); !ours {
+			return nil
+		}
+	}
+	return s.removeAll(away)
+}
+
+// Sweep finishes the removals that were interrupted, and removes what killed runs have
+// staged. It returns the first of its errors, having tried everything.
+func (s *Store) Sweep() error {
+	first := s.sweepStaging("")
+	// Where an earlier version put things away.
+	for _, pattern := range []string{vmsName + "/" + removedPrefix + "*", vmsName + "/*/" + removedPrefix + "*"} {
+		old, _ := fs.Glob(s.root.FS(), pattern)
+		for _, name := range old {
+			_, err := s.putAway(name)
+			first = cmp.Or(first, err)
+		}
+	}
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return cmp.Or[error](first, failf("%s: %v", s.path, cause(err)))
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), removedPrefix) {
+			first = cmp.Or(first, s.takeApart(e.Name()))
+		}
+	}
+	durable.SweepFiles(s.root, ".")
+	return first
+}
+
+// stagingLock ends the name of the file, beside a staging folder, that is locked as long
+// as the folder is in use. Earlier versions made none: such a folder goes with the next run
+// of its VM.
+const stagingLock = ".lock"
+
+// newStaging makes a fresh folder for one run of the VM name, and returns its path. It is
+// in use until it is dropped, or the Store closed.
+func (s *Store) newStaging(name, word string) (string, error) {
+	if err := s.makeDir(stagingName); err != nil {
+		return "", err
+	}
+	parent, err := openBelow(s.root, stagingName, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return "", stateFailure(filepath.Join(s.path, stagingName), err)
+	}
+	defer parent.Close()
+	folder := name + "-" + word
+	lock, err := durable.Locked(parent, folder+stagingLock)
+	if err != nil {
+		return "", stateFailure(filepath.Join(s.path, stagingName, folder), err)
+	}
+	s.staged[folder] = lock
+	dir := filepath.Join(stagingName, folder)
+	if err := s.makeDir(dir); err != nil {
+		return "", errors.Join(err, s.dropStaging(folder))
+	}
+	return filepath.Join(s.path, dir), nil
+}
+
+// dropStaging removes a folder that newStaging made.
+func (s *Store) dropStaging(folder string) error {
+	away, err := s.unstage(folder)
+	if lock := s.staged[folder]; lock != nil {
+		lock.Close()
+		delete(s.staged, folder)
+	}
+	if away == "" {
+		return err
+	}
+	return s.takeApart(away)
+}
+
+// unstage puts a folder away, and then its lock, which the caller holds.
+func (s *Store) unstage(folder string) (away string, err error) {
+	dir := filepath.Join(stagingName, folder)
+	if away, err = s.putAway(dir); err != nil {
+		return "", err
+	}
+	if err := s.root.Remove(dir + stagingLock); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return away, failf("%s: cannot be removed: %v", filepath.Join(s.path, dir+stagingLock), cause(err))
+	}
+	return away, nil
+}
+
+// sweepStaging puts away what killed runs have staged: also what an earlier version's
+// run of the VM name has, which is the caller's. A name has no '.', and a word no '-': no
+// VM's is another's.
+func (s *Store) sweepStaging(name string) (first error) {
+	entries, err := fs.ReadDir(s.root.FS(), stagingName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return failf("%s: %v", filepath.Join(s.path, stagingName), cause(err))
+	}
+	locks := map[string]bool{}
+	for _, e := range entries {
+		if folder, ok := strings.CutSuffix(e.Name(), stagingLock); ok {
+			locks[folder] = true
+			first = cmp.Or(first, s.sweepFolder(folder))
+		}
+	}
+	for _, e := range entries {
+		i := strings.LastIndexByte(e.Name(), '-')
+		if i >= 0 && e.Name()[:i] == name && e.IsDir() && !locks[e.Name()] {
+			_, err := s.unstage(e.Name())
+			first = cmp.Or(first, err)
+		}
+	}
+	durable.SweepFiles(s.root, stagingName)
+	return first
+}
+
+// sweepFolder puts a folder away that is not in use.
+func (s *Store) sweepFolder(folder string) error {
+	path := filepath.Join(stagingName, folder+stagingLock)
+	lock, err := openBelow(s.root, path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return failf("%s: %v", filepath.Join(s.path, path), cause(err))
+	}
+	defer lock.Close()
+	if free, _ := tryLock(lock); !free {
+		return nil
+	}
+	_, err = s.unstage(folder)
+	return err
+}
+
+// removeAll removes a tree that a guest may have made: directories without
+// permissions are given them first.
+func (s *Store) removeAll(name string) error {
+	err := s.root.RemoveAll(name)
+	if errors.Is(err, fs.ErrPermission) {
+		_ = fs.WalkDir(s.root.FS(), name, func(path string, d fs.DirEntry, _ error) error {
+			if d != nil && d.IsDir() {
+				_ = s.root.Chmod(path, 0o700)
+			}
+			return nil
+		})
+		err = s.root.RemoveAll(name)
+	}
+	if err != nil {
+		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+	}
+	return nil
+}
