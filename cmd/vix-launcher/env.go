@@ -101,6 +101,12 @@ func (e *env) wayland() (string, error) {
 	return filepath.Join(dir, name), err
 }
 
+// session is what a VM may have of the user's desktop session.
+func (e *env) session() vm.Session {
+	socket, _ := e.wayland() // who needs it says why there is none
+	return vm.Session{Wayland: socket, Sway: e.getenv("SWAYSOCK")}
+}
+
 // Where a distribution puts programs that are not on anybody's PATH.
 var virtiofsdPlaces = []string{
 	"/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/qemu/virtiofsd",

@@ -145,7 +145,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	defer reg.Close()
 	p := newProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal has no place for it
 	defer p.end()
-	run.Stdin = e.stdin
+	run.Stdin, run.Session = e.stdin, e.session()
 	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
 	run.OnStart = func(vm.Program) { p.end() }
 	run.OnNote = func(text string) { p.note(tty, text) }

@@ -149,7 +149,7 @@ func (e *env) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, a
 			VM:     v.Name,
 			Launch: func() (vm.Launch, error) { return e.launch(v) },
 			Argv:   argv, Background: true, Disposable: v.State == "none",
-			Detached: true, Token: token,
+			Detached: true, Token: token, Session: e.session(),
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -261,7 +261,7 @@ func (e *env) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, a
 	_, err := reg.Run(ctx, vm.Run{
 		VM:     name,
 		Launch: func() (vm.Launch, error) { return e.launch(started) },
-		Argv:   argv, Disposable: v.State == "none", Token: token,
+		Argv:   argv, Disposable: v.State == "none", Token: token, Session: e.session(),
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },

@@ -78,7 +78,9 @@ is removed when the VM stops.
 
 With --no-gui the VM has no display: its programs open no windows, and it needs no
 compositor, so that it runs over ssh too. --gui overrides "gui = false" of config.toml,
-and does not join a VM without a display.
+and does not join a VM without a display. A VM whose compositor has ended, as at a logout,
+goes on: the windows of what is run in it from the next session are shown there. While
+its compositor runs, they are shown on that one, and run says so.
 
 A VM has no network unless it is asked for. With --net nat its programs reach by IPv4
 what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --publish
@@ -195,7 +197,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		VM:         v.Name,
 		Launch:     func() (vm.Launch, error) { return e.launch(v) },
 		Argv:       o.argv(argv),
-		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
+		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), Session: e.session(), GUI: o.gui,
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr,
 		Signals: signals,
 		OnJoin: func() {
@@ -210,8 +212,9 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 				p.line("%s", stageLine(s))
 			}
 		},
-		OnNote:   func(text string) { p.note(false, text) },
-		OnSilent: func() { p.silent(false) },
+		OnNote:    func(text string) { p.note(false, text) },
+		OnWindows: func(text string) { p.note(false, text) },
+		OnSilent:  func() { p.silent(false) },
 		OnStart: func(vm.Program) {
 			p.end()
 			tell(nil)

@@ -166,6 +166,12 @@ func (m *Member) Leave() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.members, m)
+	if len(w.members) == 0 {
+		// The compositor may have ended, and the next one counts serials from its own start.
+		for s := range w.held {
+			w.held[s].set = false
+		}
+	}
 	m.blurLocked()
 	for _, a := range m.asks {
 		a.to.Close()

@@ -5,10 +5,11 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"strings"
 	"vix/internal/plain"
 )
 
@@ -59,16 +60,20 @@ func brokerFiles() (ours *net.UnixConn, theirs *os.File, err error) {
 
 // A broker is what the supervisor knows of the display's connections.
 type broker struct {
-	compositor, listener string // paths
-	dir                  *os.Root
-	witness              *os.File // our connection, or nil
-	context              bool     // connections go through the listener
+	listener string // path
+	dir      *os.Root
+
+	mu      sync.Mutex
+	session Session
+	witness *os.File      // our connection, or nil
+	context bool          // connections go through the listener
+	renewed chan struct{} // closed and replaced when another compositor is met
 }
 
 // serveBroker answers the display until it or the channel ends.
 func (s *supervisor) serveBroker(c *net.UnixConn) {
-	b := &broker{compositor: s.launch.Wayland, listener: s.reg.socket(s.launch.VM.Name, waylandName).Name, dir: s.dir}
-	defer b.forget()
+	b := s.broker
+	defer b.close()
 	buf := make([]byte, maxBrokerRequest)
 	for {
 		n, err := c.Read(buf)
@@ -91,6 +96,8 @@ func (s *supervisor) serveBroker(c *net.UnixConn) {
 }
 
 func (b *broker) answer(what string) (*os.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch what {
 	case brokerConnect:
 		return b.connect()
@@ -105,17 +112,13 @@ func (b *broker) answer(what string) (*os.File, error) {
 }
 
 func (b *broker) connect() (*os.File, error) {
-	if !b.lives() {
-		b.forget()
-		var err error
-		if b.witness, err = connectFile(b.compositor); err != nil {
-			return nil, err
-		}
+	if err := b.meet(); err != nil {
+		return nil, err
 	}
 	if b.context {
 		return nil, errors.New("refused: the VM's connections go through its security context")
 	}
-	return connectFile(b.compositor)
+	return connectFile(b.session.Wayland)
 }
 
 // lives reports whether the compositor that we saw first is still there.
@@ -142,6 +145,12 @@ func (b *broker) forget() {
 		b.witness = nil
 	}
 	b.context = false
+}
+
+func (b *broker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forget()
 }
 
 func (b *broker) listen() (*os.File, error) {

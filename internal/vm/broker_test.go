@@ -15,7 +15,7 @@ import (
 
 // brokerRig is a supervisor that does nothing but broker, a compositor's socket, and
 // the display's end.
-func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListener) {
+func brokerRig(t *testing.T) (s *supervisor, display *net.UnixConn, compositor *net.UnixListener) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "vixbroker")
 	if err != nil {
@@ -30,7 +30,8 @@ func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListene
 	if err := reg.root.Mkdir("t", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSupervisor(Launch{VM: config.VM{Name: "t"}, RuntimeDir: dir})
+	socket := filepath.Join(dir, "wayland-1")
+	s, err = newSupervisor(Launch{VM: config.VM{Name: "t"}, RuntimeDir: dir, Wayland: socket})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +40,7 @@ func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListene
 		s.dir.Close()
 		s.reg.Close()
 	})
-	s.launch.Wayland = filepath.Join(dir, "wayland-1")
-	compositor, err = net.ListenUnix("unix", &net.UnixAddr{Name: s.launch.Wayland, Net: "unix"})
+	compositor, err = net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func brokerRig(t *testing.T) (display *net.UnixConn, compositor *net.UnixListene
 		<-done // the end of the display ends it
 		ours.Close()
 	})
-	return c.(*net.UnixConn), compositor
+	return s, c.(*net.UnixConn), compositor
 }
 
 // askBroker returns the answer and its file, nil if there is none. The file is the
@@ -89,7 +89,7 @@ func askBroker(t *testing.T, c *net.UnixConn, what string) (string, *os.File) {
 }
 
 func TestBroker(t *testing.T) {
-	c, compositor := brokerRig(t)
+	_, c, compositor := brokerRig(t)
 	if answer, f := askBroker(t, c, "connect"); answer != "ok" || f == nil {
 		t.Fatalf("connect: %q, %v", answer, f)
 	}
@@ -134,7 +134,7 @@ func TestBroker(t *testing.T) {
 
 // A display that was taken over may ask for anything.
 func TestBrokerRefuses(t *testing.T) {
-	c, compositor := brokerRig(t)
+	_, c, compositor := brokerRig(t)
 	for _, what := range []string{"connect ", "connect\x00", "/run/user/0/bus", "listenlistenlistenlisten"} {
 		if answer, f := askBroker(t, c, what); answer != "unknown request" || f != nil {
 			t.Errorf("%q: %q, %v", what, answer, f)

@@ -231,13 +231,23 @@ func (c *child) broken() (what string, ok bool) {
 }
 
 // A trapReader finds in the crash of a Go program that a system call was trapped,
-// and which: package sandbox says how.
+// and which: package sandbox says how; or that it could make no more threads.
 type trapReader struct {
 	trapped bool
+	crowded bool
 	call    string // its number
 }
 
+// noThread begins the crash of a Go program for which the kernel made no more threads.
+const (
+	noThread = "runtime: failed to create new OS thread"
+	crowded  = "there is no room for another thread; end other programs of yours, or raise the limit of processes (ulimit -u, or pids.max of the control group)"
+)
+
 func (t *trapReader) line(line string) {
+	if strings.HasPrefix(line, noThread) {
+		t.crowded = true
+	}
 	if strings.HasPrefix(line, "SIGSYS: bad system call") {
 		t.trapped = true
 	}

@@ -60,29 +60,39 @@ func (r *Registry) Exchange(ctx context.Context, name string, what Exchange) (ne
 
 const flowChild = "clipboard"
 
-// startFlow starts the process that carries out the VM's profile. The VM does not
-// depend on it: when it ends, nothing flows any more.
-func (s *supervisor) startFlow() {
+// keepFlow keeps the process that carries out the VM's profile, one for each session. The
+// VM does not depend on it: when it ends, nothing flows until there is another session.
+func (s *supervisor) keepFlow(ctx context.Context) {
 	l := s.launch
 	if l.VM.NoGUI || l.VM.Clipboard == "" || l.VM.Clipboard == config.ClipIsolated {
 		return
 	}
-	c, err := startChild(s.nest, s.log, command{
-		name: flowChild, path: l.Parts.Self, args: []string{"clipboard-flow", l.VM.Name},
-		env: []string{"XDG_RUNTIME_DIR=" + l.RuntimeDir, "WAYLAND_DISPLAY=" + l.Wayland, "SWAYSOCK=" + l.Sway, "XDG_CONFIG_HOME=" + l.ConfigDir},
-	})
-	if err != nil {
-		s.note("VM %s: its clipboard is isolated: %v", l.VM.Name, err)
-		return
-	}
-	s.pumps.Go(func() {
-		<-c.done
-		if s.ctx.Err() == nil {
-			s.note("VM %s: its clipboard is isolated from now on: %s; vix-launcher logs tells why", l.VM.Name, c.status())
+	for first := true; ctx.Err() == nil; first = false {
+		now, renewed := s.broker.now()
+		c, err := startChild(s.nest, s.log, command{
+			name: flowChild, path: l.Parts.Self, args: []string{"clipboard-flow", l.VM.Name},
+			env: []string{"XDG_RUNTIME_DIR=" + l.RuntimeDir, "WAYLAND_DISPLAY=" + now.Wayland, "SWAYSOCK=" + now.Sway, "XDG_CONFIG_HOME=" + l.ConfigDir},
+		})
+		switch {
+		case err != nil:
+			s.note("VM %s: its clipboard is isolated: %v", l.VM.Name, err)
+		case !first:
+			s.note("VM %s: its clipboard follows the new session", l.VM.Name)
 		}
-	})
-	s.undo(func() error {
-		c.kill()
-		return nil
-	})
+		if err == nil {
+			select {
+			case <-c.done:
+				if ctx.Err() != nil {
+					return
+				}
+				s.note("VM %s: its clipboard is isolated until there is another session: %s; vix-launcher logs tells why", l.VM.Name, c.status())
+			case <-ctx.Done():
+				c.kill()
+			}
+		}
+		select {
+		case <-renewed:
+		case <-ctx.Done():
+		}
+	}
 }

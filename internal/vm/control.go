@@ -101,6 +101,7 @@ type request struct {
 	GUI        bool     `json:"gui,omitempty"`      // do not join a VM without a display
 	Detached   bool     `json:"detached,omitempty"` // the client's end does not end the start
 	Token      string   `json:"token,omitempty"`    // xdg-activation's, of the host's compositor
+	Session    Session  `json:"session,omitzero"`   // the client's
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
 	Signal     int      `json:"signal,omitempty"`
@@ -115,6 +116,7 @@ type request struct {
 type reply struct {
 	Stage   *Stage      `json:"stage,omitempty"`
 	Note    string      `json:"note,omitempty"`
+	Windows string      `json:"windows,omitempty"` // why they are not shown in the client's session
 	Started *Program    `json:"started,omitempty"`
 	Exit    *Exit       `json:"exit,omitempty"`
 	Fail    *Failure    `json:"fail,omitempty"`

@@ -74,6 +74,9 @@ func TestMain(m *testing.M) {
 func fakeLauncher() error {
 	switch os.Args[1] {
 	case "supervise":
+		if behave("vix-launcher") == "crowded" {
+			fakeCrowded()
+		}
 		if behave("vix-launcher") == "panic" {
 			fmt.Fprintln(os.Stderr, "panic: as told\n\ngoroutine 1 [running]:")
 			syscall.Exit(2)
@@ -129,6 +132,13 @@ func fakeVirtiofsd() error {
 	return nil
 }
 
+// fakeCrowded ends as Go's runtime does where the kernel makes no more threads: root, who
+// may run the tests, has no limit of processes.
+func fakeCrowded() {
+	fmt.Fprintln(os.Stderr, "runtime: failed to create new OS thread (have 5 already; errno=11)\nruntime: may need to increase max user processes (ulimit -u)\nfatal error: newosproc\n\nruntime stack:\n\ngoroutine 1 [running]:\n\tproc.go:283 +0x7c")
+	syscall.Exit(2)
+}
+
 func fakeDisplay() error {
 	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"ready"}`)
 	fmt.Fprintln(os.NewFile(4, "events"), `{"event":"window","id":1,"title":"[t] x\u001b[31m","app_id":"vix.t.x"}`)
@@ -136,6 +146,8 @@ func fakeDisplay() error {
 	switch behave("vix-waylandproxy") {
 	case "fail":
 		return errors.New("no compositor")
+	case "crowded":
+		fakeCrowded()
 	case "forbidden": // what the kernel kills for
 		sandbox.Confine(sandbox.Profile{Calls: sandbox.DisplayCalls(false, false)})
 		return syscall.Exec("/bin/true", []string{"true"}, nil)

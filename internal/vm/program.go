@@ -69,6 +69,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
 	}
 	go readWords(c, words, hangUp) // ends with the connection
+	s.joinSession(c, req.Session)
 	if text := s.lookAtPrograms(); text != "" {
 		s.tell(c, reply{Note: text})
 	}

@@ -47,6 +47,9 @@ type Run struct {
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
+	// Session is the caller's: where the program's windows are shown if the VM's own
+	// session is over.
+	Session Session
 
 	Stdin          io.Reader // not used in the background
 	Stdout, Stderr io.Writer
@@ -60,8 +63,10 @@ type Run struct {
 	// from one goroutine and may be nil.
 	OnStage func(Stage)
 	OnNote  func(string)
-	OnStart func(Program)
-	OnJoin  func() // the VM runs already
+	// OnWindows is told why the program's windows are not shown in the caller's session.
+	OnWindows func(string)
+	OnStart   func(Program)
+	OnJoin    func() // the VM runs already
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
@@ -119,6 +124,9 @@ func (r *Registry) lastPanic(name string) string {
 		return ""
 	}
 	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, noThread) {
+			return ": " + crowded
+		}
 		// What a supervisor logs begins with a time; these are Go's last words, and
 		// main's.
 		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
@@ -133,7 +141,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() request {
 	return request{
 		Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token, Session: run.Session,
 	}
 }
 
@@ -271,6 +279,8 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			run.unheard.Store(false)
 		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
+		case r.Windows != "" && run.OnWindows != nil:
+			run.OnWindows(r.Windows)
 		case r.Started != nil && !begun:
 			begun = true
 			close(started)

@@ -467,6 +467,9 @@ func (s *supervisor) death(c *child, what string) trouble {
 	case c.name == qemuChild:
 		rank, what, last = rankQEMUEnded, "the guest switched itself off", s.console.String()
 	}
+	if c.trap.crowded {
+		last = crowded
+	}
 	text := fmt.Sprintf("VM %s: %s: %s", s.launch.VM.Name, what, c.status())
 	if last != "" {
 		text += ": " + last

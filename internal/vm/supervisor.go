@@ -82,6 +82,7 @@ type supervisor struct {
 	dir     *os.Root
 	log     *journal
 	nest    *nest
+	broker  *broker
 	uid     int
 
 	ctx    context.Context // ends when the VM has to end; its cause says why
@@ -198,6 +199,9 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	n.held = holdPrograms(&l.Parts)
 	return &supervisor{
 		launch: l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
+		broker: &broker{
+			session: Session{l.Wayland, l.Sway}, listener: reg.socket(l.VM.Name, waylandName).Name, dir: dir, renewed: make(chan struct{}),
+		},
 		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1), probes: make(chan struct{}, 1),
 		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
 		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
@@ -221,11 +225,7 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	s.update(func(*State) {})
 	s.clients.Go(func() { s.accept(ln) })
 	if s.desktop.Place != nil {
-		s.clients.Go(func() {
-			if err := s.desktop.Place(s.ctx, s.launch, s.asked); err != nil && s.ctx.Err() == nil {
-				s.log.printf("vix", "windows are not placed: %v", err)
-			}
-		})
+		s.clients.Go(func() { s.keepPlace(s.ctx) })
 	}
 
 	err := s.waitFirst()
@@ -291,7 +291,7 @@ func (s *supervisor) watch() error {
 	s.pumps.Go(func() { s.keepMemory(s.ctx) })
 	s.pumps.Go(func() { s.keepAnswer(s.ctx) })
 	s.pumps.Go(s.ruleUSB)
-	s.startFlow()
+	s.pumps.Go(func() { s.keepFlow(s.ctx) })
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)

@@ -146,6 +146,8 @@ func TestFailedStart(t *testing.T) {
 		{"qemu", "noproxy", "VM t: guest: vix-waylandproxy ended: signal killed"},
 		{"qemu", "garbage", "VM t: agent protocol violated"},
 		{"vix-launcher", "panic", "VM t: its supervisor crashed: panic: as told"},
+		{"vix-launcher", "crowded", "VM t: its supervisor crashed: " + crowded},
+		{"vix-waylandproxy", "crowded", "VM t: the display process ended: exit status 2: " + crowded + "; run it again"},
 		{"virtiofsd", "fail", "VM t: virtiofsd ended: exit status 1: fake: no such share"},
 		{"vix-waylandproxy", "fail", "VM t: the display process ended: exit status 1: the display speaks | fake: no compositor"},
 		{"vix-waylandproxy", "forbidden", "VM t: display broke its confinement by a forbidden system call"},
@@ -241,7 +243,6 @@ func TestMissingPart(t *testing.T) {
 		"qemu: cannot be started":      func(l *Launch) { l.Parts.QEMU = "/no/qemu" },
 		"virtiofsd: cannot be started": func(l *Launch) { l.Parts.Virtiofsd = "/no/virtiofsd" },
 		"display: cannot be started":   func(l *Launch) { l.Parts.Proxy = "/no/proxy" },
-		"supervisor cannot be started": func(l *Launch) { l.Parts.Self = "/no/self" },
 		"root /no/root: no such file":  func(l *Launch) { l.VM.Root = "/no/root" },
 		"no kernel image found":        func(l *Launch) { l.Parts.System = l.RuntimeDir },
 	} {
