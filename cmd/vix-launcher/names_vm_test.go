@@ -103,6 +103,7 @@ exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--ne
 	if code := p.code(); code > 1 {
 		t.Errorf("status %d: %s", code, p.err.String())
 	}
+	r.vix(0, "stop", "--all")
 	if text := p.err.String(); strings.Contains(text, "resolve") {
 		t.Error(text)
 	}

@@ -70,6 +70,7 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 	}
 	keep.Close()
 	first.code()
+	r.vix(0, "stop", "--all") // a run ends with its program, and its VM a moment later
 }
 
 // The same while the host has taken most of the guest's memory, by the balloon: it comes back
@@ -85,7 +86,7 @@ func TestVMOutOfMemoryBallooned(t *testing.T) {
 	defer keep.Close()
 	events := r.start(nil, "status", "--watch", "--json")
 	first := r.start(stdin, "run", "--no-gui", "--disposable", "--vm", "t", "sh", "-c",
-		`echo up; read x; for f in /tmp/fill /dev/shm/fill /var/tmp/fill; do dd if=/dev/zero of=$f bs=64k 2>&1 | grep -o 'No space left on device' & done; wait; du -cm /tmp/fill /dev/shm/fill /var/tmp/fill | tail -1; read x`)
+		`echo up; read x; for f in /tmp/fill /dev/shm/fill $XDG_RUNTIME_DIR/fill; do dd if=/dev/zero of=$f bs=64k 2>&1 | grep -o 'No space left on device' & done; wait; du -cm /tmp/fill /dev/shm/fill $XDG_RUNTIME_DIR/fill | tail -1; read x`)
 	first.says("up\n")
 	waitEvent(t, events, func(s vm.State) bool { return s.GuestMemory != nil && s.GuestMemory.Size <= 256<<20 })
 	fmt.Fprintln(keep)
@@ -107,4 +108,5 @@ func TestVMOutOfMemoryBallooned(t *testing.T) {
 	events.code()
 	keep.Close()
 	first.code()
+	r.vix(0, "stop", "--all") // a run ends with its program, and its VM a moment later
 }
