@@ -151,7 +151,7 @@ func TestKilled(t *testing.T) {
 	p := r.startIn("victim", foot("a03020", "sleep", "1000"))
 	r.WaitWindows(t, 2, nil)
 	outer := t
-	for _, victim := range []string{"qemu", "display", "virtiofsd", "supervisor", "guest proxy"} {
+	for _, victim := range []string{"qemu", "display", "virtiofsd", "supervisor"} {
 		if !t.Run(victim, func(t *testing.T) {
 			r.For(t)
 			kill(t, r, victim)
@@ -192,11 +192,7 @@ func kill(t *testing.T, r *Rig, what string) {
 		}
 	}
 	begin, limit := time.Now(), 2*time.Second
-	if what == "guest proxy" {
-		// Its own user may kill it; the VM ends before the shell can answer.
-		r.Vix("run", "--vm", "victim", "pkill", "-9", "-f", "^vix-waylandproxy")
-		limit += time.Since(begin)
-	} else if err := syscall.Kill(procs[what], syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(procs[what], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithDeadline(t.Context(), begin.Add(limit))
@@ -207,6 +203,32 @@ func kill(t *testing.T, r *Rig, what string) {
 		}
 	}
 	t.Logf("all ended %.2f s after", time.Since(begin).Seconds())
+}
+
+// When the guest's proxy is killed, which its own user may do, the programs that have
+// windows lose them; the others go on, and new windows come.
+func TestGuestProxyKilled(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.startIn("victim", foot("a03020", "sleep", "1000"))
+	r.WaitWindow(t, nil)
+	// Of no window's.
+	other := r.Start("run", "--vm", "victim", "sh", "-c", "echo up; sleep 1000")
+	if got := r.Guest("victim", "pkill -9 -f ^vix-waylandproxy; echo well"); got != "well" {
+		t.Errorf("the shell that killed it: %q", got)
+	}
+	r.WaitNoWindow(t, nil)
+	waitEnd(t, p, 20*time.Second)
+	p = r.startIn("victim", foot("20a030", "sleep", "1000"))
+	r.WaitWindow(t, desktoptest.ByAppID("vix.victim.foot"))
+	select {
+	case <-other.Done():
+		t.Errorf("a program without a window has ended: %s", other.Output())
+	default:
+	}
+	r.Must("stop", "--all")
+	waitEnd(t, p, 5*time.Second)
+	waitEnd(t, other, 5*time.Second)
+	r.CheckClean()
 }
 
 // When run itself is killed, its program is hung up, and the VM ends with it.

@@ -11,8 +11,8 @@
 //     d. loopback up; where there is a network card, an
 //     address by DHCP                                        stage "network"
 //  4. ready: start programs as the ordinary user, report how they end
-//  5. power off when the host says so, when the channel ends, or when the
-//     proxy does
+//  5. power off when the host says so, or when the channel ends; the proxy is
+//     started again when it ends
 //
 // Nothing the host does relies on it: a guest that replaces it harms itself.
 // Started under the name vix-waylandproxy it is the guest's Wayland proxy, under
@@ -36,10 +36,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
+	"vix/internal/names"
 )
 
 func main() {
@@ -82,7 +84,8 @@ type guest struct {
 	trees  *trees
 	boot   bootMessage
 
-	hotplug sync.Once // of the first USB device
+	hotplug sync.Once                  // of the first USB device
+	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User
@@ -132,16 +135,16 @@ func serve(log *slog.Logger) error {
 	return g.agent.Run(ctx)
 }
 
-// bring boots the guest up to ready, and then watches the proxy: it returns
-// when the guest cannot go on.
+// bring boots the guest up to ready, and then watches the proxy. Its error is that
+// the guest cannot go on.
 func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	g.agent.Stage("init", "", uptime())
 	var parts sync.WaitGroup
 	var rootErr, displayErr, netErr error
-	var proxy *child // nil where there is no GPU
-	var net *network // nil where there is no card
+	var windows *display // nil where there is no GPU
+	var net *network     // nil where there is no card
 	parts.Go(func() { rootErr = g.bringRoot(ctx, modules) })
-	parts.Go(func() { proxy, displayErr = g.bringDisplay(ctx, modules) })
+	parts.Go(func() { windows, displayErr = g.bringDisplay(ctx, modules) })
 	parts.Go(func() { net, netErr = g.bringNetwork(ctx, modules) })
 	parts.Wait()
 	if err := errors.Join(rootErr, displayErr, netErr); err != nil {
@@ -164,16 +167,16 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	if err != nil {
 		return fmt.Errorf("session bus: %w", err)
 	}
-	g.user, g.env = boot.User, environment(boot, proxy != nil, bus != nil)
+	g.user, g.env = boot.User, environment(boot, windows != nil, bus != nil)
 	close(g.ready)
 	if bus != nil {
 		go g.serveBus(bus)
 	}
 	g.agent.Ready(uptime())
-	if proxy == nil {
-		return nil
+	if windows != nil {
+		g.keepDisplay(windows)
 	}
-	return fmt.Errorf("the guest's wayland proxy ended: %s", <-proxy.status)
+	return nil
 }
 
 // bringRoot makes the shared root this process's, and a home for the user.
@@ -190,7 +193,7 @@ func (g *guest) bringRoot(ctx context.Context, modules *os.Root) error {
 }
 
 // bringDisplay loads the GPU's modules and starts the proxy.
-func (g *guest) bringDisplay(ctx context.Context, modules *os.Root) (*child, error) {
+func (g *guest) bringDisplay(ctx context.Context, modules *os.Root) (*display, error) {
 	node, err := findGPU(modules)
 	if err != nil {
 		return nil, err
@@ -203,12 +206,12 @@ func (g *guest) bringDisplay(ctx context.Context, modules *os.Root) (*child, err
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := g.startProxy(node, boot.User)
+	d, err := g.startDisplay(node, boot.User)
 	if err != nil {
 		return nil, err
 	}
 	g.agent.Stage("proxy", "", uptime())
-	return proxy, nil
+	return d, nil
 }
 
 // A bootMessage is the host's, once it has come.

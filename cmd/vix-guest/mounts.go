@@ -56,11 +56,7 @@ const (
 
 // scratchSize is the bound on a machine with total bytes of memory.
 func scratchSize(total uint64) uint64 {
-	size := total / 2
-	if total > scratchSpare {
-		size = min(size, total-scratchSpare)
-	}
-	return max(size, total/8)
+	return max(min(total/2, total-min(total, scratchSpare)), total/8)
 }
 
 // scratchDirs are its directories.
@@ -78,7 +74,7 @@ func mountEarly() error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("how much memory there is: %w", err)
 	}
-	size := scratchSize(uint64(info.Totalram) * uint64(info.Unit))
+	size := scratchSize(info.Totalram * uint64(info.Unit))
 	err := mountAll([]mount{
 		{"proc", "/proc", "proc", secure, ""},
 		{"sysfs", "/sys", "sysfs", secure, ""},

@@ -4,33 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"os"
-	"strings"
+	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
+
+	"vix/internal/agent"
+	"vix/internal/names"
 )
 
 // A guest that has a network card gets an address by DHCP (RFC 2131):
 //
-//	load the driver ─ link up ─ DISCOVER … ACK ─ address, route ─ (root) ─ resolv.conf
+//	load the driver ─ link up ─ DISCOVER … ACK ─ address, route
 //	                                └─ at half of the lease: renew; at its end: anew
+//
+// Names are resolved by the host, whoever that asks at the time: a server of our own at
+// resolverAddr carries questions to it (package names), by the agent's channel.
 //
 // It goes on beside the mounting of the root, and is done long before that; programs
 // are started with the network there. A server that does not answer holds a start up
 // for leaseLimit, and is asked again from then on.
 const (
-	leaseLimit = 3 * time.Second  // that ready waits for the first lease
-	askAgain   = 10 * time.Second // between vain attempts
-	leastLease = 10 * time.Second // a shorter lease is renewed as if it were this long
+	resolverAddr = "10.0.2.3"
+	leaseLimit   = 3 * time.Second  // that ready waits for the first lease
+	askAgain     = 10 * time.Second // between vain attempts
+	leastLease   = 10 * time.Second // a shorter lease is renewed as if it were this long
 )
 
 // A network is the guest's card, with what DHCP gave.
 type network struct {
 	link  netlink.Link
+	names *names.Stub
 	lease *nclient4.Lease // nil: none (yet)
 	addr  *netlink.Addr   // that is set
 }
@@ -52,6 +62,9 @@ func (g *guest) bringNetwork(ctx context.Context, modules *os.Root) (*network, e
 	if n.link, err = findCard(); err != nil || n.link == nil {
 		return nil, err
 	}
+	if n.names, err = listenNames(lo); err != nil {
+		return nil, fmt.Errorf("name server: %w", err)
+	}
 	if err := netlink.LinkSetUp(n.link); err != nil {
 		return nil, fmt.Errorf("%s: %w", n.link.Attrs().Name, err)
 	}
@@ -65,6 +78,45 @@ func (g *guest) bringNetwork(ctx context.Context, modules *os.Root) (*network, e
 	g.agent.Stage("network", "", uptime())
 	return n, nil
 }
+
+// listenNames takes questions from now on. The address is none of the card's: what is sent
+// to it stays in the guest.
+func listenNames(lo netlink.Link) (*names.Stub, error) {
+	addr := netip.MustParseAddr(resolverAddr)
+	if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
+		return nil, err
+	}
+	return names.Listen(netip.AddrPortFrom(addr, 53))
+}
+
+// startNames is the run of agent.KindNames. It is served by this process, which the kernel
+// does not end for want of memory; it is started once.
+func (g *guest) startNames() (*agent.Program, error) {
+	stub := g.names.Swap(nil)
+	if stub == nil {
+		return nil, &agent.SpawnError{Code: 125, Text: "the guest has no network, or its name server runs"}
+	}
+	in, answers := io.Pipe()
+	questions, out := io.Pipe()
+	silent, noErrors := io.Pipe()
+	noErrors.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := stub.Serve(in, out); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+			g.log.Warn("names are not resolved any more", "err", err)
+		}
+		_ = errors.Join(in.Close(), out.Close())
+	}()
+	return &agent.Program{
+		PID: namesPID, Stdin: answers, Stdout: questions, Stderr: silent,
+		Signal: func(syscall.Signal) error { return in.Close() },
+		Wait:   func() agent.Status { <-done; return agent.Status{} },
+	}, nil
+}
+
+// namesPID stands for a process, of which names have none: it is a thread of the kernel's.
+const namesPID = 2
 
 // findCard returns the first network card that looks like Ethernet, or nil.
 func findCard() (netlink.Link, error) {
@@ -159,7 +211,6 @@ func (g *guest) keep(ctx context.Context, n *network) {
 			wait = askAgain
 			continue
 		}
-		g.nameResolver(n)
 		if late {
 			g.agent.Stage("network", "", uptime())
 		}
@@ -195,10 +246,8 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 
 // nameResolver writes resolv.conf, which needs the root to be there.
 func (g *guest) nameResolver(n *network) {
-	if n.lease == nil {
-		return
-	}
-	if err := replaceFile("/etc/resolv.conf", resolvConf(n.lease.ACK)); err != nil {
+	g.names.Store(n.names)
+	if err := replaceFile("/etc/resolv.conf", "nameserver "+resolverAddr+"\n"); err != nil {
 		g.log.Warn("names are not resolved", "err", err)
 	}
 }
@@ -214,16 +263,4 @@ func (n *network) nextAsk() time.Duration {
 func renewal(ack *dhcpv4.DHCPv4) time.Duration {
 	lease := max(ack.IPAddressLeaseTime(time.Hour), leastLease)
 	return min(max(ack.IPAddressRenewalTime(lease/2), leastLease/2), lease/2)
-}
-
-// resolvConf is resolv.conf(5) of what DHCP said.
-func resolvConf(ack *dhcpv4.DHCPv4) string {
-	var b strings.Builder
-	for _, ip := range ack.DNS() {
-		fmt.Fprintf(&b, "nameserver %s\n", ip)
-	}
-	if list := ack.DomainSearch(); list != nil && len(list.Labels) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(list.Labels, " "))
-	}
-	return b.String()
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,9 +27,16 @@ const (
 	renderGroup = 992
 )
 
-// startProxy starts the Wayland proxy as the guest's user and returns when it
-// serves.
-func (g *guest) startProxy(node string, u agent.User) (*child, error) {
+// A display is where the guest's programs connect to for windows.
+type display struct {
+	node     string
+	user     agent.User
+	listener *os.File // outlives a proxy: who connects waits for the next one
+	proxy    *child   // the present one
+}
+
+// startDisplay makes the display's socket, and returns when a proxy serves it.
+func (g *guest) startDisplay(node string, u agent.User) (*display, error) {
 	if err := giveNode(node); err != nil {
 		return nil, err
 	}
@@ -36,7 +44,45 @@ func (g *guest) startProxy(node string, u agent.User) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wayland socket: %w", err)
 	}
-	defer listener.Close()
+	d := &display{node: node, user: u, listener: listener}
+	if d.proxy, err = g.startProxy(d); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return d, nil
+}
+
+const (
+	// A proxy that lives shorter than this has not lived.
+	proxyLife = 10 * time.Second
+	// maxProxies that have not lived, one after the other, are the last.
+	maxProxies = 4
+)
+
+// keepDisplay starts another proxy whenever one ends. The programs that have windows lose
+// them, as when a compositor ends; the others are none the wiser.
+func (g *guest) keepDisplay(d *display) {
+	defer d.listener.Close() // then who connects is refused
+	for short := 0; ; {
+		began := uptime()
+		status := <-d.proxy.status
+		if short++; uptime()-began > proxyLife {
+			short = 0
+		}
+		err := fmt.Errorf("%d ended at once", short)
+		if short < maxProxies {
+			d.proxy, err = g.startProxy(d)
+		}
+		if err != nil {
+			g.log.Error("the wayland proxy ended: there are no more windows until the VM is stopped and run again", "how", status, "err", err)
+			return
+		}
+		g.log.Warn("the wayland proxy ended: its windows are gone, another one serves new ones", "how", status)
+	}
+}
+
+// startProxy starts the Wayland proxy as the guest's user and returns when it
+// serves.
+func (g *guest) startProxy(d *display) (*child, error) {
 	ready, readyW, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -44,11 +90,11 @@ func (g *guest) startProxy(node string, u agent.User) (*child, error) {
 	defer ready.Close()
 	attr := &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"HOME=/", "XDG_RUNTIME_DIR=" + runtimeDirOf(u)},
-		Files: []uintptr{0, 1, 2, listener.Fd(), readyW.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(u, renderGroup)},
+		Env:   []string{"HOME=/", "XDG_RUNTIME_DIR=" + runtimeDirOf(d.user)},
+		Files: []uintptr{0, 1, 2, d.listener.Fd(), readyW.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(d.user, renderGroup)},
 	}
-	c, err := g.reaper.start("/proc/self/exe", []string{proxyName, "--device", node}, attr)
+	c, err := g.reaper.start("/proc/self/exe", []string{proxyName, "--device", d.node}, attr)
 	_ = readyW.Close()
 	if err != nil {
 		return nil, fmt.Errorf("start the wayland proxy: %w", err)

@@ -160,7 +160,7 @@ func TestCopyEnds(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", path, len(b), err)
 		}
 	}
-	half, _ := filepath.Glob(dir + "/*/.vix-copy-*")
+	half, _ := filepath.Glob(dir + "/*/.vix-new-*")
 	if more, _ := filepath.Glob(at("other/f2")); len(half)+len(more) > 0 {
 		t.Errorf("left: %v %v", half, more)
 	}

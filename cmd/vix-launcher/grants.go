@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/durable"
 	"vix/internal/transfer"
 )
 
@@ -164,10 +165,16 @@ func handOver(file string, dir *os.Root, i int) (string, error) {
 	case errors.Is(err, fs.ErrExist):
 		return fail(err)
 	}
-	dst, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
+	dst, err := durable.New(to, 0o400)
 	if err != nil {
 		return fail(err)
 	}
-	_, err = io.Copy(dst, src)
-	return name, errors.Join(err, dst.Close())
+	defer dst.Close()
+	if _, err := io.Copy(dst, src); err != nil {
+		return fail(err)
+	}
+	if err := dst.Place(name, false); err != nil {
+		return fail(err)
+	}
+	return name, nil
 }

@@ -24,12 +24,12 @@ func listCommand(e *env) *cobra.Command {
 where the guest has given no sign of life for some seconds; unresponsive, where the VM's
 supervisor does not answer), memory, how much of the host's it uses, uptime, color, windows and
 programs. What a VM whose supervisor
-was killed has left behind is removed first. A VM that another version of Vix started is
-named on standard error.
+was killed has left behind is removed first. A VM that another version of Vix started, or
+whose root has been upgraded under it, is named on standard error.
 
 With --json, an array with an object for each VM: name, state, vix (the version that
-started it), tag, color, root,
-accel, memory (bytes), used (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
+started it), tag, color, root, outdated (true where the root's programs have changed since
+it started), accel, memory (bytes), used (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
 display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
 windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes, guest_memory
 {size (of memory, what the VM may use now), total, available, free, caches; bytes, all
@@ -58,6 +58,9 @@ but size in the guest's words}.`,
 			for _, v := range list {
 				if old := oldVersion(v.State); old != "" {
 					fmt.Fprintf(e.stderr, "VM %s: %s\n", v.Name, old)
+				}
+				if v.Outdated {
+					fmt.Fprintf(e.stderr, "vix-launcher: %s\n", vm.OutdatedText(v.Name, v.Root))
 				}
 			}
 			return printList(e.stdout, list)

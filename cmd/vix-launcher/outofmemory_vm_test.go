@@ -3,10 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"vix/config"
+	"vix/internal/vm"
 )
 
 // fillAll fills every place in which a guest's files are in memory, at once.
@@ -64,6 +68,43 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 			t.Errorf("%v: %s", verb, text)
 		}
 	}
+	keep.Close()
+	first.code()
+}
+
+// The same while the host has taken most of the guest's memory, by the balloon: it comes back
+// as files grow, and nobody is ended before it has.
+func TestVMOutOfMemoryBallooned(t *testing.T) {
+	r := newRig(t)
+	pressure := filepath.Join(r.bin, "pressure")
+	t.Cleanup(func() { os.Remove(pressure) })
+	if err := os.WriteFile(pressure, []byte("some avg10=25.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdin, keep := io.Pipe()
+	defer keep.Close()
+	events := r.start(nil, "status", "--watch", "--json")
+	first := r.start(stdin, "run", "--no-gui", "--disposable", "--vm", "t", "sh", "-c",
+		`echo up; read x; for f in /tmp/fill /dev/shm/fill /var/tmp/fill; do dd if=/dev/zero of=$f bs=64k 2>&1 | grep -o 'No space left on device' & done; wait; du -cm /tmp/fill /dev/shm/fill /var/tmp/fill | tail -1; read x`)
+	first.says("up\n")
+	waitEvent(t, events, func(s vm.State) bool { return s.GuestMemory != nil && s.GuestMemory.Size <= 256<<20 })
+	fmt.Fprintln(keep)
+	first.says("total\n")
+	t.Logf("%s", first.out.String())
+	if n := strings.Count(first.out.String(), "No space left on device\n"); n != 3 {
+		t.Errorf("%d of 3 were full: %s %s", n, first.out.String(), first.err.String())
+	}
+	if text := r.vix(0, "logs", "t").out.String(); strings.Contains(text, "out of memory") {
+		t.Errorf("somebody was killed: %s", text)
+	} else {
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, "memory:") {
+				t.Log(strings.TrimSpace(line))
+			}
+		}
+	}
+	_ = events.Process.Signal(syscall.SIGINT)
+	events.code()
 	keep.Close()
 	first.code()
 }

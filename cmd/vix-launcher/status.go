@@ -152,7 +152,7 @@ func printStatus(w io.Writer, s vmUse) error {
 	row("cpus", "%d%s", s.CPUs, map[string]string{"kvm": ", by KVM", "tcg": ", emulated"}[s.Accel])
 	row("color", "%s", s.Color)
 	row("tag", "%s", s.Tag)
-	row("root", "%s", s.Root)
+	row("root", "%s%s", s.Root, map[bool]string{true: ", whose programs have changed since the VM started: stop it and run it again"}[s.Outdated])
 	if s.Net.By != "" {
 		row("network", "%s, by %s: %s in, %s out in the guest's words", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
 	}

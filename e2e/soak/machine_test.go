@@ -16,6 +16,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -28,13 +29,15 @@ var (
 	minutes  = flag.Float64("minutes", 0, "how long to go on; 0: some rounds")
 	seedFlag = flag.Uint64("seed", 0, "of the operations; 0: a fixed one, and a random one")
 	onlyFlag = flag.Uint64("round", 0, "only this round of the seed")
+	yet      = flag.Bool("yet", false, "the operations too that are known to break something")
+	only     = flag.String("only", "", "a regular expression: the kinds of operations that are taken")
 	rounds   = flag.Uint64("rounds", 2, "how many rounds of each seed, without -minutes")
 )
 
 func TestMachine(t *testing.T) {
 	w := newWorld(t)
-	for kind, why := range notYet {
-		t.Logf("not yet: %s: %s", kind, why)
+	for _, kind := range slices.Sorted(maps.Keys(notYet)) {
+		t.Logf("not yet: %s: %s", kind, notYet[kind])
 	}
 	t.Cleanup(func() { t.Logf("\n%v", w.stats) })
 	seeds := []uint64{1, rand.Uint64N(1 << 32)}
@@ -72,9 +75,10 @@ func (w *world) round(seed, round uint64) {
 	for _, o := range ops {
 		fmt.Fprintf(&text, "\n  %v", o)
 	}
+	w.notes = nil
 	begin := time.Now()
 	fail := func(err error) {
-		w.t.Fatalf("-seed=%d -round=%d, after %.1f s: %v\noperations:%s", seed, round, time.Since(begin).Seconds(), err, text.String())
+		w.t.Fatalf("-seed=%d -round=%d, after %.1f s: %v\noperations:%s\nthey met:\n  %s", seed, round, time.Since(begin).Seconds(), err, text.String(), strings.Join(w.notes, "\n  "))
 	}
 	if err := w.holdAll(); err != nil {
 		fail(err)
@@ -188,6 +192,9 @@ func (w *world) settled() (vms map[string]vm, err error) {
 }
 
 func (w *world) nothingLeft() error {
+	if vms, err := w.list(); err == nil && len(w.strays(vms)) > 0 {
+		w.finish(vms)
+	}
 	d, err := until("nothing left behind", 20*time.Second, func() (bool, error) {
 		vms, err := w.list()
 		if err != nil {

@@ -50,6 +50,7 @@ type world struct {
 
 	mu     sync.Mutex
 	groups map[string]bool // control groups that VMs were in
+	notes  []string        // what the operations of this round met
 
 	compositor sync.RWMutex // held for writing while the compositor restarts
 	full       sync.Mutex   // by who fills the disk
@@ -116,6 +117,13 @@ func newWorld(t *testing.T) *world {
 		w.vix("stop", "--force", "--all")
 	})
 	return w
+}
+
+// note keeps what chance alone does not tell of a round.
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.notes = append(w.notes, fmt.Sprintf(format, args...))
 }
 
 // home is where the host has the VM's home.
@@ -488,6 +496,19 @@ func (w *world) gone(name string, supervisor int, all []process) (time.Duration,
 	})
 }
 
+// outName is the directory of the small disk into which cp brings files.
+const outName = "out"
+
+// finish is the next verb, which finishes what an interrupted one has left: one that is about
+// what VMs keep, though it has nothing to do, and a cp into the same directory.
+func (w *world) finish(vms map[string]vm) {
+	w.vix("rename", "nobody", "nobody-else")
+	for name := range vms {
+		w.vix("cp", "/etc/hostname", name+":kept")
+		w.vix("cp", name+":kept", filepath.Join(w.dir, "disk", outName))
+	}
+}
+
 // strays are processes that belong to no VM that list tells of, and files of none.
 func (w *world) strays(vms map[string]vm) (left []string) {
 	ours := map[int]bool{}
@@ -523,9 +544,15 @@ func (w *world) strays(vms map[string]vm) (left []string) {
 			left = append(left, "in the runtime directory: "+e.Name())
 		}
 	}
-	// The guests' own names in their homes do not begin so.
 	_ = filepath.WalkDir(filepath.Join(w.dir, "disk"), func(path string, d fs.DirEntry, _ error) error {
-		if d != nil && (strings.HasPrefix(d.Name(), ".removed-") || strings.HasPrefix(d.Name(), ".vix-") || strings.HasSuffix(d.Name(), ".tmp")) {
+		switch {
+		case d == nil:
+		case d.IsDir() && d.Name() == "home" && vms[filepath.Base(filepath.Dir(path))].Name == "":
+			return fs.SkipDir // what a cp has left goes with the next, which needs the VM
+		case len(vms) == 0 && d.Name() == outName:
+			return fs.SkipDir
+		// The guests' own names in their homes do not begin so.
+		case strings.HasPrefix(d.Name(), ".removed-"), strings.HasPrefix(d.Name(), ".vix-"), strings.HasSuffix(d.Name(), ".tmp"):
 			left = append(left, path)
 		}
 		return nil

@@ -54,7 +54,7 @@ func (m Ready) check() error { return checkUptime(m.Uptime) }
 
 func (m Spawn) check() error {
 	switch m.Kind {
-	case KindProgram, KindCopy, KindMount, KindDrivers:
+	case KindProgram, KindCopy, KindMount, KindDrivers, KindNames:
 		if len(m.Argv) == 0 || m.Argv[0] == "" {
 			return errors.New("spawn: no program named")
 		}

@@ -171,7 +171,10 @@ const (
 	// KindDrivers is the agent's own loader of kernel modules: Argv are "IMAGE+SIGNATURE",
 	// bytes of each module, which follow each other on standard input.
 	KindDrivers Kind = "drivers"
-	KindMount   Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
+	// KindNames is the agent's own name server: Argv is "names". Its standard output has the
+	// questions of the guest's programs, its standard input the answers (package names).
+	KindNames Kind = "names"
+	KindMount Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
 )
 
 // A Message is the content of one frame.

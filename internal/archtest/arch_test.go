@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/icon":       {},
 	"internal/menu":       {"config", "internal/durable", "internal/icon", "internal/label"},
 	"internal/netstack":   {"config"},
+	"internal/names":      {},
 	"internal/plain":      {},
 	"internal/relay":      {"internal/wayland"},
 	"internal/rootfs":     {"config", "internal/durable"},
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 	"internal/usb":        {"config", "internal/plain"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland", "internal/ledger"},
-	"internal/vm":         {"config", "internal/durable", "internal/accept", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain", "internal/ledger"},
+	"internal/vm":         {"config", "internal/durable", "internal/accept", "internal/agent", "internal/balloon", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain", "internal/ledger", "internal/names"},
 	"internal/wayland":    {"internal/plain"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},

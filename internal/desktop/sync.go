@@ -60,9 +60,13 @@ var ours = regexp.MustCompile(`^dev\.vix\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+\.(desk
 // else is done. With dry nothing is changed.
 func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 	var changes []Change
-	var files []durable.File
 	var errs []error
 	wanted := map[string]bool{}
+	for _, dir := range ourDirs() {
+		if !dry {
+			durable.SweepFiles(data, dir)
+		}
+	}
 	for _, f := range want {
 		wanted[f.Path] = true
 		old, err := data.ReadFile(f.Path)
@@ -80,12 +84,13 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 		if err == nil {
 			c.Action = "update"
 		}
-		changes, files = append(changes, c), append(files, durable.File{Name: f.Path, Perm: 0o644, Bytes: f.Bytes})
-	}
-	if !dry {
-		var failed []error
-		changes, failed = replaceAll(data, changes, files)
-		errs = append(errs, failed...)
+		if !dry {
+			if err := replace(data, f); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", f.Path, cause(err)))
+				continue
+			}
+		}
+		changes = append(changes, c)
 	}
 	for _, at := range written(data) {
 		if wanted[at] {
@@ -103,14 +108,19 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 	return changes, errors.Join(errs...)
 }
 
-// written returns the files that earlier calls of Sync have made.
-func written(data *os.Root) []string {
+// ourDirs are where Sync writes.
+func ourDirs() []string {
 	dirs := []string{entriesDir, servicesDir}
 	for _, size := range IconSizes {
 		dirs = append(dirs, iconDir(size))
 	}
+	return dirs
+}
+
+// written returns the files that earlier calls of Sync have made.
+func written(data *os.Root) []string {
 	var found []string
-	for _, dir := range dirs {
+	for _, dir := range ourDirs() {
 		names, err := fs.ReadDir(data.FS(), dir)
 		if err != nil {
 			continue // nothing of ours is in it
@@ -139,28 +149,12 @@ func torn(b []byte) bool {
 	return len(b) == 0 || b[len(b)-1] == 0 || strings.HasPrefix(madeBy, string(b)) || bytes.HasPrefix(b, []byte(madeBy)) && !bytes.Contains(b, []byte(keyVM+"="))
 }
 
-// replaceAll makes the changes, and returns those that were made.
-func replaceAll(data *os.Root, changes []Change, files []durable.File) (made []Change, errs []error) {
-	dirs := map[string]bool{}
-	for _, f := range files {
-		dir := path.Dir(f.Name)
-		if dirs[dir] {
-			continue
-		}
-		dirs[dir] = true
-		if err := data.MkdirAll(dir, 0o755); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", dir, cause(err)))
-		}
-		durable.SweepFiles(data, dir)
+// replace writes a file in one step.
+func replace(data *os.Root, f File) error {
+	if err := data.MkdirAll(path.Dir(f.Path), 0o755); err != nil {
+		return err
 	}
-	for i, err := range durable.ReplaceAll(data, files) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", files[i].Name, cause(err)))
-			continue
-		}
-		made = append(made, changes[i])
-	}
-	return made, errs
+	return durable.Replace(data, f.Path, 0o644, f.Bytes)
 }
 
 // An Installed is a desktop entry that Sync has written.

@@ -32,87 +32,35 @@ func TempName() string { return Prefix + strings.ToLower(rand.Text()[:12]) }
 // Replace puts a file of these bytes in the place of what root has by that name, if
 // anything. When it fails, that is as it was.
 func Replace(root *os.Root, name string, perm fs.FileMode, b []byte) error {
-	return ReplaceAll(root, []File{{name, perm, b}})[0]
-}
-
-// A File is one that Replace is to put somewhere.
-type File struct {
-	Name  string
-	Perm  fs.FileMode
-	Bytes []byte
-}
-
-// atOnce is how many files are written to disk together: each holds two descriptors.
-const atOnce = 64
-
-// ReplaceAll is Replace of many, each by itself, at a lower cost. It returns as many
-// errors, nil for what was replaced.
-func ReplaceAll(root *os.Root, files []File) []error {
-	errs := make([]error, len(files))
-	for at := 0; at < len(files); at += atOnce {
-		end := min(at+atOnce, len(files))
-		replaceSome(root, files[at:end], errs[at:end])
-	}
-	return errs
-}
-
-func replaceSome(root *os.Root, files []File, errs []error) {
-	made := make([]*Unplaced, len(files))
-	for i, f := range files {
-		if made[i], errs[i] = write(root, f); made[i] != nil {
-			defer made[i].dir.Close()
-			defer made[i].Close()
-		}
-	}
-	// One file is synchronised alone; many cost a fraction together with all else there.
-	sync := func(f *Unplaced) error { return f.Sync() }
-	if len(files) > 1 {
-		sync = func(f *Unplaced) error { return SyncAll(f.dir) }
-	}
-	done := map[uint64]error{} // by the file system
-	each := func(do func(i int, f *Unplaced) error) {
-		for i, f := range made {
-			if errs[i] == nil {
-				errs[i] = do(i, f)
-			}
-		}
-	}
-	once := func(f *Unplaced, do func() error) error {
-		var st unix.Stat_t
-		if err := unix.Fstat(int(f.dir.Fd()), &st); err != nil {
-			return err
-		}
-		if _, ok := done[st.Dev]; !ok {
-			done[st.Dev] = do()
-		}
-		return done[st.Dev]
-	}
-	each(func(_ int, f *Unplaced) error { return once(f, func() error { return sync(f) }) })
-	each(func(i int, f *Unplaced) error { return f.Place(path.Base(files[i].Name), true) })
-	clear(done)
-	each(func(_ int, f *Unplaced) error {
-		return once(f, func() error {
-			if len(files) > 1 {
-				return SyncAll(f.dir)
-			}
-			return f.dir.Sync()
-		})
-	})
-}
-
-func write(root *os.Root, f File) (*Unplaced, error) {
-	dir, err := root.Open(path.Dir(f.Name))
+	dir, err := root.Open(path.Dir(name))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	u, err := New(dir, f.Perm)
+	defer dir.Close()
+	f, err := New(dir, perm)
 	if err != nil {
-		return nil, errors.Join(err, dir.Close())
+		return err
 	}
-	if _, err := u.Write(f.Bytes); err != nil {
-		return nil, errors.Join(err, u.Close(), dir.Close())
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
 	}
-	return u, nil
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Place(path.Base(name), true); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// SyncDir writes the names that were given in a directory to disk, where its file system
+// knows of that.
+func SyncDir(dir *os.File) error {
+	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
+	return nil
 }
 
 // SyncAll writes everything of the file system that holds f to disk.

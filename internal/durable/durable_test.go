@@ -60,19 +60,6 @@ func TestReplace(t *testing.T) {
 				t.Fatalf("%q, %v; %s", b, err, names(t, path))
 			}
 		}
-		files := make([]File, 2*atOnce+1)
-		for i := range files {
-			files[i] = File{fmt.Sprintf("%03d", i), 0o600, []byte{byte(i)}}
-		}
-		files[3].Name = "no/such"
-		for i, err := range ReplaceAll(root, files) {
-			if (err != nil) != (i == 3) {
-				t.Errorf("%d: %v", i, err)
-			}
-			if b, _ := os.ReadFile(filepath.Join(path, files[i].Name)); i != 3 && string(b) != string(files[i].Bytes) {
-				t.Errorf("%d: %q", i, b)
-			}
-		}
 		if err := Replace(root, "none/f", 0o600, nil); !errors.Is(err, fs.ErrNotExist) {
 			t.Error(err)
 		}

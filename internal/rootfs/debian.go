@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
 )
 
 // A Debian is a root that is built from packages, once for all VMs that use the same.
@@ -36,6 +38,8 @@ type Debian struct {
 	Run      func(ctx context.Context, log io.Writer, pipeline ...[]string) error // runs programs, each reading what the one before writes
 	Progress func(string)
 }
+
+const tempPrefix = ".new-"
 
 // debianFormat is part of the key: change it with what is built.
 const debianFormat = "1"
@@ -118,7 +122,24 @@ func (d Debian) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return os.Rename(root, d.Dir())
+	return d.settle(root)
+}
+
+// settle gives a root that is whole its name, when all of it is on disk: dpkg was told not
+// to care.
+func (d Debian) settle(root string) error {
+	dir, err := os.Open(d.CacheDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := durable.SyncAll(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(root, d.Dir()); err != nil {
+		return err
+	}
+	return durable.SyncDir(dir)
 }
 
 // pipeline is what builds the root in dir. An ordinary user's is made in a user

@@ -20,6 +20,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/u-root/u-root/pkg/cpio"
 	"github.com/ulikunitz/xz"
+
+	"vix/internal/durable"
 )
 
 // le appends values little endian, as ELF and the boot protocol have them.
@@ -393,7 +395,7 @@ func TestPrepareFails(t *testing.T) {
 			}
 			entries, _ := os.ReadDir(config.CacheDir)
 			for _, e := range entries {
-				if strings.HasPrefix(e.Name(), tempPrefix) {
+				if strings.HasPrefix(e.Name(), durable.Prefix) {
 					t.Errorf("%s is left", e.Name())
 				}
 			}
@@ -420,7 +422,7 @@ func TestPrune(t *testing.T) {
 	c := testConfig(t)
 	old := time.Now().Add(-2 * unusedFor)
 	for name, age := range map[string]time.Time{
-		"initrd-old": old, "vmlinux-old": old, ".new-initrd-x": old, "notes": old, ".new-initrd-y": time.Now(), "initrd-z": time.Now(),
+		"initrd-old": old, "vmlinux-old": old, ".new-initrd-x": old, durable.TempName(): old, "notes": old, ".new-initrd-y": time.Now(), "initrd-z": time.Now(),
 	} {
 		path := write(t, filepath.Join(c.CacheDir, name), nil)
 		_ = os.Chtimes(path, age, age)

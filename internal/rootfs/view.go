@@ -61,8 +61,11 @@ type ViewConfig struct {
 // mount namespace of its own, and, as an ordinary user, in a user namespace in
 // which that user is root. There the host root's files belong to 65534, so
 // virtiofsd wants --translate-uid host:65534:0:1 and the same for gid.
+//
+// It is the first process of a process namespace of its own: virtiofsd serves from a
+// child, which it can only ask to end, and which may hang; so the child ends with it.
 func ViewAttr(uid, gid int) *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	a := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID}
 	if uid != 0 {
 		a.Cloneflags |= unix.CLONE_NEWUSER
 		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}

@@ -15,12 +15,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -89,8 +91,12 @@ func Enter(ctx context.Context, c Config) Scope {
 	return s
 }
 
-// Leave takes the process out and removes the group; all others must have ended. A
-// scope ends by itself, with its last process.
+// leaveLimit bounds the wait for processes that are ending: children of children, which
+// nobody here can wait for.
+const leaveLimit = 2 * time.Second
+
+// Leave takes the process out and removes the group, whose other processes must have been
+// ended. A scope ends by itself, with its last process.
 func (s Scope) Leave() error {
 	if s.Kind != KindGroup {
 		return nil
@@ -98,7 +104,31 @@ func (s Scope) Leave() error {
 	if err := writeGroup(s.home, "cgroup.procs", strconv.Itoa(s.pid)); err != nil {
 		return err
 	}
-	return os.Remove(s.Name)
+	return removeEmpty(s.Name, time.Now().Add(leaveLimit))
+}
+
+// removeEmpty removes a group as soon as it is empty.
+func removeEmpty(dir string, deadline time.Time) error {
+	events, err := os.Open(filepath.Join(dir, "cgroup.events"))
+	if err != nil {
+		return err
+	}
+	defer events.Close()
+	for {
+		// What changes after this reading ends the wait below.
+		if _, err := events.ReadAt(make([]byte, 256), 0); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		err := os.Remove(dir)
+		left := time.Until(deadline)
+		if !errors.Is(err, unix.EBUSY) || left <= 0 {
+			return err
+		}
+		fds := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
+		if _, err := unix.Poll(fds, int(left.Milliseconds())+1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // RemoveLeft removes the group of the VM name whose supervisor was killed. The kernel refuses

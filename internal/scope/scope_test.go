@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +79,15 @@ func TestGroup(t *testing.T) {
 		t.Errorf("memory %q", m)
 	} else if err != nil && !strings.Contains(strings.Join(s.Weaker, ";"), "no bound of its memory") {
 		t.Errorf("no bound of its memory, and nothing is said: %v", s.Weaker)
+	}
+	// A process that is on its way out, and nobody's child here, is waited for.
+	last := exec.Command("sleep", "0.3")
+	if err := last.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = last.Wait() }()
+	if err := writeGroup(s.Name, "cgroup.procs", strconv.Itoa(last.Process.Pid)); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.Leave(); err != nil {
 		t.Error(err)

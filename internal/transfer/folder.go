@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -61,6 +62,12 @@ func (f folder) create(name string) (fd int, err error) {
 func (f folder) setTime(name string, mtime int64) error {
 	ts := unix.NsecToTimespec(mtime)
 	return unix.UtimesNanoAt(f.fd(), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// setTime sets the time of an open file, which may have no name.
+func setTime(f *os.File, mtime int64) error {
+	ts := unix.NsecToTimespec(mtime)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), []unix.Timespec{ts, ts}, 0)
 }
 
 // read is read(2); a FUSE file system may interrupt it.

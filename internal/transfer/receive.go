@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
 )
 
 // A Target is where a stream's entries go.
@@ -92,6 +93,7 @@ func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
 		return Result{}, fmt.Errorf("%s: %w", show(t.Path), Cause(err))
 	}
 	defer at.Close()
+	sweep(folder{t.Dir, at})
 	v := &receiver{d: d, how: how, levels: []*level{{dir: folder{t.Dir, at}, path: t.Path, only: t.Name}}}
 	err = v.run()
 	if err != nil {
@@ -130,7 +132,8 @@ type level struct {
 // A newFile is the file that is being written.
 type newFile struct {
 	fd       int
-	name, at string
+	unplaced *durable.Unplaced // of fd; nil where nobody has seen the directory yet
+	name     string
 	mode     fs.FileMode
 	mtime    int64
 	size     int64
@@ -155,7 +158,7 @@ func (v *receiver) run() error {
 			if v.file != nil || len(v.levels) > 1 {
 				return malformed("it ends within a directory or file")
 			}
-			return nil
+			return durable.SyncDir(v.levels[0].dir.at)
 		default:
 			if v.file != nil {
 				return malformed("%c within a file", r.kind)
@@ -227,17 +230,19 @@ func show(path string) string {
 	return path
 }
 
-// halfMade begins the names of what is not complete. It is never sent: a copy into
-// what it copies would not end.
-const halfMade = ".vix-copy-"
-
-// place is the name under which an entry of l is made: its own where nobody has
-// seen l yet, else one that becomes its own by a rename.
+// place is the name under which a directory or link of l is made: its own where nobody
+// has seen l yet, else one that becomes its own by a rename. Such a one is never sent: a
+// copy into what it copies would not end.
 func (l *level) place(name string) string {
 	if l.fresh {
 		return name
 	}
-	return halfMade + strings.ToLower(rand.Text()[:12])
+	return durable.TempName()
+}
+
+// sweep removes what copies into the directory that were killed have left.
+func sweep(dir folder) {
+	durable.Sweep(dir.at, func(name string) { _ = removeTree(dir, name) })
 }
 
 // settle gives an entry its own name.
@@ -271,29 +276,42 @@ func (v *receiver) beginDir(l *level, r record) error {
 		if next.dir, err = openFolder(l.dir, r.name); err != nil {
 			return err
 		}
+		sweep(next.dir)
 		v.levels = append(v.levels, next)
 		return nil
 	}
-	next.fresh, next.at = true, l.place(r.name)
-	if err := l.dir.Mkdir(next.at, 0o700); err != nil {
-		return err
+	for next.fresh = true; ; {
+		next.at = l.place(r.name)
+		if err := l.dir.Mkdir(next.at, 0o700); err != nil {
+			return err
+		}
+		var err error
+		if next.dir, err = openFolder(l.dir, next.at); err != nil {
+			return errors.Join(err, l.dir.Remove(next.at))
+		}
+		if l.fresh || durable.Hold(l.dir.at, next.at, next.dir.at) {
+			v.levels = append(v.levels, next)
+			return nil
+		}
+		next.dir.Close() // another copy has swept it
 	}
-	var err error
-	if next.dir, err = openFolder(l.dir, next.at); err != nil {
-		return errors.Join(err, l.dir.Remove(next.at))
-	}
-	v.levels = append(v.levels, next)
-	return nil
 }
 
 func (v *receiver) endDir() error {
 	l := v.top()
 	above := v.levels[len(v.levels)-2]
-	if l.fresh { // one that was there keeps its own
-		err := errors.Join(l.dir.at.Chmod(l.mode), above.dir.setTime(l.at, l.mtime), above.settle(l.at, l.name))
-		if err != nil {
-			return fmt.Errorf("%s: %w", show(l.path), Cause(err))
-		}
+	var err error
+	switch {
+	case !l.fresh: // it was there, and keeps its mode and time
+		err = durable.SyncDir(l.dir.at)
+	case !above.fresh: // at once all that is in it: a file alone takes a hundred times as long
+		err = durable.SyncAll(l.dir.at)
+	}
+	if l.fresh && err == nil {
+		err = errors.Join(l.dir.at.Chmod(l.mode), above.dir.setTime(l.at, l.mtime), above.settle(l.at, l.name))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", show(l.path), Cause(err))
 	}
 	v.levels = v.levels[:len(v.levels)-1]
 	return l.dir.Close()
@@ -309,12 +327,17 @@ func (v *receiver) beginFile(l *level, r record) error {
 	if err := v.room(0); err != nil {
 		return err
 	}
-	n := &newFile{name: r.name, at: l.place(r.name), mode: r.mode &^ v.how.Umask, mtime: r.mtime}
+	n := &newFile{name: r.name, mode: r.mode &^ v.how.Umask, mtime: r.mtime}
 	if v.how.Mode != 0 {
 		n.mode = v.how.Mode
 	}
 	var err error
-	if n.fd, err = l.dir.create(n.at); err != nil {
+	if l.fresh {
+		n.fd, err = l.dir.create(n.name)
+	} else if n.unplaced, err = durable.New(l.dir.at, 0o600); err == nil {
+		n.fd = int(n.unplaced.Fd())
+	}
+	if err != nil {
 		return err
 	}
 	v.file = n
@@ -373,15 +396,22 @@ func (v *receiver) endFile(l *level, f *newFile) error {
 	if err := unix.Fchmod(f.fd, uint32(f.mode)); err != nil {
 		return err
 	}
+	if f.unplaced != nil {
+		if err := errors.Join(setTime(f.unplaced.File, f.mtime), f.unplaced.Sync()); err != nil {
+			return err
+		}
+		if err := f.unplaced.Place(f.name, true); err != nil {
+			return err
+		}
+		v.file = nil
+		return f.unplaced.Close()
+	}
 	fd := f.fd
 	f.fd = -1
 	if err := unix.Close(fd); err != nil {
 		return err
 	}
-	if err := l.dir.setTime(f.at, f.mtime); err != nil {
-		return err
-	}
-	if err := l.settle(f.at, f.name); err != nil {
+	if err := l.dir.setTime(f.name, f.mtime); err != nil {
 		return err
 	}
 	v.file = nil
@@ -454,11 +484,10 @@ func (v *receiver) room(n int64) error {
 func (v *receiver) undo() error {
 	var errs []error
 	if f := v.file; f != nil {
-		if f.fd >= 0 {
+		if f.unplaced != nil {
+			errs = append(errs, f.unplaced.Close())
+		} else if f.fd >= 0 {
 			unix.Close(f.fd)
-		}
-		if l := v.top(); !l.fresh {
-			errs = append(errs, l.dir.Remove(f.at))
 		}
 	}
 	for len(v.levels) > 1 {

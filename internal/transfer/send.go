@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
 )
 
 // A Source is an entry to be sent.
@@ -249,7 +251,7 @@ func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, dept
 		return err
 	}
 	for _, n := range names {
-		if strings.HasPrefix(n, halfMade) {
+		if strings.HasPrefix(n, durable.Prefix) {
 			continue
 		}
 		if err := s.entry(dir, n, n, filepath.Join(path, n), depth+1); err != nil {

@@ -29,8 +29,8 @@
 // The receiver takes every byte as hostile. It creates each entry anew: a file is
 // never opened that was there before, and a link never followed, so that no entry
 // can write through an earlier one. Everything goes through an os.Root, or by one
-// component from an open directory. What is new is made under another name and gets its own when it is complete; what fails
-// or is cut leaves nothing. Into a directory come only names that were asked for:
+// component from an open directory. What is new has no name, or another, and gets its own when it is complete and on disk;
+// what fails or is cut leaves nothing, and what is killed nothing that a later copy into the same directory does not remove. Into a directory come only names that were asked for:
 // a sender cannot choose what else of it to replace. Devices, sockets, owners, setuid bits and hard links
 // are not in the format. Entries, depth, bytes and the sizes of files are bounded.
 //

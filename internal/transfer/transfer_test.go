@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
 )
 
 // send returns the stream of paths.
@@ -162,7 +164,7 @@ func TestTree(t *testing.T) {
 func nothingHalf(t testing.TB, dir string) {
 	t.Helper()
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if strings.HasPrefix(filepath.Base(path), ".vix-copy-") {
+		if strings.HasPrefix(filepath.Base(path), durable.Prefix) {
 			t.Errorf("left: %s", path)
 		}
 		return nil

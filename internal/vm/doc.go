@@ -7,7 +7,8 @@
 //	vix-launcher list, stop, logs ──►    │  all children die with it (PDEATHSIG)
 //	                                     ├─ vix-waylandproxy host   vhost-user socketpair to QEMU
 //	                                     ├─ virtiofsd               vhost-user connection to QEMU; one for the
-//	                                     │                          root, the home and each share (share.go)
+//	                                     │                          root, the home and each share (share.go), for
+//	                                     │                          which another takes over (takeover.go)
 //	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
 //	                                     ├─ vhost-device-vsock      for vsock without the kernel's (vsock.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)

@@ -51,7 +51,7 @@ func TestCommandLines(t *testing.T) {
 	m.USBPort, m.Ports, m.Shares = true, 2, []Folder{{"home", -1, 7}, {"share1", 1, 8}}
 	golden(t, "qemu-shares.golden", m.Args())
 	m.USBPort, m.Ports, m.Shares = false, 0, nil
-	p := &passt{dns: netip.MustParseAddr("127.0.0.53"), publish: []config.Publish{
+	p := &passt{publish: []config.Publish{
 		{Addr: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80}, {Addr: netip.MustParseAddr("0.0.0.0"), Host: 53, Guest: 5353, UDP: true}}}
 	golden(t, "passt.golden", p.args(3))
 	m.Netdev = p.netdev(7)

@@ -90,7 +90,7 @@ func (s *supervisor) mount(text string) (*ShareState, error) {
 		return nil, err
 	}
 	s.log.printf("vix", "share %s is at %s", sh.folder.Host, sh.folder.Guest)
-	return &ShareState{sh.folder.Host, sh.folder.Guest, sh.folder.Write, sh.server.cmd.Process.Pid}, nil
+	return &ShareState{sh.folder.Host, sh.folder.Guest, sh.folder.Write, s.serverOf(sh).cmd.Process.Pid}, nil
 }
 
 // freePort returns a port without a device; -1 if there is none.
@@ -255,7 +255,8 @@ func (s *supervisor) drop(sh *share) {
 	s.shares = slices.DeleteFunc(slices.Clone(s.shares), func(x *share) bool { return x == sh })
 	s.mu.Unlock()
 	s.noteShares()
-	sh.server.kill()
+	sh.over.close() // before: nothing takes over what was taken away
+	s.serverOf(sh).kill()
 	s.dropFolder(sh.dir)
 	if sh.staging {
 		if err := s.store.dropStaging(filepath.Base(sh.folder.Host)); err != nil {

@@ -1,20 +1,15 @@
 package vm
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"vix/config"
-	"vix/internal/sandbox"
 )
 
 // A network is what a VM's network card leads to. Everything else knows no more of it
@@ -37,7 +32,7 @@ func (s *supervisor) network() network {
 	case v.Net != config.NetNAT:
 		return nil
 	case s.launch.Parts.Passt != "":
-		return &passt{path: s.launch.Parts.Passt, publish: v.Publish, dns: hostResolver(s.launch.Parts.System)}
+		return &passt{path: s.launch.Parts.Passt, publish: v.Publish}
 	}
 	return &userNet{publish: v.Publish}
 }
@@ -58,25 +53,28 @@ const (
 type passt struct {
 	path    string
 	publish []config.Publish
-	dns     netip.Addr // the host's resolver; invalid where there is none
+
+	// end is passt's end of the connection to QEMU, kept for the one that takes the place
+	// of a passt that has ended: QEMU cannot connect again.
+	end *os.File
+
+	mu    sync.Mutex
+	child *child // the present one
+	ended bool   // there are no more
 }
 
 // args has no IPv6: a guest that has one address family has one way past us to think of.
 //
 // passt would take the router's address for the host's loopback: --no-map-gw is what
-// keeps 127.0.0.1 out of the guest's reach. Its resolver is the host's, which may well
-// listen on 127.0.0.1: of that, DNS alone is forwarded.
+// keeps 127.0.0.1 out of the guest's reach. That of its resolver never comes here: names.go.
 func (p *passt) args(fd int) []string {
 	args := []string{
 		"--foreground", "--quiet", "--fd", fmt.Sprint(fd), "--ipv4-only",
 		// The template of addresses that are all given; so it starts without a network too.
 		"--interface", "lo",
 		"--address", natAddress, "--netmask", natNetmask, "--gateway", natRouter,
-		"--dns", natDNS, "--dns-forward", natDNS, "--no-dhcp-search",
+		"--dns", natDNS, "--no-dhcp-search",
 		"--no-map-gw",
-	}
-	if p.dns.IsValid() {
-		args = append(args, "--dns-host", p.dns.String())
 	}
 	for _, port := range p.publish {
 		option := "--tcp-ports"
@@ -102,20 +100,71 @@ func (p *passt) start(s *supervisor) (*os.File, error) {
 	if err := unix.SetNonblock(int(theirs.Fd()), false); err != nil {
 		return nil, errors.Join(err, ours.Close(), theirs.Close())
 	}
+	p.end = theirs
+	if _, err := p.serve(s); err != nil {
+		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	}
+	s.serveNetwork(p)
+	return ours, nil
+}
+
+// serve starts a passt.
+func (p *passt) serve(s *supervisor) (*child, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return nil, net.ErrClosed
+	}
+	end, err := dupFile(p.end)
+	if err != nil {
+		return nil, err
+	}
 	report, reportEnd, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, ours.Close(), theirs.Close())
+		return nil, errors.Join(err, end.Close())
 	}
 	// It makes namespaces and an empty root, as virtiofsd does.
 	c := Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: append([]string{p.path}, p.args(3)...)}
 	child, err := s.startConfined(command{
-		name: passtChild, path: s.launch.Parts.Self, args: c.Args(), files: []*os.File{theirs, reportEnd},
+		name: passtChild, path: s.launch.Parts.Self, args: c.Args(), files: []*os.File{end, reportEnd},
 	}, report)
 	if err != nil {
-		return nil, errors.Join(err, ours.Close())
+		return nil, err
 	}
-	s.serveNetwork(child)
-	return ours, nil
+	p.child = child
+	s.update(func(st *State) { st.PIDs.Network, st.Net.Down = child.cmd.Process.Pid, false })
+	return child, nil
+}
+
+// stop ends the present passt, and there is no other.
+func (p *passt) stop(s *supervisor) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	if s.graceful {
+		p.child.end(endLimit) // it ends when QEMU's end closes
+	} else {
+		p.child.kill()
+	}
+	return p.end.Close()
+}
+
+// abandoned reports whether QEMU's end is closed.
+func (p *passt) abandoned() bool {
+	poll := []unix.PollFd{{Fd: int32(p.end.Fd()), Events: unix.POLLRDHUP}}
+	n, err := unix.Poll(poll, 0)
+	return n == 1 && err == nil
+}
+
+// drain takes what QEMU has said to a passt that has ended, while the guest says nothing
+// more: its frames have a length before them, and the next passt begins with one.
+func (p *passt) drain() {
+	b := make([]byte, 64<<10)
+	for {
+		if n, _, err := unix.Recvfrom(int(p.end.Fd()), b, unix.MSG_DONTWAIT); n <= 0 || err != nil {
+			return
+		}
+	}
 }
 
 func (p *passt) netdev(fd int) string {
@@ -123,29 +172,6 @@ func (p *passt) netdev(fd int) string {
 }
 
 func (p *passt) inQEMU() bool { return false }
-
-// hostResolver is the first IPv4 name server of resolv.conf(5): whom the host itself
-// asks, as far as passt can. It is looked up once, as passt would.
-func hostResolver(system string) netip.Addr {
-	f, err := os.Open(filepath.Join(system, resolvConf))
-	if err != nil {
-		return netip.Addr{}
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(io.LimitReader(f, 64<<10))
-	for lines.Scan() {
-		word := strings.Fields(lines.Text())
-		if len(word) < 2 || word[0] != "nameserver" {
-			continue
-		}
-		if addr, err := netip.ParseAddr(word[1]); err == nil && addr.Is4() {
-			return addr
-		}
-	}
-	return netip.Addr{}
-}
-
-const resolvConf = "etc/resolv.conf"
 
 // userNet is the network that QEMU has built in, for where passt is missing. QEMU then
 // uses the host's network itself, and the guest reaches the host's loopback: QEMU has
@@ -221,44 +247,61 @@ func (s *supervisor) startNetwork() (n network, end *os.File, err error) {
 	return n, end, nil
 }
 
+// maxPassts is how many of a VM's may end: a guest may know what one ends of.
+const maxPassts = 4
+
 // serveNetwork makes passt a part of the VM, though not one that it cannot live without:
-// who has unsaved work in a VM would rather keep it than the network. Before the guest is
-// ready it is otherwise: a VM does not start with less than it was asked for.
-func (s *supervisor) serveNetwork(c *child) {
-	s.update(func(st *State) { st.PIDs.Network = c.cmd.Process.Pid })
+// who has unsaved work in a VM would rather keep it than the network. When one ends,
+// another takes its place. But one that ends by itself while the VM starts has said why,
+// and a VM does not start with less than it was asked for.
+func (s *supervisor) serveNetwork(p *passt) {
+	name := s.launch.VM.Name
 	s.pumps.Go(func() {
-		<-c.done
-		s.update(func(st *State) { st.PIDs.Network, st.Net.Down = 0, true })
-		switch {
-		case s.ctx.Err() != nil:
-		case s.snapshot().State == StateStarting:
-			s.report(s.death(c, "passt ended"))
-		default:
-			s.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", s.launch.VM.Name, c.status())
-			// The guest's card loses its carrier, so that its programs fail at once and
-			// do not wait.
-			if err := s.monitor.execute("set_link", map[string]any{"name": cardID, "up": false}, nil); err != nil {
+		for c, ended := p.child, 1; ; ended++ {
+			<-c.done
+			s.update(func(st *State) { st.PIDs.Network, st.Net.Down = 0, true })
+			starting := s.snapshot().State == StateStarting
+			if s.ctx.Err() != nil || p.abandoned() {
+				return
+			}
+			if ended < maxPassts && (c.killed() || !starting) {
+				next, err := s.anotherPasst(p, starting)
+				if err == nil {
+					s.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.status())
+					c = next
+					continue
+				}
 				s.log.printf("vix", "network: %v", err)
 			}
+			if starting {
+				s.report(s.death(c, "passt ended"))
+				return
+			}
+			s.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", name, c.status())
+			s.setLink(false)
+			return
 		}
 	})
-	s.undo(func() error {
-		if s.graceful {
-			c.end(endLimit) // it ends when QEMU's end closes
-		} else {
-			c.kill()
-		}
-		return nil
-	})
+	s.undo(func() error { return p.stop(s) })
 }
 
-// resolverFiles are what QEMU's own network reads to forward DNS: resolv.conf, which
-// may be a link.
-func resolverFiles(system string) []sandbox.File {
-	path := filepath.Join(system, resolvConf)
-	files := []sandbox.File{{Path: path}}
-	if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
-		files = append(files, sandbox.File{Path: real})
+// anotherPasst starts a passt in the place of one that has ended. In a VM that starts,
+// there is no frame on its way yet, and perhaps no QEMU.
+func (s *supervisor) anotherPasst(p *passt, starting bool) (*child, error) {
+	if starting {
+		return p.serve(s)
 	}
-	return files
+	s.setLink(false)
+	p.drain()
+	next, err := p.serve(s)
+	s.setLink(err == nil)
+	return next, err
+}
+
+// setLink gives the guest's card its carrier, or takes it away, so that its programs fail
+// at once and do not wait.
+func (s *supervisor) setLink(up bool) {
+	if err := s.monitor.execute("set_link", map[string]any{"name": cardID, "up": up}, nil); err != nil {
+		s.log.printf("vix", "network: %v", err)
+	}
 }

@@ -70,6 +70,9 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	}
 	go readWords(c, words, hangUp) // ends with the connection
 	s.joinSession(c, req.Session)
+	if text := s.lookAtPrograms(); text != "" {
+		s.tell(c, reply{Note: text})
+	}
 	follow := s.follow(ctx, c, first)
 	defer follow.stop()
 

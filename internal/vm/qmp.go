@@ -259,9 +259,6 @@ func (m *monitor) call(file *os.File, name string, args, out any) error {
 
 // The commands that a supervisor uses.
 
-// quit ends QEMU at once, like pulling the plug.
-func (m *monitor) quit() error { return m.execute("quit", nil, nil) }
-
 // status returns QEMU's run state: running, paused, shutdown, …
 func (m *monitor) status() (string, error) {
 	var s struct {

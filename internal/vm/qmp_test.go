@@ -63,7 +63,7 @@ func TestQMP(t *testing.T) {
 		t.Errorf("a long reply: %d bytes, %v", len(long), err)
 	}
 	var refused *qmpError
-	if err := m.quit(); !errors.As(err, &refused) || refused.Class != "GenericError" || err.Error() != "qmp: quit: not now" {
+	if err := m.execute("quit", nil, nil); !errors.As(err, &refused) || refused.Class != "GenericError" || err.Error() != "qmp: quit: not now" {
 		t.Errorf("refused: %v", err)
 	}
 	if err := m.Disconnect(); err != nil {

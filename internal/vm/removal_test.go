@@ -197,7 +197,7 @@ func TestSweepForbidden(t *testing.T) {
 	if err := errors.Join(err, store.dropHome("t"), store.Sweep()); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(append(names(t, dir+"/vix"), append(names(t, dir+"/vix/vms"), names(t, dir+"/vix/vms/t")...)...), " "); got != "vms t home lock vix.json" {
+	if got := strings.Join(append(namesIn(t, dir+"/vix"), append(namesIn(t, dir+"/vix/vms"), namesIn(t, dir+"/vix/vms/t")...)...), " "); got != "vms t home lock vix.json" {
 		t.Error(got)
 	}
 	if st, err := os.Stat(dir + "/vix/vms/t/home"); err != nil || st.Mode().Perm() != 0o700 {

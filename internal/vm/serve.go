@@ -48,6 +48,7 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	switch frozen := err == nil || foreign(err); {
 	case frozen && req.Op == opState:
 		s.probe()
+		s.lookAtPrograms()
 		s.tell(c, reply{State: new(s.snapshot())})
 	case frozen && req.Op == opStop:
 		s.serveStop(c, req.Force)

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/rootfs"
@@ -42,8 +40,10 @@ type share struct {
 	port   int // -1: the home's, which stays
 	folder config.Share
 	dir    *rootfs.Folder // what folder.Host is, for as long as there is the share
-	server *child
-	qemu   *os.File // QEMU's end of the connection, until QEMU has it
+	server *child         // under the supervisor's mu
+	qemu   *os.File       // QEMU's end of the connection, until QEMU has it
+	over   *takeover      // nil: the home's, without which the VM cannot go on
+	fails  int            // how often a server of it has died
 
 	staging bool // folder is removed with the share
 }
@@ -127,12 +127,96 @@ func (s *supervisor) addShare(sh share) error {
 		s.dropFolder(sh.dir)
 		return err
 	}
+	if sh.port >= 0 {
+		if err := s.standBetween(&sh); err != nil {
+			sh.server.kill()
+			s.dropFolder(sh.dir)
+			return err
+		}
+	}
 	s.mu.Lock()
 	s.shares = append(s.shares, &sh)
 	s.mu.Unlock()
 	s.noteShares()
-	s.pumps.Go(func() { s.watchShare(&sh) })
+	if sh.tag == homeTag {
+		s.pumps.Go(func() {
+			<-sh.server.done
+			s.report(s.death(sh.server, "virtiofsd of the home directory ended"))
+		})
+	}
 	return nil
+}
+
+// maxFails is how many servers of a share may die: a guest may know what one dies of.
+const maxFails = 4
+
+// standBetween puts a takeover between QEMU and the share's server.
+func (s *supervisor) standBetween(sh *share) error {
+	server, err := unixConn(sh.qemu)
+	sh.qemu = nil
+	if err != nil {
+		return err
+	}
+	ours, theirs, err := socketpair("share")
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
+	qemu, err := unixConn(ours)
+	if err != nil {
+		return errors.Join(err, server.Close(), theirs.Close())
+	}
+	sh.qemu = theirs
+	sh.over = newTakeover(qemu, server, func() (*net.UnixConn, error) { return s.serveAgain(sh) })
+	s.pumps.Go(func() {
+		if err := sh.over.fromQEMU(); err != nil {
+			s.log.printf("vix", "share %s: %v", sh.folder.Guest, err)
+		}
+	})
+	s.pumps.Go(func() {
+		err := sh.over.fromServer()
+		if err != nil {
+			s.serverOf(sh).kill()
+		}
+		s.noteShares()
+		if err != nil && s.ctx.Err() == nil {
+			s.note("VM %s: share %s: virtiofsd ended, and no other can take its place: %v; what uses the share hangs until the VM stops", s.launch.VM.Name, sh.folder.Guest, err)
+		}
+	})
+	return nil
+}
+
+// serveAgain starts a server in the place of one that has died. The share is not mounted
+// anew by us: until the old one is gone there can be no other, and between the two the
+// path would read as an empty folder.
+func (s *supervisor) serveAgain(sh *share) (*net.UnixConn, error) {
+	old := s.serverOf(sh)
+	old.kill() // it has closed its connection, if it has not ended
+	if s.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	if sh.fails++; sh.fails >= maxFails {
+		return nil, fmt.Errorf("%d have ended, the last: %s: %s", sh.fails, old.status(), old.last.String())
+	}
+	next := share{tag: sh.tag, port: sh.port, folder: sh.folder, dir: sh.dir}
+	if err := s.serveShare(&next); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	sh.server = next.server
+	s.mu.Unlock()
+	s.noteShares()
+	name, path, why := s.launch.VM.Name, sh.folder.Guest, old.status()
+	if last := old.last.String(); last != "" {
+		why += ": " + last
+	}
+	s.note("VM %s: share %s: virtiofsd ended: %s; what is done there fails until you take it away with vix-launcher umount %s %s (--force if it is in use), and mount it again", name, path, why, name, path)
+	return unixConn(next.qemu)
+}
+
+func (s *supervisor) serverOf(sh *share) *child {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sh.server
 }
 
 // serveShare starts virtiofsd on the share's folder, which it gets as a descriptor.
@@ -143,9 +227,9 @@ func (s *supervisor) serveShare(sh *share) error {
 	if err := s.dir.MkdirAll(sh.tag, 0o700); err != nil {
 		return err
 	}
-	dir, err := unix.FcntlInt(sh.dir.File.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	files, err := s.servedFiles(sh)
 	if err != nil {
-		return os.NewSyscallError("dup", err)
+		return err
 	}
 	view := filepath.Join(s.reg.path, s.launch.VM.Name, sh.tag)
 	args := []string{"shareview", "--report-fd", "4", "--folder-fd", "5"}
@@ -155,13 +239,31 @@ func (s *supervisor) serveShare(sh *share) error {
 	args = append(append(args, sh.folder.Host, view, s.launch.Parts.Virtiofsd), shareArgs(view, sh.folder.Write)...)
 	end, child, err := s.serveFolder(command{
 		name: "virtiofsd " + sh.tag, path: s.launch.Parts.Self, args: args, attr: rootfs.ViewAttr(s.uid, os.Getgid()),
-		files: []*os.File{os.NewFile(uintptr(dir), sh.dir.Path)},
+		files: files,
 	})
 	if err != nil {
 		return err
 	}
 	sh.qemu, sh.server = end, child
 	return nil
+}
+
+// servedFiles are the folder, and of the home also the state's lock, which virtiofsd keeps
+// as long as it lives: whatever becomes of us, nobody serves the home a second time.
+func (s *supervisor) servedFiles(sh *share) (files []*os.File, err error) {
+	of := []*os.File{sh.dir.File}
+	if sh.tag == homeTag {
+		of = append(of, s.kept.lock)
+	}
+	for _, f := range of {
+		dup, err := dupFile(f)
+		if err != nil {
+			closeFiles(files)
+			return nil, os.NewSyscallError("dup", err)
+		}
+		files = append(files, dup)
+	}
+	return files, nil
 }
 
 // endShares ends every share's server. From then on there are no new ones.
@@ -171,10 +273,13 @@ func (s *supervisor) endShares() error {
 	s.sharesEnded = true
 	s.closeShares()
 	for _, sh := range s.shares {
-		if s.graceful {
-			sh.server.end(endLimit)
+		if sh.over != nil {
+			sh.over.close()
+		}
+		if server := s.serverOf(sh); s.graceful {
+			server.end(endLimit)
 		} else {
-			sh.server.kill()
+			server.kill()
 		}
 		s.dropFolder(sh.dir)
 	}
@@ -254,6 +359,8 @@ func (s *supervisor) serveFolder(cmd command) (_ *os.File, _ *child, err error) 
 		}
 	}()
 	undo = append(undo, cmd.files...)
+	s.serving.Lock()
+	defer s.serving.Unlock()
 	at := s.reg.socket(s.launch.VM.Name, "fs.sock")
 	ln, err := net.ListenUnix("unix", at)
 	if err != nil {
@@ -286,23 +393,6 @@ func (s *supervisor) serveFolder(cmd command) (_ *os.File, _ *child, err error) 
 		return nil, nil, err
 	}
 	return qemuEnd, c, nil
-}
-
-// watchShare waits for the end of a share's server. Without the home no VM can go on;
-// without another share it can, with errors where that was.
-func (s *supervisor) watchShare(sh *share) {
-	<-sh.server.done
-	s.noteShares()
-	if sh.tag == homeTag {
-		s.report(s.death(sh.server, "virtiofsd of the home directory ended"))
-		return
-	}
-	s.mu.Lock()
-	wanted := slices.Contains(s.shares, sh)
-	s.mu.Unlock()
-	if wanted && s.ctx.Err() == nil {
-		s.note("VM %s: share %s: virtiofsd ended: %s: %s", s.launch.VM.Name, sh.folder.Guest, sh.server.status(), sh.server.last.String())
-	}
 }
 
 // noteShares brings the state up to date. The home is no share to whoever looks: it is

@@ -129,18 +129,18 @@ func TestStagingOfTheDead(t *testing.T) {
 	if s := b.now(b.with(l, "true")); s.fail != nil {
 		t.Fatal(s.fail)
 	}
-	if got := strings.Join(names(t, staging), " "); got != "a-abcdefghij a-abcdefghij.lock a-b-earlier" {
+	if got := strings.Join(namesIn(t, staging), " "); got != "a-abcdefghij a-abcdefghij.lock a-b-earlier" {
 		t.Errorf("%q of %s %s %s %s %s %s", got, dead, other, used, early, earlyOther, staging)
 	}
 	if err := store.dropStaging("a-abcdefghij"); err != nil {
 		t.Error(err)
 	}
-	if got := strings.Join(names(t, staging), " "); got != "a-b-earlier" {
+	if got := strings.Join(namesIn(t, staging), " "); got != "a-b-earlier" {
 		t.Error(got)
 	}
 }
 
-func names(t *testing.T, dir string) (list []string) {
+func namesIn(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	for _, e := range entriesOf(t, dir) {
 		list = append(list, e.Name())
@@ -213,7 +213,7 @@ func TestShareDies(t *testing.T) {
 	}
 	b.waitFor("the state shows it", func() bool {
 		st, err := b.reg.State(t.Context(), "t")
-		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended: signal: killed")
+		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended, and no other can take its place: QEMU has not set it up yet")
 	})
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)

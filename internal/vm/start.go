@@ -177,6 +177,7 @@ func (s *supervisor) startRoot() (root *os.File, format string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	s.stampPrograms(from)
 	if from.Disk != "" {
 		return openImage(from.Disk)
 	}
@@ -279,7 +280,6 @@ func (s *supervisor) qemuConfinement(p qemuParts) (c Confine, own *syscall.SysPr
 	own = sandbox.Attr(s.uid, os.Getgid())
 	if p.net != nil && p.net.inQEMU() {
 		c.Network = true
-		c.Files = append(c.Files, resolverFiles(s.launch.Parts.System)...)
 		own.Cloneflags &^= unix.CLONE_NEWNET
 	}
 	return c, own, nil
@@ -369,7 +369,11 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 		ready <- s.guest.Ready(limit)
 	})
 	s.pumps.Go(func() { s.pumpStages(s.guest.Stages(), ready, done) })
-	return s.wait(done)
+	if err := s.wait(done); err != nil {
+		return err
+	}
+	s.startNames()
+	return nil
 }
 
 // pumpStages notes the guest's stages until there can be no more, and passes

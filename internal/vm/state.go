@@ -31,15 +31,17 @@ const (
 
 // A State is everything that a supervisor tells of its VM.
 type State struct {
-	Name   string       `json:"name"`
-	State  string       `json:"state"`
-	Vix    string       `json:"vix"` // the version that started it
-	Tag    string       `json:"tag"`
-	Color  config.Color `json:"color"`
-	Root   string       `json:"root"`
-	Accel  string       `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
-	Memory uint64       `json:"memory"`          // bytes
-	CPUs   int          `json:"cpus"`
+	Name  string       `json:"name"`
+	State string       `json:"state"`
+	Vix   string       `json:"vix"` // the version that started it
+	Tag   string       `json:"tag"`
+	Color config.Color `json:"color"`
+	Root  string       `json:"root"`
+	// Outdated: the root's programs have changed since the VM was started.
+	Outdated bool   `json:"outdated,omitempty"`
+	Accel    string `json:"accel,omitempty"` // "kvm" or "tcg", once it is known
+	Memory   uint64 `json:"memory"`          // bytes
+	CPUs     int    `json:"cpus"`
 	// Scope is the control group of the VM's processes; nil until it is known.
 	Scope *scope.Scope `json:"scope,omitempty"`
 	// GuestMemory is nil until the guest runs.

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -152,6 +154,7 @@ func (s *Store) fill(dir string) error {
 	file := filepath.Join(dir, markerName)
 	switch m, err := s.readMarker(dir); {
 	case errors.Is(err, fs.ErrNotExist):
+		durable.SweepFiles(s.root, dir)
 		b, _ := json.Marshal(marker{storeVersion})
 		if err := durable.Replace(s.root, file, 0o600, append(b, '\n')); err != nil {
 			return stateFailure(filepath.Join(s.path, file), err)
@@ -187,6 +190,9 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 	return m, nil
 }
 
+// unlockLimit is how long a state may be in use by what has been killed.
+const unlockLimit = 3 * time.Second
+
 // lock locks an existing state.
 func (s *Store) lock(name string) (*keptState, error) {
 	file := filepath.Join(vmsName, name, lockName)
@@ -198,12 +204,15 @@ func (s *Store) lock(name string) (*keptState, error) {
 	if err != nil {
 		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
-	switch ok, err := tryLock(f); {
-	case err != nil:
-		return nil, errors.Join(stateFailure(filepath.Join(s.path, file), err), f.Close())
-	case !ok:
-		f.Close()
+	// What serves the home holds the lock too: when a supervisor is killed, that ends a
+	// moment later.
+	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
+	defer cancel()
+	switch err := waitLock(ctx, f); {
+	case errors.Is(err, context.DeadlineExceeded):
 		return nil, failf("VM %s: its state is in use by a VM of another session; stop that one, or run with --disposable", name)
+	case err != nil:
+		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
 	return &keptState{filepath.Join(s.path, vmsName, name), f}, nil
 }

@@ -109,10 +109,12 @@ type supervisor struct {
 	shareTurn   sync.Mutex // held by whoever adds or takes away a share
 	sharesEnded bool       // under shareTurn, as is
 	stuckPorts  [config.MaxShares]bool
+	serving     sync.Mutex // held while a virtiofsd is started: the socket's name is one
 
 	probes     chan struct{} // holds one; see probe
 	stopReason string        // of the monitor's events alone
 	shortages  shortages
+	programs   programs // under mu
 
 	usb   usbDevices
 	bound memoryBound
@@ -332,8 +334,9 @@ func (s *supervisor) planned() bool {
 	return errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled)
 }
 
-// powerOff lets the guest end its programs and switch itself off; when it does
-// not, QEMU is told to quit. A second stop, by force, cuts the waiting short.
+// powerOff lets the guest end its programs and switch itself off. When it does not, it
+// hangs, or what it waits for does: then nothing is waited for any more, and all is
+// killed. A second stop, by force, cuts the waiting short.
 func (s *supervisor) powerOff() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), powerOffLimit)
 	defer cancel()
@@ -346,14 +349,9 @@ func (s *supervisor) powerOff() {
 	}()
 	if err := s.guest.PowerOff(ctx); err != nil {
 		s.log.printf("vix", "power off: %v", err)
+		s.graceful = false
 	} else if s.qemu != nil {
 		s.qemu.end(endLimit)
-		return
-	}
-	if s.monitor != nil {
-		if err := s.monitor.quit(); err == nil {
-			s.qemu.end(endLimit)
-		}
 	}
 }
 

@@ -1,0 +1,158 @@
+package names
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Limits of the guest's end, for its own sake.
+const (
+	maxPending = 1024             // questions that have no answer; more are not taken
+	maxConns   = 64               // connections
+	idleConn   = 10 * time.Second // and their patience
+)
+
+// A Stub is the guest's end: a name server for its programs.
+type Stub struct {
+	udp *net.UDPConn
+	tcp *net.TCPListener
+
+	mu      sync.Mutex
+	lastID  uint32
+	pending map[uint32]func([]byte) // answers by a question's id
+}
+
+// Listen takes questions at an address from now on; Serve answers them.
+func Listen(at netip.AddrPort) (*Stub, error) {
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, err
+	}
+	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, errors.Join(err, udp.Close())
+	}
+	return &Stub{udp: udp, tcp: tcp, pending: map[uint32]func([]byte){}}, nil
+}
+
+// Close ends it.
+func (s *Stub) Close() error { return errors.Join(s.udp.Close(), s.tcp.Close()) }
+
+// Serve sends questions to out, and gives the answers of in to who asked, until in ends,
+// and with it the Stub.
+func (s *Stub) Serve(in io.Reader, out io.Writer) error {
+	defer s.end()
+	w := &questions{out: out}
+	go s.takeDatagrams(w)
+	go s.takeConnections(w)
+	for {
+		f, err := readFrame(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		answer := s.pending[f.id]
+		delete(s.pending, f.id)
+		s.mu.Unlock()
+		if answer != nil {
+			answer(f.message)
+		}
+	}
+}
+
+// end lets go of all who wait.
+func (s *Stub) end() {
+	_ = s.Close()
+	s.mu.Lock()
+	left := s.pending
+	s.pending = nil // and takes nobody
+	s.mu.Unlock()
+	for _, answer := range left {
+		answer(nil)
+	}
+}
+
+// questions writes frames, whole.
+type questions struct {
+	mu  sync.Mutex
+	out io.Writer
+}
+
+// ask sends a question; answer is called once, with nothing where there is no answer.
+func (s *Stub) ask(w *questions, how how, message []byte, answer func([]byte)) {
+	s.mu.Lock()
+	if s.pending == nil || len(s.pending) >= maxPending {
+		s.mu.Unlock()
+		answer(nil)
+		return
+	}
+	s.lastID++
+	f := frame{s.lastID, how, message}
+	s.pending[f.id] = answer
+	s.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = writeFrame(w.out, f) // if it fails, Serve ends
+}
+
+func (s *Stub) takeDatagrams(w *questions) {
+	buf := make([]byte, maxMessage)
+	for {
+		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil || n < minMessage {
+			continue // an answer could not be delivered: nobody's business here
+		}
+		s.ask(w, byUDP, buf[:n], func(answer []byte) {
+			if len(answer) > 0 {
+				_, _ = s.udp.WriteToUDPAddrPort(answer, from)
+			}
+		})
+	}
+}
+
+func (s *Stub) takeConnections(w *questions) {
+	places := make(chan struct{}, maxConns)
+	for {
+		conn, err := s.tcp.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(idleConn / 100) // no free descriptor: there will be one
+			continue
+		}
+		places <- struct{}{}
+		go func() {
+			defer func() { <-places }()
+			defer conn.Close()
+			s.serveConnection(w, conn)
+		}()
+	}
+}
+
+// serveConnection answers one question after the other.
+func (s *Stub) serveConnection(w *questions, conn *net.TCPConn) {
+	for {
+		_ = conn.SetDeadline(time.Now().Add(idleConn))
+		message, err := readTCP(conn)
+		if err != nil {
+			return
+		}
+		answered := make(chan []byte, 1)
+		s.ask(w, byTCP, message, func(answer []byte) { answered <- answer })
+		answer := <-answered
+		if len(answer) == 0 || writeTCP(conn, answer) != nil {
+			return
+		}
+	}
+}

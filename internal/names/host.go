@@ -1,0 +1,220 @@
+package names
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Limits of the host's end.
+const (
+	maxQuestions = 64                      // in hand at once; a guest that has more waits
+	maxServers   = 3                       // as resolv.conf(5) has it
+	maxFile      = 64 << 10                // of resolv.conf
+	patience     = time.Second             // with a server, before the next is asked too
+	answerLimit  = 4500 * time.Millisecond // with all of them; a program's own patience is 5 s
+	keepFor      = 30 * time.Second        // a server that answered when the first did not
+)
+
+// A Forwarder is the host's end: it asks whom the host asks.
+type Forwarder struct {
+	File string // resolv.conf(5); it need not be there
+
+	port uint16 // 53, but for tests
+
+	mu    sync.Mutex
+	list  []netip.Addr // of which good is one
+	good  netip.Addr   // who answered last,
+	since time.Time    // when another was not asked for longer than keepFor
+}
+
+// Serve answers the questions that in brings, until it ends. Every byte of in is hostile.
+// When ctx ends, no more is asked for; in is then the caller's to end.
+func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	var writing sync.Mutex
+	places := make(chan struct{}, maxQuestions)
+	for {
+		places <- struct{}{}
+		q, err := readFrame(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		asking.Go(func() {
+			defer func() { <-places }()
+			if len(q.message) > 0 {
+				q.message = f.answer(ctx, q.how, q.message)
+			}
+			writing.Lock()
+			defer writing.Unlock()
+			_ = writeFrame(out, q) // if it fails, in ends
+		})
+	}
+}
+
+// answer asks the servers, one after the other, and returns the first answer that is not a
+// refusal, else a refusal.
+func (f *Forwarder) answer(ctx context.Context, how how, question []byte) []byte {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	type result struct {
+		from   netip.Addr
+		answer []byte
+	}
+	servers := f.servers()
+	results := make(chan result, len(servers))
+	refused := refusal(question)
+	next := time.NewTimer(0) // asks the first
+	defer next.Stop()
+	for asked, ended := 0, 0; ended < len(servers); {
+		var more <-chan time.Time
+		if asked < len(servers) {
+			more = next.C
+		}
+		select {
+		case <-more:
+			server := servers[asked]
+			asked++
+			next.Reset(patience)
+			go func() {
+				answer, _ := f.exchange(ctx, how, server, question)
+				results <- result{server, answer}
+			}()
+		case r := <-results:
+			ended++
+			if !refuses(r.answer) {
+				f.answered(r.from)
+				return r.answer
+			}
+			if r.answer != nil {
+				refused = r.answer
+			}
+			next.Reset(0)
+		case <-ctx.Done():
+			return refused
+		}
+	}
+	return refused
+}
+
+// exchange asks one server. A datagram that does not answer this question is not looked at.
+func (f *Forwarder) exchange(ctx context.Context, how how, server netip.Addr, question []byte) ([]byte, error) {
+	network := "udp"
+	if how == byTCP {
+		network = "tcp"
+	}
+	port := f.port
+	if port == 0 {
+		port = 53
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, netip.AddrPortFrom(server, port).String())
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if how == byTCP {
+		if err := writeTCP(conn, question); err != nil {
+			return nil, err
+		}
+		answer, err := readTCP(conn)
+		if err == nil && !answers(answer, question) {
+			err = errFrame
+		}
+		if err != nil {
+			return nil, err
+		}
+		return answer, nil
+	}
+	if _, err := conn.Write(question); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, maxMessage)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if answers(buf[:n], question) {
+			return slices.Clone(buf[:n]), nil
+		}
+	}
+}
+
+// The first four bytes of a message: its number, the bit of an answer, the result.
+func answers(answer, question []byte) bool {
+	return len(answer) >= minMessage && answer[0] == question[0] && answer[1] == question[1] && answer[2]&0x80 != 0
+}
+
+// refuses reports whether a message is no answer: another server may have one (its result is
+// "server failed", "not implemented" or "refused").
+func refuses(answer []byte) bool {
+	return answer == nil || answer[3]&15 == 2 || answer[3]&15 == 4 || answer[3]&15 == 5
+}
+
+// refusal is "server failed" to a question.
+func refusal(question []byte) []byte {
+	b := slices.Clone(question)
+	b[2], b[3] = b[2]|0x80, 0x80|2
+	return b
+}
+
+// servers are whom to ask, in that order: as in the file, but with the one first that has
+// answered lately in the place of one before it.
+func (f *Forwarder) servers() []netip.Addr {
+	list := readServers(f.File)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Equal(list, f.list) || time.Since(f.since) > keepFor {
+		f.list, f.good = list, netip.Addr{}
+	}
+	if i := slices.Index(list, f.good); i > 0 {
+		list = slices.Concat(list[i:], list[:i])
+	}
+	return list
+}
+
+// answered notes who has answered.
+func (f *Forwarder) answered(server netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if server != f.good {
+		f.good, f.since = server, time.Now()
+	}
+}
+
+// readServers are the name servers of resolv.conf(5), as far as there are any.
+func readServers(path string) (list []netip.Addr) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile))
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		word := strings.Fields(line)
+		if len(word) < 2 || word[0] != "nameserver" || len(list) == maxServers {
+			continue
+		}
+		if addr, err := netip.ParseAddr(word[1]); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
+}

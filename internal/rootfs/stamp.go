@@ -1,0 +1,59 @@
+package rootfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// stamped is what changes in a root when programs are installed, upgraded or removed: the
+// databases of package managers, the links of profiles, and, for what is installed
+// without any, the folders that programs and libraries are in.
+var stamped = []string{
+	"var/lib/dpkg/status", "var/lib/pacman/local", "lib/apk/db/installed",
+	"var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
+	"nix/var/nix/profiles/system", "nix/var/nix/profiles/default", "run/current-system",
+	"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local/bin", "usr/local/lib", "opt", "etc/ld.so.cache",
+}
+
+// Stamp is a text that is another one when the programs of r may be: a few stats, and
+// nothing is read. system is the tree of the root "host".
+//
+// A guest keeps what it has seen of its root (virtiofsd's --cache=always; with
+// --cache=auto, the first window of a VM came 30 % later), so of a root that changes under
+// it, it sees some of the old and some of the new.
+func Stamp(r Root, system string) string {
+	var b strings.Builder
+	switch {
+	case r.Disk != "":
+		stamp(&b, r.Disk)
+	case r.View:
+		r.Dir = system
+		fallthrough
+	default:
+		for _, rel := range stamped {
+			stamp(&b, filepath.Join(r.Dir, rel))
+		}
+	}
+	return b.String()
+}
+
+func stamp(b *strings.Builder, path string) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		b.WriteString("-\n")
+		return
+	}
+	fmt.Fprintf(b, "%d %d %d.%d", st.Dev, st.Ino, st.Mtim.Sec, st.Mtim.Nsec)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK: // a profile's, which is replaced, or leads to one that is
+		to, _ := os.Readlink(path)
+		b.WriteString(" " + to)
+	case unix.S_IFREG:
+		fmt.Fprintf(b, " %d", st.Size)
+	}
+	b.WriteString("\n")
+}

@@ -1,0 +1,47 @@
+package vm
+
+import (
+	"fmt"
+
+	"vix/internal/rootfs"
+)
+
+// A VM keeps what it has seen of its root, and the host may upgrade it meanwhile
+// (rootfs.Stamp): who starts a program or lists VMs is told.
+
+// programs is what the VM's root was when the VM was started. It does not change once the
+// VM runs.
+type programs struct {
+	root  rootfs.Root
+	stamp string // "": not started yet
+}
+
+// stampPrograms notes what the root is, before the guest sees of it.
+func (s *supervisor) stampPrograms(root rootfs.Root) {
+	stamp := rootfs.Stamp(root, s.launch.Parts.System)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs = programs{root, stamp}
+}
+
+// lookAtPrograms compares, and returns what is to be said; "" if the root is as it was.
+func (s *supervisor) lookAtPrograms() string {
+	s.mu.Lock()
+	was := s.programs
+	outdated := s.state.Outdated
+	s.mu.Unlock()
+	if !outdated && (was.stamp == "" || rootfs.Stamp(was.root, s.launch.Parts.System) == was.stamp) {
+		return ""
+	}
+	text := OutdatedText(s.launch.VM.Name, s.launch.VM.Root)
+	if !outdated {
+		s.log.add("vix", text)
+		s.update(func(st *State) { st.Outdated = true })
+	}
+	return text
+}
+
+// OutdatedText is what a person is told of a VM whose State is Outdated.
+func OutdatedText(name, root string) string {
+	return fmt.Sprintf("VM %s: programs of its root %s have changed since it started, and it sees some old and some new; stop it and run it again", name, root)
+}
