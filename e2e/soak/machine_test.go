@@ -16,7 +16,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -29,16 +28,12 @@ var (
 	minutes  = flag.Float64("minutes", 0, "how long to go on; 0: some rounds")
 	seedFlag = flag.Uint64("seed", 0, "of the operations; 0: a fixed one, and a random one")
 	onlyFlag = flag.Uint64("round", 0, "only this round of the seed")
-	yet      = flag.Bool("yet", false, "the operations too that are known to break something")
 	only     = flag.String("only", "", "a regular expression: the kinds of operations that are taken")
 	rounds   = flag.Uint64("rounds", 2, "how many rounds of each seed, without -minutes")
 )
 
 func TestMachine(t *testing.T) {
 	w := newWorld(t)
-	for _, kind := range slices.Sorted(maps.Keys(notYet)) {
-		t.Logf("not yet: %s: %s", kind, notYet[kind])
-	}
 	t.Cleanup(func() { t.Logf("\n%v", w.stats) })
 	seeds := []uint64{1, rand.Uint64N(1 << 32)}
 	switch {

@@ -69,22 +69,13 @@ var kinds = []kind{
 	{"cut drop", 1, (*world).cutDrop},
 }
 
-// notYet are operations that break what is not mended yet, with the reason. -yet takes them
-// all the same.
-var notYet = map[string]string{
-	"kill share": "the guest of a share whose virtiofsd was killed waits for it for ever",
-	"stop hung":  "a process of the VM's that was stopped survives the VM's stop",
-	"cp home":    "a cp that is killed leaves a hidden half of a file",
-	"cut drop":   "a remove or reset that is killed leaves what no verb finishes",
-}
-
 // draw makes the operations of a round.
 func draw(seed, round uint64) []op {
 	rng := rand.New(rand.NewPCG(seed, round))
 	total, chosen := 0, regexp.MustCompile(*only)
 	var taken []kind
 	for _, k := range kinds {
-		if _, waits := notYet[k.name]; (!waits || *yet) && chosen.MatchString(k.name) {
+		if chosen.MatchString(k.name) {
 			taken = append(taken, k)
 			total += k.weight
 		}
