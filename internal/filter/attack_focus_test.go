@@ -59,6 +59,40 @@ func TestFullscreenWaits(t *testing.T) {
 	}
 }
 
+// TestHeldKeys holds that a client hears nothing of keys that were pressed before the
+// keyboard came to it.
+func TestHeldKeys(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(100, 100))
+	h, g, board := r.rig.host, r.guest, r.id()
+	g.Send(r.ids[wayland.WlSeat], wayland.WlSeatReqGetKeyboard, board)
+	host := r.skip(r.host[wayland.WlSeat], wayland.WlSeatReqGetKeyboard).Word(0)
+	var e wayland.Encoder
+	e.Begin(host, wayland.WlKeyboardEvtEnter)
+	e.Uint(5)
+	e.Uint(w.hostSurface)
+	e.Array([]byte{30, 0, 0, 0, 42, 0, 0, 0})
+	if err := e.End(); err != nil {
+		t.Fatal(err)
+	}
+	h.Write(e.B)
+	if m := g.Want(board, wayland.WlKeyboardEvtEnter); m.Word(0) != 5 || m.Word(1) != w.surface || m.Word(2) != 0 {
+		t.Errorf("enters with %v", m.Body)
+	}
+	key := func(serial, key, state uint32) { h.Send(host, wayland.WlKeyboardEvtKey, serial, 0, key, state) }
+	key(6, 30, 0) // was held
+	key(7, 31, 1)
+	key(8, 42, 0) // was held
+	key(9, 31, 0)
+	for _, serial := range []uint32{7, 9} {
+		if m := g.Want(board, wayland.WlKeyboardEvtKey); m.Word(0) != serial || m.Word(2) != 31 {
+			t.Errorf("hears of key %d, serial %d", m.Word(2), m.Word(0))
+		}
+	}
+}
+
 // TestFullscreenWithoutSeat holds that a window waits for no focus where there is none,
 // as on a compositor without input.
 func TestFullscreenWithoutSeat(t *testing.T) {
@@ -182,7 +216,7 @@ func TestNoFocusOfTheGone(t *testing.T) {
 	board, mouse, finger := &relay.Object{}, &relay.Object{}, &relay.Object{}
 	st := &state{
 		boards:    1,
-		keyboards: map[*relay.Object]*view{board: v},
+		keyboards: map[*relay.Object]*keyFocus{board: {on: v}},
 		pointers:  map[*relay.Object]*pointer{mouse: {focus: v}},
 		touches:   map[*relay.Object]*touch{finger: {on: map[int32]*piece{}, focus: map[int32]*view{0: v}}},
 	}

@@ -119,7 +119,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	}
 	st := &state{
 		filter: f, frames: f.frame.conn(), member: f.world.Join(),
-		bases: map[uint32]int{}, keyboards: map[*relay.Object]*view{}, pointers: map[*relay.Object]*pointer{}, touches: map[*relay.Object]*touch{}, images: map[*view]struct{}{},
+		bases: map[uint32]int{}, keyboards: map[*relay.Object]*keyFocus{}, pointers: map[*relay.Object]*pointer{}, touches: map[*relay.Object]*touch{}, images: map[*view]struct{}{},
 	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
@@ -171,8 +171,8 @@ type state struct {
 	images  map[*view]struct{} // of pointers and tools
 	grabs   []*popup           // that asked for a grab, in order
 
-	given     []given                 // serials, the newest last
-	keyboards map[*relay.Object]*view // the client's keyboards that are on a surface
+	given     []given                     // serials, the newest last
+	keyboards map[*relay.Object]*keyFocus // the client's keyboards that are on a surface
 	pointers  map[*relay.Object]*pointer
 	touches   map[*relay.Object]*touch
 	boards    int // keyboards of the client's

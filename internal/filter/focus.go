@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"slices"
 	"time"
 
 	"vix/internal/relay"
@@ -130,8 +131,8 @@ func (st *state) forgetFocus(v *view) {
 			st.given[k].on, st.given[k].lasts = nil, false
 		}
 	}
-	for o, on := range st.keyboards {
-		if on == v {
+	for o, k := range st.keyboards {
+		if k.on == v {
 			delete(st.keyboards, o)
 		}
 	}
@@ -199,7 +200,7 @@ func focusHooks(l relay.Layer) {
 		}
 		return nil
 	}
-	keyboardFocus(gives, on)
+	keyboardFocus(l, gives, on)
 	pointerFocus(gives, on)
 	touchFocus(gives, on)
 	toolFocus(gives, on)
@@ -229,11 +230,22 @@ type (
 	onFunc    func(c *relay.Conn, id uint32) *view
 )
 
-func keyboardFocus(gives givesFunc, on onFunc) {
+func keyboardFocus(l relay.Layer, gives givesFunc, on onFunc) {
 	i := wayland.WlKeyboard
-	gives(i, wayland.WlKeyboardEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
-		st.keyboards[m.Obj] = on(c, m.Word(1))
-		st.giveSerial(given{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+	l.Event(i, wayland.WlKeyboardEvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		st, v := stateOf(c), on(c, m.Word(1))
+		st.keyboards[m.Obj] = &keyFocus{on: v}
+		st.giveSerial(given{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: v})
+		if v == nil || m.Word(2) == 0 {
+			return true, nil
+		}
+		// The keys that are held were pressed for somebody else.
+		e := c.ToClient()
+		e.Begin(m.Obj.ID, wayland.WlKeyboardEvtEnter)
+		e.Uint(m.Word(0))
+		e.Uint(c.Server(v.id).ID)
+		e.Array(nil)
+		return false, e.End()
 	})
 	gives(i, wayland.WlKeyboardEvtLeave, func(st *state, c *relay.Conn, m *relay.Msg) {
 		delete(st.keyboards, m.Obj)
@@ -244,12 +256,47 @@ func keyboardFocus(gives givesFunc, on onFunc) {
 			st.left(c)
 		}
 	})
-	gives(i, wayland.WlKeyboardEvtKey, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: keyPress, by: m.Obj, on: st.keyboards[m.Obj]})
+	l.Event(i, wayland.WlKeyboardEvtKey, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		st := stateOf(c)
+		k := st.keyboards[m.Obj]
+		if k == nil || !k.key(m.Word(2), m.Word(3)) {
+			return false, nil
+		}
+		st.giveSerial(given{serial: m.Word(0), kind: keyPress, by: m.Obj, on: k.on})
+		return true, nil
 	})
 	gives(i, wayland.WlKeyboardEvtModifiers, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj, on: st.keyboards[m.Obj]})
+		g := given{serial: m.Word(0), kind: other, by: m.Obj}
+		if k := st.keyboards[m.Obj]; k != nil {
+			g.on = k.on
+		}
+		st.giveSerial(g)
 	})
+}
+
+// A keyFocus is what is known of a keyboard that is on a surface of the client's.
+type keyFocus struct {
+	on   *view
+	held []uint32 // the keys that were pressed since it came there
+}
+
+// maxHeld bounds the keys that are held together.
+const maxHeld = 256
+
+// key notes what happens to a key, and tells whether the client hears of it: what was
+// pressed before the keyboard came is nothing of its.
+func (k *keyFocus) key(key, state uint32) bool {
+	const pressed = 1
+	at := slices.Index(k.held, key)
+	switch {
+	case state == pressed && at < 0 && len(k.held) < maxHeld:
+		k.held = append(k.held, key)
+	case state == 0 && at >= 0:
+		k.held = slices.Delete(k.held, at, at+1)
+	default:
+		return state == pressed || at >= 0
+	}
+	return true
 }
 
 func pointerFocus(gives givesFunc, on onFunc) {

@@ -385,6 +385,62 @@ func TestPopupPlaces(t *testing.T) {
 	}
 }
 
+// TestPopupOverLabel holds that a popup which is over its window's label has one: at once,
+// at the cost of some of its height, and then at a place that is asked for with it.
+func TestPopupOverLabel(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramed(t, "full")
+	w := r.window()
+	r.show(w, r.buffer(400, 300))
+	pos, s, xdg, pop := r.id(), r.id(), r.id(), r.id()
+	g, h := r.guest, r.rig.host
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
+	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 20, 1, 1)
+	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
+	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
+	hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+	hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+	const y, lower = labelHeight - 1, 40 + 2*thinWidth
+	h.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, y, 60+2*thinWidth, lower)
+	h.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, 9)
+	if m := g.Want(pop, wayland.XdgPopupEvtConfigure); m.Word(2) != 60 || m.Word(3) != lower-labelHeight-thinWidth {
+		t.Errorf("the client is told %d×%d", m.Word(2), m.Word(3))
+	}
+	g.Want(xdg, wayland.XdgSurfaceEvtConfigure)
+	g.Send(xdg, wayland.XdgSurfaceReqAckConfigure, 9)
+	g.Send(s, wayland.WlSurfaceReqAttach, r.buffer(60, 40), 0, 0)
+	g.Send(s, wayland.WlSurfaceReqCommit)
+	if m := r.skip(hostXdg, wayland.XdgSurfaceReqSetWindowGeometry); int32(m.Word(1)) != -labelHeight || m.Word(3) != lower {
+		t.Errorf("shown from %d, %d high", int32(m.Word(1)), m.Word(3))
+	}
+	own := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner).Word(0)
+	if m := r.skip(own, wayland.XdgPositionerReqSetSize); m.Word(0) != 60+2*thinWidth || m.Word(1) != 40+labelHeight+thinWidth {
+		t.Errorf("a place for %d×%d is asked for", m.Word(0), m.Word(1))
+	}
+}
+
+// TestPopupFitsScreen holds that a popup is never larger than a screen with its frame, and
+// that popups which are not large have a label when they are together.
+func TestPopupFitsScreen(t *testing.T) {
+	f := &frames{style: newStyle(&Config{Frame: "full", Color: "#2060c0"})}
+	f.screens = []screen{{w: 800, h: 600}}
+	for _, size := range [][2]int32{{472, 3000}, {3000, 3000}, {3000, 200}, {470, 620}, {100, 598}} {
+		if w, h := f.clipPopup(size[0], size[1]); w+2*thinWidth > 800 || h+labelHeight+thinWidth > 600 {
+			t.Errorf("%v: %d×%d", size, w, h)
+		}
+	}
+	flt, first, second := &Filter{}, &popup{}, &popup{}
+	if f.isLarge(flt, first, 150, 590) {
+		t.Error("a menu needs a label")
+	}
+	flt.popups.enter(first, 150, 590, 0, f.screens)
+	if !f.isLarge(flt, second, 150, 590) {
+		t.Error("two take a third of the screen without a label")
+	}
+}
+
 // TestPopupGrows holds that a popup which is drawn larger than it was configured to is
 // cut until the compositor has a place for it, which the filter asks for, once, and of
 // which the client hears nothing.
@@ -404,7 +460,7 @@ func TestPopupGrows(t *testing.T) {
 	hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
 	hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
 	configure := func(w, h, serial uint32) {
-		r.rig.host.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, 0, w+2*thinWidth, h+2*thinWidth)
+		r.rig.host.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, labelHeight, w+2*thinWidth, h+2*thinWidth)
 		r.rig.host.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, serial)
 	}
 	geometry := func(w, h uint32) {

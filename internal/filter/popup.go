@@ -37,7 +37,10 @@ type popup struct {
 	asked []repositioned
 	// wish is what says the place, with the size that was asked for last; see grow.
 	wish positioner
-	ours bool // the next configure event answers grow, and is not the client's
+	// labelled is set when the popup was found to be over a label: then it has its own.
+	// fresh is set until its place has been asked for with it.
+	labelled, fresh bool
+	ours            bool // the next configure event answers grow, and is not the client's
 
 	grabs     bool // it asked for one
 	dismissed bool // it shows nothing any more
@@ -78,8 +81,8 @@ const (
 	// beyond its own windows. The longest menus of browsers and word processors take
 	// a quarter of a small screen, with sub-menus a half.
 	maxPopups = 60
-	// labelled is how much of a screen, in percent, a popup with a label takes.
-	labelled = 25
+	// labelShare is how much of a screen, in percent, popups take without a label.
+	labelShare = 25
 	// maxNested bounds popups of popups.
 	maxNested = 16
 )
@@ -243,7 +246,7 @@ func (f *frames) grow(c *relay.Conn, p *popup, w, h int32) {
 	)
 	now := &p.shell.now
 	fits := w <= less(now.w, 2*f.thin) && h <= less(now.h, p.top+f.thin)
-	if fits || w == p.wish.w && h == p.wish.h || p.obj.Version < since || len(p.asked) > 0 || p.parent == nil {
+	if fits || w == p.wish.w && h == p.wish.h && !p.fresh || p.obj.Version < since || len(p.asked) > 0 || p.parent == nil {
 		return
 	}
 	p.wish.w, p.wish.h, p.wish.hasSerial = w, h, false
@@ -284,8 +287,8 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay
 	parent := to.parent
 	w, h := f.clipPopup(p.w, p.h)
 	popupTop = f.thin
-	if f.full && f.isLarge(w, h) {
-		popupTop = labelHeight
+	if f.full && (to.labelled || f.isLarge(filterOf(c), to, w, h)) {
+		popupTop, to.fresh = labelHeight, false
 	}
 	own = c.Own(wayland.XdgPositioner, p.version, nil)
 	e := c.ToServer()
@@ -371,6 +374,10 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	f := framesOf(c)
 	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
+	if f.full && p.next < labelHeight && f.overLabel(p, m.Int(2), m.Int(3)) {
+		// In place, at the cost of some of its height; grow asks for more.
+		p.next, p.labelled, p.fresh = labelHeight, true, !p.labelled
+	}
 	p.shell.next = configured{w: m.Int(2), h: m.Int(3), top: p.next}
 	if p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
 		f.recount(c, p.shell)
@@ -477,6 +484,29 @@ func (p *popup) overlap(w, h int32) int64 {
 	return int64(in.W) * int64(in.H)
 }
 
+// overLabel tells whether a popup of w×h is, at its place, over the label of the window
+// that it belongs to, or of another popup of that window.
+func (f *frames) overLabel(p *popup, w, h int32) bool {
+	at := rect(p.place.X, p.place.Y, w, h)
+	s := p.parent
+	for s != nil && s.popup != nil {
+		at = at.Moved(s.popup.place.X, s.popup.place.Y)
+		s = s.popup.parent
+	}
+	return s != nil && f.labelBelow(s, p, at)
+}
+
+// labelBelow looks for a label below a box, in the geometry of s, with its frame: that of s
+// and those of its popups, but not of p.
+func (f *frames) labelBelow(s *shell, p *popup, at box) bool {
+	if top, _ := f.edges(s); top >= labelHeight && !at.Intersect(rect(0, 0, s.told.W, top)).Empty() {
+		return true
+	}
+	return slices.ContainsFunc(s.popups, func(q *popup) bool {
+		return q != p && q.shell != nil && q.shell.mapped && f.labelBelow(q.shell, p, at.Moved(-q.place.X, -q.place.Y))
+	})
+}
+
 // dismiss takes a popup and all popups of it off the screen, and tells the client, as
 // a compositor does when a click goes elsewhere.
 func (f *frames) dismiss(c *relay.Conn, p *popup) {
@@ -553,6 +583,18 @@ func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
 	return true
 }
 
+// others returns how many pixels of a screen all others than p take.
+func (k *crowd) others(p *popup, s screen) (n int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for q, o := range k.shown {
+		if q != p {
+			n += int64(min(o.w, s.w)) * int64(min(o.h, s.h))
+		}
+	}
+	return n
+}
+
 func (k *crowd) leave(p *popup) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -566,11 +608,13 @@ func (f *frames) outputSizes() []screen {
 	return f.screens
 }
 
-// clipPopup returns the size of a popup that alone hides no more than popups may.
+// clipPopup returns the size of a popup that alone hides no more than popups may, and whose
+// frame is on the screen with it.
 func (f *frames) clipPopup(w, h int32) (int32, int32) {
 	w, h = min(w, surface.MaxSide), min(h, surface.MaxSide)
 	for _, s := range f.outputSizes() {
-		pw, ph := int64(min(w+2*f.thin, s.w)), int64(min(h+f.top+f.thin, s.h))
+		w, h = min(w, max(s.w-2*f.thin, 1)), min(h, max(s.h-f.top-f.thin, 1))
+		pw, ph := int64(w+2*f.thin), int64(h+f.top+f.thin)
 		if most := int64(s.w) * int64(s.h) * maxPopups / 100; pw*ph > most {
 			h = max(int32(most/pw)-f.top-f.thin, 1)
 		}
@@ -578,9 +622,11 @@ func (f *frames) clipPopup(w, h int32) (int32, int32) {
 	return w, h
 }
 
-// isLarge tells whether a popup takes so much of a screen that it needs a label.
-func (f *frames) isLarge(w, h int32) bool {
+// isLarge tells whether a popup takes so much of a screen, together with those of the VM
+// that are shown, that it needs a label.
+func (f *frames) isLarge(flt *Filter, p *popup, w, h int32) bool {
 	return slices.ContainsFunc(f.outputSizes(), func(s screen) bool {
-		return int64(min(w, s.w))*int64(min(h, s.h))*100 > int64(s.w)*int64(s.h)*labelled
+		all := int64(min(w, s.w))*int64(min(h, s.h)) + flt.popups.others(p, s)
+		return all*100 > int64(s.w)*int64(s.h)*labelShare
 	})
 }

@@ -27,6 +27,7 @@ const (
 	Pools
 	Memory
 	Textures
+	Regions
 	Rectangles
 	Requests
 	Commits
@@ -54,9 +55,10 @@ var limits = [numLimits]struct {
 	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
 	Memory:      {"memory", 2 << 30, "bytes of shared memory that the compositor can see, used or not"},
 	Textures:    {"textures", 2 << 30, "bytes of all surfaces' pictures: a compositor with a GPU has a copy of each"},
-	Rectangles:  {"rectangles", 64, "rectangles added to or taken from one region, which can become the square of it; a region with more counts as everything"},
+	Regions:     {"regions", 4096, "regions that are not destroyed"},
+	Rectangles:  {"rectangles", 16, "rectangles added to or taken from one region, which can become the square of it; a region with more counts as everything"},
 	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
-	Commits:     {"commits", 20_000, "commits of surfaces and new titles each second; more are delayed"},
+	Commits:     {"commits", 20_000, fmt.Sprintf("commits of surfaces and new titles each second, where one that resizes a window counts as %d; more are delayed", resizeCost)},
 	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
 	Connects:    {"connects", 30, "connections opened each second; more are delayed"},
 	Kinds:       {"kinds", clipboard.DefaultKinds, "kinds (MIME types) of data in one selection or drag"},
@@ -179,8 +181,28 @@ var maxOf = sync.OnceValue(func() []int32 {
 })
 
 // quotaHooks count what is limited. Regions count their rectangles in any case: the
-// model asks whether they have any.
+// model asks whether they have any. Of few rectangles a compositor makes up to the square,
+// and it keeps several regions for each surface besides those that the client has.
 func quotaHooks(l relay.Layer, limits *Limits) {
+	l.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		m.New.Data = &regionData{}
+		if err := filterOf(c).take(m.Obj, Regions, 1); err != nil {
+			m.New.Data = nil
+			return false, err
+		}
+		return true, nil
+	})
+	end := func(c *relay.Conn, o *relay.Object) {
+		if o.Data != nil {
+			o.Data = nil
+			filterOf(c).give(Regions, 1)
+		}
+	}
+	l.Request(wayland.WlRegion, wayland.WlRegionReqDestroy, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		end(c, m.Obj)
+		return true, nil
+	})
+	l.Gone(wayland.WlRegion, end)
 	rects := uint32(min(limits.of(Rectangles), math.MaxUint32-1))
 	for _, op := range []int{wayland.WlRegionReqAdd, wayland.WlRegionReqSubtract} {
 		l.RequestAfter(wayland.WlRegion, op, rects, onManyRects)
@@ -208,6 +230,13 @@ func (st *state) countCommit(c *relay.Conn) {
 		c.Delay(st.wait(Commits, commitStep))
 	}
 }
+
+// resizeCost is how many commits one with another size of a window counts as: sway
+// arranges its windows anew for each.
+const resizeCost = 100
+
+// countResize slows the client down when its VM resizes windows faster than it may.
+func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(Commits, resizeCost)) }
 
 // pauseConnect waits until the VM may open one more connection: each makes the
 // compositor say all that it has.
@@ -242,14 +271,15 @@ func (st *state) wait(k Limit, n int64) time.Duration {
 	return d
 }
 
-// manyRects is the Data of a region that has had more rectangles than a compositor
-// should be asked to put together.
-type manyRects struct{}
+// regionData is the Data of a region that is counted.
+type regionData struct {
+	many bool // it has had more rectangles than a compositor should be asked to put together
+}
 
 // onManyRects leaves out what is too much: the region is not used any more.
 func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
-	if m.Obj.Data == nil {
-		m.Obj.Data = manyRects{}
+	if r := m.Obj.Data.(*regionData); !r.many {
+		r.many = true
 		f := filterOf(c)
 		f.cfg.Log.Info("limit reached: a region counts as everything", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
 	}

@@ -142,8 +142,31 @@ func TestManyRects(t *testing.T) {
 			break
 		}
 	}
-	if n != 64 {
+	if n != int(limits[Rectangles].value) {
 		t.Errorf("%d rectangles are passed", n)
+	}
+}
+
+// TestRegions holds that regions are counted, and given back.
+func TestRegions(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newFramedWith(t, "none", Limits{Regions: 2})
+	for range 5 {
+		region := r.id()
+		r.guest.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion, region)
+		host := r.skip(r.host[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion).Word(0)
+		r.guest.Send(region, wayland.WlRegionReqDestroy)
+		r.skip(host, wayland.WlRegionReqDestroy)
+	}
+	for range 3 {
+		r.guest.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion, r.id())
+	}
+	if _, code, text := r.guest.WantError(); code != relay.ErrNoMemory || !strings.Contains(text, "2 regions") {
+		t.Errorf("code %d: %s", code, text)
+	}
+	<-r.done
+	if n := r.filter.used[Regions].Load(); n != 0 {
+		t.Errorf("%d regions are counted", n)
 	}
 }
 

@@ -138,7 +138,7 @@ func viewHooks(l relay.Layer) {
 func (r *region) set(c *relay.Conn, m *relay.Msg) {
 	o := c.Client(m.Word(0))
 	if o != nil {
-		if _, many := o.Data.(manyRects); many {
+		if r, ok := o.Data.(*regionData); ok && r.many {
 			wayland.PutWord(m.Body, 0, 0)
 			o = nil
 		}

@@ -581,6 +581,9 @@ func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wr
 		f.commit(c, v.id)
 	}
 	if told {
+		if s.mapped && s.window != nil {
+			stateOf(c).countResize(c)
+		}
 		f.recount(c, s)
 	}
 	if !s.mapped {
