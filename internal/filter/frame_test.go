@@ -385,8 +385,9 @@ func TestPopupPlaces(t *testing.T) {
 	}
 }
 
-// TestPopupOverLabel holds that a popup which is over its window's label has one: at once,
-// at the cost of some of its height, and then at a place that is asked for with it.
+// TestPopupOverLabel holds that a popup which is over its window's label has one. One that
+// slid there has it at once, at the cost of some of its height, and then at a place that is
+// asked for with it; one that begins there from the beginning.
 func TestPopupOverLabel(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	r := newFramed(t, "full")
@@ -396,7 +397,7 @@ func TestPopupOverLabel(t *testing.T) {
 	g, h := r.guest, r.rig.host
 	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
 	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
-	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 20, 1, 1)
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 80, 1, 1)
 	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
 	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
 	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
@@ -418,6 +419,15 @@ func TestPopupOverLabel(t *testing.T) {
 	own := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner).Word(0)
 	if m := r.skip(own, wayland.XdgPositionerReqSetSize); m.Word(0) != 60+2*thinWidth || m.Word(1) != 40+labelHeight+thinWidth {
 		t.Errorf("a place for %d×%d is asked for", m.Word(0), m.Word(1))
+	}
+	second, xdg2 := r.id(), r.id()
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 20, 1, 1)
+	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, second)
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg2, second)
+	g.Send(xdg2, wayland.XdgSurfaceReqGetPopup, r.id(), w.xdg, pos)
+	own = r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner).Word(0)
+	if m := r.skip(own, wayland.XdgPositionerReqSetSize); m.Word(1) != 40+labelHeight+thinWidth {
+		t.Errorf("one that begins there is %d high", m.Word(1))
 	}
 }
 
@@ -453,7 +463,7 @@ func TestPopupGrows(t *testing.T) {
 	g, h := r.guest, r.rig.host
 	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
 	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
-	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 20, 1, 1)
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 80, 1, 1)
 	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
 	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
 	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)

@@ -286,9 +286,20 @@ func onRepositioned(_ *relay.Conn, m *relay.Msg) (bool, error) {
 func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay.Object, popupTop int32) {
 	parent := to.parent
 	w, h := f.clipPopup(p.w, p.h)
+	top, side := f.edges(parent)
+	ax, ay := direction(p.anchor)
+	gx, gy := direction(p.gravity)
+	dx, dy := p.near(w, h, parent.visible)
 	popupTop = f.thin
-	if f.full && (to.labelled || f.isLarge(filterOf(c), to, w, h)) {
-		popupTop, to.fresh = labelHeight, false
+	offset := func() (x, y int32) { return dx - gx*f.thin, dy + frameOffset(gy, popupTop, f.thin) }
+	if f.full {
+		x, y := offset()
+		at := rect(p.anchorRect.X+side+x, p.anchorRect.Y+top+y, w+2*f.thin, h+popupTop+f.thin)
+		at = at.Moved(p.anchorRect.W*(ax+1)/2-at.W*(1-gx)/2, p.anchorRect.H*(ay+1)/2-at.H*(1-gy)/2)
+		to.labelled = to.labelled || f.overLabel(to, at)
+		if to.labelled || f.isLarge(filterOf(c), to, w, h) {
+			popupTop, to.fresh = labelHeight, false
+		}
 	}
 	own = c.Own(wayland.XdgPositioner, p.version, nil)
 	e := c.ToServer()
@@ -300,16 +311,14 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay
 		}
 		e.Msg(own.Server, op, w[:len(words)]...)
 	}
-	top, side := f.edges(parent)
 	say(wayland.XdgPositionerReqSetSize, w+2*f.thin, h+popupTop+f.thin)
 	say(wayland.XdgPositionerReqSetAnchorRect, p.anchorRect.X+side, p.anchorRect.Y+top, p.anchorRect.W, p.anchorRect.H)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetAnchor, p.anchor)
 	e.Msg(own.Server, wayland.XdgPositionerReqSetGravity, p.gravity)
 	const slide = 1 | 2 // xdg_positioner.constraint_adjustment: slide_x, slide_y
 	e.Msg(own.Server, wayland.XdgPositionerReqSetConstraintAdjustment, p.adjustment&0x3f|slide)
-	dx, dy := p.near(w, h, parent.visible)
-	gx, gy := direction(p.gravity)
-	say(wayland.XdgPositionerReqSetOffset, dx-gx*f.thin, dy+frameOffset(gy, popupTop, f.thin))
+	x, y := offset()
+	say(wayland.XdgPositionerReqSetOffset, x, y)
 	if p.reactive {
 		say(wayland.XdgPositionerReqSetReactive)
 	}
@@ -374,9 +383,14 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	f := framesOf(c)
 	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
-	if f.full && p.next < labelHeight && f.overLabel(p, m.Int(2), m.Int(3)) {
-		// In place, at the cost of some of its height; grow asks for more.
+	if f.full && p.next < labelHeight && f.overLabel(p, rect(p.place.X, p.place.Y, m.Int(2), m.Int(3))) {
+		// It slid there. In place, at the cost of some of its height; grow asks for more.
 		p.next, p.labelled, p.fresh = labelHeight, true, !p.labelled
+		if m.Int(3) <= labelHeight+f.thin {
+			filterOf(c).cfg.Log.Debug("popup dismissed: it is over its window's label, and too low for one", "vm", filterOf(c).cfg.VM)
+			f.dismiss(c, p)
+			return false, nil
+		}
 	}
 	p.shell.next = configured{w: m.Int(2), h: m.Int(3), top: p.next}
 	if p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
@@ -484,10 +498,9 @@ func (p *popup) overlap(w, h int32) int64 {
 	return int64(in.W) * int64(in.H)
 }
 
-// overLabel tells whether a popup of w×h is, at its place, over the label of the window
-// that it belongs to, or of another popup of that window.
-func (f *frames) overLabel(p *popup, w, h int32) bool {
-	at := rect(p.place.X, p.place.Y, w, h)
+// overLabel tells whether a popup at a place, in its parent's geometry, is over the label of
+// the window that it belongs to, or of another popup of that window.
+func (f *frames) overLabel(p *popup, at box) bool {
 	s := p.parent
 	for s != nil && s.popup != nil {
 		at = at.Moved(s.popup.place.X, s.popup.place.Y)
