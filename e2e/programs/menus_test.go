@@ -288,8 +288,8 @@ func driveGTK4Dnd(p *program) {
 	from, to := image.Pt(76, 65), image.Pt(296, 400)
 	near := image.Rectangle{to, to}.Inset(-45)
 	p.drag(func() {
-		p.WaitScreen(p.t, "the image that is dragged, with the VM's border", func(img *image.RGBA) bool {
-			return desktoptest.Count(img, near, desktoptest.Near(frameBlue, 4)) > 150
+		p.WaitScreen(p.t, "the image that is dragged", func(img *image.RGBA) bool {
+			return desktoptest.Count(img, near, desktoptest.Near(color.RGBA{255, 255, 0, 255}, 8)) > 500
 		})
 		p.picture("-icon")
 	}, from, image.Pt(86, 70), image.Pt(120, 80), image.Pt(200, 150), image.Pt(294, 398), to)
