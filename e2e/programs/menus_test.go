@@ -31,8 +31,6 @@ const (
 	keyDown   = 108
 )
 
-var frameBlue = color.RGBA{0x20, 0x60, 0xc0, 255}
-
 // strike presses keys of the desktop's own keyboard by their codes, one after another.
 func (p *program) strike(codes ...uint32) {
 	p.t.Helper()
