@@ -236,8 +236,8 @@ func keyboardFocus(l relay.Layer, gives givesFunc, on onFunc) {
 		st, v := stateOf(c), on(c, m.Word(1))
 		st.keyboards[m.Obj] = &keyFocus{on: v}
 		st.giveSerial(given{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: v})
-		if v == nil || m.Word(2) == 0 {
-			return true, nil
+		if m.Word(2) == 0 || v == nil { // or the surface is gone
+			return m.Word(2) == 0, nil
 		}
 		// The keys that are held were pressed for somebody else.
 		e := c.ToClient()

@@ -22,8 +22,8 @@ import (
 //	place               ──────────────────────► touches the parent; slides onto the screen
 //	place and size      ◄────────────────────── xdg_popup.configure
 //
-// A popup shows no more than it was configured to, and a large one has the label. A
-// grab is never asked for: grab.go does what it is for.
+// A popup shows no more than it was configured to. A large one has the label, and one
+// that is over a label. A grab is never asked for: grab.go does what it is for.
 type popup struct {
 	shell  *shell        // nil when it has ended on the compositor
 	parent *shell        // nil when it is gone

@@ -185,11 +185,10 @@ var maxOf = sync.OnceValue(func() []int32 {
 // and it keeps several regions for each surface besides those that the client has.
 func quotaHooks(l relay.Layer, limits *Limits) {
 	l.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &regionData{}
 		if err := filterOf(c).take(m.Obj, Regions, 1); err != nil {
-			m.New.Data = nil
 			return false, err
 		}
+		m.New.Data = &regionData{}
 		return true, nil
 	})
 	end := func(c *relay.Conn, o *relay.Object) {

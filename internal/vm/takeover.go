@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -167,7 +168,15 @@ func readFS(c *net.UnixConn) (m fsMessage, err error) {
 	return m, err
 }
 
+// fsLimit bounds each wait for a server, or for QEMU, that t.mu is held for: whoever is
+// stopped in the middle must not keep a VM from ending.
+const fsLimit = 5 * time.Second
+
+// writeFS writes a message. After an error the connection is of no use.
 func writeFS(c *net.UnixConn, m fsMessage) error {
+	if err := c.SetWriteDeadline(time.Now().Add(fsLimit)); err != nil {
+		return err
+	}
 	le := binary.LittleEndian
 	b := le.AppendUint32(nil, m.req)
 	b = le.AppendUint32(b, m.flags)
@@ -239,6 +248,7 @@ func (t *takeover) forward(m fsMessage) error {
 			t.mu.Unlock()
 			return err
 		}
+		t.server.Close() // so that fromServer sees its end, if it only hangs
 		renewed := t.renewed
 		t.mu.Unlock()
 		<-renewed
@@ -424,6 +434,9 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 		m.close()
 		return err
 	}
+	if err := server.SetReadDeadline(time.Now().Add(fsLimit)); err != nil {
+		return err
+	}
 	err := errors.Join(ask(fsGetFeatures), say(fsSetOwner, nil), ask(fsGetProtocolFeatures), say(fsSetProtocolFeatures, f.protocol), ask(fsGetQueueNum), say(fsSetFeatures, f.features))
 	if err != nil {
 		return err
@@ -475,7 +488,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 			_, err = unix.Write(r.kick, le.AppendUint64(nil, 1))
 		}
 	}
-	return err
+	return cmp.Or(err, server.SetReadDeadline(time.Time{}))
 }
 
 // used reads how many requests of a queue have been answered, from its used ring in the
