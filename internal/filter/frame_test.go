@@ -385,6 +385,21 @@ func TestPopupPlaces(t *testing.T) {
 	}
 }
 
+// smallPopup asks for a popup of 60×40 well inside a window.
+func (r *framed) smallPopup(w framedWindow) (pos, s, xdg, pop, hostXdg, hostPop uint32) {
+	pos, s, xdg, pop = r.id(), r.id(), r.id(), r.id()
+	g := r.guest
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
+	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
+	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 80, 1, 1)
+	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
+	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
+	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
+	hostXdg = r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
+	hostPop = r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+	return pos, s, xdg, pop, hostXdg, hostPop
+}
+
 // TestPopupOverLabel holds that a popup which is over its window's label has one. One that
 // slid there has it at once, at the cost of some of its height, and then at a place that is
 // asked for with it; one that begins there from the beginning.
@@ -393,16 +408,8 @@ func TestPopupOverLabel(t *testing.T) {
 	r := newFramed(t, "full")
 	w := r.window()
 	r.show(w, r.buffer(400, 300))
-	pos, s, xdg, pop := r.id(), r.id(), r.id(), r.id()
 	g, h := r.guest, r.rig.host
-	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
-	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
-	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 80, 1, 1)
-	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
-	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
-	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
-	hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
-	hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+	pos, s, xdg, pop, hostXdg, hostPop := r.smallPopup(w)
 	const y, lower = labelHeight - 1, 40 + 2*thinWidth
 	h.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, y, 60+2*thinWidth, lower)
 	h.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, 9)
@@ -459,16 +466,8 @@ func TestPopupGrows(t *testing.T) {
 	r := newFramed(t, "full")
 	w := r.window()
 	r.show(w, r.buffer(400, 300))
-	pos, s, xdg, pop := r.id(), r.id(), r.id(), r.id()
 	g, h := r.guest, r.rig.host
-	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqCreatePositioner, pos)
-	g.Send(pos, wayland.XdgPositionerReqSetSize, 60, 40)
-	g.Send(pos, wayland.XdgPositionerReqSetAnchorRect, 10, 80, 1, 1)
-	g.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateSurface, s)
-	g.Send(r.ids[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface, xdg, s)
-	g.Send(xdg, wayland.XdgSurfaceReqGetPopup, pop, w.xdg, pos)
-	hostXdg := r.skip(r.host[wayland.XdgWmBase], wayland.XdgWmBaseReqGetXdgSurface).Word(0)
-	hostPop := r.skip(hostXdg, wayland.XdgSurfaceReqGetPopup).Word(0)
+	_, s, xdg, pop, hostXdg, hostPop := r.smallPopup(w)
 	configure := func(w, h, serial uint32) {
 		r.rig.host.Send(hostPop, wayland.XdgPopupEvtConfigure, 0, labelHeight, w+2*thinWidth, h+2*thinWidth)
 		r.rig.host.Send(hostXdg, wayland.XdgSurfaceEvtConfigure, serial)

@@ -146,6 +146,33 @@ func TestTakeover(t *testing.T) {
 }
 
 // What is not of the protocol ends it, and is not kept.
+// TestTakeoverOfTheHung holds that a next server that answers nothing, as one that is
+// stopped, does not keep the takeover from ending.
+func TestTakeoverOfTheHung(t *testing.T) {
+	qemu, far := fsEnds(t)
+	first, firstEnd := fsEnds(t)
+	_, mute := fsEnds(t)
+	renewing := make(chan struct{})
+	tk := newTakeover(far, firstEnd, func() (*net.UnixConn, error) {
+		close(renewing)
+		return mute, nil
+	})
+	for _, req := range []uint32{fsSetFeatures, fsSetProtocolFeatures} {
+		if err := tk.forward(fsMessage{req: req, flags: fsVersion, payload: make([]byte, 8)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- tk.fromServer() }()
+	first.Close()
+	<-renewing
+	tk.close() // waits for whoever holds the lock
+	if err := <-done; err == nil {
+		t.Error("it goes on with a server that says nothing")
+	}
+	_ = qemu.Close()
+}
+
 func FuzzTakeoverTold(f *testing.F) {
 	for _, req := range []uint32{fsSetMemTable, fsAddMemReg, fsRemMemReg, fsSetVringAddr, fsSetVringKick, fsSetVringNum} {
 		f.Add(req, make([]byte, 8))
