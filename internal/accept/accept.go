@@ -25,19 +25,25 @@ import (
 // that others let go of theirs has no event.
 const retryAfter = 50 * time.Millisecond
 
+// A Listener is a *net.UnixListener or a *net.TCPListener, whose connections are C.
+type Listener interface {
+	Accept() (net.Conn, error)
+	File() (*os.File, error)
+}
+
 // Serve hands every connection of l to serve, which owns it, one after the other, until l is
 // closed (nil) or cannot listen any more (an error). A client for which there is no
 // descriptor is handed to refuse, with the reason, and its connection then closed.
-func Serve(l *net.UnixListener, serve func(*net.UnixConn), refuse func(*net.UnixConn, error)) error {
-	s := spare{l: l}
+func Serve[C net.Conn](l Listener, serve func(C), refuse func(C, error)) error {
+	s := spare[C]{l: l}
 	s.keep()
 	defer s.free()
 	for {
-		conn, err := l.AcceptUnix()
+		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			s.keep()
-			serve(conn)
+			serve(conn.(C))
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case Short(err):
@@ -60,18 +66,18 @@ func Short(err error) bool {
 }
 
 // A spare is a descriptor that is there to be given up.
-type spare struct {
-	l    *net.UnixListener
+type spare[C net.Conn] struct {
+	l    Listener
 	file *os.File // another name of l; nil while there is no descriptor for it
 }
 
-func (s *spare) keep() {
+func (s *spare[C]) keep() {
 	if s.file == nil {
 		s.file, _ = s.l.File()
 	}
 }
 
-func (s *spare) free() {
+func (s *spare[C]) free() {
 	if s.file != nil {
 		s.file.Close()
 		s.file = nil
@@ -81,17 +87,18 @@ func (s *spare) free() {
 // acceptOne takes the next client in the spare descriptor's place, and refuses it if there
 // is none for another spare then. (The kernel says that there is no descriptor before it
 // looks whether there is a client.)
-func (s *spare) acceptOne(why error, serve func(*net.UnixConn), refuse func(*net.UnixConn, error)) {
+func (s *spare[C]) acceptOne(why error, serve func(C), refuse func(C, error)) {
 	if s.file == nil {
 		time.Sleep(retryAfter)
 		s.keep()
 		return
 	}
 	s.free()
-	conn, err := s.l.AcceptUnix()
+	c, err := s.l.Accept()
 	if err != nil { // somebody was quicker; or l is closed, as the next attempt tells
 		return
 	}
+	conn := c.(C)
 	if s.keep(); s.file != nil {
 		serve(conn)
 		return

@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/icon":       {},
 	"internal/menu":       {"config", "internal/durable", "internal/icon", "internal/label"},
 	"internal/netstack":   {"config"},
-	"internal/names":      {},
+	"internal/names":      {"internal/accept"},
 	"internal/plain":      {},
 	"internal/relay":      {"internal/wayland"},
 	"internal/rootfs":     {"config", "internal/durable"},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"vix/internal/accept"
 )
 
 // Limits of the guest's end, for its own sake.
@@ -122,22 +124,14 @@ func (s *Stub) takeDatagrams(w *questions) {
 
 func (s *Stub) takeConnections(w *questions) {
 	places := make(chan struct{}, maxConns)
-	for {
-		conn, err := s.tcp.AcceptTCP()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(idleConn / 100) // no free descriptor: there will be one
-			continue
-		}
+	_ = accept.Serve(s.tcp, func(conn *net.TCPConn) { // an error: they have UDP
 		places <- struct{}{}
 		go func() {
 			defer func() { <-places }()
 			defer conn.Close()
 			s.serveConnection(w, conn)
 		}()
-	}
+	}, func(*net.TCPConn, error) {})
 }
 
 // serveConnection answers one question after the other.
