@@ -296,17 +296,20 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 	case t.told.features == nil || t.told.protocol == nil:
 		return nil, errors.New("QEMU has not set it up yet")
 	}
-	server, err := t.renew()
-	if err != nil {
-		return nil, err
+	var why error
+	for {
+		server, err := t.renew() // which bounds how often
+		if err != nil {
+			return nil, errors.Join(err, why)
+		}
+		t.server = server
+		if why = t.told.tell(server); why == nil {
+			close(t.renewed)
+			t.renewed = make(chan struct{})
+			return server, nil
+		}
+		server.Close() // it has died as well, or hangs
 	}
-	t.server = server
-	if err := t.told.tell(server); err != nil {
-		return nil, err
-	}
-	close(t.renewed)
-	t.renewed = make(chan struct{})
-	return server, nil
 }
 
 // note keeps what m says.
