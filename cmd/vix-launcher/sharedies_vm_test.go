@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -59,7 +60,7 @@ func TestVMShareServerDies(t *testing.T) {
 			}
 		}
 		for text, more := logs.out.text(); ; text, more = logs.out.text() {
-			if len(text) > told && strings.Contains(text[told:], "share "+guest+want) {
+			if len(text) > told && regexp.MustCompile("share "+guest+want).MatchString(text[told:]) {
 				told = len(text)
 				return
 			}
@@ -77,7 +78,8 @@ func TestVMShareServerDies(t *testing.T) {
 			t.Errorf("%s: %d, %q %s, not %d, %q", script, c, p.out.String(), p.err.String(), code, want)
 		}
 	}
-	const fails = ": virtiofsd ended: signal: killed; what is done there fails until you take it away"
+	// Its own parent may see the end of a server before it is ended with it.
+	const fails = `: virtiofsd ended: (signal: killed|exit status 247: .* signal 9); what is done there fails until you take it away`
 
 	for i, at := range []string{"/mnt/share", "/mnt/more"} {
 		if i == 1 {
