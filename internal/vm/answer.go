@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
@@ -103,11 +102,4 @@ func (s *supervisor) stopped() *Failure {
 		}
 	}
 	return &Failure{CodeVix, text + `; run it again, and "vix-launcher doctor" if it persists`}
-}
-
-// saysTrouble reports whether a line of QEMU's says what is wrong; what follows it is a dump
-// of registers, which does not.
-func saysTrouble(line string) bool {
-	l := strings.ToLower(line)
-	return strings.Contains(l, "error") || strings.Contains(l, "fail")
 }

@@ -3,7 +3,6 @@ package vm
 import (
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +29,8 @@ func TestStandsStill(t *testing.T) {
 	in := b.exec(How{}, "sh", "-c", "trap 'echo int' INT; echo up; while :; do sleep 0.05; done")
 	up := make(chan string, 8)
 	in.run.Stdout = lineWriter(func(text string) { up <- text })
-	in.run.unheard = new(atomic.Bool)
+	heard := make(chan struct{}, 8)
+	in.run.OnHeard = func() { heard <- struct{}{} }
 	in.run.OnSilent = func() { silent <- struct{}{} }
 	b.goRun(in)
 	b.state(in)
@@ -40,7 +40,7 @@ func TestStandsStill(t *testing.T) {
 			t.Fatalf("%q, not %q", got, want)
 		}
 		if want != "up" {
-			b.waitFor("the signal is heard", func() bool { return !in.run.unheard.Load() })
+			<-heard
 		}
 		in.signals <- syscall.SIGINT
 	}

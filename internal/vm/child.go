@@ -24,10 +24,14 @@ import (
 type nest struct {
 	jobs chan func()
 	done chan struct{}
-	held held
+	kept programFiles
 }
 
-func newNest() *nest { return &nest{jobs: make(chan func()), done: make(chan struct{})} }
+// newNest returns a nest whose children run self as what runs now, and each of the
+// others as what its path names now, whatever becomes of the files (kept.go).
+func newNest(self string, others ...string) *nest {
+	return &nest{jobs: make(chan func()), done: make(chan struct{}), kept: openPrograms(self, others)}
+}
 
 // run serves start until close. It must be a goroutine of its own, and ends
 // with its thread.
@@ -58,7 +62,7 @@ func (n *nest) start(cmd *exec.Cmd) error {
 
 // close ends the thread, and with it any child that is still there.
 func (n *nest) close() {
-	n.held.close()
+	n.kept.close()
 	close(n.jobs)
 	<-n.done
 }
@@ -109,7 +113,7 @@ func startChild(n *nest, j *journal, c command) (*child, error) {
 		return nil, err
 	}
 	if ch.cmd, err = c.start(n, outW, errW); err != nil {
-		err = failf("%s: cannot be started: %v", c.name, execCause(err))
+		err = fmt.Errorf("%s: cannot be started: %w", c.name, execCause(err))
 	}
 	errW.Close()
 	outW.Close()
@@ -147,7 +151,7 @@ func (c command) start(n *nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 			cmd.Env = []string{} // nil would be ours
 		}
 		cmd.ExtraFiles, cmd.SysProcAttr = c.files, attr
-		n.held.choose(cmd)
+		n.kept.choose(cmd)
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 		return cmd
 	}
@@ -269,14 +273,4 @@ func execCause(err error) error {
 		return fmt.Errorf("%s: %w", ee.Name, ee.Err)
 	}
 	return err
-}
-
-// socketpair returns two ends of a connected unix socket: ours, and a file to
-// hand to a child.
-func socketpair(name string) (ours, theirs *os.File, err error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
 }

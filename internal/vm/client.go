@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +80,7 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 // List returns the state of every VM that runs, by name. What dead supervisors
 // left is removed.
 func (r *Registry) List(ctx context.Context) ([]State, error) {
-	names, err := r.names(ctx)
+	names, err := r.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,16 +130,13 @@ func (r *Registry) savedState(name string) *State {
 	return &st
 }
 
-// Names returns the names of the VMs that run.
-func (r *Registry) Names(ctx context.Context) ([]string, error) { return r.names(ctx) }
-
 // Stop stops a VM and returns when it is gone. With force nothing is asked of
 // the guest, and a supervisor that does not answer is killed.
 func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if err := config.CheckName(name); err != nil {
 		return failf("%v", err)
 	}
-	live, err := r.names(ctx)
+	live, err := r.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -179,79 +172,8 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if err := r.waitGone(wait, name); err != nil {
 		return failf("VM %s: does not end: %v", name, err)
 	}
-	_, err = r.names(ctx) // clears what it left
+	_, err = r.Names(ctx) // clears what it left
 	return err
-}
-
-// killTree kills a supervisor, and what it has started: that ends with it (PDEATHSIG),
-// but for a program that has changed its user since, as passt does for root.
-func killTree(supervisor *os.File) error {
-	top, err := pidOf(supervisor)
-	if err != nil {
-		return err
-	}
-	// A stopped process starts no other while we look.
-	if err := unix.PidfdSendSignal(int(supervisor.Fd()), unix.SIGSTOP, nil, 0); err != nil {
-		return err
-	}
-	var below []*os.File
-	for _, pid := range descendants("/proc", top) {
-		// Until its parent has waited for it, which is stopped, the number is its own.
-		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
-			below = append(below, os.NewFile(uintptr(fd), "process"))
-		}
-	}
-	defer closeFiles(below)
-	if err := unix.PidfdSendSignal(int(supervisor.Fd()), unix.SIGKILL, nil, 0); err != nil {
-		return err
-	}
-	for _, p := range below {
-		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0) // an error: it has ended
-	}
-	return nil
-}
-
-// pidOf is the process id that a pidfd is of.
-func pidOf(pidfd *os.File) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if pid, ok := strings.CutPrefix(line, "Pid:"); ok {
-			if n, err := strconv.Atoi(strings.TrimSpace(pid)); err == nil && n > 0 {
-				return n, nil
-			}
-		}
-	}
-	return 0, unix.ESRCH
-}
-
-// descendants are the processes below one, by proc_pid_stat(5).
-func descendants(proc string, top int) []int {
-	children := map[int][]int{}
-	paths, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "stat"))
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		var state byte
-		var parent int
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			continue
-		}
-		// The name, in brackets, may have anything in it.
-		if _, err := fmt.Sscanf(string(b[bytes.LastIndexByte(b, ')')+1:]), " %c %d", &state, &parent); err == nil {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	list := slices.Clone(children[top])
-	for i := 0; i < len(list); i++ {
-		list = append(list, children[list[i]]...)
-	}
-	return list
 }
 
 // askToStop sends the request, waits for the answer or the end, and returns
@@ -314,4 +236,83 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 			return err
 		}
 	}
+}
+
+// AttachUSB gives a VM that runs a device of the host's, as config.ParseUSB names it.
+func (r *Registry) AttachUSB(ctx context.Context, name, device string) (USBState, error) {
+	return r.askUSB(ctx, name, request{Op: opUSBAttach, Path: device})
+}
+
+// DetachUSB takes it back.
+func (r *Registry) DetachUSB(ctx context.Context, name, device string) (USBState, error) {
+	return r.askUSB(ctx, name, request{Op: opUSBDetach, Path: device})
+}
+
+func (r *Registry) askUSB(ctx context.Context, name string, req request) (USBState, error) {
+	rep, err := r.ask(ctx, name, req)
+	if err == nil && rep.USB == nil {
+		err = failf("VM %s: no device in the reply", name)
+	}
+	if err != nil {
+		return USBState{}, err
+	}
+	return *rep.USB, nil
+}
+
+// Mount adds a share to a VM that runs, and says where it is.
+func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
+	rep, err := r.ask(ctx, name, request{Op: opMount, Share: share})
+	if err != nil {
+		return ShareState{}, err
+	}
+	if rep.Mounted == nil {
+		return ShareState{}, failf("VM %s: no share in the reply", name)
+	}
+	return *rep.Mounted, nil
+}
+
+// Umount takes the share at a path of the guest away; with force also if it is in use.
+func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
+	_, err := r.ask(ctx, name, request{Op: opUmount, Path: path, Force: force})
+	return err
+}
+
+// ask sends a request to the supervisor of a VM that has to run, and waits for the one
+// reply.
+func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply, err error) {
+	if err := config.CheckName(name); err != nil {
+		return rep, failf("%v", err)
+	}
+	conn, err := r.join(name)
+	if err != nil {
+		return rep, err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	c := &control{conn: conn}
+	req.Version = controlVersion
+	if err = c.ask(req); err == nil {
+		_ = c.recv(&rep, maxFrame) // no reply is told by there being none
+	} else {
+		errors.As(err, &rep.Fail)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return rep, context.Cause(ctx)
+	case rep.Fail != nil:
+		return rep, rep.Fail
+	case rep == reply{}:
+		return rep, failf("VM %s: its supervisor has ended", name)
+	}
+	return rep, nil
+}
+
+// join returns a connection to the supervisor of a VM that has to run.
+func (r *Registry) join(name string) (*net.UnixConn, error) {
+	conn, _, err := r.dial(name)
+	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
+	}
+	return conn, err
 }

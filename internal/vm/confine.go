@@ -14,13 +14,6 @@ import (
 	"vix/internal/sandbox"
 )
 
-// A Confinement is what a process of a VM said of itself when it had been
-// confined.
-type Confinement struct {
-	PID int `json:"pid"`
-	sandbox.Report
-}
-
 // A Confine is what the command line of the hidden verb "confine" depends on: it
 // confines itself and becomes another program.
 type Confine struct {

@@ -249,34 +249,6 @@ func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 	return files, c.body(head, v, limit)
 }
 
-func rights(oob []byte) ([]*os.File, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue // not descriptors
-		}
-		for _, fd := range fds {
-			if err := unix.SetNonblock(fd, true); err != nil {
-				unix.Close(fd)
-				continue
-			}
-			files = append(files, os.NewFile(uintptr(fd), "client"))
-		}
-	}
-	return files, nil
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
-}
-
 // checkPeer refuses a peer that is not a process of this user, and returns its
 // process id.
 func checkPeer(conn *net.UnixConn, uid int) (int, error) {

@@ -20,8 +20,6 @@ const (
 	lockName    = "lock" // of the registry too: no VM is called so (config.CheckName)
 	controlName = "control.sock"
 	stateName   = "state.json"
-	logName     = "log"
-	oldLogName  = "log.1"
 )
 
 // A Registry is the directory of all VMs of one user.
@@ -258,9 +256,9 @@ func (r *Registry) remove(ctx context.Context, name string) error {
 	return r.root.RemoveAll(name)
 }
 
-// names returns the VMs whose supervisors live, in order, and removes what
+// Names returns the VMs whose supervisors live, in order, and removes what
 // dead ones left.
-func (r *Registry) names(ctx context.Context) ([]string, error) {
+func (r *Registry) Names(ctx context.Context) ([]string, error) {
 	all, err := r.lockAll(ctx)
 	if err != nil {
 		return nil, err

@@ -141,7 +141,7 @@ func TestHow(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	got := request{Argv: []string{"a"}, Env: []string{"K=V"}, How: How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: Size{1, 2}}}.spawn()
+	got := spawnOf(request{Argv: []string{"a"}, Env: []string{"K=V"}, How: How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: Size{1, 2}}})
 	if got.Kind != agent.KindShell || got.User != "root" || got.Cwd != "/" || !got.TTY || got.Rows != 1 || got.Cols != 2 || got.Argv[0] != "a" || got.Env[0] != "K=V" {
 		t.Errorf("%+v", got)
 	}

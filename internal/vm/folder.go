@@ -1,22 +1,14 @@
 package vm
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"vix/config"
-	"vix/internal/durable"
 	"vix/internal/rootfs"
 )
 
@@ -35,31 +27,11 @@ import (
 // have descriptors, and those of the configuration are looked up. Two VMs that start at
 // once wait for one another: the decision and its note are under one lock.
 
-// A SharedFolder is a share of another VM's configuration.
-type SharedFolder struct {
-	VM    string `json:"vm"`
-	Host  string `json:"host"`
-	Write bool   `json:"write"`
-}
-
-// A folderState is a share of a VM that runs, as its supervisor tells it to others.
-type folderState struct {
-	VM    string         `json:"vm"`
-	Path  string         `json:"path"`
-	Write bool           `json:"write"`
-	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
-}
-
-func (f folderState) id() rootfs.DirID { return f.Above[0] }
-
 // A sharedFolder is a folder of a share of ours.
 type sharedFolder struct {
 	*rootfs.Folder
 	write bool
 }
-
-// folderLimit is for another VM to tell its shares.
-const folderLimit = 10 * time.Second
 
 // openFolder finds the folder at path, for a share, and notes it; the share drops it.
 func (s *supervisor) openFolder(path string, write bool) (*rootfs.Folder, error) {
@@ -168,7 +140,7 @@ func (s *supervisor) otherFolders() (list []folderState, written map[rootfs.DirI
 	if list, err = s.folderStates(); err != nil {
 		return nil, nil, err
 	}
-	names, err := s.reg.names(s.ctx)
+	names, err := s.reg.Names(s.ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -294,75 +266,6 @@ func (s *supervisor) dropFolder(f *rootfs.Folder) {
 	_ = f.Close()
 }
 
-// lockFolders makes whoever decides on a share the only one. The lock is the registry's
-// directory itself.
-func (r *Registry) lockFolders(ctx context.Context) (*os.File, error) {
-	f, err := r.root.Open(".")
-	if err != nil {
-		return nil, failf("%s: %v", r.path, cause(err))
-	}
-	if err := waitLock(ctx, f); err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-// folders asks a VM that runs for its shares; one that is at its end has none.
-func (r *Registry) folders(ctx context.Context, name string) ([]folderState, error) {
-	gone := func(err error) bool {
-		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
-	}
-	conn, _, err := r.dial(name)
-	if err != nil {
-		if gone(err) {
-			err = nil
-		}
-		return nil, err
-	}
-	defer conn.Close()
-	unhook := context.AfterFunc(ctx, func() { conn.Close() })
-	defer unhook()
-	_ = conn.SetDeadline(time.Now().Add(folderLimit))
-	c := &control{conn: conn}
-	var rep reply
-	if err = c.send(request{Version: controlVersion, Op: opFolders}); err == nil {
-		err = c.recv(&rep, maxFrame)
-	}
-	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case gone(err) || errors.Is(err, unix.EPIPE):
-		return nil, nil // its shares end before its socket does
-	case err != nil:
-		return nil, err
-	case rep.Fail != nil:
-		return nil, rep.Fail
-	case rep.Folders == nil || slices.ContainsFunc(*rep.Folders, func(f folderState) bool { return len(f.Above) == 0 }):
-		return nil, errors.New("no folders in the reply")
-	}
-	return *rep.Folders, nil
-}
-
-// What was shared to be written to is remembered, the last maxRemembered of it, in
-// writtenName of the state directory: {"version": 1, "folders": [{vm, path, dev, ino}]}.
-const (
-	writtenName     = "written.json"
-	writtenVersion  = 1
-	maxRemembered   = 1024
-	maxWrittenBytes = 1 << 20
-)
-
-type writtenFolder struct {
-	VM   string `json:"vm"` // the last one
-	Path string `json:"path"`
-	rootfs.DirID
-}
-
-type writtenFile struct {
-	Version int             `json:"version"`
-	Folders []writtenFolder `json:"folders"`
-}
-
 // folderStore opens the state directory; without one nothing is remembered, and nil.
 func (s *supervisor) folderStore() (*Store, error) {
 	if s.launch.StateDir == "" {
@@ -396,68 +299,4 @@ func (s *supervisor) remember(f *rootfs.Folder) error {
 		return err
 	}
 	return store.addWritten(writtenFolder{s.launch.VM.Name, f.Path, id})
-}
-
-// written returns what is remembered. A file that cannot be read is an error: without it,
-// a link that a guest has made would be followed.
-func (s *Store) written() ([]writtenFolder, error) {
-	path := filepath.Join(s.path, writtenName)
-	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, stateFailure(path, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxWrittenBytes))
-	if err != nil {
-		return nil, stateFailure(path, err)
-	}
-	var w writtenFile
-	if json.Unmarshal(b, &w) != nil || w.Version != writtenVersion {
-		return nil, failf("%s: damaged, or of another version; remove it, if no VM has put links into a folder that it could write to", path)
-	}
-	return w.Folders, nil
-}
-
-// addWritten remembers a folder; the caller has lockFolders.
-func (s *Store) addWritten(f writtenFolder) error {
-	list, err := s.written()
-	if err != nil {
-		return err
-	}
-	if slices.Contains(list, f) {
-		return nil
-	}
-	list = append(slices.DeleteFunc(list, func(x writtenFolder) bool { return x.DirID == f.DirID }), f)
-	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxRemembered):]})
-	if err != nil {
-		return err
-	}
-	if err := durable.Replace(s.root, writtenName, 0o600, append(b, '\n')); err != nil {
-		return stateFailure(filepath.Join(s.path, writtenName), err)
-	}
-	return nil
-}
-
-// openDir opens a directory of the store, by the name that it was made by: nothing on the
-// way is a link.
-func (s *Store) openDir(name string) (*rootfs.Folder, error) {
-	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, stateFailure(filepath.Join(s.path, name), err)
-	}
-	f, err := rootfs.FolderOf(dir)
-	if err != nil {
-		return nil, errors.Join(err, dir.Close())
-	}
-	st, err := f.File.Stat()
-	if err == nil {
-		err = ownDir(st)
-	}
-	if err != nil {
-		return nil, errors.Join(failf("%s: %v; move it away, or run with --disposable", f.Path, err), f.Close())
-	}
-	return f, nil
 }

@@ -14,7 +14,7 @@ import (
 // CheckKept says why the verb cannot be done to the VM name: it runs, or it has kept
 // nothing.
 func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) error {
-	live, err := r.names(ctx)
+	live, err := r.Names(ctx)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ import (
 
 // Limits of a VM's log. What a guest prints on its console ends up here.
 const (
+	logName    = "log"
+	oldLogName = "log.1"
+
 	maxLogFile  = 2 << 20 // then log becomes log.1
 	maxLogLine  = 4 << 10
 	maxFollower = 1024 // lines that wait for one reader of logs -f
@@ -231,4 +234,11 @@ type lineWriter func(string)
 func (w lineWriter) Write(p []byte) (int, error) {
 	w(string(p))
 	return len(p), nil
+}
+
+// saysTrouble reports whether a line of QEMU's says what is wrong; what follows it is a dump
+// of registers, which does not.
+func saysTrouble(line string) bool {
+	l := strings.ToLower(line)
+	return strings.Contains(l, "error") || strings.Contains(l, "fail")
 }

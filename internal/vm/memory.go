@@ -2,14 +2,20 @@ package vm
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"vix/internal/balloon"
+)
+
+const (
+	calmTick  = 5 * time.Second // while all is well, how often a guest is looked at
+	shortTick = 1 * time.Second // and while it has less than its memory, or the host is short
+	// busyShare of one processor, and the VM is not idle.
+	busyShare = 0.2
+	// statsAge is how old a guest's word may be: it is asked once in a tick, and answers
+	// when it gets to it.
+	statsAge = 15 * time.Second
 )
 
 // A VM's memory, while it runs (package balloon has the rules):
@@ -21,26 +27,6 @@ import (
 //
 // Events are: the kernel's word that memory is short (poll on PSI), and a program that
 // starts.
-
-const (
-	balloonID   = "balloon"
-	balloonPath = "/machine/peripheral/" + balloonID
-
-	calmTick  = 5 * time.Second // while all is well, how often a guest is looked at
-	shortTick = 1 * time.Second // and while it has less than its memory, or the host is short
-	// busyShare of one processor, and the VM is not idle.
-	busyShare = 0.2
-	// statsAge is how old a guest's word may be: it is asked once in a tick, and answers
-	// when it gets to it.
-	statsAge = 15 * time.Second
-)
-
-// A GuestMemory is what a guest has and says of its memory, in bytes. All but Size are
-// the guest's words.
-type GuestMemory struct {
-	Size uint64 `json:"size"` // that it may use now, of the VM's memory
-	balloon.Stats
-}
 
 // A keeper watches over one VM's memory.
 type keeper struct {
@@ -253,23 +239,4 @@ func (g guestStats) stats(max uint64, now time.Time) *balloon.Stats {
 	}
 	s := balloon.Stats{Total: g.Stats.Total, Available: g.Stats.Available, Free: g.Stats.Free, Caches: g.Stats.Caches}.Clamp(max)
 	return &s
-}
-
-// ProcessorTime is what a process has used of processors (proc_pid_stat(5): the fields
-// after the name, of which the kernel counts 100 a second for every program to see).
-func ProcessorTime(proc string, pid int) (time.Duration, error) {
-	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0, err
-	}
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("process %d: stat of %d fields", pid, len(fields))
-	}
-	user, err := strconv.ParseUint(fields[11], 10, 64)
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.ParseUint(fields[12], 10, 64)
-	return time.Duration(user+system) * (time.Second / 100), err
 }

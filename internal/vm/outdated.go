@@ -1,8 +1,6 @@
 package vm
 
 import (
-	"fmt"
-
 	"vix/internal/rootfs"
 )
 
@@ -39,9 +37,4 @@ func (s *supervisor) lookAtPrograms() string {
 		s.update(func(st *State) { st.Outdated = true })
 	}
 	return text
-}
-
-// OutdatedText is what a person is told of a VM whose State is Outdated.
-func OutdatedText(name, root string) string {
-	return fmt.Sprintf("VM %s: programs of its root %s have changed since it started, and it sees some old and some new; stop it and run it again", name, root)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"vix/internal/agent"
@@ -83,7 +84,7 @@ func (s *supervisor) serveRun(c *control, req request, files []*os.File) {
 	}
 	s.probe()
 	s.activate(req.Token) // before the program can have a window
-	p, err := s.guest.Spawn(ctx, req.spawn())
+	p, err := s.guest.Spawn(ctx, spawnOf(req))
 	if err != nil {
 		s.tell(c, reply{Fail: s.runFailure(err)})
 		return
@@ -278,7 +279,7 @@ func (s *supervisor) runForeground(ctx context.Context, c *control, req request,
 	for waiting := true; waiting; {
 		select {
 		case w := <-words:
-			w.tell(p)
+			passOn(w, p)
 			if w.Signal > 0 {
 				out.Go(func() { s.tellHeard(signs, c) })
 			}
@@ -286,7 +287,7 @@ func (s *supervisor) runForeground(ctx context.Context, c *control, req request,
 			hungUp = nil
 			if s.ctx.Err() == nil {
 				closeFiles(files) // first: the answer to the hang-up is no output of the client's
-				req.hangUp(p)
+				hangUp(req, p)
 			}
 		case <-p.Exited():
 			waiting = false
@@ -394,5 +395,34 @@ func (d *drain) armLocked() {
 	}
 	if d.ended && d.reading {
 		d.timer = time.AfterFunc(lingerLimit, func() { _ = d.src.Close() })
+	}
+}
+
+// spawnOf is what the agent is asked for.
+func spawnOf(r request) agent.Spawn {
+	h := r.How
+	return agent.Spawn{
+		Kind: h.Kind, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
+		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
+	}
+}
+
+// passOn passes a client's word on to its program.
+func passOn(r request, p *agent.Process) {
+	if r.Size != nil {
+		_ = p.Resize(r.Size.Rows, r.Size.Cols)
+		return
+	}
+	_ = p.Kill(syscall.Signal(r.Signal))
+}
+
+// hangUp is for a client that is gone. What is stopped has to go on to hear of it.
+// A program's outputs stay open, as its last words would kill it; a terminal ends,
+// which its other process groups notice.
+func hangUp(r request, p *agent.Process) {
+	_ = p.Kill(syscall.SIGHUP)
+	_ = p.Kill(syscall.SIGCONT)
+	if r.How.TTY {
+		_ = p.Stdout.Close()
 	}
 }

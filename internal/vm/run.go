@@ -70,6 +70,9 @@ type Run struct {
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
+	// OnHeard is called when the guest has taken the signals that were passed on.
+	OnHeard func()
+
 	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
 }
 
@@ -223,9 +226,7 @@ var errLost = errors.New("its supervisor was killed")
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &control{conn: conn}
-	if run.unheard == nil {
-		run.unheard = new(atomic.Bool)
-	}
+	run.unheard = new(atomic.Bool)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -277,6 +278,9 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			run.OnSilent()
 		case r.Heard:
 			run.unheard.Store(false)
+			if run.OnHeard != nil {
+				run.OnHeard()
+			}
 		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
 		case r.Windows != "" && run.OnWindows != nil:
@@ -405,20 +409,6 @@ func openStreams(run *Run) (*streams, error) {
 		s.ours, s.theirs = append(s.ours, r), append(s.theirs, w)
 	}
 	return s, nil
-}
-
-func dupFile(f *os.File) (dup *os.File, err error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var dupErr error
-	err = c.Control(func(from uintptr) { fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 func (s *streams) close() { closeFiles(s.ours) }

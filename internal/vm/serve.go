@@ -139,3 +139,44 @@ func (s *supervisor) serveLogs(c *control, follow bool) {
 	}
 	c.conn.Close()
 }
+
+// serveWatch sends the state whenever it has changed and the client has asked.
+func (s *supervisor) serveWatch(c *control) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(s.ctx))
+	defer cancel(nil)
+	asks := make(chan struct{})
+	go func() { // ends with the connection
+		defer cancel(errHungUp)
+		for {
+			var req request
+			if c.recv(&req, maxRequest) != nil {
+				return
+			}
+			select {
+			case asks <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	pace := time.NewTicker(watchPace)
+	defer pace.Stop()
+	for {
+		st, changed := s.watchState()
+		s.tell(c, reply{State: &st})
+		for _, event := range []<-chan struct{}{asks, changed} {
+			select {
+			case <-event:
+			case <-s.gone:
+				s.tell(c, reply{Done: true})
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-pace.C:
+		case <-s.gone:
+		}
+	}
+}

@@ -15,12 +15,6 @@ import (
 //	run, exec ── Session ─► join ─► broker ─► the display's connections
 //	                          └─ renewed ─► keepFlow (the clipboard), keepPlace (workspaces)
 
-// A Session is what a VM has of the user's desktop session.
-type Session struct {
-	Wayland string `json:"wayland,omitempty"` // the compositor's socket
-	Sway    string `json:"sway,omitempty"`    // sway's IPC socket; for who places windows
-}
-
 // meet makes sure that the compositor is there, and is our witness.
 func (b *broker) meet() error {
 	if b.lives() {

@@ -51,14 +51,6 @@ type share struct {
 // homeTag is the virtiofs tag of the home directory.
 const homeTag = "home"
 
-// A ShareState is what a VM's state tells of a share.
-type ShareState struct {
-	Host  string `json:"host"`
-	Guest string `json:"guest"`
-	Write bool   `json:"write"`
-	PID   int    `json:"pid"` // of its virtiofsd; 0 if that has ended
-}
-
 // openState opens what the VM keeps, and removes the staging folders of a run that was
 // killed.
 func (s *supervisor) openState() error {

@@ -9,10 +9,13 @@ import (
 	"slices"
 	"time"
 
+	"fmt"
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/balloon"
 	"vix/internal/durable"
 	"vix/internal/plain"
+	"vix/internal/sandbox"
 	"vix/internal/scope"
 )
 
@@ -205,4 +208,39 @@ func (s *State) endProgram(id int, e *Exit) {
 			s.Programs[i].State, s.Programs[i].Exit = "exited", e
 		}
 	}
+}
+
+// A ShareState is what a VM's state tells of a share.
+type ShareState struct {
+	Host  string `json:"host"`
+	Guest string `json:"guest"`
+	Write bool   `json:"write"`
+	PID   int    `json:"pid"` // of its virtiofsd; 0 if that has ended
+}
+
+// A USBState is what a VM's state tells of a device that it has.
+type USBState struct {
+	Port string `json:"port"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Rule bool   `json:"rule"` // by the configuration, not by hand
+}
+
+// A GuestMemory is what a guest has and says of its memory, in bytes. All but Size are
+// the guest's words.
+type GuestMemory struct {
+	Size uint64 `json:"size"` // that it may use now, of the VM's memory
+	balloon.Stats
+}
+
+// A Confinement is what a process of a VM said of itself when it had been
+// confined.
+type Confinement struct {
+	PID int `json:"pid"`
+	sandbox.Report
+}
+
+// OutdatedText is what a person is told of a VM whose State is Outdated.
+func OutdatedText(name, root string) string {
+	return fmt.Sprintf("VM %s: programs of its root %s have changed since it started, and it sees some old and some new; stop it and run it again", name, root)
 }

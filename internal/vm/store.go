@@ -16,6 +16,7 @@ import (
 
 	"vix/config"
 	"vix/internal/durable"
+	"vix/internal/rootfs"
 )
 
 // What VMs keep, and where folders for one run are made:
@@ -262,4 +263,25 @@ func (s *Store) dropHome(name string) error {
 	}
 	_ = s.makeDir(home) // on a full disk, the next start makes it
 	return nil
+}
+
+// openDir opens a directory of the store, by the name that it was made by: nothing on the
+// way is a link.
+func (s *Store) openDir(name string) (*rootfs.Folder, error) {
+	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, stateFailure(filepath.Join(s.path, name), err)
+	}
+	f, err := rootfs.FolderOf(dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	st, err := f.File.Stat()
+	if err == nil {
+		err = ownDir(st)
+	}
+	if err != nil {
+		return nil, errors.Join(failf("%s: %v; move it away, or run with --disposable", f.Path, err), f.Close())
+	}
+	return f, nil
 }

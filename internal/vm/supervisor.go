@@ -32,45 +32,6 @@ const (
 	answerLimit      = 2 * time.Second        // for a client to take its last reply
 )
 
-// A Launch is all that a supervisor is given: it looks at no environment.
-type Launch struct {
-	Version    string            `json:"version"` // of Vix
-	VM         config.VM         `json:"vm"`
-	RuntimeDir string            `json:"runtime_dir"` // that holds vix/
-	CacheDir   string            `json:"cache_dir"`   // for kernel and initramfs
-	Wayland    string            `json:"wayland"`     // the compositor's socket
-	Bus        string            `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
-	GuestEnv   []string          `json:"guest_env"`   // K=V for every program
-	Warnings   []string          `json:"warnings"`    // for whoever starts a program while the VM starts
-	Parts      Parts             `json:"parts"`
-	RootsDir   string            `json:"roots_dir"`        // $XDG_CACHE_HOME/vix/roots, of roots that were built
-	StateDir   string            `json:"state_dir"`        // $XDG_STATE_HOME, that holds vix/; "" where there is none
-	Drags      []config.DragRule `json:"drags,omitempty"`  // the clipboard's rules, for the display process
-	ConfigDir  string            `json:"config_dir"`       // $XDG_CONFIG_HOME, that holds vix/, for the clipboard's rules
-	Private    []string          `json:"private"`          // directories of Vix's own, which are never shared
-	Others     []SharedFolder    `json:"others,omitempty"` // the shares of the configuration's other VMs
-	Sway       string            `json:"sway"`             // sway's IPC socket, or ""; for who places windows
-}
-
-// Parts are the paths of the programs and files of the host that a VM needs.
-type Parts struct {
-	Self      string `json:"self"` // vix-launcher
-	QEMU      string `json:"qemu"`
-	Virtiofsd string `json:"virtiofsd"`
-	Proxy     string `json:"proxy"`     // vix-waylandproxy
-	Guest     string `json:"guest"`     // vix-guest
-	System    string `json:"system"`    // "/": where the kernel and the host's programs are
-	KVM       string `json:"kvm"`       // /dev/kvm
-	CPUInfo   string `json:"cpuinfo"`   // /proc/cpuinfo
-	Proc      string `json:"proc"`      // /proc
-	Pressure  string `json:"pressure"`  // /proc/pressure/memory; need not be there
-	Passt     string `json:"passt"`     // "" if it is not installed
-	Vhost     string `json:"vhost"`     // /dev/vhost-vsock
-	Vsock     string `json:"vsock"`     // vhost-device-vsock; "" if it is not installed
-	USB       string `json:"usb"`       // /sys/bus/usb/devices
-	USBNodes  string `json:"usb_nodes"` // /dev/bus/usb
-}
-
 // A supervisor owns one VM. Its goroutines are: run, one accept loop, one for
 // each connection and each program, one reader for each child's output, the
 // agent's pump, and the display's event reader; run returns after all of them.
@@ -84,6 +45,8 @@ type supervisor struct {
 	nest    *nest
 	broker  *broker
 	uid     int
+	// guestFile is vix-guest as it was when the VM began, or nil; launch names it.
+	guestFile *os.File
 
 	ctx    context.Context // ends when the VM has to end; its cause says why
 	cancel context.CancelCauseFunc
@@ -195,10 +158,14 @@ func newSupervisor(l Launch) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := newNest()
-	n.held = holdPrograms(&l.Parts)
+	n := newNest(l.Parts.Self, l.Parts.Proxy)
+	guest, _ := os.Open(l.Parts.Guest) // whoever needs it says why not
+	if guest != nil {
+		l.Parts.Guest = fmt.Sprintf("/proc/self/fd/%d", guest.Fd())
+	}
 	return &supervisor{
-		launch: l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
+		guestFile: guest,
+		launch:    l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
 		broker: &broker{
 			session: Session{l.Wayland, l.Sway}, listener: reg.socket(l.VM.Name, waylandName).Name, dir: dir, renewed: make(chan struct{}),
 		},
@@ -320,6 +287,7 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	s.pumps.Wait()
 	s.running.Wait() // every run has its last word
 	s.nest.close()
+	closeFiles([]*os.File{s.guestFile})
 	errs = append(errs, s.log.close(), ln.Close())
 	errs = append(errs, s.reg.remove(context.WithoutCancel(s.ctx), s.launch.VM.Name))
 	close(s.gone)

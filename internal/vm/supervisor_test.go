@@ -197,7 +197,7 @@ func TestWithoutNamespaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.close()
-	n := newNest()
+	n := newNest("")
 	go n.run()
 	defer n.close()
 	for forbidden, want := range map[bool]string{true: "verb last", false: "verb --own-namespaces last"} {
@@ -506,11 +506,8 @@ func TestNoLeak(t *testing.T) {
 			}
 		})
 		s := b.start(name, "true")
-		conn, _, err := b.reg.dial(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.run.converse(t.Context(), conn); err != nil {
+		s.run.Launch = nil
+		if _, err := b.reg.Run(t.Context(), s.run); err != nil {
 			t.Error(err)
 		}
 		done.Wait()
@@ -529,5 +526,61 @@ func TestNoLeak(t *testing.T) {
 	b.waitFor("goroutines end", func() bool { return goroutines() <= before })
 	if now := openFiles(t); now > fds {
 		t.Errorf("%d descriptors, before %d", now, fds)
+	}
+}
+
+// A peer of another user is refused.
+func TestCheckPeer(t *testing.T) {
+	b := newBench(t)
+	seat, err := b.reg.take(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seat.close()
+	conn, pid, err := b.reg.dial("t")
+	if err != nil || pid != os.Getpid() {
+		t.Fatalf("pid %d, %v", pid, err)
+	}
+	defer conn.Close()
+	if _, err := checkPeer(conn, os.Getuid()+1); err == nil || !strings.Contains(err.Error(), "the peer is user") {
+		t.Errorf("another user: %v", err)
+	}
+}
+
+// What the display process tells of windows is a guest's: bounded, and fit for
+// a terminal.
+func TestWindowEvents(t *testing.T) {
+	b := newBench(t)
+	if err := os.Mkdir(b.dir+"/vix/t", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := newSupervisor(b.launch("t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.reg.Close()
+	defer s.dir.Close()
+	var in strings.Builder
+	in.WriteString("not JSON\n{\"event\":\"window\",\"id\":\"x\"}\n{\"event\":\"ready\"}\n{\"event\":\"unknown\",\"id\":7}\n")
+	for i := range 2 * maxWindows {
+		fmt.Fprintf(&in, `{"event":"window","id":%d,"title":"\u001b[31m\u202e%s","app_id":"%s"}`+"\n", i, strings.Repeat("ü", 1000), strings.Repeat("a", 1000))
+	}
+	in.WriteString("{\"event\":\"window-closed\",\"id\":3}\n{\"event\":\"window-closed\",\"id\":99999}\n")
+	in.WriteString(strings.Repeat("x", 100<<10) + "\n")
+	s.readEvents(strings.NewReader(in.String()), 1)
+	st := s.snapshot()
+	if len(st.Windows) != maxWindows-1 {
+		t.Errorf("%d windows", len(st.Windows))
+	}
+	for _, w := range st.Windows {
+		if len(w.Title) > maxTitle+10 || len(w.AppID) > maxTitle+10 || strings.ContainsAny(w.Title, "\x1b\u202e") {
+			t.Fatalf("%q %q", w.Title, w.AppID)
+		}
+	}
+	if len(st.Stages) != 1 || st.Stages[0].Name != "window" {
+		t.Errorf("stages %+v", st.Stages)
+	}
+	if err := s.log.close(); err != nil {
+		t.Error(err)
 	}
 }

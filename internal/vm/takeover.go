@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -519,18 +518,4 @@ func (f *fsTold) used(r fsRing) (uint16, error) {
 		return le.Uint16(b[:]), nil
 	}
 	return 0, errors.New("a queue outside of the memory")
-}
-
-// unixConn makes a connection of a file, which it takes over.
-func unixConn(f *os.File) (*net.UnixConn, error) {
-	defer f.Close() // FileConn makes a copy
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, errors.Join(errors.New("not a unix socket"), c.Close())
-	}
-	return u, nil
 }

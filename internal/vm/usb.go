@@ -38,14 +38,6 @@ type usbDevice struct {
 	rule  bool   // by the configuration
 }
 
-// A USBState is what a VM's state tells of a device that it has.
-type USBState struct {
-	Port string `json:"port"`
-	ID   string `json:"id"`
-	Name string `json:"name"`
-	Rule bool   `json:"rule"` // by the configuration, not by hand
-}
-
 // usbDevices are the devices of a VM. turn is held by whoever adds or takes away one.
 type usbDevices struct {
 	turn       sync.Mutex
@@ -54,11 +46,6 @@ type usbDevices struct {
 	controller bool // it is plugged in
 	watched    bool // the kernel's events are listened to
 }
-
-const (
-	usbPort       = "usbport" // where the controller goes
-	usbController = "usb"
-)
 
 // emulatedPrefix names a device that QEMU emulates, in the place of one of the host's. It
 // is in no help text: the tests attach those, on machines without USB, by the same way.
@@ -428,25 +415,4 @@ func listenUSB(system string) (*os.File, error) {
 		return nil, os.NewSyscallError("bind", err)
 	}
 	return os.NewFile(uintptr(fd), "device events"), nil
-}
-
-// AttachUSB gives a VM that runs a device of the host's, as config.ParseUSB names it.
-func (r *Registry) AttachUSB(ctx context.Context, name, device string) (USBState, error) {
-	return r.askUSB(ctx, name, request{Op: opUSBAttach, Path: device})
-}
-
-// DetachUSB takes it back.
-func (r *Registry) DetachUSB(ctx context.Context, name, device string) (USBState, error) {
-	return r.askUSB(ctx, name, request{Op: opUSBDetach, Path: device})
-}
-
-func (r *Registry) askUSB(ctx context.Context, name string, req request) (USBState, error) {
-	rep, err := r.ask(ctx, name, req)
-	if err == nil && rep.USB == nil {
-		err = failf("VM %s: no device in the reply", name)
-	}
-	if err != nil {
-		return USBState{}, err
-	}
-	return *rep.USB, nil
 }

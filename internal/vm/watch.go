@@ -129,7 +129,7 @@ func (w *watch) allTold() bool {
 // look starts a follower for each VM that has none.
 func (w *watch) look(ctx context.Context) error {
 	// It takes the upper lock: a directory that is being made is whole then.
-	names, err := w.reg.names(ctx)
+	names, err := w.reg.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -220,47 +220,6 @@ func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) e
 		_ = tell(r.savedState(name))
 	}
 	return err == nil && rep.Done
-}
-
-// serveWatch sends the state whenever it has changed and the client has asked.
-func (s *supervisor) serveWatch(c *control) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(s.ctx))
-	defer cancel(nil)
-	asks := make(chan struct{})
-	go func() { // ends with the connection
-		defer cancel(errHungUp)
-		for {
-			var req request
-			if c.recv(&req, maxRequest) != nil {
-				return
-			}
-			select {
-			case asks <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	pace := time.NewTicker(watchPace)
-	defer pace.Stop()
-	for {
-		st, changed := s.watchState()
-		s.tell(c, reply{State: &st})
-		for _, event := range []<-chan struct{}{asks, changed} {
-			select {
-			case <-event:
-			case <-s.gone:
-				s.tell(c, reply{Done: true})
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-		select {
-		case <-pace.C:
-		case <-s.gone:
-		}
-	}
 }
 
 // watchDir watches for new directories of VMs. The descriptor is for lookOut.
