@@ -18,7 +18,7 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/sandbox"
-	"vix/internal/vm"
+	"vix/internal/supervise"
 )
 
 func desktopCommand(e *env) *cobra.Command {
@@ -303,7 +303,7 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 		return nil, err
 	}
 	side := fmt.Sprint(size)
-	c := vm.Confine{Files: vm.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
+	c := supervise.Confine{Files: supervise.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
 	ctx, cancel := context.WithTimeout(ctx, rasteriseLimit)
 	defer cancel()
 	var out []byte

@@ -24,9 +24,9 @@ import (
 	"vix/config"
 	"vix/internal/balloon"
 	"vix/internal/plain"
+	"vix/internal/qemu"
 	"vix/internal/rootfs"
 	"vix/internal/scope"
-	"vix/internal/vm"
 )
 
 // A check is one requirement: what it is, how it is, and what to do about it.
@@ -248,7 +248,7 @@ func checkQEMU(ctx context.Context, e *env) check {
 }
 
 func checkKVM(context.Context, *env) check {
-	if err := vm.CheckKVM("/dev/kvm", "/proc/cpuinfo"); err != nil {
+	if err := qemu.CheckKVM("/dev/kvm", "/proc/cpuinfo"); err != nil {
 		return warning("without it VMs are emulated, and about ten times slower", "%v", err)
 	}
 	return good("/dev/kvm works")
@@ -290,7 +290,7 @@ func checkNetwork(ctx context.Context, e *env) check {
 
 // checkChannel says what channel = "auto" is here. Either is as good.
 func checkChannel(context.Context, *env) check {
-	err := vm.CheckVhost(vhostVsock)
+	err := qemu.CheckVhost(vhostVsock)
 	if err == nil {
 		var k rootfs.Kernel
 		if k, err = rootfs.FindKernel("/"); err == nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"vix/config"
+	"vix/internal/proc"
 	"vix/internal/termsafe"
 	"vix/internal/vm"
 )
@@ -113,7 +114,7 @@ var virtiofsdPlaces = []string{
 	"/run/current-system/sw/bin/virtiofsd",
 }
 
-// qemuName is QEMU's program for the only kind of machine that internal/vm
+// qemuName is QEMU's program for the only kind of machine that internal/qemu
 // describes.
 const qemuName = "qemu-system-x86_64"
 
@@ -170,7 +171,7 @@ func (e *env) again(ctx context.Context, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Path = vm.Running
+	cmd.Path = proc.Running
 	return cmd, nil
 }
 

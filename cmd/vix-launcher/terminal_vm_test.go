@@ -145,7 +145,7 @@ func testPipes(t *testing.T, r *rig) {
 		t.Errorf("--tty into a pipe: %q, not %q", p.out.String(), want)
 	}
 	master, slave := pty(t)
-	s := &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "sh", "-c", script, "sh", forbidden+leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
+	s := &session{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "sh", "-c", script, "sh", forbidden+leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
 	var piped lines
 	s.Env, s.Stdout, s.Stderr = r.env, &piped, slave
 	if err := s.Start(); err != nil {
@@ -194,7 +194,7 @@ func testScreen(t *testing.T, r *rig) {
 	}
 	// A terminal to show on, none to type on.
 	master, slave := pty(t)
-	s = &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
+	s = &session{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
 	s.Env, s.Stdout = r.env, slave
 	if err := s.Start(); err != nil {
 		t.Fatal(err)

@@ -195,7 +195,7 @@ func slowReader(t testing.TB, r *rig, mib int) {
 
 // Programs started at once: none is lost, and each has its own output and status.
 func testExecAtOnce(t *testing.T, r *rig) {
-	var all []*proc
+	var all []*launched
 	for i := range 20 {
 		all = append(all, r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i)))
 	}
@@ -208,7 +208,7 @@ func testExecAtOnce(t *testing.T, r *rig) {
 
 // A session is a vix-launcher on a terminal of its own.
 type session struct {
-	*proc
+	*launched
 	keys *os.File
 	tty  *os.File
 	seen int // of its output
@@ -235,7 +235,7 @@ func (s *session) says(want string) {
 func (r *rig) onTerminal(rows, cols uint16, args ...string) *session {
 	r.t.Helper()
 	master, slave := pty(r.t)
-	s := &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}, master, slave, 0}
+	s := &session{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}, master, slave, 0}
 	s.resize(rows, cols)
 	s.Env = append(r.env, "TERM=vt100")
 	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave

@@ -4,7 +4,7 @@
 // The stream is a virtio-serial port named PortName, of which the host made the
 // other end: one channel belongs to one VM, and nothing a guest writes can speak
 // for another. Or it is a vsock connection, which the guest makes; whoever listens
-// there must hold by the peer's CID that it is that VM's (vm/vsock.go).
+// there must hold by the peer's CID that it is that VM's (supervise/vsock.go).
 //
 // # Frames
 //

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/proc"
 )
 
 // Limits of a client's patience.
@@ -26,15 +27,15 @@ const (
 
 // dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
-func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
-	conn, err := net.DialUnix("unix", nil, r.socket(name, controlName))
+func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
+	conn, err := net.DialUnix("unix", nil, r.Socket(name, controlName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, ErrNotRunning
 	case err != nil:
-		return nil, 0, dialCause(err)
+		return nil, 0, DialCause(err)
 	}
-	pid, err := checkPeer(conn, os.Getuid())
+	pid, err := CheckPeer(conn, os.Getuid())
 	if err != nil {
 		conn.Close()
 		return nil, 0, fmt.Errorf("control socket: %w", err)
@@ -43,7 +44,7 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 }
 
 // dialCause is err without the address, which says nothing to anybody.
-func dialCause(err error) error {
+func DialCause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
 		return op.Err
@@ -53,7 +54,7 @@ func dialCause(err error) error {
 
 // State asks one supervisor for its VM's state.
 func (r *Registry) State(ctx context.Context, name string) (State, error) {
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
 		return State{}, err
 	}
@@ -61,13 +62,13 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	_ = conn.SetDeadline(time.Now().Add(stateLimit))
-	c := &control{conn: conn}
-	if err := c.ask(request{Version: controlVersion, Op: opState}); err != nil {
+	c := &Control{Conn: conn}
+	if err := c.ask(Request{Version: ControlVersion, Op: OpState}); err != nil {
 		return State{}, err
 	}
-	var rep reply
-	switch err := c.recv(&rep, maxFrame); {
-	case err != nil && !foreign(err):
+	var rep Reply
+	switch err := c.Recv(&rep, MaxFrame); {
+	case err != nil && !Foreign(err):
 		return State{}, err
 	case rep.Fail != nil:
 		return State{}, rep.Fail
@@ -110,7 +111,7 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 		// Nobody listens any more: it is at its very end, or was killed just now.
 		wait, cancel := context.WithTimeout(ctx, stateLimit)
 		defer cancel()
-		if r.waitGone(wait, name) == nil {
+		if r.WaitGone(wait, name) == nil {
 			return nil
 		}
 	}
@@ -120,7 +121,7 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 // savedState is the state in state.json, of a supervisor that does not answer. It
 // is nil for a VM that is gone.
 func (r *Registry) savedState(name string) *State {
-	st, err := loadState(r.root, name)
+	st, err := LoadState(r.Root, name)
 	if err != nil {
 		return nil
 	}
@@ -134,14 +135,14 @@ func (r *Registry) savedState(name string) *State {
 // the guest, and a supervisor that does not answer is killed.
 func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if err := config.CheckName(name); err != nil {
-		return failf("%v", err)
+		return Failf("%v", err)
 	}
 	live, err := r.Names(ctx)
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(live, name) {
-		return failf("VM %s: %v", name, ErrNotRunning)
+		return Failf("VM %s: %v", name, ErrNotRunning)
 	}
 	limit := stopLimit
 	if force {
@@ -150,27 +151,27 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	process, refused := r.askToStop(wait, name, force)
-	defer closeFiles([]*os.File{process})
+	defer proc.CloseFiles([]*os.File{process})
 	switch {
 	case refused != nil && !force:
 		return refused
 	case refused != nil:
 		cancel() // it will not end by itself
 	}
-	err = r.waitGone(wait, name)
+	err = r.WaitGone(wait, name)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	if !force {
-		return failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
+		return Failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
 	}
-	if process == nil || killTree(process) != nil {
-		return failf("VM %s: does not stop, and its supervisor cannot be killed", name)
+	if process == nil || proc.KillTree(process) != nil {
+		return Failf("VM %s: does not stop, and its supervisor cannot be killed", name)
 	}
 	wait, cancel = context.WithTimeout(ctx, forceLimit)
 	defer cancel()
-	if err := r.waitGone(wait, name); err != nil {
-		return failf("VM %s: does not end: %v", name, err)
+	if err := r.WaitGone(wait, name); err != nil {
+		return Failf("VM %s: does not end: %v", name, err)
 	}
 	_, err = r.Names(ctx) // clears what it left
 	return err
@@ -181,7 +182,7 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 // number may be another's by the time that it is killed. refused is why it does not
 // stop, if it says so.
 func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refused error) {
-	conn, pid, err := r.dial(name)
+	conn, pid, err := r.Dial(name)
 	if err != nil {
 		return nil, nil // on its way out already
 	}
@@ -189,10 +190,10 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	process = peerProcess(conn, pid)
-	c := &control{conn: conn}
-	var rep reply
-	if err = c.ask(request{Version: controlVersion, Op: opStop, Force: force}); err == nil {
-		_ = c.recv(&rep, maxFrame) // done, gone, or refused
+	c := &Control{Conn: conn}
+	var rep Reply
+	if err = c.ask(Request{Version: ControlVersion, Op: OpStop, Force: force}); err == nil {
+		_ = c.Recv(&rep, MaxFrame) // done, gone, or refused
 	}
 	if rep.Fail == nil {
 		errors.As(err, &rep.Fail)
@@ -206,27 +207,27 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 // Logs copies a VM's log to w; with follow, until the VM ends or ctx does.
 func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
 	if err := config.CheckName(name); err != nil {
-		return failf("%v", err)
+		return Failf("%v", err)
 	}
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
-		return failf("VM %s: %v", name, err)
+		return Failf("VM %s: %v", name, err)
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
-	c := &control{conn: conn}
-	if err := c.ask(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
-		return failf("VM %s: %v", name, err)
+	c := &Control{Conn: conn}
+	if err := c.ask(Request{Version: ControlVersion, Op: OpLogs, Follow: follow}); err != nil {
+		return Failf("VM %s: %v", name, err)
 	}
 	for {
-		var rep reply
-		err := c.recv(&rep, maxFrame)
+		var rep Reply
+		err := c.Recv(&rep, MaxFrame)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return failf("VM %s: its supervisor has ended", name)
+			return Failf("VM %s: its supervisor has ended", name)
 		case rep.Fail != nil:
 			return rep.Fail
 		case rep.Done:
@@ -240,18 +241,18 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 
 // AttachUSB gives a VM that runs a device of the host's, as config.ParseUSB names it.
 func (r *Registry) AttachUSB(ctx context.Context, name, device string) (USBState, error) {
-	return r.askUSB(ctx, name, request{Op: opUSBAttach, Path: device})
+	return r.askUSB(ctx, name, Request{Op: OpUSBAttach, Path: device})
 }
 
 // DetachUSB takes it back.
 func (r *Registry) DetachUSB(ctx context.Context, name, device string) (USBState, error) {
-	return r.askUSB(ctx, name, request{Op: opUSBDetach, Path: device})
+	return r.askUSB(ctx, name, Request{Op: OpUSBDetach, Path: device})
 }
 
-func (r *Registry) askUSB(ctx context.Context, name string, req request) (USBState, error) {
+func (r *Registry) askUSB(ctx context.Context, name string, req Request) (USBState, error) {
 	rep, err := r.ask(ctx, name, req)
 	if err == nil && rep.USB == nil {
-		err = failf("VM %s: no device in the reply", name)
+		err = Failf("VM %s: no device in the reply", name)
 	}
 	if err != nil {
 		return USBState{}, err
@@ -261,27 +262,27 @@ func (r *Registry) askUSB(ctx context.Context, name string, req request) (USBSta
 
 // Mount adds a share to a VM that runs, and says where it is.
 func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
-	rep, err := r.ask(ctx, name, request{Op: opMount, Share: share})
+	rep, err := r.ask(ctx, name, Request{Op: OpMount, Share: share})
 	if err != nil {
 		return ShareState{}, err
 	}
 	if rep.Mounted == nil {
-		return ShareState{}, failf("VM %s: no share in the reply", name)
+		return ShareState{}, Failf("VM %s: no share in the reply", name)
 	}
 	return *rep.Mounted, nil
 }
 
 // Umount takes the share at a path of the guest away; with force also if it is in use.
 func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
-	_, err := r.ask(ctx, name, request{Op: opUmount, Path: path, Force: force})
+	_, err := r.ask(ctx, name, Request{Op: OpUmount, Path: path, Force: force})
 	return err
 }
 
 // ask sends a request to the supervisor of a VM that has to run, and waits for the one
 // reply.
-func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply, err error) {
+func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply, err error) {
 	if err := config.CheckName(name); err != nil {
-		return rep, failf("%v", err)
+		return rep, Failf("%v", err)
 	}
 	conn, err := r.join(name)
 	if err != nil {
@@ -290,10 +291,10 @@ func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
-	c := &control{conn: conn}
-	req.Version = controlVersion
+	c := &Control{Conn: conn}
+	req.Version = ControlVersion
 	if err = c.ask(req); err == nil {
-		_ = c.recv(&rep, maxFrame) // no reply is told by there being none
+		_ = c.Recv(&rep, MaxFrame) // no reply is told by there being none
 	} else {
 		errors.As(err, &rep.Fail)
 	}
@@ -302,17 +303,17 @@ func (r *Registry) ask(ctx context.Context, name string, req request) (rep reply
 		return rep, context.Cause(ctx)
 	case rep.Fail != nil:
 		return rep, rep.Fail
-	case rep == reply{}:
-		return rep, failf("VM %s: its supervisor has ended", name)
+	case rep == Reply{}:
+		return rep, Failf("VM %s: its supervisor has ended", name)
 	}
 	return rep, nil
 }
 
 // join returns a connection to the supervisor of a VM that has to run.
 func (r *Registry) join(name string) (*net.UnixConn, error) {
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {
-		return nil, failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
+		return nil, Failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
 	}
 	return conn, err
 }

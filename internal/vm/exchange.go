@@ -4,9 +4,10 @@ import (
 	"context"
 	"net"
 	"os"
-	"vix/config"
 
 	"golang.org/x/sys/unix"
+
+	"vix/config"
 )
 
 // An Exchange is what is asked of a VM's clipboard.
@@ -14,20 +15,20 @@ type Exchange string
 
 // The exchanges (package clipboard).
 const (
-	TakeSelection   Exchange = opTake
-	GiveSelection   Exchange = opGive
-	FollowSelection Exchange = opFollow
+	TakeSelection   Exchange = OpTake
+	GiveSelection   Exchange = OpGive
+	FollowSelection Exchange = OpFollow
 )
 
 // Exchange returns a connection to the display process of a VM, which has been told
 // what for.
 func (r *Registry) Exchange(ctx context.Context, name string, what Exchange) (net.Conn, error) {
 	if err := config.CheckName(name); err != nil {
-		return nil, failf("%v", err)
+		return nil, Failf("%v", err)
 	}
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
-		return nil, failf("VM %s: %v", name, err)
+		return nil, Failf("VM %s: %v", name, err)
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -39,14 +40,14 @@ func (r *Registry) Exchange(ctx context.Context, name string, what Exchange) (ne
 	near, far := os.NewFile(uintptr(fds[0]), "clipboard"), os.NewFile(uintptr(fds[1]), "clipboard")
 	defer near.Close() // FileConn makes a copy
 	defer far.Close()
-	c := &control{conn: conn}
-	var rep reply
-	if err = c.send(request{Version: controlVersion, Op: string(what)}, far); err == nil {
-		err = c.recv(&rep, maxFrame)
+	c := &Control{Conn: conn}
+	var rep Reply
+	if err = c.Send(Request{Version: ControlVersion, Op: string(what)}, far); err == nil {
+		err = c.Recv(&rep, MaxFrame)
 	}
 	switch {
 	case err != nil:
-		return nil, failf("VM %s: %v", name, err)
+		return nil, Failf("VM %s: %v", name, err)
 	case rep.Fail != nil:
 		return nil, rep.Fail
 	}

@@ -20,7 +20,7 @@ type Size struct {
 }
 
 // shown is what a list calls the program.
-func (h How) shown(argv []string) []string {
+func (h How) Shown(argv []string) []string {
 	switch h.Kind {
 	case agent.KindShell:
 		return append([]string{"(shell)"}, argv...)

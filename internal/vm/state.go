@@ -3,13 +3,13 @@ package vm
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
-	"fmt"
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/balloon"
@@ -122,11 +122,11 @@ type Stage struct {
 
 // Limits of what a VM's state holds, whatever a guest does.
 const (
-	maxWindows  = 512
-	maxTitle    = 256 // bytes
+	MaxWindows  = 512
+	MaxTitle    = 256 // bytes
 	maxArgs     = 32  // of a program
 	maxExited   = 32  // ended programs that are remembered
-	maxVMStages = 32
+	MaxVMStages = 32
 )
 
 // A savedStateFile is state.json.
@@ -139,18 +139,18 @@ type savedStateFile struct {
 const stateVersion = 1
 
 // saveState writes state.json in one step.
-func saveState(dir *os.Root, s State) error {
+func SaveState(dir *os.Root, s State) error {
 	b, err := json.MarshalIndent(savedStateFile{stateVersion, s}, "", "\t")
 	if err != nil {
 		return err
 	}
-	return durable.Replace(dir, stateName, 0o600, append(b, '\n'))
+	return durable.Replace(dir, StateName, 0o600, append(b, '\n'))
 }
 
 // loadState reads the state.json of the VM name, that of another version as if it said
 // no more than the name.
-func loadState(dir *os.Root, name string) (State, error) {
-	b, err := dir.ReadFile(filepath.Join(name, stateName))
+func LoadState(dir *os.Root, name string) (State, error) {
+	b, err := dir.ReadFile(filepath.Join(name, StateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, err
 	}
@@ -162,10 +162,10 @@ func loadState(dir *os.Root, name string) (State, error) {
 }
 
 // traffic notes what the guest says of its network.
-func (n *NetState) traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
+func (n *NetState) Traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 
 // clone returns a copy that shares nothing that changes.
-func (s State) clone() State {
+func (s State) Clone() State {
 	s.Programs = slices.Clone(s.Programs)
 	s.Windows = slices.Clone(s.Windows)
 	s.Stages = slices.Clone(s.Stages)
@@ -175,16 +175,16 @@ func (s State) clone() State {
 }
 
 // shownArgv is as much of a command line as a state holds.
-func shownArgv(argv []string) []string {
+func ShownArgv(argv []string) []string {
 	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
 	for i := range shown {
-		shown[i] = plain.Text(shown[i], maxTitle, plain.OneLine)
+		shown[i] = plain.Text(shown[i], MaxTitle, plain.OneLine)
 	}
 	return shown
 }
 
 // addProgram appends p and forgets the oldest that have ended.
-func (s *State) addProgram(p Program) {
+func (s *State) AddProgram(p Program) {
 	ended := 0
 	for _, q := range s.Programs {
 		if q.Exit != nil {
@@ -202,7 +202,7 @@ func (s *State) addProgram(p Program) {
 }
 
 // endProgram notes how program id ended.
-func (s *State) endProgram(id int, e *Exit) {
+func (s *State) EndProgram(id int, e *Exit) {
 	for i := range s.Programs {
 		if s.Programs[i].ID == id {
 			s.Programs[i].State, s.Programs[i].Exit = "exited", e

@@ -17,11 +17,11 @@ func TestSweepForbidden(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	k, err := store.open("t")
+	k, err := store.Open("t")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer k.close()
+	defer k.Close()
 	for _, d := range []string{"vix/vms/t/home/d/e", "vix/vms/.removed-u/home/f", "vix/vms/t/.removed-home/f"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			t.Fatal(err)

@@ -20,16 +20,16 @@ import (
 // vix-waylandproxy's --trace.
 func (r *Registry) Trace(ctx context.Context, name, classes string, w io.Writer) error {
 	if err := config.CheckName(name); err != nil {
-		return failf("%v", err)
+		return Failf("%v", err)
 	}
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
-		return failf("VM %s: %v", name, err)
+		return Failf("VM %s: %v", name, err)
 	}
 	defer conn.Close()
 	lines, far, err := os.Pipe()
 	if err != nil {
-		return failf("trace: %v", err)
+		return Failf("trace: %v", err)
 	}
 	defer lines.Close()
 	unhook := context.AfterFunc(ctx, func() {
@@ -37,18 +37,18 @@ func (r *Registry) Trace(ctx context.Context, name, classes string, w io.Writer)
 		lines.Close()
 	})
 	defer unhook()
-	c := &control{conn: conn}
-	err = c.send(request{Version: controlVersion, Op: opTrace, Classes: classes}, far)
+	c := &Control{Conn: conn}
+	err = c.Send(Request{Version: ControlVersion, Op: OpTrace, Classes: classes}, far)
 	far.Close()
-	var rep reply
+	var rep Reply
 	if err == nil {
-		err = c.recv(&rep, maxFrame)
+		err = c.Recv(&rep, MaxFrame)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err != nil:
-		return failf("VM %s: %v", name, err)
+		return Failf("VM %s: %v", name, err)
 	case rep.Fail != nil:
 		return rep.Fail
 	}

@@ -8,10 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"vix/internal/durable"
-	"vix/internal/rootfs"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
+	"vix/internal/rootfs"
 )
 
 // What was shared to be written to is remembered, the last maxRemembered of it, in
@@ -23,7 +24,7 @@ const (
 	maxWrittenBytes = 1 << 20
 )
 
-type writtenFolder struct {
+type WrittenFolder struct {
 	VM   string `json:"vm"` // the last one
 	Path string `json:"path"`
 	rootfs.DirID
@@ -31,12 +32,12 @@ type writtenFolder struct {
 
 type writtenFile struct {
 	Version int             `json:"version"`
-	Folders []writtenFolder `json:"folders"`
+	Folders []WrittenFolder `json:"folders"`
 }
 
 // written returns what is remembered. A file that cannot be read is an error: without it,
 // a link that a guest has made would be followed.
-func (s *Store) written() ([]writtenFolder, error) {
+func (s *Store) Written() ([]WrittenFolder, error) {
 	path := filepath.Join(s.path, writtenName)
 	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,21 +53,21 @@ func (s *Store) written() ([]writtenFolder, error) {
 	}
 	var w writtenFile
 	if json.Unmarshal(b, &w) != nil || w.Version != writtenVersion {
-		return nil, failf("%s: damaged, or of another version; remove it, if no VM has put links into a folder that it could write to", path)
+		return nil, Failf("%s: damaged, or of another version; remove it, if no VM has put links into a folder that it could write to", path)
 	}
 	return w.Folders, nil
 }
 
 // addWritten remembers a folder; the caller has lockFolders.
-func (s *Store) addWritten(f writtenFolder) error {
-	list, err := s.written()
+func (s *Store) AddWritten(f WrittenFolder) error {
+	list, err := s.Written()
 	if err != nil {
 		return err
 	}
 	if slices.Contains(list, f) {
 		return nil
 	}
-	list = append(slices.DeleteFunc(list, func(x writtenFolder) bool { return x.DirID == f.DirID }), f)
+	list = append(slices.DeleteFunc(list, func(x WrittenFolder) bool { return x.DirID == f.DirID }), f)
 	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxRemembered):]})
 	if err != nil {
 		return err

@@ -14,16 +14,16 @@ func TestRemembered(t *testing.T) {
 	}
 	defer store.Close()
 	for i := range maxRemembered + 10 {
-		f := writtenFolder{VM: "a", Path: "/p"}
+		f := WrittenFolder{VM: "a", Path: "/p"}
 		f.Ino = uint64(i)
 		if i > 20 && i < maxRemembered {
 			continue // fewer files to write
 		}
-		if err := errors.Join(store.addWritten(f), store.addWritten(f)); err != nil {
+		if err := errors.Join(store.AddWritten(f), store.AddWritten(f)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := store.written()
+	list, err := store.Written()
 	if err != nil || len(list) != 31 || list[30].Ino != maxRemembered+9 {
 		t.Errorf("%d, %v", len(list), err)
 	}
@@ -31,7 +31,7 @@ func TestRemembered(t *testing.T) {
 		if err := store.root.WriteFile(writtenName, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.written(); err == nil || !strings.Contains(err.Error(), "written.json: damaged, or of another version; remove it") {
+		if _, err := store.Written(); err == nil || !strings.Contains(err.Error(), "written.json: damaged, or of another version; remove it") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
