@@ -25,7 +25,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
-	"vix/internal/rootfs"
+	"vix/internal/boot"
 	"vix/internal/sandbox"
 )
 
@@ -35,9 +35,9 @@ import (
 // in cmd/vix-launcher.
 func TestMain(m *testing.M) {
 	real := prepareBoot
-	prepareBoot = func(ctx context.Context, l Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
+	prepareBoot = func(ctx context.Context, l Launch, vsock bool, progress func(string)) (boot.Files, error) {
 		if l.Parts.System == "test" {
-			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
+			return boot.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, vsock, progress)
 	}
@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	findDrivers = func(Launch, []string) ([]rootfs.Driver, error) { return nil, nil } // the fake guest has no kernel
+	findDrivers = func(Launch, []string) ([]boot.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
 		vsockChild: fakeVsock,
