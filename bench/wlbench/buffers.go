@@ -9,7 +9,7 @@ import (
 )
 
 // What a buffer costs to have: in a VM the relay gives each a shadow in memory of
-// the host's, and where it takes that from was chosen by this (internal/relay's
+// the host's, and where it takes that from was chosen by this (internal/guestproxy's
 // shadow.go).
 
 // slabSide is a buffer that fits the relay's slabs, which are there already;

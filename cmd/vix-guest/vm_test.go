@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
+	"vix/internal/boot"
 	"vix/internal/rootfs"
 )
 
@@ -218,11 +219,11 @@ var prepared struct {
 	once  sync.Once
 	why   string // not to run
 	err   error
-	files rootfs.Files
+	files boot.Files
 }
 
 // needVM skips the test where this machine cannot run a VM, and says why.
-func needVM(t *testing.T) (qemu, virtiofsd string, files rootfs.Files) {
+func needVM(t *testing.T) (qemu, virtiofsd string, files boot.Files) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a VM: not with -short")
@@ -245,7 +246,7 @@ func needVM(t *testing.T) (qemu, virtiofsd string, files rootfs.Files) {
 	if virtiofsd == "" {
 		t.Skip("lacks: virtiofsd")
 	}
-	kernel, err := rootfs.FindKernel("/")
+	kernel, err := boot.FindKernel("/")
 	if err != nil {
 		t.Skipf("lacks: a kernel: %v", err)
 	}
@@ -274,14 +275,14 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func prepare(kernel rootfs.Kernel) (rootfs.Files, error) {
+func prepare(kernel boot.Kernel) (boot.Files, error) {
 	guest := filepath.Join(scratch, "vix-guest")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", guest, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		return rootfs.Files{}, fmt.Errorf("build: %w\n%s", err, out)
+		return boot.Files{}, fmt.Errorf("build: %w\n%s", err, out)
 	}
-	return rootfs.Prepare(context.Background(), rootfs.Config{Kernel: kernel, Guest: guest, CacheDir: filepath.Join(scratch, "cache"), Vsock: true})
+	return boot.Prepare(context.Background(), boot.Config{Kernel: kernel, Guest: guest, CacheDir: filepath.Join(scratch, "cache"), Vsock: true})
 }
 
 // output runs a program to its end.

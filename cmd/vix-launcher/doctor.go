@@ -23,6 +23,7 @@ import (
 
 	"vix/config"
 	"vix/internal/balloon"
+	"vix/internal/boot"
 	"vix/internal/plain"
 	"vix/internal/qemu"
 	"vix/internal/rootfs"
@@ -292,8 +293,8 @@ func checkNetwork(ctx context.Context, e *env) check {
 func checkChannel(context.Context, *env) check {
 	err := qemu.CheckVhost(vhostVsock)
 	if err == nil {
-		var k rootfs.Kernel
-		if k, err = rootfs.FindKernel("/"); err == nil {
+		var k boot.Kernel
+		if k, err = boot.FindKernel("/"); err == nil {
 			err = k.CheckVsock()
 		}
 	}
@@ -304,7 +305,7 @@ func checkChannel(context.Context, *env) check {
 }
 
 func checkKernel(context.Context, *env) check {
-	k, err := rootfs.FindKernel("/")
+	k, err := boot.FindKernel("/")
 	if err != nil {
 		what, fix, _ := strings.Cut(err.Error(), "; ")
 		return bad(fix, "%s", what)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/u-root/u-root/pkg/cpio"
 
-	"vix/internal/rootfs"
+	"vix/internal/boot"
 )
 
 // testImageRoots starts the VM t, which has kept its home, with its root on a disk of
@@ -90,7 +90,7 @@ func smallSystem(t *testing.T, dir string) string {
 // returns the lines of config.toml that name both.
 func ownKernel(t *testing.T, dir string) string {
 	t.Helper()
-	k, err := rootfs.FindKernel("/")
+	k, err := boot.FindKernel("/")
 	if err != nil {
 		t.Fatal(err)
 	}

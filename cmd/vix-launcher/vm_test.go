@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"vix/internal/rootfs"
+	"vix/internal/boot"
 	"vix/internal/vm"
 )
 
@@ -65,7 +65,7 @@ func newRig(t testing.TB) *rig {
 	if _, err := e.look("virtiofsd", virtiofsdPlaces...); err != nil {
 		t.Skip("lacks: virtiofsd")
 	}
-	if _, err := rootfs.FindKernel("/"); err != nil {
+	if _, err := boot.FindKernel("/"); err != nil {
 		t.Skipf("lacks: a kernel: %v", err)
 	}
 	bin, err := build()

@@ -18,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/desktoptest"
-	"vix/internal/relay"
+	"vix/internal/guestproxy"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
 
 // serveChain serves both ends' hooks in one process, with a socket where the VM
 // would be: client ⇄ guest's hooks ⇄ socket ⇄ filter ⇄ compositor.
-func serveChain(t *testing.T, dir, upstream string, blobs *relay.Memfds) (path string) {
+func serveChain(t *testing.T, dir, upstream string, blobs *waylandtest.Memfds) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "chain")
 	log := slog.New(slog.DiscardHandler)
@@ -33,16 +33,11 @@ func serveChain(t *testing.T, dir, upstream string, blobs *relay.Memfds) (path s
 		VM: "vm", Tag: "tag", Log: log,
 		Dial: func() (wayland.Transport, error) { return wayland.Dial(upstream) },
 	})
-	hooks := relay.GuestHooks()
 	waylandtest.Serve(t, path, func(ctx context.Context, client *wayland.UnixConn) {
 		near, far := waylandtest.Pair(t)
 		var host sync.WaitGroup
 		host.Go(func() { _ = f.Serve(ctx, far) })
-		g := relay.NewGuest(blobs, log)
-		_ = relay.New(client, near, relay.Config{Hooks: hooks, Globals: relay.GuestGlobals, State: g, Log: log}).Run(ctx)
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
+		_ = guestproxy.Relay(ctx, guestproxy.Client{Blobs: blobs, Log: log}, client, near)
 		host.Wait()
 	})
 	return path
@@ -303,7 +298,7 @@ func TestSamePicture(t *testing.T) {
 		t.Skipf("needs %s; make test runs it where they are", s)
 	}
 	d := desktoptest.Start(t, desktoptest.Config{Width: 400, Height: 300, Sway: "default_border none\nfor_window [app_id=\".*\"] floating enable, border none, move absolute position 20 20\nfor_window [title=\".*\"] floating enable, border none, move absolute position 20 20\n"})
-	chain := serveChain(t, d.Dir, d.Socket, &relay.Memfds{})
+	chain := serveChain(t, d.Dir, d.Socket, &waylandtest.Memfds{})
 	for name, v := range views {
 		t.Run(name, func(t *testing.T) {
 			const commits, seed = 8, 42
@@ -355,7 +350,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("takes half a minute; make test runs it")
 	}
 	d := desktoptest.Start(t, desktoptest.Config{Width: 400, Height: 300})
-	var blobs relay.Memfds
+	var blobs waylandtest.Memfds
 	chain := serveChain(t, d.Dir, d.Socket, &blobs)
 	load := func(name string, conns, surfaces int) {
 		t.Run(name, func(t *testing.T) { // what the clients themselves leave ends with it

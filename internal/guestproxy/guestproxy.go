@@ -2,7 +2,12 @@
 // connections go to the host over virtio-gpu cross-domain, each in a context of
 // its own.
 //
-//	client ⇄ unix socket ⇄ relay with the guest's hooks ⇄ virtwl ⇄ virtio-gpu
+//	client ⇄ unix socket ⇄ relay with our hooks ⇄ virtwl ⇄ virtio-gpu
+//
+//	guestproxy.go  the socket, its clients, and a relay for each
+//	shm.go         the hooks: each wl_buffer has a shadow that the host can see
+//	shadow.go      memory for shadows: few large blobs
+//	damage.go      which pixels of a shadow are stale
 //
 // It is convenience, never protection: the host trusts nothing of it.
 package guestproxy
@@ -50,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return errors.Join(err, cfg.Listen.Close())
 	}
 	defer dev.Close()
-	s := &server{cfg: cfg, dev: dev, hooks: relay.GuestHooks()}
+	s := &server{cfg: cfg, dev: dev}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -81,9 +86,8 @@ func Run(ctx context.Context, cfg Config) error {
 
 // server is what connections share.
 type server struct {
-	cfg   Config
-	dev   *virtwl.Device
-	hooks *relay.Hooks
+	cfg Config
+	dev *virtwl.Device
 }
 
 // serve relays client n until it ends.
@@ -103,47 +107,61 @@ func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *s
 	if err != nil {
 		return errors.Join(err, client.Close())
 	}
-	g := relay.NewGuest(blobs{host}, log)
-	near, far, done := s.measured(client, host, g)
+	meter, done := s.meter()
 	defer done()
-	err = relay.New(near, far, relay.Config{
-		Hooks:   s.hooks,
-		Globals: relay.GuestGlobals,
-		State:   g,
-		ID:      n,
-		Tap:     s.cfg.Tap,
-		Log:     log,
-	}).Run(ctx)
-	return errors.Join(err, g.Close())
+	return Relay(ctx, Client{ID: n, Blobs: blobs{host}, Tap: s.cfg.Tap, Meter: meter, Log: log}, client, host)
 }
 
-// measured lets the connection be measured, if that is wanted.
-func (s *server) measured(client, host wayland.Transport, g *relay.Guest) (near, far wayland.Transport, done func()) {
+// A Client is what one connection is relayed with.
+type Client struct {
+	ID    uint64           // names it towards the tap
+	Blobs Blobs            // makes the memory of its shadows
+	Tap   *relay.TapSwitch // may be nil
+	Meter *relay.Meter     // may be nil
+	Log   *slog.Logger
+}
+
+// Relay relays a client to the host's end with the guest's hooks until one of them ends
+// it, or ctx is done. It closes both, and every blob.
+func Relay(ctx context.Context, c Client, near, far wayland.Transport) error {
+	return newState(c).relay(ctx, near, far)
+}
+
+func (g *state) relay(ctx context.Context, near, far wayland.Transport) error {
+	conn := relay.New(g.Meter.Near(near), g.Meter.Far(far), relay.Config{
+		Hooks:   hooks(),
+		Globals: globals,
+		State:   g,
+		ID:      g.ID,
+		Tap:     g.Tap,
+		Log:     g.Log,
+	})
+	return errors.Join(conn.Run(ctx), g.shadow.close())
+}
+
+// meter returns what measures the connection that begins, nil when nobody asks for
+// that, and what ends it.
+func (s *server) meter() (m *relay.Meter, done func()) {
 	nothing := func() {}
-	if m := s.cfg.Meter; m != nil {
-		g.Meter = m
-		return m.Near(client), m.Far(host), nothing
-	}
-	if s.cfg.Stats == "" {
-		return client, host, nothing
+	if s.cfg.Meter != nil || s.cfg.Stats == "" {
+		return s.cfg.Meter, nothing
 	}
 	f, err := os.OpenFile(s.cfg.Stats, os.O_WRONLY|os.O_APPEND|unix.O_NONBLOCK, 0)
-	if err != nil { // nobody asked
-		return client, host, nothing
+	if err != nil { // there is no file: nobody asks
+		return nil, nothing
 	}
-	m := new(relay.Meter)
+	m = new(relay.Meter)
 	stop, _ := m.Start(f)
-	g.Meter = m
-	return m.Near(client), m.Far(host), func() {
+	return m, func() {
 		stop()
 		_ = f.Close()
 	}
 }
 
-// blobs gives the relay's shadows the memory of a cross-domain context.
+// blobs gives shadows the memory of a cross-domain context.
 type blobs struct{ conn *virtwl.GuestConn }
 
-func (b blobs) NewBlob(size int) (relay.Blob, error) {
+func (b blobs) NewBlob(size int) (Blob, error) {
 	v, err := b.conn.NewBlob(size)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vix/internal/relay"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -26,11 +25,10 @@ func TestStats(t *testing.T) {
 		cn, cf := waylandtest.Pair(t)
 		sn, sf := waylandtest.Pair(t)
 		client, host := &waylandtest.Peer{T: t, Tr: cn}, &waylandtest.Peer{T: t, Tr: sn}
-		g := relay.NewGuest(&relay.Memfds{}, slog.New(slog.DiscardHandler))
-		near, far, done := s.measured(cf, sf, g)
+		meter, done := s.meter()
 		ended := make(chan error, 1)
 		go func() {
-			ended <- relay.New(near, far, relay.Config{Hooks: relay.GuestHooks(), State: g}).Run(context.Background())
+			ended <- Relay(context.Background(), Client{Blobs: &waylandtest.Memfds{}, Meter: meter, Log: slog.New(slog.DiscardHandler)}, cf, sf)
 		}()
 		for k := range uint32(2) { // a round ends when the next one begins
 			client.Send(1, wayland.WlDisplayReqSync, 2+k)

@@ -160,8 +160,8 @@ func (m *Meter) after(was, s stage) {
 	}
 }
 
-// pixels notes a copy of n bytes, which the relay made meanwhile.
-func (m *Meter) pixels(n int, took time.Duration) {
+// Pixels notes a copy of n bytes, which a hook made meanwhile.
+func (m *Meter) Pixels(n int, took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.copied += n

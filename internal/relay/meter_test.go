@@ -2,9 +2,7 @@ package relay
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -12,27 +10,10 @@ import (
 	"vix/internal/wayland/waylandtest"
 )
 
-// meteredRig is a connection with the guest's hooks and a meter.
+// meteredRig is a connection with a meter.
 func meteredRig(t *testing.T, m *Meter) *rig {
 	t.Helper()
-	g := NewGuest(&testBlobs{}, slog.New(slog.DiscardHandler))
-	g.Meter = m
-	cn, cf := waylandtest.Pair(t)
-	sn, sf := waylandtest.Pair(t)
-	r := &rig{
-		client: &waylandtest.Peer{T: t, Tr: cn},
-		server: &waylandtest.Peer{T: t, Tr: sn},
-		conn:   New(m.Near(cf), m.Far(sf), Config{Hooks: GuestHooks(), Globals: GuestGlobals, State: g}),
-		done:   make(chan error, 1),
-	}
-	go func() { r.done <- r.conn.Run(context.Background()) }()
-	t.Cleanup(func() {
-		r.close()
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return r
+	return newRigOver(t, Config{}, m.Near, m.Far)
 }
 
 // TestMeter holds that a meter finds the slow end, and that the stages are the
@@ -55,7 +36,7 @@ func TestMeter(t *testing.T) {
 		r.client.Send(1, wayland.WlDisplayReqSync, 2+k)
 		id := r.server.Want(1, wayland.WlDisplayReqSync).Word(0)
 		<-time.After(slow) // the server thinks
-		m.pixels(100, time.Microsecond)
+		m.Pixels(100, time.Microsecond)
 		r.server.Send(id, wayland.WlCallbackEvtDone, 0)
 		r.client.Want(2+k, wayland.WlCallbackEvtDone)
 	}

@@ -20,8 +20,8 @@
 // the client does not know, and may keep objects of the client from the server.
 //
 // The engine enforces the protocol, not a policy: globals are offered by
-// Config.Globals, and hooks do the rest (guest.go for the guest's side, package
-// filter for the host's).
+// Config.Globals, and hooks do the rest (package guestproxy's on the guest's side,
+// package filter's on the host's).
 package relay
 
 import (
@@ -131,6 +131,16 @@ func (c *Conn) watchFences(t wayland.Transport) {
 			tap.Fence(c.cfg.ID, what, begin, end)
 		}
 	})
+}
+
+// Spanner returns what tells the tap of something that took a while, nil when no tap
+// wants to know. It is a hook's, for the time of its call.
+func (c *Conn) Spanner() func(name string, begin, end time.Time) {
+	tap, ok := c.current.tap.(Spanner)
+	if !ok {
+		return nil
+	}
+	return func(name string, begin, end time.Time) { tap.Span(c.cfg.ID, name, begin, end) }
 }
 
 // A TapSwitch turns a Tap on and off while connections run. They look at it

@@ -24,29 +24,12 @@ const (
 
 func announce(p *waylandtest.Peer, registry, name uint32, iface string, version uint32) {
 	p.T.Helper()
-	var e wayland.Encoder
-	e.Begin(registry, wayland.WlRegistryEvtGlobal)
-	e.Uint(name)
-	e.String(iface)
-	e.Uint(version)
-	if err := e.End(); err != nil {
-		p.T.Fatal(err)
-	}
-	p.Write(e.B)
+	p.Put(registry, wayland.WlRegistryEvtGlobal, name, iface, version)
 }
 
 func bindTo(p *waylandtest.Peer, registry, name uint32, iface string, version, id uint32) {
 	p.T.Helper()
-	var e wayland.Encoder
-	e.Begin(registry, wayland.WlRegistryReqBind)
-	e.Uint(name)
-	e.String(iface)
-	e.Uint(version)
-	e.Uint(id)
-	if err := e.End(); err != nil {
-		p.T.Fatal(err)
-	}
-	p.Write(e.B)
+	p.Put(registry, wayland.WlRegistryReqBind, name, iface, version, id)
 }
 
 // registry makes the client's registry #2 and returns the server's id of it.

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 
 	"vix/internal/wayland"
@@ -18,12 +17,19 @@ type rig struct {
 
 func newRig(t testing.TB, cfg Config) *rig {
 	t.Helper()
+	same := func(t wayland.Transport) wayland.Transport { return t }
+	return newRigOver(t, cfg, same, same)
+}
+
+// newRigOver relays over transports that near and far make of sockets.
+func newRigOver(t testing.TB, cfg Config, near, far func(wayland.Transport) wayland.Transport) *rig {
+	t.Helper()
 	cn, cf := waylandtest.Pair(t)
 	sn, sf := waylandtest.Pair(t)
 	r := &rig{
 		client: &waylandtest.Peer{T: t, Tr: cn},
 		server: &waylandtest.Peer{T: t, Tr: sn},
-		conn:   New(cf, sf, cfg),
+		conn:   New(near(cf), far(sf), cfg),
 		done:   make(chan error, 1),
 	}
 	go func() { r.done <- r.conn.Run(context.Background()) }()
@@ -41,35 +47,4 @@ func (r *rig) close() error {
 	err := <-r.done
 	r.done <- err
 	return err
-}
-
-// newGuestRig relays with the guest's hooks; blobs are memfds.
-func newGuestRig(t testing.TB) (*rig, *Guest, *testBlobs) {
-	t.Helper()
-	m := &testBlobs{}
-	g := NewGuest(m, slog.New(slog.DiscardHandler))
-	r := newRig(t, Config{Hooks: GuestHooks(), Globals: GuestGlobals, State: g})
-	t.Cleanup(func() {
-		r.close()
-		if err := g.Close(); err != nil {
-			t.Error(err)
-		}
-		if n := m.Live.Load(); n != 0 {
-			t.Errorf("%d blobs are left", n)
-		}
-	})
-	return r, g, m
-}
-
-// testBlobs are Memfds that can be made to fail.
-type testBlobs struct {
-	Memfds
-	fail error
-}
-
-func (m *testBlobs) NewBlob(size int) (Blob, error) {
-	if m.fail != nil {
-		return nil, m.fail
-	}
-	return m.Memfds.NewBlob(size)
 }

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -46,8 +48,17 @@ const debianFormat = "1"
 
 // Dir is where the finished root is, or will be.
 func (d Debian) Dir() string {
-	packages := slices.Sorted(slices.Values(d.Packages))
-	return filepath.Join(d.CacheDir, "debian-"+d.Suite+"-"+digest([]byte(debianFormat), []byte(d.Suite), []byte(strings.Join(packages, ",")))[:12])
+	return filepath.Join(d.CacheDir, "debian-"+d.Suite+"-"+d.key())
+}
+
+// key is a hash of what the root is built from: each part with its length, so that no two
+// lists look the same.
+func (d Debian) key() string {
+	h := sha256.New()
+	for _, part := range []string{debianFormat, d.Suite, strings.Join(slices.Sorted(slices.Values(d.Packages)), ",")} {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 
 // Built reports whether the root is finished.

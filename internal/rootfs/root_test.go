@@ -59,7 +59,10 @@ func TestImageFormat(t *testing.T) {
 
 func TestFindRoot(t *testing.T) {
 	dir := t.TempDir()
-	file := write(t, filepath.Join(dir, "file"), []byte("x"))
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]Root{"host": {View: true}, dir: {Dir: dir}, "image:" + file: {Disk: file}} {
 		if got, err := FindRoot(name, nil, dir); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", name, got, err)
@@ -182,37 +185,5 @@ func TestAptMirror(t *testing.T) {
 		if got := AptMirror(c.files); got != c.want {
 			t.Errorf("%s: %q, not %q", name, got, c.want)
 		}
-	}
-}
-
-// A guest with its root on a disk gets the drivers and file systems that there are.
-func TestDiskModules(t *testing.T) {
-	c := testConfig(t)
-	write(t, filepath.Join(c.Kernel.Modules, "modules.dep"), []byte(testDep+"kernel/fs/ext4.ko: kernel/fs/jbd2.ko\nkernel/fs/jbd2.ko:\nkernel/virtio/virtio_blk.ko:\n"))
-	for _, name := range []string{"kernel/fs/ext4.ko", "kernel/fs/jbd2.ko", "kernel/virtio/virtio_blk.ko"} {
-		write(t, filepath.Join(c.Kernel.Modules, name), []byte("\x7fELF"))
-	}
-	plain, err := Prepare(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Disk = true
-	disk, err := Prepare(t.Context(), c)
-	if err != nil || disk.Initrd == plain.Initrd {
-		t.Fatal(err)
-	}
-	index, err := loadModuleIndex(c.Kernel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := index.plan(GroupDisk)
-	var got []string
-	for _, m := range list {
-		if strings.HasPrefix(m.group, GroupDisk) {
-			got = append(got, m.group+" "+m.name)
-		}
-	}
-	if err != nil || !slices.Equal(got, []string{"disk virtio_blk", "disk-ext4 jbd2", "disk-ext4 ext4"}) {
-		t.Errorf("%q, %v", got, err)
 	}
 }

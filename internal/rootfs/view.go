@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -262,10 +263,26 @@ const (
 	nobody      = 65534
 )
 
+// maxUsers bounds passwd and group, which are a few KiB.
+const maxUsers = 16 << 20
+
+func readUsers(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxUsers+1))
+	if err == nil && len(b) > maxUsers {
+		err = fmt.Errorf("%s: larger than %d bytes", path, maxUsers)
+	}
+	return b, err
+}
+
 // writeSystemUsers copies passwd or group without people: a guest is not told
 // who uses the host.
 func writeSystemUsers(source, target string) error {
-	in, err := readBounded(source, maxIndex)
+	in, err := readUsers(source)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -25,8 +25,8 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/boot"
 	"vix/internal/proc"
-	"vix/internal/rootfs"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
@@ -37,9 +37,9 @@ import (
 // in cmd/vix-launcher.
 func TestMain(m *testing.M) {
 	real := prepareBoot
-	prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
+	prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
 		if l.Parts.System == "test" {
-			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
+			return boot.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, vsock, progress)
 	}
@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	findDrivers = func(vm.Launch, []string) ([]rootfs.Driver, error) { return nil, nil } // the fake guest has no kernel
+	findDrivers = func(vm.Launch, []string) ([]boot.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
 		vsockChild: fakeVsock,

@@ -18,6 +18,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/boot"
 	"vix/internal/display"
 	"vix/internal/plain"
 	"vix/internal/proc"
@@ -103,20 +104,20 @@ func (s *supervisor) start() error {
 
 // prepareBoot finds the host's kernel and makes what QEMU boots. A variable,
 // because the tests' QEMU boots nothing.
-var prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
+var prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
 	kernel, err := findKernel(l)
 	if err != nil {
-		return rootfs.Files{}, err
+		return boot.Files{}, err
 	}
-	return rootfs.Prepare(ctx, rootfs.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir,
+	return boot.Prepare(ctx, boot.Config{Kernel: kernel, Guest: l.Parts.Guest, CacheDir: l.CacheDir,
 		Disk: strings.HasPrefix(l.VM.Root, config.RootImage), Net: l.VM.Net == config.NetNAT, Vsock: vsock, Progress: progress})
 }
 
-func findKernel(l vm.Launch) (rootfs.Kernel, error) {
+func findKernel(l vm.Launch) (boot.Kernel, error) {
 	if l.VM.Kernel != "" {
-		return rootfs.NamedKernel(l.VM.Kernel, l.VM.Initrd, l.Parts.System)
+		return boot.NamedKernel(l.VM.Kernel, l.VM.Initrd, l.Parts.System)
 	}
-	return rootfs.FindKernel(l.Parts.System)
+	return boot.FindKernel(l.Parts.System)
 }
 
 // startDisplay starts the display process, and returns QEMU's end of its
@@ -200,7 +201,7 @@ func (s *supervisor) startRoot() (root *os.File, format string, err error) {
 // qemuParts is what QEMU is started on.
 type qemuParts struct {
 	accel         string
-	files         rootfs.Files
+	files         boot.Files
 	display, root *os.File // vhost-user sockets; root may be a disk instead,
 	format        string   // of this format
 	net           network  // nil: none

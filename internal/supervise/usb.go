@@ -16,10 +16,10 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/boot"
 	"vix/internal/plain"
 	"vix/internal/proc"
 	"vix/internal/qemu"
-	"vix/internal/rootfs"
 	"vix/internal/usb"
 	"vix/internal/vm"
 )
@@ -274,12 +274,12 @@ func (s *supervisor) sendDrivers(aliases []string) error {
 }
 
 // findDrivers is a variable because the tests' guest has no kernel of its own.
-var findDrivers = func(l vm.Launch, aliases []string) ([]rootfs.Driver, error) {
+var findDrivers = func(l vm.Launch, aliases []string) ([]boot.Driver, error) {
 	kernel, err := findKernel(l)
 	if err != nil {
 		return nil, err
 	}
-	return rootfs.Drivers(kernel, []string{"xhci_pci"}, aliases)
+	return boot.Drivers(kernel, []string{"xhci_pci"}, aliases)
 }
 
 // detachUSB takes back the device that text names.

@@ -190,6 +190,25 @@ func (e *Encoder) End() error {
 	return nil
 }
 
+// Put appends a message of words (uint32, int) and strings. It returns ErrSize, and
+// appends nothing, when the message is larger than MaxMessage.
+func (e *Encoder) Put(id uint32, op uint16, args ...any) error {
+	e.Begin(id, op)
+	for _, a := range args {
+		switch a := a.(type) {
+		case uint32:
+			e.Uint(a)
+		case int:
+			e.Int(int32(a))
+		case string:
+			e.String(a)
+		default:
+			panic(fmt.Sprintf("wayland: argument %T", a))
+		}
+	}
+	return e.End()
+}
+
 // Msg appends a message of words only.
 func (e *Encoder) Msg(id uint32, op uint16, words ...uint32) {
 	e.B = binary.NativeEndian.AppendUint32(e.B, id)

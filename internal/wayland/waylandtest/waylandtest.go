@@ -44,6 +44,16 @@ func (p *Peer) Send(id uint32, op uint16, words ...uint32) {
 	p.Write(e.B)
 }
 
+// Put sends a message of words and strings.
+func (p *Peer) Put(id uint32, op uint16, args ...any) {
+	p.T.Helper()
+	var e wayland.Encoder
+	if err := e.Put(id, op, args...); err != nil {
+		p.T.Fatal(err)
+	}
+	p.Write(e.B)
+}
+
 // Write sends bytes and descriptors as they are.
 func (p *Peer) Write(b []byte, ds ...wayland.Desc) {
 	p.T.Helper()

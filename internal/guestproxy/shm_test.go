@@ -1,8 +1,7 @@
-package relay
+package guestproxy
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"vix/internal/relay"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -124,8 +124,6 @@ func (s *serverBuffers) until(commit bool) []byte {
 // scene is a client with a surface, ready to draw.
 type scene struct {
 	*rig
-	g    *Guest
-	m    *testBlobs
 	srv  *serverBuffers
 	pool *clientPool
 }
@@ -139,11 +137,12 @@ const (
 )
 
 func newScene(t testing.TB, size int) *scene {
-	r, g, m := newGuestRig(t)
-	r.registry()
-	s := &scene{rig: r, g: g, m: m, srv: newServerBuffers(t, r.server)}
-	s.srv.objects[r.bound(nameShm, "wl_shm", 2, sceneShm)] = "wl_shm"
-	r.bound(nameCompositor, "wl_compositor", 6, sceneComp)
+	r := newRig(t)
+	r.client.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	registry := r.server.Want(1, wayland.WlDisplayReqGetRegistry).Word(0)
+	s := &scene{rig: r, srv: newServerBuffers(t, r.server)}
+	s.srv.objects[r.bound(registry, 1, "wl_shm", 2, sceneShm)] = "wl_shm"
+	r.bound(registry, 2, "wl_compositor", 6, sceneComp)
 	r.client.Send(sceneComp, wayland.WlCompositorReqCreateSurface, sceneSurface)
 	msg, err := r.server.Next()
 	if err != nil {
@@ -154,11 +153,7 @@ func newScene(t testing.TB, size int) *scene {
 	return s
 }
 
-func (s *scene) copied() uint64 {
-	s.conn.mu.Lock()
-	defer s.conn.mu.Unlock()
-	return s.g.Copied
-}
+func (s *scene) copied() uint64 { return s.g.copied.Load() }
 
 func (s *scene) blobs() int64 { return s.m.Live.Load() }
 
@@ -454,9 +449,7 @@ func TestBadShm(t *testing.T) {
 		"negative height":   func(s *scene) { s.buffer(sceneFirstBuf, 0, 1, -1, 4) },
 		"offset at the end": func(s *scene) { s.buffer(sceneFirstBuf, 4096, 1, 1, 4) },
 		"no host memory": func(s *scene) {
-			s.conn.mu.Lock()
-			s.m.fail = errors.New("full")
-			s.conn.mu.Unlock()
+			s.m.full.Store(true)
 			s.buffer(sceneFirstBuf, 0, 1, 1, 4)
 		},
 	} {
@@ -494,7 +487,7 @@ func TestShadow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &testBlobs{}
 		s := shadow{blobs: m}
-		c := New(nil, nil, Config{})
+		c := relay.New(nil, nil, relay.Config{})
 		var live []*extent
 		defer s.close()
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {

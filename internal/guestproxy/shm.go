@@ -1,16 +1,18 @@
-package relay
+package guestproxy
 
 import (
 	"fmt"
-	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
-// The guest's side: a client's wl_shm memory is a file of the guest, which the
+// A client's wl_shm memory is a file of the guest, which the
 // server cannot see. So each wl_buffer gets a shadow in memory that it can:
 //
 //	wl_shm.create_pool          the pool stays local, its file is mapped here
@@ -30,9 +32,9 @@ const (
 	shmInvalidFD     = 2
 )
 
-// GuestGlobals hides what cannot pass from a guest: descriptors that are neither
+// globals hides what cannot pass from a guest: descriptors that are neither
 // memory nor pipes, and memory that no hook turns into a resource yet.
-func GuestGlobals(i *wayland.Interface, version uint32) uint32 {
+func globals(i *wayland.Interface, version uint32) uint32 {
 	switch i {
 	case wayland.ZwpLinuxDmabufV1, wayland.WpLinuxDrmSyncobjManagerV1,
 		wayland.WpSecurityContextManagerV1, wayland.WpColorManagerV1:
@@ -41,42 +43,32 @@ func GuestGlobals(i *wayland.Interface, version uint32) uint32 {
 	return version
 }
 
-// Guest is the state of a connection with the guest's hooks.
-type Guest struct {
-	shm    *Object // the wl_shm for which our pools are made; kept when the client releases it
+// state is what the hooks keep of a connection.
+type state struct {
+	Client
+	shm    *relay.Object // the wl_shm for which our pools are made; kept when the client releases it
 	shadow shadow
-	log    *slog.Logger
-	stale  region // scratch of commit
-	// Copied counts the bytes of pixels copied so far.
-	Copied uint64
-	// Meter, when set, hears of each copy.
-	Meter *Meter
+	stale  region        // scratch of commit
+	copied atomic.Uint64 // bytes of pixels
 }
 
-// NewGuest returns the State for a connection whose hooks are GuestHooks. Close it
-// after Conn.Run.
-func NewGuest(blobs Blobs, log *slog.Logger) *Guest {
-	return &Guest{shadow: shadow{blobs: blobs}, log: log}
-}
+func newState(c Client) *state { return &state{Client: c, shadow: shadow{blobs: c.Blobs}} }
 
-// Close frees all shadows.
-func (g *Guest) Close() error { return g.shadow.close() }
+func stateOf(c *relay.Conn) *state { return c.State.(*state) }
 
-func guest(c *Conn) *Guest { return c.State.(*Guest) }
-
-// GuestHooks returns the hooks of the guest's side.
-func GuestHooks() *Hooks {
-	h := NewHooks()
+// hooks returns the hooks of the guest's side, which all connections share.
+var hooks = sync.OnceValue(func() *relay.Hooks {
+	h := relay.NewHooks()
 	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, createPool)
 	h.Request(wayland.WlShm, wayland.WlShmReqRelease, releaseShm)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqCreateBuffer, createBuffer)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, resizePool)
-	h.Gone(wayland.WlShmPool, func(_ *Conn, o *Object) {
+	h.Gone(wayland.WlShmPool, func(_ *relay.Conn, o *relay.Object) {
 		if p, ok := o.Data.(*shmPool); ok {
 			p.unref()
 		}
 	})
-	h.Gone(wayland.WlBuffer, func(c *Conn, o *Object) {
+	h.Gone(wayland.WlBuffer, func(c *relay.Conn, o *relay.Object) {
 		if b, ok := o.Data.(*shmBuffer); ok {
 			b.release(c)
 		}
@@ -92,7 +84,7 @@ func GuestHooks() *Hooks {
 	h.Request(wayland.WpViewport, wayland.WpViewportReqSetDestination, setDestination)
 	h.Request(wayland.WpViewport, wayland.WpViewportReqDestroy, destroyViewport)
 	return h
-}
+})
 
 // An shmPool is a client's pool, mapped here as long as the pool object or a
 // buffer needs it.
@@ -103,25 +95,25 @@ type shmPool struct {
 	refs int
 }
 
-func createPool(c *Conn, m *Msg) (bool, error) {
+func createPool(c *relay.Conn, m *relay.Msg) (bool, error) {
 	size := m.Int(1)
 	if size <= 0 {
-		return false, Fail(m.Obj, shmInvalidStride, "invalid size (%d)", size)
+		return false, relay.Fail(m.Obj, shmInvalidStride, "invalid size (%d)", size)
 	}
-	if g := guest(c); g.shm == nil {
+	if g := stateOf(c); g.shm == nil {
 		g.shm = m.Obj
 	}
 	p := &shmPool{fd: m.Descs[0].FD, size: size, refs: 1}
 	if err := p.remap(); err != nil {
-		return false, Fail(m.Obj, shmInvalidFD, "failed mmap fd: %v", err)
+		return false, relay.Fail(m.Obj, shmInvalidFD, "failed mmap fd: %v", err)
 	}
-	m.Descs[0] = KeptDesc
+	m.Descs[0] = relay.KeptDesc
 	m.New.Data = p
 	return false, nil
 }
 
-func releaseShm(c *Conn, m *Msg) (bool, error) {
-	g := guest(c)
+func releaseShm(c *relay.Conn, m *relay.Msg) (bool, error) {
+	g := stateOf(c)
 	if g.shm != m.Obj {
 		return true, nil
 	}
@@ -150,15 +142,15 @@ func (p *shmPool) unref() {
 	}
 }
 
-func resizePool(_ *Conn, m *Msg) (bool, error) {
+func resizePool(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	p := m.Obj.Data.(*shmPool)
 	size := m.Int(0)
 	if size < p.size {
-		return false, Fail(m.Obj, shmInvalidFD, "shrinking pool invalid")
+		return false, relay.Fail(m.Obj, shmInvalidFD, "shrinking pool invalid")
 	}
 	p.size = size
 	if err := p.remap(); err != nil {
-		return false, Fail(m.Obj, shmInvalidFD, "failed mremap: %v", err)
+		return false, relay.Fail(m.Obj, shmInvalidFD, "failed mremap: %v", err)
 	}
 	return false, nil
 }
@@ -178,20 +170,20 @@ type shmBuffer struct {
 
 func (b *shmBuffer) src() []byte { return b.pool.mem[b.off : b.off+int(b.stride)*int(b.h)] }
 
-func createBuffer(c *Conn, m *Msg) (bool, error) {
-	g, p := guest(c), m.Obj.Data.(*shmPool)
+func createBuffer(c *relay.Conn, m *relay.Msg) (bool, error) {
+	g, p := stateOf(c), m.Obj.Data.(*shmPool)
 	off, w, h, stride, format := m.Int(1), m.Int(2), m.Int(3), m.Int(4), m.Word(5)
 	pixel := pixelSize(format)
 	// The same test as libwayland's, and rows that hold their pixels.
 	if off < 0 || w <= 0 || h <= 0 || stride < w || int64(w)*int64(pixel) > int64(stride) ||
 		int64(off)+int64(stride)*int64(h) > int64(p.size) {
-		return false, Fail(m.Obj, shmInvalidStride, "invalid width, height or stride (%dx%d, %d)", w, h, stride)
+		return false, relay.Fail(m.Obj, shmInvalidStride, "invalid width, height or stride (%dx%d, %d)", w, h, stride)
 	}
 	b := &shmBuffer{pool: p, off: int(off), w: w, h: h, stride: stride, pixel: pixel}
 	var err error
 	if b.shadow, err = g.shadow.alloc(int(stride) * int(h)); err != nil {
-		g.log.Warn("no memory for a buffer", "bytes", int(stride)*int(h), "err", err)
-		return false, Fail(m.Obj, ErrNoMemory, "no host memory for a buffer: %v", err)
+		g.Log.Warn("no memory for a buffer", "bytes", int(stride)*int(h), "err", err)
+		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "no host memory for a buffer: %v", err)
 	}
 	p.refs++
 	m.New.Data = b
@@ -206,11 +198,11 @@ func createBuffer(c *Conn, m *Msg) (bool, error) {
 }
 
 // serverPool returns the slab's pool on the server, made at its first use.
-func serverPool(c *Conn, sl *slab) (*Object, error) {
+func serverPool(c *relay.Conn, sl *slab) (*relay.Object, error) {
 	if sl.pool != nil {
 		return sl.pool, nil
 	}
-	shm := guest(c).shm
+	shm := stateOf(c).shm
 	d, err := sl.blob.Desc()
 	if err != nil {
 		return nil, fmt.Errorf("pass a blob: %w", err)
@@ -221,10 +213,10 @@ func serverPool(c *Conn, sl *slab) (*Object, error) {
 	return sl.pool, nil
 }
 
-func (b *shmBuffer) release(c *Conn) {
-	g := guest(c)
+func (b *shmBuffer) release(c *relay.Conn) {
+	g := stateOf(c)
 	if err := g.shadow.release(c, b.shadow); err != nil {
-		g.log.Warn("free a blob", "err", err)
+		g.Log.Warn("free a blob", "err", err)
 	}
 	b.pool.unref()
 }
@@ -255,17 +247,17 @@ func pixelSize(format uint32) int {
 type surface struct {
 	pending struct {
 		attached bool
-		buf      *Object
+		buf      *relay.Object
 		buffer   region // damage in buffer pixels
 		surface  region // damage in surface coordinates
 	}
-	cur     *Object // the buffer of the last commit; its Data says whether it still lives
+	cur     *relay.Object // the buffer of the last commit; its Data says whether it still lives
 	curBuf  *shmBuffer
 	view    view
 	history history
 }
 
-func surfaceOf(o *Object) *surface {
+func surfaceOf(o *relay.Object) *surface {
 	s, ok := o.Data.(*surface)
 	if !ok {
 		s = &surface{view: view{scale: 1}}
@@ -274,7 +266,7 @@ func surfaceOf(o *Object) *surface {
 	return s
 }
 
-func attach(c *Conn, m *Msg) (bool, error) {
+func attach(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := surfaceOf(m.Obj)
 	s.pending.attached = true
 	s.pending.buf = nil
@@ -284,83 +276,83 @@ func attach(c *Conn, m *Msg) (bool, error) {
 	return true, nil
 }
 
-func damageSurface(_ *Conn, m *Msg) (bool, error) {
+func damageSurface(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	surfaceOf(m.Obj).pending.surface.add(rectOf(m.Int(0), m.Int(1), m.Int(2), m.Int(3)))
 	return true, nil
 }
 
-func damageBuffer(_ *Conn, m *Msg) (bool, error) {
+func damageBuffer(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	surfaceOf(m.Obj).pending.buffer.add(rectOf(m.Int(0), m.Int(1), m.Int(2), m.Int(3)))
 	return true, nil
 }
 
-func setScale(_ *Conn, m *Msg) (bool, error) {
+func setScale(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	surfaceOf(m.Obj).view.scale = max(m.Int(0), 1)
 	return true, nil
 }
 
-func setTransform(_ *Conn, m *Msg) (bool, error) {
+func setTransform(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	surfaceOf(m.Obj).view.transform = m.Int(0)
 	return true, nil
 }
 
 // getViewport notes whose viewport it is. What the viewport's requests set
 // holds from the surface's next commit, which is when it is looked at.
-func getViewport(c *Conn, m *Msg) (bool, error) {
+func getViewport(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.WlSurface {
 		m.New.Data = surfaceOf(o)
 	}
 	return true, nil
 }
 
-func setSource(_ *Conn, m *Msg) (bool, error) {
+func setSource(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	if s, ok := m.Obj.Data.(*surface); ok {
 		s.view.src = [4]int32{m.Int(0), m.Int(1), m.Int(2), m.Int(3)}
 	}
 	return true, nil
 }
 
-func setDestination(_ *Conn, m *Msg) (bool, error) {
+func setDestination(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	if s, ok := m.Obj.Data.(*surface); ok {
 		s.view.dst = [2]int32{m.Int(0), m.Int(1)}
 	}
 	return true, nil
 }
 
-func destroyViewport(_ *Conn, m *Msg) (bool, error) {
+func destroyViewport(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	if s, ok := m.Obj.Data.(*surface); ok {
 		s.view.src, s.view.dst = [4]int32{}, [2]int32{}
 	}
 	return true, nil
 }
 
-func commit(c *Conn, m *Msg) (bool, error) {
+func commit(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := surfaceOf(m.Obj)
 	b := s.takePending()
 	if b == nil {
 		return true, nil
 	}
-	g := guest(c)
+	g := stateOf(c)
 	g.stale = region{}
 	if b.last != s || !s.history.since(b.seq, b.w, b.h, &g.stale) {
 		g.stale = region{}
 		g.stale.add(rect{0, 0, b.w, b.h})
 	}
 	var begin time.Time
-	spanner, traced := c.current.tap.(Spanner)
-	if traced || g.Meter != nil {
+	tell := c.Spanner()
+	if tell != nil || g.Meter != nil {
 		begin = time.Now()
 	}
 	n, ok := copyRegion(b.shadow.mem(), b.src(), int(b.stride), b.pixel, g.stale.rects())
-	if traced {
-		spanner.Span(c.cfg.ID, fmt.Sprintf("copy %d bytes", n), begin, time.Now())
+	if tell != nil {
+		tell(fmt.Sprintf("copy %d bytes", n), begin, time.Now())
 	}
 	if g.Meter != nil {
-		g.Meter.pixels(n, time.Since(begin))
+		g.Meter.Pixels(n, time.Since(begin))
 	}
-	g.Copied += uint64(n)
+	g.copied.Add(uint64(n))
 	if !ok {
-		return false, Fail(m.Obj, shmInvalidFD, "error accessing SHM buffer")
+		return false, relay.Fail(m.Obj, shmInvalidFD, "error accessing SHM buffer")
 	}
 	b.last, b.seq = s, s.history.seq
 	return true, nil

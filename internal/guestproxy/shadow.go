@@ -1,4 +1,4 @@
-package relay
+package guestproxy
 
 import (
 	"errors"
@@ -7,12 +7,14 @@ import (
 	"os"
 	"slices"
 
+	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
 // A Blob is memory that the server can see: in a guest, a mapped host-visible
-// virtio-gpu blob.
-type Blob interface {
+// virtio-gpu blob. It is an alias, so that blobs for tests (waylandtest.Memfds) need
+// nothing of this package.
+type Blob = interface {
 	Mem() []byte
 	// Desc returns what passes the memory to the server. The caller owns it.
 	Desc() (wayland.Desc, error)
@@ -58,9 +60,9 @@ type shadow struct {
 // A slab is one blob, known to the server as one wl_shm_pool of ours.
 type slab struct {
 	blob Blob
-	pool *Object // the owned wl_shm_pool, made at the first use
-	free []span  // sorted by offset, never adjacent
-	used int     // ranges handed out
+	pool *relay.Object // the owned wl_shm_pool, made at the first use
+	free []span        // sorted by offset, never adjacent
+	used int           // ranges handed out
 }
 
 // A span is a range of a slab, in bytes.
@@ -118,7 +120,7 @@ func (sl *slab) take(size int) *extent {
 
 // release gives e back. While buffers are left, one empty slab is kept for the next
 // ones; after the last of them, a small one.
-func (s *shadow) release(c *Conn, e *extent) error {
+func (s *shadow) release(c *relay.Conn, e *extent) error {
 	e.slab.used--
 	e.slab.put(e.span)
 	if e.slab.used > 0 {

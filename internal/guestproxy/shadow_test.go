@@ -1,4 +1,4 @@
-package relay
+package guestproxy
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
@@ -49,7 +50,7 @@ func (b *countedBlob) Close() error {
 func TestSpare(t *testing.T) {
 	m := &countedBlobs{}
 	s := shadow{blobs: m}
-	c := New(nil, nil, Config{})
+	c := relay.New(nil, nil, relay.Config{})
 	alloc := func(size int) *extent {
 		t.Helper()
 		e, err := s.alloc(size)
@@ -119,7 +120,7 @@ func BenchmarkShadow(b *testing.B) {
 		b.Run(l.name+"/slabs", func(b *testing.B) {
 			m := &countedBlobs{}
 			s := shadow{blobs: m}
-			c := New(nil, nil, Config{})
+			c := relay.New(nil, nil, relay.Config{})
 			other, err := s.alloc(4096) // a cursor
 			if err != nil {
 				b.Fatal(err)

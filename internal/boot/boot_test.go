@@ -1,4 +1,4 @@
-package rootfs
+package boot
 
 import (
 	"bytes"
@@ -437,6 +437,38 @@ func TestPrune(t *testing.T) {
 	}
 	if want := []string{".new-", "initrd-", "initrd-", "notes", "vmlinux-"}; !slices.Equal(names, want) {
 		t.Errorf("left: %q, not %q", names, want)
+	}
+}
+
+// A guest with its root on a disk gets the drivers and file systems that there are.
+func TestDiskModules(t *testing.T) {
+	c := testConfig(t)
+	write(t, filepath.Join(c.Kernel.Modules, "modules.dep"), []byte(testDep+"kernel/fs/ext4.ko: kernel/fs/jbd2.ko\nkernel/fs/jbd2.ko:\nkernel/virtio/virtio_blk.ko:\n"))
+	for _, name := range []string{"kernel/fs/ext4.ko", "kernel/fs/jbd2.ko", "kernel/virtio/virtio_blk.ko"} {
+		write(t, filepath.Join(c.Kernel.Modules, name), []byte("\x7fELF"))
+	}
+	plain, err := Prepare(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Disk = true
+	disk, err := Prepare(t.Context(), c)
+	if err != nil || disk.Initrd == plain.Initrd {
+		t.Fatal(err)
+	}
+	index, err := loadModuleIndex(c.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := index.plan(GroupDisk)
+	var got []string
+	for _, m := range list {
+		if strings.HasPrefix(m.group, GroupDisk) {
+			got = append(got, m.group+" "+m.name)
+		}
+	}
+	if err != nil || !slices.Equal(got, []string{"disk virtio_blk", "disk-ext4 jbd2", "disk-ext4 ext4"}) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package rootfs
+package boot
 
 import (
 	"bytes"
@@ -43,6 +43,10 @@ type Files struct {
 
 // unusedFor is how long an entry of the cache is kept after its last use.
 const unusedFor = 30 * 24 * time.Hour
+
+// oldTempPrefix begins the names of half-written entries of earlier builds; package durable
+// names them now.
+const oldTempPrefix = ".new-"
 
 // maxImage bounds a bzImage and vix-guest.
 const maxImage = 256 << 20
@@ -284,7 +288,7 @@ func prune(cache *os.Root) {
 			continue
 		}
 		age := time.Since(info.ModTime())
-		ours := strings.HasPrefix(e.Name(), tempPrefix) || strings.HasPrefix(e.Name(), "vmlinux-") || strings.HasPrefix(e.Name(), "bzimage-") || strings.HasPrefix(e.Name(), "initrd-")
+		ours := strings.HasPrefix(e.Name(), oldTempPrefix) || strings.HasPrefix(e.Name(), "vmlinux-") || strings.HasPrefix(e.Name(), "bzimage-") || strings.HasPrefix(e.Name(), "initrd-")
 		if ours && age > unusedFor {
 			_ = cache.Remove(e.Name())
 		}

@@ -1,17 +1,10 @@
-// Package rootfs finds and makes what a VM boots from: a kernel, a first file
-// system for it, and the tree of files that becomes its root.
+// Package boot finds and makes what a VM boots from: a kernel, and a first file system for it.
 //
 //	FindKernel ─► Kernel ─┬─ vmlinux.go    bzImage → vmlinux with a PVH entry
 //	                      ├─ modules.go    names → closure, in load order
 //	                      └─ initramfs.go  modules + vix-guest → newc archive
 //	Prepare: both, cached by content ─► Files ─► QEMU's -kernel and -initrd
-//
-//	FindRoot ─► Root: a view of the host, a directory, or a disk
-//	Debian.Build: packages ─► a directory in the cache
-//	MountShare: one folder of the host's ─► virtiofsd ─► the guest
-//
-//	ServeView: allow-listed, read-only tree of the host's programs, in the
-//	caller's own mount namespace ─► virtiofsd ─► the guest's lower directory
+//	Drivers: the modules of a device that comes later
 //
 // The initramfs:
 //
@@ -25,13 +18,9 @@
 // "disk-ext4", "disk-squashfs", "disk-erofs" and "disk-xfs" after that; "net" is the
 // network card's.
 //
-// Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
-// Root.Disk: nothing else changes.
-//
-// The package is given every path it reads (a root directory, normally "/"), and
-// starts no process but the one that ServeView becomes: who builds a root gives
-// Debian.Run.
-package rootfs
+// The package is given every path it reads (a root directory, normally "/"), and starts no
+// process. The tree that becomes the guest's root is package rootfs's.
+package boot
 
 import "errors"
 

@@ -1,4 +1,4 @@
-package relay
+package waylandtest
 
 import (
 	"errors"
@@ -10,12 +10,19 @@ import (
 )
 
 // Memfds makes blobs that are files of this machine, for a server on the other
-// end of a socket: the twin of a VM's blobs, for tests and measurements.
+// end of a socket: the twin of a VM's blobs (guestproxy.Blobs).
 type Memfds struct {
 	Live atomic.Int64 // blobs that are not closed
 }
 
-// NewBlob implements Blobs.
+// A Blob is guestproxy's: the same literal, because its tests import this package.
+type Blob = interface {
+	Mem() []byte
+	Desc() (wayland.Desc, error)
+	Close() error
+}
+
+// NewBlob returns size bytes of zeros.
 func (m *Memfds) NewBlob(size int) (Blob, error) {
 	fd, err := unix.MemfdCreate("vix-shadow", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

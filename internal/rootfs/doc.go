@@ -1,0 +1,17 @@
+// Package rootfs finds and makes the trees of files that a guest sees: its root, and the
+// folders of the host that are shared with it.
+//
+//	FindRoot ─► Root: a view of the host, a directory, or a disk
+//	Debian.Build: packages ─► a directory in the cache
+//	MountShare: one folder of the host's ─► virtiofsd ─► the guest
+//
+//	ServeView: allow-listed, read-only tree of the host's programs, in the
+//	caller's own mount namespace ─► virtiofsd ─► the guest's lower directory
+//
+// Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
+// Root.Disk: nothing else changes.
+//
+// The package is given every path it reads (a root directory, normally "/"), and
+// starts no process but the one that ServeView becomes: who builds a root gives
+// Debian.Run.
+package rootfs
