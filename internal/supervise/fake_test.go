@@ -268,6 +268,9 @@ func fakeQEMU() error {
 			select {} // to switch itself off takes a guest for ever
 		}
 		g.Ready(2 * time.Second)
+		if do == "nowindows" {
+			g.WindowLoss("signal \x1b[31mkilled", 3, 2*time.Second)
+		}
 		if do == "lostproxy" {
 			g.Fail("vix-waylandproxy ended: signal killed")
 		}

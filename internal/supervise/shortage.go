@@ -13,30 +13,53 @@ import (
 // vanish. So the person is told which: whose run lasts, on the terminal; in the VM's log and
 // status; and by a notification, as windows have no other place.
 //
-// It is the guest's word, as often as it likes. What is told of it is bounded by a pace, and
-// what stays of it by a number.
+// It is the guest's word, as often as it likes: see pace.
+
+// A pace bounds how often a person hears one kind of a guest's words, and how many stay.
+type pace struct {
+	notes int
+	free  time.Time // when all of the burst may be told again
+}
+
 const (
-	shortageBurst = 4                // that are told at once,
-	shortagePace  = 10 * time.Second // then one in
-	maxShortages  = 32               // that are notes of the VM; what comes later is in the log
+	paceBurst = 4                // that are told at once,
+	paceStep  = 10 * time.Second // then one in
+	maxNotes  = 32               // of a kind; what comes later is in the log
 )
+
+// admits reports whether something may be told now.
+func (p *pace) admits(now time.Time) bool {
+	if p.free.Before(now) {
+		p.free = now
+	}
+	if p.free.Sub(now) > (paceBurst-1)*paceStep {
+		return false
+	}
+	p.free = p.free.Add(paceStep)
+	return true
+}
+
+// tellAt tells a person what the pace has admitted, and reports whether it has become a note.
+func (s *supervisor) tellAt(p *pace, text string) bool {
+	if p.notes++; p.notes > maxNotes {
+		s.log.Add("vix", text)
+		return false
+	}
+	s.note("%s", text)
+	return true
+}
 
 // shortages is what has been told. It is touched by the agent's reader alone.
 type shortages struct {
-	count uint64    // the guest's, when it was told last
-	told  int       // as notes
-	free  time.Time // when all of the burst may be told again
+	pace
+	count uint64 // the guest's, when it was told last
 }
 
 // next returns what is to be told of m; "" is nothing.
 func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
-	if t.free.Before(now) {
-		t.free = now
-	}
-	if t.free.Sub(now) > (shortageBurst-1)*shortagePace {
+	if !t.admits(now) {
 		return ""
 	}
-	t.free = t.free.Add(shortagePace)
 	who := m.Program
 	switch others := m.Count - t.count - 1; {
 	case m.Count <= t.count || others == 0: // or the guest cannot count
@@ -52,15 +75,9 @@ func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
 // onShortage is called by the agent's reader.
 func (s *supervisor) onShortage(m agent.Shortage) {
 	text := s.shortages.next(s.launch.VM.Name, m, time.Now())
-	if text == "" {
-		return
+	if text != "" && s.tellAt(&s.shortages.pace, text) {
+		s.notify(text)
 	}
-	if s.shortages.told++; s.shortages.told > maxShortages {
-		s.log.Add("vix", text)
-		return
-	}
-	s.note("%s", text)
-	s.notify(text)
 }
 
 // notify shows a notification, where there is a desktop. Nobody waits for it.

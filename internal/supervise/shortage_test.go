@@ -18,15 +18,15 @@ func TestShortagesAreBounded(t *testing.T) {
 		if text := s.next("t", agent.Shortage{Program: "perl", Count: i + 1}, now.Add(time.Duration(i)*time.Millisecond)); text != "" {
 			told++
 			want := "ended perl;"
-			if told > shortageBurst {
+			if told > paceBurst {
 				want = "ended perl and 9999 other programs;"
 			}
-			if !strings.Contains(text, want) && told != shortageBurst+1 {
+			if !strings.Contains(text, want) && told != paceBurst+1 {
 				t.Errorf("%d: %s", i, text)
 			}
 		}
 	}
-	if most := shortageBurst + int(100*time.Second/shortagePace); told < most-1 || told > most {
+	if most := paceBurst + int(100*time.Second/paceStep); told < most-1 || told > most {
 		t.Errorf("told %d times in 100 seconds, want %d", told, most)
 	}
 	for _, count := range []uint64{1, 0, 1<<64 - 1} { // a guest that cannot count

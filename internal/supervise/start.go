@@ -338,6 +338,7 @@ func (s *supervisor) connectQMP(conn *os.File) error {
 func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 	s.guest = agent.NewHost(conn, s.slogger("agent"))
 	s.guest.OnShortage = s.onShortage
+	s.guest.OnWindowLoss = s.onWindowLoss
 	s.mu.Lock()
 	s.traffic = s.guest.Traffic
 	s.mu.Unlock()

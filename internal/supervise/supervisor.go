@@ -77,10 +77,11 @@ type supervisor struct {
 	stuckPorts  [config.MaxShares]bool
 	serving     sync.Mutex // held while a virtiofsd is started: the socket's name is one
 
-	probes     chan struct{} // holds one; see probe
-	stopReason string        // of the monitor's events alone
-	shortages  shortages
-	programs   programs // under mu
+	probes       chan struct{} // holds one; see probe
+	stopReason   string        // of the monitor's events alone
+	shortages    shortages
+	windowLosses windowLosses
+	programs     programs // under mu
 
 	usb   usbDevices
 	bound memoryBound
