@@ -17,6 +17,7 @@ import (
 	"vix/config"
 	"vix/internal/clipboard"
 	"vix/internal/desktop"
+	"vix/internal/durable"
 	"vix/internal/vm"
 	"vix/internal/wayland"
 )
@@ -353,7 +354,7 @@ in config.toml changes it.`,
 			if err != nil {
 				return err
 			}
-			return replaceFile(filepath.Join(dir, historyName), []byte(words[0]+"\n"))
+			return durable.ReplaceFile(filepath.Join(dir, historyName), 0o600, []byte(words[0]+"\n"))
 		},
 	}
 }

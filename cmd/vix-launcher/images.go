@@ -20,6 +20,7 @@ import (
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/desktop"
+	"vix/internal/durable"
 	"vix/internal/transfer"
 	"vix/internal/vm"
 )
@@ -170,7 +171,7 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 	if now, err := stampOf(image); err != nil || now != stamp {
 		return errors.Join(err, errors.New("it was changed or replaced while it was read; try again"))
 	}
-	if err := replaceFile(filepath.Join(tmp, imageStamp), []byte(stamp)); err != nil {
+	if err := durable.ReplaceFile(filepath.Join(tmp, imageStamp), 0o600, []byte(stamp)); err != nil {
 		return err
 	}
 	removeTree(at)

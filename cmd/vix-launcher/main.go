@@ -44,7 +44,7 @@ func run(args []string, e *env) int {
 	}
 	code, show := status(err)
 	if show {
-		fmt.Fprintln(e.stderr, "vix-launcher: "+oneLine(err))
+		fmt.Fprintln(e.stderr, "vix-launcher: "+plain.Error(err))
 	}
 	return code
 }
@@ -195,25 +195,5 @@ func runStatus(err error) error {
 	return &exitError{vm.CodeVix, err}
 }
 
-// oneLine is what is printed of an error, which may hold what a guest said: errors.Join
-// writes several lines.
-func oneLine(err error) string {
-	var parts []string
-	for line := range strings.Lines(err.Error()) {
-		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
-		}
-	}
-	return plain.Text(strings.Join(parts, "; "), maxError, plain.OneLine)
-}
-
-// maxError bounds an error's line, in bytes.
-const maxError = 4 << 10
-
 // clip shortens what a message quotes.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "…"
-	}
-	return s
-}
+func clip(s string) string { return plain.Clip(s) }

@@ -221,7 +221,7 @@ func (e *env) history() (*os.Root, *menu.History) {
 func (s *menuSession) chose(id string) {
 	if s.state != nil {
 		if err := menu.Choose(s.state, id, time.Now()); err != nil {
-			fmt.Fprintln(s.env.stderr, "vix-launcher: menu: what was chosen is not remembered: "+oneLine(err))
+			fmt.Fprintln(s.env.stderr, "vix-launcher: menu: what was chosen is not remembered: "+plain.Error(err))
 		}
 	}
 }

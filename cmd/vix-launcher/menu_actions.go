@@ -89,7 +89,7 @@ func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
 		return err
 	}
 	if said := strings.TrimSpace(string(out)); said != "" {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(errors.New(said))}})
+		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(errors.New(said))}})
 	}
 	s.offerUSB(ctx)
 	return nil

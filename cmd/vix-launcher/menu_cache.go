@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"vix/internal/durable"
 	"vix/internal/menu"
 )
 
@@ -41,7 +42,7 @@ func (e *env) keepFile(file, as string, b []byte) {
 	if err != nil || as == "" || os.MkdirAll(filepath.Join(cache, "vix"), 0o700) != nil {
 		return
 	}
-	_ = replaceFile(filepath.Join(cache, "vix", file), append([]byte(as+"\n"), b...))
+	_ = durable.ReplaceFile(filepath.Join(cache, "vix", file), 0o600, append([]byte(as+"\n"), b...))
 }
 
 // digest stands for values.

@@ -142,21 +142,10 @@ func (e *env) findFonts(ctx context.Context, family, file string, known []string
 	found := []string{family, e.fontFile(ctx, family), e.fontFile(ctx, family+":bold")}
 	if !slices.Equal(found, known) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
-			_ = replaceFile(file, []byte(strings.Join(found, "\n"))) // it is found again the next time
+			_ = durable.ReplaceFile(file, 0o600, []byte(strings.Join(found, "\n"))) // it is found again the next time
 		}
 	}
 	return found
-}
-
-// replaceFile puts a file in the place of another.
-func replaceFile(file string, b []byte) error {
-	dir, err := os.OpenRoot(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	durable.SweepFiles(dir, ".")
-	return durable.Replace(dir, filepath.Base(file), 0o600, b)
 }
 
 // fontFile is the file of the font that matches best, "" if that cannot be found out.
@@ -279,5 +268,5 @@ func (e *env) rasterised(ctx context.Context, svg string, side int) (string, err
 			_ = os.Remove(filepath.Join(dir, n.Name()))
 		}
 	}
-	return file, replaceFile(file, png)
+	return file, durable.ReplaceFile(file, 0o600, png)
 }

@@ -18,6 +18,7 @@ import (
 	"vix/internal/desktop"
 	"vix/internal/icon"
 	"vix/internal/menu"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
@@ -187,7 +188,7 @@ func (s *menuSession) do(f func() error) {
 			s.errs = append(s.errs, err)
 			return
 		}
-		text := oneLine(err)
+		text := plain.Error(err)
 		s.tell(menu.Update{Notice: &menu.Notice{Text: text, Bad: true}})
 		fmt.Fprintln(s.env.stderr, "vix-launcher: "+text)
 	})
@@ -215,7 +216,7 @@ func (s *menuSession) watch(ctx context.Context) {
 		return nil
 	})
 	if err != nil {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(err), Bad: true}})
+		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(err), Bad: true}})
 	}
 }
 
