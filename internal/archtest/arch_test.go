@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/archtest":   {},
 	"internal/balloon":    {},
 	"internal/clipboard":  {"internal/wayland", "internal/relay", "internal/plain"},
+	"internal/clipflow":   {"config", "internal/accept", "internal/clipboard", "internal/desktop", "internal/durable", "internal/vm", "internal/wayland"},
 	"internal/desktop":    {"config", "internal/durable", "internal/icon", "internal/vm", "internal/plain"},
 	"internal/durable":    {},
 	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
