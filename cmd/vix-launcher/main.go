@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/launch"
 	"vix/internal/plain"
 	"vix/internal/vm"
 )
@@ -170,10 +171,9 @@ func (e *exitError) Unwrap() error { return e.err }
 // status maps an error to the exit status, and says whether there is
 // something to print.
 func status(err error) (code int, show bool) {
-	var usage *usageError
 	var exit *exitError
 	switch {
-	case errors.As(err, &usage):
+	case isMisuse(err):
 		return exitUsage, true
 	case errors.As(err, &exit):
 		return exit.code, exit.err != nil
@@ -181,13 +181,19 @@ func status(err error) (code int, show bool) {
 	return exitFailed, true
 }
 
+// isMisuse tells a mistake of whoever wrote the command line from a failure.
+func isMisuse(err error) bool {
+	var usage *usageError
+	var misuse *launch.MisuseError
+	return errors.As(err, &usage) || errors.As(err, &misuse)
+}
+
 // runStatus gives an error of the verb run its exit status.
 func runStatus(err error) error {
-	var usage *usageError
 	var exit *exitError
 	var failure *vm.Failure
 	switch {
-	case err == nil || errors.As(err, &usage) || errors.As(err, &exit):
+	case err == nil || isMisuse(err) || errors.As(err, &exit):
 		return err
 	case errors.As(err, &failure):
 		return &exitError{failure.Code, err}

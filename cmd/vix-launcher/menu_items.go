@@ -110,7 +110,7 @@ func (s *menuSession) addPrograms() {
 // rootApps reads a root's programs. One that cannot be read has none; desktop sync and
 // run say why.
 func (e *env) rootApps(v config.VM) []desktop.App {
-	root, err := e.openRoot(v)
+	root, err := e.launcher().OpenRoot(v)
 	if err != nil {
 		return nil
 	}

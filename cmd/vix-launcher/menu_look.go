@@ -91,7 +91,7 @@ func (s *menuSession) askScheme(ctx context.Context) {
 // portalScheme is the color-scheme of org.freedesktop.appearance: 1 prefers dark, 2
 // light, 0 has no preference.
 func (e *env) portalScheme(ctx context.Context) (string, error) {
-	conn, err := e.dialBus(ctx)
+	conn, err := e.launcher().DialBus(ctx)
 	if err != nil {
 		return "", err
 	}

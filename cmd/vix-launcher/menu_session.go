@@ -17,6 +17,7 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/icon"
+	"vix/internal/launch"
 	"vix/internal/menu"
 	"vix/internal/plain"
 	"vix/internal/vm"
@@ -244,7 +245,7 @@ func (s *menuSession) start(ctx context.Context, id, action, token string) error
 		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", clip(id))
 	}
 	s.chose(id)
-	return s.env.launchApp(ctx, s.reg, launch{vm: name, app: app, action: action, token: token})
+	return s.env.launcher().Start(ctx, s.reg, launch.Request{VM: name, App: app, Action: action, Token: token})
 }
 
 // terminals are programs that run a command in a window, the first to be preferred.
