@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"vix/config"
+	"vix/internal/launch"
 	"vix/internal/proc"
 	"vix/internal/termsafe"
 	"vix/internal/vm"
@@ -100,6 +101,42 @@ func (e *env) wayland() (string, error) {
 	}
 	dir, err := e.runtimeDir()
 	return filepath.Join(dir, name), err
+}
+
+// launcher starts programs in VMs, with what this machine and session have for it. What
+// is missing it says when it is needed.
+func (e *env) launcher() *launch.Launcher {
+	bus, err := e.sessionBus()
+	if err != nil {
+		bus = ""
+	}
+	return &launch.Launcher{
+		Version: version, Dirs: e.dirs(), System: "/", Session: e.session(), Bus: bus, GuestEnv: e.guestEnv(), Log: e.stderr,
+		Config: e.config, Parts: e.parts, Archive: e.archive, Check: checkPolicy, Warnings: warnings,
+		Look: func(name string) (string, error) { return e.look(name) },
+	}
+}
+
+// dirs are the user's directories, as far as anything names them.
+func (e *env) dirs() launch.Dirs {
+	named := func(dir string, err error) string {
+		if err != nil {
+			return ""
+		}
+		return filepath.Clean(dir)
+	}
+	home := e.getenv("HOME")
+	if !filepath.IsAbs(home) {
+		home = ""
+	}
+	return launch.Dirs{
+		Home:    home,
+		Config:  named(e.xdg("XDG_CONFIG_HOME", ".config")),
+		Cache:   named(e.xdg("XDG_CACHE_HOME", ".cache")),
+		State:   named(e.xdg("XDG_STATE_HOME", ".local/state")),
+		Data:    named(e.xdg("XDG_DATA_HOME", ".local/share")),
+		Runtime: named(e.runtimeDir()),
+	}
 }
 
 // session is what a VM may have of the user's desktop session.

@@ -30,10 +30,12 @@ var mayImport = map[string][]string{
 	"internal/balloon":    {},
 	"internal/boot":       {"internal/durable"},
 	"internal/clipboard":  {"internal/wayland", "internal/relay", "internal/plain"},
+	"internal/clipflow":   {"config", "internal/accept", "internal/clipboard", "internal/desktop", "internal/durable", "internal/vm", "internal/wayland"},
 	"internal/desktop":    {"config", "internal/durable", "internal/icon", "internal/vm", "internal/plain"},
 	"internal/durable":    {},
 	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
 	"internal/label":      {},
+	"internal/launch":     {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/rootfs", "internal/transfer", "internal/vm"},
 	"internal/ledger":     {},
 	"internal/gpu":        {"internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
 	"internal/guestproxy": {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},
@@ -60,6 +62,8 @@ var mayImport = map[string][]string{
 	"internal/qemu":       {"config", "internal/proc"},
 	"internal/display":    {"config"},
 	"internal/wayland":    {"internal/plain"},
+	// The menu's two processes share their messages; only the one that starts VMs has this.
+	"internal/menu/session": {"config", "internal/desktop", "internal/durable", "internal/icon", "internal/launch", "internal/menu", "internal/plain", "internal/vm"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},
 }

@@ -1,15 +1,14 @@
-package main
+package session
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,28 +21,21 @@ import (
 )
 
 // setup gathers all that vix-menu needs.
-func (s *menuSession) setup(ctx context.Context) (menu.Setup, error) {
-	socket, err := s.env.wayland()
-	if err != nil {
-		return menu.Setup{}, err
-	}
-	dir, err := s.env.runtimeDir()
-	if err != nil {
-		return menu.Setup{}, err
-	}
+func (s *Session) setup(ctx context.Context) (menu.Setup, error) {
 	// The library takes a name below XDG_RUNTIME_DIR alone.
-	if socket, err = filepath.Rel(dir, socket); err != nil {
+	socket, err := filepath.Rel(s.Launcher.Dirs.Runtime, s.Launcher.Session.Wayland)
+	if err != nil {
 		return menu.Setup{}, err
 	}
 	m := s.conf.Menu
-	regular, bold, again := s.env.fonts(ctx, m.Font)
+	regular, bold, again := s.fonts(ctx, m.Font)
 	s.fontsAgain = again
 	s.recallHistory()
-	dirs, themes := s.env.iconDirs(), s.env.iconThemes(m.Icons)
+	dirs, themes := s.iconDirs(), s.iconThemes(m.Icons)
 	was := s.recallIcons(dirs, themes)
 	return menu.Setup{
 		Socket: socket,
-		Locale: cmp.Or(s.env.getenv("LC_ALL"), s.env.getenv("LC_CTYPE"), s.env.getenv("LANG"), "C"),
+		Locale: s.Locale,
 		Look: menu.Look{Scheme: s.scheme(), Accent: string(m.Accent), Width: m.Width, Lines: m.Lines,
 			FontSize: float64(m.Size), Icons: m.Icons != "none"},
 		IconDirs: dirs, IconThemes: themes, Icons: was.Icons, Scale: was.Scale,
@@ -55,7 +47,7 @@ const schemeFile = "menu-scheme"
 
 // scheme is what the configuration says, else what the portal said last: its answer
 // may take longer than the menu to open.
-func (s *menuSession) scheme() string {
+func (s *Session) scheme() string {
 	if s.conf.Menu.Theme != "auto" {
 		return s.conf.Menu.Theme
 	}
@@ -72,13 +64,13 @@ const portalLimit = 5 * time.Second
 
 // askScheme asks the portal, tells the menu if it says something else than before, and
 // remembers it.
-func (s *menuSession) askScheme(ctx context.Context) {
+func (s *Session) askScheme(ctx context.Context) {
 	if s.conf.Menu.Theme != "auto" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, portalLimit)
 	defer cancel()
-	scheme, err := s.env.portalScheme(ctx)
+	scheme, err := s.portalScheme(ctx)
 	if err != nil || scheme == s.scheme() {
 		return // there is no portal, as on many desktops of sway's
 	}
@@ -90,8 +82,8 @@ func (s *menuSession) askScheme(ctx context.Context) {
 
 // portalScheme is the color-scheme of org.freedesktop.appearance: 1 prefers dark, 2
 // light, 0 has no preference.
-func (e *env) portalScheme(ctx context.Context) (string, error) {
-	conn, err := e.dialBus(ctx)
+func (s *Session) portalScheme(ctx context.Context) (string, error) {
+	conn, err := s.Launcher.DialBus(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -116,19 +108,18 @@ const fontsFile = "menu-fonts"
 
 // fonts returns the files of a family, regular and bold, as fontconfig finds them.
 // What it found last is used; again looks again, for the next time.
-func (e *env) fonts(ctx context.Context, family string) (regular, bold []string, again func()) {
+func (s *Session) fonts(ctx context.Context, family string) (regular, bold []string, again func()) {
 	family = cmp.Or(family, "sans-serif")
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
+	if s.cache() == "" {
 		return nil, nil, func() {}
 	}
-	file := filepath.Join(cache, "vix", fontsFile)
+	file := filepath.Join(s.cache(), fontsFile)
 	if b, err := os.ReadFile(file); err == nil {
 		if f := strings.Split(string(b), "\n"); len(f) == 3 && f[0] == family && isFile(f[1]) && isFile(f[2]) {
-			return f[1:2], f[2:3], func() { e.findFonts(ctx, family, file, f) }
+			return f[1:2], f[2:3], func() { s.findFonts(ctx, family, file, f) }
 		}
 	}
-	f := e.findFonts(ctx, family, file, nil)
+	f := s.findFonts(ctx, family, file, nil)
 	return f[1:2], f[2:3], func() {}
 }
 
@@ -138,78 +129,38 @@ func isFile(path string) bool {
 }
 
 // findFonts asks fontconfig and writes down what is not known.
-func (e *env) findFonts(ctx context.Context, family, file string, known []string) []string {
-	found := []string{family, e.fontFile(ctx, family), e.fontFile(ctx, family+":bold")}
+func (s *Session) findFonts(ctx context.Context, family, file string, known []string) []string {
+	found := []string{family, s.Programs.Font(ctx, family), s.Programs.Font(ctx, family+":bold")}
 	if !slices.Equal(found, known) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
-			_ = replaceFile(file, []byte(strings.Join(found, "\n"))) // it is found again the next time
+			_ = durable.ReplaceFile(file, 0o600, []byte(strings.Join(found, "\n"))) // it is found again the next time
 		}
 	}
 	return found
 }
 
-// replaceFile puts a file in the place of another.
-func replaceFile(file string, b []byte) error {
-	dir, err := os.OpenRoot(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	durable.SweepFiles(dir, ".")
-	return durable.Replace(dir, filepath.Base(file), 0o600, b)
-}
-
-// fontFile is the file of the font that matches best, "" if that cannot be found out.
-func (e *env) fontFile(ctx context.Context, pattern string) string {
-	tool, err := e.look("fc-match")
-	if err != nil {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, tool, "-f", "%{file}", pattern).Output()
-	if err != nil || bytes.ContainsRune(out, '\n') {
-		return ""
-	}
-	return string(out)
-}
-
-// dataDirs are those of the XDG base directory specification, the user's first.
-func (e *env) dataDirs() []string {
-	var dirs []string
-	if home, err := e.xdg("XDG_DATA_HOME", ".local/share"); err == nil {
-		dirs = append(dirs, home)
-	}
-	for _, d := range filepath.SplitList(cmp.Or(e.getenv("XDG_DATA_DIRS"), "/usr/local/share:/usr/share")) {
-		if filepath.IsAbs(d) && !slices.Contains(dirs, d) {
-			dirs = append(dirs, d)
-		}
-	}
-	return dirs
-}
-
 // iconDirs are where the icon theme specification has themes, and single icons.
-func (e *env) iconDirs() []string {
+func (s *Session) iconDirs() []string {
 	var dirs []string
-	if home := e.getenv("HOME"); filepath.IsAbs(home) {
+	if home := s.Launcher.Dirs.Home; home != "" {
 		dirs = append(dirs, filepath.Join(home, ".icons"))
 	}
-	for _, d := range e.dataDirs() {
+	for _, d := range s.DataDirs {
 		dirs = append(dirs, filepath.Join(d, "icons"))
 	}
-	for _, d := range e.dataDirs() {
+	for _, d := range s.DataDirs {
 		dirs = append(dirs, filepath.Join(d, "pixmaps"))
 	}
 	return slices.DeleteFunc(dirs, func(d string) bool { st, err := os.Stat(d); return err != nil || !st.IsDir() })
 }
 
 // iconThemes are the theme of the configuration, or that of GTK's settings.
-func (e *env) iconThemes(name string) []string {
+func (s *Session) iconThemes(name string) []string {
 	themes := []string{name}
 	if name == "auto" {
 		themes = nil
 		for _, gtk := range []string{"gtk-4.0", "gtk-3.0"} {
-			if dir, err := e.xdg("XDG_CONFIG_HOME", ".config"); err == nil {
+			if dir := s.Launcher.Dirs.Config; dir != "" {
 				themes = append(themes, gtkIconTheme(filepath.Join(dir, gtk, "settings.ini")))
 			}
 		}
@@ -243,12 +194,11 @@ const (
 )
 
 // rasterised returns the file of an SVG's picture, from the cache if it is there.
-func (e *env) rasterised(ctx context.Context, svg string, side int) (string, error) {
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
-		return "", err
+func (s *Session) rasterised(ctx context.Context, svg string, side int) (string, error) {
+	if s.cache() == "" {
+		return "", errors.New("there is no place for its picture")
 	}
-	dir := filepath.Join(cache, "vix", "icons")
+	dir := filepath.Join(s.cache(), "icons")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
@@ -270,7 +220,7 @@ func (e *env) rasterised(ctx context.Context, svg string, side int) (string, err
 	if err != nil {
 		return "", err
 	}
-	png, err := e.rasterise(ctx, b, side)
+	png, err := s.Programs.Rasterise(ctx, b, side)
 	if err != nil {
 		return "", err
 	}
@@ -279,5 +229,5 @@ func (e *env) rasterised(ctx context.Context, svg string, side int) (string, err
 			_ = os.Remove(filepath.Join(dir, n.Name()))
 		}
 	}
-	return file, replaceFile(file, png)
+	return file, durable.ReplaceFile(file, 0o600, png)
 }

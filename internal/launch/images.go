@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/desktop"
+	"vix/internal/durable"
 	"vix/internal/transfer"
 	"vix/internal/vm"
 )
@@ -47,8 +48,8 @@ const (
 )
 
 // imagesDir is where what was read of images is, below $XDG_CACHE_HOME.
-func (e *env) imagesDir() (string, error) {
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+func (l *Launcher) imagesDir() (string, error) {
+	cache, err := l.Dirs.cache()
 	return filepath.Join(cache, "vix", "images"), err
 }
 
@@ -68,24 +69,24 @@ func stampOf(image string) (string, error) {
 }
 
 // imageTree is where what was read of an image is, however long ago; "" is nowhere.
-func (e *env) imageTree(image string) string {
-	dir, err := e.imagesDir()
+func (l *Launcher) imageTree(image string) string {
+	dir, err := l.imagesDir()
 	if err != nil {
 		return ""
 	}
 	return filepath.Join(dir, imageKey(image), imageRoot)
 }
 
-// readImages reads the images of the VMs that may have entries, as far as they have
+// ReadImages reads the images of the VMs that may have entries, as far as they have
 // changed, and forgets those that no VM has. notes say what could not be read.
-func (e *env) readImages(ctx context.Context, conf *config.Config) (notes []string) {
-	dir, err := e.imagesDir()
+func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes []string) {
+	dir, err := l.imagesDir()
 	if err != nil {
 		return []string{err.Error()}
 	}
 	used := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
-		v, err := e.expandPaths(conf.VMs[name])
+		v, err := l.Dirs.expandPaths(conf.VMs[name])
 		image, ok := strings.CutPrefix(v.Root, config.RootImage)
 		if err != nil || !ok || noneWanted(v) || used[imageKey(image)] {
 			continue
@@ -94,7 +95,7 @@ func (e *env) readImages(ctx context.Context, conf *config.Config) (notes []stri
 		if _, err := os.Stat(image); err != nil {
 			continue // who opens the root says it
 		}
-		if err := e.readImage(ctx, v); err != nil {
+		if err := l.readImage(ctx, v); err != nil {
 			notes = append(notes, fmt.Sprintf("VM %s: the programs of its image cannot be read: %v", name, err))
 		}
 	}
@@ -125,12 +126,12 @@ func lockImages(dir string) (unlock func(), err error) {
 }
 
 // readImage reads the image of v, in a VM of its own, unless it is as it was.
-func (e *env) readImage(ctx context.Context, v config.VM) error {
-	v, err := e.expandPaths(v)
+func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
+	v, err := l.Dirs.expandPaths(v)
 	if err != nil {
 		return err
 	}
-	dir, err := e.imagesDir()
+	dir, err := l.imagesDir()
 	if err != nil {
 		return err
 	}
@@ -163,28 +164,31 @@ func (e *env) readImage(ctx context.Context, v config.VM) error {
 		return err
 	}
 	defer removeTree(tmp)
-	fmt.Fprintf(e.stderr, "vix-launcher: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
-	if err := e.takeMenu(ctx, v, tmp); err != nil {
+	fmt.Fprintf(l.Log, "vix-launcher: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
+	if err := l.takeMenu(ctx, v, tmp); err != nil {
 		return err
 	}
 	if now, err := stampOf(image); err != nil || now != stamp {
 		return errors.Join(err, errors.New("it was changed or replaced while it was read; try again"))
 	}
-	if err := replaceFile(filepath.Join(tmp, imageStamp), []byte(stamp)); err != nil {
+	if err := durable.ReplaceFile(filepath.Join(tmp, imageStamp), 0o600, []byte(stamp)); err != nil {
 		return err
 	}
 	removeTree(at)
 	return os.Rename(tmp, at)
 }
 
+// errReceived is what the guest's end is told when ours wants no more.
+var errReceived = errors.New("the guest took only a part")
+
 // takeMenu receives the tree of a guest with v's root into dir.
-func (e *env) takeMenu(ctx context.Context, v config.VM, dir string) error {
-	reg, err := e.registry()
+func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error {
+	reg, err := vm.OpenRegistry(l.Dirs.Runtime)
 	if err != nil {
 		return err
 	}
 	defer reg.Close()
-	if err := e.disposable(ctx, reg, &v); err != nil {
+	if err := l.disposable(ctx, reg, &v); err != nil {
 		return err
 	}
 	v.NoGUI, v.Net, v.Publish, v.Shares, v.USB = true, config.NetNone, nil, nil, nil
@@ -197,15 +201,14 @@ func (e *env) takeMenu(ctx context.Context, v config.VM, dir string) error {
 	received := make(chan error, 1)
 	go func() {
 		_, err := transfer.Receive(r, to, transfer.Receiving{
-			Names: []string{imageRoot}, Umask: 0o022, Entries: maxImageFiles, Bytes: maxImageBytes, Reserve: reserveOf(dir),
+			Names: []string{imageRoot}, Umask: 0o022, Entries: maxImageFiles, Bytes: maxImageBytes, Reserve: transfer.Reserve(dir),
 		})
-		r.CloseWithError(errGone)
+		r.CloseWithError(errReceived)
 		received <- err
 	}()
-	notes := &guestNotes{}
-	exit, err := reg.Run(ctx, vm.Run{
-		VM: v.Name, Launch: func() (vm.Launch, error) { return e.launch(v) }, Disposable: true,
-		How: vm.How{Kind: agent.KindCopy}, Argv: desktop.MenuArgs(),
+	notes := &Notes{}
+	exit, err := l.Run(ctx, reg, v, vm.Run{
+		Disposable: true, How: vm.How{Kind: agent.KindCopy}, Argv: desktop.MenuArgs(),
 		Stdin: strings.NewReader(""), Stdout: w, Stderr: notes,
 	})
 	w.Close()
@@ -216,8 +219,8 @@ func (e *env) takeMenu(ctx context.Context, v config.VM, dir string) error {
 		return err
 	case rerr != nil && !errors.Is(rerr, transfer.ErrCut):
 		return rerr
-	case rerr != nil || exitCode(exit) != 0:
-		return fmt.Errorf("the guest gave up: %s", strings.Join(notes.lines(), "; "))
+	case rerr != nil || ExitCode(exit) != 0:
+		return fmt.Errorf("the guest gave up: %s", strings.Join(notes.Lines(), "; "))
 	}
 	return nil
 }

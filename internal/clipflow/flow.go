@@ -1,23 +1,20 @@
-package main
+package clipflow
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"os/signal"
 	"sync"
 	"time"
-
-	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/clipboard"
 	"vix/internal/vm"
 )
 
-// A clipFlow carries out a VM's profile, in a process of its own beside the VM:
+// A Flow carries out a VM's profile, in a process of its own beside the VM:
 //
 //	display ── copied, by a program of the VM with the keyboard ──► flow ── give ──► host
 //	host    ── copied ──► flow, and when the VM has had the keyboard for a moment
@@ -26,11 +23,12 @@ import (
 // The rules are read for each, so a change of the file holds at once. What is newer,
 // wherever it was copied, takes the place of what flowed; what the flow put on the host
 // bears the VM's name, so that it goes to another VM by a rule for that pair alone.
-type clipFlow struct {
-	env  *env
-	vm   string
-	host *clipboard.Host // tells what is copied on the host
-	wg   sync.WaitGroup  // offers
+type Flow struct {
+	sides *Sides
+	vm    string
+	log   io.Writer
+	host  *clipboard.Host // tells what is copied on the host
+	wg    sync.WaitGroup  // offers
 
 	seen     clipboard.Status
 	out      *time.Timer // until the VM's copy is looked at
@@ -47,20 +45,10 @@ type clipFlow struct {
 // flowPause is between two copies of a VM that are looked at: of a flood, the last.
 const flowPause = 250 * time.Millisecond
 
-func flowCommand(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:    "clipboard-flow NAME",
-		Short:  "the process that carries out a VM's clipboard profile",
-		Hidden: true,
-		Args:   args(1, 1, "NAME"),
-		RunE: func(c *cobra.Command, a []string) error {
-			_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
-			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
-			defer stop()
-			f := &clipFlow{env: e, vm: a[0], out: stopped(), in: stopped(), replaced: make(chan context.Context)}
-			return f.run(ctx)
-		},
-	}
+// NewFlow returns the flow of a VM. log gets a line for each copy that a rule, or
+// trouble, kept from flowing.
+func NewFlow(sides *Sides, name string, log io.Writer) *Flow {
+	return &Flow{sides: sides, vm: name, log: log, out: stopped(), in: stopped(), replaced: make(chan context.Context)}
 }
 
 // stopped is a timer that does not run yet.
@@ -70,12 +58,14 @@ func stopped() *time.Timer {
 	return t
 }
 
-func (f *clipFlow) run(ctx context.Context) (err error) {
-	conn, err := f.env.exchange(ctx, f.vm, vm.FollowSelection)
+// Run carries out the profile until ctx, the VM's display or the compositor ends. It
+// calls ready when it follows both sides.
+func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
+	conn, err := f.sides.exchange(ctx, f.vm, vm.FollowSelection)
 	if err != nil {
 		return err
 	}
-	if f.host, err = f.env.hostClipboard(); err != nil {
+	if f.host, err = f.sides.host(); err != nil {
 		return errors.Join(fmt.Errorf("clipboard: %w", err), conn.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -87,7 +77,7 @@ func (f *clipFlow) run(ctx context.Context) (err error) {
 		f.wg.Wait()
 		_ = f.host.Close()
 	}()
-	fmt.Fprintln(f.env.stdout, "follows the clipboard")
+	ready()
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,14 +119,14 @@ func follow(ctx context.Context, conn net.Conn, states chan<- clipboard.Status) 
 }
 
 // say writes why something did not flow to the VM's log.
-func (f *clipFlow) say(err error) {
+func (f *Flow) say(err error) {
 	if err != nil {
-		fmt.Fprintln(f.env.stderr, "nothing flows:", err)
+		fmt.Fprintln(f.log, "nothing flows:", err)
 	}
 }
 
 // follow looks at what changed in the VM.
-func (f *clipFlow) follow(st clipboard.Status) {
+func (f *Flow) follow(st clipboard.Status) {
 	was := f.seen
 	f.seen = st
 	switch {
@@ -158,14 +148,14 @@ func (f *clipFlow) follow(st clipboard.Status) {
 
 // whenSettled offers to the VM what was copied on the host, if anything, when its
 // window has had the keyboard for a moment: the display process says so as well.
-func (f *clipFlow) whenSettled() {
-	if conf, err := f.env.config(); err == nil && !f.copied.IsZero() {
+func (f *Flow) whenSettled() {
+	if conf, err := f.sides.Config(); err == nil && !f.copied.IsZero() {
 		f.in.Reset(conf.Clipboard.Moment + 10*time.Millisecond)
 	}
 }
 
 // takeAway ends the offer to the VM.
-func (f *clipFlow) takeAway() {
+func (f *Flow) takeAway() {
 	if f.takeBack != nil {
 		f.takeBack()
 		f.takeBack = nil
@@ -173,16 +163,16 @@ func (f *clipFlow) takeAway() {
 }
 
 // forget is when something newer is in the VM than what was copied on the host.
-func (f *clipFlow) forget() {
+func (f *Flow) forget() {
 	f.takeAway()
 	f.in.Stop()
 	f.copied = time.Time{}
 }
 
 // toHost offers what a program of the VM copied to the host.
-func (f *clipFlow) toHost(ctx context.Context) error {
+func (f *Flow) toHost(ctx context.Context) error {
 	f.lastOut = time.Now()
-	conf, err := f.env.config()
+	conf, err := f.sides.Config()
 	if err != nil {
 		return err
 	}
@@ -193,13 +183,13 @@ func (f *clipFlow) toHost(ctx context.Context) error {
 	case !ok || !f.seen.Has:
 		return nil
 	}
-	conn, err := f.env.exchange(ctx, f.vm, vm.TakeSelection)
+	conn, err := f.sides.exchange(ctx, f.vm, vm.TakeSelection)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	before := f.host.Selection(clipboard.Clipboard)
-	items, err := clipboard.Take(conn, clipboard.TakeRequest{Limits: clipLimits(rule.May)})
+	items, err := clipboard.Take(conn, clipboard.TakeRequest{Limits: limitsOf(rule.May)})
 	now := f.host.Selection(clipboard.Clipboard)
 	switch {
 	case err != nil:
@@ -207,12 +197,12 @@ func (f *clipFlow) toHost(ctx context.Context) error {
 	case !now.Same(before) && clipboard.Origin(now.Types) != f.vm:
 		return nil // the program took its time, and the user has copied since
 	}
-	host, err := f.env.hostClipboard()
+	host, err := f.sides.host()
 	if err != nil {
 		return err
 	}
 	offer, withdraw := context.WithTimeout(ctx, rule.TTL)
-	done, err := host.Give(offer, clipboard.Clipboard, stripped(items, rule), f.vm, !f.env.keepsHistory(conf))
+	done, err := host.Give(offer, clipboard.Clipboard, stripped(items, rule), f.vm, !f.sides.keepsHistory(conf))
 	if err != nil {
 		withdraw()
 		return errors.Join(err, host.Close())
@@ -241,7 +231,7 @@ func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 
 // hostCopied notes that there is something new on the host. It is not asked for before
 // the VM may have it.
-func (f *clipFlow) hostCopied() {
+func (f *Flow) hostCopied() {
 	f.takeAway()
 	f.copied = time.Time{}
 	f.onHost = f.host.Selection(clipboard.Clipboard)
@@ -255,8 +245,8 @@ func (f *clipFlow) hostCopied() {
 
 // toVM offers to the VM what was copied on the host, for what is left of its time. What is
 // decided is about that alone: something newer has its own turn (hostCopied).
-func (f *clipFlow) toVM(ctx context.Context) error {
-	conf, err := f.env.config()
+func (f *Flow) toVM(ctx context.Context) error {
+	conf, err := f.sides.Config()
 	if err != nil {
 		return err
 	}
@@ -275,19 +265,19 @@ func (f *clipFlow) toVM(ctx context.Context) error {
 	case from == config.ClipHost && clipboard.Secret(types):
 		return errors.New("to the VM: it is a password")
 	}
-	if f.env.getenv("SWAYSOCK") != "" { // the display process is not the only one to ask
-		if side, err := new(clipSide).find(ctx, f.env); err != nil || side != f.vm {
+	if f.sides.Sway != "" { // the display process is not the only one to ask
+		if side, err := f.sides.Focused(ctx); err != nil || side != f.vm {
 			return err
 		}
 	}
-	items, err := f.host.Take(f.onHost, clipLimits(rule.May))
+	items, err := f.host.Take(f.onHost, limitsOf(rule.May))
 	switch {
 	case errors.Is(err, clipboard.ErrChanged):
 		return nil
 	case err != nil:
 		return fmt.Errorf("to the VM: %w", err)
 	}
-	conn, err := f.env.exchange(ctx, f.vm, vm.GiveSelection)
+	conn, err := f.sides.exchange(ctx, f.vm, vm.GiveSelection)
 	if err != nil {
 		return err
 	}

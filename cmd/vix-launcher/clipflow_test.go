@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"vix/internal/clipboard"
+	"vix/internal/clipflow"
 )
 
 // holderEnv is what the verbs take, with real holders, and configuration.
@@ -48,49 +48,23 @@ func holderEnv(t *testing.T, conf string, vars map[string]string) *env {
 		},
 		self: func() (string, error) { return self, nil }, stdin: strings.NewReader(""), stdout: new(bytes.Buffer), stderr: new(bytes.Buffer),
 	}
-	t.Cleanup(func() { _, _ = e.askHolder(holdRequest{Op: "clear"}) })
+	t.Cleanup(func() { _ = sidesOf(t, e).Clear() })
 	return e
+}
+
+func sidesOf(t *testing.T, e *env) *clipflow.Sides {
+	t.Helper()
+	sides, err := e.sides()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sides
 }
 
 func holdText(t *testing.T, e *env, from, text string) {
 	t.Helper()
-	if err := e.hold(from, time.Minute, []clipboard.Item{{Kind: clipboard.Text, Data: []byte(text)}}); err != nil {
+	if err := sidesOf(t, e).Hold(from, time.Minute, []clipboard.Item{{Kind: clipboard.Text, Data: []byte(text)}}, e.startHolder); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func heldNow(t *testing.T, e *env) holdReply {
-	t.Helper()
-	held, err := e.askHolder(holdRequest{Op: "status"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return held
-}
-
-// The decision about one copy does not carry another, nor does one about none.
-func TestPasteOfAnotherCopy(t *testing.T) {
-	e := holderEnv(t, "", nil)
-	holdText(t, e, "work", "harmless")
-	first := heldNow(t, e)
-	holdText(t, e, "vault", "password")
-	second := heldNow(t, e)
-	if first.ID == "" || first.ID == second.ID {
-		t.Fatalf("ids %q, %q", first.ID, second.ID)
-	}
-	limits := map[string]int64{clipboard.Text: 100}
-	for _, id := range []string{first.ID, ""} {
-		_, err := e.askHolder(holdRequest{Op: "paste", ID: id, To: "web", Limits: limits, TTL: time.Minute})
-		if err == nil || !strings.Contains(err.Error(), "something else was copied meanwhile") || strings.Contains(err.Error(), "\n") {
-			t.Errorf("id %q: %v", id, err)
-		}
-	}
-	// With its own, it comes as far as the VM, which does not run.
-	if _, err := e.askHolder(holdRequest{Op: "paste", ID: second.ID, To: "web", Limits: limits, TTL: time.Minute}); err == nil || !strings.Contains(err.Error(), "not running") {
-		t.Errorf("its own id: %v", err)
-	}
-	if held := heldNow(t, e); held.From != "vault" || held.ID != second.ID {
-		t.Errorf("%+v", held)
 	}
 }
 
@@ -182,50 +156,7 @@ func TestCopyWhileAsked(t *testing.T) {
 	if _, err := e.paste(t.Context(), side); err == nil || !strings.Contains(err.Error(), "something else was copied meanwhile") {
 		t.Errorf("vault's was pasted by the answer about work's: %v", err)
 	}
-	if held := heldNow(t, e); held.From != "vault" || held.Offered != "" {
+	if held, err := sidesOf(t, e).Held(); err != nil || held.From != "vault" || held.Offered != "" {
 		t.Errorf("%+v", held)
-	}
-}
-
-// Of copies at one time the last one is held, and can be reached: no holder is left
-// behind, or takes another's socket with it.
-func TestCopiesAtOnce(t *testing.T) {
-	e := holderEnv(t, "", nil)
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			if err := e.hold(fmt.Sprintf("vm%d", i), time.Minute, []clipboard.Item{{Kind: clipboard.Text, Data: []byte("x")}}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	all.Wait()
-	if held := heldNow(t, e); !strings.HasPrefix(held.From, "vm") {
-		t.Errorf("%+v", held)
-	}
-	if _, err := e.askHolder(holdRequest{Op: "clear"}); err != nil {
-		t.Error(err)
-	}
-	if _, err := e.askHolder(holdRequest{Op: "status"}); !errors.Is(err, errNothingHeld) {
-		t.Errorf("after clear: %v", err)
-	}
-	if name := filepath.Join(e.getenv("XDG_RUNTIME_DIR"), "vix", holderName); exists(name) {
-		t.Errorf("%s is left", name)
-	}
-}
-
-func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
-
-// A kind that no limit is told for does not pass, empty or not.
-func TestHolderLimits(t *testing.T) {
-	h := &clipHolder{items: []clipboard.Item{{Kind: clipboard.Text}, {Kind: clipboard.Image, Data: []byte("12345")}}}
-	for limits, want := range map[string]int{"": 0, "text": 1, "image": 0} {
-		req := holdRequest{Limits: map[string]int64{}}
-		if limits != "" {
-			req.Limits[limits] = 4
-		}
-		if got := h.passing(req); len(got) != want {
-			t.Errorf("limits of %q: %d pass, want %d", limits, len(got), want)
-		}
 	}
 }

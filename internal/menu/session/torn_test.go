@@ -1,13 +1,15 @@
-package main
+package session
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
 
+	"vix/internal/launch"
 	"vix/internal/menu"
 )
 
@@ -15,13 +17,11 @@ import (
 // is remembered anew.
 func TestTornMemories(t *testing.T) {
 	dir := t.TempDir()
-	e := &env{getenv: func(name string) string {
-		switch name {
-		case "XDG_CACHE_HOME", "XDG_STATE_HOME":
-			return dir
-		}
-		return ""
-	}}
+	host := Host{
+		Launcher: &launch.Launcher{Dirs: launch.Dirs{Cache: dir, State: dir}},
+		Programs: Programs{Font: func(_ context.Context, pattern string) string { return "" }},
+	}
+	e := &Session{Host: host}
 	vix := filepath.Join(dir, "vix")
 	if err := os.Mkdir(vix, 0o700); err != nil {
 		t.Fatal(err)
@@ -52,10 +52,10 @@ func TestTornMemories(t *testing.T) {
 			return nil
 		}},
 		iconsFile: {func() {
-			s := &menuSession{env: e, iconsNew: true, iconsAs: digest([]string{"d"}, []string{"t"}), icons: iconMemory{1, []menu.Icon{icon}}}
+			s := &Session{Host: host, iconsNew: true, iconsAs: digest([]string{"d"}, []string{"t"}), icons: iconMemory{1, []menu.Icon{icon}}}
 			s.keepIcons()
 		}, func() any {
-			s := &menuSession{env: e}
+			s := &Session{Host: host}
 			if m := s.recallIcons([]string{"d"}, []string{"t"}); len(m.Icons) > 0 {
 				return m.Icons[0]
 			}

@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"strings"
@@ -9,15 +9,15 @@ import (
 // the program runs; where there is no terminal, there are only lines.
 func TestProgress(t *testing.T) {
 	var b strings.Builder
-	p := newProgress(&b, true, "web")
-	p.stage("prepared") // too early to be shown
+	p := NewProgress(&b, true, "web")
+	p.Stage("prepared") // too early to be shown
 	p.show()
-	p.stage("qemu")
-	p.stage("unknown")
-	p.line("a note")
-	p.end()
-	p.stage("init")
-	p.line("another")
+	p.Stage("qemu")
+	p.Stage("unknown")
+	p.Line("a note")
+	p.End()
+	p.Stage("init")
+	p.Line("another")
 	want := "\r\x1b[Kstarting VM web: starting QEMU …" +
 		"\r\x1b[Kstarting VM web: booting the kernel …" +
 		"\r\x1b[Kvix-launcher: a note\n" +
@@ -27,11 +27,11 @@ func TestProgress(t *testing.T) {
 		t.Errorf("got\n%q, want\n%q", b.String(), want)
 	}
 	b.Reset()
-	p = newProgress(&b, false, "web")
+	p = NewProgress(&b, false, "web")
 	p.show()
-	p.stage("qemu")
-	p.line("a note")
-	p.end()
+	p.Stage("qemu")
+	p.Line("a note")
+	p.End()
 	if b.String() != "vix-launcher: a note\n" {
 		t.Errorf("without a terminal: %q", b.String())
 	}

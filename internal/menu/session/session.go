@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"context"
@@ -6,27 +6,22 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/icon"
+	"vix/internal/launch"
 	"vix/internal/menu"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
-// A menuSession is one menu from its opening until what was chosen has been done.
-//
-//	load ─► setup ─► vix-menu ─► events ─► handle ─► vix-launcher run --background, stop, …
-//	Registry.Watch, the portal, icons ─► updates ─► vix-menu
-type menuSession struct {
-	env  *env
+// A Session is one menu from its opening until what was chosen has been done.
+type Session struct {
+	Host
 	conf *config.Config
 
 	reg      *vm.Registry
@@ -51,65 +46,59 @@ type menuSession struct {
 	closed  bool
 }
 
+// Close gives back what the session has open.
+func (s *Session) Close() {
+	if s.reg != nil {
+		s.reg.Close()
+	}
+	if s.state != nil {
+		s.state.Close()
+	}
+}
+
 // tell sends an update; a menu that has gone does not mind.
-func (s *menuSession) tell(u menu.Update) {
+func (s *Session) tell(u menu.Update) {
 	if s.to != nil {
 		_ = s.to.Write(u)
 	}
 }
 
-// show opens the menu, and returns when it has closed and what was chosen is done.
-func (s *menuSession) show(ctx context.Context) error {
-	path, err := s.env.sibling("vix-menu")
+// Show opens the menu, and returns when it has closed and what was chosen is done.
+// settled is called when the menu has all it needs: it may be open for long.
+func (s *Session) Show(ctx context.Context, settled func()) error {
+	child, err := s.Programs.Menu(ctx)
 	if err != nil {
 		return err
 	}
-	// Told to end it closes the window by itself; what was chosen before goes on.
-	cmd := exec.CommandContext(ctx, path)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stderr = s.env.stderr // it may name what a guest calls itself
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.to = menu.NewWriter(in)
+	s.to = menu.NewWriter(child.Stdin)
 	watching, stop := context.WithCancel(ctx)
 	old, err := s.open(ctx)
 	var helpers sync.WaitGroup
 	if err == nil {
 		helpers.Go(func() { s.watch(watching) })
 		helpers.Go(func() { s.askScheme(watching) })
-		err = s.listen(watching, menu.NewReader(out), func() {
+		err = s.listen(watching, menu.NewReader(child.Stdout), func() {
 			// Slow, and for later: they would take the processor from the first frame.
 			helpers.Go(func() {
 				s.refresh(old)
 				s.fontsAgain()
 				s.offerUSB(watching)
-				// Nothing of it is needed again, and the menu may be open for long.
-				debug.SetGCPercent(40)
-				debug.FreeOSMemory()
+				settled()
 			})
 		})
 	}
 	stop()
-	in.Close()
+	child.Stdin.Close()
 	helpers.Wait()
-	err = errors.Join(err, menuEnd(ctx, cmd.Wait()))
+	err = errors.Join(err, menuEnd(ctx, child.Wait()))
 	s.working.Wait()
 	s.keepIcons()
 	return errors.Join(append([]error{err}, s.errs...)...)
 }
 
 // open finds what is to be shown, and has vix-menu show it.
-func (s *menuSession) open(ctx context.Context) (old bool, err error) {
-	if s.conf, err = s.env.config(); err != nil {
+func (s *Session) open(ctx context.Context) (old bool, err error) {
+	if s.conf, err = s.Launcher.Config(); err != nil {
 		return false, err
 	}
 	setup, err := s.setup(ctx)
@@ -126,20 +115,22 @@ func (s *menuSession) open(ctx context.Context) (old bool, err error) {
 	return old, err
 }
 
-// menuEnd is how vix-menu ended; it has said why itself.
+// ErrEnded: vix-menu has failed, and said why.
+var ErrEnded = errors.New("the menu has ended")
+
+// menuEnd is how vix-menu ended.
 func menuEnd(ctx context.Context, err error) error {
-	var exit *exec.ExitError
 	if ctx.Err() != nil || err == nil {
 		return nil
 	}
-	if errors.As(err, &exit) && exit.ExitCode() == 1 {
-		return &exitError{code: exitFailed}
+	if code, _ := exitCode(err); code == 1 {
+		return ErrEnded
 	}
 	return fmt.Errorf("vix-menu: %w", err)
 }
 
 // listen does what the menu's events ask for until it has closed.
-func (s *menuSession) listen(ctx context.Context, from *menu.Reader, shown func()) error {
+func (s *Session) listen(ctx context.Context, from *menu.Reader, shown func()) error {
 	for {
 		var ev menu.Event
 		err := from.Read(&ev)
@@ -166,7 +157,7 @@ func (s *menuSession) listen(ctx context.Context, from *menu.Reader, shown func(
 		case menu.EventFont:
 			s.working.Go(func() { s.findFont(ctx, ev.Text) })
 		case menu.EventRun:
-			s.do(func() error { return s.start(context.WithoutCancel(ctx), ev.Item, "", ev.Token) })
+			s.do(func() error { return s.Start(context.WithoutCancel(ctx), ev.Item, "", ev.Token) })
 		case menu.EventAction:
 			s.do(func() error { return s.act(context.WithoutCancel(ctx), ev) })
 		}
@@ -175,7 +166,7 @@ func (s *menuSession) listen(ctx context.Context, from *menu.Reader, shown func(
 
 // do does something beside the menu. What goes wrong is a notice in the menu while it
 // is open, and the verb's own error when it is not.
-func (s *menuSession) do(f func() error) {
+func (s *Session) do(f func() error) {
 	s.working.Go(func() {
 		err := f()
 		if err == nil {
@@ -187,14 +178,14 @@ func (s *menuSession) do(f func() error) {
 			s.errs = append(s.errs, err)
 			return
 		}
-		text := oneLine(err)
+		text := plain.Error(err)
 		s.tell(menu.Update{Notice: &menu.Notice{Text: text, Bad: true}})
-		fmt.Fprintln(s.env.stderr, "vix-launcher: "+text)
+		fmt.Fprintln(s.Log, "vix-launcher: "+text)
 	})
 }
 
 // watch tells the menu of VMs as they change.
-func (s *menuSession) watch(ctx context.Context) {
+func (s *Session) watch(ctx context.Context) {
 	vms := map[string]menu.VM{}
 	ready := false
 	err := s.reg.Watch(ctx, "", func(ev vm.Event) error {
@@ -215,79 +206,33 @@ func (s *menuSession) watch(ctx context.Context) {
 		return nil
 	})
 	if err != nil {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(err), Bad: true}})
+		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(err), Bad: true}})
 	}
 }
 
 // findFont has fontconfig find a font for characters that the menu's fonts lack.
-func (s *menuSession) findFont(ctx context.Context, text string) {
+func (s *Session) findFont(ctx context.Context, text string) {
 	var codes []string
 	for _, r := range text {
 		if len(codes) < 16 {
 			codes = append(codes, fmt.Sprintf("%x", r))
 		}
 	}
-	if file := s.env.fontFile(ctx, "sans-serif:charset="+strings.Join(codes, " ")); file != "" {
+	if file := s.Programs.Font(ctx, "sans-serif:charset="+strings.Join(codes, " ")); file != "" {
 		s.tell(menu.Update{Font: file})
 	}
 }
 
-// start runs an item's program; how its VM starts, and why it fails, a notification
+// Start runs an item's program; how its VM starts, and why it fails, a notification
 // says.
-func (s *menuSession) start(ctx context.Context, id, action, token string) error {
+func (s *Session) Start(ctx context.Context, id, action, token string) error {
 	s.mu.Lock()
 	known := slices.ContainsFunc(s.items, func(it menu.Item) bool { return it.ID == id && !it.Machine })
 	s.mu.Unlock()
 	name, app, ok := strings.Cut(id, "/")
 	if !known || !ok {
-		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", clip(id))
+		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", plain.Clip(id))
 	}
 	s.chose(id)
-	return s.env.launchApp(ctx, s.reg, launch{vm: name, app: app, action: action, token: token})
-}
-
-// terminals are programs that run a command in a window, the first to be preferred.
-var terminals = [][]string{
-	{"xdg-terminal-exec"}, {"foot"}, {"alacritty", "-e"}, {"kitty"}, {"ghostty", "-e"}, {"wezterm", "start"},
-	{"konsole", "-e"}, {"gnome-terminal", "--"}, {"xterm", "-e"},
-}
-
-// shell opens a terminal with a shell of the VM, which outlives the menu.
-func (s *menuSession) shell(name, token string) error {
-	argv, err := s.env.terminalArgv()
-	if err != nil {
-		return err
-	}
-	self, err := s.env.self()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(argv[0], append(argv[1:], self, "shell", name)...)
-	cmd.Env = s.env.environ()
-	if token != "" {
-		cmd.Env = append(cmd.Env, "XDG_ACTIVATION_TOKEN="+token)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	return cmd.Process.Release()
-}
-
-func (e *env) terminalArgv() ([]string, error) {
-	if t := e.getenv("TERMINAL"); t != "" {
-		if path, err := e.look(t); err == nil {
-			i := slices.IndexFunc(terminals, func(known []string) bool { return known[0] == filepath.Base(t) })
-			if i >= 0 {
-				return append([]string{path}, terminals[i][1:]...), nil
-			}
-			return []string{path, "-e"}, nil
-		}
-	}
-	for _, t := range terminals {
-		if path, err := e.look(t[0]); err == nil {
-			return append([]string{path}, t[1:]...), nil
-		}
-	}
-	return nil, errors.New("no terminal is installed; install foot, or set TERMINAL")
+	return s.Launcher.Start(ctx, s.reg, launch.Request{VM: name, App: app, Action: action, Token: token})
 }

@@ -1,7 +1,6 @@
-package main
+package session
 
 import (
-	"cmp"
 	"context"
 	"maps"
 	"path"
@@ -15,12 +14,20 @@ import (
 	"vix/internal/vm"
 )
 
+// Load finds what there is to offer, where no menu is shown.
+func (s *Session) Load(ctx context.Context) (err error) {
+	if s.conf, err = s.Launcher.Config(); err == nil {
+		_, err = s.load(ctx, false)
+	}
+	return err
+}
+
 // load finds the programs of all VMs, the VMs, and what state they are in. With remembered,
 // the programs are those of the last time where the configuration is the same: reading
 // the roots takes longer than a menu may take to open. It reports whether they are.
-func (s *menuSession) load(ctx context.Context, remembered bool) (old bool, err error) {
+func (s *Session) load(ctx context.Context, remembered bool) (old bool, err error) {
 	s.vms = map[string]menu.VM{}
-	reg, err := s.env.registry()
+	reg, err := vm.OpenRegistry(s.Launcher.Dirs.Runtime)
 	if err != nil {
 		return false, err
 	}
@@ -40,13 +47,13 @@ func (s *menuSession) load(ctx context.Context, remembered bool) (old bool, err 
 }
 
 // find reads the roots of all VMs.
-func (s *menuSession) find() {
+func (s *Session) find() {
 	s.programs, s.apps = nil, map[string]desktop.App{}
 	s.addPrograms()
 }
 
 // complete makes the items of the programs that were found, and the VMs.
-func (s *menuSession) complete() {
+func (s *Session) complete() {
 	s.items = slices.Clone(s.programs)
 	s.addVMs(s.running)
 	now := time.Now()
@@ -70,13 +77,13 @@ func menuVM(st vm.State) menu.VM {
 }
 
 // addPrograms reads each root once, however many VMs have it.
-func (s *menuSession) addPrograms() {
+func (s *Session) addPrograms() {
 	read := map[string][]desktop.App{}
 	appsOf := func(v config.VM) []desktop.App {
 		key := v.Root + "\x00" + strings.Join(v.Packages, "\x00")
 		apps, known := read[key]
 		if !known {
-			apps = s.env.rootApps(v)
+			apps = s.rootApps(v)
 			read[key] = apps
 		}
 		return apps
@@ -109,8 +116,8 @@ func (s *menuSession) addPrograms() {
 
 // rootApps reads a root's programs. One that cannot be read has none; desktop sync and
 // run say why.
-func (e *env) rootApps(v config.VM) []desktop.App {
-	root, err := e.openRoot(v)
+func (s *Session) rootApps(v config.VM) []desktop.App {
+	root, err := s.Launcher.OpenRoot(v)
 	if err != nil {
 		return nil
 	}
@@ -122,15 +129,14 @@ func (e *env) rootApps(v config.VM) []desktop.App {
 	return apps
 }
 
-func (s *menuSession) addProgram(v config.VM, app desktop.App) {
-	locale := s.env.locale()
+func (s *Session) addProgram(v config.VM, app desktop.App) {
 	it := menu.Item{
-		ID: v.Name + "/" + app.ID, Name: app.Name.In(locale), Generic: app.GenericName.In(locale),
+		ID: v.Name + "/" + app.ID, Name: app.Name.In(s.Language), Generic: app.GenericName.In(s.Language),
 		Keywords: append(slices.Clone(app.Keywords), app.Program()),
 		VM:       v.Name, Tag: v.Tag, Color: string(v.Color),
 	}
 	if it.Generic == "" {
-		it.Generic = app.Comment.In(locale)
+		it.Generic = app.Comment.In(s.Language)
 	}
 	if strings.EqualFold(it.Generic, it.Name) {
 		it.Generic = ""
@@ -146,7 +152,7 @@ func (s *menuSession) addProgram(v config.VM, app desktop.App) {
 }
 
 // addVMs adds those that are configured or run.
-func (s *menuSession) addVMs(running []vm.State) {
+func (s *Session) addVMs(running []vm.State) {
 	type look struct{ tag, color string }
 	vms := map[string]look{}
 	for name, v := range s.conf.VMs {
@@ -163,7 +169,25 @@ func (s *menuSession) addVMs(running []vm.State) {
 	}
 }
 
-// locale is the language of messages, as setlocale(3) finds it.
-func (e *env) locale() string {
-	return cmp.Or(e.getenv("LC_ALL"), e.getenv("LC_MESSAGES"), e.getenv("LANG"), "C")
+// An Entry is an item in the output of --json.
+type Entry struct {
+	menu.Item
+	State string   `json:"state"` // of its VM; "" if it does not run
+	Argv  []string `json:"argv,omitempty"`
 }
+
+// Entries returns what a menu would offer.
+func (s *Session) Entries() []Entry {
+	list := []Entry{}
+	for _, it := range s.items {
+		entry := Entry{Item: it, State: s.vms[it.VM].State}
+		if app, ok := s.apps[it.ID]; ok {
+			entry.Argv = app.Argv()
+		}
+		list = append(list, entry)
+	}
+	return list
+}
+
+// maxShown bounds a text of a stranger's that is shown, in bytes.
+const maxShown = 1 << 10

@@ -1,7 +1,6 @@
-package main
+package session
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,12 +32,12 @@ func actions() []menu.Action {
 const maxUSB = 16
 
 // offerUSB adds this machine's USB devices to the actions, when the menu is open.
-func (s *menuSession) offerUSB(ctx context.Context) {
+func (s *Session) offerUSB(ctx context.Context) {
 	var devices []struct {
 		Port, Name, VM string
 		Hub            bool
 	}
-	out, err := s.verb(ctx, "usb", "list", "--json")
+	out, err := s.Programs.Verb(ctx, "usb", "list", "--json")
 	if err != nil || json.Unmarshal(out, &devices) != nil {
 		return // what cannot be listed cannot be attached; the verb says why
 	}
@@ -57,59 +56,40 @@ func (s *menuSession) offerUSB(ctx context.Context) {
 }
 
 // act does an action of the second pane.
-func (s *menuSession) act(ctx context.Context, ev menu.Event) error {
+func (s *Session) act(ctx context.Context, ev menu.Event) error {
 	s.mu.Lock()
 	items := s.items
 	s.mu.Unlock()
 	i := slices.IndexFunc(items, func(it menu.Item) bool { return it.ID == ev.Item })
 	if i < 0 {
-		return fmt.Errorf("menu: no entry %q", clip(ev.Item))
+		return fmt.Errorf("menu: no entry %q", plain.Clip(ev.Item))
 	}
 	it := items[i]
 	switch ev.Action {
 	case "run":
-		return s.start(ctx, it.ID, "", ev.Token)
+		return s.Start(ctx, it.ID, "", ev.Token)
 	case desktop.ActionDisposable:
-		return s.start(ctx, it.ID, desktop.ActionDisposable, ev.Token)
+		return s.Start(ctx, it.ID, desktop.ActionDisposable, ev.Token)
 	case desktop.ActionShell:
-		return s.shell(it.VM, ev.Token)
+		return s.Programs.Shell(it.VM, ev.Token)
 	case desktop.ActionStop:
 		return s.reg.Stop(ctx, it.VM, false)
 	}
 	words, ok := strings.CutPrefix(ev.Action, actionVerb)
 	if !ok {
-		return fmt.Errorf("menu: no action %q", clip(ev.Action))
+		return fmt.Errorf("menu: no action %q", plain.Clip(ev.Action))
 	}
 	args := strings.Fields(words)
 	for i, a := range args {
 		args[i] = strings.ReplaceAll(a, "%v", it.VM)
 	}
-	out, err := s.verb(ctx, args...)
+	out, err := s.Programs.Verb(ctx, args...)
 	if err != nil {
 		return err
 	}
 	if said := strings.TrimSpace(string(out)); said != "" {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: oneLine(errors.New(said))}})
+		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(errors.New(said))}})
 	}
 	s.offerUSB(ctx)
 	return nil
-}
-
-// verb runs another verb and returns its output; its error is the verb's own line.
-func (s *menuSession) verb(ctx context.Context, args ...string) ([]byte, error) {
-	cmd, err := s.env.again(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	var said bytes.Buffer
-	cmd.Env, cmd.Stderr = s.env.environ(), &said
-	out, err := cmd.Output()
-	if err != nil {
-		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
-		if last := strings.TrimPrefix(lines[len(lines)-1], "vix-launcher: "); last != "" {
-			return nil, errors.New(last)
-		}
-		return nil, fmt.Errorf("vix-launcher %s: %w", args[0], err)
-	}
-	return out, nil
 }

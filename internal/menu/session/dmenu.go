@@ -1,12 +1,10 @@
-package main
+package session
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -33,17 +31,14 @@ var dmenuKinds = map[string]dmenuKind{
 	"bemenu": {[]string{"--ignorecase"}, "", false},
 }
 
-// dmenu lets another menu choose, and runs what was chosen. A VM's own entry has no
-// program: it is not offered.
-func (s *menuSession) dmenu(ctx context.Context, command string) error {
-	words := strings.Fields(command)
-	if len(words) == 0 {
-		return usagef("menu: --dmenu: COMMAND is empty; try --dmenu fuzzel")
+// Dmenu lets another menu choose, and runs what was chosen. command is a shell's, so its
+// first word is the menu's name. A VM's own entry has no program: it is not offered.
+func (s *Session) Dmenu(ctx context.Context, command, token string) error {
+	name := command
+	if words := strings.Fields(command); len(words) > 0 {
+		name = words[0]
 	}
-	kind := dmenuKinds[filepath.Base(words[0])]
-	if _, err := s.env.look(filepath.Base(words[0])); err != nil && !filepath.IsAbs(words[0]) {
-		return fmt.Errorf("menu: --dmenu %s: %w", clip(words[0]), err)
-	}
+	kind := dmenuKinds[filepath.Base(name)]
 	model := menu.NewModel(slices.DeleteFunc(slices.Clone(s.items), func(it menu.Item) bool { return it.Machine }), nil, 1)
 	var items []menu.Item
 	for i := range model.Count() {
@@ -51,30 +46,26 @@ func (s *menuSession) dmenu(ctx context.Context, command string) error {
 		items = append(items, *it)
 	}
 	lines := s.dmenuLines(items)
-	var in, out bytes.Buffer
+	var in bytes.Buffer
 	for i, line := range lines {
 		in.WriteString(s.withIcon(kind, line, items[i]) + "\n")
 	}
-	// A shell takes the command apart, as in sway's configuration.
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", "exec " + command + ` "$@"`, "sh"}, kind.args...)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, s.env.stderr
-	cmd.Env = s.env.environ()
-	if err := cmd.Run(); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && out.Len() == 0 && exit.ExitCode() <= 2 {
+	out, err := s.Programs.Chooser(ctx, command, kind.args, in.Bytes())
+	if err != nil {
+		if code, ended := exitCode(err); ended && code <= 2 && len(out) == 0 {
 			return nil // nothing was chosen
 		}
-		return fmt.Errorf("menu: --dmenu %s: %w", clip(words[0]), err)
+		return fmt.Errorf("menu: --dmenu %s: %w", plain.Clip(name), err)
 	}
-	i, err := dmenuChoice(kind, strings.TrimRight(out.String(), "\n"), lines)
+	i, err := dmenuChoice(kind, strings.TrimRight(string(out), "\n"), lines)
 	if err != nil || i < 0 {
 		return err
 	}
-	return s.start(ctx, items[i].ID, "", s.env.activationToken())
+	return s.Start(ctx, items[i].ID, "", token)
 }
 
 // dmenuLines are what is shown, no two the same, so that a line stands for one entry.
-func (s *menuSession) dmenuLines(items []menu.Item) []string {
+func (s *Session) dmenuLines(items []menu.Item) []string {
 	seen := map[string]int{}
 	lines := make([]string, len(items))
 	for i, it := range items {
@@ -90,7 +81,7 @@ func (s *menuSession) dmenuLines(items []menu.Item) []string {
 	return lines
 }
 
-func (s *menuSession) withIcon(kind dmenuKind, line string, it menu.Item) string {
+func (s *Session) withIcon(kind dmenuKind, line string, it menu.Item) string {
 	if it.Icon == "" || s.conf.Menu.Icons == "none" || strings.ContainsFunc(it.Icon, func(r rune) bool { return r < ' ' || r == ':' }) {
 		return line
 	}
@@ -99,8 +90,8 @@ func (s *menuSession) withIcon(kind dmenuKind, line string, it menu.Item) string
 		return line + "\x00icon\x1f" + it.Icon
 	case "file":
 		if s.themes == nil {
-			s.themes = &icon.Themes{FS: os.DirFS("/"), Names: s.env.iconThemes(s.conf.Menu.Icons)}
-			for _, d := range s.env.iconDirs() {
+			s.themes = &icon.Themes{FS: os.DirFS(s.Launcher.System), Names: s.iconThemes(s.conf.Menu.Icons)}
+			for _, d := range s.iconDirs() {
 				s.themes.Dirs = append(s.themes.Dirs, strings.Trim(d, "/"))
 			}
 		}
@@ -121,14 +112,14 @@ func dmenuChoice(kind dmenuKind, out string, lines []string) (int, error) {
 		if i := slices.Index(lines, out); i >= 0 {
 			return i, nil
 		}
-		return -1, fmt.Errorf("menu: %q is none of the entries", clip(out))
+		return -1, fmt.Errorf("menu: %q is none of the entries", plain.Clip(out))
 	}
 	i, err := strconv.Atoi(strings.TrimSpace(out))
 	switch {
 	case err == nil && i == -1:
 		return -1, nil // something else was typed
 	case err != nil || i < 0 || i >= len(lines):
-		return -1, fmt.Errorf("menu: want the index of an entry, not %q", clip(out))
+		return -1, fmt.Errorf("menu: want the index of an entry, not %q", plain.Clip(out))
 	}
 	return i, nil
 }

@@ -1,4 +1,4 @@
-package main
+package launch
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 
 	"vix/config"
 	"vix/internal/durable"
+	"vix/internal/plain"
 	"vix/internal/transfer"
 )
 
@@ -134,7 +135,7 @@ func (g *grants) close() {
 // i counts the attempts to find a name; that it is taken is fs.ErrExist.
 func handOver(file string, dir *os.Root, i int) (string, error) {
 	fail := func(err error) (string, error) {
-		return "", fmt.Errorf("%s: %w", clip(file), transfer.Cause(err))
+		return "", fmt.Errorf("%s: %w", plain.Clip(file), transfer.Cause(err))
 	}
 	src, err := os.OpenFile(strings.TrimPrefix(file, "file://"), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -143,7 +144,7 @@ func handOver(file string, dir *os.Root, i int) (string, error) {
 	defer src.Close()
 	st, err := src.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: not a file", clip(file))
+		return "", fmt.Errorf("%s: not a file", plain.Clip(file))
 	}
 	self := fmt.Sprintf("/proc/self/fd/%d", src.Fd())
 	real, err := os.Readlink(self)

@@ -1,4 +1,4 @@
-package main
+package session
 
 import (
 	"context"
@@ -11,37 +11,45 @@ import (
 	"slices"
 	"strings"
 
+	"vix/internal/durable"
 	"vix/internal/menu"
 )
 
 // What a menu opens with before it has looked again, in $XDG_CACHE_HOME/vix: the
-// programs, the icons, and the fonts (menu_look.go). Each file begins with a line that
+// programs, the icons, and the fonts (look.go). Each file begins with a line that
 // stands for what it depends on; where that is another, the file counts for nothing.
 const (
 	itemsFile = "menu-items" // menu.PackItems
 	iconsFile = "menu-icons" // JSON of iconMemory
 )
 
+// cache is Vix's own directory of what can be made again, "" if there is no place for
+// it.
+func (s *Session) cache() string {
+	if s.Launcher.Dirs.Cache == "" {
+		return ""
+	}
+	return filepath.Join(s.Launcher.Dirs.Cache, "vix")
+}
+
 // recallFile returns what the file holds behind its first line, if that is as.
-func (e *env) recallFile(file, as string) (string, bool) {
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
+func (s *Session) recallFile(file, as string) (string, bool) {
+	if s.cache() == "" || as == "" {
 		return "", false
 	}
-	b, err := os.ReadFile(filepath.Join(cache, "vix", file))
-	if err != nil || as == "" {
+	b, err := os.ReadFile(filepath.Join(s.cache(), file))
+	if err != nil {
 		return "", false
 	}
 	return strings.CutPrefix(string(b), as+"\n")
 }
 
 // keepFile writes the file. One that cannot be written is found again the next time.
-func (e *env) keepFile(file, as string, b []byte) {
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil || as == "" || os.MkdirAll(filepath.Join(cache, "vix"), 0o700) != nil {
+func (s *Session) keepFile(file, as string, b []byte) {
+	if s.cache() == "" || as == "" || os.MkdirAll(s.cache(), 0o700) != nil {
 		return
 	}
-	_ = replaceFile(filepath.Join(cache, "vix", file), append([]byte(as+"\n"), b...))
+	_ = durable.ReplaceFile(filepath.Join(s.cache(), file), 0o600, append([]byte(as+"\n"), b...))
 }
 
 // digest stands for values.
@@ -55,13 +63,13 @@ func digest(values ...any) string {
 }
 
 // itemsAs stands for what the programs depend on besides the roots themselves.
-func (s *menuSession) itemsAs() string {
-	return digest(version, s.env.locale(), s.conf.Defaults, s.conf.VMs)
+func (s *Session) itemsAs() string {
+	return digest(s.Launcher.Version, s.Language, s.conf.Defaults, s.conf.VMs)
 }
 
 // recall takes the programs of the last time.
-func (s *menuSession) recall() bool {
-	packed, ok := s.env.recallFile(itemsFile, s.itemsAs())
+func (s *Session) recall() bool {
+	packed, ok := s.recallFile(itemsFile, s.itemsAs())
 	if !ok {
 		return false
 	}
@@ -75,7 +83,7 @@ func (s *menuSession) recall() bool {
 
 // refresh reads the roots while the menu is open, tells it what is not as it was, and
 // keeps that in mind.
-func (s *menuSession) refresh(old bool) {
+func (s *Session) refresh(old bool) {
 	was := s.programs
 	if old {
 		s.mu.Lock()
@@ -94,7 +102,7 @@ func (s *menuSession) refresh(old bool) {
 		}
 		s.tell(menu.Update{Items: items})
 	}
-	s.env.keepFile(itemsFile, s.itemsAs(), menu.PackItems(s.programs))
+	s.keepFile(itemsFile, s.itemsAs(), menu.PackItems(s.programs))
 }
 
 // maxKeptIcons is more than a menu shows when it opens.
@@ -107,9 +115,9 @@ type iconMemory struct {
 }
 
 // recallIcons takes those that the last menus found in these directories and themes.
-func (s *menuSession) recallIcons(dirs, themes []string) iconMemory {
+func (s *Session) recallIcons(dirs, themes []string) iconMemory {
 	s.iconsAs = digest(dirs, themes)
-	text, ok := s.env.recallFile(iconsFile, s.iconsAs)
+	text, ok := s.recallFile(iconsFile, s.iconsAs)
 	if !ok || json.Unmarshal([]byte(text), &s.icons) != nil {
 		s.icons = iconMemory{}
 	}
@@ -118,11 +126,11 @@ func (s *menuSession) recallIcons(dirs, themes []string) iconMemory {
 
 // icon makes a picture of an icon that the menu has found, if it is an SVG, and keeps
 // where it is in mind.
-func (s *menuSession) icon(ctx context.Context, ev menu.Event) {
+func (s *Session) icon(ctx context.Context, ev menu.Event) {
 	i := menu.Icon{Name: ev.Name, Side: ev.Side, Path: ev.Path, File: ev.Path}
 	if strings.HasSuffix(ev.Path, ".svg") {
 		var err error
-		if i.File, err = s.env.rasterised(ctx, ev.Path, ev.Side); err != nil {
+		if i.File, err = s.rasterised(ctx, ev.Path, ev.Side); err != nil {
 			i.File = "" // drawn without
 		}
 		s.tell(menu.Update{Icon: &i})
@@ -141,11 +149,11 @@ func (s *menuSession) icon(ctx context.Context, ev menu.Event) {
 }
 
 // keepIcons is for when the menu has closed.
-func (s *menuSession) keepIcons() {
+func (s *Session) keepIcons() {
 	if !s.iconsNew {
 		return
 	}
 	if b, err := json.Marshal(s.icons); err == nil {
-		s.env.keepFile(iconsFile, s.iconsAs, b)
+		s.keepFile(iconsFile, s.iconsAs, b)
 	}
 }
