@@ -2,18 +2,12 @@ package supervise
 
 import (
 	"debug/elf"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"vix/internal/plain"
-	"vix/internal/proc"
 	"vix/internal/sandbox"
-	"vix/internal/vm"
 )
 
 // A Confine is what the command line of the hidden verb "confine" depends on: it
@@ -76,25 +70,6 @@ func ProgramFiles(real string) []sandbox.File {
 	return files
 }
 
-// qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
-// its firmware, and what it boots.
-func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
-	real, err := filepath.EvalSymlinks(qemu)
-	if err != nil {
-		return nil, vm.Failf("%s: cannot be started: %v", qemuChild, err)
-	}
-	files := ProgramFiles(real)
-	// A QEMU that somebody built himself has its firmware beside it.
-	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
-		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
-	}
-	files = append(files, sandbox.File{Path: kernel}, sandbox.File{Path: initrd})
-	if kvm != "" {
-		files = append(files, sandbox.File{Path: kvm, Write: true})
-	}
-	return files, nil
-}
-
 // interpreter returns the real path of the dynamic linker that a program names.
 func interpreter(path string) string {
 	f, err := elf.Open(path)
@@ -117,56 +92,4 @@ func interpreter(path string) string {
 		return real
 	}
 	return ""
-}
-
-// confined notes how a process is confined. What is weaker than it could be is a
-// line in the log, once for each process.
-func (s *supervisor) confined(name string, pid int, r sandbox.Report) {
-	for i, m := range r.Measures {
-		r.Measures[i] = plain.Text(m, proc.MaxLogLine, plain.OneLine)
-	}
-	for i, w := range r.Weaker {
-		r.Weaker[i] = plain.Text(w, proc.MaxLogLine, plain.OneLine)
-	}
-	if len(r.Weaker) > 0 {
-		s.log.Printf("vix", "%s is confined less than it could be: %s", name, strings.Join(r.Weaker, "; "))
-	}
-	s.update(func(st *vm.State) {
-		c := map[string]vm.Confinement{name: {PID: pid, Report: r}}
-		for k, v := range st.Confinement { // copied: snapshots share the old one
-			if k != name {
-				c[k] = v
-			}
-		}
-		st.Confinement = c
-	})
-}
-
-// readReport waits for the report of a process that the verb confine or rootview
-// started, and closes f.
-func (s *supervisor) readReport(name string, c *proc.Child, f *os.File) {
-	defer f.Close()
-	var r sandbox.Report
-	err := json.NewDecoder(io.LimitReader(f, maxReport)).Decode(&r)
-	if err != nil {
-		if !errors.Is(err, io.EOF) { // it ended before: its death says why
-			s.log.Printf("vix", "%s: report: %v", name, err)
-		}
-		return
-	}
-	s.confined(name, c.Cmd.Process.Pid, r)
-}
-
-const maxReport = 16 << 10
-
-// startConfined starts a command whose program is the verb confine or rootview; its
-// report comes through the last descriptor of cmd.files.
-func (s *supervisor) startConfined(cmd proc.Command, report *os.File) (*proc.Child, error) {
-	c, err := proc.Start(s.nest, s.log, cmd)
-	if err != nil {
-		report.Close()
-		return nil, err
-	}
-	s.pumps.Go(func() { s.readReport(cmd.Name, c, report) })
-	return c, nil
 }

@@ -219,6 +219,25 @@ func fakeTrace(f *os.File) {
 	}
 }
 
+// chardevFile is the descriptor behind a character device of the command line.
+func chardevFile(id string) *os.File {
+	for _, arg := range os.Args {
+		if fd, ok := strings.CutPrefix(arg, "socket,id="+id+",fd="); ok {
+			n, _ := strconv.Atoi(fd)
+			return os.NewFile(uintptr(n), id)
+		}
+	}
+	return nil
+}
+
+// channelFile is that of the agent's channel.
+func channelFile() *os.File {
+	if f := chardevFile("agent"); f != nil {
+		return f
+	}
+	return chardevFile("vsock")
+}
+
 func fakeQEMU() error {
 	do := behave("qemu")
 	if do == "refuse" {
@@ -230,8 +249,8 @@ func fakeQEMU() error {
 	}
 	go fakeQMP(os.NewFile(3, "qmp"), do)
 	// As QEMU does, wait for both back ends to answer.
-	for fd := uintptr(4); fd <= 5; fd++ {
-		f := os.NewFile(fd, "back end")
+	for _, chardev := range []string{"display", "root"} {
+		f := chardevFile(chardev)
 		defer f.Close() // and not when it is collected: that ends the back end
 		_, err := f.Write([]byte{1})
 		if err == nil {
@@ -249,11 +268,11 @@ func fakeQEMU() error {
 	case "hang":
 		select {}
 	case "garbage":
-		_, _ = os.NewFile(6, "agent").Write([]byte{0xff, 1, 0, 0, 0, 0})
+		_, _ = channelFile().Write([]byte{0xff, 1, 0, 0, 0, 0})
 		select {}
 	}
 	booted := make(chan struct{})
-	g := agent.NewGuest(os.NewFile(6, "agent"), agent.GuestConfig{
+	g := agent.NewGuest(channelFile(), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
 		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
 		Clock: func(ns int64) { fmt.Println("clock set to", time.Unix(0, ns).UTC().Year()) },

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 
@@ -12,15 +13,22 @@ import (
 // resolvConf says whom the host asks for names (resolv.conf(5)).
 const resolvConf = "etc/resolv.conf"
 
-// startNames has the guest's questions for names answered by whom the host asks at the
+// A namesPart is the VM's resolver.
+type namesPart struct {
+	passive
+	*host
+	guest *guest
+}
+
+// run has the guest's questions for names answered by whom the host asks at the
 // time, for as long as the guest runs; package names says how. A guest without a network
 // is not asked for any.
-func (s *supervisor) startNames() {
+func (s *namesPart) run(context.Context) {
 	if s.launch.VM.Net != config.NetNAT {
 		return
 	}
 	s.pumps.Go(func() {
-		p, err := s.guest.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
+		p, err := s.guest.agent.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
 		if err == nil {
 			f := &names.Forwarder{File: filepath.Join(s.launch.Parts.System, resolvConf)}
 			if err = f.Serve(s.ctx, p.Stdout, p.Stdin); err == nil {
