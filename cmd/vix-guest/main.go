@@ -86,6 +86,8 @@ type guest struct {
 
 	hotplug sync.Once                  // of the first USB device
 	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
+	// resolver is what resolv.conf was written with last; touched by who has taken names.
+	resolver string
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User

@@ -342,6 +342,9 @@ func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
 	if s.Kind == agent.KindMount { // which "true" does as well
 		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
 	}
+	if s.Kind == agent.KindNames {
+		s.Argv = []string{"sh", "-c", behave("names")}
+	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()
 	outR, outW, _ := os.Pipe()

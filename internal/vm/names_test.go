@@ -1,0 +1,43 @@
+package vm
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+)
+
+// A guest's name server that ends, or that says what no guest's may, is followed by another.
+func TestNamesComeAgain(t *testing.T) {
+	for what, first := range map[string]string{"ends": "exit 0", "is hostile": `printf '\1\0\0\0\7\14\0'; exec cat`} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			starts := filepath.Join(b.dir, "starts")
+			b.do("names", "echo >>"+starts+`; [ $(wc -l <`+starts+`) -gt 1 ] || { `+first+`; }; exec cat >/dev/null`)
+			s := b.start("t", "sleep", "60")
+			launch := b.launch("t")
+			launch.VM.Net = config.NetNAT
+			s.run.Launch = func() (Launch, error) { return launch, nil }
+			b.goRun(s)
+			b.state(s)
+			b.waitFor("another name server", func() bool {
+				text, _ := os.ReadFile(starts)
+				return len(text) == 2
+			})
+			st, err := b.reg.State(t.Context(), "t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if notes := strings.Join(st.Notes, "\n"); strings.Count(notes, "does not resolve names") != 1 {
+				t.Errorf("the notes are %q", notes)
+			}
+			s.signals <- unix.SIGTERM
+			<-s.done
+		})
+	}
+}
