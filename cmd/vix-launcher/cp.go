@@ -456,12 +456,19 @@ func (n *guestNotes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// noThread begins what the guest's end, a Go program, says where its kernel makes no more
+// threads. A trace of all goroutines follows.
+const noThread = "runtime: failed to create new OS thread"
+
 // lines are what the guest wrote, fit for a terminal.
 func (n *guestNotes) lines() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var list []string
 	for line := range strings.Lines(n.buf.String()) {
+		if strings.HasPrefix(line, noThread) {
+			return append(list, "it has no room for another thread; end programs in the VM")
+		}
 		if line = plain.Text(strings.TrimSpace(line), maxShown, plain.OneLine); line != "" {
 			list = append(list, line)
 		}
