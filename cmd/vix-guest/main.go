@@ -161,7 +161,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 		return err
 	}
 	if net != nil {
-		g.nameResolver(net)
+		g.nameResolver(net, boot.Search)
 		go g.keep(ctx, net)
 		go g.tellTraffic(ctx, net)
 	}

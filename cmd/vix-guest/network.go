@@ -253,8 +253,8 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 }
 
 // nameResolver writes resolv.conf, which needs the root to be there.
-func (g *guest) nameResolver(n *network) {
-	g.writeResolver(nil)
+func (g *guest) nameResolver(n *network, search []string) {
+	g.writeResolver(search)
 	g.names.Store(n.names)
 }
 
@@ -271,6 +271,9 @@ func (g *guest) writeResolver(search []string) {
 	text := "nameserver " + resolverAddr + "\n"
 	if len(search) > 0 {
 		text += "search " + strings.Join(search, " ") + "\n"
+	}
+	if text == g.resolver {
+		return
 	}
 	if err := replaceFile(resolvConf, text); err != nil {
 		g.log.Warn("names are not resolved", "err", err)

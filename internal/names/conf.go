@@ -16,6 +16,9 @@ const (
 	maxFile    = 64 << 10 // bytes
 )
 
+// Search returns the search list of a resolv.conf(5), empty where there is none.
+func Search(path string) []string { return readConf(path).search }
+
 // A conf is what is used of resolv.conf(5).
 type conf struct {
 	servers []netip.Addr

@@ -42,7 +42,7 @@ func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) erro
 	defer cancel()
 	w := &replies{out: out}
 	asking.Go(func() {
-		follow(ctx, f.File, func() { w.tell(readConf(f.File).search) })
+		follow(ctx, f.File, func() { w.tell(Search(f.File)) })
 	})
 	places := make(chan struct{}, maxQuestions)
 	for {

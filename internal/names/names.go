@@ -10,7 +10,8 @@
 //
 // What the host appends to a short name ("printer", with "search lan") a program appends
 // itself, by its own resolv.conf(5). So the search list is told to the guest, when a channel
-// begins and whenever it has changed.
+// begins and whenever it has changed. (The first of its programs may be faster than that: it
+// has what the host said at the guest's boot.)
 //
 // A message is carried as it is: neither end looks at more of it than the first four bytes.
 // The channel between them is any pair of byte streams (a run of the agent's); its flow

@@ -36,7 +36,7 @@ import (
 func TestMain(m *testing.M) {
 	real := prepareBoot
 	prepareBoot = func(ctx context.Context, l Launch, vsock bool, progress func(string)) (rootfs.Files, error) {
-		if l.Parts.System == "test" {
+		if filepath.Base(l.Parts.System) == "test" {
 			return rootfs.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, vsock, progress)
@@ -253,7 +253,13 @@ func fakeQEMU() error {
 	booted := make(chan struct{})
 	g := agent.NewGuest(os.NewFile(6, "agent"), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
-		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
+		Boot: func(m agent.Boot) {
+			if len(m.Search) > 0 {
+				fmt.Println("search list:", m.Search)
+			}
+			close(booted)
+		},
+		Start: fakeSpawn,
 		Clock: func(ns int64) { fmt.Println("clock set to", time.Unix(0, ns).UTC().Year()) },
 	})
 	go func() {

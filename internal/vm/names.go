@@ -23,6 +23,17 @@ const (
 	mostNamesPause  = time.Minute
 )
 
+// resolver is the file that says whom the host asks.
+func (s *supervisor) resolver() string { return filepath.Join(s.launch.Parts.System, resolvConf) }
+
+// search is the host's search list, for a guest with a network.
+func (s *supervisor) search() []string {
+	if s.launch.VM.Net != config.NetNAT {
+		return nil
+	}
+	return names.Search(s.resolver())
+}
+
 // startNames has the guest's questions for names answered by whom the host asks at the
 // time, for as long as the guest runs; package names says how. A guest without a network
 // is not asked for any.
@@ -68,7 +79,7 @@ func (s *supervisor) serveNames() error {
 		}
 		return err
 	}
-	f := &names.Forwarder{File: filepath.Join(s.launch.Parts.System, resolvConf)}
+	f := &names.Forwarder{File: s.resolver()}
 	err = f.Serve(s.ctx, p.Stdout, p.Stdin)
 	_, _, _ = p.Stdin.Close(), p.Stdout.Close(), p.Stderr.Close()
 	// There is no other before this one has ended.

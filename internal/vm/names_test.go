@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,6 +23,11 @@ func TestNamesComeAgain(t *testing.T) {
 			s := b.start("t", "sleep", "60")
 			launch := b.launch("t")
 			launch.VM.Net = config.NetNAT
+			launch.Parts.System = filepath.Join(t.TempDir(), "test")
+			conf := filepath.Join(launch.Parts.System, resolvConf)
+			if err := errors.Join(os.MkdirAll(filepath.Dir(conf), 0o700), os.WriteFile(conf, []byte("search lan\n"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
 			s.run.Launch = func() (Launch, error) { return launch, nil }
 			b.goRun(s)
 			b.state(s)
@@ -35,6 +41,9 @@ func TestNamesComeAgain(t *testing.T) {
 			}
 			if notes := strings.Join(st.Notes, "\n"); strings.Count(notes, "does not resolve names") != 1 {
 				t.Errorf("the notes are %q", notes)
+			}
+			if text, _ := os.ReadFile(filepath.Join(b.dir, "vix", "t", logName)); !strings.Contains(string(text), "search list: [lan]") {
+				t.Error("the guest boots without the search list")
 			}
 			s.signals <- unix.SIGTERM
 			<-s.done

@@ -359,6 +359,7 @@ func (s *supervisor) bootGuest(conn io.ReadWriteCloser) error {
 		User:     guestUser,
 		Env:      s.launch.GuestEnv,
 		Mounts:   s.mounts(),
+		Search:   s.search(),
 	})
 	if err != nil {
 		return s.failure(err)
