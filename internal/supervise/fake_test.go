@@ -38,7 +38,7 @@ import (
 func TestMain(m *testing.M) {
 	real := prepareBoot
 	prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
-		if l.Parts.System == "test" {
+		if filepath.Base(l.Parts.System) == "test" {
 			return boot.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, vsock, progress)
@@ -274,7 +274,13 @@ func fakeQEMU() error {
 	booted := make(chan struct{})
 	g := agent.NewGuest(channelFile(), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
-		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
+		Boot: func(m agent.Boot) {
+			if len(m.Search) > 0 {
+				fmt.Println("search list:", m.Search)
+			}
+			close(booted)
+		},
+		Start: fakeSpawn,
 		Clock: func(ns int64) { fmt.Println("clock set to", time.Unix(0, ns).UTC().Year()) },
 	})
 	go func() {
@@ -362,6 +368,9 @@ func (r *fdReader) Read(b []byte) (int, error) {
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
 	if s.Kind == agent.KindMount { // which "true" does as well
 		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
+	}
+	if s.Kind == agent.KindNames {
+		s.Argv = []string{"sh", "-c", behave("names")}
 	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()

@@ -72,6 +72,7 @@ func (s *guest) boot() error {
 		User:     guestUser,
 		Env:      s.launch.GuestEnv,
 		Mounts:   s.shares.mounts(),
+		Search:   s.search(),
 	})
 	if err != nil {
 		return err
