@@ -205,15 +205,24 @@ func kill(t *testing.T, r *Rig, what string) {
 	t.Logf("all ended %.2f s after", time.Since(begin).Seconds())
 }
 
+// killProxies kills the guest's proxy as often as one would have to, for there to be none
+// any more if there were a last one. The guest has no event for the next.
+const killProxies = `pid() { pgrep -o -f '^vix-waylandproxy'; }
+for i in 1 2 3 4 5; do
+	old=$(pid); kill -9 $old
+	until new=$(pid) && [ "$new" != "$old" ]; do sleep 0.1; done
+done
+echo well`
+
 // When the guest's proxy is killed, which its own user may do, the programs that have
-// windows lose them; the others go on, and new windows come.
+// windows lose them; the others go on, new windows come, and the person is told.
 func TestGuestProxyKilled(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.startIn("victim", foot("a03020", "sleep", "1000"))
 	r.WaitWindow(t, nil)
 	// Of no window's.
 	other := r.Start("run", "--vm", "victim", "sh", "-c", "echo up; sleep 1000")
-	if got := r.Guest("victim", "pkill -9 -f ^vix-waylandproxy; echo well"); got != "well" {
+	if got := r.Guest("victim", killProxies); got != "well" {
 		t.Errorf("the shell that killed it: %q", got)
 	}
 	r.WaitNoWindow(t, nil)
@@ -224,6 +233,13 @@ func TestGuestProxyKilled(t *testing.T) {
 	case <-other.Done():
 		t.Errorf("a program without a window has ended: %s", other.Output())
 	default:
+	}
+	const told = "VM victim: its windows are gone: the guest's Wayland proxy ended"
+	if text := other.Output(); !strings.Contains(text, told) {
+		t.Errorf("whoever runs a program reads: %s", text)
+	}
+	if text := r.Must("status", "victim"); !strings.Contains(text, told) {
+		t.Errorf("status says: %s", text)
 	}
 	r.Must("stop", "--all")
 	waitEnd(t, p, 5*time.Second)

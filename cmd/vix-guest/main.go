@@ -174,7 +174,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	}
 	g.agent.Ready(uptime())
 	if windows != nil {
-		g.keepDisplay(windows)
+		g.keepDisplay(ctx, windows)
 	}
 	return nil
 }

@@ -54,29 +54,51 @@ func (g *guest) startDisplay(node string, u agent.User) (*display, error) {
 const (
 	// A proxy that lives shorter than this has not lived.
 	proxyLife = 10 * time.Second
-	// maxProxies that have not lived, one after the other, are the last.
-	maxProxies = 4
+	// freeProxies that have not lived, one after the other, are followed at once. Before
+	// the next there is a pause, which grows.
+	freeProxies = 3
+	leastPause  = time.Second
+	mostPause   = time.Minute
 )
 
-// keepDisplay starts another proxy whenever one ends. The programs that have windows lose
-// them, as when a compositor ends; the others are none the wiser.
-func (g *guest) keepDisplay(d *display) {
-	defer d.listener.Close() // then who connects is refused
+// proxyPause is the pause before the next proxy, when the last ones have not lived.
+func proxyPause(short int) time.Duration {
+	if short <= freeProxies {
+		return 0
+	}
+	return min(leastPause<<min(short-freeProxies-1, 6), mostPause)
+}
+
+// keepDisplay starts another proxy whenever one ends, or could not be started, until ctx
+// ends. The programs that have windows lose them, as when a compositor ends; who connects
+// meanwhile waits for the next one. The host is told.
+func (g *guest) keepDisplay(ctx context.Context, d *display) {
+	defer d.listener.Close()
+	ends := uint64(0)
 	for short := 0; ; {
 		began := uptime()
-		status := <-d.proxy.status
-		if short++; uptime()-began > proxyLife {
+		how := (<-d.proxy.status).String()
+		if uptime()-began > proxyLife {
 			short = 0
 		}
-		err := fmt.Errorf("%d ended at once", short)
-		if short < maxProxies {
-			d.proxy, err = g.startProxy(d)
+		for started := false; !started; {
+			ends++
+			short++
+			pause := proxyPause(short)
+			g.log.Warn("the wayland proxy ended: its windows are gone", "how", how, "pause", pause)
+			g.agent.WindowLoss(how, ends, pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			next, err := g.startProxy(d)
+			if started = err == nil; started {
+				d.proxy = next
+			} else {
+				how = err.Error()
+			}
 		}
-		if err != nil {
-			g.log.Error("the wayland proxy ended: there are no more windows until the VM is stopped and run again", "how", status, "err", err)
-			return
-		}
-		g.log.Warn("the wayland proxy ended: its windows are gone, another one serves new ones", "how", status)
 	}
 }
 

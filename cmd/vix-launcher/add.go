@@ -12,6 +12,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/launch"
 	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/vm"
@@ -84,11 +85,11 @@ func (e *env) addDebs(ctx context.Context, name, suite string, packages []string
 	if err != nil {
 		return err
 	}
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
+	roots, err := e.dirs().Roots()
 	if err != nil {
 		return err
 	}
-	d := rootfs.Debian{Suite: suite, Packages: v.Packages, CacheDir: rootsDir(cache)}
+	d := rootfs.Debian{Suite: suite, Packages: v.Packages, CacheDir: roots}
 	if !d.Built() {
 		return fmt.Errorf("VM %s: the packages in config.toml have changed since it started; stop it, and run it again", name)
 	}
@@ -179,7 +180,7 @@ func (e *env) asRoot(ctx context.Context, name, script string, args ...string) e
 	if err != nil {
 		return err
 	}
-	if code := exitCode(exit); code != 0 {
+	if code := launch.ExitCode(exit); code != 0 {
 		if said.text == "" {
 			said.text = fmt.Sprintf("status %d", code)
 		}

@@ -19,7 +19,7 @@ func TestVMAdd(t *testing.T) {
 	if tree == "" || os.Getuid() != 0 {
 		t.Skip("there is no system root here that could be mounted as a built one")
 	}
-	d := rootfs.Debian{Suite: "trixie", CacheDir: rootsDir(cacheDir())}
+	d := rootfs.Debian{Suite: "trixie", CacheDir: filepath.Join(cacheDir(), "vix", "roots")}
 	if err := os.MkdirAll(d.Dir(), 0o755); err != nil {
 		t.Fatal(err)
 	}

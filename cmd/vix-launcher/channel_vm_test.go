@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/qemu"
 	"vix/internal/vm"
 )
 
@@ -33,7 +34,7 @@ func newVsockRig(t testing.TB) *rig {
 func TestVMVsock(t *testing.T) {
 	r := newVsockRig(t)
 	by := "kernel"
-	if vm.CheckVhost(vhostVsock) != nil {
+	if qemu.CheckVhost(vhostVsock) != nil {
 		by = vsockName
 	}
 	stdin, keep := io.Pipe()
@@ -131,7 +132,7 @@ func checkVsockConfined(t *testing.T, r *rig, st vm.State) {
 // The end of the process that carries the channel is the VM's.
 func TestVMVsockKilled(t *testing.T) {
 	r := newVsockRig(t)
-	if vm.CheckVhost(vhostVsock) == nil {
+	if qemu.CheckVhost(vhostVsock) == nil {
 		t.Skip("the kernel carries vsock here: there is no process to kill")
 	}
 	p := r.start(nil, "run", "--no-gui", "--vm", "t", "sh", "-c", "echo up; exec sleep 1000")
@@ -154,7 +155,7 @@ func BenchmarkVMChannel(b *testing.B) {
 	r := newVsockRig(b)
 	r.configure("[vm.t]\nchannel = \"vsock\"\n[vm.u]\nchannel = \"serial\"\n")
 	var stdins []io.Closer
-	var runs []*proc
+	var runs []*launched
 	for _, name := range []string{"t", "u"} {
 		stdin, keep := io.Pipe()
 		stdins = append(stdins, keep)

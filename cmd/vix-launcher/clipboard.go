@@ -5,20 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"vix/config"
 	"vix/internal/clipboard"
+	"vix/internal/clipflow"
 	"vix/internal/desktop"
 	"vix/internal/vm"
-	"vix/internal/wayland"
 )
 
 func clipboardCommand(e *env) *cobra.Command {
@@ -87,31 +82,14 @@ func (s *clipSide) find(ctx context.Context, e *env) (side string, err error) {
 	case s.host:
 		return config.ClipHost, nil
 	}
-	socket := e.getenv("SWAYSOCK")
-	if socket == "" {
-		return "", errors.New("clipboard: which window has the focus is only known on sway (SWAYSOCK is not set); name the side with --vm NAME or --host")
+	sides, err := e.sides()
+	if err != nil {
+		return "", err
 	}
-	w, err := desktop.Sway{Socket: socket}.Focused(ctx)
-	switch {
-	case errors.Is(err, desktop.ErrNoFocus):
-		return "", errors.New("clipboard: no window has the focus; focus one, or name the side with --vm NAME or --host")
-	case err != nil:
-		return "", fmt.Errorf("clipboard: %w; name the side with --vm NAME or --host", err)
-	}
-	if name, _, ok := w.VM(); ok {
-		return name, nil
-	}
-	return config.ClipHost, nil
+	return sides.Focused(ctx)
 }
 
 func (s *clipSide) named() bool { return s.vm != "" || s.host }
-
-func sideName(side string) string {
-	if side == config.ClipHost {
-		return "the host"
-	}
-	return "VM " + side
-}
 
 func clipCopyCommand(e *env) *cobra.Command {
 	var side clipSide
@@ -129,82 +107,30 @@ func clipCopyCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			items, err := e.take(c.Context(), conf, from, side.slot())
+			sides, err := e.sides()
+			if err != nil {
+				return err
+			}
+			items, err := sides.Take(c.Context(), conf, from, side.slot())
 			if err != nil {
 				if failure := (*vm.Failure)(nil); !errors.As(err, &failure) { // one names the VM
-					err = fmt.Errorf("%s: %w", sideName(from), err)
+					err = fmt.Errorf("%s: %w", clipflow.SideName(from), err)
 				}
 				err = fmt.Errorf("clipboard: %w", err)
 				e.notify(c.Context(), "Nothing copied", err.Error())
 				return err
 			}
-			if err := e.hold(from, conf.Clipboard.TTL, items); err != nil {
+			if err := sides.Hold(from, conf.Clipboard.TTL, items, e.startHolder); err != nil {
 				return fmt.Errorf("clipboard: %w", err)
 			}
-			text := fmt.Sprintf("%s from %s, for %v", describe(headers(items)), sideName(from), conf.Clipboard.TTL)
+			text := fmt.Sprintf("%s from %s, for %v", clipflow.Describe(clipflow.ItemsOf(items)), clipflow.SideName(from), conf.Clipboard.TTL)
 			fmt.Fprintln(e.stdout, "copied "+text)
-			e.notify(c.Context(), "Copied from "+sideName(from), text)
+			e.notify(c.Context(), "Copied from "+clipflow.SideName(from), text)
 			return nil
 		},
 	}
 	side.register(c, e)
 	return c
-}
-
-// take asks a side for what is selected there, as far as any rule would let it pass.
-func (e *env) take(ctx context.Context, conf *config.Config, from string, slot clipboard.Slot) ([]clipboard.Item, error) {
-	limits := clipLimits(func(kind string) int64 { return conf.Clipboard.Most(from, kind) })
-	if len(limits) == 0 {
-		return nil, errors.New("no rule of [[clipboard.rule]] lets anything leave it")
-	}
-	if from == config.ClipHost {
-		h, err := e.hostClipboard()
-		if err != nil {
-			return nil, err
-		}
-		defer h.Close()
-		return h.Take(h.Selection(slot), limits)
-	}
-	conn, err := e.exchange(ctx, from, vm.TakeSelection)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	return clipboard.Take(conn, clipboard.TakeRequest{Slot: slot, Limits: limits})
-}
-
-// clipLimits are the most bytes of each kind that may pass at all.
-func clipLimits(most func(kind string) int64) map[string]int64 {
-	limits := map[string]int64{}
-	for _, kind := range clipboard.Kinds() {
-		if n := most(kind); n > 0 {
-			limits[kind] = n
-		}
-	}
-	return limits
-}
-
-// exchange connects to a VM's display process.
-func (e *env) exchange(ctx context.Context, name string, what vm.Exchange) (net.Conn, error) {
-	reg, err := e.registry()
-	if err != nil {
-		return nil, err
-	}
-	defer reg.Close()
-	return reg.Exchange(ctx, name, what)
-}
-
-// hostClipboard connects to the compositor's own selection.
-func (e *env) hostClipboard() (*clipboard.Host, error) {
-	path, err := e.wayland()
-	if err != nil {
-		return nil, err
-	}
-	t, err := wayland.Dial(path)
-	if err != nil {
-		return nil, fmt.Errorf("compositor: %w", err)
-	}
-	return clipboard.DialHost(t)
 }
 
 func clipPasteCommand(e *env) *cobra.Command {
@@ -232,67 +158,18 @@ func clipPasteCommand(e *env) *cobra.Command {
 // askLimit is how long a question about a paste stands.
 const askLimit = 20 * time.Second
 
-// paste carries out the second act, and says what moved. What is decided is about what is
-// held now: its ID goes with the decision, and the holder refuses it for anything else.
+// paste carries out the second act, and says what moved.
 func (e *env) paste(ctx context.Context, side *clipSide) (string, error) {
-	conf, err := e.config()
+	sides, err := e.sides()
 	if err != nil {
 		return "", err
 	}
-	held, err := e.askHolder(holdRequest{Op: "status"})
-	if err != nil {
-		return "", err
-	}
-	to, err := side.find(ctx, e)
-	if err != nil {
-		return "", err
-	}
-	rule := conf.Clipboard.Rule(held.From, to)
-	limits, moved, err := pass(rule, held, to)
-	if err != nil {
-		return "", fmt.Errorf("clipboard: %w", err)
-	}
-	text := fmt.Sprintf("%s from %s to %s", describe(moved), sideName(held.From), sideName(to))
-	if rule.Action == config.ClipAsk {
-		if err := e.askUser(ctx, text); err != nil {
-			return "", fmt.Errorf("clipboard: %s: %w", text, err)
-		}
-	}
-	req := holdRequest{
-		Op: "paste", ID: held.ID, To: to, Slot: side.slot(), Limits: limits, Strip: rule.Strip,
-		TTL: rule.TTL, Secret: !e.keepsHistory(conf), Moment: conf.Clipboard.Moment,
-	}
-	if side.named() {
-		req.Moment = -1
-	}
-	if _, err := e.askHolder(req); err != nil {
-		return "", err
-	}
-	return text, nil
-}
-
-// pass says what of the items a rule lets pass, or why nothing.
-func pass(rule config.ClipRule, held holdReply, to string) (limits map[string]int64, moved []holdItem, err error) {
-	if rule.Action == config.ClipDeny {
-		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", sideName(held.From), sideName(to))
-	}
-	limits = map[string]int64{}
-	var why []string
-	for _, it := range held.Items {
-		switch most := rule.May(it.Kind); {
-		case most == 0:
-			why = append(why, fmt.Sprintf("no %s may go from %s to %s", it.Kind, sideName(held.From), sideName(to)))
-		case it.Size > most:
-			why = append(why, fmt.Sprintf("%d bytes of %s, and at most %d may go from %s to %s", it.Size, it.Kind, most, sideName(held.From), sideName(to)))
-		default:
-			limits[it.Kind] = most
-			moved = append(moved, it)
-		}
-	}
-	if len(moved) == 0 {
-		return nil, nil, fmt.Errorf("%s; a [[clipboard.rule]] in config.toml can allow it", strings.Join(why, ", "))
-	}
-	return limits, moved, nil
+	return sides.Paste(clipflow.Pasting{
+		Slot:  side.slot(),
+		Find:  func() (string, error) { return side.find(ctx, e) },
+		Named: side.named(),
+		Ask:   func(text string) error { return e.askUser(ctx, text) },
+	})
 }
 
 func clipStatusCommand(e *env) *cobra.Command {
@@ -303,8 +180,12 @@ func clipStatusCommand(e *env) *cobra.Command {
 		Example: "  vix-launcher clipboard status --json",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			held, err := e.askHolder(holdRequest{Op: "status"})
-			if err != nil && !errors.Is(err, errNothingHeld) {
+			sides, err := e.sides()
+			if err != nil {
+				return err
+			}
+			held, err := sides.Held()
+			if err != nil && !errors.Is(err, clipflow.ErrNothingHeld) {
 				return err
 			}
 			if asJSON {
@@ -325,11 +206,11 @@ func clipClearCommand(e *env) *cobra.Command {
 		Example: "  vix-launcher clipboard clear",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := e.askHolder(holdRequest{Op: "clear"})
-			if errors.Is(err, errNothingHeld) {
-				return nil
+			sides, err := e.sides()
+			if err != nil {
+				return err
 			}
-			return err
+			return sides.Clear()
 		},
 	}
 }
@@ -349,42 +230,13 @@ in config.toml changes it.`,
 			if words[0] != "on" && words[0] != "off" {
 				return usagef("clipboard history: want off or on, not %q", clip(words[0]))
 			}
-			dir, err := e.vixDir()
+			sides, err := e.sides()
 			if err != nil {
 				return err
 			}
-			return replaceFile(filepath.Join(dir, historyName), []byte(words[0]+"\n"))
+			return sides.KeepHistory(words[0] == "on")
 		},
 	}
-}
-
-// Files of $XDG_RUNTIME_DIR/vix that are no VM's.
-const (
-	historyName = ".clipboard-history"
-	holderName  = ".clipboard"
-)
-
-// vixDir is where the VMs' directories are; the registry makes it.
-func (e *env) vixDir() (string, error) {
-	reg, err := e.registry()
-	if err != nil {
-		return "", err
-	}
-	dir, err := e.runtimeDir()
-	return filepath.Join(dir, "vix"), errors.Join(err, reg.Close())
-}
-
-// keepsHistory tells whether the host's clipboard managers may keep what is pasted.
-func (e *env) keepsHistory(conf *config.Config) bool {
-	dir, err := e.runtimeDir()
-	if err != nil {
-		return false
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "vix", historyName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return conf.Clipboard.History
-	}
-	return err == nil && string(b) == "on\n"
 }
 
 // notifier connects to the session bus.
@@ -433,21 +285,4 @@ func (e *env) askUser(ctx context.Context, text string) error {
 		return errors.New("refused")
 	}
 	return nil
-}
-
-func headers(items []clipboard.Item) []holdItem {
-	var list []holdItem
-	for _, it := range items {
-		list = append(list, holdItem{it.Kind, int64(len(it.Data))})
-	}
-	return list
-}
-
-// describe names kinds and sizes, never the content.
-func describe(items []holdItem) string {
-	var parts []string
-	for _, it := range items {
-		parts = append(parts, fmt.Sprintf("%s (%d bytes)", it.Kind, it.Size))
-	}
-	return strings.Join(parts, ", ")
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"vix/internal/sandbox"
+	"vix/internal/supervise"
 	"vix/internal/vm"
 )
 
@@ -44,7 +45,7 @@ func tryConfine(ctx context.Context, self string, own bool) (r sandbox.Report, e
 		return r, err
 	}
 	defer read.Close()
-	c := vm.Confine{Files: []sandbox.File{{Path: self, Exec: true}}, ReportFD: 3, Argv: []string{self, "--version"}}
+	c := supervise.Confine{Files: []sandbox.File{{Path: self, Exec: true}}, ReportFD: 3, Argv: []string{self, "--version"}}
 	args := c.Args()
 	if own {
 		args = append([]string{args[0], "--own-namespaces"}, args[1:]...)

@@ -27,7 +27,7 @@ func TestVMCopyKilled(t *testing.T) {
 		names, _ := filepath.Glob(home + "/.vix-new-*")
 		return names
 	}
-	start := func() *proc {
+	start := func() *launched {
 		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "echo up; exec sleep 1000")
 		p.says("up\n")
 		return p

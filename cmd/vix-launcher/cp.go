@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/launch"
 	"vix/internal/plain"
 	"vix/internal/transfer"
 	"vix/internal/vm"
@@ -33,8 +33,6 @@ const (
 	cpLimit = "16G"
 	// maxEntries: a kernel's source has a hundred thousand.
 	maxEntries = 2_000_000
-	// maxReserve is what is left of a file system; a twentieth of a small one.
-	maxReserve = 2 << 30
 )
 
 func cpCommand(e *env) *cobra.Command {
@@ -356,7 +354,7 @@ func (c *copying) down(ctx context.Context) error {
 	unix.Umask(umask)
 	how := transfer.Receiving{
 		Names: c.names(), FilesOnly: !c.recursive,
-		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: reserveOf(here), Progress: c.meter.set,
+		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: transfer.Reserve(here), Progress: c.meter.set,
 	}
 	r, w, err := newPipe()
 	if err != nil {
@@ -386,14 +384,6 @@ func (c *copying) down(ctx context.Context) error {
 		return fmt.Errorf("VM %s: %w", c.from, err)
 	}
 	return nil
-}
-
-func reserveOf(dir string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
-		return maxReserve
-	}
-	return min(maxReserve, int64(st.Blocks)*st.Bsize/20)
 }
 
 // across connects two guests. Nothing of the stream is looked at here: the one
@@ -441,43 +431,15 @@ func (c *copying) across(ctx context.Context) error {
 	}
 }
 
-// A guestNotes is the standard error of a guest's end: enough for its reason.
-type guestNotes struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-const maxNotes = 4 << 10
-
-func (n *guestNotes) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.buf.Write(p[:min(len(p), maxNotes-n.buf.Len())])
-	return len(p), nil
-}
-
-// lines are what the guest wrote, fit for a terminal.
-func (n *guestNotes) lines() []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var list []string
-	for line := range strings.Lines(n.buf.String()) {
-		if line = plain.Text(strings.TrimSpace(line), maxShown, plain.OneLine); line != "" {
-			list = append(list, line)
-		}
-	}
-	return list
-}
-
 // guest runs a guest's end of the copy.
 func (c *copying) guest(ctx context.Context, name string, argv []string, stdin io.Reader, stdout io.Writer) error {
-	notes := &guestNotes{}
+	notes := &launch.Notes{}
 	exit, err := c.spawn(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes, Pipes: true})
 	if err != nil {
 		return err
 	}
-	lines := notes.lines()
-	if code := exitCode(exit); code != 0 {
+	lines := notes.Lines()
+	if code := launch.ExitCode(exit); code != 0 {
 		why := fmt.Sprintf("its end of the copy failed (status %d)", code)
 		if len(lines) > 0 {
 			why = lines[len(lines)-1]
@@ -541,7 +503,7 @@ func (m *meter) show() {
 		}
 		m.mu.Lock()
 		m.shown = true
-		fmt.Fprint(m.w, clearLine+meterLine(m.at, time.Since(m.start)))
+		fmt.Fprint(m.w, launch.ClearLine+meterLine(m.at, time.Since(m.start)))
 		m.mu.Unlock()
 		wait.Reset(meterEvery)
 	}
@@ -552,7 +514,7 @@ func (m *meter) line(format string, a ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.shown {
-		fmt.Fprint(m.w, clearLine)
+		fmt.Fprint(m.w, launch.ClearLine)
 	}
 	fmt.Fprintf(m.w, format+"\n", a...)
 }
@@ -565,7 +527,7 @@ func (m *meter) end() {
 	close(m.stop)
 	m.done.Wait()
 	if m.shown {
-		fmt.Fprint(m.w, clearLine)
+		fmt.Fprint(m.w, launch.ClearLine)
 	}
 }
 

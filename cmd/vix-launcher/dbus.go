@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/desktop"
+	"vix/internal/launch"
 )
 
 // busIdle is how long the D-Bus service stays when nobody needs it: as long as
@@ -40,7 +41,8 @@ func (e *env) serveBus(ctx context.Context, idle time.Duration) error {
 		return err
 	}
 	defer reg.Close()
-	conn, err := e.dialBus(ctx)
+	l := e.launcher()
+	conn, err := l.DialBus(ctx)
 	if err != nil {
 		return err
 	}
@@ -54,8 +56,8 @@ func (e *env) serveBus(ctx context.Context, idle time.Duration) error {
 		Conn: conn, Registry: reg, Version: version, Idle: idle,
 		Log: slog.New(slog.NewTextHandler(e.stderr, nil)),
 		Start: func(ctx context.Context, s desktop.Start) error {
-			return e.launchApp(ctx, reg, launch{
-				vm: s.VM, app: s.App, argv: s.Argv, action: s.Action, files: s.Files, token: s.Token, disposable: s.Disposable,
+			return l.Start(ctx, reg, launch.Request{
+				VM: s.VM, App: s.App, Argv: s.Argv, Action: s.Action, Files: s.Files, Token: s.Token, Disposable: s.Disposable,
 			})
 		},
 		Entries: func() ([]desktop.Installed, error) { return desktop.List(data), nil },

@@ -17,8 +17,9 @@ import (
 
 	"vix/config"
 	"vix/internal/desktop"
+	"vix/internal/launch"
 	"vix/internal/sandbox"
-	"vix/internal/vm"
+	"vix/internal/supervise"
 )
 
 func desktopCommand(e *env) *cobra.Command {
@@ -174,17 +175,18 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 		return nil, nil, err
 	}
 	unit := e.unit()
-	unread := e.readImages(ctx, conf)
-	list, notes := e.apps(conf)
+	l := e.launcher()
+	unread := l.ReadImages(ctx, conf)
+	list, notes := l.Apps(conf)
 	notes = append(unread, notes...)
-	defer closeApps(list)
+	defer launch.CloseApps(list)
 	for _, a := range list {
-		for _, app := range a.apps {
+		for _, app := range a.Apps {
 			name := app.EntryName()
-			f := desktop.EntryFile{App: app, VM: a.vm, Launcher: self, Icon: name, DBus: true}
-			icons, err := desktop.Icon(ctx, a.root, app.Icon, a.vm.Color, e.rasterise)
+			f := desktop.EntryFile{App: app, VM: a.VM, Launcher: self, Icon: name, DBus: true}
+			icons, err := desktop.Icon(ctx, a.Root, app.Icon, a.VM.Color, e.rasterise)
 			if err != nil {
-				if f.Icon = "application-x-executable"; a.vm.Root == "host" && app.Icon != "" {
+				if f.Icon = "application-x-executable"; a.VM.Root == "host" && app.Icon != "" {
 					f.Icon = app.Icon // of the host's own theme
 				}
 			}
@@ -204,10 +206,20 @@ func (e *env) installed() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if found, err := e.look(filepath.Base(self)); err == nil && realPath(found) == realPath(self) {
+	if found, err := e.look(filepath.Base(self)); err == nil && sameFile(found, self) {
 		return found, nil
 	}
 	return self, nil
+}
+
+// sameFile tells whether two paths lead to one.
+func sameFile(a, b string) bool {
+	realA, err := filepath.EvalSymlinks(a)
+	if err != nil {
+		return false
+	}
+	realB, err := filepath.EvalSymlinks(b)
+	return err == nil && realA == realB
 }
 
 // unitName is the systemd user unit of the D-Bus service.
@@ -303,7 +315,7 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 		return nil, err
 	}
 	side := fmt.Sprint(size)
-	c := vm.Confine{Files: vm.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
+	c := supervise.Confine{Files: supervise.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
 	ctx, cancel := context.WithTimeout(ctx, rasteriseLimit)
 	defer cancel()
 	var out []byte

@@ -10,14 +10,14 @@ import (
 
 // within runs vix-launcher in a mount namespace of its own, in which it finds what a
 // script has mounted.
-func (r *rig) within(script string, args ...string) *proc {
+func (r *rig) within(script string, args ...string) *launched {
 	r.t.Helper()
 	unshare := []string{"unshare", "--mount"}
 	if os.Getuid() != 0 {
 		unshare = []string{"unshare", "--user", "--map-root-user", "--mount"}
 	}
 	argv := append(unshare, "sh", "-ec", script+`; exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"))
-	p := &proc{Cmd: exec.Command(argv[0], append(argv[1:], args...)...), t: r.t, done: make(chan struct{})}
+	p := &launched{Cmd: exec.Command(argv[0], append(argv[1:], args...)...), t: r.t, done: make(chan struct{})}
 	p.Env, p.Stdout, p.Stderr = append(r.env, "D="+r.dir), &p.out, &p.err
 	if err := p.Start(); err != nil {
 		r.t.Fatal(err)

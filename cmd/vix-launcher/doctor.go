@@ -24,10 +24,11 @@ import (
 	"vix/config"
 	"vix/internal/balloon"
 	"vix/internal/boot"
+	"vix/internal/launch"
 	"vix/internal/plain"
+	"vix/internal/qemu"
 	"vix/internal/rootfs"
 	"vix/internal/scope"
-	"vix/internal/vm"
 )
 
 // A check is one requirement: what it is, how it is, and what to do about it.
@@ -249,7 +250,7 @@ func checkQEMU(ctx context.Context, e *env) check {
 }
 
 func checkKVM(context.Context, *env) check {
-	if err := vm.CheckKVM("/dev/kvm", "/proc/cpuinfo"); err != nil {
+	if err := qemu.CheckKVM("/dev/kvm", "/proc/cpuinfo"); err != nil {
 		return warning("without it VMs are emulated, and about ten times slower", "%v", err)
 	}
 	return good("/dev/kvm works")
@@ -291,7 +292,7 @@ func checkNetwork(ctx context.Context, e *env) check {
 
 // checkChannel says what channel = "auto" is here. Either is as good.
 func checkChannel(context.Context, *env) check {
-	err := vm.CheckVhost(vhostVsock)
+	err := qemu.CheckVhost(vhostVsock)
 	if err == nil {
 		var k boot.Kernel
 		if k, err = boot.FindKernel("/"); err == nil {
@@ -353,7 +354,7 @@ func checkConfig(_ context.Context, e *env) check {
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
-	risks = append(risks, e.overlaps(c)...)
+	risks = append(risks, overlaps(e.launcher(), c)...)
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
@@ -361,11 +362,11 @@ func checkConfig(_ context.Context, e *env) check {
 }
 
 // overlaps says which VMs' shares cannot both be: whichever has them second does not start.
-func (e *env) overlaps(c *config.Config) (list []string) {
+func overlaps(l *launch.Launcher, c *config.Config) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		for _, own := range c.VMs[name].Shares {
-			for _, other := range e.otherShares(c, name) {
-				host, err := e.expand(own.Host)
+			for _, other := range l.OtherShares(c, name) {
+				host, err := l.Dirs.Expand(own.Host)
 				if other.VM < name || err != nil {
 					continue
 				}

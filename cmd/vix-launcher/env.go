@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"vix/config"
+	"vix/internal/launch"
+	"vix/internal/proc"
 	"vix/internal/termsafe"
 	"vix/internal/vm"
 )
@@ -101,6 +103,42 @@ func (e *env) wayland() (string, error) {
 	return filepath.Join(dir, name), err
 }
 
+// launcher starts programs in VMs, with what this machine and session have for it. What
+// is missing it says when it is needed.
+func (e *env) launcher() *launch.Launcher {
+	bus, err := e.sessionBus()
+	if err != nil {
+		bus = ""
+	}
+	return &launch.Launcher{
+		Version: version, Dirs: e.dirs(), System: "/", Session: e.session(), Bus: bus, GuestEnv: e.guestEnv(), Log: e.stderr,
+		Config: e.config, Parts: e.parts, Archive: e.archive, Check: checkPolicy, Warnings: warnings,
+		Look: func(name string) (string, error) { return e.look(name) },
+	}
+}
+
+// dirs are the user's directories, as far as anything names them.
+func (e *env) dirs() launch.Dirs {
+	named := func(dir string, err error) string {
+		if err != nil {
+			return ""
+		}
+		return filepath.Clean(dir)
+	}
+	home := e.getenv("HOME")
+	if !filepath.IsAbs(home) {
+		home = ""
+	}
+	return launch.Dirs{
+		Home:    home,
+		Config:  named(e.xdg("XDG_CONFIG_HOME", ".config")),
+		Cache:   named(e.xdg("XDG_CACHE_HOME", ".cache")),
+		State:   named(e.xdg("XDG_STATE_HOME", ".local/state")),
+		Data:    named(e.xdg("XDG_DATA_HOME", ".local/share")),
+		Runtime: named(e.runtimeDir()),
+	}
+}
+
 // session is what a VM may have of the user's desktop session.
 func (e *env) session() vm.Session {
 	socket, _ := e.wayland() // who needs it says why there is none
@@ -113,7 +151,7 @@ var virtiofsdPlaces = []string{
 	"/run/current-system/sw/bin/virtiofsd",
 }
 
-// qemuName is QEMU's program for the only kind of machine that internal/vm
+// qemuName is QEMU's program for the only kind of machine that internal/qemu
 // describes.
 const qemuName = "qemu-system-x86_64"
 
@@ -170,7 +208,7 @@ func (e *env) again(ctx context.Context, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Path = vm.Running
+	cmd.Path = proc.Running
 	return cmd, nil
 }
 

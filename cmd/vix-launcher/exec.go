@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/launch"
 	"vix/internal/vm"
 )
 
@@ -143,13 +144,13 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 		return err
 	}
 	defer reg.Close()
-	p := newProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal has no place for it
-	defer p.end()
+	p := launch.NewProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal has no place for it
+	defer p.End()
 	run.Stdin, run.Session = e.stdin, e.session()
-	run.OnStage = func(s vm.Stage) { p.stage(s.Name) }
-	run.OnStart = func(vm.Program) { p.end() }
-	run.OnNote = func(text string) { p.note(tty, text) }
-	run.OnSilent = func() { p.silent(tty) }
+	run.OnStage = func(s vm.Stage) { p.Stage(s.Name) }
+	run.OnStart = func(vm.Program) { p.End() }
+	run.OnNote = func(text string) { p.Note(tty, text) }
+	run.OnSilent = func() { p.Silent(tty) }
 	if tty {
 		var detach func()
 		if run, ctx, detach, err = attach(ctx, e, run, raw); err != nil {
@@ -165,7 +166,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	if err != nil {
 		return err
 	}
-	if code := exitCode(exit); code != 0 {
+	if code := launch.ExitCode(exit); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil

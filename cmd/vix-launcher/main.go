@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/launch"
 	"vix/internal/plain"
 	"vix/internal/vm"
 )
@@ -44,7 +45,7 @@ func run(args []string, e *env) int {
 	}
 	code, show := status(err)
 	if show {
-		fmt.Fprintln(e.stderr, "vix-launcher: "+oneLine(err))
+		fmt.Fprintln(e.stderr, "vix-launcher: "+plain.Error(err))
 	}
 	return code
 }
@@ -170,10 +171,9 @@ func (e *exitError) Unwrap() error { return e.err }
 // status maps an error to the exit status, and says whether there is
 // something to print.
 func status(err error) (code int, show bool) {
-	var usage *usageError
 	var exit *exitError
 	switch {
-	case errors.As(err, &usage):
+	case isMisuse(err):
 		return exitUsage, true
 	case errors.As(err, &exit):
 		return exit.code, exit.err != nil
@@ -181,13 +181,19 @@ func status(err error) (code int, show bool) {
 	return exitFailed, true
 }
 
+// isMisuse tells a mistake of whoever wrote the command line from a failure.
+func isMisuse(err error) bool {
+	var usage *usageError
+	var misuse *launch.MisuseError
+	return errors.As(err, &usage) || errors.As(err, &misuse)
+}
+
 // runStatus gives an error of the verb run its exit status.
 func runStatus(err error) error {
-	var usage *usageError
 	var exit *exitError
 	var failure *vm.Failure
 	switch {
-	case err == nil || errors.As(err, &usage) || errors.As(err, &exit):
+	case err == nil || isMisuse(err) || errors.As(err, &exit):
 		return err
 	case errors.As(err, &failure):
 		return &exitError{failure.Code, err}
@@ -195,25 +201,5 @@ func runStatus(err error) error {
 	return &exitError{vm.CodeVix, err}
 }
 
-// oneLine is what is printed of an error, which may hold what a guest said: errors.Join
-// writes several lines.
-func oneLine(err error) string {
-	var parts []string
-	for line := range strings.Lines(err.Error()) {
-		if line = strings.TrimSpace(line); line != "" {
-			parts = append(parts, line)
-		}
-	}
-	return plain.Text(strings.Join(parts, "; "), maxError, plain.OneLine)
-}
-
-// maxError bounds an error's line, in bytes.
-const maxError = 4 << 10
-
 // clip shortens what a message quotes.
-func clip(s string) string {
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "…"
-	}
-	return s
-}
+func clip(s string) string { return plain.Clip(s) }

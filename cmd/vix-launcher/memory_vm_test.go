@@ -28,7 +28,7 @@ const held = 600 << 20
 // A holding is one VM with the program.
 type holding struct {
 	name  string
-	p     *proc
+	p     *launched
 	stdin io.WriteCloser
 	qemu  int
 }
@@ -183,7 +183,7 @@ func waitBelow(t *testing.T, n func() uint64, limit uint64) uint64 {
 
 // waitEvent returns when a line of status --watch --json is as wanted. The newest line
 // of those that have come counts.
-func waitEvent(t *testing.T, events *proc, ok func(vm.State) bool) {
+func waitEvent(t *testing.T, events *launched, ok func(vm.State) bool) {
 	t.Helper()
 	limit := time.After(2 * time.Minute)
 	for seen := 0; ; {

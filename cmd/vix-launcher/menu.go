@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
-	"path/filepath"
+	"runtime/debug"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"vix/internal/menu"
+	"vix/internal/menu/session"
 	"vix/internal/plain"
 )
 
@@ -81,147 +80,56 @@ state, argv}; --run starts the one with that id.`,
 }
 
 func (o *menuOptions) open(ctx context.Context, e *env) error {
-	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
-		unlock, first, err := e.onlyMenu()
-		if err != nil || !first {
-			return err
-		}
-		defer unlock()
-	}
-	s := &menuSession{env: e}
-	defer s.end()
-	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
-		return s.show(ctx)
-	}
-	var err error
-	if s.conf, err = e.config(); err != nil {
+	dir, err := e.runtimeDir()
+	if err != nil {
 		return err
 	}
-	if _, err := s.load(ctx, false); err != nil {
+	s := &session.Session{Host: e.menuHost()}
+	if o.dmenu == "" && !o.print && !o.asJSON && o.run == "" {
+		return e.showMenu(ctx, s, dir)
+	}
+	if err := e.checkChooser(o.dmenu); err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Load(ctx); err != nil {
 		return err
 	}
 	switch {
 	case o.print:
-		return printEntries(e.stdout, s)
+		return printEntries(e.stdout, s.Entries())
 	case o.asJSON:
-		return printJSON(e.stdout, s.entries())
+		return printJSON(e.stdout, s.Entries())
 	case o.run != "":
-		return s.start(ctx, o.run, "", e.activationToken())
+		return s.Start(ctx, o.run, "", e.activationToken())
 	}
-	return s.dmenu(ctx, o.dmenu)
+	return s.Dmenu(ctx, o.dmenu, e.activationToken())
 }
 
-func (s *menuSession) end() {
-	if s.reg != nil {
-		s.reg.Close()
+// showMenu opens the one menu of a session, or closes it.
+func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir string) error {
+	unlock, first, err := session.Only(runtimeDir)
+	if err != nil || !first {
+		return err
 	}
-	if s.state != nil {
-		s.state.Close()
+	defer unlock()
+	defer s.Close()
+	err = s.Show(ctx, func() {
+		// Nothing of it is needed again, and the menu may be open for long.
+		debug.SetGCPercent(40)
+		debug.FreeOSMemory()
+	})
+	if errors.Is(err, session.ErrEnded) {
+		return &exitError{code: exitFailed} // vix-menu has said why
 	}
+	return err
 }
 
-// onlyMenu takes the lock of the one menu of a session. Where another holds it, that
-// one is told to close.
-func (e *env) onlyMenu() (unlock func(), first bool, err error) {
-	dir, err := e.runtimeDir()
-	if err != nil {
-		return nil, false, err
-	}
-	f, err := os.OpenFile(filepath.Join(dir, "vix-menu.lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, false, err
-	}
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock) == nil {
-		return func() { f.Close() }, true, nil
-	}
-	defer f.Close()
-	closeMenu(f)
-	return nil, false, nil
-}
-
-// closeMenu tells the process that holds f's lock to end; or it has ended by itself just
-// now. Its number is looked at again once there is a descriptor of it: so the one that
-// is told is the one that holds the lock, and nobody who got the number after it.
-func closeMenu(f *os.File) {
-	holder := func() int {
-		lock := unix.Flock_t{Type: unix.F_WRLCK}
-		if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil || lock.Type == unix.F_UNLCK {
-			return 0
-		}
-		return int(lock.Pid)
-	}
-	pid := holder()
-	if pid <= 0 {
-		return
-	}
-	process, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(process)
-	if holder() == pid {
-		_ = unix.PidfdSendSignal(process, unix.SIGTERM, nil, 0)
-	}
-}
-
-// A menuEntry is an item in the output of --json.
-type menuEntry struct {
-	menu.Item
-	State string   `json:"state"` // of its VM; "" if it does not run
-	Argv  []string `json:"argv,omitempty"`
-}
-
-func (s *menuSession) entries() []menuEntry {
-	list := []menuEntry{}
-	for _, it := range s.items {
-		entry := menuEntry{Item: it, State: s.vms[it.VM].State}
-		if app, ok := s.apps[it.ID]; ok {
-			entry.Argv = app.Argv()
-		}
-		list = append(list, entry)
-	}
-	return list
-}
-
-func printEntries(w io.Writer, s *menuSession) error {
+func printEntries(w io.Writer, entries []session.Entry) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ID\tNAME\tVM\tSTATE")
-	for _, it := range s.entries() {
+	for _, it := range entries {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", plain.Text(it.ID, maxShown, plain.OneLine), plain.Text(it.Name, maxShown, plain.OneLine), it.VM, it.State)
 	}
 	return t.Flush()
-}
-
-// recallHistory takes what was chosen before, once.
-func (s *menuSession) recallHistory() {
-	if s.history == nil {
-		s.state, s.history = s.env.history()
-	}
-}
-
-// history returns what was chosen before, empty if there is no place for it.
-func (e *env) history() (*os.Root, *menu.History) {
-	dir, err := e.xdg("XDG_STATE_HOME", ".local/state")
-	if err != nil {
-		return nil, menu.NewHistory()
-	}
-	dir = filepath.Join(dir, "vix")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, menu.NewHistory()
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, menu.NewHistory()
-	}
-	return root, menu.ReadHistory(root)
-}
-
-// chose counts a choice. A history that cannot be written is no reason to fail.
-func (s *menuSession) chose(id string) {
-	if s.state != nil {
-		if err := menu.Choose(s.state, id, time.Now()); err != nil {
-			fmt.Fprintln(s.env.stderr, "vix-launcher: menu: what was chosen is not remembered: "+oneLine(err))
-		}
-	}
 }

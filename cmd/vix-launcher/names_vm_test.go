@@ -54,7 +54,7 @@ func TestVMNames(t *testing.T) {
 	// The VM is started where resolv.conf is a link, which dangles.
 	stdin, keep := io.Pipe()
 	defer keep.Close()
-	p := &proc{Cmd: exec.Command("unshare", "--mount", "sh", "-ec", `
+	p := &launched{Cmd: exec.Command("unshare", "--mount", "sh", "-ec", `
 cp -a /etc $D/etc; rm -f $D/etc/resolv.conf; ln -s $D/net/resolv.conf $D/etc/resolv.conf; mount --bind $D/etc /etc
 exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--net", "nat", "--vm", "t", "sh", "-c", "echo up; read x"),
 		t: t, done: make(chan struct{})}

@@ -158,7 +158,7 @@ type netVM struct {
 	host     *hostNet
 	tcp, udp int // of the host, that lead to 8080 and 8081
 	keep     io.WriteCloser
-	first    *proc
+	first    *launched
 }
 
 func newNetVM(t *testing.T, path ...string) *netVM {

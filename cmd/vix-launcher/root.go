@@ -7,51 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 
-	"vix/config"
 	"vix/internal/rootfs"
 )
 
-// rootsDir is where roots that were built are, below $XDG_CACHE_HOME.
-func rootsDir(cache string) string { return filepath.Join(cache, "vix", "roots") }
-
 // debianKeyring is where Debian and its derivatives have the archive's keys.
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-// buildRoot builds the root of a VM, if it is one that is built and is not there yet.
-func (e *env) buildRoot(ctx context.Context, v config.VM) error {
-	suite, ok := strings.CutPrefix(v.Root, config.RootDebian)
-	if !ok {
-		return nil
-	}
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
-		return err
-	}
-	d := rootfs.Debian{Suite: suite, Packages: v.Packages, CacheDir: rootsDir(cache)}
-	if d.Built() {
-		return nil
-	}
-	if err := e.archive(&d); err != nil {
-		return err
-	}
-	needs := []string{"mmdebstrap"}
-	if os.Getuid() != 0 {
-		needs = append(needs, "newuidmap", "tar")
-	}
-	for _, name := range needs {
-		if _, err := e.look(name); err != nil {
-			return fmt.Errorf("root %s: %w; install it to build the root (Debian: mmdebstrap and uidmap)", v.Root, err)
-		}
-	}
-	err = d.Build(ctx)
-	if err != nil && strings.Contains(err.Error(), "/etc/subuid") {
-		err = fmt.Errorf("%w; you need a range of ids to build with: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER", err)
-	}
-	return err
-}
 
 // archive says where a Debian comes from, and who fetches it.
 func (e *env) archive(d *rootfs.Debian) error {

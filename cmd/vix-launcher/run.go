@@ -3,21 +3,18 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/launch"
 	"vix/internal/vm"
 )
 
@@ -172,7 +169,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if err != nil {
 		return err
 	}
-	if err := e.buildRoot(ctx, v); err != nil {
+	l := e.launcher()
+	if err := l.BuildRoot(ctx, v); err != nil {
 		return err
 	}
 	reg, err := e.registry()
@@ -185,38 +183,36 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	p := newProgress(e.stderr, e.terminal, v.Name)
-	defer p.end()
+	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
+	defer p.End()
 	stage, tell := func(string) {}, func(error) {}
 	if o.notify {
-		stage, tell = e.startup(ctx, v.Name, argv[0])
+		stage, tell = l.Startup(ctx, v.Name, argv[0])
 	}
 	out := e.guestOutput(false, o.raw, nil)
 	defer out.end()
-	exit, err := reg.Run(ctx, vm.Run{
-		VM:         v.Name,
-		Launch:     func() (vm.Launch, error) { return e.launch(v) },
+	exit, err := l.Run(ctx, reg, v, vm.Run{
 		Argv:       o.argv(argv),
-		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), Session: e.session(), GUI: o.gui,
+		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr,
 		Signals: signals,
 		OnJoin: func() {
 			if late := o.late(cpusSet); len(late) > 0 {
-				p.line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(late, ", "))
+				p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(late, ", "))
 			}
 		},
 		OnStage: func(s vm.Stage) {
-			p.stage(s.Name)
+			p.Stage(s.Name)
 			stage(s.Name)
 			if o.timings {
-				p.line("%s", stageLine(s))
+				p.Line("%s", stageLine(s))
 			}
 		},
-		OnNote:    func(text string) { p.note(false, text) },
-		OnWindows: func(text string) { p.note(false, text) },
-		OnSilent:  func() { p.silent(false) },
+		OnNote:    func(text string) { p.Note(false, text) },
+		OnWindows: func(text string) { p.Note(false, text) },
+		OnSilent:  func() { p.Silent(false) },
 		OnStart: func(vm.Program) {
-			p.end()
+			p.End()
 			tell(nil)
 		},
 	})
@@ -225,21 +221,12 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		return err
 	}
 	if o.background {
-		return endedAtOnce(v.Name, argv[0], exit)
+		return launch.EndedAtOnce(v.Name, argv[0], exit)
 	}
-	if code := exitCode(exit); code != 0 {
+	if code := launch.ExitCode(exit); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil
-}
-
-// endedAtOnce says that a program in the background has failed as it started.
-func endedAtOnce(name, program string, exit *vm.Exit) error {
-	code := exitCode(exit)
-	if code == 0 {
-		return nil
-	}
-	return &vm.Failure{Code: code, Text: fmt.Sprintf("VM %s: %s ended at once with status %d; see vix-launcher logs %s", name, clip(program), code, name)}
 }
 
 // argv is what is run.
@@ -248,13 +235,6 @@ func (o *runOptions) argv(argv []string) []string {
 		return argv
 	}
 	return append([]string{o.executable}, argv[1:]...)
-}
-
-func exitCode(x *vm.Exit) int {
-	if x.Signal != 0 {
-		return 128 + x.Signal
-	}
-	return x.Code
 }
 
 func stageLine(s vm.Stage) string {
@@ -318,39 +298,11 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	if err := o.network(&v); err != nil {
 		return v, err
 	}
-	return e.complete(v, o.shares)
-}
-
-// complete finds the places that a VM's configuration names by "~", adds shares of a
-// command line, and checks what package config cannot.
-func (e *env) complete(v config.VM, shares []string) (config.VM, error) {
-	v, err := e.expandPaths(v)
+	shares, err := e.parseShares(o.shares)
 	if err != nil {
-		return v, err
+		return v, usagef("run: --share: %v", err)
 	}
-	if v.Shares, err = e.shares(v.Shares, shares); err != nil {
-		return v, err
-	}
-	return v, checkPolicy(v)
-}
-
-// expandPaths puts the home directory where a path of v begins with "~/".
-func (e *env) expandPaths(v config.VM) (_ config.VM, err error) {
-	if v.Initrd != "" && v.Kernel == "" {
-		return v, fmt.Errorf("VM %s: initrd is set, and kernel is not; name the kernel whose modules it holds", v.Name)
-	}
-	for _, path := range []*string{&v.Kernel, &v.Initrd} {
-		if *path, err = e.expand(*path); err != nil {
-			return v, err
-		}
-	}
-	if image, ok := strings.CutPrefix(v.Root, config.RootImage); ok {
-		if image, err = e.expand(image); err != nil {
-			return v, err
-		}
-		v.Root = config.RootImage + image
-	}
-	return v, nil
+	return e.launcher().Complete(v, shares...)
 }
 
 // network puts --net and --publish over the configuration.
@@ -381,164 +333,32 @@ func (o *runOptions) network(v *config.VM) error {
 	return nil
 }
 
-// launch gathers what a new VM needs. What is missing is said here, before
-// anything is started.
-func (e *env) launch(v config.VM) (vm.Launch, error) {
-	parts, err := e.parts()
-	if err != nil {
-		return vm.Launch{}, err
-	}
-	runtimeDir, err := e.runtimeDir()
-	if err != nil {
-		return vm.Launch{}, err
-	}
-	cache, err := e.xdg("XDG_CACHE_HOME", ".cache")
-	if err != nil {
-		return vm.Launch{}, err
-	}
-	socket := ""
-	if !v.NoGUI {
-		if socket, err = e.compositor(); err != nil {
-			return vm.Launch{}, err
+// parseShares reads the shares of the command line.
+func (e *env) parseShares(texts []string) (list []config.Share, err error) {
+	for _, text := range texts {
+		share, err := e.parseShare(text)
+		if err != nil {
+			return nil, err
 		}
+		list = append(list, share)
 	}
-	bus, err := e.sessionBus()
+	return list, nil
+}
+
+// parseShare reads a share of the command line, where HOSTDIR may be relative.
+func (e *env) parseShare(text string) (config.Share, error) {
+	host, rest, _ := strings.Cut(text, ":")
+	if text != config.Staging && host != "" && !filepath.IsAbs(host) && host != "~" && !strings.HasPrefix(host, "~/") {
+		abs, err := filepath.Abs(host)
+		if err != nil {
+			return config.Share{}, err
+		}
+		text = strings.TrimSuffix(abs+":"+rest, ":")
+	}
+	s, err := config.ParseShare(text)
 	if err != nil {
-		return vm.Launch{}, err
+		return s, err
 	}
-	path, err := e.configPath()
-	if err != nil {
-		return vm.Launch{}, err
-	}
-	conf, err := e.config()
-	if err != nil {
-		return vm.Launch{}, err
-	}
-	return vm.Launch{
-		Version:   version,
-		ConfigDir: filepath.Dir(filepath.Dir(path)), Drags: conf.Clipboard.Drags(v.Name),
-		VM: v, RuntimeDir: runtimeDir, CacheDir: filepath.Join(cache, "vix", "boot"),
-		Wayland: socket, Bus: bus, GuestEnv: e.guestEnv(), Warnings: warnings(v), Parts: parts,
-		StateDir: e.stateDir(), Private: e.private(), Others: e.otherShares(conf, v.Name), RootsDir: rootsDir(cache), Sway: e.getenv("SWAYSOCK"),
-	}, nil
-}
-
-// compositor returns the path of the compositor's socket, if there is one behind it.
-func (e *env) compositor() (string, error) {
-	socket, err := e.wayland()
-	if err != nil {
-		return "", err
-	}
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return "", fmt.Errorf("no compositor at %s; start a Wayland session, or set WAYLAND_DISPLAY, or run with --no-gui", socket)
-	}
-	return socket, conn.Close()
-}
-
-// progressAfter is how long a start may take before the terminal is told what
-// it waits for.
-const progressAfter = time.Second
-
-// A progress is the line on a terminal that says what a start waits for. Other
-// lines go through it, so that they do not end up within it.
-type progress struct {
-	w    io.Writer
-	name string
-
-	mu    sync.Mutex
-	timer *time.Timer
-	next  string // what is waited for
-	shown bool
-	ended bool
-}
-
-// After a stage, what comes next.
-var nextStage = map[string]string{
-	"":         "preparing kernel and initramfs",
-	"prepared": "starting QEMU",
-	"qemu":     "booting the kernel",
-	"init":     "mounting the root",
-	"root":     "starting the Wayland proxy",
-	"proxy":    "nearly there",
-}
-
-func newProgress(w io.Writer, terminal bool, name string) *progress {
-	p := &progress{w: w, name: name, next: nextStage[""], ended: !terminal}
-	if terminal {
-		p.timer = time.AfterFunc(progressAfter, p.show)
-	}
-	return p
-}
-
-// show begins to draw.
-func (p *progress) show() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.shown = true
-	p.drawLocked()
-}
-
-const clearLine = "\r\x1b[K"
-
-func (p *progress) drawLocked() {
-	if p.shown && !p.ended {
-		fmt.Fprintf(p.w, "%sstarting VM %s: %s …", clearLine, p.name, p.next)
-	}
-}
-
-func (p *progress) stage(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if next, ok := nextStage[name]; ok {
-		p.next = next
-		p.drawLocked()
-	}
-}
-
-// line writes a line of its own.
-func (p *progress) line(format string, a ...any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.clearLocked()
-	fmt.Fprintf(p.w, "vix-launcher: "+format+"\n", a...)
-	p.drawLocked()
-}
-
-// note writes a line of its own, on a raw terminal too.
-func (p *progress) note(raw bool, text string) {
-	if !raw {
-		p.line("%s", text)
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "\r\nvix-launcher: %s\r\n", text)
-}
-
-// silent says that the VM does not answer any more; on a raw terminal the keys are the
-// guest's.
-func (p *progress) silent(raw bool) {
-	leave := "Ctrl-C twice"
-	if raw {
-		leave = "~."
-	}
-	p.note(raw, fmt.Sprintf("VM %s: does not answer; waiting for it; %s leaves, and vix-launcher stop --force %s ends the VM", p.name, leave, p.name))
-}
-
-func (p *progress) clearLocked() {
-	if p.shown && !p.ended {
-		fmt.Fprint(p.w, clearLine)
-	}
-}
-
-// end takes the line away.
-func (p *progress) end() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.clearLocked()
-	p.ended = true
-	if p.timer != nil {
-		p.timer.Stop()
-	}
+	s.Host, err = e.dirs().Expand(s.Host)
+	return s, err
 }

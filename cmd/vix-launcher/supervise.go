@@ -14,7 +14,7 @@ import (
 	"vix/internal/desktop"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
-	"vix/internal/vm"
+	"vix/internal/supervise"
 )
 
 // superviseCommand is the process that owns a VM. run starts it, with what it
@@ -45,7 +45,7 @@ func superviseCommand(*env) *cobra.Command {
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
 			defer stop()
-			return vm.Supervise(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), vm.Desktop{Place: desktop.Place, Tell: desktop.Tell})
+			return supervise.Run(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), supervise.Desktop{Place: desktop.Place, Tell: desktop.Tell})
 		},
 	}
 }

@@ -41,7 +41,7 @@ func putBack(text string) string {
 }
 
 // witness looks at everything that a terminal got.
-func (s *session) witness(kind termsafe.Kind) {
+func (s *terminalSession) witness(kind termsafe.Kind) {
 	s.t.Helper()
 	s.settle()
 	text, _ := s.out.text()
@@ -56,7 +56,7 @@ func (s *session) witness(kind termsafe.Kind) {
 }
 
 // settle waits until all has come that was written to the terminal.
-func (s *session) settle() {
+func (s *terminalSession) settle() {
 	s.t.Helper()
 	const mark = "<all of it>"
 	if _, err := s.tty.WriteString(mark); err != nil {
@@ -145,7 +145,7 @@ func testPipes(t *testing.T, r *rig) {
 		t.Errorf("--tty into a pipe: %q, not %q", p.out.String(), want)
 	}
 	master, slave := pty(t)
-	s := &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "sh", "-c", script, "sh", forbidden+leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
+	s := &terminalSession{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--", "sh", "-c", script, "sh", forbidden+leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
 	var piped lines
 	s.Env, s.Stdout, s.Stderr = r.env, &piped, slave
 	if err := s.Start(); err != nil {
@@ -165,7 +165,7 @@ func testLogsShown(t *testing.T, r *rig) {
 	r.vix(0, "run", "--vm", "t", "--background", "sh", "-c", `printf 'begin%bend\n' "$1"`, "sh", forbidden+leftOn)
 	r.vix(0, "exec", "t", "--user", "root", "--", "sh", "-c", `printf 'begin%bend\n' "$1" >/dev/kmsg`, "sh", `\033]52;c;b3duZWQ=\007\033[?1000h\302\2336n`)
 	for _, args := range [][]string{{"logs", "t"}, {"logs", "--raw", "t"}} {
-		var s *session
+		var s *terminalSession
 		for limit := time.Now().Add(time.Minute); ; { // what is said in the background has no event
 			s = r.onTerminal(24, 200, args...)
 			s.code()
@@ -194,7 +194,7 @@ func testScreen(t *testing.T, r *rig) {
 	}
 	// A terminal to show on, none to type on.
 	master, slave := pty(t)
-	s = &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
+	s = &terminalSession{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
 	s.Env, s.Stdout = r.env, slave
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
@@ -276,7 +276,7 @@ func testScreenStopped(t *testing.T, r *rig) {
 }
 
 // holdScreen runs a program that leaves everything on, and does not end.
-func holdScreen(t *testing.T, r *rig) (s *session, on string) {
+func holdScreen(t *testing.T, r *rig) (s *terminalSession, on string) {
 	t.Helper()
 	on = decoded(t, leftOn)
 	s = r.onTerminal(24, 80, "exec", "t", "--tty", "--", "sh", "-c", `trap '' TERM INT HUP; printf '%b' "$1$2"; stty -echo; while :; do sleep 1; done`, "sh", forbidden, leftOn)

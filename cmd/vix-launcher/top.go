@@ -18,6 +18,7 @@ import (
 	"vix/config"
 	"vix/internal/balloon"
 	"vix/internal/plain"
+	"vix/internal/proc"
 	"vix/internal/vm"
 )
 
@@ -312,7 +313,7 @@ func usageOf(st vm.State) vmUsage {
 func processorOf(p vm.PIDs) (sum time.Duration) {
 	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network, p.Vsock} {
 		if pid > 0 {
-			t, _ := vm.ProcessorTime(procDir, pid) // one that has just ended used nothing
+			t, _ := proc.ProcessorTime(procDir, pid) // one that has just ended used nothing
 			sum += t
 		}
 	}

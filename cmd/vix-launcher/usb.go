@@ -172,7 +172,7 @@ func usbChangeCommand(e *env, verb, short string, change func(*vm.Registry, cont
 				return usagef("usb %s: %v", verb, err)
 			}
 			device := a[1]
-			if !strings.HasPrefix(device, "qemu:") { // for tests: internal/vm says what it is
+			if !strings.HasPrefix(device, "qemu:") { // for tests: internal/supervise says what it is
 				d, err := config.ParseUSB(device)
 				if err != nil {
 					return usagef("usb %s: %v", verb, err)

@@ -8,7 +8,7 @@ import (
 
 // This machine need not have USB: devices that QEMU emulates are attached and detached by
 // the very way that the host's are, but for the descriptor (see TestUSBDescriptor in
-// internal/vm for that).
+// internal/supervise for that).
 func TestVMUSB(t *testing.T) {
 	r := newRig(t)
 	stdin, keep := io.Pipe()

@@ -29,7 +29,7 @@ func BenchmarkVMVerbs(b *testing.B) {
 	}
 	stdin, keep := io.Pipe()
 	memory := fmt.Sprintf("%dM", max(512, 2*mib+512)) // half of it holds files
-	var vms []*proc
+	var vms []*launched
 	for _, name := range []string{"t", "u"} {
 		p := r.start(stdin, "run", "--vm", name, "--no-gui", "--disposable", "--memory", memory, "--share", filepath.Join(r.dir, "share")+":/srv:rw", "sh", "-c", "echo up; read x")
 		p.says("up\n")
@@ -74,7 +74,7 @@ func benchExec(b *testing.B, r *rig) {
 	}
 	slices.Sort(took)
 	metric(b, took[sequential/2].Seconds(), "s/exec")
-	var all []*proc
+	var all []*launched
 	start := time.Now()
 	for i := range parallel {
 		all = append(all, r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i)))

@@ -195,7 +195,7 @@ func slowReader(t testing.TB, r *rig, mib int) {
 
 // Programs started at once: none is lost, and each has its own output and status.
 func testExecAtOnce(t *testing.T, r *rig) {
-	var all []*proc
+	var all []*launched
 	for i := range 20 {
 		all = append(all, r.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("echo %d; exit %d", i, i)))
 	}
@@ -206,16 +206,16 @@ func testExecAtOnce(t *testing.T, r *rig) {
 	}
 }
 
-// A session is a vix-launcher on a terminal of its own.
-type session struct {
-	*proc
+// A terminalSession is a vix-launcher on a terminal of its own.
+type terminalSession struct {
+	*launched
 	keys *os.File
 	tty  *os.File
 	seen int // of its output
 }
 
 // says waits for what it prints after what was waited for before.
-func (s *session) says(want string) {
+func (s *terminalSession) says(want string) {
 	s.t.Helper()
 	limit := time.After(time.Minute)
 	for {
@@ -232,10 +232,10 @@ func (s *session) says(want string) {
 	}
 }
 
-func (r *rig) onTerminal(rows, cols uint16, args ...string) *session {
+func (r *rig) onTerminal(rows, cols uint16, args ...string) *terminalSession {
 	r.t.Helper()
 	master, slave := pty(r.t)
-	s := &session{&proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}, master, slave, 0}
+	s := &terminalSession{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}, master, slave, 0}
 	s.resize(rows, cols)
 	s.Env = append(r.env, "TERM=vt100")
 	s.Stdin, s.Stdout, s.Stderr = slave, slave, slave
@@ -251,15 +251,15 @@ func (r *rig) onTerminal(rows, cols uint16, args ...string) *session {
 	return s
 }
 
-func (s *session) resize(rows, cols uint16) {
+func (s *terminalSession) resize(rows, cols uint16) {
 	_ = descriptor(s.keys, func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
 	})
 }
 
-func (s *session) types(keys string) { _, _ = s.keys.WriteString(keys) }
+func (s *terminalSession) types(keys string) { _, _ = s.keys.WriteString(keys) }
 
-func (s *session) echoes() bool {
+func (s *terminalSession) echoes() bool {
 	t, err := termios(s.tty)
 	return err == nil && t.Lflag&unix.ECHO != 0 && t.Lflag&unix.ICANON != 0
 }

@@ -110,7 +110,7 @@ var cacheDir = sync.OnceValue(func() string {
 })
 
 // A proc is one vix-launcher.
-type proc struct {
+type launched struct {
 	*exec.Cmd
 	t        testing.TB
 	out, err lines
@@ -147,9 +147,9 @@ func (l *lines) text() (string, <-chan struct{}) {
 
 func (l *lines) String() string { s, _ := l.text(); return s }
 
-func (r *rig) start(stdin io.Reader, args ...string) *proc {
+func (r *rig) start(stdin io.Reader, args ...string) *launched {
 	r.t.Helper()
-	p := &proc{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}
+	p := &launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), args...), t: r.t, done: make(chan struct{})}
 	p.Env, p.Stdin, p.Stdout, p.Stderr = r.env, stdin, &p.out, &p.err
 	start := p.Start
 	if r.host != nil {
@@ -166,12 +166,12 @@ func (r *rig) start(stdin io.Reader, args ...string) *proc {
 }
 
 // says waits until the program has printed want.
-func (p *proc) says(want string) {
+func (p *launched) says(want string) {
 	p.t.Helper()
 	p.saysOn(&p.out, want)
 }
 
-func (p *proc) saysOn(l *lines, want string) {
+func (p *launched) saysOn(l *lines, want string) {
 	p.t.Helper()
 	patience := cmp.Or(p.patience, 2*time.Minute)
 	limit := time.After(patience)
@@ -192,7 +192,7 @@ func (p *proc) saysOn(l *lines, want string) {
 	}
 }
 
-func (p *proc) code() int {
+func (p *launched) code() int {
 	p.t.Helper()
 	select {
 	case <-p.done:
@@ -205,7 +205,7 @@ func (p *proc) code() int {
 }
 
 // vix runs to the end, and wants a status.
-func (r *rig) vix(code int, args ...string) *proc {
+func (r *rig) vix(code int, args ...string) *launched {
 	r.t.Helper()
 	p := r.start(nil, args...)
 	if got := p.code(); got != code {
@@ -423,7 +423,7 @@ func checkThreads(t *testing.T, name string, pid int) {
 // Runs at the same instant make one VM.
 func TestVMRunsAtOnce(t *testing.T) {
 	r := newRig(t)
-	var runs []*proc
+	var runs []*launched
 	for range 3 {
 		runs = append(runs, r.start(nil, "run", "--vm", "t", "sh", "-c", "cat /proc/sys/kernel/random/boot_id; sleep 1"))
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // A broker is the way to the compositor of a process that may not connect: whoever
-// started it does, and passes the socket (internal/vm/broker.go has the protocol).
+// started it does, and passes the socket (internal/display/broker.go has the protocol).
 type broker struct {
 	mu   sync.Mutex
 	conn *net.UnixConn

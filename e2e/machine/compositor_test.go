@@ -423,7 +423,7 @@ func (k *conn) configureTop(x *xdgSurface, w, h int, state uint32) {
 	}
 	k.text(x.role.id, wayland.XdgToplevelEvtConfigure, w, h, states)
 	s := k.comp.next(given{"configure", k, x.s})
-	x.told(configured{serial: s, w: w, h: h, fixed: state == 1 || state == 2})
+	x.told(configured{serial: s, w: w, h: h, fixed: state == 1 || state == 2, state: state})
 	k.event(x.o.id, wayland.XdgSurfaceEvtConfigure, s)
 }
 

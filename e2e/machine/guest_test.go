@@ -69,6 +69,7 @@ var bindings = []struct {
 func newGuest(r rules, tr *wayland.UnixConn, p *pixels) *guest {
 	g := &guest{rules: r, tr: tr, pixels: p, model: newWorld(), next: 3, objects: map[string]uint32{}, onto: map[uint32]int{}}
 	g.model.moved, g.model.live, g.model.lenient = r.weston, r.weston, true
+	g.model.entered = func(serial uint32) bool { return g.under != 0 && serial == g.enter }
 	return g
 }
 
@@ -328,6 +329,9 @@ var steps = map[string]func(g *guest, o op){
 	"destroy": func(g *guest, o op) {
 		if s := g.slot(o, 0); s.surface != 0 {
 			g.say(s.surface, wayland.WlSurfaceReqDestroy)
+			if g.under == s.surface {
+				g.under = 0 // no compositor sends a leave event for it
+			}
 			s.surface = 0
 			if s.xdg == 0 {
 				s.buffer, s.viewport = 0, 0

@@ -142,7 +142,16 @@ func (c *compositor) plug(w, h int) {
 	}
 }
 
-// unplug takes an output away, but not the last one.
+// largest is the size that no output exceeds.
+func (c *compositor) largest() (w, h int) {
+	for _, o := range c.outputs {
+		w, h = max(w, o.w), max(h, o.h)
+	}
+	return w, h
+}
+
+// unplug takes an output away, but not the last one. Windows that fill an output are told
+// the size of one that is left, as every compositor does that places them.
 func (c *compositor) unplug(n int) {
 	if len(c.outputs) < 2 {
 		return
@@ -152,6 +161,11 @@ func (c *compositor) unplug(n int) {
 	c.outputs = slices.Delete(c.outputs, n, n+1)
 	for _, k := range c.conns {
 		k.objectsOf(wayland.WlRegistry, func(o *object) { k.event(o.id, wayland.WlRegistryEvtGlobalRemove, name) })
+		for _, s := range k.world.roots {
+			if x := s.xdg; x != nil && x.role != nil && s.role == "toplevel" && x.last.fixed {
+				k.configureTop(x, c.outputs[0].w, c.outputs[0].h, x.last.state)
+			}
+		}
 	}
 }
 

@@ -247,10 +247,7 @@ func list(all []shown) string {
 // settled looks at what only holds when nothing is on its way: sizes beyond the
 // outputs, and how much of an output a VM hides beside its own windows.
 func (c *compositor) settled() {
-	bw, bh := 0, 0
-	for _, o := range c.outputs {
-		bw, bh = max(bw, o.w), max(bh, o.h)
-	}
+	bw, bh := c.largest()
 	var boxes []shown
 	var outside []bool
 	for _, k := range c.conns {

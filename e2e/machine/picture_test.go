@@ -94,7 +94,8 @@ var acts = map[string]func(c *compositor, o op){
 	"release": func(c *compositor, _ op) { c.click(0) },
 	"told": func(c *compositor, o op) {
 		if k, s := c.nth("toplevel", o.n(0)); s != nil {
-			k.configureTop(s.xdg, max(min(o.n(1), 800), 40), max(min(o.n(2), 600), 40), []uint32{0, 1, 2, 4}[o.n(3)&3])
+			w, h := c.largest()
+			k.configureTop(s.xdg, max(min(o.n(1), w), 40), max(min(o.n(2), h), 40), []uint32{0, 1, 2, 4}[o.n(3)&3])
 		}
 	},
 	"output":  func(c *compositor, o op) { c.plug(max(o.n(0), 300), max(o.n(1), 300)) },

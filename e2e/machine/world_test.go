@@ -21,6 +21,9 @@ type world struct {
 	globals map[uint32]string // interfaces by name, nil where the embedder does not care
 	broken  string            // the protocol error that ended this client, "" before
 	lenient bool              // it goes on after an error, as a hostile guest does
+	// entered tells whether a serial is that of the pointer's being on the client now: any
+	// other set_cursor is ignored. nil where the embedder looks itself.
+	entered func(serial uint32) bool
 	on      listener
 	roots   []*surface // of toplevels, popups, pointer images and icons, oldest first
 }
@@ -84,6 +87,7 @@ type configured struct {
 	serial     uint32
 	x, y, w, h int // of popups; toplevels have no place
 	fixed      bool
+	state      uint32 // of toplevels: xdg_toplevel.state, 0 for none
 }
 
 type surface struct {
@@ -119,6 +123,7 @@ type xdgSurface struct {
 	configured bool    // something was acknowledged
 	asked      bool    // the initial commit was made
 	sent       []configured
+	last       configured // of all that were sent
 	popup      *popup
 	children   int // popups
 }
@@ -686,17 +691,20 @@ func (w *world) onViewport(o *object, name string, a args) {
 }
 
 func (w *world) onCursor(o *object, a args) {
+	s := w.surface(a.u(1))
+	if s != nil && (s.xdg != nil || s.sub != nil || !w.give(o, s, "cursor", "role")) {
+		w.fail(o, "role", "a surface with a role object")
+		return
+	}
+	if w.entered != nil && !w.entered(a.u(0)) {
+		return
+	}
 	for _, r := range w.roots {
 		if r.role == "cursor" {
 			r.used = false
 		}
 	}
-	s := w.surface(a.u(1))
 	if s == nil {
-		return
-	}
-	if s.xdg != nil || s.sub != nil || !w.give(o, s, "cursor", "role") {
-		w.fail(o, "role", "a surface with a role object")
 		return
 	}
 	s.hotX, s.hotY, s.used = a.i(2), a.i(3), true

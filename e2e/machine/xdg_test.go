@@ -175,7 +175,7 @@ func (w *world) rules(x *xdgSurface, pos *object) {
 
 // unmap is what the end of a role object does. The surface keeps its buffer.
 func (w *world) unmap(x *xdgSurface) {
-	x.role, x.configured, x.asked, x.sent = nil, false, false, nil
+	x.role, x.configured, x.asked, x.sent, x.last = nil, false, false, nil, configured{}
 	x.s.shows = false
 	w.forget(x.s)
 }
@@ -252,5 +252,5 @@ func (w *world) xdgCommit(s *surface) bool {
 	return true
 }
 
-// configure notes what a client was told.
-func (x *xdgSurface) told(c configured) { x.sent = append(x.sent, c) }
+// told notes what a client was told.
+func (x *xdgSurface) told(c configured) { x.sent, x.last = append(x.sent, c), c }

@@ -124,6 +124,16 @@ func (m Shortage) check() error {
 	return checkText("shortage: program", m.Program, maxName)
 }
 
+// maxPause is what no guest waits before it starts another proxy.
+const maxPause = 3600_000
+
+func (m WindowLoss) check() error {
+	if m.Count == 0 || m.Pause < 0 || m.Pause > maxPause {
+		return fmt.Errorf("windowloss: end %d, a pause of %d ms", m.Count, m.Pause)
+	}
+	return checkText("windowloss", m.How, maxText)
+}
+
 func (m PowerOff) check() error {
 	if m.Grace < 0 || m.Grace > 3600_000 {
 		return fmt.Errorf("poweroff: %d ms of grace, at most an hour", m.Grace)

@@ -102,6 +102,8 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseJSON[Traffic](payload)
 	case TypeShortage:
 		return parseJSON[Shortage](payload)
+	case TypeWindowLoss:
+		return parseJSON[WindowLoss](payload)
 	}
 	return nil, violation("unknown %s", t)
 }
@@ -157,22 +159,23 @@ func appendJSON(dst []byte, v any) ([]byte, error) {
 	return append(dst, b...), err
 }
 
-func (m Hello) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
-func (m Boot) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
-func (m Stage) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
-func (m Ready) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
-func (m Spawn) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
-func (m Spawned) appendTo(dst []byte) ([]byte, error)  { return appendJSON(dst, m) }
-func (m Kill) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
-func (m Resize) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, m) }
-func (m Exit) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
-func (m Error) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
-func (m Traffic) appendTo(dst []byte) ([]byte, error)  { return appendJSON(dst, m) }
-func (m Shortage) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
-func (m PowerOff) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
-func (m Ping) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
-func (m Pong) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
-func (m Clock) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
+func (m Hello) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Boot) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Stage) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Ready) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Spawn) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Spawned) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
+func (m Kill) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Resize) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Exit) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Error) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Traffic) appendTo(dst []byte) ([]byte, error)    { return appendJSON(dst, m) }
+func (m Shortage) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, m) }
+func (m WindowLoss) appendTo(dst []byte) ([]byte, error) { return appendJSON(dst, m) }
+func (m PowerOff) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst, m) }
+func (m Ping) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Pong) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Clock) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
 
 func (m Data) appendTo(dst []byte) ([]byte, error) {
 	dst = binary.LittleEndian.AppendUint32(dst, m.ID)

@@ -129,6 +129,12 @@ func (g *Guest) Shortage(program string, count uint64) {
 	g.say(Shortage{Program: plain.Text(program, maxName, plain.OneLine), Count: count})
 }
 
+// WindowLoss reports that the Wayland proxy has ended, the count-th time, and after which
+// pause another one is started.
+func (g *Guest) WindowLoss(how string, count uint64, pause time.Duration) {
+	g.say(WindowLoss{How: plain.Text(how, maxText, plain.OneLine), Count: count, Pause: pause.Milliseconds()})
+}
+
 // Fail says why the guest is about to power off, and waits until that is
 // written. The caller then ends Run's context.
 func (g *Guest) Fail(text string) {

@@ -27,6 +27,8 @@ type Host struct {
 	// kernel has ended for want of memory, in the guest's words and as often as it likes;
 	// what the guest said later has not been taken yet. It must not wait for the guest.
 	OnShortage func(Shortage)
+	// OnWindowLoss is the same for each end of the guest's windows.
+	OnWindowLoss func(WindowLoss)
 
 	log    *slog.Logger
 	l      *link
@@ -392,6 +394,12 @@ func (h *Host) handle(t Type, payload []byte) error {
 		if h.OnShortage != nil {
 			m.Program = plain.Text(m.Program, maxName, plain.OneLine)
 			h.OnShortage(m)
+		}
+		return nil
+	case WindowLoss:
+		if h.OnWindowLoss != nil {
+			m.How = plain.Text(strings.TrimSpace(m.How), maxText, plain.OneLine)
+			h.OnWindowLoss(m)
 		}
 		return nil
 	case Pong:

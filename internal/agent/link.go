@@ -76,7 +76,7 @@ func keyOf(m Message) (k key, last bool) {
 		k.id = m.ID
 	case Hangup:
 		k.id, k.of, last = m.ID, int(m.Stream), true
-	case Clock, Traffic, Shortage, PowerOff, Ping, Pong:
+	case Clock, Traffic, Shortage, WindowLoss, PowerOff, Ping, Pong:
 		last = true
 	}
 	return k, last

@@ -389,6 +389,7 @@ func TestMachine(t *testing.T) {
 			case 2:
 				guest.Traffic(rnd.Uint64N(1<<40), 1)
 				guest.Shortage("yes", rnd.Uint64()|1)
+				guest.WindowLoss("signal killed", rnd.Uint64()|1, time.Second)
 				_ = r.host.SetClock()
 				ping, stop := context.WithTimeout(ctx, daemonNotices)
 				go func() { _ = r.host.Ping(ping); stop() }()

@@ -115,7 +115,7 @@ func messages() *rapid.Generator[Message] {
 	stream := rapid.Map(rapid.IntRange(0, 2), func(i int) Stream { return Stream(i) })
 	ms := rapid.Int64Range(0, 3600_000)
 	return rapid.Custom(func(t *rapid.T) Message {
-		switch rapid.IntRange(0, 18).Draw(t, "kind") {
+		switch rapid.IntRange(0, 19).Draw(t, "kind") {
 		case 0:
 			return Hello{Version: rapid.IntRange(1, 9).Draw(t, "v"), Kernel: text.Draw(t, "k")}
 		case 1:
@@ -153,6 +153,8 @@ func messages() *rapid.Generator[Message] {
 			return Pong{N: rapid.Uint64().Draw(t, "n")}
 		case 17:
 			return Shortage{Program: name.Draw(t, "p"), Count: rapid.Uint64Min(1).Draw(t, "n")}
+		case 18:
+			return WindowLoss{How: text.Draw(t, "how"), Count: rapid.Uint64Min(1).Draw(t, "n"), Pause: rapid.Int64Range(0, maxPause).Draw(t, "p")}
 		default:
 			return Hangup{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s")}
 		}

@@ -4,7 +4,7 @@
 // The stream is a virtio-serial port named PortName, of which the host made the
 // other end: one channel belongs to one VM, and nothing a guest writes can speak
 // for another. Or it is a vsock connection, which the guest makes; whoever listens
-// there must hold by the peer's CID that it is that VM's (vm/vsock.go).
+// there must hold by the peer's CID that it is that VM's (supervise/vsock.go).
 //
 // # Frames
 //
@@ -37,6 +37,7 @@
 //	                      ◄── exit(id)     the program itself has ended
 //	                      ◄── traffic …    what its network card has carried, while that changes
 //	                      ◄── shortage …   its kernel has ended a program for want of memory
+//	                      ◄── windowloss … its display has ended, and with it all windows
 //	poweroff ──►          ◄── (end of stream: the machine is off)
 //
 // An error frame with id 0 is the guest's last word about itself: it could not
@@ -74,7 +75,7 @@ package agent
 import "fmt"
 
 // Version is the protocol's version, said in hello.
-const Version = 4
+const Version = 5
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -128,7 +129,8 @@ const (
 	TypeTraffic Type = 41
 	TypePong    Type = 42
 
-	TypeShortage Type = 43
+	TypeShortage   Type = 43
+	TypeWindowLoss Type = 44
 
 	TypeCredit Type = 65
 	TypeHangup Type = 66
@@ -139,7 +141,7 @@ var typeNames = map[Type]string{
 	TypeResize: "resize", TypePowerOff: "poweroff", TypeClock: "clock", TypePing: "ping", TypePong: "pong", TypeHello: "hello",
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
-	TypeError: "error", TypeTraffic: "traffic", TypeShortage: "shortage", TypeCredit: "credit", TypeHangup: "hangup",
+	TypeError: "error", TypeTraffic: "traffic", TypeShortage: "shortage", TypeWindowLoss: "windowloss", TypeCredit: "credit", TypeHangup: "hangup",
 }
 
 func (t Type) String() string {
@@ -291,6 +293,13 @@ type (
 		Count   uint64 `json:"count"`   // of programs that it has ended so, with this one
 	}
 
+	// WindowLoss says that the guest's Wayland proxy has ended, and with it all windows.
+	WindowLoss struct {
+		How   string `json:"how"`                // the proxy's end, or why it did not start
+		Count uint64 `json:"count"`              // of such ends, with this one
+		Pause int64  `json:"pause_ms,omitempty"` // before the next proxy is started
+	}
+
 	// PowerOff asks the guest to end its programs and switch itself off.
 	PowerOff struct {
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
@@ -333,24 +342,25 @@ type (
 )
 
 // Type implements Message.
-func (Hello) Type() Type    { return TypeHello }
-func (Boot) Type() Type     { return TypeBoot }     // Type implements Message.
-func (Stage) Type() Type    { return TypeStage }    // Type implements Message.
-func (Ready) Type() Type    { return TypeReady }    // Type implements Message.
-func (Spawn) Type() Type    { return TypeSpawn }    // Type implements Message.
-func (Spawned) Type() Type  { return TypeSpawned }  // Type implements Message.
-func (Kill) Type() Type     { return TypeKill }     // Type implements Message.
-func (Resize) Type() Type   { return TypeResize }   // Type implements Message.
-func (Exit) Type() Type     { return TypeExit }     // Type implements Message.
-func (Error) Type() Type    { return TypeError }    // Type implements Message.
-func (Traffic) Type() Type  { return TypeTraffic }  // Type implements Message.
-func (Shortage) Type() Type { return TypeShortage } // Type implements Message.
-func (PowerOff) Type() Type { return TypePowerOff } // Type implements Message.
-func (Clock) Type() Type    { return TypeClock }    // Type implements Message.
-func (Ping) Type() Type     { return TypePing }     // Type implements Message.
-func (Pong) Type() Type     { return TypePong }     // Type implements Message.
-func (Credit) Type() Type   { return TypeCredit }   // Type implements Message.
-func (Hangup) Type() Type   { return TypeHangup }   // Type implements Message.
+func (Hello) Type() Type      { return TypeHello }
+func (Boot) Type() Type       { return TypeBoot }       // Type implements Message.
+func (Stage) Type() Type      { return TypeStage }      // Type implements Message.
+func (Ready) Type() Type      { return TypeReady }      // Type implements Message.
+func (Spawn) Type() Type      { return TypeSpawn }      // Type implements Message.
+func (Spawned) Type() Type    { return TypeSpawned }    // Type implements Message.
+func (Kill) Type() Type       { return TypeKill }       // Type implements Message.
+func (Resize) Type() Type     { return TypeResize }     // Type implements Message.
+func (Exit) Type() Type       { return TypeExit }       // Type implements Message.
+func (Error) Type() Type      { return TypeError }      // Type implements Message.
+func (Traffic) Type() Type    { return TypeTraffic }    // Type implements Message.
+func (Shortage) Type() Type   { return TypeShortage }   // Type implements Message.
+func (WindowLoss) Type() Type { return TypeWindowLoss } // Type implements Message.
+func (PowerOff) Type() Type   { return TypePowerOff }   // Type implements Message.
+func (Clock) Type() Type      { return TypeClock }      // Type implements Message.
+func (Ping) Type() Type       { return TypePing }       // Type implements Message.
+func (Pong) Type() Type       { return TypePong }       // Type implements Message.
+func (Credit) Type() Type     { return TypeCredit }     // Type implements Message.
+func (Hangup) Type() Type     { return TypeHangup }     // Type implements Message.
 
 // Type implements Message.
 func (m Data) Type() Type {

@@ -30,10 +30,12 @@ var mayImport = map[string][]string{
 	"internal/balloon":    {},
 	"internal/boot":       {"internal/durable"},
 	"internal/clipboard":  {"internal/wayland", "internal/relay", "internal/plain"},
+	"internal/clipflow":   {"config", "internal/accept", "internal/clipboard", "internal/desktop", "internal/durable", "internal/vm", "internal/wayland"},
 	"internal/desktop":    {"config", "internal/durable", "internal/icon", "internal/vm", "internal/plain"},
 	"internal/durable":    {},
 	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
 	"internal/label":      {},
+	"internal/launch":     {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/rootfs", "internal/transfer", "internal/vm"},
 	"internal/ledger":     {},
 	"internal/gpu":        {"internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
 	"internal/guestproxy": {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},
@@ -54,18 +56,24 @@ var mayImport = map[string][]string{
 	"internal/usb":        {"config", "internal/plain"},
 	"internal/vhost":      {},
 	"internal/virtwl":     {"internal/wayland", "internal/ledger"},
-	"internal/vm":         {"config", "internal/durable", "internal/accept", "internal/agent", "internal/balloon", "internal/boot", "internal/rootfs", "internal/sandbox", "internal/usb", "internal/scope", "internal/plain", "internal/ledger", "internal/names"},
+	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/sandbox", "internal/scope"},
+	"internal/supervise":  {"config", "internal/accept", "internal/agent", "internal/balloon", "internal/boot", "internal/display", "internal/ledger", "internal/names", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/usb", "internal/vm"},
+	"internal/proc":       {"internal/plain", "internal/sandbox"},
+	"internal/qemu":       {"config", "internal/proc"},
+	"internal/display":    {"config"},
 	"internal/wayland":    {"internal/plain"},
+	// The menu's two processes share their messages; only the one that starts VMs has this.
+	"internal/menu/session": {"config", "internal/desktop", "internal/durable", "internal/icon", "internal/launch", "internal/menu", "internal/plain", "internal/vm"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},
 }
 
 // guestMustNot: a guest's binary has no host part in it, whoever imports it.
-var guestMustNot = []string{"internal/vm", "internal/vhost", "internal/gpu", "internal/filter", "internal/desktop"}
+var guestMustNot = []string{"internal/vm", "internal/supervise", "internal/qemu", "internal/vhost", "internal/gpu", "internal/filter", "internal/desktop"}
 
 // mayStart lists who below cmd/ starts processes. Packages whose name ends in
 // "test" serve tests alone.
-var mayStart = []string{"internal/vm", "internal/sandbox"}
+var mayStart = []string{"internal/proc", "internal/vm", "internal/sandbox"}
 
 // mayBecome lists who may besides replace its own process by another program:
 // the process that makes a root's view becomes the virtiofsd that serves it.

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -52,6 +53,18 @@ func Replace(root *os.Root, name string, perm fs.FileMode, b []byte) error {
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// ReplaceFile is Replace by a path, whose directory it frees of what was left half-made
+// there before.
+func ReplaceFile(name string, perm fs.FileMode, b []byte) error {
+	dir, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	SweepFiles(dir, ".")
+	return Replace(dir, filepath.Base(name), perm, b)
 }
 
 // SyncDir writes the names that were given in a directory to disk, where its file system

@@ -73,6 +73,26 @@ func TestReplace(t *testing.T) {
 	})
 }
 
+// By its path a file is replaced as well, and what was left half-made beside it goes.
+func TestReplaceFile(t *testing.T) {
+	path := t.TempDir()
+	half, old := path+"/"+TempName(), time.Now().Add(-time.Hour)
+	if err := errors.Join(os.WriteFile(half, nil, 0o600), os.Chtimes(half, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"old", "newer and longer"} {
+		if err := ReplaceFile(path+"/f", 0o600, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path + "/f"); string(b) != want || err != nil || names(t, path) != "f" {
+			t.Fatalf("%q, %v; %s", b, err, names(t, path))
+		}
+	}
+	if err := ReplaceFile(path+"/none/f", 0o600, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
 // A link is replaced, not followed, and Place takes no name that is taken.
 func TestPlace(t *testing.T) {
 	path := t.TempDir()

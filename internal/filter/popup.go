@@ -194,14 +194,16 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, err
 	}
 	stateOf(c).countOpen(c)
-	p := &popup{shell: s, parent: parent, obj: m.New}
+	p := &popup{shell: s, obj: m.New}
 	m.New.Data, s.popup = p, p
 	if parent.window == nil && (parent.popup == nil || parent.popup.dismissed) {
-		// The parent went while this one was on its way.
+		// The parent went while this one was on its way. The compositor never hears of this
+		// one, so it is part of no window: no press on one speaks for it.
 		p.dismissed = true
 		c.ToClient().Msg(m.New.ID, wayland.XdgPopupEvtPopupDone)
 		return false, nil
 	}
+	p.parent = parent
 	parent.popups = append(parent.popups, p)
 	p.wish = *pos
 	own, top := f.positioner(c, pos, p)

@@ -6,6 +6,7 @@
 package plain
 
 import (
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -61,6 +62,29 @@ func Text(s string, most int, lines bool) string {
 		out = utf8.AppendRune(out, r)
 	}
 	return string(out)
+}
+
+// maxError bounds an error's line, in bytes.
+const maxError = 4 << 10
+
+// Error returns the line that is shown of an error, which may hold what a guest wrote:
+// errors.Join writes several lines.
+func Error(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return Text(strings.Join(parts, "; "), maxError, OneLine)
+}
+
+// Clip shortens what a message quotes, to 40 characters. It does not make it plain.
+func Clip(s string) string {
+	if r := []rune(s); len(r) > 40 {
+		return string(r[:40]) + "…"
+	}
+	return s
 }
 
 // isPlain is the usual case, without an allocation.

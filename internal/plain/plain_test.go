@@ -1,6 +1,7 @@
 package plain
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"unicode"
@@ -101,5 +102,23 @@ func BenchmarkText(b *testing.B) {
 				Text(s, 256, OneLine)
 			}
 		})
+	}
+}
+
+// An error is one line, whatever it holds; what a message quotes is short.
+func TestErrorAndClip(t *testing.T) {
+	err := errors.Join(errors.New("VM a: \x1b[2Jgone\n\n"), errors.New("  VM b: too"))
+	if got, want := Error(err), "VM a: [2Jgone; VM b: too"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := Error(errors.New(strings.Repeat("x", maxError+1))); len(got) != maxError {
+		t.Errorf("%d bytes", len(got))
+	}
+	long := strings.Repeat("ä", 41)
+	if got, want := Clip(long), long[:80]+"…"; got != want {
+		t.Errorf("%q", got)
+	}
+	if got := Clip(long[:80]); got != long[:80] {
+		t.Errorf("%q", got)
 	}
 }

@@ -27,7 +27,7 @@
 // to any path may ask the user's service manager for anything: Landlock does not
 // tell sockets apart before Linux 7.1. So the display process has no connect(2)
 // and no socket(2) at all: its supervisor connects and passes the socket
-// (internal/vm, cmd/vix-waylandproxy). Only one that was started by hand, without
+// (internal/supervise, cmd/vix-waylandproxy). Only one that was started by hand, without
 // a supervisor, makes connections of its own (Profile.Connect), and says so.
 //
 // # System calls

@@ -172,8 +172,12 @@ func (s *Surface) Hid() {
 	}
 }
 
-// Unattach forgets what was attached and not committed.
+// Unattach forgets content that was attached and not committed. That there is to be none
+// stays: it is no content.
 func (s *Surface) Unattach() {
+	if s.pending.Buffer == nil {
+		return
+	}
 	s.release(s.pending.Buffer)
 	s.pending.Buffer = nil
 	s.pending.set &^= setBuffer

@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,16 +8,14 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/proc"
 )
 
 // Limits of a client's patience.
@@ -30,15 +27,15 @@ const (
 
 // dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
-func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
-	conn, err := net.DialUnix("unix", nil, r.socket(name, controlName))
+func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
+	conn, err := net.DialUnix("unix", nil, r.Socket(name, controlName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, 0, ErrNotRunning
 	case err != nil:
-		return nil, 0, dialCause(err)
+		return nil, 0, DialCause(err)
 	}
-	pid, err := checkPeer(conn, os.Getuid())
+	pid, err := CheckPeer(conn, os.Getuid())
 	if err != nil {
 		conn.Close()
 		return nil, 0, fmt.Errorf("control socket: %w", err)
@@ -47,7 +44,7 @@ func (r *Registry) dial(name string) (*net.UnixConn, int, error) {
 }
 
 // dialCause is err without the address, which says nothing to anybody.
-func dialCause(err error) error {
+func DialCause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
 		return op.Err
@@ -57,7 +54,7 @@ func dialCause(err error) error {
 
 // State asks one supervisor for its VM's state.
 func (r *Registry) State(ctx context.Context, name string) (State, error) {
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
 		return State{}, err
 	}
@@ -65,13 +62,13 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	_ = conn.SetDeadline(time.Now().Add(stateLimit))
-	c := &control{conn: conn}
-	if err := c.ask(request{Version: controlVersion, Op: opState}); err != nil {
+	c := &Control{Conn: conn}
+	if err := c.ask(Request{Version: ControlVersion, Op: OpState}); err != nil {
 		return State{}, err
 	}
-	var rep reply
-	switch err := c.recv(&rep, maxFrame); {
-	case err != nil && !foreign(err):
+	var rep Reply
+	switch err := c.Recv(&rep, MaxFrame); {
+	case err != nil && !Foreign(err):
 		return State{}, err
 	case rep.Fail != nil:
 		return State{}, rep.Fail
@@ -84,7 +81,7 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 // List returns the state of every VM that runs, by name. What dead supervisors
 // left is removed.
 func (r *Registry) List(ctx context.Context) ([]State, error) {
-	names, err := r.names(ctx)
+	names, err := r.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +111,7 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 		// Nobody listens any more: it is at its very end, or was killed just now.
 		wait, cancel := context.WithTimeout(ctx, stateLimit)
 		defer cancel()
-		if r.waitGone(wait, name) == nil {
+		if r.WaitGone(wait, name) == nil {
 			return nil
 		}
 	}
@@ -124,7 +121,7 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 // savedState is the state in state.json, of a supervisor that does not answer. It
 // is nil for a VM that is gone.
 func (r *Registry) savedState(name string) *State {
-	st, err := loadState(r.root, name)
+	st, err := LoadState(r.Root, name)
 	if err != nil {
 		return nil
 	}
@@ -134,21 +131,18 @@ func (r *Registry) savedState(name string) *State {
 	return &st
 }
 
-// Names returns the names of the VMs that run.
-func (r *Registry) Names(ctx context.Context) ([]string, error) { return r.names(ctx) }
-
 // Stop stops a VM and returns when it is gone. With force nothing is asked of
 // the guest, and a supervisor that does not answer is killed.
 func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if err := config.CheckName(name); err != nil {
-		return failf("%v", err)
+		return Failf("%v", err)
 	}
-	live, err := r.names(ctx)
+	live, err := r.Names(ctx)
 	if err != nil {
 		return err
 	}
 	if !slices.Contains(live, name) {
-		return failf("VM %s: %v", name, ErrNotRunning)
+		return Failf("VM %s: %v", name, ErrNotRunning)
 	}
 	limit := stopLimit
 	if force {
@@ -157,101 +151,30 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	process, refused := r.askToStop(wait, name, force)
-	defer closeFiles([]*os.File{process})
+	defer proc.CloseFiles([]*os.File{process})
 	switch {
 	case refused != nil && !force:
 		return refused
 	case refused != nil:
 		cancel() // it will not end by itself
 	}
-	err = r.waitGone(wait, name)
+	err = r.WaitGone(wait, name)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
 	if !force {
-		return failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
+		return Failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
 	}
-	if process == nil || killTree(process) != nil {
-		return failf("VM %s: does not stop, and its supervisor cannot be killed", name)
+	if process == nil || proc.KillTree(process) != nil {
+		return Failf("VM %s: does not stop, and its supervisor cannot be killed", name)
 	}
 	wait, cancel = context.WithTimeout(ctx, forceLimit)
 	defer cancel()
-	if err := r.waitGone(wait, name); err != nil {
-		return failf("VM %s: does not end: %v", name, err)
+	if err := r.WaitGone(wait, name); err != nil {
+		return Failf("VM %s: does not end: %v", name, err)
 	}
-	_, err = r.names(ctx) // clears what it left
+	_, err = r.Names(ctx) // clears what it left
 	return err
-}
-
-// killTree kills a supervisor, and what it has started: that ends with it (PDEATHSIG),
-// but for a program that has changed its user since, as passt does for root.
-func killTree(supervisor *os.File) error {
-	top, err := pidOf(supervisor)
-	if err != nil {
-		return err
-	}
-	// A stopped process starts no other while we look.
-	if err := unix.PidfdSendSignal(int(supervisor.Fd()), unix.SIGSTOP, nil, 0); err != nil {
-		return err
-	}
-	var below []*os.File
-	for _, pid := range descendants("/proc", top) {
-		// Until its parent has waited for it, which is stopped, the number is its own.
-		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
-			below = append(below, os.NewFile(uintptr(fd), "process"))
-		}
-	}
-	defer closeFiles(below)
-	if err := unix.PidfdSendSignal(int(supervisor.Fd()), unix.SIGKILL, nil, 0); err != nil {
-		return err
-	}
-	for _, p := range below {
-		_ = unix.PidfdSendSignal(int(p.Fd()), unix.SIGKILL, nil, 0) // an error: it has ended
-	}
-	return nil
-}
-
-// pidOf is the process id that a pidfd is of.
-func pidOf(pidfd *os.File) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if pid, ok := strings.CutPrefix(line, "Pid:"); ok {
-			if n, err := strconv.Atoi(strings.TrimSpace(pid)); err == nil && n > 0 {
-				return n, nil
-			}
-		}
-	}
-	return 0, unix.ESRCH
-}
-
-// descendants are the processes below one, by proc_pid_stat(5).
-func descendants(proc string, top int) []int {
-	children := map[int][]int{}
-	paths, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "stat"))
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		var state byte
-		var parent int
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			continue
-		}
-		// The name, in brackets, may have anything in it.
-		if _, err := fmt.Sscanf(string(b[bytes.LastIndexByte(b, ')')+1:]), " %c %d", &state, &parent); err == nil {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	list := slices.Clone(children[top])
-	for i := 0; i < len(list); i++ {
-		list = append(list, children[list[i]]...)
-	}
-	return list
 }
 
 // askToStop sends the request, waits for the answer or the end, and returns
@@ -259,7 +182,7 @@ func descendants(proc string, top int) []int {
 // number may be another's by the time that it is killed. refused is why it does not
 // stop, if it says so.
 func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refused error) {
-	conn, pid, err := r.dial(name)
+	conn, pid, err := r.Dial(name)
 	if err != nil {
 		return nil, nil // on its way out already
 	}
@@ -267,10 +190,10 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
 	process = peerProcess(conn, pid)
-	c := &control{conn: conn}
-	var rep reply
-	if err = c.ask(request{Version: controlVersion, Op: opStop, Force: force}); err == nil {
-		_ = c.recv(&rep, maxFrame) // done, gone, or refused
+	c := &Control{Conn: conn}
+	var rep Reply
+	if err = c.ask(Request{Version: ControlVersion, Op: OpStop, Force: force}); err == nil {
+		_ = c.Recv(&rep, MaxFrame) // done, gone, or refused
 	}
 	if rep.Fail == nil {
 		errors.As(err, &rep.Fail)
@@ -284,27 +207,27 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 // Logs copies a VM's log to w; with follow, until the VM ends or ctx does.
 func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
 	if err := config.CheckName(name); err != nil {
-		return failf("%v", err)
+		return Failf("%v", err)
 	}
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
-		return failf("VM %s: %v", name, err)
+		return Failf("VM %s: %v", name, err)
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
-	c := &control{conn: conn}
-	if err := c.ask(request{Version: controlVersion, Op: opLogs, Follow: follow}); err != nil {
-		return failf("VM %s: %v", name, err)
+	c := &Control{Conn: conn}
+	if err := c.ask(Request{Version: ControlVersion, Op: OpLogs, Follow: follow}); err != nil {
+		return Failf("VM %s: %v", name, err)
 	}
 	for {
-		var rep reply
-		err := c.recv(&rep, maxFrame)
+		var rep Reply
+		err := c.Recv(&rep, MaxFrame)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			return failf("VM %s: its supervisor has ended", name)
+			return Failf("VM %s: its supervisor has ended", name)
 		case rep.Fail != nil:
 			return rep.Fail
 		case rep.Done:
@@ -314,4 +237,83 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 			return err
 		}
 	}
+}
+
+// AttachUSB gives a VM that runs a device of the host's, as config.ParseUSB names it.
+func (r *Registry) AttachUSB(ctx context.Context, name, device string) (USBState, error) {
+	return r.askUSB(ctx, name, Request{Op: OpUSBAttach, Path: device})
+}
+
+// DetachUSB takes it back.
+func (r *Registry) DetachUSB(ctx context.Context, name, device string) (USBState, error) {
+	return r.askUSB(ctx, name, Request{Op: OpUSBDetach, Path: device})
+}
+
+func (r *Registry) askUSB(ctx context.Context, name string, req Request) (USBState, error) {
+	rep, err := r.ask(ctx, name, req)
+	if err == nil && rep.USB == nil {
+		err = Failf("VM %s: no device in the reply", name)
+	}
+	if err != nil {
+		return USBState{}, err
+	}
+	return *rep.USB, nil
+}
+
+// Mount adds a share to a VM that runs, and says where it is.
+func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
+	rep, err := r.ask(ctx, name, Request{Op: OpMount, Share: share})
+	if err != nil {
+		return ShareState{}, err
+	}
+	if rep.Mounted == nil {
+		return ShareState{}, Failf("VM %s: no share in the reply", name)
+	}
+	return *rep.Mounted, nil
+}
+
+// Umount takes the share at a path of the guest away; with force also if it is in use.
+func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
+	_, err := r.ask(ctx, name, Request{Op: OpUmount, Path: path, Force: force})
+	return err
+}
+
+// ask sends a request to the supervisor of a VM that has to run, and waits for the one
+// reply.
+func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply, err error) {
+	if err := config.CheckName(name); err != nil {
+		return rep, Failf("%v", err)
+	}
+	conn, err := r.join(name)
+	if err != nil {
+		return rep, err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	c := &Control{Conn: conn}
+	req.Version = ControlVersion
+	if err = c.ask(req); err == nil {
+		_ = c.Recv(&rep, MaxFrame) // no reply is told by there being none
+	} else {
+		errors.As(err, &rep.Fail)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return rep, context.Cause(ctx)
+	case rep.Fail != nil:
+		return rep, rep.Fail
+	case rep == Reply{}:
+		return rep, Failf("VM %s: its supervisor has ended", name)
+	}
+	return rep, nil
+}
+
+// join returns a connection to the supervisor of a VM that has to run.
+func (r *Registry) join(name string) (*net.UnixConn, error) {
+	conn, _, err := r.Dial(name)
+	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, Failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
+	}
+	return conn, err
 }

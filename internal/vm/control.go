@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/proc"
 )
 
 // The control protocol, over control.sock. Both ends are processes of one user
@@ -63,35 +65,35 @@ import (
 // with any other members, of any type, on both sides (frozen_test.go holds the bytes).
 
 const (
-	controlVersion = 2
+	ControlVersion = 2
 	// maxFrame bounds a frame: the state of a VM with all its windows.
-	maxFrame = 1 << 20
+	MaxFrame = 1 << 20
 	// maxRequest bounds a request: arguments and environment of one program.
-	maxRequest = 128 << 10
+	MaxRequest = 128 << 10
 )
 
 // The operations.
 const (
-	opRun    = "run"
-	opState  = "state"
-	opStop   = "stop"
-	opLogs   = "logs"
-	opTrace  = "trace"
-	opTake   = "take"
-	opGive   = "give"
-	opFollow = "follow"
-	opWatch  = "watch"
+	OpRun    = "run"
+	OpState  = "state"
+	OpStop   = "stop"
+	OpLogs   = "logs"
+	OpTrace  = "trace"
+	OpTake   = "take"
+	OpGive   = "give"
+	OpFollow = "follow"
+	OpWatch  = "watch"
 
-	opMount  = "mount"
-	opUmount = "umount"
+	OpMount  = "mount"
+	OpUmount = "umount"
 
-	opFolders = "folders"
+	OpFolders = "folders"
 
-	opUSBAttach = "usb attach"
-	opUSBDetach = "usb detach"
+	OpUSBAttach = "usb attach"
+	OpUSBDetach = "usb detach"
 )
 
-type request struct {
+type Request struct {
 	Version    int      `json:"version,omitempty"`
 	Op         string   `json:"op,omitempty"`
 	Argv       []string `json:"argv,omitempty"`
@@ -113,7 +115,7 @@ type request struct {
 }
 
 // A reply has one field set.
-type reply struct {
+type Reply struct {
 	Stage   *Stage      `json:"stage,omitempty"`
 	Note    string      `json:"note,omitempty"`
 	Windows string      `json:"windows,omitempty"` // why they are not shown in the client's session
@@ -126,7 +128,7 @@ type reply struct {
 	Mounted *ShareState `json:"mounted,omitempty"`
 	USB     *USBState   `json:"usb,omitempty"`
 	// Folders are the VM's shares, but for its home and staging folders.
-	Folders *[]folderState `json:"folders,omitempty"`
+	Folders *[]FolderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
 	// Heard: the guest has taken the signals that came before.
@@ -143,19 +145,19 @@ type Exit struct {
 
 // A control is one end of a connection. One goroutine may read while others
 // write.
-type control struct {
-	conn *net.UnixConn
+type Control struct {
+	Conn *net.UnixConn
 	wmu  sync.Mutex
 }
 
 // send writes v as one frame, with files' descriptors beside it.
-func (c *control) send(v any, files ...*os.File) error {
+func (c *Control) Send(v any, files ...*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if len(b) > maxFrame {
-		return fmt.Errorf("message of %d bytes: at most %d", len(b), maxFrame)
+	if len(b) > MaxFrame {
+		return fmt.Errorf("message of %d bytes: at most %d", len(b), MaxFrame)
 	}
 	frame := append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...)
 	var oob []byte
@@ -168,10 +170,10 @@ func (c *control) send(v any, files ...*os.File) error {
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	n, _, err := c.conn.WriteMsgUnix(frame, oob, nil)
+	n, _, err := c.Conn.WriteMsgUnix(frame, oob, nil)
 	for err == nil && n < len(frame) {
 		var k int
-		k, err = c.conn.Write(frame[n:])
+		k, err = c.Conn.Write(frame[n:])
 		n += k
 	}
 	return err
@@ -179,19 +181,19 @@ func (c *control) send(v any, files ...*os.File) error {
 
 // ask sends a client's request. A supervisor that refuses a client does not wait for what it
 // wants: then the error is what it said, a *Failure.
-func (c *control) ask(v any, files ...*os.File) error {
-	err := c.send(v, files...)
-	var rep reply
-	if err != nil && c.recv(&rep, maxFrame) == nil && rep.Fail != nil {
+func (c *Control) ask(v any, files ...*os.File) error {
+	err := c.Send(v, files...)
+	var rep Reply
+	if err != nil && c.Recv(&rep, MaxFrame) == nil && rep.Fail != nil {
 		return rep.Fail
 	}
 	return err
 }
 
 // recv reads one frame of at most limit bytes into v.
-func (c *control) recv(v any, limit int) error {
+func (c *Control) Recv(v any, limit int) error {
 	var head [4]byte
-	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
+	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
 		return err
 	}
 	return c.body(head, v, limit)
@@ -201,15 +203,15 @@ func (c *control) recv(v any, limit int) error {
 const maxFiles = 3
 
 // errNoDescriptor: the kernel could not give us a descriptor that was sent.
-var errNoDescriptor error = unix.EMFILE
+var ErrNoDescriptor error = unix.EMFILE
 
-func (c *control) body(head [4]byte, v any, limit int) error {
+func (c *Control) body(head [4]byte, v any, limit int) error {
 	n := binary.LittleEndian.Uint32(head[:])
 	if n > uint32(limit) {
 		return fmt.Errorf("message of %d bytes: at most %d", n, limit)
 	}
 	b := make([]byte, n)
-	if _, err := io.ReadFull(c.conn, b); err != nil {
+	if _, err := io.ReadFull(c.Conn, b); err != nil {
 		return err
 	}
 	return json.Unmarshal(b, v)
@@ -217,21 +219,21 @@ func (c *control) body(head [4]byte, v any, limit int) error {
 
 // foreign reports whether err is that a member is of another type than ours, as another
 // version may have it. The others have been read all the same.
-func foreign(err error) bool {
+func Foreign(err error) bool {
 	var t *json.UnmarshalTypeError
 	return errors.As(err, &t)
 }
 
 // recvFiles reads one frame with up to three descriptors, which the caller
 // owns, also when it fails.
-func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
+func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	var head [4]byte
 	oob := make([]byte, unix.CmsgSpace((maxFiles+1)*4))
-	n, oobn, flags, _, err := c.conn.ReadMsgUnix(head[:], oob)
+	n, oobn, flags, _, err := c.Conn.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err
 	}
-	files, err := rights(oob[:oobn])
+	files, err := proc.Received(oob[:oobn])
 	switch {
 	case err != nil:
 		return files, err
@@ -241,45 +243,17 @@ func (c *control) recvFiles(v any, limit int) ([]*os.File, error) {
 		return files, errors.New("more descriptors than three")
 	case flags&unix.MSG_CTRUNC != 0:
 		// There was room for one more than there may be: the rest could not be had.
-		return files, errNoDescriptor
+		return files, ErrNoDescriptor
 	}
-	if _, err := io.ReadFull(c.conn, head[n:]); err != nil {
+	if _, err := io.ReadFull(c.Conn, head[n:]); err != nil {
 		return files, err
 	}
 	return files, c.body(head, v, limit)
 }
 
-func rights(oob []byte) ([]*os.File, error) {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil, err
-	}
-	var files []*os.File
-	for _, m := range messages {
-		fds, err := unix.ParseUnixRights(&m)
-		if err != nil {
-			continue // not descriptors
-		}
-		for _, fd := range fds {
-			if err := unix.SetNonblock(fd, true); err != nil {
-				unix.Close(fd)
-				continue
-			}
-			files = append(files, os.NewFile(uintptr(fd), "client"))
-		}
-	}
-	return files, nil
-}
-
-func closeFiles(files []*os.File) {
-	for _, f := range files {
-		f.Close()
-	}
-}
-
 // checkPeer refuses a peer that is not a process of this user, and returns its
 // process id.
-func checkPeer(conn *net.UnixConn, uid int) (int, error) {
+func CheckPeer(conn *net.UnixConn, uid int) (int, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err

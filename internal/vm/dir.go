@@ -13,21 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/proc"
 )
 
 // Names of the files of a VM's directory.
 const (
 	lockName    = "lock" // of the registry too: no VM is called so (config.CheckName)
 	controlName = "control.sock"
-	stateName   = "state.json"
-	logName     = "log"
-	oldLogName  = "log.1"
+	StateName   = "state.json"
 )
 
 // A Registry is the directory of all VMs of one user.
 type Registry struct {
-	path string
-	root *os.Root
+	Path string
+	Root *os.Root
 	at   *os.File // the same directory
 }
 
@@ -37,16 +36,16 @@ type Registry struct {
 func OpenRegistry(dir string) (*Registry, error) {
 	path := filepath.Join(dir, "vix")
 	if n := len(filepath.Join(path, string(make([]byte, config.MaxName)), controlName)); n > 107 {
-		return nil, failf("runtime directory %s: too long for a socket's path; set XDG_RUNTIME_DIR to a shorter one", dir)
+		return nil, Failf("runtime directory %s: too long for a socket's path; set XDG_RUNTIME_DIR to a shorter one", dir)
 	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, cause(err))
+		return nil, Failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, proc.Cause(err))
 	}
 	root, at, err := openOwn(path)
 	if err != nil {
-		return nil, failf("%s: %v; remove it", path, err)
+		return nil, Failf("%s: %v; remove it", path, err)
 	}
-	return &Registry{path: path, root: root, at: at}, nil
+	return &Registry{Path: path, Root: root, at: at}, nil
 }
 
 // openOwn opens the directory path of this user's alone. What is checked is what was
@@ -69,7 +68,7 @@ func openOwn(path string) (root *os.Root, at *os.File, err error) {
 		root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
 	if err != nil {
-		return nil, nil, errors.Join(cause(err), at.Close())
+		return nil, nil, errors.Join(proc.Cause(err), at.Close())
 	}
 	return root, at, nil
 }
@@ -94,22 +93,13 @@ func openBelow(root *os.Root, name string, flags int, perm os.FileMode) (*os.Fil
 }
 
 // Close releases the directory.
-func (r *Registry) Close() error { return errors.Join(r.root.Close(), r.at.Close()) }
-
-// cause is err without the path that the message already names.
-func cause(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
+func (r *Registry) Close() error { return errors.Join(r.Root.Close(), r.at.Close()) }
 
 // lockAll takes the upper lock. It is held for moments only.
 func (r *Registry) lockAll(ctx context.Context) (*os.File, error) {
-	f, err := openBelow(r.root, lockName, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openBelow(r.Root, lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, failf("%s: %v", r.path, cause(err))
+		return nil, Failf("%s: %v", r.Path, proc.Cause(err))
 	}
 	if err := waitLock(ctx, f); err != nil {
 		return nil, err
@@ -149,7 +139,7 @@ func waitLock(ctx context.Context, f *os.File) error {
 }
 
 // tryLock takes f's lock if it is free.
-func tryLock(f *os.File) (bool, error) {
+func TryLock(f *os.File) (bool, error) {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
@@ -159,19 +149,19 @@ func tryLock(f *os.File) (bool, error) {
 
 // A seat is what a new supervisor is given: the lock of its directory, and the
 // socket on which clients may already be waiting.
-type seat struct {
-	lock     *os.File
-	listener *os.File
+type Seat struct {
+	Lock     *os.File
+	Listener *os.File
 }
 
-func (s *seat) close() {
-	s.lock.Close()
-	s.listener.Close()
+func (s *Seat) Close() {
+	s.Lock.Close()
+	s.Listener.Close()
 }
 
 // take makes the directory of the VM name and takes its lock, both under the
 // upper lock. It returns nil if the VM runs: its lock is taken.
-func (r *Registry) take(ctx context.Context, name string) (*seat, error) {
+func (r *Registry) Take(ctx context.Context, name string) (*Seat, error) {
 	all, err := r.lockAll(ctx)
 	if err != nil {
 		return nil, err
@@ -180,19 +170,19 @@ func (r *Registry) take(ctx context.Context, name string) (*seat, error) {
 	switch lock, err := r.lockOf(name); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return nil, failf("%s: %v", filepath.Join(r.path, name), cause(err))
+		return nil, Failf("%s: %v", filepath.Join(r.Path, name), proc.Cause(err))
 	case lock == nil:
 		return nil, nil
 	default:
 		lock.Close()
 		// What is left of the group, the new supervisor removes.
-		if err := errors.Join(r.removeDead(name), r.root.RemoveAll(name)); err != nil {
-			return nil, failf("%v", err)
+		if err := errors.Join(r.removeDead(name), r.Root.RemoveAll(name)); err != nil {
+			return nil, Failf("%v", err)
 		}
 	}
 	s, err := r.make(name)
 	if err != nil {
-		return nil, errors.Join(failf("%s: %v", filepath.Join(r.path, name), cause(err)), r.root.RemoveAll(name))
+		return nil, errors.Join(Failf("%s: %v", filepath.Join(r.Path, name), proc.Cause(err)), r.Root.RemoveAll(name))
 	}
 	return s, nil
 }
@@ -200,29 +190,29 @@ func (r *Registry) take(ctx context.Context, name string) (*seat, error) {
 // lockOf takes the lock of an existing directory. It returns nil if the lock
 // is taken, and fs.ErrNotExist if there is no such directory.
 func (r *Registry) lockOf(name string) (*os.File, error) {
-	if _, err := r.root.Lstat(name); err != nil {
+	if _, err := r.Root.Lstat(name); err != nil {
 		return nil, err
 	}
-	f, err := openBelow(r.root, filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openBelow(r.Root, filepath.Join(name, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if ok, err := tryLock(f); !ok {
+	if ok, err := TryLock(f); !ok {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (r *Registry) make(name string) (*seat, error) {
-	if err := r.root.Mkdir(name, 0o700); err != nil {
+func (r *Registry) make(name string) (*Seat, error) {
+	if err := r.Root.Mkdir(name, 0o700); err != nil {
 		return nil, err
 	}
 	lock, err := r.lockOf(name)
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.ListenUnix("unix", r.socket(name, controlName))
+	ln, err := net.ListenUnix("unix", r.Socket(name, controlName))
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -234,41 +224,41 @@ func (r *Registry) make(name string) (*seat, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &seat{lock: lock, listener: f}, nil
+	return &Seat{Lock: lock, Listener: f}, nil
 }
 
 // socket is the address of a socket in a VM's directory, by the descriptor that was checked:
 // it is in that directory, whatever has its name.
-func (r *Registry) socket(name, file string) *net.UnixAddr {
+func (r *Registry) Socket(name, file string) *net.UnixAddr {
 	return &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s/%s", r.at.Fd(), name, file), Net: "unix"}
 }
 
-func (r *Registry) control(name string) string {
-	return filepath.Join(r.path, name, controlName)
+func (r *Registry) Control(name string) string {
+	return filepath.Join(r.Path, name, controlName)
 }
 
 // remove removes the directory of the calling supervisor's VM. From then on a
 // run makes a new one.
-func (r *Registry) remove(ctx context.Context, name string) error {
+func (r *Registry) RemoveDir(ctx context.Context, name string) error {
 	all, err := r.lockAll(ctx)
 	if err != nil {
 		return err
 	}
 	defer all.Close()
-	return r.root.RemoveAll(name)
+	return r.Root.RemoveAll(name)
 }
 
-// names returns the VMs whose supervisors live, in order, and removes what
+// Names returns the VMs whose supervisors live, in order, and removes what
 // dead ones left.
-func (r *Registry) names(ctx context.Context) ([]string, error) {
+func (r *Registry) Names(ctx context.Context) ([]string, error) {
 	all, err := r.lockAll(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer all.Close()
-	entries, err := fs.ReadDir(r.root.FS(), ".")
+	entries, err := fs.ReadDir(r.Root.FS(), ".")
 	if err != nil {
-		return nil, failf("%s: %v", r.path, cause(err))
+		return nil, Failf("%s: %v", r.Path, proc.Cause(err))
 	}
 	var live []string
 	var errs []error
@@ -295,22 +285,22 @@ func (r *Registry) names(ctx context.Context) ([]string, error) {
 // control group. Its processes end at their parent's death, but not at once; until they have,
 // the directory stays for whoever looks next.
 func (r *Registry) removeDead(name string) error {
-	if st, err := loadState(r.root, name); err == nil && st.Scope != nil {
+	if st, err := LoadState(r.Root, name); err == nil && st.Scope != nil {
 		if errors.Is(st.Scope.RemoveLeft(name), unix.EBUSY) {
 			return nil
 		}
 	}
-	return r.root.RemoveAll(name)
+	return r.Root.RemoveAll(name)
 }
 
 // waitGone returns when no supervisor of the VM name lives.
-func (r *Registry) waitGone(ctx context.Context, name string) error {
-	f, err := r.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
+func (r *Registry) WaitGone(ctx context.Context, name string) error {
+	f, err := r.Root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, cause(err))
+		return fmt.Errorf("%s: %w", name, proc.Cause(err))
 	}
 	if err := waitLock(ctx, f); err != nil {
 		return err

@@ -26,13 +26,13 @@ func TestDeadVMLeavesNothing(t *testing.T) {
 	}
 	leave := func(group string) {
 		t.Helper()
-		err := reg.root.Mkdir("t", 0o700)
-		dir, openErr := reg.root.OpenRoot("t")
+		err := reg.Root.Mkdir("t", 0o700)
+		dir, openErr := reg.Root.OpenRoot("t")
 		if err := errors.Join(err, openErr); err != nil {
 			t.Fatal(err)
 		}
 		defer dir.Close()
-		if err := saveState(dir, State{Name: "t", Scope: &scope.Scope{Kind: scope.KindGroup, Name: filepath.Join(groups, group)}}); err != nil {
+		if err := SaveState(dir, State{Name: "t", Scope: &scope.Scope{Kind: scope.KindGroup, Name: filepath.Join(groups, group)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,16 +45,16 @@ func TestDeadVMLeavesNothing(t *testing.T) {
 	if err != nil || len(live) > 0 {
 		t.Errorf("%q, %v", live, err)
 	}
-	if !gone(filepath.Join(reg.path, "t")) || !gone(filepath.Join(groups, "vix-t-7")) {
+	if !gone(filepath.Join(reg.Path, "t")) || !gone(filepath.Join(groups, "vix-t-7")) {
 		t.Error("left behind")
 	}
 	// A name that is no group of this VM's is not removed.
 	leave("vix-other-7")
-	seat, err := reg.take(t.Context(), "t")
+	seat, err := reg.Take(t.Context(), "t")
 	if err != nil || seat == nil {
 		t.Fatalf("%v, %v", seat, err)
 	}
-	seat.close()
+	seat.Close()
 	if gone(filepath.Join(groups, "vix-other-7")) {
 		t.Error("another VM's group was removed")
 	}

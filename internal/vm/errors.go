@@ -21,7 +21,7 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Text }
 
-func failf(format string, args ...any) *Failure {
+func Failf(format string, args ...any) *Failure {
 	return &Failure{CodeVix, fmt.Sprintf(format, args...)}
 }
 

@@ -1,12 +1,6 @@
 package vm
 
 import (
-	"errors"
-	"net"
-	"syscall"
-
-	"golang.org/x/sys/unix"
-
 	"vix/internal/agent"
 )
 
@@ -26,7 +20,7 @@ type Size struct {
 }
 
 // shown is what a list calls the program.
-func (h How) shown(argv []string) []string {
+func (h How) Shown(argv []string) []string {
 	switch h.Kind {
 	case agent.KindShell:
 		return append([]string{"(shell)"}, argv...)
@@ -34,42 +28,4 @@ func (h How) shown(argv []string) []string {
 		return append([]string{"(cp)"}, argv...)
 	}
 	return argv
-}
-
-// spawn is what the agent is asked for.
-func (r request) spawn() agent.Spawn {
-	h := r.How
-	return agent.Spawn{
-		Kind: h.Kind, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
-		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
-	}
-}
-
-// tell passes a client's word on to its program.
-func (r request) tell(p *agent.Process) {
-	if r.Size != nil {
-		_ = p.Resize(r.Size.Rows, r.Size.Cols)
-		return
-	}
-	_ = p.Kill(syscall.Signal(r.Signal))
-}
-
-// hangUp is for a client that is gone. What is stopped has to go on to hear of it.
-// A program's outputs stay open, as its last words would kill it; a terminal ends,
-// which its other process groups notice.
-func (r request) hangUp(p *agent.Process) {
-	_ = p.Kill(syscall.SIGHUP)
-	_ = p.Kill(syscall.SIGCONT)
-	if r.How.TTY {
-		_ = p.Stdout.Close()
-	}
-}
-
-// join returns a connection to the supervisor of a VM that has to run.
-func (r *Registry) join(name string) (*net.UnixConn, error) {
-	conn, _, err := r.dial(name)
-	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {
-		return nil, failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
-	}
-	return conn, err
 }

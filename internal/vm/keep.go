@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+
+	"vix/internal/proc"
 )
 
 // The verbs that change what a VM has kept. While one works, the VM cannot start:
@@ -14,7 +16,7 @@ import (
 // CheckKept says why the verb cannot be done to the VM name: it runs, or it has kept
 // nothing.
 func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) error {
-	live, err := r.names(ctx)
+	live, err := r.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -29,21 +31,21 @@ func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) e
 }
 
 func runs(name, verb string) *Failure {
-	return failf("VM %s: runs; stop it first with vix-launcher stop %s, then %s it", name, name, verb)
+	return Failf("VM %s: runs; stop it first with vix-launcher stop %s, then %s it", name, name, verb)
 }
 
-func noState(name string) *Failure { return failf("VM %s: has kept nothing", name) }
+func noState(name string) *Failure { return Failf("VM %s: has kept nothing", name) }
 
 // withState calls f while the VM name does not run, and what it has kept is locked.
 func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f func() error) error {
-	seat, err := r.take(ctx, name)
+	seat, err := r.Take(ctx, name)
 	if err != nil {
 		return err
 	}
 	if seat == nil {
 		return runs(name, verb)
 	}
-	defer seat.close()
+	defer seat.Close()
 	change := func() error {
 		k, err := s.existing(name)
 		if err != nil {
@@ -52,9 +54,9 @@ func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f
 		if k == nil {
 			return noState(name)
 		}
-		return errors.Join(f(), k.close())
+		return errors.Join(f(), k.Close())
 	}
-	return errors.Join(change(), r.remove(context.WithoutCancel(ctx), name))
+	return errors.Join(change(), r.RemoveDir(context.WithoutCancel(ctx), name))
 }
 
 // Reset empties the home that the VM has kept. The VM can start again before all of it is
@@ -76,23 +78,23 @@ func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
 
 // Rename gives what the VM from has kept to the VM to, which must have nothing.
 func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error {
-	seat, err := r.take(ctx, to)
+	seat, err := r.Take(ctx, to)
 	if err != nil {
 		return err
 	}
 	if seat == nil {
 		return runs(to, "rename "+from+" to")
 	}
-	defer seat.close()
+	defer seat.Close()
 	err = r.withState(ctx, s, from, "rename", func() error {
-		old, target := filepath.Join(vmsName, from), filepath.Join(vmsName, to)
+		old, target := filepath.Join(VmsName, from), filepath.Join(VmsName, to)
 		if _, err := s.root.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
-			return failf("VM %s: has kept something already; drop that first with vix-launcher remove %s", to, to)
+			return Failf("VM %s: has kept something already; drop that first with vix-launcher remove %s", to, to)
 		}
 		if err := s.root.Rename(old, target); err != nil {
-			return failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), cause(err))
+			return Failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), proc.Cause(err))
 		}
 		return nil
 	})
-	return errors.Join(err, r.remove(context.WithoutCancel(ctx), to))
+	return errors.Join(err, r.RemoveDir(context.WithoutCancel(ctx), to))
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/durable"
+	"vix/internal/proc"
 )
 
 // Removing what VMs have kept and staged.
@@ -36,7 +37,7 @@ func (s *Store) putAway(name string) (away string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", nil
 	case err != nil:
-		return "", failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+		return "", Failf("%s: cannot be removed: %v", filepath.Join(s.path, name), proc.Cause(err))
 	}
 	return away, nil
 }
@@ -49,7 +50,7 @@ func (s *Store) takeApart(away string) error {
 		return nil
 	case err == nil:
 		defer top.Close()
-		if ours, _ := tryLock(top); !ours {
+		if ours, _ := TryLock(top); !ours {
 			return nil
 		}
 	}
@@ -59,9 +60,9 @@ func (s *Store) takeApart(away string) error {
 // Sweep finishes the removals that were interrupted, and removes what killed runs have
 // staged. It returns the first of its errors, having tried everything.
 func (s *Store) Sweep() error {
-	first := s.sweepStaging("")
+	first := s.SweepStaging("")
 	// Where an earlier version put things away.
-	for _, pattern := range []string{vmsName + "/" + removedPrefix + "*", vmsName + "/*/" + removedPrefix + "*"} {
+	for _, pattern := range []string{VmsName + "/" + removedPrefix + "*", VmsName + "/*/" + removedPrefix + "*"} {
 		old, _ := fs.Glob(s.root.FS(), pattern)
 		for _, name := range old {
 			_, err := s.putAway(name)
@@ -70,7 +71,7 @@ func (s *Store) Sweep() error {
 	}
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
-		return cmp.Or[error](first, failf("%s: %v", s.path, cause(err)))
+		return cmp.Or[error](first, Failf("%s: %v", s.path, proc.Cause(err)))
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), removedPrefix) {
@@ -88,34 +89,34 @@ const stagingLock = ".lock"
 
 // newStaging makes a fresh folder for one run of the VM name, and returns its path. It is
 // in use until it is dropped, or the Store closed.
-func (s *Store) newStaging(name, word string) (string, error) {
-	if err := s.makeDir(stagingName); err != nil {
+func (s *Store) NewStaging(name, word string) (string, error) {
+	if err := s.makeDir(StagingName); err != nil {
 		return "", err
 	}
-	parent, err := openBelow(s.root, stagingName, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	parent, err := openBelow(s.root, StagingName, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return "", stateFailure(filepath.Join(s.path, stagingName), err)
+		return "", stateFailure(filepath.Join(s.path, StagingName), err)
 	}
 	defer parent.Close()
 	folder := name + "-" + word
 	lock, err := durable.Locked(parent, folder+stagingLock)
 	if err != nil {
-		return "", stateFailure(filepath.Join(s.path, stagingName, folder), err)
+		return "", stateFailure(filepath.Join(s.path, StagingName, folder), err)
 	}
-	s.staged[folder] = lock
-	dir := filepath.Join(stagingName, folder)
+	s.Staged[folder] = lock
+	dir := filepath.Join(StagingName, folder)
 	if err := s.makeDir(dir); err != nil {
-		return "", errors.Join(err, s.dropStaging(folder))
+		return "", errors.Join(err, s.DropStaging(folder))
 	}
 	return filepath.Join(s.path, dir), nil
 }
 
 // dropStaging removes a folder that newStaging made.
-func (s *Store) dropStaging(folder string) error {
+func (s *Store) DropStaging(folder string) error {
 	away, err := s.unstage(folder)
-	if lock := s.staged[folder]; lock != nil {
+	if lock := s.Staged[folder]; lock != nil {
 		lock.Close()
-		delete(s.staged, folder)
+		delete(s.Staged, folder)
 	}
 	if away == "" {
 		return err
@@ -125,12 +126,12 @@ func (s *Store) dropStaging(folder string) error {
 
 // unstage puts a folder away, and then its lock, which the caller holds.
 func (s *Store) unstage(folder string) (away string, err error) {
-	dir := filepath.Join(stagingName, folder)
+	dir := filepath.Join(StagingName, folder)
 	if away, err = s.putAway(dir); err != nil {
 		return "", err
 	}
 	if err := s.root.Remove(dir + stagingLock); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return away, failf("%s: cannot be removed: %v", filepath.Join(s.path, dir+stagingLock), cause(err))
+		return away, Failf("%s: cannot be removed: %v", filepath.Join(s.path, dir+stagingLock), proc.Cause(err))
 	}
 	return away, nil
 }
@@ -138,10 +139,10 @@ func (s *Store) unstage(folder string) (away string, err error) {
 // sweepStaging puts away what killed runs have staged: also what an earlier version's
 // run of the VM name has, which is the caller's. A name has no '.', and a word no '-': no
 // VM's is another's.
-func (s *Store) sweepStaging(name string) (first error) {
-	entries, err := fs.ReadDir(s.root.FS(), stagingName)
+func (s *Store) SweepStaging(name string) (first error) {
+	entries, err := fs.ReadDir(s.root.FS(), StagingName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return failf("%s: %v", filepath.Join(s.path, stagingName), cause(err))
+		return Failf("%s: %v", filepath.Join(s.path, StagingName), proc.Cause(err))
 	}
 	locks := map[string]bool{}
 	for _, e := range entries {
@@ -157,22 +158,22 @@ func (s *Store) sweepStaging(name string) (first error) {
 			first = cmp.Or(first, err)
 		}
 	}
-	durable.SweepFiles(s.root, stagingName)
+	durable.SweepFiles(s.root, StagingName)
 	return first
 }
 
 // sweepFolder puts a folder away that is not in use.
 func (s *Store) sweepFolder(folder string) error {
-	path := filepath.Join(stagingName, folder+stagingLock)
+	path := filepath.Join(StagingName, folder+stagingLock)
 	lock, err := openBelow(s.root, path, os.O_RDWR|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return failf("%s: %v", filepath.Join(s.path, path), cause(err))
+		return Failf("%s: %v", filepath.Join(s.path, path), proc.Cause(err))
 	}
 	defer lock.Close()
-	if free, _ := tryLock(lock); !free {
+	if free, _ := TryLock(lock); !free {
 		return nil
 	}
 	_, err = s.unstage(folder)
@@ -193,7 +194,7 @@ func (s *Store) removeAll(name string) error {
 		err = s.root.RemoveAll(name)
 	}
 	if err != nil {
-		return failf("%s: cannot be removed: %v", filepath.Join(s.path, name), cause(err))
+		return Failf("%s: cannot be removed: %v", filepath.Join(s.path, name), proc.Cause(err))
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 
 	"vix/config"
 	"vix/internal/plain"
+	"vix/internal/proc"
 )
 
 // Limits of a run's patience.
@@ -70,6 +71,9 @@ type Run struct {
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
+	// OnHeard is called when the guest has taken the signals that were passed on.
+	OnHeard func()
+
 	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
 }
 
@@ -81,10 +85,10 @@ type Run struct {
 func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	name := run.VM
 	if err := config.CheckName(name); err != nil {
-		return nil, failf("%v", err)
+		return nil, Failf("%v", err)
 	}
-	if b, err := json.Marshal(run.request()); err != nil || len(b) > maxRequest {
-		return nil, failf("VM %s: arguments of %d bytes: at most %d", name, len(b), maxRequest)
+	if b, err := json.Marshal(run.request()); err != nil || len(b) > MaxRequest {
+		return nil, Failf("VM %s: arguments of %d bytes: at most %d", name, len(b), MaxRequest)
 	}
 	for range maxTries {
 		var exit *Exit
@@ -96,51 +100,51 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 			// The connection ends a moment before the lock is free. After this
 			// line a list is to show nothing, and a run to work.
 			wait, cancel := context.WithTimeout(ctx, leaveLimit)
-			_ = r.waitGone(wait, name)
+			_ = r.WaitGone(wait, name)
 			cancel()
-			return nil, failf("VM %s: %v, and all of the VM with it%s; run it again", name, err, r.lastPanic(name))
+			return nil, Failf("VM %s: %v, and all of the VM with it%s; run it again", name, err, r.lastPanic(name))
 		}
 		if !errors.Is(err, errLeaving) {
 			return exit, asFailure(name, err)
 		}
 		wait, cancel := context.WithTimeout(ctx, leaveLimit)
-		err = r.waitGone(wait, name)
+		err = r.WaitGone(wait, name)
 		cancel()
 		if err != nil {
-			return nil, failf("VM %s: does not finish stopping: %v; see vix-launcher stop --force %s", name, err, name)
+			return nil, Failf("VM %s: does not finish stopping: %v; see vix-launcher stop --force %s", name, err, name)
 		}
 		if last := r.lastPanic(name); last != "" {
-			return nil, failf("VM %s: its supervisor crashed%s", name, last)
+			return nil, Failf("VM %s: its supervisor crashed%s", name, last)
 		}
 	}
-	return nil, failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
+	return nil, Failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
 }
 
 // lastPanic returns what a supervisor that crashed wrote last, from the log
 // that it left.
 func (r *Registry) lastPanic(name string) string {
-	b, err := r.root.ReadFile(filepath.Join(name, logName))
+	b, err := r.Root.ReadFile(filepath.Join(name, proc.LogName))
 	if err != nil {
 		return ""
 	}
 	for line := range strings.Lines(string(b)) {
-		if strings.HasPrefix(line, noThread) {
-			return ": " + crowded
+		if strings.HasPrefix(line, proc.NoThread) {
+			return ": " + proc.NoThreadText
 		}
 		// What a supervisor logs begins with a time; these are Go's last words, and
 		// main's.
 		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
 			if strings.HasPrefix(line, prefix) {
-				return ": " + plain.Text(strings.TrimSpace(line), maxTitle, plain.OneLine)
+				return ": " + plain.Text(strings.TrimSpace(line), MaxTitle, plain.OneLine)
 			}
 		}
 	}
 	return ""
 }
 
-func (run *Run) request() request {
-	return request{
-		Version: controlVersion, Op: opRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
+func (run *Run) request() Request {
+	return Request{
+		Version: ControlVersion, Op: OpRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
 		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token, Session: run.Session,
 	}
 }
@@ -150,7 +154,7 @@ func asFailure(name string, err error) error {
 	if err == nil || errors.As(err, &f) {
 		return err
 	}
-	return failf("VM %s: %v", name, err)
+	return Failf("VM %s: %v", name, err)
 }
 
 // ensure returns a connection to the VM's supervisor, which it starts if there
@@ -159,7 +163,7 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 	if run.Launch == nil {
 		return r.join(run.VM)
 	}
-	seat, err := r.take(ctx, run.VM)
+	seat, err := r.Take(ctx, run.VM)
 	if err != nil {
 		return nil, err
 	}
@@ -172,14 +176,14 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 			err = r.startSupervisor(seat, l)
 		}
 		if err != nil {
-			err = errors.Join(err, r.remove(ctx, run.VM))
+			err = errors.Join(err, r.RemoveDir(ctx, run.VM))
 		}
-		seat.close()
+		seat.Close()
 		if err != nil {
 			return nil, err
 		}
 	}
-	conn, _, err := r.dial(run.VM)
+	conn, _, err := r.Dial(run.VM)
 	if err != nil {
 		return nil, errLeaving
 	}
@@ -189,26 +193,26 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 // startSupervisor starts the process that will own the VM. It leads a session
 // of its own, so that no terminal's signals or end reach it, and has neither
 // the caller's environment nor its directory.
-func (r *Registry) startSupervisor(s *seat, l Launch) error {
+func (r *Registry) startSupervisor(s *Seat, l Launch) error {
 	spec, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	logFile, err := r.root.OpenFile(filepath.Join(l.VM.Name, logName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	logFile, err := r.Root.OpenFile(filepath.Join(l.VM.Name, proc.LogName), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
 	cmd := exec.Command(l.Parts.Self, "supervise", l.VM.Name)
-	cmd.Path = Running
+	cmd.Path = proc.Running
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(spec)
 	cmd.Stderr = logFile // a panic's last words
-	cmd.ExtraFiles = []*os.File{s.lock, s.listener}
+	cmd.ExtraFiles = []*os.File{s.Lock, s.Listener}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return failf("VM %s: its supervisor cannot be started: %v", l.VM.Name, execCause(err))
+		return Failf("VM %s: its supervisor cannot be started: %v", l.VM.Name, proc.ExecCause(err))
 	}
 	go func() { _ = cmd.Wait() }() // it outlives us, or we bury it
 	return nil
@@ -222,10 +226,8 @@ var errLost = errors.New("its supervisor was killed")
 
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
-	c := &control{conn: conn}
-	if run.unheard == nil {
-		run.unheard = new(atomic.Bool)
-	}
+	c := &Control{Conn: conn}
+	run.unheard = new(atomic.Bool)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -238,7 +240,7 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 	}
 	defer streams.close()
 	err = c.ask(run.request(), streams.theirs...)
-	closeFiles(streams.theirs)
+	proc.CloseFiles(streams.theirs)
 	switch refused := (*Failure)(nil); {
 	case errors.As(err, &refused):
 		return nil, refused
@@ -255,11 +257,11 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 }
 
 // listen reads the supervisor's replies until the last.
-func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Exit, error) {
+func (run *Run) listen(c *Control, streams *streams, started chan struct{}) (*Exit, error) {
 	begun := false
 	for heard := false; ; heard = true {
-		var r reply
-		if err := c.recv(&r, maxFrame); err != nil {
+		var r Reply
+		if err := c.Recv(&r, MaxFrame); err != nil {
 			if !heard {
 				return nil, errLeaving
 			}
@@ -277,6 +279,9 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 			run.OnSilent()
 		case r.Heard:
 			run.unheard.Store(false)
+			if run.OnHeard != nil {
+				run.OnHeard()
+			}
 		case r.Note != "" && run.OnNote != nil:
 			run.OnNote(r.Note)
 		case r.Windows != "" && run.OnWindows != nil:
@@ -305,7 +310,7 @@ func (run *Run) listen(c *control, streams *streams, started chan struct{}) (*Ex
 // forward passes signals and sizes on. A signal that comes before the program
 // runs ends the run, as it would have ended a program. So does a second one that wants an
 // end where the guest has not heard of the first: the VM stands still.
-func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}, cancel context.CancelCauseFunc) {
+func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}, cancel context.CancelCauseFunc) {
 	runs := func() bool {
 		select {
 		case <-started:
@@ -319,7 +324,7 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 	var second syscall.Signal                   // that came while it was unheard
 	var patience <-chan time.Time               // ends it
 	for {
-		var word request
+		var word Request
 		select {
 		case <-ctx.Done():
 			return
@@ -344,12 +349,12 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			case n == syscall.SIGWINCH: // ends no program
 				continue
 			default:
-				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.How.shown(run.Argv)[0])})
+				cancel(&Failure{128 + int(n), fmt.Sprintf("VM %s: %v before %s ran", run.VM, n, run.How.Shown(run.Argv)[0])})
 				return
 			}
 		case <-patience:
 			if run.unheard.Load() {
-				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.shown(run.Argv)[0], run.VM)})
+				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
 				return
 			}
 			patience, word.Signal = nil, int(second)
@@ -358,7 +363,7 @@ func (run *Run) forward(ctx context.Context, c *control, started <-chan struct{}
 			sent = time.Now()
 			run.unheard.Store(true)
 		}
-		if err := c.send(word); err != nil {
+		if err := c.Send(word); err != nil {
 			return
 		}
 	}
@@ -384,10 +389,10 @@ func openStreams(run *Run) (*streams, error) {
 	for i, given := range []any{run.Stdin, run.Stdout, run.Stderr} {
 		f, ok := given.(*os.File)
 		if ok && run.Pipes {
-			dup, err := dupFile(f)
+			dup, err := proc.DupFile(f)
 			if err != nil {
 				s.close()
-				closeFiles(s.theirs)
+				proc.CloseFiles(s.theirs)
 				return nil, err
 			}
 			s.ours, s.theirs = append(s.ours, nil), append(s.theirs, dup)
@@ -396,7 +401,7 @@ func openStreams(run *Run) (*streams, error) {
 		r, w, err := os.Pipe()
 		if err != nil {
 			s.close()
-			closeFiles(s.theirs)
+			proc.CloseFiles(s.theirs)
 			return nil, err
 		}
 		if i == 0 {
@@ -407,21 +412,7 @@ func openStreams(run *Run) (*streams, error) {
 	return s, nil
 }
 
-func dupFile(f *os.File) (dup *os.File, err error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var fd int
-	var dupErr error
-	err = c.Control(func(from uintptr) { fd, dupErr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, dupErr); err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
-}
-
-func (s *streams) close() { closeFiles(s.ours) }
+func (s *streams) close() { proc.CloseFiles(s.ours) }
 
 // copy begins to copy, once there is a program to copy for: until then what
 // stands in Stdin is not taken from whoever reads it next.

@@ -3,6 +3,7 @@ package vm
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,8 +12,10 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
+	"vix/internal/balloon"
 	"vix/internal/durable"
 	"vix/internal/plain"
+	"vix/internal/sandbox"
 	"vix/internal/scope"
 )
 
@@ -119,11 +122,11 @@ type Stage struct {
 
 // Limits of what a VM's state holds, whatever a guest does.
 const (
-	maxWindows  = 512
-	maxTitle    = 256 // bytes
+	MaxWindows  = 512
+	MaxTitle    = 256 // bytes
 	maxArgs     = 32  // of a program
 	maxExited   = 32  // ended programs that are remembered
-	maxVMStages = 32
+	MaxVMStages = 32
 )
 
 // A savedStateFile is state.json.
@@ -136,18 +139,18 @@ type savedStateFile struct {
 const stateVersion = 1
 
 // saveState writes state.json in one step.
-func saveState(dir *os.Root, s State) error {
+func SaveState(dir *os.Root, s State) error {
 	b, err := json.MarshalIndent(savedStateFile{stateVersion, s}, "", "\t")
 	if err != nil {
 		return err
 	}
-	return durable.Replace(dir, stateName, 0o600, append(b, '\n'))
+	return durable.Replace(dir, StateName, 0o600, append(b, '\n'))
 }
 
 // loadState reads the state.json of the VM name, that of another version as if it said
 // no more than the name.
-func loadState(dir *os.Root, name string) (State, error) {
-	b, err := dir.ReadFile(filepath.Join(name, stateName))
+func LoadState(dir *os.Root, name string) (State, error) {
+	b, err := dir.ReadFile(filepath.Join(name, StateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, err
 	}
@@ -159,10 +162,10 @@ func loadState(dir *os.Root, name string) (State, error) {
 }
 
 // traffic notes what the guest says of its network.
-func (n *NetState) traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
+func (n *NetState) Traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 
 // clone returns a copy that shares nothing that changes.
-func (s State) clone() State {
+func (s State) Clone() State {
 	s.Programs = slices.Clone(s.Programs)
 	s.Windows = slices.Clone(s.Windows)
 	s.Stages = slices.Clone(s.Stages)
@@ -172,16 +175,16 @@ func (s State) clone() State {
 }
 
 // shownArgv is as much of a command line as a state holds.
-func shownArgv(argv []string) []string {
+func ShownArgv(argv []string) []string {
 	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
 	for i := range shown {
-		shown[i] = plain.Text(shown[i], maxTitle, plain.OneLine)
+		shown[i] = plain.Text(shown[i], MaxTitle, plain.OneLine)
 	}
 	return shown
 }
 
 // addProgram appends p and forgets the oldest that have ended.
-func (s *State) addProgram(p Program) {
+func (s *State) AddProgram(p Program) {
 	ended := 0
 	for _, q := range s.Programs {
 		if q.Exit != nil {
@@ -199,10 +202,45 @@ func (s *State) addProgram(p Program) {
 }
 
 // endProgram notes how program id ended.
-func (s *State) endProgram(id int, e *Exit) {
+func (s *State) EndProgram(id int, e *Exit) {
 	for i := range s.Programs {
 		if s.Programs[i].ID == id {
 			s.Programs[i].State, s.Programs[i].Exit = "exited", e
 		}
 	}
+}
+
+// A ShareState is what a VM's state tells of a share.
+type ShareState struct {
+	Host  string `json:"host"`
+	Guest string `json:"guest"`
+	Write bool   `json:"write"`
+	PID   int    `json:"pid"` // of its virtiofsd; 0 if that has ended
+}
+
+// A USBState is what a VM's state tells of a device that it has.
+type USBState struct {
+	Port string `json:"port"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Rule bool   `json:"rule"` // by the configuration, not by hand
+}
+
+// A GuestMemory is what a guest has and says of its memory, in bytes. All but Size are
+// the guest's words.
+type GuestMemory struct {
+	Size uint64 `json:"size"` // that it may use now, of the VM's memory
+	balloon.Stats
+}
+
+// A Confinement is what a process of a VM said of itself when it had been
+// confined.
+type Confinement struct {
+	PID int `json:"pid"`
+	sandbox.Report
+}
+
+// OutdatedText is what a person is told of a VM whose State is Outdated.
+func OutdatedText(name, root string) string {
+	return fmt.Sprintf("VM %s: programs of its root %s have changed since it started, and it sees some old and some new; stop it and run it again", name, root)
 }

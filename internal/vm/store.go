@@ -16,6 +16,8 @@ import (
 
 	"vix/config"
 	"vix/internal/durable"
+	"vix/internal/proc"
+	"vix/internal/rootfs"
 )
 
 // What VMs keep, and where folders for one run are made:
@@ -35,17 +37,17 @@ import (
 // the user alone: a VM's files are where no other user can execute them.
 const (
 	storeVersion = 1
-	markerName   = "vix.json"
-	homeName     = "home"
-	vmsName      = "vms"
-	stagingName  = "staging"
+	MarkerName   = "vix.json"
+	HomeName     = "home"
+	VmsName      = "vms"
+	StagingName  = "staging"
 )
 
 // A Store is the state directory of one user.
 type Store struct {
 	path   string // of $XDG_STATE_HOME/vix
 	root   *os.Root
-	staged map[string]*os.File // the locks of the staging folders that it has made
+	Staged map[string]*os.File // the locks of the staging folders that it has made
 }
 
 // OpenStore opens dir/vix, and makes it if there is none. dir is $XDG_STATE_HOME.
@@ -63,7 +65,7 @@ func OpenStore(dir string) (*Store, error) {
 	root, at, err := openOwn(path)
 	switch {
 	case errors.Is(err, errNotOwn):
-		return nil, failf("%s: %v; remove it, or run with --disposable", path, err)
+		return nil, Failf("%s: %v; remove it, or run with --disposable", path, err)
 	case err != nil:
 		return nil, stateFailure(path, err)
 	}
@@ -72,7 +74,7 @@ func OpenStore(dir string) (*Store, error) {
 
 // Close releases the directory.
 func (s *Store) Close() error {
-	for _, lock := range s.staged {
+	for _, lock := range s.Staged {
 		lock.Close()
 	}
 	return s.root.Close()
@@ -84,7 +86,7 @@ func stateFailure(path string, err error) *Failure {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		next = "free some, or run with --disposable"
 	}
-	return failf("%s: %v; %s", path, cause(err), next)
+	return Failf("%s: %v; %s", path, proc.Cause(err), next)
 }
 
 var errNotOwn = errors.New("not a directory that is yours alone (0700)")
@@ -110,19 +112,19 @@ func (s *Store) makeDir(name string) error {
 		return stateFailure(path, err)
 	}
 	if err := ownDir(st); err != nil {
-		return failf("%s: %v; move it away, or run with --disposable", path, err)
+		return Failf("%s: %v; move it away, or run with --disposable", path, err)
 	}
 	return nil
 }
 
 // A keptState is the state of one VM, locked.
-type keptState struct {
+type KeptState struct {
 	path string // of its directory
-	lock *os.File
+	Lock *os.File
 }
 
-func (k *keptState) home() string { return filepath.Join(k.path, homeName) }
-func (k *keptState) close() error { return k.lock.Close() }
+func (k *KeptState) Home() string { return filepath.Join(k.path, HomeName) }
+func (k *KeptState) Close() error { return k.Lock.Close() }
 
 const maxMarker = 4 << 10
 
@@ -132,9 +134,9 @@ type marker struct {
 }
 
 // open opens the state of the VM name, made if there is none, and locks it.
-func (s *Store) open(name string) (*keptState, error) {
-	dir := filepath.Join(vmsName, name)
-	for _, d := range []string{vmsName, dir} {
+func (s *Store) Open(name string) (*KeptState, error) {
+	dir := filepath.Join(VmsName, name)
+	for _, d := range []string{VmsName, dir} {
 		if err := s.makeDir(d); err != nil {
 			return nil, err
 		}
@@ -144,14 +146,14 @@ func (s *Store) open(name string) (*keptState, error) {
 		return nil, err
 	}
 	if err := s.fill(dir); err != nil {
-		return nil, errors.Join(err, k.close())
+		return nil, errors.Join(err, k.Close())
 	}
 	return k, nil
 }
 
 // fill makes the marker and the home in a new state, and checks those of an old one.
 func (s *Store) fill(dir string) error {
-	file := filepath.Join(dir, markerName)
+	file := filepath.Join(dir, MarkerName)
 	switch m, err := s.readMarker(dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		durable.SweepFiles(s.root, dir)
@@ -160,16 +162,16 @@ func (s *Store) fill(dir string) error {
 			return stateFailure(filepath.Join(s.path, file), err)
 		}
 	case err != nil:
-		return failf("%s: %v; move the VM's state away, or run with --disposable", filepath.Join(s.path, file), cause(err))
+		return Failf("%s: %v; move the VM's state away, or run with --disposable", filepath.Join(s.path, file), proc.Cause(err))
 	case m.Version != storeVersion:
-		return failf("%s: version %d, and this vix-launcher knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
+		return Failf("%s: version %d, and this vix-launcher knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
 	}
-	return s.makeDir(filepath.Join(dir, homeName))
+	return s.makeDir(filepath.Join(dir, HomeName))
 }
 
 func (s *Store) readMarker(dir string) (m marker, err error) {
 	notOurs := errors.New("not a file of Vix's")
-	f, err := openBelow(s.root, filepath.Join(dir, markerName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openBelow(s.root, filepath.Join(dir, MarkerName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return m, notOurs
 	}
@@ -194,8 +196,8 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 const unlockLimit = 3 * time.Second
 
 // lock locks an existing state.
-func (s *Store) lock(name string) (*keptState, error) {
-	file := filepath.Join(vmsName, name, lockName)
+func (s *Store) lock(name string) (*KeptState, error) {
+	file := filepath.Join(VmsName, name, lockName)
 	f, err := openBelow(s.root, file, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
 		// It can be locked all the same, and the home read, if it was made before.
@@ -210,18 +212,18 @@ func (s *Store) lock(name string) (*keptState, error) {
 	defer cancel()
 	switch err := waitLock(ctx, f); {
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, failf("VM %s: its state is in use by a VM of another session; stop that one, or run with --disposable", name)
+		return nil, Failf("VM %s: its state is in use by a VM of another session; stop that one, or run with --disposable", name)
 	case err != nil:
 		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
-	return &keptState{filepath.Join(s.path, vmsName, name), f}, nil
+	return &KeptState{filepath.Join(s.path, VmsName, name), f}, nil
 }
 
 // Kept returns the names of the VMs that have kept something.
 func (s *Store) Kept() ([]string, error) {
-	entries, err := fs.ReadDir(s.root.FS(), vmsName)
+	entries, err := fs.ReadDir(s.root.FS(), VmsName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, failf("%s: %v", filepath.Join(s.path, vmsName), cause(err))
+		return nil, Failf("%s: %v", filepath.Join(s.path, VmsName), proc.Cause(err))
 	}
 	var names []string
 	for _, e := range entries {
@@ -234,8 +236,8 @@ func (s *Store) Kept() ([]string, error) {
 }
 
 // existing locks the state that a VM has kept; nil where there is none.
-func (s *Store) existing(name string) (*keptState, error) {
-	dir := filepath.Join(vmsName, name)
+func (s *Store) existing(name string) (*KeptState, error) {
+	dir := filepath.Join(VmsName, name)
 	st, err := s.root.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -243,23 +245,44 @@ func (s *Store) existing(name string) (*keptState, error) {
 	case err != nil:
 		return nil, stateFailure(filepath.Join(s.path, dir), err)
 	case ownDir(st) != nil:
-		return nil, failf("%s: %v; look at it, and remove it by hand", filepath.Join(s.path, dir), ownDir(st))
+		return nil, Failf("%s: %v; look at it, and remove it by hand", filepath.Join(s.path, dir), ownDir(st))
 	}
 	return s.lock(name)
 }
 
 // drop puts away what a VM has kept; Sweep removes it.
 func (s *Store) drop(name string) error {
-	_, err := s.putAway(filepath.Join(vmsName, name))
+	_, err := s.putAway(filepath.Join(VmsName, name))
 	return err
 }
 
 // dropHome empties a VM's home; Sweep removes what was in it.
 func (s *Store) dropHome(name string) error {
-	home := filepath.Join(vmsName, name, homeName)
+	home := filepath.Join(VmsName, name, HomeName)
 	if _, err := s.putAway(home); err != nil {
 		return err
 	}
 	_ = s.makeDir(home) // on a full disk, the next start makes it
 	return nil
+}
+
+// openDir opens a directory of the store, by the name that it was made by: nothing on the
+// way is a link.
+func (s *Store) OpenDir(name string) (*rootfs.Folder, error) {
+	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, stateFailure(filepath.Join(s.path, name), err)
+	}
+	f, err := rootfs.FolderOf(dir)
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	st, err := f.File.Stat()
+	if err == nil {
+		err = ownDir(st)
+	}
+	if err != nil {
+		return nil, errors.Join(Failf("%s: %v; move it away, or run with --disposable", f.Path, err), f.Close())
+	}
+	return f, nil
 }

@@ -26,7 +26,7 @@ import (
 
 // watchPace is the least time between two states of one VM: a guest that changes a
 // title a thousand times a second must not keep every bar of the desktop busy.
-const watchPace = 100 * time.Millisecond
+const WatchPace = 100 * time.Millisecond
 
 // Kinds of events.
 const (
@@ -49,12 +49,12 @@ type Event struct {
 func (r *Registry) Watch(ctx context.Context, name string, each func(Event) error) error {
 	if name != "" {
 		if err := config.CheckName(name); err != nil {
-			return failf("%v", err)
+			return Failf("%v", err)
 		}
 	}
 	notes, err := r.watchDir()
 	if err != nil {
-		return failf("%s: %v", r.path, err)
+		return Failf("%s: %v", r.Path, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	w := &watch{reg: r, name: name, events: make(chan Event), ended: make(chan string), followed: map[string]bool{}}
@@ -129,7 +129,7 @@ func (w *watch) allTold() bool {
 // look starts a follower for each VM that has none.
 func (w *watch) look(ctx context.Context) error {
 	// It takes the upper lock: a directory that is being made is whole then.
-	names, err := w.reg.names(ctx)
+	names, err := w.reg.Names(ctx)
 	if err != nil {
 		return err
 	}
@@ -152,7 +152,7 @@ func (w *watch) look(ctx context.Context) error {
 // follow tells of one VM until it is gone.
 func (w *watch) follow(ctx context.Context, name string) {
 	// This VM's own lock: another of the same name has another file.
-	lock, err := w.reg.root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
+	lock, err := w.reg.Root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
 	if err != nil {
 		return // gone already
 	}
@@ -185,15 +185,15 @@ func (w *watch) tell(ctx context.Context, e Event) error {
 // watchVM passes on what a supervisor tells of its VM until the connection ends. It
 // reports whether the VM has ended in good order.
 func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) error) (ended bool) {
-	conn, _, err := r.dial(name)
+	conn, _, err := r.Dial(name)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
 	defer unhook()
-	c := &control{conn: conn}
-	if c.send(request{Version: controlVersion, Op: opWatch}) != nil {
+	c := &Control{Conn: conn}
+	if c.Send(Request{Version: ControlVersion, Op: OpWatch}) != nil {
 		return false
 	}
 	// Something is told of a supervisor that hangs too; it may answer yet.
@@ -206,61 +206,20 @@ func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) e
 			_ = tell(r.savedState(name))
 		}
 	})
-	var rep reply
-	err = c.recv(&rep, maxFrame)
+	var rep Reply
+	err = c.Recv(&rep, MaxFrame)
 	close(answered)
 	patience.Wait()
-	for ; err == nil && rep.State != nil; err = c.recv(&rep, maxFrame) {
-		if tell(rep.State) != nil || c.send(request{}) != nil {
+	for ; err == nil && rep.State != nil; err = c.Recv(&rep, MaxFrame) {
+		if tell(rep.State) != nil || c.Send(Request{}) != nil {
 			return false
 		}
-		rep = reply{}
+		rep = Reply{}
 	}
 	if rep.Fail != nil { // of another version; what it does is in its file
 		_ = tell(r.savedState(name))
 	}
 	return err == nil && rep.Done
-}
-
-// serveWatch sends the state whenever it has changed and the client has asked.
-func (s *supervisor) serveWatch(c *control) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(s.ctx))
-	defer cancel(nil)
-	asks := make(chan struct{})
-	go func() { // ends with the connection
-		defer cancel(errHungUp)
-		for {
-			var req request
-			if c.recv(&req, maxRequest) != nil {
-				return
-			}
-			select {
-			case asks <- struct{}{}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	pace := time.NewTicker(watchPace)
-	defer pace.Stop()
-	for {
-		st, changed := s.watchState()
-		s.tell(c, reply{State: &st})
-		for _, event := range []<-chan struct{}{asks, changed} {
-			select {
-			case <-event:
-			case <-s.gone:
-				s.tell(c, reply{Done: true})
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
-		select {
-		case <-pace.C:
-		case <-s.gone:
-		}
-	}
 }
 
 // watchDir watches for new directories of VMs. The descriptor is for lookOut.
@@ -270,7 +229,7 @@ func (r *Registry) watchDir() (*os.File, error) {
 		return nil, os.NewSyscallError("inotify", err)
 	}
 	notes := os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, r.path, unix.IN_CREATE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
+	if _, err := unix.InotifyAddWatch(fd, r.Path, unix.IN_CREATE|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_ONLYDIR); err != nil {
 		return nil, errors.Join(os.NewSyscallError("inotify", err), notes.Close())
 	}
 	return notes, nil

@@ -1,0 +1,107 @@
+// Package launch starts programs in VMs, for whoever was asked to: the verb run, a
+// desktop entry, the D-Bus service, the menu, and who reads a disk image by its own
+// guest. A program's way:
+//
+//	Request ─► find       which VM, which command; its root may have to be read for that
+//	        ─► Complete   places with "~", shares, what the display's policy refuses
+//	        ─► BuildRoot  a root of packages that is not there yet
+//	        ─► Run        vm.Registry's; a new VM is made of what Spec gathers
+//
+// How far it is, and why it failed, a notification says (Startup), or a line on a
+// terminal (Progress). Files that a desktop entry opens are granted to the VM while
+// their program runs (grants.go).
+//
+// It reads no command line and no environment, and starts no process: a Launcher has
+// the machine and the session as cmd/ found them, and functions for the rest. What a VM
+// is made of, and how it is asked, is package vm's.
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/godbus/dbus/v5"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// A Launcher is what starts programs in VMs. Its fields do not change.
+type Launcher struct {
+	Version  string // of Vix
+	Dirs     Dirs
+	System   string     // "/": where the host's programs are
+	Session  vm.Session // of the desktop, for windows
+	Bus      string     // D-Bus address of the session's bus; "" where there is none
+	GuestEnv []string   // K=V for every program in a guest
+	Log      io.Writer  // gets a line for what takes long
+
+	// Config reads config.toml, for each program anew.
+	Config func() (*config.Config, error)
+	// Parts finds the programs and files that a VM needs.
+	Parts func() (vm.Parts, error)
+	// Look finds a program of the host.
+	Look func(program string) (path string, err error)
+	// Archive says where a Debian comes from, and who fetches it.
+	Archive func(*rootfs.Debian) error
+	// Check finds what a VM's display would refuse of its configuration.
+	Check func(config.VM) error
+	// Warnings says, a line each, which protection a configuration takes away.
+	Warnings func(config.VM) []string
+}
+
+// Dirs are the user's directories (XDG base directory specification): absolute paths,
+// or "" where nothing names one.
+type Dirs struct {
+	Home    string
+	Config  string // $XDG_CONFIG_HOME, and so on: all hold a directory vix
+	Cache   string
+	State   string
+	Data    string
+	Runtime string
+}
+
+func (d Dirs) cache() (string, error) { return named(d.Cache, "XDG_CACHE_HOME") }
+
+func (d Dirs) data() (string, error) { return named(d.Data, "XDG_DATA_HOME") }
+
+func named(dir, variable string) (string, error) {
+	if dir == "" {
+		return "", fmt.Errorf("neither %s nor HOME is set", variable)
+	}
+	return dir, nil
+}
+
+// Roots is where roots that were built are.
+func (d Dirs) Roots() (string, error) {
+	cache, err := d.cache()
+	return filepath.Join(cache, "vix", "roots"), err
+}
+
+// A MisuseError is a mistake in what was asked for, not a failure.
+type MisuseError struct{ text string }
+
+func (e *MisuseError) Error() string { return e.text }
+
+func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(format, a...)} }
+
+// Run runs a program in v, which is started if it does not run, and returns as
+// vm.Registry's Run does. Of r it fills in what is v's and the session's.
+func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
+	r.VM, r.Session = v.Name, l.Session
+	r.Launch = func() (vm.Launch, error) { return l.Spec(v) }
+	return reg.Run(ctx, r)
+}
+
+// DialBus connects to the session bus.
+func (l *Launcher) DialBus(ctx context.Context) (*dbus.Conn, error) {
+	if l.Bus == "" {
+		return nil, errors.New("there is no session bus")
+	}
+	return desktop.DialBus(ctx, l.Bus)
+}

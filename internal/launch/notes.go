@@ -1,0 +1,41 @@
+package launch
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+
+	"vix/internal/plain"
+)
+
+// A Notes is the standard error of a guest's end: enough for its reason.
+type Notes struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Bounds of what is kept, and of a line that is shown, in bytes.
+const (
+	maxNotes = 4 << 10
+	maxLine  = 1 << 10
+)
+
+func (n *Notes) Write(p []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.buf.Write(p[:min(len(p), maxNotes-n.buf.Len())])
+	return len(p), nil
+}
+
+// Lines returns what the guest wrote, fit for a terminal.
+func (n *Notes) Lines() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []string
+	for line := range strings.Lines(n.buf.String()) {
+		if line = plain.Text(strings.TrimSpace(line), maxLine, plain.OneLine); line != "" {
+			list = append(list, line)
+		}
+	}
+	return list
+}

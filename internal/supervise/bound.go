@@ -1,0 +1,66 @@
+package supervise
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/ledger"
+	"vix/internal/scope"
+)
+
+// memoryBound is the bound of the memory of the VM's control group: the second line
+// behind the limits of all that a VM may have.
+type memoryBound struct {
+	sync.Mutex
+	group  scope.Scope
+	budget scope.Budget
+	seen   map[unix.Fsid]struct{} // file systems in memory, in budget.Files already
+}
+
+// budgetOf is what a VM may have of the host's memory.
+func budgetOf(v config.VM, emulated bool) scope.Budget {
+	limit := func(name string, def int64) int64 {
+		if n, ok := v.Limits[name]; ok {
+			return n
+		}
+		return def
+	}
+	b := scope.Budget{Guest: int64(v.Memory), Emulated: emulated, Shares: config.MaxShares + 1} // and the home
+	if !v.NoGUI {
+		b.Blobs = limit(ledger.NameBytes, ledger.DefaultBytes)
+		b.Queued = limit(ledger.NameQueued, ledger.DefaultQueued)
+	}
+	return b
+}
+
+// widenFor adds a folder that the guest may fill to the bound, when it is in memory: a
+// tmpfs' pages are charged to the group whose process writes them.
+func (s *supervisor) widenFor(folder config.Share) {
+	var fs unix.Statfs_t
+	if !folder.Write || unix.Statfs(folder.Host, &fs) != nil || fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
+		return
+	}
+	size := int64(min(fs.Blocks, 1<<40) * uint64(fs.Bsize))
+	if fs.Blocks == 0 {
+		size = 1 << 60 // it has no end
+	}
+	b := &s.bound
+	b.Lock()
+	defer b.Unlock()
+	if _, again := b.seen[fs.Fsid]; again {
+		return
+	}
+	if b.seen == nil {
+		b.seen = map[unix.Fsid]struct{}{}
+	}
+	b.seen[fs.Fsid] = struct{}{}
+	b.budget.Files = min(b.budget.Files, 1<<60) + size
+	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
+	defer cancel()
+	if err := b.group.Bound(ctx, b.budget.Max()); err != nil {
+		s.log.Printf("vix", "control group: the bound of its memory stays without %s: %v", folder.Host, err)
+	}
+}

@@ -1,0 +1,35 @@
+// Package supervise is the process that owns one VM: it starts, watches and ends
+// every host process of it, and serves the clients of package vm.
+//
+// # Processes
+//
+//	package vm ──control.sock──► vix-launcher supervise NAME
+//	                                     │  all children die with it (PDEATHSIG)
+//	                                     ├─ vix-waylandproxy host   vhost-user socketpair to QEMU
+//	                                     ├─ virtiofsd               vhost-user connection to QEMU; one for the
+//	                                     │                          root, the home and each share (share.go), for
+//	                                     │                          which another takes over (takeover.go)
+//	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
+//	                                     ├─ vhost-device-vsock      for vsock without the kernel's (vsock.go)
+//	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)
+//
+// Each of them is confined (package sandbox): the display process does it itself
+// when it has what it needs; QEMU and virtiofsd are what vix-launcher's hidden verbs
+// confine and rootview become. What each says of its confinement is in the state, for
+// doctor. The display process cannot connect to the compositor; the supervisor does
+// it for it (broker.go).
+//
+// # States
+//
+//	          first client              guest is ready
+//	new ──────────────────► starting ──────────────────► running
+//	 │ nobody comes             │ failure, stop              │ last program ended,
+//	 ▼                          ▼                            ▼ stop, failure
+//	ended ◄──────────────── stopping ◄───────────────────────┘
+//
+// A failure is the unexpected end of any child, a broken agent channel, or a
+// start that takes too long. In stopping, everything that was started is ended
+// in reverse order; the directory goes last, then the lock.
+//
+// The package decides nothing about windows: that is the display process's.
+package supervise

@@ -1,0 +1,245 @@
+package supervise
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"vix/internal/balloon"
+	"vix/internal/proc"
+	"vix/internal/qemu"
+	"vix/internal/vm"
+)
+
+const (
+	calmTick  = 5 * time.Second // while all is well, how often a guest is looked at
+	shortTick = 1 * time.Second // and while it has less than its memory, or the host is short
+	// busyShare of one processor, and the VM is not idle.
+	busyShare = 0.2
+	// statsAge is how old a guest's word may be: it is asked once in a tick, and answers
+	// when it gets to it.
+	statsAge = 15 * time.Second
+)
+
+// A VM's memory, while it runs (package balloon has the rules):
+//
+//	guest's statistics ─ QMP ─┐                        ┌─ QMP balloon ─► guest
+//	QEMU's processor time ────┼─► balloon.Decide ──────┤
+//	host: PSI, meminfo ───────┘   every tick, and at   └─ state: guest_memory
+//	programs that start           each event below
+//
+// Events are: the kernel's word that memory is short (poll on PSI), and a program that
+// starts.
+
+// A keeper watches over one VM's memory.
+type keeper struct {
+	s    *supervisor
+	host *balloon.Host
+	max  uint64
+	min  uint64
+
+	target    uint64
+	tick      time.Duration // that the guest was told last, in seconds
+	busyAt    time.Time
+	cpu       time.Duration // of QEMU, at the last look
+	cpuAt     time.Time
+	startAt   time.Time // of the last program, that the keeper knows of
+	lastID    int
+	shortAt   time.Time
+	triggered time.Time
+	failed    bool // said that QEMU does not answer
+}
+
+// keepMemory runs until ctx ends.
+func (s *supervisor) keepMemory(ctx context.Context) {
+	p := s.launch.Parts
+	k := &keeper{
+		s: s, host: balloon.OpenHost(p.Pressure, filepath.Join(p.Proc, "meminfo")),
+		max: uint64(s.launch.VM.Memory), min: uint64(s.launch.VM.MemoryMin), target: uint64(s.launch.VM.Memory),
+		busyAt: time.Now(), startAt: time.Now(),
+	}
+	defer k.host.Close()
+	pressed := make(chan struct{}, 1)
+	s.pumps.Go(func() {
+		err := k.host.Watch(ctx, func() {
+			select {
+			case pressed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			s.log.Printf("vix", "memory: %v", err)
+		}
+	})
+	k.run(ctx, pressed)
+}
+
+func (k *keeper) run(ctx context.Context, pressed <-chan struct{}) {
+	for {
+		tick := k.look(time.Now())
+		_, changed := k.s.watchState()
+		t := time.NewTimer(tick)
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+				waiting = false
+			case <-pressed:
+				k.triggered = time.Now()
+				waiting = tick == shortTick // else not before the next look
+			case <-changed:
+				// A title may change a thousand times a second; only a program counts.
+				var last int
+				last, changed = k.s.lastProgram()
+				waiting = last == k.lastID
+			}
+		}
+		t.Stop()
+	}
+}
+
+// lastProgram returns the id of the last program that was started.
+func (s *supervisor) lastProgram() (int, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastID, s.changed
+}
+
+// look decides once, and returns when to look again.
+func (k *keeper) look(now time.Time) time.Duration {
+	if last, _ := k.s.lastProgram(); last != k.lastID {
+		k.lastID, k.startAt = last, now
+	}
+	k.lookAtCPU(now)
+	size, stats, err := k.s.guestMemory(k.max, now)
+	if err != nil {
+		if !k.failed && k.s.ctx.Err() == nil {
+			k.s.log.Printf("vix", "memory: %v", err)
+		}
+		k.failed = true
+		return calmTick
+	}
+	k.failed = false
+	k.tell(size, stats)
+	v := balloon.View{
+		Max: k.max, Min: k.min, Size: size, Target: k.target, Guest: stats,
+		IdleFor: now.Sub(k.busyAt), StartAgo: now.Sub(k.startAt),
+	}
+	k.lookAtHost(&v, now)
+	target, why := balloon.Decide(v)
+	if target != k.target {
+		k.s.log.Printf("vix", "memory: %d MiB of %d: %s", target/balloon.MiB, k.max/balloon.MiB, why)
+		if err := k.s.monitor.Execute("balloon", map[string]uint64{"value": target}, nil); err != nil {
+			k.s.log.Printf("vix", "memory: %v", err)
+		} else {
+			k.target = target
+		}
+	}
+	tick := calmTick
+	if v.Short || k.target < k.max {
+		tick = shortTick
+	}
+	k.setTick(tick)
+	return tick
+}
+
+// lookAtHost fills in what v says of the host.
+func (k *keeper) lookAtHost(v *balloon.View, now time.Time) {
+	mem, err := k.host.Read()
+	if err != nil {
+		if k.shortAt.IsZero() {
+			k.s.log.Printf("vix", "memory: %v", err)
+			k.shortAt = now
+		}
+		return
+	}
+	v.Available, v.Total = mem.Available, mem.Total
+	v.Short = mem.Short() || !k.triggered.IsZero() && now.Sub(k.triggered) < balloon.TriggerHold
+	if v.Short || k.shortAt.IsZero() {
+		k.shortAt = now
+	}
+	v.CalmFor = now.Sub(k.shortAt)
+}
+
+// lookAtCPU notes whether QEMU has been busy since the last look.
+func (k *keeper) lookAtCPU(now time.Time) {
+	cpu, err := proc.ProcessorTime(k.s.launch.Parts.Proc, k.s.qemu.Cmd.Process.Pid)
+	if err != nil {
+		k.busyAt = now
+		return
+	}
+	if !k.cpuAt.IsZero() && float64(cpu-k.cpu) > busyShare*float64(now.Sub(k.cpuAt)) {
+		k.busyAt = now
+	}
+	k.cpu, k.cpuAt = cpu, now
+}
+
+// tell puts the guest's memory into the state; who watches is told when the size has
+// changed, and of the rest with the next change.
+func (k *keeper) tell(size uint64, stats *balloon.Stats) {
+	m := vm.GuestMemory{Size: size}
+	if stats != nil {
+		m.Stats = *stats
+	}
+	k.s.mu.Lock()
+	defer k.s.mu.Unlock()
+	was := k.s.state.GuestMemory
+	k.s.state.GuestMemory = &m
+	if was == nil || was.Size != size {
+		k.s.changedLocked()
+	}
+}
+
+// setTick tells the guest's driver how often to say how it is.
+func (k *keeper) setTick(tick time.Duration) {
+	if tick == k.tick {
+		return
+	}
+	args := map[string]any{"path": qemu.BalloonPath, "property": "guest-stats-polling-interval", "value": int(tick / time.Second)}
+	if err := k.s.monitor.Execute("qom-set", args, nil); err != nil {
+		k.s.log.Printf("vix", "memory: %v", err)
+		return
+	}
+	k.tick = tick
+}
+
+// guestMemory asks QEMU what of max bytes the guest may use, and what it said last of its
+// memory: nil if that is old, or nothing.
+func (s *supervisor) guestMemory(max uint64, now time.Time) (size uint64, stats *balloon.Stats, err error) {
+	var b struct {
+		Actual uint64 `json:"actual"`
+	}
+	if err := s.monitor.Execute("query-balloon", nil, &b); err != nil {
+		return 0, nil, err
+	}
+	var g guestStats
+	args := map[string]string{"path": qemu.BalloonPath, "property": "guest-stats"}
+	if err := s.monitor.Execute("qom-get", args, &g); err != nil {
+		return 0, nil, err
+	}
+	return min(b.Actual, max), g.stats(max, now), nil
+}
+
+// guestStats is the balloon's property guest-stats (QEMU docs/interop/virtio-balloon-stats).
+// What a guest does not say is 2^64-1; but it may say anything.
+type guestStats struct {
+	Stats struct {
+		Total     uint64 `json:"stat-total-memory"`
+		Available uint64 `json:"stat-available-memory"`
+		Free      uint64 `json:"stat-free-memory"`
+		Caches    uint64 `json:"stat-disk-caches"`
+	} `json:"stats"`
+	LastUpdate int64 `json:"last-update"` // seconds of the host's clock; 0: never
+}
+
+func (g guestStats) stats(max uint64, now time.Time) *balloon.Stats {
+	const unsaid = 1<<64 - 1
+	age := now.Sub(time.Unix(g.LastUpdate, 0))
+	if g.LastUpdate <= 0 || age > statsAge || age < -statsAge || g.Stats.Total == unsaid || g.Stats.Available == unsaid {
+		return nil
+	}
+	s := balloon.Stats{Total: g.Stats.Total, Available: g.Stats.Available, Free: g.Stats.Free, Caches: g.Stats.Caches}.Clamp(max)
+	return &s
+}

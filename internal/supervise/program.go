@@ -1,0 +1,430 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"vix/internal/agent"
+	"vix/internal/plain"
+	"vix/internal/proc"
+	"vix/internal/vm"
+)
+
+// enter counts a run in, unless the VM is on its way out.
+// first reports that it is the VM's first, for which it was started.
+func (s *supervisor) enter() (ok, first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil || s.state.State == vm.StateStopping {
+		return false, false
+	}
+	s.users++
+	s.running.Add(1)
+	s.once.Do(func() {
+		first = true
+		close(s.first)
+	})
+	return true, first
+}
+
+// leave counts it out. The last one out ends the VM.
+func (s *supervisor) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	if s.users == 0 {
+		s.cancel(errIdle)
+	}
+	s.running.Done()
+}
+
+// serveRun starts one program, and passes its streams, signals and status.
+func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
+	ok, first := s.enter()
+	if !ok {
+		s.tell(c, vm.Reply{Leaving: true})
+		return
+	}
+	defer s.leave()
+	if len(files) != 3 && !req.Background {
+		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: run without its three streams", s.launch.VM.Name)})
+		return
+	}
+	if name := s.launch.VM.Name; req.Disposable && s.launch.VM.State == "home" {
+		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)})
+		return
+	}
+	if name := s.launch.VM.Name; req.GUI && s.launch.VM.NoGUI {
+		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: runs already, and has no display; stop it first, or name another one", name)})
+		return
+	}
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
+	words := make(chan vm.Request, 8)
+	hangUp := cancel
+	if req.Detached {
+		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
+	}
+	go readWords(c, words, hangUp) // ends with the connection
+	s.joinSession(c, req.Session)
+	if text := s.lookAtPrograms(); text != "" {
+		s.tell(c, vm.Reply{Note: text})
+	}
+	follow := s.follow(ctx, c, first)
+	defer follow.stop()
+
+	if err := s.awaitReady(ctx); err != nil {
+		follow.stop()
+		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
+		return
+	}
+	s.probe()
+	s.activate(req.Token) // before the program can have a window
+	p, err := s.guest.Spawn(ctx, spawnOf(req))
+	if err != nil {
+		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
+		return
+	}
+	prog := s.addProgram(req.How.Shown(req.Argv))
+	s.tell(c, vm.Reply{Started: &prog})
+	var exit *vm.Exit
+	if req.Background {
+		exit, err = s.runBackground(c, p, prog.Argv[0])
+	} else {
+		exit, err = s.runForeground(ctx, c, req, p, files, words)
+	}
+	if err != nil {
+		// The channel has ended under the program; why is known in a moment.
+		<-s.ctx.Done()
+		exit = &vm.Exit{Code: vm.CodeVix}
+		follow.stop()
+		s.tell(c, vm.Reply{Fail: s.runFailure(context.Cause(s.ctx))})
+	} else {
+		follow.stop()
+		s.tell(c, vm.Reply{Exit: exit})
+	}
+	s.update(func(st *vm.State) { st.EndProgram(prog.ID, exit) })
+}
+
+var errHungUp = errors.New("the client is gone")
+
+// readWords passes on the signals and sizes that the client forwards, until it
+// goes away: then the run is over, or its program is hung up.
+func readWords(c *vm.Control, words chan<- vm.Request, gone context.CancelCauseFunc) {
+	defer gone(errHungUp)
+	for {
+		var req vm.Request
+		if err := c.Recv(&req, vm.MaxRequest); err != nil {
+			return
+		}
+		if req.Size == nil && (req.Signal < 1 || req.Signal > 64) {
+			return
+		}
+		select {
+		case words <- req:
+		default: // nobody presses Ctrl-C that often
+		}
+	}
+}
+
+// A follower sends every stage and note to a client, those of the past too; notes of the
+// VM's start to its first client alone.
+type follower struct {
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// stop returns when the client has been told of everything up to now.
+func (f *follower) stop() {
+	f.cancel()
+	f.done.Wait()
+}
+
+func (s *supervisor) follow(ctx context.Context, c *vm.Control, first bool) *follower {
+	ctx, cancel := context.WithCancel(ctx)
+	f := &follower{cancel: cancel}
+	stages, notes, silent := 0, 0, false
+	if !first {
+		notes = len(s.snapshot().Notes)
+	}
+	f.done.Go(func() {
+		for last := false; ; {
+			st, changed := s.watchState()
+			if !first && st.State == vm.StateStarting {
+				notes = len(st.Notes)
+			}
+			for _, x := range st.Stages[stages:] {
+				s.tell(c, vm.Reply{Stage: &x})
+			}
+			for _, x := range st.Notes[notes:] {
+				s.tell(c, vm.Reply{Note: x})
+			}
+			stages, notes = len(st.Stages), len(st.Notes)
+			if last {
+				return
+			}
+			if now := st.State == vm.StateNotAnswering; now != silent {
+				if silent = now; now {
+					s.tell(c, vm.Reply{Silent: true})
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				last = true
+			}
+		}
+	})
+	return f
+}
+
+func (s *supervisor) watchState() (vm.State, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cloneLocked(), s.changed
+}
+
+// awaitReady waits until programs can be started.
+func (s *supervisor) awaitReady(ctx context.Context) error {
+	for {
+		st, changed := s.watchState()
+		if st.State == vm.StateRunning || st.State == vm.StateNotAnswering {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// runFailure makes the end of a run a line with an exit status.
+func (s *supervisor) runFailure(err error) *vm.Failure {
+	name := s.launch.VM.Name
+	var spawn *agent.SpawnError
+	switch {
+	case errors.As(err, &spawn):
+		return &vm.Failure{Code: spawn.Code, Text: "VM " + name + ": " + spawn.Error()}
+	case errors.Is(err, agent.ErrClosed):
+		<-s.ctx.Done() // its cause says more
+		return s.runFailure(context.Cause(s.ctx))
+	case errors.Is(err, errStop), errors.Is(err, errForced), errors.Is(err, context.Canceled):
+		return vm.Failf("VM %s: was stopped", name)
+	}
+	return s.failure(err)
+}
+
+func (s *supervisor) addProgram(argv []string) vm.Program {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	p := vm.Program{ID: s.lastID, Argv: vm.ShownArgv(argv), State: "running"}
+	s.state.AddProgram(p)
+	s.changedLocked()
+	return p
+}
+
+// earlyLimit is how long a client in the background waits to hear whether the program that
+// it has started ends at once: for want of a library, a display, or descriptors.
+const earlyLimit = 500 * time.Millisecond
+
+// runBackground waits for a program whose output goes to the VM's log. Its client is told
+// that it has failed, if it does so at once, and is let go.
+func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string) (*vm.Exit, error) {
+	_ = p.Stdin.Close()
+	source := plain.Text(filepath.Base(name), vm.MaxTitle, plain.OneLine)
+	var out sync.WaitGroup
+	out.Go(func() { proc.EachLine(p.Stdout, func(line string) { s.log.Add(source, line) }) })
+	out.Go(func() { proc.EachLine(p.Stderr, func(line string) { s.log.Add(source, line) }) })
+	early := time.NewTimer(earlyLimit)
+	defer early.Stop()
+	select {
+	case <-p.Exited():
+		if st, err := p.Wait(); err == nil {
+			s.tell(c, vm.Reply{Exit: exitOf(st)})
+		}
+	case <-early.C:
+		s.tell(c, vm.Reply{Done: true})
+	}
+	c.Conn.Close()
+	st, err := p.Wait()
+	if err != nil {
+		return nil, err
+	}
+	s.log.Printf("vix", "%s ended: %v", source, st)
+	return exitOf(st), nil
+}
+
+func exitOf(st agent.Status) *vm.Exit { return &vm.Exit{Code: st.Code, Signal: int(st.Signal)} }
+
+// runForeground passes streams and signals until the program has ended and
+// what it wrote has been taken. A client that goes away is a terminal that is
+// closed: the program gets SIGHUP, and the end of all its streams.
+func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Request, p *agent.Process, files []*os.File, words <-chan vm.Request) (*vm.Exit, error) {
+	var in, out sync.WaitGroup
+	in.Go(func() {
+		pour(p.Stdin, files[0])
+		_ = p.Stdin.Close()
+	})
+	stdout, stderr := newDrain(p.Stdout, files[1]), newDrain(p.Stderr, files[2])
+	out.Go(stdout.run)
+	out.Go(stderr.run)
+	signs, stop := context.WithCancel(s.ctx)
+	hungUp := ctx.Done()
+	for waiting := true; waiting; {
+		select {
+		case w := <-words:
+			passOn(w, p)
+			if w.Signal > 0 {
+				out.Go(func() { s.tellHeard(signs, c) })
+			}
+		case <-hungUp:
+			hungUp = nil
+			if s.ctx.Err() == nil {
+				proc.CloseFiles(files) // first: the answer to the hang-up is no output of the client's
+				hangUp(req, p)
+			}
+		case <-p.Exited():
+			waiting = false
+		}
+	}
+	stop()
+	files[0].Close()
+	stdout.exited()
+	stderr.exited()
+	in.Wait()
+	out.Wait()
+	st, err := p.Wait()
+	if err != nil {
+		return nil, err
+	}
+	return exitOf(st), nil
+}
+
+// tellHeard tells a client that its signal has reached the guest, once that is so.
+func (s *supervisor) tellHeard(ctx context.Context, c *vm.Control) {
+	if s.guest.Ping(ctx) == nil {
+		s.tell(c, vm.Reply{Heard: true})
+	}
+}
+
+// pour copies a client's input to a program, by what one frame holds: io.Copy's 32 KiB
+// would make a frame of nine bytes of every second one.
+func pour(dst io.Writer, src io.Reader) {
+	buf := make([]byte, agent.MaxData)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// lingerLimit is how long output is awaited after its program has ended. The
+// guest sends what the program wrote at once, then the end of the stream,
+// unless some descendant of the program holds it: a run does not wait for
+// those, as a shell does not.
+const lingerLimit = 300 * time.Millisecond
+
+// A drain copies one output stream to the client. While the client does not
+// take it, nothing is lost, however long; only the wait for more ends.
+type drain struct {
+	src io.ReadCloser
+	dst *os.File
+
+	mu      sync.Mutex
+	reading bool
+	timer   *time.Timer // runs while reading after the program's end
+	ended   bool
+}
+
+func newDrain(src io.ReadCloser, dst *os.File) *drain { return &drain{src: src, dst: dst} }
+
+// lastWords is how many bytes a program whose client is gone may still write,
+// before writing kills it.
+const lastWords = 1 << 20
+
+func (d *drain) run() {
+	defer d.dst.Close()
+	defer d.src.Close()
+	buf := make([]byte, 32<<10)
+	for left := lastWords; left > 0; {
+		d.setReading(true)
+		n, err := d.src.Read(buf)
+		d.setReading(false)
+		if n > 0 {
+			if _, err := d.dst.Write(buf[:n]); err != nil {
+				left -= n
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *drain) setReading(on bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reading = on
+	d.armLocked()
+}
+
+// exited says that the program has ended.
+func (d *drain) exited() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	d.armLocked()
+}
+
+func (d *drain) armLocked() {
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if d.ended && d.reading {
+		d.timer = time.AfterFunc(lingerLimit, func() { _ = d.src.Close() })
+	}
+}
+
+// spawnOf is what the agent is asked for.
+func spawnOf(r vm.Request) agent.Spawn {
+	h := r.How
+	return agent.Spawn{
+		Kind: h.Kind, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
+		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
+	}
+}
+
+// passOn passes a client's word on to its program.
+func passOn(r vm.Request, p *agent.Process) {
+	if r.Size != nil {
+		_ = p.Resize(r.Size.Rows, r.Size.Cols)
+		return
+	}
+	_ = p.Kill(syscall.Signal(r.Signal))
+}
+
+// hangUp is for a client that is gone. What is stopped has to go on to hear of it.
+// A program's outputs stay open, as its last words would kill it; a terminal ends,
+// which its other process groups notice.
+func hangUp(r vm.Request, p *agent.Process) {
+	_ = p.Kill(syscall.SIGHUP)
+	_ = p.Kill(syscall.SIGCONT)
+	if r.How.TTY {
+		_ = p.Stdout.Close()
+	}
+}

@@ -1,0 +1,430 @@
+package supervise
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/proc"
+	"vix/internal/rootfs"
+	"vix/internal/vm"
+)
+
+// A share is a folder of the host's in the guest: its home directory, those of the
+// configuration, those of mount. Each has a virtiofsd of its own, on a bind of that
+// folder alone, and a virtio-fs device of its own in QEMU:
+//
+//	HOSTDIR ─► vix-launcher shareview ─► virtiofsd ─► vhost-user-fs-pci ─► guest: mount -t virtiofs TAG PATH
+//	           (own mount namespace)     (own sandbox)  on port N
+//
+// A device for each, and not one tree into which folders are bound, because only so
+// is a share gone when it is taken back: a guest's kernel keeps handles of the files
+// that it has seen, and a server goes on serving those, whatever is unmounted above
+// it. Here its server ends. The price is a process of some MiB for each share, and a
+// slot: the devices sit on hot-pluggable PCI Express ports, of which QEMU gets
+// config.MaxShares at its start.
+//
+// Adding one to a VM that runs:
+//
+//	virtiofsd ─ QMP getfd, chardev-add, device_add ─ agent: mount
+//
+// and taking it away the same backwards, but for a guest that does not let go: after
+// unplugLimit its server is ended all the same.
+type share struct {
+	tag    string
+	port   int // -1: the home's, which stays
+	folder config.Share
+	dir    *rootfs.Folder // what folder.Host is, for as long as there is the share
+	server *proc.Child    // under the supervisor's mu
+	qemu   *os.File       // QEMU's end of the connection, until QEMU has it
+	over   *takeover      // nil: the home's, without which the VM cannot go on
+	fails  int            // how often a server of it has died
+
+	staging bool // folder is removed with the share
+}
+
+// homeTag is the virtiofs tag of the home directory.
+const homeTag = "home"
+
+// openState opens what the VM keeps, and removes the staging folders of a run that was
+// killed.
+func (s *supervisor) openState() error {
+	l := s.launch
+	needs := slices.ContainsFunc(l.VM.Shares, func(sh config.Share) bool { return sh.Host == "" })
+	if l.StateDir == "" || l.VM.State != "home" && !needs {
+		return nil
+	}
+	store, err := vm.OpenStore(l.StateDir)
+	if err != nil {
+		return err
+	}
+	s.store = store
+	if err := store.SweepStaging(l.VM.Name); err != nil {
+		s.log.Printf("vix", "%v", err)
+	}
+	go sweepStore(l.StateDir)
+	if l.VM.State != "home" {
+		return nil
+	}
+	s.kept, err = store.Open(l.VM.Name)
+	return err
+}
+
+// sweepStore finishes what others were interrupted in, while the VM starts and runs. What it
+// does not come to before the VM ends, the next one does.
+func sweepStore(dir string) {
+	store, err := vm.OpenStore(dir)
+	if err != nil {
+		return
+	}
+	_ = store.Sweep() // what cannot be removed, the verb that is to remove it says
+	_ = store.Close()
+}
+
+// startShares starts a server for each folder of the VM's start. QEMU's ends are in
+// s.shares; startQEMU passes them on.
+func (s *supervisor) startShares() error {
+	s.undo(s.endShares)
+	if err := s.openState(); err != nil {
+		return err
+	}
+	if s.kept != nil {
+		home := config.Share{Host: s.kept.Home(), Guest: "/home/" + guestUser.Name, Write: true}
+		if err := s.addShare(share{tag: homeTag, port: -1, folder: home}); err != nil {
+			return err
+		}
+	}
+	for i, folder := range s.launch.VM.Shares {
+		if err := s.addShare(share{tag: shareTag(i), port: i, folder: folder}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func shareTag(port int) string { return fmt.Sprintf("share%d", port) }
+
+// addShare starts a share's server.
+func (s *supervisor) addShare(sh share) error {
+	if err := s.findShare(&sh); err != nil {
+		return err
+	}
+	s.widenFor(sh.folder)
+	if err := s.serveShare(&sh); err != nil {
+		s.dropFolder(sh.dir)
+		return err
+	}
+	if sh.port >= 0 {
+		if err := s.standBetween(&sh); err != nil {
+			sh.server.Kill()
+			s.dropFolder(sh.dir)
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.shares = append(s.shares, &sh)
+	s.mu.Unlock()
+	s.noteShares()
+	if sh.tag == homeTag {
+		s.pumps.Go(func() {
+			<-sh.server.Done
+			s.report(s.death(sh.server, "virtiofsd of the home directory ended"))
+		})
+	}
+	return nil
+}
+
+// maxFails is how many servers of a share may die: a guest may know what one dies of.
+const maxFails = 4
+
+// standBetween puts a takeover between QEMU and the share's server.
+func (s *supervisor) standBetween(sh *share) error {
+	server, err := proc.UnixConn(sh.qemu)
+	sh.qemu = nil
+	if err != nil {
+		return err
+	}
+	ours, theirs, err := proc.Socketpair("share")
+	if err != nil {
+		return errors.Join(err, server.Close())
+	}
+	qemu, err := proc.UnixConn(ours)
+	if err != nil {
+		return errors.Join(err, server.Close(), theirs.Close())
+	}
+	sh.qemu = theirs
+	sh.over = newTakeover(qemu, server, func() (*net.UnixConn, error) { return s.serveAgain(sh) })
+	s.pumps.Go(func() {
+		if err := sh.over.fromQEMU(); err != nil {
+			s.log.Printf("vix", "share %s: %v", sh.folder.Guest, err)
+		}
+	})
+	s.pumps.Go(func() {
+		err := sh.over.fromServer()
+		if err != nil {
+			s.serverOf(sh).Kill()
+		}
+		s.noteShares()
+		if err != nil && s.ctx.Err() == nil {
+			s.note("VM %s: share %s: virtiofsd ended, and no other can take its place: %v; what uses the share hangs until the VM stops", s.launch.VM.Name, sh.folder.Guest, err)
+		}
+	})
+	return nil
+}
+
+// serveAgain starts a server in the place of one that has died. The share is not mounted
+// anew by us: until the old one is gone there can be no other, and between the two the
+// path would read as an empty folder.
+func (s *supervisor) serveAgain(sh *share) (*net.UnixConn, error) {
+	old := s.serverOf(sh)
+	old.Kill() // it has closed its connection, if it has not ended
+	if s.ctx.Err() != nil {
+		return nil, net.ErrClosed
+	}
+	if sh.fails++; sh.fails >= maxFails {
+		return nil, fmt.Errorf("%d have ended, the last: %s: %s", sh.fails, old.Status(), old.Last.String())
+	}
+	next := share{tag: sh.tag, port: sh.port, folder: sh.folder, dir: sh.dir}
+	if err := s.serveShare(&next); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	sh.server = next.server
+	s.mu.Unlock()
+	s.noteShares()
+	name, path, why := s.launch.VM.Name, sh.folder.Guest, old.Status()
+	if last := old.Last.String(); last != "" {
+		why += ": " + last
+	}
+	s.note("VM %s: share %s: virtiofsd ended: %s; what is done there fails until you take it away with vix-launcher umount %s %s (--force if it is in use), and mount it again", name, path, why, name, path)
+	return proc.UnixConn(next.qemu)
+}
+
+func (s *supervisor) serverOf(sh *share) *proc.Child {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sh.server
+}
+
+// serveShare starts virtiofsd on the share's folder, which it gets as a descriptor.
+func (s *supervisor) serveShare(sh *share) error {
+	if _, err := os.Stat(s.launch.Parts.Virtiofsd); err != nil {
+		return vm.Failf("virtiofsd: cannot be started: %v", err)
+	}
+	if err := s.dir.MkdirAll(sh.tag, 0o700); err != nil {
+		return err
+	}
+	files, err := s.servedFiles(sh)
+	if err != nil {
+		return err
+	}
+	view := filepath.Join(s.reg.Path, s.launch.VM.Name, sh.tag)
+	args := []string{"shareview", "--report-fd", "4", "--folder-fd", "5"}
+	if sh.folder.Write {
+		args = append(args, "--write")
+	}
+	args = append(append(args, sh.folder.Host, view, s.launch.Parts.Virtiofsd), shareArgs(view, sh.folder.Write)...)
+	end, child, err := s.serveFolder(proc.Command{
+		Name: "virtiofsd " + sh.tag, Path: s.launch.Parts.Self, Args: args, Attr: rootfs.ViewAttr(s.uid, os.Getgid()),
+		Files: files,
+	})
+	if err != nil {
+		return err
+	}
+	sh.qemu, sh.server = end, child
+	return nil
+}
+
+// servedFiles are the folder, and of the home also the state's lock, which virtiofsd keeps
+// as long as it lives: whatever becomes of us, nobody serves the home a second time.
+func (s *supervisor) servedFiles(sh *share) (files []*os.File, err error) {
+	of := []*os.File{sh.dir.File}
+	if sh.tag == homeTag {
+		of = append(of, s.kept.Lock)
+	}
+	for _, f := range of {
+		dup, err := proc.DupFile(f)
+		if err != nil {
+			proc.CloseFiles(files)
+			return nil, os.NewSyscallError("dup", err)
+		}
+		files = append(files, dup)
+	}
+	return files, nil
+}
+
+// endShares ends every share's server. From then on there are no new ones.
+func (s *supervisor) endShares() error {
+	s.shareTurn.Lock()
+	defer s.shareTurn.Unlock()
+	s.sharesEnded = true
+	s.closeShares()
+	for _, sh := range s.shares {
+		if sh.over != nil {
+			sh.over.close()
+		}
+		if server := s.serverOf(sh); s.graceful {
+			server.End(endLimit)
+		} else {
+			server.Kill()
+		}
+		s.dropFolder(sh.dir)
+	}
+	var errs []error
+	if s.kept != nil {
+		errs = append(errs, s.kept.Close())
+	}
+	if s.store != nil {
+		for folder := range s.store.Staged {
+			errs = append(errs, s.store.DropStaging(folder))
+		}
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// findShare makes a staging folder, or finds what is to be shared, and says of it by its
+// real name from then on.
+func (s *supervisor) findShare(sh *share) (err error) {
+	f := &sh.folder
+	switch {
+	case sh.tag == homeTag:
+		sh.dir, err = s.store.OpenDir(filepath.Join(vm.VmsName, s.launch.VM.Name, vm.HomeName))
+		return err
+	case f.Host != "":
+		if sh.dir, err = s.openFolder(f.Host, f.Write); err == nil {
+			f.Host = sh.dir.Path
+		}
+		return err
+	case s.store == nil:
+		return vm.Failf("VM %s: staging: no state directory; set XDG_STATE_HOME or HOME", s.launch.VM.Name)
+	}
+	word := strings.ToLower(rand.Text()[:10])
+	if f.Host, err = s.store.NewStaging(s.launch.VM.Name, word); err != nil {
+		return err
+	}
+	f.Guest, sh.staging = config.ShareDir+"/"+word, true
+	if sh.dir, err = s.store.OpenDir(filepath.Join(vm.StagingName, filepath.Base(f.Host))); err != nil {
+		return err
+	}
+	s.note("VM %s: staging: %s is %s in the guest", s.launch.VM.Name, f.Host, f.Guest)
+	return nil
+}
+
+// shareArgs serves dir. Whoever the guest says that somebody is: on the host, all
+// belongs to the user who runs the VM (who is 0 in the server's user namespace, or is
+// root), and in the guest to its ordinary user.
+func shareArgs(dir string, write bool) []string {
+	args := []string{
+		"--fd=3", "--shared-dir=" + dir, "--no-announce-submounts",
+		"--cache=auto", "--sandbox=namespace", "--seccomp=kill", "--log-level=error",
+		"--modcaps=-mknod:-setfcap",
+	}
+	for _, id := range []string{"uid", "gid"} {
+		const all = "4294967295"
+		args = append(args,
+			"--translate-"+id+"=squash-guest:0:0:"+all,
+			fmt.Sprintf("--translate-%s=squash-host:0:%d:%s", id, guestUser.UID, all))
+	}
+	if !write {
+		args = append(args, "--readonly")
+	}
+	return args
+}
+
+// guestUser is the ordinary user of every guest.
+var guestUser = agent.User{Name: "user", UID: 1000, GID: 1000}
+
+// serveFolder starts virtiofsd by cmd, which gets the listening socket as 3 and its
+// report's pipe as 4, and cmd.files from 5, and returns a connection to it for QEMU. The socket's name
+// exists only until that is made.
+func (s *supervisor) serveFolder(cmd proc.Command) (_ *os.File, _ *proc.Child, err error) {
+	var undo []*os.File
+	defer func() {
+		if err != nil {
+			proc.CloseFiles(undo)
+		}
+	}()
+	undo = append(undo, cmd.Files...)
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	at := s.reg.Socket(s.launch.VM.Name, "fs.sock")
+	ln, err := net.ListenUnix("unix", at)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close() // and unlink
+	conn, err := net.DialUnix("unix", nil, at)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer conn.Close()
+	qemuEnd, err := conn.File()
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, qemuEnd)
+	lnFile, err := ln.File()
+	if err != nil {
+		return nil, nil, err
+	}
+	undo = append(undo, lnFile)
+	report, reportEnd, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd.Files = append([]*os.File{lnFile, reportEnd}, cmd.Files...)
+	undo = []*os.File{qemuEnd} // the others are closed with the start
+	c, err := s.startConfined(cmd, report)
+	if err != nil {
+		return nil, nil, err
+	}
+	return qemuEnd, c, nil
+}
+
+// noteShares brings the state up to date. The home is no share to whoever looks: it is
+// in Home.
+func (s *supervisor) noteShares() {
+	s.update(func(st *vm.State) {
+		st.Shares = []vm.ShareState{}
+		for _, sh := range s.shares {
+			if sh.tag == homeTag {
+				st.Home = sh.folder.Host
+				continue
+			}
+			pid := sh.server.Cmd.Process.Pid
+			select {
+			case <-sh.server.Done:
+				pid = 0
+			default:
+			}
+			st.Shares = append(st.Shares, vm.ShareState{Host: sh.folder.Host, Guest: sh.folder.Guest, Write: sh.folder.Write, PID: pid})
+		}
+	})
+}
+
+// closeShares closes QEMU's ends, where QEMU did not get them.
+func (s *supervisor) closeShares() {
+	for _, sh := range s.shares {
+		if sh.qemu != nil {
+			sh.qemu.Close()
+			sh.qemu = nil
+		}
+	}
+}
+
+// mounts is what the guest is told to mount at its start.
+func (s *supervisor) mounts() []agent.Mount {
+	var list []agent.Mount
+	for _, sh := range s.shares {
+		list = append(list, agent.Mount{Tag: sh.tag, Path: sh.folder.Guest, ReadOnly: !sh.folder.Write})
+	}
+	return list
+}

@@ -1,0 +1,38 @@
+package supervise
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"vix/internal/agent"
+)
+
+// However often a guest says that it is short, it is told at a pace, and with how many
+// programs were ended in between.
+func TestShortagesAreBounded(t *testing.T) {
+	var s shortages
+	now := time.Now()
+	told := 0
+	for i := range uint64(100_000) {
+		if text := s.next("t", agent.Shortage{Program: "perl", Count: i + 1}, now.Add(time.Duration(i)*time.Millisecond)); text != "" {
+			told++
+			want := "ended perl;"
+			if told > paceBurst {
+				want = "ended perl and 9999 other programs;"
+			}
+			if !strings.Contains(text, want) && told != paceBurst+1 {
+				t.Errorf("%d: %s", i, text)
+			}
+		}
+	}
+	if most := paceBurst + int(100*time.Second/paceStep); told < most-1 || told > most {
+		t.Errorf("told %d times in 100 seconds, want %d", told, most)
+	}
+	for _, count := range []uint64{1, 0, 1<<64 - 1} { // a guest that cannot count
+		now = now.Add(time.Hour)
+		if text := s.next("t", agent.Shortage{Program: "x", Count: count}, now); !strings.HasPrefix(text, "VM t: out of memory: its kernel has ended x") {
+			t.Error(text)
+		}
+	}
+}

@@ -1,0 +1,421 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vix/config"
+	"vix/internal/agent"
+	"vix/internal/boot"
+	"vix/internal/plain"
+	"vix/internal/proc"
+	"vix/internal/qemu"
+	"vix/internal/usb"
+	"vix/internal/vm"
+)
+
+// A USB device of the host's goes to a VM that runs:
+//
+//	open its node, flock it ─ QMP: device_add qemu-xhci (once) ─ agent: drivers ─
+//	QMP: add-fd, device_add usb-host,hostdevice=/dev/fdset/N
+//
+// QEMU is given the one descriptor and can open no other device. The lock belongs to the
+// open node, which QEMU now holds: so a device is in one VM at a time, whoever asked for
+// it, and is free again when QEMU has let go of it or has ended.
+//
+// A VM that never has a device has one empty port for it, and no controller, no driver.
+type usbDevice struct {
+	usb.Device
+	id    string // of QEMU's device
+	fdset int    // of its descriptor; 0: it is one that QEMU emulates
+	rule  bool   // by the configuration
+}
+
+// usbDevices are the devices of a VM. turn is held by whoever adds or takes away one.
+type usbDevices struct {
+	turn       sync.Mutex
+	list       []usbDevice
+	lastID     int
+	controller bool // it is plugged in
+	watched    bool // the kernel's events are listened to
+}
+
+// emulatedPrefix names a device that QEMU emulates, in the place of one of the host's. It
+// is in no help text: the tests attach those, on machines without USB, by the same way.
+const emulatedPrefix = "qemu:"
+
+// emulated are such devices, with the alias by which their driver is found.
+var emulated = map[string]usb.Device{
+	"usb-tablet": {ID: "0627:0001", Name: "QEMU USB Tablet", Aliases: []string{"usb:v0627p0001d0000dc00dsc00dp00ic03isc00ip00in00"}},
+	"usb-kbd":    {ID: "0627:0001", Name: "QEMU USB Keyboard", Aliases: []string{"usb:v0627p0001d0000dc00dsc00dp00ic03isc01ip01in00"}},
+}
+
+func (s *supervisor) serveUSB(c *vm.Control, req vm.Request) {
+	var st *vm.USBState
+	var err error
+	if req.Op == vm.OpUSBAttach {
+		st, err = s.attachUSB(req.Path)
+	} else {
+		st, err = s.detachUSB(req.Path)
+	}
+	if err != nil {
+		s.tell(c, vm.Reply{Fail: s.failure(err)})
+		return
+	}
+	s.tell(c, vm.Reply{USB: st})
+}
+
+// attachUSB gives the VM the one device that text names.
+func (s *supervisor) attachUSB(text string) (*vm.USBState, error) {
+	name := s.launch.VM.Name
+	if st := s.snapshot().State; st != vm.StateRunning {
+		return nil, vm.Failf("VM %s: is %s; devices are attached while it runs", name, st)
+	}
+	if driver, ok := strings.CutPrefix(text, emulatedPrefix); ok {
+		d, ok := emulated[driver]
+		if !ok {
+			return nil, vm.Failf("VM %s: usb %s: not emulated", name, plain.Text(text, vm.MaxTitle, plain.OneLine))
+		}
+		d.Port = text
+		return s.addUSB(d, false)
+	}
+	want, err := config.ParseUSB(text)
+	if err != nil {
+		return nil, vm.Failf("VM %s: usb: %v", name, err)
+	}
+	all, err := s.hostUSB()
+	if err != nil {
+		return nil, err
+	}
+	switch found := usb.Matching(all, want); len(found) {
+	case 0:
+		return nil, vm.Failf("VM %s: usb %s: no such device is plugged in (hubs stay the host's); see vix-launcher usb list", name, want)
+	case 1:
+		s.watchUSB()
+		return s.addUSB(found[0], false)
+	default:
+		return nil, vm.Failf("VM %s: usb %s: %d devices are that; name one by its port, such as %s", name, want, len(found), found[0].Port)
+	}
+}
+
+func (s *supervisor) hostUSB() ([]usb.Device, error) {
+	list, err := usb.List(os.DirFS(s.launch.Parts.USB))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, vm.Failf("VM %s: usb: this machine has no USB", s.launch.VM.Name)
+	}
+	return list, err
+}
+
+// addUSB plugs a device in.
+func (s *supervisor) addUSB(d usb.Device, rule bool) (*vm.USBState, error) {
+	u := &s.usb
+	u.turn.Lock()
+	defer u.turn.Unlock()
+	name := s.launch.VM.Name
+	switch {
+	case slices.ContainsFunc(u.list, func(x usbDevice) bool { return x.Port == d.Port }):
+		return nil, vm.Failf("VM %s: usb %s: the VM has it already", name, d.Port)
+	case len(u.list) >= config.MaxUSB:
+		return nil, vm.Failf("VM %s: has %d USB devices, and no place for more; detach one", name, len(u.list))
+	}
+	var node *os.File
+	if !strings.HasPrefix(d.Port, emulatedPrefix) {
+		var err error
+		if node, err = s.takeNode(d); err != nil {
+			return nil, err
+		}
+		defer node.Close() // QEMU has it, and with it the lock
+	}
+	if err := s.plugController(); err != nil {
+		return nil, vm.Failf("VM %s: usb: %v", name, err)
+	}
+	if err := s.sendDrivers(d.Aliases); err != nil {
+		s.note("VM %s: usb %s: the guest has not all of its drivers: %v", name, d.Port, err)
+	}
+	u.lastID++
+	dev := usbDevice{Device: d, id: fmt.Sprintf("usb%d", u.lastID), rule: rule}
+	if node != nil {
+		dev.fdset = fdsetUSB + u.lastID
+	}
+	if err := s.plugUSB(dev, node); err != nil {
+		return nil, vm.Failf("VM %s: usb %s: %v", name, d.Port, err)
+	}
+	u.list = append(u.list, dev)
+	s.noteUSB()
+	s.log.Printf("vix", "usb %s (%s %s) is the VM's", d.Port, d.ID, d.Name)
+	return &vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: rule}, nil
+}
+
+// fdsetUSB is where the numbers of descriptor sets begin: behind the root disk's.
+const fdsetUSB = 100
+
+// takeNode opens a device for this VM alone.
+func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
+	name := s.launch.VM.Name
+	path := filepath.Join(s.launch.Parts.USBNodes, d.Node)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, openFailure(name, d, path, err)
+	}
+	free, err := vm.TryLock(f)
+	switch {
+	case err != nil:
+		err = vm.Failf("VM %s: usb %s: %v", name, d.Port, err)
+	case !free:
+		err = vm.Failf("VM %s: usb %s: is in another VM; detach it there first (see vix-launcher usb list)", name, d.Port)
+	default:
+		if err = s.sameDevice(f, d); err == nil {
+			return f, nil
+		}
+	}
+	f.Close()
+	return nil, err
+}
+
+// sameDevice makes sure that an open node is the device that was chosen: its number may
+// be another's since it was looked at. What the descriptor says of itself cannot change.
+func (s *supervisor) sameDevice(node *os.File, d usb.Device) error {
+	changed := vm.Failf("VM %s: usb %s: is another device now than the one that was chosen; see vix-launcher usb list, and try again", s.launch.VM.Name, d.Port)
+	all, err := s.hostUSB()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(x usb.Device) bool {
+		return x.Port == d.Port && x.ID == d.ID && x.Node == d.Node && x.Hub == d.Hub
+	}) {
+		return changed
+	}
+	st, err := node.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Mode()&fs.ModeCharDevice == 0 {
+		return nil // of a test; /dev is root's
+	}
+	said, err := usb.Identify(node)
+	if err != nil {
+		return vm.Failf("VM %s: usb %s: %v", s.launch.VM.Name, d.Port, proc.Cause(err))
+	}
+	if said.ID != d.ID || said.Hub != d.Hub {
+		return changed
+	}
+	return nil
+}
+
+// openFailure says what to do about a device that cannot be opened.
+func openFailure(name string, d usb.Device, path string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return vm.Failf("VM %s: usb %s: %v", name, d.Port, err)
+	}
+	file, rule := usb.Rule(d)
+	return vm.Failf("VM %s: usb %s: you may not open %s; as root, put this line into %s, run udevadm control --reload, and plug the device in again: %s", name, d.Port, path, file, rule)
+}
+
+// plugController plugs the controller in, with the first device.
+func (s *supervisor) plugController() error {
+	if s.usb.controller {
+		return nil
+	}
+	err := s.monitor.Execute("device_add", map[string]any{"driver": "qemu-xhci", "id": qemu.UsbController, "bus": qemu.UsbPort, "p2": config.MaxUSB, "p3": config.MaxUSB}, nil)
+	s.usb.controller = err == nil
+	return err
+}
+
+// plugUSB has QEMU take the device, of which node is nil if QEMU emulates it.
+func (s *supervisor) plugUSB(d usbDevice, node *os.File) error {
+	args := map[string]any{"id": d.id, "bus": qemu.UsbController + ".0"}
+	if node == nil {
+		args["driver"] = strings.TrimPrefix(d.Port, emulatedPrefix)
+		return s.monitor.Execute("device_add", args, nil)
+	}
+	if err := s.monitor.Call(node, "add-fd", map[string]any{"fdset-id": d.fdset}, nil); err != nil {
+		return err
+	}
+	args["driver"], args["hostdevice"] = "usb-host", fmt.Sprintf("/dev/fdset/%d", d.fdset)
+	err := s.monitor.Execute("device_add", args, nil)
+	if err != nil {
+		err = errors.Join(err, s.dropNode(d))
+	}
+	return err
+}
+
+func (s *supervisor) dropNode(d usbDevice) error {
+	if d.fdset == 0 {
+		return nil
+	}
+	return s.monitor.Execute("remove-fd", map[string]any{"fdset-id": d.fdset}, nil)
+}
+
+// sendDrivers has the guest load the drivers of the controller and of these aliases, of
+// the kernel that it booted.
+func (s *supervisor) sendDrivers(aliases []string) error {
+	drivers, err := findDrivers(s.launch, aliases)
+	if err != nil || len(drivers) == 0 {
+		return err
+	}
+	var sizes []string
+	var images bytes.Buffer
+	for _, d := range drivers {
+		sizes = append(sizes, fmt.Sprintf("%d+%d", len(d.Image), len(d.Signature)))
+		images.Write(d.Image)
+		images.Write(d.Signature)
+	}
+	return s.inGuest(agent.Spawn{Kind: agent.KindDrivers, Argv: sizes}, &images)
+}
+
+// findDrivers is a variable because the tests' guest has no kernel of its own.
+var findDrivers = func(l vm.Launch, aliases []string) ([]boot.Driver, error) {
+	kernel, err := findKernel(l)
+	if err != nil {
+		return nil, err
+	}
+	return boot.Drivers(kernel, []string{"xhci_pci"}, aliases)
+}
+
+// detachUSB takes back the device that text names.
+func (s *supervisor) detachUSB(text string) (*vm.USBState, error) {
+	want, err := config.ParseUSB(text)
+	if err != nil && !strings.HasPrefix(text, emulatedPrefix) {
+		return nil, vm.Failf("VM %s: usb: %v", s.launch.VM.Name, err)
+	}
+	return s.dropUSB(func(d usbDevice) bool {
+		return d.Port == text || d.Port == want.Port || want.ID != "" && d.ID == want.ID
+	}, plain.Text(text, vm.MaxTitle, plain.OneLine))
+}
+
+// dropUSB unplugs the first device that is meant.
+func (s *supervisor) dropUSB(meant func(usbDevice) bool, text string) (*vm.USBState, error) {
+	u := &s.usb
+	u.turn.Lock()
+	defer u.turn.Unlock()
+	i := slices.IndexFunc(u.list, meant)
+	if i < 0 {
+		return nil, vm.Failf("VM %s: usb %s: the VM has no such device; see vix-launcher usb list", s.launch.VM.Name, text)
+	}
+	d := u.list[i]
+	if err := errors.Join(s.deleteDevice(d.id), s.dropNode(d)); err != nil {
+		return nil, vm.Failf("VM %s: usb %s: %v", s.launch.VM.Name, d.Port, err)
+	}
+	u.list = slices.Delete(u.list, i, i+1)
+	s.noteUSB()
+	s.log.Printf("vix", "usb %s is the host's again", d.Port)
+	return &vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: d.rule}, nil
+}
+
+// noteUSB brings the state up to date.
+func (s *supervisor) noteUSB() {
+	s.update(func(st *vm.State) {
+		st.USB = []vm.USBState{}
+		for _, d := range s.usb.list {
+			st.USB = append(st.USB, vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: d.rule})
+		}
+	})
+}
+
+// ruleUSB attaches what the configuration names and is there.
+func (s *supervisor) ruleUSB() {
+	if len(s.launch.VM.USB) == 0 {
+		return
+	}
+	s.watchUSB()
+	all, err := s.hostUSB()
+	if err != nil {
+		s.note("%v", s.failure(err))
+		return
+	}
+	for _, d := range all {
+		s.ruleDevice(all, d.Port)
+	}
+}
+
+// ruleDevice attaches the device at a port, if the configuration names it and the VM does
+// not have it.
+func (s *supervisor) ruleDevice(all []usb.Device, port string) {
+	for _, want := range s.launch.VM.USB {
+		for _, d := range usb.Matching(all, want) {
+			has := slices.ContainsFunc(s.snapshot().USB, func(x vm.USBState) bool { return x.Port == port })
+			if d.Port != port || has {
+				continue
+			}
+			if _, err := s.addUSB(d, true); err != nil {
+				s.note("%v", s.failure(err))
+			}
+		}
+	}
+}
+
+// watchUSB begins to listen for devices that come and go, once.
+func (s *supervisor) watchUSB() {
+	s.usb.turn.Lock()
+	defer s.usb.turn.Unlock()
+	if s.usb.watched {
+		return
+	}
+	s.usb.watched = true
+	events, err := listenUSB(s.launch.Parts.System)
+	if err != nil {
+		s.note("VM %s: usb: devices that come and go are not seen: %v", s.launch.VM.Name, err)
+		return
+	}
+	unhook := context.AfterFunc(s.ctx, func() { events.Close() })
+	s.pumps.Go(func() {
+		defer events.Close()
+		defer unhook()
+		buf := make([]byte, 16<<10)
+		for {
+			n, err := events.Read(buf)
+			switch {
+			case errors.Is(err, unix.ENOBUFS): // some were lost
+				continue
+			case err != nil:
+				return
+			}
+			s.usbEvent(buf[:n])
+		}
+	})
+}
+
+func (s *supervisor) usbEvent(b []byte) {
+	e, ok := usb.ParseEvent(b)
+	switch {
+	case !ok:
+	case e.Action == "add":
+		if all, err := s.hostUSB(); err == nil {
+			s.ruleDevice(all, e.Port)
+		}
+	case e.Action == "remove":
+		if slices.ContainsFunc(s.snapshot().USB, func(x vm.USBState) bool { return x.Port == e.Port }) {
+			if _, err := s.dropUSB(func(d usbDevice) bool { return d.Port == e.Port }, e.Port); err != nil {
+				s.log.Printf("vix", "%v", err)
+			}
+		}
+	}
+}
+
+// listenUSB opens the channel of device events (netlink(7)): udev's, where it runs, for
+// only then is a node what its rules make of it; else the kernel's own.
+func listenUSB(system string) (*os.File, error) {
+	group := uint32(1)
+	if _, err := os.Stat(filepath.Join(system, "run/udev/control")); err == nil {
+		group = 2
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: group}); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("bind", err)
+	}
+	return os.NewFile(uintptr(fd), "device events"), nil
+}

@@ -1,0 +1,77 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/proc"
+	"vix/internal/rootfs"
+)
+
+// A folderState is a share of a VM that runs, as its supervisor tells it to others.
+type FolderState struct {
+	VM    string         `json:"vm"`
+	Path  string         `json:"path"`
+	Write bool           `json:"write"`
+	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
+}
+
+func (f FolderState) Id() rootfs.DirID { return f.Above[0] }
+
+// folderLimit is for another VM to tell its shares.
+const folderLimit = 10 * time.Second
+
+// lockFolders makes whoever decides on a share the only one. The lock is the registry's
+// directory itself.
+func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
+	f, err := r.Root.Open(".")
+	if err != nil {
+		return nil, Failf("%s: %v", r.Path, proc.Cause(err))
+	}
+	if err := waitLock(ctx, f); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// folders asks a VM that runs for its shares; one that is at its end has none.
+func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, error) {
+	gone := func(err error) bool {
+		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
+	}
+	conn, _, err := r.Dial(name)
+	if err != nil {
+		if gone(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	defer conn.Close()
+	unhook := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unhook()
+	_ = conn.SetDeadline(time.Now().Add(folderLimit))
+	c := &Control{Conn: conn}
+	var rep Reply
+	if err = c.Send(Request{Version: ControlVersion, Op: OpFolders}); err == nil {
+		err = c.Recv(&rep, MaxFrame)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case gone(err) || errors.Is(err, unix.EPIPE):
+		return nil, nil // its shares end before its socket does
+	case err != nil:
+		return nil, err
+	case rep.Fail != nil:
+		return nil, rep.Fail
+	case rep.Folders == nil || slices.ContainsFunc(*rep.Folders, func(f FolderState) bool { return len(f.Above) == 0 }):
+		return nil, errors.New("no folders in the reply")
+	}
+	return *rep.Folders, nil
+}

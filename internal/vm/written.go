@@ -1,0 +1,79 @@
+package vm
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"vix/internal/durable"
+	"vix/internal/rootfs"
+)
+
+// What was shared to be written to is remembered, the last maxRemembered of it, in
+// writtenName of the state directory: {"version": 1, "folders": [{vm, path, dev, ino}]}.
+const (
+	writtenName     = "written.json"
+	writtenVersion  = 1
+	maxRemembered   = 1024
+	maxWrittenBytes = 1 << 20
+)
+
+type WrittenFolder struct {
+	VM   string `json:"vm"` // the last one
+	Path string `json:"path"`
+	rootfs.DirID
+}
+
+type writtenFile struct {
+	Version int             `json:"version"`
+	Folders []WrittenFolder `json:"folders"`
+}
+
+// written returns what is remembered. A file that cannot be read is an error: without it,
+// a link that a guest has made would be followed.
+func (s *Store) Written() ([]WrittenFolder, error) {
+	path := filepath.Join(s.path, writtenName)
+	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxWrittenBytes))
+	if err != nil {
+		return nil, stateFailure(path, err)
+	}
+	var w writtenFile
+	if json.Unmarshal(b, &w) != nil || w.Version != writtenVersion {
+		return nil, Failf("%s: damaged, or of another version; remove it, if no VM has put links into a folder that it could write to", path)
+	}
+	return w.Folders, nil
+}
+
+// addWritten remembers a folder; the caller has lockFolders.
+func (s *Store) AddWritten(f WrittenFolder) error {
+	list, err := s.Written()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(list, f) {
+		return nil
+	}
+	list = append(slices.DeleteFunc(list, func(x WrittenFolder) bool { return x.DirID == f.DirID }), f)
+	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxRemembered):]})
+	if err != nil {
+		return err
+	}
+	if err := durable.Replace(s.root, writtenName, 0o600, append(b, '\n')); err != nil {
+		return stateFailure(filepath.Join(s.path, writtenName), err)
+	}
+	return nil
+}
