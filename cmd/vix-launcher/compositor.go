@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
-	"sync"
 
-	"github.com/neurlang/wayland/wl"
-	"github.com/neurlang/wayland/wlclient"
+	"vix/internal/wayland"
 )
 
 // What a VM's programs need of the compositor, and what is worse without.
@@ -27,7 +25,7 @@ func checkCompositor(ctx context.Context, e *env) check {
 	if err != nil {
 		return bad(fix, "%v", err)
 	}
-	globals, err := listGlobals(ctx, e, socket)
+	globals, err := listGlobals(ctx, socket)
 	if err != nil {
 		return bad(fix, "%s: %v", socket, err)
 	}
@@ -49,71 +47,24 @@ func checkCompositor(ctx context.Context, e *env) check {
 	return good("%s, %d globals, xdg_wm_base version %d", socket, len(globals), globals["xdg_wm_base"])
 }
 
-// listGlobals returns the interfaces that the compositor offers, with their
-// versions. The connection has no deadline of its own: when ctx ends first,
-// its goroutine is left behind, in a process that is about to exit.
-func listGlobals(ctx context.Context, e *env, socket string) (map[string]uint32, error) {
-	type result struct {
-		globals map[string]uint32
-		err     error
-	}
-	done := make(chan result, 1)
-	go func() {
-		g, err := connectAndList(e, socket)
-		done <- result{g, err}
-	}()
-	select {
-	case r := <-done:
-		return r.globals, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("it does not answer")
-	}
-}
-
-func connectAndList(e *env, socket string) (globals map[string]uint32, err error) {
-	// The library panics on a malformed message.
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("it does not speak Wayland: %v", r)
-		}
-	}()
-	// It can only connect to a name below XDG_RUNTIME_DIR, which it reads itself.
-	dir, err := e.runtimeDir()
+// listGlobals returns the interfaces that the compositor offers, with their versions.
+func listGlobals(ctx context.Context, socket string) (map[string]uint32, error) {
+	t, err := wayland.Dial(socket)
 	if err != nil {
 		return nil, err
 	}
-	name, err := filepath.Rel(dir, socket)
-	if err != nil {
-		return nil, err
+	c := wayland.NewClient(t)
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	if err := c.Registry(); ctx.Err() != nil {
+		return nil, errors.New("it does not answer")
+	} else if err != nil {
+		return nil, fmt.Errorf("list its globals: %w", err)
 	}
-	display, err := wl.Connect(name)
-	if err != nil {
-		return nil, err
+	found := map[string]uint32{}
+	for _, g := range c.Globals {
+		found[g.Interface] = max(found[g.Interface], g.Version)
 	}
-	defer wlclient.DisplayDisconnect(display)
-	registry, err := display.GetRegistry()
-	if err != nil {
-		return nil, err
-	}
-	list := &globalList{found: map[string]uint32{}}
-	wlclient.RegistryAddListener(registry, list)
-	if err := wlclient.DisplayRoundtrip(display); err != nil {
-		return nil, err
-	}
-	list.mu.Lock()
-	defer list.mu.Unlock()
-	return list.found, nil
+	return found, nil
 }
-
-type globalList struct {
-	mu    sync.Mutex
-	found map[string]uint32
-}
-
-func (l *globalList) HandleRegistryGlobal(ev wl.RegistryGlobalEvent) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.found[ev.Interface] = max(l.found[ev.Interface], ev.Version)
-}
-
-func (l *globalList) HandleRegistryGlobalRemove(wl.RegistryGlobalRemoveEvent) {}

@@ -11,7 +11,6 @@ import (
 	"image"
 	"image/color"
 	"image/png"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +28,6 @@ import (
 	"vix/internal/desktop"
 	"vix/internal/desktoptest"
 	"vix/internal/wayland"
-	"vix/internal/wayland/waylandtest"
 )
 
 const conf = `
@@ -507,44 +505,28 @@ func (d *desk) testKilled() {
 // token asks the compositor for an activation token, as a launcher does.
 func (d *desk) token() string {
 	d.t.Helper()
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.Desktop.Socket, Net: "unix"})
+	tr, err := wayland.Dial(d.Desktop.Socket)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	tr, err := wayland.NewUnixConn(conn)
-	if err != nil {
+	c := wayland.NewClient(tr)
+	defer c.Close()
+	if err := c.Registry(); err != nil {
 		d.t.Fatal(err)
 	}
-	defer tr.Close()
-	const registry, manager, token = 2, 3, 4
-	p := &waylandtest.Peer{T: d.t, Tr: tr}
-	p.Send(1, wayland.WlDisplayReqGetRegistry, registry)
+	manager, token := c.Bind(wayland.XdgActivationV1.Name, 1), c.NewID()
+	c.Msg(manager, wayland.XdgActivationV1ReqGetActivationToken, token)
+	c.Msg(token, wayland.XdgActivationTokenV1ReqCommit)
+	if err := c.Flush(); err != nil {
+		d.t.Fatal(err)
+	}
 	for {
-		m, err := p.Next()
+		m, err := c.Next()
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		switch m.ID {
-		case registry:
-			dec := wayland.NewDecoder(m.Body)
-			name, iface := dec.Uint(), string(dec.String())
-			if iface != wayland.XdgActivationV1.Name {
-				continue
-			}
-			var e wayland.Encoder
-			e.Begin(registry, wayland.WlRegistryReqBind)
-			e.Uint(name)
-			e.String(iface)
-			e.Uint(1)
-			e.Uint(manager)
-			if err := e.End(); err != nil {
-				d.t.Fatal(err)
-			}
-			p.Write(e.B)
-			p.Send(manager, wayland.XdgActivationV1ReqGetActivationToken, token)
-			p.Send(token, wayland.XdgActivationTokenV1ReqCommit)
-		case token:
-			dec := wayland.NewDecoder(m.Body)
+		if m.ID == token {
+			dec := m.Args()
 			return string(dec.String())
 		}
 	}

@@ -379,23 +379,7 @@ func globals(t *testing.T, d *desk) (*waylandtest.Peer, map[string]uint32) {
 		late.Stop()
 		_ = tr.Close()
 	})
-	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
-	p.Send(1, wayland.WlDisplayReqSync, 3)
-	all := map[string]uint32{}
-	for {
-		m, err := p.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.ID == 3 {
-			return p, all
-		}
-		if m.ID == 2 && m.Op == wayland.WlRegistryEvtGlobal {
-			r := wayland.NewDecoder(m.Body)
-			name := r.Uint()
-			all[string(r.String())] = name
-		}
-	}
+	return p, p.Globals()
 }
 
 func bind(t *testing.T, p *waylandtest.Peer, all map[string]uint32, iface string, version, id uint32) {
@@ -403,16 +387,7 @@ func bind(t *testing.T, p *waylandtest.Peer, all map[string]uint32, iface string
 	if _, ok := all[iface]; !ok {
 		t.Fatalf("the compositor has no %s", iface)
 	}
-	var e wayland.Encoder
-	e.Begin(2, wayland.WlRegistryReqBind)
-	e.Uint(all[iface])
-	e.String(iface)
-	e.Uint(version)
-	e.Uint(id)
-	if err := e.End(); err != nil {
-		t.Fatal(err)
-	}
-	p.Write(e.B)
+	p.Put(2, wayland.WlRegistryReqBind, all[iface], iface, version, id)
 }
 
 // A pointer is a virtual one (zwlr_virtual_pointer_v1).

@@ -463,13 +463,7 @@ var drags = []images{
 func (c *client) source() uint32 {
 	id := c.id()
 	c.Send(c.data, wayland.WlDataDeviceManagerReqCreateDataSource, id)
-	var e wayland.Encoder
-	e.Begin(id, wayland.WlDataSourceReqOffer)
-	e.String("text/plain")
-	if err := e.End(); err != nil {
-		c.T.Fatal(err)
-	}
-	c.Write(e.B)
+	c.Put(id, wayland.WlDataSourceReqOffer, "text/plain")
 	return id
 }
 

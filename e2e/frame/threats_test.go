@@ -79,7 +79,7 @@ func begin(t *testing.T, socket, word, name string, args ...string) *attack {
 func (a *attack) end() {
 	a.mu.Lock()
 	for _, c := range a.conns {
-		_ = c.T.Close()
+		_ = c.Close()
 	}
 	a.mu.Unlock()
 	close(a.hold)

@@ -106,12 +106,7 @@ func (g *guest) start() {
 		id := g.id()
 		g.objects[b.i.Name] = id
 		start := len(g.out.B)
-		g.out.Begin(2, wayland.WlRegistryReqBind)
-		g.out.Uint(n[0])
-		g.out.String(b.i.Name)
-		g.out.Uint(v)
-		g.out.Uint(id)
-		_ = g.out.End()
+		_ = g.out.Put(2, wayland.WlRegistryReqBind, n[0], b.i.Name, v, id)
 		g.model.do(2, wayland.WlRegistryReqBind, g.out.B[start+wayland.HeaderSize:], true)
 	}
 	seat := g.objects["wl_seat"]
@@ -671,9 +666,7 @@ func (g *guest) drag(o op) {
 		source = g.id()
 		g.say(g.objects["wl_data_device_manager"], wayland.WlDataDeviceManagerReqCreateDataSource, source)
 		start := len(g.out.B)
-		g.out.Begin(source, wayland.WlDataSourceReqOffer)
-		g.out.String("text/plain")
-		_ = g.out.End()
+		_ = g.out.Put(source, wayland.WlDataSourceReqOffer, "text/plain")
 		g.model.do(source, wayland.WlDataSourceReqOffer, g.out.B[start+wayland.HeaderSize:], true)
 	}
 	g.say(g.device, wayland.WlDataDeviceReqStartDrag, source, from.surface, icon.surface, g.serial(o.n(2)))

@@ -43,12 +43,7 @@ type locker struct {
 // bindRaw binds a global that no table describes.
 func (g *guest) bindRaw(iface string, version uint32) uint32 {
 	id := g.id()
-	g.out.Begin(2, wayland.WlRegistryReqBind)
-	g.out.Uint(g.names[iface][0])
-	g.out.String(iface)
-	g.out.Uint(version)
-	g.out.Uint(id)
-	_ = g.out.End()
+	_ = g.out.Put(2, wayland.WlRegistryReqBind, g.names[iface][0], iface, version, id)
 	return id
 }
 

@@ -124,7 +124,7 @@ func TestThreat11Descriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.T.Close()
+	defer other.Close()
 	if err := other.Registry(); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func shrink(path string) error {
 	if err != nil {
 		return err
 	}
-	defer c.T.Close()
+	defer c.Close()
 	if err := c.Registry(); err != nil {
 		return err
 	}

@@ -3,12 +3,14 @@ package clipboard
 import (
 	"errors"
 	"testing"
+
+	"vix/internal/wayland"
 )
 
 // What was decided about one selection of the host's is not done with the next, though
 // the compositor gives it the same number.
 func TestHostSelectionChanged(t *testing.T) {
-	h := &Host{offers: map[uint32][]string{7: {"text/plain"}}, changed: make(chan struct{}, 1)}
+	h := &Host{c: wayland.NewClient(nil), offers: map[uint32][]string{7: {"text/plain"}}, changed: make(chan struct{}, 1)}
 	h.selected[Clipboard] = 7
 	sel := h.Selection(Clipboard)
 	if len(sel.Types) != 1 || !sel.Same(h.Selection(Clipboard)) || sel.Same(h.Selection(Primary)) {

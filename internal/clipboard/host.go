@@ -16,7 +16,7 @@ import (
 
 // Host is the compositor's own selection, by ext-data-control-v1 or
 // wlr-data-control-unstable-v1, which are alike but for their names. It is a small
-// client of its own on package wayland: the library that we have for clients loses
+// client of its own (wayland.Client): the library that we have for clients loses
 // descriptors that come together, and descriptors are all that this one is about.
 //
 //	manager  create_data_source 0 (new)   get_data_device 1 (new, seat)
@@ -25,31 +25,18 @@ import (
 //	source   offer 0 (type), destroy 1    ◄ send 0 (type, fd), cancelled 1
 //	offer    receive 0 (type, fd), destroy 1  ◄ offer 0 (type)
 type Host struct {
-	t *wayland.UnixConn
+	c               *wayland.Client // its requests under mu, its events in listen
+	manager, device uint32
 
 	mu     sync.Mutex
-	out    wayland.Encoder
-	next   uint32
 	offers map[uint32][]string // types, by offer
 	own    *Offer              // what is given
-	ended  error
 
 	selected [numSlots]uint32
 	changes  [numSlots]uint64 // of selected
 	changed  chan struct{}    // holds one
-	synced   chan struct{}
 	done     chan struct{}
 }
-
-// Ids of the Host's objects, in the order in which they are made.
-const (
-	hostRegistry = 2 + iota
-	hostSync
-	hostSeat
-	hostManager
-	hostDevice
-	hostFirst
-)
 
 // managers are the names of the interface, the better first, and its versions.
 var managers = []struct {
@@ -64,140 +51,60 @@ var ErrNoDataControl = errors.New("the compositor has neither ext-data-control n
 const maxOffered = 4096
 
 // DialHost finds the selection of the compositor behind t, which it owns.
-func DialHost(t *wayland.UnixConn) (*Host, error) {
-	h := &Host{t: t, next: hostFirst, offers: map[uint32][]string{}, changed: make(chan struct{}, 1), synced: make(chan struct{}), done: make(chan struct{})}
-	r := &wireReader{t: t}
-	if err := h.bind(r); err != nil {
-		return nil, errors.Join(err, t.Close())
+func DialHost(t wayland.Transport) (*Host, error) {
+	h := &Host{c: wayland.NewClient(t), offers: map[uint32][]string{}, changed: make(chan struct{}, 1), done: make(chan struct{})}
+	if err := h.bind(); err != nil {
+		return nil, errors.Join(err, h.c.Close())
 	}
-	go h.listen(r)
-	select {
-	case <-h.synced:
-		select {
-		case <-h.changed: // what there is
-		default:
-		}
-		return h, nil
-	case <-h.done:
-		return nil, h.err()
-	}
+	go h.listen()
+	return h, nil
 }
 
 // Close ends the connection, and what was given with it.
 func (h *Host) Close() error {
-	err := h.t.Close()
+	err := h.c.Close()
 	<-h.done
 	return err
 }
 
-// A wireReader gives whole messages of a transport.
-type wireReader struct {
-	t     *wayland.UnixConn
-	buf   []byte
-	descs []wayland.Desc
-}
-
-func (r *wireReader) next() (id uint32, op uint16, body []byte, err error) {
-	for {
-		id, op, n, err := wayland.Next(r.buf)
-		if err != nil {
-			return 0, 0, nil, err
-		}
-		if n > 0 {
-			body, r.buf = r.buf[wayland.HeaderSize:n:n], r.buf[n:]
-			return id, op, body, nil
-		}
-		b := make([]byte, 16<<10)
-		k, ds, err := r.t.Recv(b, r.descs)
-		r.descs = ds
-		if err != nil {
-			return 0, 0, nil, err
-		}
-		r.buf = append(r.buf[:len(r.buf):len(r.buf)], b[:k]...)
-	}
-}
-
-// bind looks for the seat and the manager.
-func (h *Host) bind(r *wireReader) error {
-	h.out.Msg(1, wayland.WlDisplayReqGetRegistry, hostRegistry)
-	h.out.Msg(1, wayland.WlDisplayReqSync, hostSync)
-	if err := h.flush(); err != nil {
+// bind looks for the seat and the manager, and learns what is selected.
+func (h *Host) bind() error {
+	if err := h.c.Registry(); err != nil {
 		return err
 	}
-	seat, manager, best := uint32(0), uint32(0), len(managers)
-	for {
-		id, op, body, err := r.next()
-		if err != nil {
-			return err
-		}
-		d := wayland.NewDecoder(body)
-		switch {
-		case id == hostRegistry && op == wayland.WlRegistryEvtGlobal:
-			name, iface := d.Uint(), string(d.String())
-			if iface == wayland.WlSeat.Name && seat == 0 {
-				seat = name
-			}
-			for k := range managers[:best] {
-				if managers[k].name == iface {
-					manager, best = name, k
-				}
-			}
-		case id == 1 && op == wayland.WlDisplayEvtError:
-			return displayError(&d)
-		case id == hostSync:
-			if manager == 0 || seat == 0 {
-				return ErrNoDataControl
-			}
-			h.bindTo(seat, wayland.WlSeat.Name, 1, hostSeat)
-			h.bindTo(manager, managers[best].name, managers[best].version, hostManager)
-			h.out.Msg(hostManager, 1, hostDevice, hostSeat)
-			h.out.Msg(1, wayland.WlDisplayReqSync, hostFirst)
-			h.next++
-			return h.flush()
+	seat := h.c.Bind(wayland.WlSeat.Name, 1)
+	for _, m := range managers {
+		if h.manager = h.c.Bind(m.name, m.version); h.manager != 0 {
+			break
 		}
 	}
-}
-
-func displayError(d *wayland.Decoder) error {
-	_, _ = d.Uint(), d.Uint()
-	return fmt.Errorf("compositor: %s", d.String())
-}
-
-func (h *Host) bindTo(name uint32, iface string, version, id uint32) {
-	h.out.Begin(hostRegistry, wayland.WlRegistryReqBind)
-	h.out.Uint(name)
-	h.out.String(iface)
-	h.out.Uint(version)
-	h.out.Uint(id)
-	_ = h.out.End() // short
-}
-
-// flush sends what was written.
-func (h *Host) flush(ds ...wayland.Desc) error {
-	b := h.out.B
-	h.out.B = nil
-	return h.t.Send(b, ds)
-}
-
-func (h *Host) err() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.ended
+	if h.manager == 0 || seat == 0 {
+		return ErrNoDataControl
+	}
+	h.device = h.c.NewID()
+	h.c.Msg(h.manager, 1, h.device, seat)
+	if err := h.c.Roundtrip(h.event); err != nil {
+		return err
+	}
+	select {
+	case <-h.changed: // what there is
+	default:
+	}
+	return nil
 }
 
 // listen handles events until the connection ends.
-func (h *Host) listen(r *wireReader) {
+func (h *Host) listen() {
 	defer close(h.done)
 	for {
-		id, op, body, err := r.next()
+		m, err := h.c.Next()
 		if err == nil {
-			err = h.event(r, id, op, body)
+			err = h.event(m)
 		}
 		if err != nil {
-			wayland.CloseAll(r.descs)
+			wayland.CloseAll(h.c.Descs)
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			h.ended = fmt.Errorf("the host's clipboard: %w", err)
 			if h.own != nil {
 				h.own.Replaced()
 			}
@@ -206,33 +113,30 @@ func (h *Host) listen(r *wireReader) {
 	}
 }
 
-func (h *Host) event(r *wireReader, id uint32, op uint16, body []byte) error {
+func (h *Host) event(m wayland.Msg) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	d := wayland.NewDecoder(body)
-	_, offer := h.offers[id]
+	d := m.Args()
+	_, offer := h.offers[m.ID]
+	source := m.ID > h.device && m.ID < wayland.ServerIDs
 	switch {
-	case id == 1 && op == wayland.WlDisplayEvtError:
-		return displayError(&d)
-	case id == hostFirst:
-		close(h.synced)
-	case id == hostDevice:
-		return h.deviceEvent(op, d.Uint())
-	case offer && len(h.offers[id]) < maxOffered:
-		h.offers[id] = append(h.offers[id], string(d.String()))
-	case id > hostFirst && id < wayland.ServerIDs && op == 0: // send
-		if len(r.descs) == 0 {
+	case m.ID == h.device:
+		return h.deviceEvent(m.Op, d.Uint())
+	case offer && len(h.offers[m.ID]) < maxOffered:
+		h.offers[m.ID] = append(h.offers[m.ID], string(d.String()))
+	case source && m.Op == 0: // send
+		if len(h.c.Descs) == 0 {
 			return wayland.ErrMissing
 		}
-		fd := r.descs[0].FD
-		r.descs = r.descs[1:]
+		fd := h.c.Descs[0].FD
+		h.c.Descs = h.c.Descs[1:]
 		if h.own == nil {
 			_ = unix.Close(fd)
 			return nil
 		}
 		_ = unix.SetNonblock(fd, true)
 		h.own.Write(string(d.String()), os.NewFile(uintptr(fd), "paste"))
-	case id > hostFirst && id < wayland.ServerIDs && op == 1: // cancelled
+	case source && m.Op == 1: // cancelled
 		if h.own != nil {
 			h.own.Replaced()
 		}
@@ -255,7 +159,7 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 	}
 	if old := h.selected[slot]; old != 0 && old != id {
 		delete(h.offers, old)
-		h.out.Msg(old, 1)
+		h.c.Msg(old, 1)
 	}
 	h.selected[slot] = id
 	h.changes[slot]++
@@ -265,10 +169,10 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 		default:
 		}
 	}
-	if len(h.out.B) == 0 {
+	if len(h.c.B) == 0 {
 		return nil
 	}
-	return h.flush()
+	return h.c.Flush()
 }
 
 // Changed is sent to when the clipboard is another, from the one that there was when the
@@ -363,8 +267,8 @@ func (h *Host) receive(sel Selection, typ string) (*os.File, error) {
 		_ = unix.Close(far)
 		return nil, errors.Join(ErrChanged, f.Close())
 	}
-	putString(&h.out, h.selected[sel.slot], 0, typ)
-	if err := h.flush(wayland.FileDesc(wayland.KindWritePipe, far)); err != nil {
+	putString(&h.c.Encoder, h.selected[sel.slot], 0, typ)
+	if err := h.c.Flush(wayland.FileDesc(wayland.KindWritePipe, far)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
@@ -384,19 +288,18 @@ func (h *Host) Give(ctx context.Context, s Slot, items []Item, from string, secr
 		o.words[hint] = hintValue
 	}
 	h.mu.Lock()
-	source := h.next
-	h.next++
+	source := h.c.NewID()
 	h.own = o
-	h.out.Msg(hostManager, 0, source)
+	h.c.Msg(h.manager, 0, source)
 	for _, typ := range o.types() {
-		putString(&h.out, source, 0, typ)
+		putString(&h.c.Encoder, source, 0, typ)
 	}
 	set := uint16(0)
 	if s == Primary {
 		set = 2
 	}
-	h.out.Msg(hostDevice, set, source)
-	err = h.flush()
+	h.c.Msg(h.device, set, source)
+	err = h.c.Flush()
 	h.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -408,8 +311,8 @@ func (h *Host) Give(ctx context.Context, s Slot, items []Item, from string, secr
 		case <-ctx.Done():
 			h.mu.Lock()
 			h.own = nil
-			h.out.Msg(source, 1)
-			err = h.flush()
+			h.c.Msg(source, 1)
+			err = h.c.Flush()
 			h.mu.Unlock()
 		case <-o.other:
 		case <-h.done:

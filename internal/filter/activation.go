@@ -62,18 +62,10 @@ func (f *frames) activate(c *relay.Conn, v *view) error {
 	}
 	a := c.Own(wayland.XdgActivationV1, 1, nil)
 	e := c.ToServer()
-	e.Begin(f.registry.Server, wayland.WlRegistryReqBind)
-	e.Uint(f.activator)
-	e.String(wayland.XdgActivationV1.Name)
-	e.Uint(1)
-	e.Uint(a.Server)
-	if err := e.End(); err != nil {
+	if err := e.Put(f.registry.Server, wayland.WlRegistryReqBind, f.activator, wayland.XdgActivationV1.Name, 1, a.Server); err != nil {
 		return err
 	}
-	e.Begin(a.Server, wayland.XdgActivationV1ReqActivate)
-	e.String(token)
-	e.Uint(v.id)
-	if err := e.End(); err != nil {
+	if err := e.Put(a.Server, wayland.XdgActivationV1ReqActivate, token, v.id); err != nil {
 		return err
 	}
 	c.Discard(a, wayland.XdgActivationV1ReqDestroy)

@@ -33,64 +33,46 @@ var ErrNoSecurityContext = errors.New("the compositor has no " + wayland.WpSecur
 // unix socket as the VM's, until the returned Closer is closed. It uses up, a fresh
 // connection, and closes it. listen stays the caller's.
 func NewSecurityContext(up wayland.Transport, vm string, listen int) (_ io.Closer, err error) {
-	defer func() { err = errors.Join(err, up.Close()) }()
-	c := contextClient{up: up}
-	name, err := c.manager()
-	if err != nil {
-		return nil, fmt.Errorf("security context: %w", err)
+	c := wayland.NewClient(up)
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.Registry(); err != nil {
+		return nil, contextError(err)
+	}
+	manager := c.Bind(wayland.WpSecurityContextManagerV1.Name, 1)
+	if manager == 0 {
+		return nil, contextError(ErrNoSecurityContext)
 	}
 	alive, ours, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("security context: %w", err)
+		return nil, contextError(err)
 	}
 	defer alive.Close()
-	if err := c.create(name, vm, listen, int(alive.Fd())); err != nil {
-		return nil, errors.Join(fmt.Errorf("security context: %w", err), ours.Close())
+	if err := createContext(c, manager, vm, listen, int(alive.Fd())); err != nil {
+		return nil, errors.Join(contextError(err), ours.Close())
 	}
 	return ours, nil
 }
 
-// Objects of a contextClient, which uses none twice.
-const (
-	ctxRegistry = 2 + iota
-	ctxFound
-	ctxManager
-	ctxContext
-	ctxDone
-)
-
-// A contextClient speaks just enough Wayland to make a security context.
-type contextClient struct {
-	up  wayland.Transport
-	buf []byte
+func contextError(err error) error {
+	var refusal *wayland.DisplayError
+	if errors.As(err, &refusal) {
+		err = fmt.Errorf("the compositor refused: error %d: %s", refusal.Code, refusal.Text)
+	}
+	return fmt.Errorf("security context: %w", err)
 }
 
-// manager finds the manager's name among the compositor's globals.
-func (c *contextClient) manager() (name uint32, err error) {
-	var e wayland.Encoder
-	e.Msg(1, wayland.WlDisplayReqGetRegistry, ctxRegistry)
-	e.Msg(1, wayland.WlDisplayReqSync, ctxFound)
-	if err := c.up.Send(e.B, nil); err != nil {
-		return 0, err
+// createContext makes the context and hears whether the compositor took it.
+func createContext(c *wayland.Client, manager uint32, vm string, listen, alive int) error {
+	context := c.NewID()
+	c.Msg(manager, wayland.WpSecurityContextManagerV1ReqCreateListener, context)
+	err := errors.Join(
+		c.Put(context, wayland.WpSecurityContextV1ReqSetSandboxEngine, SandboxEngine),
+		c.Put(context, wayland.WpSecurityContextV1ReqSetAppId, "vix."+vm),
+		c.Put(context, wayland.WpSecurityContextV1ReqSetInstanceId, vm))
+	c.Msg(context, wayland.WpSecurityContextV1ReqCommit)
+	if err != nil {
+		return err
 	}
-	found := false
-	err = c.until(ctxFound, func(id uint32, op uint16, body []byte) {
-		d := wayland.NewDecoder(body)
-		if id == ctxRegistry && op == wayland.WlRegistryEvtGlobal {
-			n, iface := d.Uint(), d.String()
-			if string(iface) == wayland.WpSecurityContextManagerV1.Name {
-				name, found = n, true
-			}
-		}
-	})
-	if err == nil && !found {
-		err = ErrNoSecurityContext
-	}
-	return name, err
-}
-
-// create makes the context and hears whether the compositor took it.
-func (c *contextClient) create(name uint32, vm string, listen, alive int) error {
 	var ds []wayland.Desc
 	for _, fd := range []int{listen, alive} {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -100,70 +82,8 @@ func (c *contextClient) create(name uint32, vm string, listen, alive int) error 
 		}
 		ds = append(ds, wayland.FileDesc(wayland.KindOther, dup))
 	}
-	var e wayland.Encoder
-	e.Begin(ctxRegistry, wayland.WlRegistryReqBind)
-	e.Uint(name)
-	e.String(wayland.WpSecurityContextManagerV1.Name)
-	e.Uint(1)
-	e.Uint(ctxManager)
-	err := e.End()
-	e.Msg(ctxManager, wayland.WpSecurityContextManagerV1ReqCreateListener, ctxContext)
-	for _, s := range []struct {
-		op   uint16
-		text string
-	}{
-		{wayland.WpSecurityContextV1ReqSetSandboxEngine, SandboxEngine},
-		{wayland.WpSecurityContextV1ReqSetAppId, "vix." + vm},
-		{wayland.WpSecurityContextV1ReqSetInstanceId, vm},
-	} {
-		e.Begin(ctxContext, s.op)
-		e.String(s.text)
-		err = errors.Join(err, e.End())
-	}
-	e.Msg(ctxContext, wayland.WpSecurityContextV1ReqCommit)
-	e.Msg(1, wayland.WlDisplayReqSync, ctxDone)
-	if err != nil {
-		wayland.CloseAll(ds)
+	if err := c.Flush(ds...); err != nil {
 		return err
 	}
-	if err := c.up.Send(e.B, ds); err != nil {
-		return err
-	}
-	return c.until(ctxDone, func(uint32, uint16, []byte) {})
-}
-
-// until gives events to see until the callback done is called.
-func (c *contextClient) until(done uint32, see func(id uint32, op uint16, body []byte)) error {
-	for {
-		for {
-			id, op, size, err := wayland.Next(c.buf)
-			if err != nil {
-				return err
-			}
-			if size == 0 {
-				break
-			}
-			body := c.buf[wayland.HeaderSize:size]
-			c.buf = c.buf[size:]
-			switch {
-			case id == 1 && op == wayland.WlDisplayEvtError:
-				d := wayland.NewDecoder(body)
-				d.Uint()
-				return fmt.Errorf("the compositor refused: error %d: %s", d.Uint(), wayland.Printable(string(d.String())))
-			case id == done:
-				return nil
-			}
-			see(id, op, body)
-		}
-		var in [wayland.MaxMessage]byte
-		n, ds, err := c.up.Recv(in[:], nil)
-		wayland.CloseAll(ds)
-		if errors.Is(err, io.EOF) {
-			return errors.New("the compositor closed the connection")
-		}
-		if err != nil {
-			return err
-		}
-		c.buf = append(c.buf, in[:n]...)
-	}
+	return c.Roundtrip(nil)
 }

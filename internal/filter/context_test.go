@@ -23,25 +23,16 @@ func globalsOf(t *testing.T, socket string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer u.Close()
-	p := &waylandtest.Peer{T: t, Tr: u}
-	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
-	p.Send(1, wayland.WlDisplayReqSync, 3)
-	var names []string
-	for {
-		m, err := p.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.ID == 3 {
-			return names
-		}
-		if m.ID == 2 && m.Op == wayland.WlRegistryEvtGlobal {
-			d := wayland.NewDecoder(m.Body)
-			d.Uint()
-			names = append(names, string(d.String()))
-		}
+	c := wayland.NewClient(u)
+	defer c.Close()
+	if err := c.Registry(); err != nil {
+		t.Fatal(err)
 	}
+	var names []string
+	for _, g := range c.Globals {
+		names = append(names, g.Interface)
+	}
+	return names
 }
 
 // TestSecurityContext makes one on a real compositor: a connection through it
@@ -157,15 +148,7 @@ func TestNoSecurityContext(t *testing.T) {
 		"none": {func(p *waylandtest.Peer) { p.Send(3, wayland.WlCallbackEvtDone, 0) }, ErrNoSecurityContext.Error()},
 		"end":  {func(p *waylandtest.Peer) { _ = p.Tr.Close() }, "closed the connection"},
 		"error": {func(p *waylandtest.Peer) {
-			var e wayland.Encoder
-			e.Begin(1, wayland.WlDisplayEvtError)
-			e.Uint(1)
-			e.Uint(2)
-			e.String("no\x1b[31m memory")
-			if err := e.End(); err != nil {
-				t.Fatal(err)
-			}
-			p.Write(e.B)
+			p.Put(1, wayland.WlDisplayEvtError, 1, 2, "no\x1b[31m memory")
 		}, "refused: error 2: no"},
 	} {
 		t.Run(name, func(t *testing.T) {

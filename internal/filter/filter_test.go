@@ -109,22 +109,7 @@ func (r *rig) setUp(t testing.TB) (host map[uint32]uint32) {
 // write sends a message of words and strings.
 func (r *rig) write(p *waylandtest.Peer, id uint32, op uint16, args ...any) {
 	p.T.Helper()
-	var e wayland.Encoder
-	e.Begin(id, op)
-	for _, a := range args {
-		switch a := a.(type) {
-		case uint32:
-			e.Uint(a)
-		case int:
-			e.Uint(uint32(a))
-		case string:
-			e.String(a)
-		}
-	}
-	if err := e.End(); err != nil {
-		p.T.Fatal(err)
-	}
-	p.Write(e.B)
+	p.Put(id, op, args...)
 }
 
 // hear receives one string request of the host's object.

@@ -145,13 +145,7 @@ func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 			return nil
 		}
 		*slot = c.Own(iface, version, data)
-		e := c.ToServer()
-		e.Begin(f.registry.Server, wayland.WlRegistryReqBind)
-		e.Uint(name)
-		e.String(iface.Name)
-		e.Uint(version)
-		e.Uint((*slot).Server)
-		return e.End()
+		return c.ToServer().Put(f.registry.Server, wayland.WlRegistryReqBind, name, iface.Name, version, (*slot).Server)
 	}
 	switch iface {
 	case wayland.XdgActivationV1:

@@ -67,23 +67,9 @@ func newPainter(t *testing.T, socket string, w, h int) *painter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &painter{Peer: &waylandtest.Peer{T: t, Tr: tr}, ids: map[string]uint32{}, next: 3, w: w, h: h}
+	p := &painter{Peer: &waylandtest.Peer{T: t, Tr: tr}, ids: map[string]uint32{}, next: 4, w: w, h: h}
 	t.Cleanup(func() { p.close() })
-	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
-	p.Send(1, wayland.WlDisplayReqSync, p.id())
-	globals := map[string]uint32{}
-	for {
-		m, err := p.Next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.ID != 2 {
-			break
-		}
-		d := wayland.NewDecoder(m.Body)
-		name := d.Uint()
-		globals[string(d.String())] = name
-	}
+	globals := p.Globals()
 	for iface, version := range map[string]uint32{"wl_compositor": 5, "wl_shm": 1, "xdg_wm_base": 2, "wp_viewporter": 1} {
 		p.bind(globals[iface], iface, version)
 	}
@@ -96,16 +82,7 @@ func newPainter(t *testing.T, socket string, w, h int) *painter {
 func (p *painter) bind(name uint32, iface string, version uint32) {
 	p.T.Helper()
 	p.ids[iface] = p.id()
-	var e wayland.Encoder
-	e.Begin(2, wayland.WlRegistryReqBind)
-	e.Uint(name)
-	e.String(iface)
-	e.Uint(version)
-	e.Uint(p.ids[iface])
-	if err := e.End(); err != nil {
-		p.T.Fatal(err)
-	}
-	p.Write(e.B)
+	p.Put(2, wayland.WlRegistryReqBind, name, iface, version, p.ids[iface])
 }
 
 func (p *painter) id() uint32 { p.next++; return p.next - 1 }

@@ -232,12 +232,7 @@ func (r *pinRig) bind(t *testing.T) (comp, shm uint32) {
 		iface    string
 		version  uint32
 	}{{1, comp, "wl_compositor", 1}, {2, shm, "wl_shm", 1}} {
-		e.Begin(reg, wayland.WlRegistryReqBind)
-		e.Uint(g.name)
-		e.String(g.iface)
-		e.Uint(g.version)
-		e.Uint(g.id)
-		must(t, e.End())
+		must(t, e.Put(reg, wayland.WlRegistryReqBind, g.name, g.iface, g.version, g.id))
 	}
 	r.send(t, e.B[:12])
 	until(t, "globals", func() bool {
@@ -658,11 +653,7 @@ func (c *compositor) handle(m waylandtest.Msg) {
 		case o == "wl_display":
 			c.objects[m.Word(0)] = "wl_registry"
 			for name, iface := range map[uint32]string{1: "wl_compositor", 2: "wl_shm"} {
-				e.Begin(m.Word(0), wayland.WlRegistryEvtGlobal)
-				e.Uint(name)
-				e.String(iface)
-				e.Uint(1)
-				_ = e.End()
+				_ = e.Put(m.Word(0), wayland.WlRegistryEvtGlobal, name, iface, 1)
 			}
 		case o == "wl_registry":
 			d := wayland.NewDecoder(m.Body)

@@ -88,7 +88,7 @@ func globals(r *Run) error {
 		r.say("global %s %d %d", g.Interface, g.Version, g.Name)
 	}
 	name := c.Globals[0].Name
-	_ = c.T.Close()
+	_ = c.Close()
 	for _, iface := range Privileged {
 		for _, number := range []uint32{name, 60, 1 << 20} {
 			c, err := r.client()
@@ -97,7 +97,7 @@ func globals(r *Run) error {
 			}
 			c.Req(registry, wayland.WlRegistryReqBind, number, iface, uint32(1), c.ID(nil))
 			r.say("bind %s by %d: %v", iface, number, c.Sync())
-			_ = c.T.Close()
+			_ = c.Close()
 		}
 	}
 	return nil
@@ -423,7 +423,7 @@ func oversize(r *Run) error {
 		} else {
 			r.say("refused: %v", err)
 		}
-		_ = c.T.Close()
+		_ = c.Close()
 	}
 	return nil
 }
@@ -445,7 +445,7 @@ func garbage(r *Run) error {
 		} else {
 			survived++
 		}
-		_ = c.T.Close()
+		_ = c.Close()
 	}
 	r.say("garbage: %d refused, %d survived", refused, survived)
 	return nil

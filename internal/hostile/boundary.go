@@ -506,7 +506,7 @@ func (c *Client) pin() error {
 	if err != nil {
 		return err
 	}
-	if err := c.T.Send([]byte{byte(c.shm), 0, 0, 0}, []wayland.Desc{d}); err != nil { // half a header
+	if err := c.Send([]byte{byte(c.shm), 0, 0, 0}, []wayland.Desc{d}); err != nil { // half a header
 		return err
 	}
 	return m.Free()

@@ -15,30 +15,12 @@ package hostile
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/virtwl"
 	"vix/internal/wayland"
 )
-
-// A Global is one that the registry has told of.
-type Global struct {
-	Name      uint32
-	Interface string
-	Version   uint32
-}
-
-// A ProtocolError is wl_display.error: what the other side objects to.
-type ProtocolError struct {
-	Object, Code uint32
-	Text         string
-}
-
-func (e *ProtocolError) Error() string {
-	return fmt.Sprintf("object %d, error %d: %s", e.Object, e.Code, e.Text)
-}
 
 // Memory is what a pool can be made of.
 type Memory struct {
@@ -52,8 +34,7 @@ type Memory struct {
 
 // Client is one connection. It is for one goroutine.
 type Client struct {
-	T       wayland.Transport
-	Globals []Global
+	*wayland.Client
 	// On hears of every event that no handler takes.
 	On func(id uint32, op uint16, body []byte)
 	// Take, if set, owns the descriptors that come; else they are closed.
@@ -61,9 +42,6 @@ type Client struct {
 
 	memory   func(size int) (*Memory, error)
 	handlers map[uint32]func(op uint16, d *wayland.Decoder)
-	next     uint32
-	enc      wayland.Encoder
-	in       []byte
 	shm      uint32
 	wm       uint32
 	comp     uint32
@@ -112,71 +90,32 @@ func fileMemory(size int) (*Memory, error) {
 }
 
 func newClient(t wayland.Transport, memory func(int) (*Memory, error)) *Client {
-	return &Client{T: t, memory: memory, next: 2, handlers: make(map[uint32]func(uint16, *wayland.Decoder))}
+	return &Client{Client: wayland.NewClient(t), memory: memory, handlers: make(map[uint32]func(uint16, *wayland.Decoder))}
 }
 
 // ID returns a new object id, and has its events given to f.
 func (c *Client) ID(f func(op uint16, d *wayland.Decoder)) uint32 {
-	id := c.next
-	c.next++
+	id := c.NewID()
 	if f != nil {
 		c.handlers[id] = f
 	}
 	return id
 }
 
-// Req appends a request: arguments are numbers and strings. Flush sends it.
-func (c *Client) Req(id uint32, op uint16, args ...any) {
-	c.enc.Begin(id, op)
-	for _, a := range args {
-		switch a := a.(type) {
-		case uint32:
-			c.enc.Uint(a)
-		case int:
-			c.enc.Int(int32(a))
-		case string:
-			c.enc.String(a)
-		default:
-			panic(fmt.Sprintf("hostile: argument %T", a))
-		}
-	}
-	_ = c.enc.End() // too long a message is not sent: its caller sees no effect
-}
+// Req appends a request: arguments are numbers and strings. Flush sends it. Too long a
+// message is not sent: its caller sees no effect.
+func (c *Client) Req(id uint32, op uint16, args ...any) { _ = c.Put(id, op, args...) }
 
-// Flush sends what Req has made, with descriptors.
-func (c *Client) Flush(ds ...wayland.Desc) error {
-	b := c.enc.B
-	c.enc.B = nil
-	if len(b) == 0 {
-		return nil
-	}
-	return c.T.Send(b, ds)
-}
-
-// Registry gets a registry and learns the globals.
-func (c *Client) Registry() error {
-	id := c.ID(func(op uint16, d *wayland.Decoder) {
-		if op == wayland.WlRegistryEvtGlobal {
-			c.Globals = append(c.Globals, Global{d.Uint(), string(d.String()), d.Uint()})
-		}
-	})
-	c.Req(1, wayland.WlDisplayReqGetRegistry, id)
-	return c.Sync()
-}
-
-// registry is the id that Registry gave: the first.
+// registry is the id of every client's.
 const registry = 2
 
 // Bind binds a global by its interface, and returns 0 when there is none.
 func (c *Client) Bind(iface string, version uint32, f func(op uint16, d *wayland.Decoder)) uint32 {
-	for _, g := range c.Globals {
-		if g.Interface == iface {
-			id := c.ID(f)
-			c.Req(registry, wayland.WlRegistryReqBind, g.Name, iface, min(version, g.Version), id)
-			return id
-		}
+	id := c.Client.Bind(iface, version)
+	if id != 0 && f != nil {
+		c.handlers[id] = f
 	}
-	return 0
+	return id
 }
 
 // Sync waits until the other side has done everything so far, or says what it
@@ -204,8 +143,8 @@ func (c *Client) Until(ok func() bool) error {
 // last looks for the protocol error behind a broken connection.
 func (c *Client) last(err error) error {
 	for range 1000 {
-		var pe *ProtocolError
-		if rerr := c.Read(); errors.As(rerr, &pe) {
+		var refusal *wayland.DisplayError
+		if rerr := c.Read(); errors.As(rerr, &refusal) {
 			return rerr
 		} else if rerr != nil {
 			break
@@ -214,48 +153,24 @@ func (c *Client) last(err error) error {
 	return err
 }
 
-// Read receives and handles some events.
+// Read receives and handles an event.
 func (c *Client) Read() error {
-	buf := make([]byte, 16<<10)
-	n, ds, err := c.T.Recv(buf, nil)
-	if c.Take != nil {
-		c.Take(ds)
-	} else {
-		wayland.CloseAll(ds)
-	}
+	m, err := c.Next()
 	if err != nil {
 		return err
 	}
-	c.in = append(c.in, buf[:n]...)
-	for {
-		id, op, size, err := wayland.Next(c.in)
-		if err != nil {
-			return err
-		}
-		if size == 0 || len(c.in) < size {
-			return nil
-		}
-		body := c.in[wayland.HeaderSize:size]
-		c.in = c.in[size:]
-		if err := c.event(id, op, body); err != nil {
-			return err
-		}
+	if c.Take != nil {
+		c.Take(c.Descs)
+	} else {
+		wayland.CloseAll(c.Descs)
 	}
-}
-
-func (c *Client) event(id uint32, op uint16, body []byte) error {
-	d := wayland.NewDecoder(body)
-	switch h := c.handlers[id]; {
-	case id == 1 && op == wayland.WlDisplayEvtError:
-		return &ProtocolError{d.Uint(), d.Uint(), string(d.String())}
-	case id == 1:
-	case h != nil:
-		h(op, &d)
-		if c.On != nil {
-			c.On(id, op, body)
-		}
-	case c.On != nil:
-		c.On(id, op, body)
+	c.Descs = nil
+	if h := c.handlers[m.ID]; h != nil {
+		d := m.Args()
+		h(m.Op, &d)
+	}
+	if c.On != nil {
+		c.On(m.ID, m.Op, m.Body)
 	}
 	return c.Flush()
 }

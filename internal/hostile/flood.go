@@ -298,9 +298,11 @@ func Scramble(c *Client, seed uint64) error {
 			if rnd.IntN(10) == 0 {
 				wayland.PutWord(b, 4, rnd.Uint32())
 			}
-			c.enc.B = append(c.enc.B, b...)
+			c.B = append(c.B, b...)
 		case 1: // an id that is in use, or out of any order
-			c.Req(c.comp, wayland.WlCompositorReqCreateSurface, rnd.Uint32N(2*c.next))
+			id := c.ID(nil)
+			c.Req(c.comp, wayland.WlCompositorReqCreateSurface, id)
+			c.Req(c.comp, wayland.WlCompositorReqCreateSurface, rnd.Uint32N(2*id))
 		case 2: // a string that is none
 			w, s := c.ID(nil), c.ID(nil)
 			c.Req(c.comp, wayland.WlCompositorReqCreateSurface, s)

@@ -203,7 +203,7 @@ func selectPipe(r *Run) error {
 				}()
 			case "half":
 				_, _ = f.Write([]byte("half"))
-				_ = p.T.Close()
+				_ = p.Close()
 				_ = f.Close()
 			default: // silent: it stays open
 				unclosed = append(unclosed, f)

@@ -342,11 +342,8 @@ const errorPatience = time.Second
 // read cannot delay the end for longer than errorPatience.
 func (c *Conn) sendError(pe *ProtocolError) {
 	var e wayland.Encoder
-	e.Begin(1, wayland.WlDisplayEvtError)
-	e.Uint(pe.Object)
-	e.Uint(pe.Code)
-	e.String(strings.ReplaceAll(pe.Text[:min(len(pe.Text), 1024)], "\x00", "?"))
-	if e.End() != nil {
+	text := strings.ReplaceAll(pe.Text[:min(len(pe.Text), 1024)], "\x00", "?")
+	if e.Put(1, wayland.WlDisplayEvtError, pe.Object, pe.Code, text) != nil {
 		return
 	}
 	guard := time.AfterFunc(errorPatience, c.close)

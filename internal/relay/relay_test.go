@@ -197,15 +197,7 @@ func TestServerError(t *testing.T) {
 	if surface == 5 {
 		t.Fatal("the ids do not differ")
 	}
-	var e wayland.Encoder
-	e.Begin(1, wayland.WlDisplayEvtError)
-	e.Uint(surface)
-	e.Uint(3)
-	e.String("bad size")
-	if err := e.End(); err != nil {
-		t.Fatal(err)
-	}
-	r.server.Write(e.B)
+	r.server.Put(1, wayland.WlDisplayEvtError, surface, 3, "bad size")
 	r.server.Tr.Close()
 	if object, code, text := r.client.WantError(); object != 5 || code != 3 || text != "bad size" {
 		t.Error(object, code, text)

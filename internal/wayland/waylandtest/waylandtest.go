@@ -20,21 +20,13 @@ import (
 
 // A Peer is a hand-driven end of a connection: the client's or the server's.
 type Peer struct {
-	T     testing.TB
-	Tr    *wayland.UnixConn
-	Descs []wayland.Desc // received and not yet taken
-	buf   []byte
+	T  testing.TB
+	Tr *wayland.UnixConn
+	wayland.Reader
 }
 
 // A Msg is a message that a Peer received.
-type Msg struct {
-	ID   uint32
-	Op   uint16
-	Body []byte
-}
-
-// Word returns the k-th word of the arguments.
-func (m Msg) Word(k int) uint32 { return wayland.Word(m.Body, 4*k) }
+type Msg = wayland.Msg
 
 // Send sends a message of words only.
 func (p *Peer) Send(id uint32, op uint16, words ...uint32) {
@@ -64,23 +56,29 @@ func (p *Peer) Write(b []byte, ds ...wayland.Desc) {
 
 // Next returns the next message, or an error at the end.
 func (p *Peer) Next() (Msg, error) {
+	p.Transport = p.Tr
+	return p.Reader.Next()
+}
+
+// Globals gets the registry, as object 2, and returns the names of the globals; the next
+// free id is 4.
+func (p *Peer) Globals() map[string]uint32 {
+	p.T.Helper()
+	p.Send(1, wayland.WlDisplayReqGetRegistry, 2)
+	p.Send(1, wayland.WlDisplayReqSync, 3)
+	names := map[string]uint32{}
 	for {
-		id, op, size, err := wayland.Next(p.buf)
+		m, err := p.Next()
 		if err != nil {
-			return Msg{}, err
+			p.T.Fatal(err)
 		}
-		if size > 0 {
-			m := Msg{id, op, p.buf[wayland.HeaderSize:size]}
-			p.buf = p.buf[size:]
-			return m, nil
+		if m.ID == 3 {
+			return names
 		}
-		b := make([]byte, 8192)
-		n, ds, err := p.Tr.Recv(b, p.Descs)
-		p.Descs = ds
-		if err != nil {
-			return Msg{}, err
+		if d := m.Args(); m.ID == 2 && m.Op == wayland.WlRegistryEvtGlobal {
+			name := d.Uint()
+			names[string(d.String())] = name
 		}
-		p.buf = append(p.buf, b[:n]...)
 	}
 }
 
