@@ -84,17 +84,25 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	// The launcher has bound the socket. Listening again makes this process the
-	// one whose id a client sees (SO_PEERCRED is that of the last listen).
-	if err := unix.Listen(int(listener.Fd()), unix.SOMAXCONN); err != nil {
-		return fmt.Errorf("supervise: listen: %w", err)
-	}
-	ln, err := net.FileListener(listener)
-	listener.Close()
+	ln, err := listen(listener)
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	return s.run(ctx, ln.(*net.UnixListener))
+	return s.run(ctx, ln)
+}
+
+// listen accepts at a socket that the launcher has bound. Listening again makes this process
+// the one whose id a client sees (SO_PEERCRED is that of the last listen).
+func listen(socket *os.File) (*net.UnixListener, error) {
+	defer socket.Close()
+	if err := unix.Listen(int(socket.Fd()), unix.SOMAXCONN); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	ln, err := net.FileListener(socket)
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.UnixListener), nil
 }
 
 // A Place puts the VM's windows where they belong. asked gets the time of each run
