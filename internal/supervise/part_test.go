@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,7 @@ func (b *bench) withBroken(name string, i int, when string) (all, stops []string
 // Every part fails at every moment: the person hears why, what has begun to start is stopped,
 // last first, and nothing is left.
 func TestParts(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would close what nobody has closed
 	b := newBench(t)
 	all, _, _, _ := b.withBroken("t", -1, "")
 	fds, n := openFiles(t), 0
