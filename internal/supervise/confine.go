@@ -1,10 +1,7 @@
 package supervise
 
 import (
-	"debug/elf"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,66 +13,6 @@ import (
 	"vix/internal/vm"
 )
 
-// A Confine is what the command line of the hidden verb "confine" depends on: it
-// confines itself and becomes another program.
-type Confine struct {
-	Files                        []sandbox.File
-	KeepCapabilities, KeepMounts bool
-	Network                      bool // the host's stays
-	ReportFD                     int
-	Argv                         []string // Argv[0] is a path
-}
-
-// Args returns the arguments of vix-launcher.
-func (c Confine) Args() []string {
-	args := []string{"confine", "--report-fd", fmt.Sprint(c.ReportFD)}
-	for _, f := range c.Files {
-		switch {
-		case f.Sockets:
-			args = append(args, "--sockets", f.Path)
-		case f.Write:
-			args = append(args, "--device", f.Path)
-		case f.Exec:
-			args = append(args, "--exec", f.Path)
-		default:
-			args = append(args, "--read", f.Path)
-		}
-	}
-	if c.KeepCapabilities {
-		args = append(args, "--keep-capabilities")
-	}
-	if c.KeepMounts {
-		args = append(args, "--keep-mounts")
-	}
-	if c.Network {
-		args = append(args, "--network")
-	}
-	return append(append(args, "--"), c.Argv...)
-}
-
-// systemFiles is where programs, libraries and firmware are; nothing in there is
-// anybody's own.
-var systemFiles = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache"}
-
-// ProgramFiles are the files that a program of the system's, named by its real path,
-// needs to run at all: itself, what it is linked with, and the devices that say
-// nothing.
-func ProgramFiles(real string) []sandbox.File {
-	var files []sandbox.File
-	for _, path := range systemFiles {
-		// In a store of packages, a program may be a script around itself.
-		files = append(files, sandbox.File{Path: path, Exec: strings.HasSuffix(path, "/store")})
-	}
-	files = append(files, sandbox.File{Path: real, Exec: true})
-	if loader := interpreter(real); loader != "" {
-		files = append(files, sandbox.File{Path: loader, Exec: true})
-	}
-	for _, path := range []string{"/dev/null", "/dev/zero", "/dev/urandom"} {
-		files = append(files, sandbox.File{Path: path, Write: true})
-	}
-	return files
-}
-
 // qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
 // its firmware, and what it boots.
 func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
@@ -83,7 +20,7 @@ func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
 	if err != nil {
 		return nil, vm.Failf("%s: cannot be started: %v", qemuChild, err)
 	}
-	files := ProgramFiles(real)
+	files := sandbox.ProgramFiles(real)
 	// A QEMU that somebody built himself has its firmware beside it.
 	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
 		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
@@ -93,30 +30,6 @@ func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
 		files = append(files, sandbox.File{Path: kvm, Write: true})
 	}
 	return files, nil
-}
-
-// interpreter returns the real path of the dynamic linker that a program names.
-func interpreter(path string) string {
-	f, err := elf.Open(path)
-	if err != nil {
-		return "" // a script, or nothing that can be executed
-	}
-	defer f.Close()
-	for _, p := range f.Progs {
-		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
-			continue
-		}
-		b, err := io.ReadAll(p.Open())
-		if err != nil {
-			return ""
-		}
-		real, err := filepath.EvalSymlinks(strings.TrimRight(string(b), "\x00"))
-		if err != nil {
-			return ""
-		}
-		return real
-	}
-	return ""
 }
 
 // confined notes how a process is confined. What is weaker than it could be is a
@@ -142,12 +55,30 @@ func (s *supervisor) confined(name string, pid int, r sandbox.Report) {
 	})
 }
 
-// readReport waits for the report of a process that the verb confine or rootview
-// started, and closes f.
+// startConfined starts a process that carries out spec (vix-launcher's verb confine), of
+// which cmd says the name, the descriptors, the namespaces and where its output goes; the
+// socket that spec comes by is the last descriptor. It closes cmd.Files, also when it fails.
+func (s *supervisor) startConfined(cmd proc.Command, spec sandbox.Spec) (*proc.Child, error) {
+	ours, theirs, err := spec.Offer()
+	if err != nil {
+		proc.CloseFiles(cmd.Files)
+		return nil, err
+	}
+	cmd.Files = append(cmd.Files, theirs)
+	cmd.Path, cmd.Args = s.launch.Parts.Self, sandbox.Verb(2+len(cmd.Files), false)
+	c, err := proc.Start(s.nest, s.log, cmd)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	s.pumps.Go(func() { s.readReport(cmd.Name, c, ours) })
+	return c, nil
+}
+
+// readReport waits for the report of a process that startConfined started, and closes f.
 func (s *supervisor) readReport(name string, c *proc.Child, f *os.File) {
 	defer f.Close()
-	var r sandbox.Report
-	err := json.NewDecoder(io.LimitReader(f, maxReport)).Decode(&r)
+	r, err := sandbox.ReadReport(f)
 	if err != nil {
 		if !errors.Is(err, io.EOF) { // it ended before: its death says why
 			s.log.Printf("vix", "%s: report: %v", name, err)
@@ -155,18 +86,4 @@ func (s *supervisor) readReport(name string, c *proc.Child, f *os.File) {
 		return
 	}
 	s.confined(name, c.Cmd.Process.Pid, r)
-}
-
-const maxReport = 16 << 10
-
-// startConfined starts a command whose program is the verb confine or rootview; its
-// report comes through the last descriptor of cmd.files.
-func (s *supervisor) startConfined(cmd proc.Command, report *os.File) (*proc.Child, error) {
-	c, err := proc.Start(s.nest, s.log, cmd)
-	if err != nil {
-		report.Close()
-		return nil, err
-	}
-	s.pumps.Go(func() { s.readReport(cmd.Name, c, report) })
-	return c, nil
 }

@@ -11,7 +11,6 @@ import (
 	"vix/config"
 	"vix/internal/display"
 	"vix/internal/qemu"
-	"vix/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -76,11 +75,6 @@ func TestCommandLines(t *testing.T) {
 	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
 	d := display.Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
 	golden(t, "display.golden", d.Args())
-	golden(t, "confine.golden", Confine{
-		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}, {Path: "/run/vsock", Sockets: true}},
-		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
-	}.Args())
-	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())
 	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
 	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}

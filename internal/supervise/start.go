@@ -186,11 +186,11 @@ func (s *supervisor) startRoot() (root *os.File, format string, err error) {
 	if from.Disk != "" {
 		return openImage(from.Disk)
 	}
-	cmd, err := s.rootCommand(from)
+	cmd, spec, err := s.rootCommand(from)
 	if err != nil {
 		return nil, "", err
 	}
-	qemuEnd, child, err := s.serveFolder(cmd)
+	qemuEnd, child, err := s.serveFolder(cmd, spec)
 	if err != nil {
 		return nil, "", err
 	}
@@ -243,26 +243,20 @@ func (s *supervisor) startQEMU(p qemuParts) error {
 		theirs = append(theirs, sh.qemu)
 		sh.qemu = nil
 	}
-	report, reportEnd, err := os.Pipe()
+	spec, own, err := s.qemuConfinement(p)
 	if err != nil {
 		return fail(err)
 	}
-	theirs = append(theirs, reportEnd)
-	c, own, err := s.qemuConfinement(p)
-	if err != nil {
-		report.Close()
-		return fail(err)
-	}
-	c.ReportFD, c.Argv = 2+len(theirs), append([]string{s.launch.Parts.QEMU}, m.Args()...)
+	spec.Argv = append([]string{s.launch.Parts.QEMU}, m.Args()...)
 	child, err := s.startConfined(proc.Command{
-		Name: qemuChild, Path: s.launch.Parts.Self, Args: c.Args(),
+		Name:  qemuChild,
 		Own:   own,
 		Files: theirs,
 		Stdout: func(line string) {
 			s.console.Add(line)
 			s.log.Add("console", line)
 		},
-	}, report)
+	}, spec)
 	theirs = nil
 	if err != nil {
 		return fail(err)
@@ -274,20 +268,20 @@ func (s *supervisor) startQEMU(p qemuParts) error {
 }
 
 // qemuConfinement says what QEMU keeps, and which namespaces are its own.
-func (s *supervisor) qemuConfinement(p qemuParts) (c Confine, own *syscall.SysProcAttr, err error) {
+func (s *supervisor) qemuConfinement(p qemuParts) (spec sandbox.Spec, own *syscall.SysProcAttr, err error) {
 	kvm := ""
 	if p.accel == "kvm" {
 		kvm = s.launch.Parts.KVM
 	}
-	if c.Files, err = qemuFiles(s.launch.Parts.QEMU, p.files.Kernel, p.files.Initrd, kvm); err != nil {
-		return c, nil, err
+	if spec.Files, err = qemuFiles(s.launch.Parts.QEMU, p.files.Kernel, p.files.Initrd, kvm); err != nil {
+		return spec, nil, err
 	}
 	own = sandbox.Attr(s.uid, os.Getgid())
 	if p.net != nil && p.net.inQEMU() {
-		c.Network = true
+		spec.Network = true
 		own.Cloneflags &^= unix.CLONE_NEWNET
 	}
-	return c, own, nil
+	return spec, own, nil
 }
 
 const (
