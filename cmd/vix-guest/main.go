@@ -86,6 +86,8 @@ type guest struct {
 
 	hotplug sync.Once                  // of the first USB device
 	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
+	// resolver is what resolv.conf was written with last; touched by who has taken names.
+	resolver string
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User
@@ -159,7 +161,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 		return err
 	}
 	if net != nil {
-		g.nameResolver(net)
+		g.nameResolver(net, boot.Search)
 		go g.keep(ctx, net)
 		go g.tellTraffic(ctx, net)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -90,7 +91,7 @@ func listenNames(lo netlink.Link) (*names.Stub, error) {
 }
 
 // startNames is the run of agent.KindNames. It is served by this process, which the kernel
-// does not end for want of memory; it is started once.
+// does not end for want of memory; there is one at a time.
 func (g *guest) startNames() (*agent.Program, error) {
 	stub := g.names.Swap(nil)
 	if stub == nil {
@@ -101,12 +102,19 @@ func (g *guest) startNames() (*agent.Program, error) {
 	silent, noErrors := io.Pipe()
 	noErrors.Close()
 	done := make(chan struct{})
+	stub.OnSearch = g.writeResolver
 	go func() {
 		defer close(done)
 		if err := stub.Serve(in, out); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-			g.log.Warn("names are not resolved any more", "err", err)
+			g.log.Warn("the name server ended", "err", err)
 		}
 		_ = errors.Join(in.Close(), out.Close())
+		next, err := stub.Next() // who asks meanwhile waits for its run
+		if err != nil {
+			g.log.Error("names are not resolved any more", "err", err)
+			return
+		}
+		g.names.Store(next)
 	}()
 	return &agent.Program{
 		PID: namesPID, Stdin: answers, Stdout: questions, Stderr: silent,
@@ -245,11 +253,33 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 }
 
 // nameResolver writes resolv.conf, which needs the root to be there.
-func (g *guest) nameResolver(n *network) {
+func (g *guest) nameResolver(n *network, search []string) {
+	g.writeResolver(search)
 	g.names.Store(n.names)
-	if err := replaceFile("/etc/resolv.conf", "nameserver "+resolverAddr+"\n"); err != nil {
-		g.log.Warn("names are not resolved", "err", err)
+}
+
+// resolvConf is resolv.conf(5).
+const resolvConf = "/etc/resolv.conf"
+
+// writeResolver writes resolv.conf, with the host's search list, unless somebody in the
+// guest has written another.
+func (g *guest) writeResolver(search []string) {
+	if now, err := os.ReadFile(resolvConf); g.resolver != "" && (err != nil || string(now) != g.resolver) {
+		g.log.Info("resolv.conf is another's now, and stays", "search", search)
+		return
 	}
+	text := "nameserver " + resolverAddr + "\n"
+	if len(search) > 0 {
+		text += "search " + strings.Join(search, " ") + "\n"
+	}
+	if text == g.resolver {
+		return
+	}
+	if err := replaceFile(resolvConf, text); err != nil {
+		g.log.Warn("names are not resolved", "err", err)
+		return
+	}
+	g.resolver = text
 }
 
 func (n *network) nextAsk() time.Duration {

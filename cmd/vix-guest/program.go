@@ -113,6 +113,8 @@ func execError(path string, err error) error {
 		return &agent.SpawnError{Code: 126, Text: path + ": not a program for this machine"}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return &agent.SpawnError{Code: 126, Text: path + ": not executable by the guest's user"}
+	case errors.Is(err, unix.EAGAIN): // as execve(2) has it after a change of user
+		return &agent.SpawnError{Code: 126, Text: "the guest's user has as many processes as it may; end some in the VM"}
 	}
 	return &agent.SpawnError{Code: 126, Text: path + ": " + err.Error()}
 }

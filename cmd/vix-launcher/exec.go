@@ -24,12 +24,7 @@ type execOptions struct {
 	raw  bool
 }
 
-func execCommand(e *env) *cobra.Command {
-	var o execOptions
-	c := &cobra.Command{
-		Use:   "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] [--raw] -- COMMAND [ARG…]",
-		Short: "run a command in a VM that runs",
-		Long: `Runs COMMAND in the VM NAME, which has to run (or be starting): see run for a
+const execLong = `Runs COMMAND in the VM NAME, which has to run (or be starting): see run for a
 program that starts its VM. A name is looked up on the guest's PATH, a path is
 one of the guest's root.
 
@@ -55,12 +50,21 @@ terminal's line ends. If standard input is a terminal, that is put into raw mode
 its size is passed on, and "~." at the beginning of a line leaves (the command is
 hung up). What programs that fill a terminal need passes then, but nothing that sets
 the clipboard or a title, or makes the terminal answer; and what the command leaves
-on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`,
-		Example: `  vix-launcher exec web -- ls -l /tmp
+on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`
+
+const execExamples = `  vix-launcher exec web -- ls -l /tmp
   vix-launcher exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
   vix-launcher exec web --cwd /tmp --env LANG=C -- make
   vix-launcher exec web --tty -- top
-  tar c . | vix-launcher exec web -- tar x`,
+  tar c . | vix-launcher exec web -- tar x`
+
+func execCommand(e *env) *cobra.Command {
+	var o execOptions
+	c := &cobra.Command{
+		Use:               "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] [--raw] -- COMMAND [ARG…]",
+		Short:             "run a command in a VM that runs",
+		Long:              execLong,
+		Example:           execExamples,
 		ValidArgsFunction: completeFirstName(e),
 		Args: func(c *cobra.Command, a []string) error {
 			switch dash := c.ArgsLenAtDash(); {

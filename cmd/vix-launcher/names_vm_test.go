@@ -50,6 +50,7 @@ func TestVMNames(t *testing.T) {
 	host.nameAt(t, "127.0.0.1", "www.vix.test", "192.0.2.1")
 	host.nameAt(t, "127.0.0.2", "www.vix.test", "192.0.2.2")
 	host.nameAt(t, "::1", "www.vix.test", "192.0.2.6")
+	host.nameAt(t, "127.0.0.3", "printer.lan", "192.0.2.3")
 
 	// The VM is started where resolv.conf is a link, which dangles.
 	stdin, keep := io.Pipe()
@@ -71,13 +72,17 @@ exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--ne
 	p.says("up\n")
 
 	resolv := filepath.Join(r.dir, "net", "resolv.conf")
-	resolves := func(what, want string) {
+	resolve := func(what, name, want string) {
 		t.Helper()
-		got := r.start(nil, "exec", "t", "--", "getent", "ahostsv4", "www.vix.test")
+		got := r.start(nil, "exec", "t", "--", "getent", "ahostsv4", name)
 		got.code()
 		if first, _, _ := strings.Cut(got.out.String(), " "); first != want {
 			t.Errorf("%s: %q %s, want %q", what, got.out.String(), got.err.String(), want)
 		}
+	}
+	resolves := func(what, want string) {
+		t.Helper()
+		resolve(what, "www.vix.test", want)
 	}
 	write := func(text string) {
 		t.Helper()
@@ -98,6 +103,20 @@ exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--ne
 	resolves("another file, whose first server is dead", "192.0.2.2")
 	write("nameserver ::1\n")
 	resolves("IPv6 alone", "192.0.2.6")
+	// A short name, which the guest's programs make long themselves. Files have no event in a shell.
+	write("nameserver 127.0.0.3\nsearch lan\n")
+	r.vix(0, "exec", "t", "--", "sh", "-c", "until grep -qx 'search lan' /etc/resolv.conf; do sleep 0.1; done")
+	resolve("a short name", "printer", "192.0.2.3")
+	write("nameserver 127.0.0.3\n")
+	r.vix(0, "exec", "t", "--", "sh", "-c", "while grep -q search /etc/resolv.conf; do sleep 0.1; done")
+	resolve("without a search list", "printer", "")
+	// What the guest's root writes stays.
+	r.vix(0, "exec", "--user", "root", "t", "--", "sh", "-c", "echo '# mine' >>/etc/resolv.conf")
+	write("nameserver 127.0.0.3\nsearch home lan\n")
+	resolve("another's file", "printer", "")
+	if got := r.vix(0, "exec", "t", "--", "tail", "-n1", "/etc/resolv.conf").out.String(); got != "# mine\n" {
+		t.Errorf("resolv.conf ends with %q", got)
+	}
 	// The channel's end is the end of what asks.
 	keep.Close()
 	if code := p.code(); code > 1 {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/launch"
@@ -34,12 +33,7 @@ type runOptions struct {
 	raw        bool
 }
 
-func runCommand(e *env) *cobra.Command {
-	var o runOptions
-	c := &cobra.Command{
-		Use:   "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
-		Short: "run a program in a VM, which is started if it does not run",
-		Long: `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
+const runLong = `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
 program joins it. The VM ends when its last program has ended.
 
 Without --vm, the VM is the one whose "programs" in config.toml lists PROGRAM,
@@ -92,8 +86,9 @@ is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
 root (mounted), proxy (ready), network (an address, with --net nat), ready
 (programs can run), window (the first one is shown). In the background, stages after the program's start are to be seen
-in list --json.`,
-		Example: `  vix-launcher run foot
+in list --json.`
+
+const runExamples = `  vix-launcher run foot
   vix-launcher run --vm web --background firefox https://example.org
   vix-launcher run --vm web --memory 4G sh -c 'uname -nr'
   vix-launcher run --disposable firefox
@@ -103,7 +98,15 @@ in list --json.`,
   vix-launcher run --vm build --no-gui make -C /srv/project
   vix-launcher run --vm web --net nat firefox
   vix-launcher run --vm srv --net nat --publish 8080:80 nginx
-  echo hello | vix-launcher run --vm web cat`,
+  echo hello | vix-launcher run --vm web cat`
+
+func runCommand(e *env) *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
+		Short:             "run a program in a VM, which is started if it does not run",
+		Long:              runLong,
+		Example:           runExamples,
 		Args:              args(1, -1, "PROGRAM"),
 		ValidArgsFunction: completeProgram(e),
 		RunE: func(c *cobra.Command, argv []string) error {
@@ -148,8 +151,9 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 
 const rawUsage = "on a terminal too, pass every byte that the guest writes"
 
-// late are the options that were given and say nothing to a VM that runs.
-func (o *runOptions) late(cpusSet bool) (list []string) {
+// ignoredOptions returns the options that cannot change a running VM, of those that were
+// given.
+func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
 	for _, f := range []struct {
 		name  string
 		given bool
@@ -180,43 +184,24 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	defer reg.Close()
 
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	signal.Notify(signals, passedSignals...)
 	defer signal.Stop(signals)
 
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
-	stage, tell := func(string) {}, func(error) {}
-	if o.notify {
-		stage, tell = l.Startup(ctx, v.Name, argv[0])
-	}
 	out := e.guestOutput(false, o.raw, nil)
 	defer out.end()
-	exit, err := l.Run(ctx, reg, v, vm.Run{
-		Argv:       o.argv(argv),
-		Background: o.background, Disposable: o.disposable, Token: e.activationToken(), GUI: o.gui,
-		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr,
-		Signals: signals,
-		OnJoin: func() {
-			if late := o.late(cpusSet); len(late) > 0 {
-				p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(late, ", "))
-			}
-		},
-		OnStage: func(s vm.Stage) {
-			p.Stage(s.Name)
-			stage(s.Name)
-			if o.timings {
-				p.Line("%s", stageLine(s))
-			}
-		},
-		OnNote:    func(text string) { p.Note(false, text) },
-		OnWindows: func(text string) { p.Note(false, text) },
-		OnSilent:  func() { p.Silent(false) },
-		OnStart: func(vm.Program) {
-			p.End()
-			tell(nil)
-		},
-	})
-	tell(err)
+	r := vm.Run{
+		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
+	}
+	stage, end := func(string) {}, func(error) {}
+	if o.notify {
+		stage, end = l.Startup(ctx, v.Name, argv[0])
+	}
+	o.follow(&r, p, v.Name, o.ignoredOptions(cpusSet), stage, end)
+	exit, err := l.Run(ctx, reg, v, r)
+	end(err)
 	if err != nil || exit == nil {
 		return err
 	}
@@ -227,6 +212,31 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// follow has the terminal say how far a start is, and stage and end, which are a
+// notification's. ignored are the options that a VM that runs already
+// does not take.
+func (o *runOptions) follow(r *vm.Run, p *launch.Progress, name string, ignored []string, stage func(string), end func(error)) {
+	r.OnJoin = func() {
+		if len(ignored) > 0 {
+			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", name, strings.Join(ignored, ", "))
+		}
+	}
+	r.OnStage = func(s vm.Stage) {
+		p.Stage(s.Name)
+		stage(s.Name)
+		if o.timings {
+			p.Line("%s", stageLine(s))
+		}
+	}
+	r.OnNote = func(text string) { p.Note(false, text) }
+	r.OnWindows = func(text string) { p.Note(false, text) }
+	r.OnSilent = func() { p.Silent(false) }
+	r.OnStart = func(vm.Program) {
+		p.End()
+		end(nil)
+	}
 }
 
 // argv is what is run.

@@ -19,12 +19,7 @@ import (
 	"vix/internal/vm"
 )
 
-func statusCommand(e *env) *cobra.Command {
-	var asJSON, watch, bar bool
-	c := &cobra.Command{
-		Use:   "status [--json] NAME | status --watch [--json] [NAME] | status --waybar [NAME]",
-		Short: "show everything about a VM that runs",
-		Long: `Shows the state of the VM NAME: how long it runs, its memory and how much of the
+const statusLong = `Shows the state of the VM NAME: how long it runs, its memory and how much of the
 host's it takes, its processes, programs and windows. Fails if it does not run.
 
 With --json, an object as in list --json.
@@ -38,10 +33,19 @@ what is newest.
 
 With --waybar, the same as a module of waybar: a mark in each VM's colour, with its
 state and windows in the tooltip, and the classes none, running, starting and
-unresponsive. packaging/waybar has an example.`,
-		Example: `  vix-launcher status web
+unresponsive. packaging/waybar has an example.`
+
+const statusExamples = `  vix-launcher status web
   vix-launcher status --json web | jq .windows
-  vix-launcher status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`,
+  vix-launcher status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`
+
+func statusCommand(e *env) *cobra.Command {
+	var asJSON, watch, bar bool
+	c := &cobra.Command{
+		Use:               "status [--json] NAME | status --watch [--json] [NAME] | status --waybar [NAME]",
+		Short:             "show everything about a VM that runs",
+		Long:              statusLong,
+		Example:           statusExamples,
 		ValidArgsFunction: completeFirstName(e),
 		Args: func(c *cobra.Command, a []string) error {
 			least := 1

@@ -29,6 +29,11 @@ func (m Boot) check() error {
 	case m.User.UID >= 1<<31 || m.User.GID >= 1<<31:
 		return fmt.Errorf("boot: user %d, group %d: too large", m.User.UID, m.User.GID)
 	}
+	for _, domain := range m.Search {
+		if domain == "" || len(domain) > maxDomain || !plainName(strings.ReplaceAll(domain, ".", "")) {
+			return fmt.Errorf("boot: search list: %.64q", domain)
+		}
+	}
 	for _, mt := range m.Mounts {
 		if !plainName(mt.Tag) || mt.Tag == "" || len(mt.Tag) > maxName || !strings.HasPrefix(mt.Path, "/") {
 			return fmt.Errorf("boot: mount %.64q at %.64q", mt.Tag, mt.Path)

@@ -119,7 +119,7 @@ func messages() *rapid.Generator[Message] {
 		case 0:
 			return Hello{Version: rapid.IntRange(1, 9).Draw(t, "v"), Kernel: text.Draw(t, "k")}
 		case 1:
-			return Boot{Hostname: name.Draw(t, "h"), Time: ms.Draw(t, "t"), User: User{name.Draw(t, "u"), 1000, 100}, Env: list.Draw(t, "e")}
+			return Boot{Hostname: name.Draw(t, "h"), Time: ms.Draw(t, "t"), User: User{name.Draw(t, "u"), 1000, 100}, Env: list.Draw(t, "e"), Search: rapid.SliceOfN(rapid.StringMatching(`[a-z_]{1,20}(\.[a-z0-9-]{1,20}){0,3}`), 1, 6).Draw(t, "s")}
 		case 2:
 			return Stage{Name: name.Draw(t, "n"), Uptime: ms.Draw(t, "t"), State: name.Draw(t, "s")}
 		case 3:

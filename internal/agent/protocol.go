@@ -99,6 +99,8 @@ const (
 	maxText = 1 << 10
 	// maxName bounds a stage's name and state.
 	maxName = 32
+	// maxDomain bounds a domain (RFC 1035, 2.3.4).
+	maxDomain = 253
 
 	headerSize = 5
 )
@@ -204,6 +206,7 @@ type (
 		User     User     `json:"user"`
 		Env      []string `json:"env,omitempty"` // K=V for every program
 		Mounts   []Mount  `json:"mounts,omitempty"`
+		Search   []string `json:"search,omitempty"` // domains that are appended to short names, at first (package names)
 	}
 
 	// Mount is a shared folder that the guest mounts before it is ready.

@@ -35,7 +35,7 @@ var mayImport = map[string][]string{
 	"internal/durable":    {},
 	"internal/filter":     {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
 	"internal/label":      {},
-	"internal/launch":     {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/rootfs", "internal/transfer", "internal/vm"},
+	"internal/launch":     {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/transfer", "internal/vm"},
 	"internal/ledger":     {},
 	"internal/gpu":        {"internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
 	"internal/guestproxy": {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},

@@ -30,16 +30,16 @@ type Flow struct {
 	host  *clipboard.Host // tells what is copied on the host
 	wg    sync.WaitGroup  // offers
 
-	seen     clipboard.Status
-	out      *time.Timer // until the VM's copy is looked at
+	last     clipboard.Status // of the VM
+	out      *time.Timer      // until the VM's copy is looked at
 	lastOut  time.Time
 	withdraw context.CancelFunc // what is offered to the host
 
-	in       *time.Timer         // until the VM has had the keyboard for a moment
-	onHost   clipboard.Selection // what is offered next
-	copied   time.Time           // when that was; zero: nothing to offer
-	takeBack context.CancelFunc  // what is offered to the VM; nil: nothing
-	replaced chan context.Context
+	in       *time.Timer          // until the VM has had the keyboard for a moment
+	onHost   clipboard.Selection  // what is offered next
+	copiedAt time.Time            // when that was copied; zero: nothing to offer
+	takeBack context.CancelFunc   // what is offered to the VM; nil: nothing
+	replaced chan context.Context // offers to the VM whose place something else took
 }
 
 // flowPause is between two copies of a VM that are looked at: of a flood, the last.
@@ -127,8 +127,8 @@ func (f *Flow) say(err error) {
 
 // follow looks at what changed in the VM.
 func (f *Flow) follow(st clipboard.Status) {
-	was := f.seen
-	f.seen = st
+	was := f.last
+	f.last = st
 	switch {
 	case st.Copies != was.Copies && was.Seq != 0: // but not what there was before us
 		f.forget()
@@ -149,7 +149,7 @@ func (f *Flow) follow(st clipboard.Status) {
 // whenSettled offers to the VM what was copied on the host, if anything, when its
 // window has had the keyboard for a moment: the display process says so as well.
 func (f *Flow) whenSettled() {
-	if conf, err := f.sides.Config(); err == nil && !f.copied.IsZero() {
+	if conf, err := f.sides.Config(); err == nil && !f.copiedAt.IsZero() {
 		f.in.Reset(conf.Clipboard.Moment + 10*time.Millisecond)
 	}
 }
@@ -166,7 +166,7 @@ func (f *Flow) takeAway() {
 func (f *Flow) forget() {
 	f.takeAway()
 	f.in.Stop()
-	f.copied = time.Time{}
+	f.copiedAt = time.Time{}
 }
 
 // toHost offers what a program of the VM copied to the host.
@@ -180,7 +180,7 @@ func (f *Flow) toHost(ctx context.Context) error {
 	switch {
 	case rule.Action != config.ClipAllow:
 		return fmt.Errorf("to the host: a rule says %q, and not %q", rule.Action, config.ClipAllow)
-	case !ok || !f.seen.Has:
+	case !ok || !f.last.Has:
 		return nil
 	}
 	conn, err := f.sides.exchange(ctx, f.vm, vm.TakeSelection)
@@ -233,12 +233,12 @@ func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 // the VM may have it.
 func (f *Flow) hostCopied() {
 	f.takeAway()
-	f.copied = time.Time{}
+	f.copiedAt = time.Time{}
 	f.onHost = f.host.Selection(clipboard.Clipboard)
 	if types := f.onHost.Types; len(types) > 0 && clipboard.Origin(types) != f.vm {
-		f.copied = time.Now()
+		f.copiedAt = time.Now()
 	}
-	if f.seen.Enters != 0 {
+	if f.last.Enters != 0 {
 		f.whenSettled()
 	}
 }
@@ -256,11 +256,11 @@ func (f *Flow) toVM(ctx context.Context) error {
 		from = config.ClipHost
 	}
 	rule, ok := conf.Flow(from, f.vm)
-	left := rule.TTL - time.Since(f.copied)
+	left := rule.TTL - time.Since(f.copiedAt)
 	switch {
 	case rule.Action != config.ClipAllow:
 		return fmt.Errorf("to the VM: a rule says %q, and not %q", rule.Action, config.ClipAllow)
-	case !ok || left <= 0 || f.seen.Enters == 0:
+	case !ok || left <= 0 || f.last.Enters == 0:
 		return nil
 	case from == config.ClipHost && clipboard.Secret(types):
 		return errors.New("to the VM: it is a password")

@@ -32,12 +32,12 @@ type Holder struct {
 	once  sync.Once
 	wg    sync.WaitGroup
 
-	pasting sync.Mutex // one offer is made at a time; taken before mu
-	mu      sync.Mutex
-	timer   *time.Timer
-	ends    time.Time
-	offered string
-	cancel  context.CancelFunc // of the offer
+	pasting   sync.Mutex // one offer is made at a time; taken before mu
+	mu        sync.Mutex
+	timer     *time.Timer
+	ends      time.Time
+	offeredTo string             // the side; "" for none
+	cancel    context.CancelFunc // of the offer
 }
 
 // ReadHolder returns the holder of the data that Hold writes to in. Nobody else may look
@@ -136,7 +136,7 @@ func (h *Holder) answer(ctx context.Context, conn *net.UnixConn) {
 	switch req.Op {
 	case "status":
 		h.mu.Lock()
-		rep = Held{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offered}
+		rep = Held{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offeredTo}
 		h.mu.Unlock()
 	case "paste":
 		if err := h.paste(ctx, req); err != nil {
@@ -181,7 +181,7 @@ func (h *Holder) paste(ctx context.Context, req request) error {
 		h.cancel()
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	h.cancel, h.offered = cancel, ""
+	h.cancel, h.offeredTo = cancel, ""
 	h.mu.Unlock()
 	over, err := h.give(ctx, req, items)
 	if err != nil {
@@ -190,7 +190,7 @@ func (h *Holder) paste(ctx context.Context, req request) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.offered = req.To
+	h.offeredTo = req.To
 	h.ends = time.Now().Add(req.TTL)
 	h.timer.Reset(req.TTL)
 	h.wg.Go(func() {
@@ -202,7 +202,7 @@ func (h *Holder) paste(ctx context.Context, req request) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if ctx.Err() == nil {
-			h.offered = "" // its VM has gone: what was copied is still there
+			h.offeredTo = "" // its VM has gone: what was copied is still there
 		}
 	})
 	return nil

@@ -39,7 +39,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 	if r.Action == desktop.ActionStop {
 		return l.failed(ctx, r, reg.Stop(ctx, r.VM, false))
 	}
-	v, argv, err := l.find(ctx, conf, reg, &r)
+	v, argv, err := l.find(ctx, conf, reg, r)
 	if err != nil {
 		return l.failed(ctx, r, err)
 	}
@@ -53,7 +53,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 }
 
 // find returns the VM and the command of r.
-func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r *Request) (config.VM, func([]string) []string, error) {
+func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, func([]string) []string, error) {
 	fixed := func(argv ...string) func([]string) []string {
 		return func(files []string) []string { return append(slices.Clone(argv), files...) }
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"vix/internal/plain"
+	"vix/internal/proc"
 )
 
 // A Notes is the standard error of a guest's end: enough for its reason.
@@ -27,12 +28,16 @@ func (n *Notes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Lines returns what the guest wrote, fit for a terminal.
+// Lines returns what the guest wrote, fit for a terminal. Its end is a Go program: what that
+// says where its kernel makes no more threads, before a trace of all goroutines, is one line.
 func (n *Notes) Lines() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var list []string
 	for line := range strings.Lines(n.buf.String()) {
+		if strings.HasPrefix(line, proc.NoThread) {
+			return append(list, "it has no room for another thread; end programs in the VM")
+		}
 		if line = plain.Text(strings.TrimSpace(line), maxLine, plain.OneLine); line != "" {
 			list = append(list, line)
 		}

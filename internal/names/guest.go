@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,11 @@ const (
 
 // A Stub is the guest's end: a name server for its programs.
 type Stub struct {
+	// OnSearch, if it is set before Serve, is called by it with the host's search list, each
+	// time that this may have changed.
+	OnSearch func(domains []string)
+
+	at  netip.AddrPort
 	udp *net.UDPConn
 	tcp *net.TCPListener
 
@@ -38,8 +44,11 @@ func Listen(at netip.AddrPort) (*Stub, error) {
 	if err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
-	return &Stub{udp: udp, tcp: tcp, pending: map[uint32]func([]byte){}}, nil
+	return &Stub{at: at, udp: udp, tcp: tcp, pending: map[uint32]func([]byte){}}, nil
 }
+
+// Next takes questions in the place of a Stub that has ended.
+func (s *Stub) Next() (*Stub, error) { return Listen(s.at) }
 
 // Close ends it.
 func (s *Stub) Close() error { return errors.Join(s.udp.Close(), s.tcp.Close()) }
@@ -58,6 +67,12 @@ func (s *Stub) Serve(in io.Reader, out io.Writer) error {
 		}
 		if err != nil {
 			return err
+		}
+		if f.how == search {
+			if s.OnSearch != nil {
+				s.OnSearch(domainsIn(strings.Fields(string(f.message))))
+			}
+			continue
 		}
 		s.mu.Lock()
 		answer := s.pending[f.id]

@@ -3,10 +3,10 @@ package names
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,8 +16,6 @@ import (
 // Limits of the host's end.
 const (
 	maxQuestions = 64                      // in hand at once; a guest that has more waits
-	maxServers   = 3                       // as resolv.conf(5) has it
-	maxFile      = 64 << 10                // of resolv.conf
 	patience     = time.Second             // with a server, before the next is asked too
 	answerLimit  = 4500 * time.Millisecond // with all of them; a program's own patience is 5 s
 	keepFor      = 30 * time.Second        // a server that answered when the first did not
@@ -42,7 +40,10 @@ func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) erro
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
-	var writing sync.Mutex
+	w := &replies{out: out}
+	asking.Go(func() {
+		follow(ctx, f.File, func() { w.tell(Search(f.File)) })
+	})
 	places := make(chan struct{}, maxQuestions)
 	for {
 		places <- struct{}{}
@@ -53,28 +54,56 @@ func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) erro
 		if err != nil {
 			return err
 		}
+		if q.how == search {
+			return fmt.Errorf("%w: a search list from a guest", errFrame)
+		}
 		asking.Go(func() {
 			defer func() { <-places }()
 			if len(q.message) > 0 {
-				q.message = f.answer(ctx, q.how, q.message)
+				conf := readConf(f.File)
+				w.tell(conf.search)
+				q.message = f.answer(ctx, q.how, q.message, f.order(conf.servers))
 			}
-			writing.Lock()
-			defer writing.Unlock()
-			_ = writeFrame(out, q) // if it fails, in ends
+			w.write(q)
 		})
 	}
 }
 
+// replies are what a guest is told, in whole frames.
+type replies struct {
+	out io.Writer
+
+	mu     sync.Mutex
+	told   bool // the guest knows of search
+	search []string
+}
+
+func (r *replies) write(f frame) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_ = writeFrame(r.out, f) // if it fails, in ends
+}
+
+// tell tells the guest the search list, unless it knows.
+func (r *replies) tell(list []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told && slices.Equal(r.search, list) {
+		return
+	}
+	r.told, r.search = true, list
+	_ = writeFrame(r.out, frame{how: search, message: []byte(strings.Join(list, " "))})
+}
+
 // answer asks the servers, one after the other, and returns the first answer that is not a
 // refusal, else a refusal.
-func (f *Forwarder) answer(ctx context.Context, how how, question []byte) []byte {
+func (f *Forwarder) answer(ctx context.Context, how how, question []byte, servers []netip.Addr) []byte {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	type result struct {
 		from   netip.Addr
 		answer []byte
 	}
-	servers := f.servers()
 	results := make(chan result, len(servers))
 	refused := refusal(question)
 	next := time.NewTimer(0) // asks the first
@@ -172,10 +201,9 @@ func refusal(question []byte) []byte {
 	return b
 }
 
-// servers are whom to ask, in that order: as in the file, but with the one first that has
-// answered lately in the place of one before it.
-func (f *Forwarder) servers() []netip.Addr {
-	list := readServers(f.File)
+// order puts the one of the servers first that has answered lately in the place of one
+// before it.
+func (f *Forwarder) order(list []netip.Addr) []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.Equal(list, f.list) || time.Since(f.since) > keepFor {
@@ -194,27 +222,4 @@ func (f *Forwarder) answered(server netip.Addr) {
 	if server != f.good {
 		f.good, f.since = server, time.Now()
 	}
-}
-
-// readServers are the name servers of resolv.conf(5), as far as there are any.
-func readServers(path string) (list []netip.Addr) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxFile))
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(text)) {
-		word := strings.Fields(line)
-		if len(word) < 2 || word[0] != "nameserver" || len(list) == maxServers {
-			continue
-		}
-		if addr, err := netip.ParseAddr(word[1]); err == nil {
-			list = append(list, addr)
-		}
-	}
-	return list
 }

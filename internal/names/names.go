@@ -8,6 +8,11 @@
 // have an IPv6 address, listen on the host's 127.0.0.1, or be dead, with another after it.
 // So the guest is told none of that, the file is read for every question, and the host asks.
 //
+// What the host appends to a short name ("printer", with "search lan") a program appends
+// itself, by its own resolv.conf(5). So the search list is told to the guest, when a channel
+// begins and whenever it has changed. (The first of its programs may be faster than that: it
+// has what the host said at the guest's boot.)
+//
 // A message is carried as it is: neither end looks at more of it than the first four bytes.
 // The channel between them is any pair of byte streams (a run of the agent's); its flow
 // control, and the number of questions that the host has in hand, are all the bounds that
@@ -18,7 +23,8 @@
 //	| id u32     | how u8   | length u16   | message |     little endian
 //	+------------+----------+--------------+---------+
 //
-// An answer has its question's id; without a message there is none.
+// An answer has its question's id; without a message there is none. A search list, which the
+// host alone sends, has the id 0, and is text: domains, with a space between.
 package names
 
 import (
@@ -34,6 +40,7 @@ type how uint8
 const (
 	byUDP how = iota
 	byTCP
+	search // is no message's: it is a search list
 )
 
 const (
@@ -59,7 +66,11 @@ func readFrame(r io.Reader) (f frame, err error) {
 	}
 	n := int(binary.LittleEndian.Uint16(head[5:]))
 	f.id, f.how = binary.LittleEndian.Uint32(head[:]), how(head[4])
-	if f.how > byTCP || n > 0 && n < minMessage {
+	good := n == 0 || n >= minMessage
+	if f.how == search {
+		good = n <= maxSearch
+	}
+	if f.how > search || !good {
 		return f, fmt.Errorf("%w: %d bytes by way %d", errFrame, n, f.how)
 	}
 	f.message = make([]byte, n)

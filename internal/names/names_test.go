@@ -91,11 +91,13 @@ type pair struct {
 	file string
 	port uint16
 	at   string // of the stub
+
+	searches chan []string // what the guest is told
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{t: t, file: filepath.Join(t.TempDir(), "resolv.conf"), port: freePort(t)}
+	p := &pair{t: t, file: filepath.Join(t.TempDir(), "resolv.conf"), port: freePort(t), searches: make(chan []string, 64)}
 	f := &Forwarder{File: p.file, port: p.port}
 	stubPort := freePort(t)
 	stub, err := Listen(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), stubPort))
@@ -103,6 +105,7 @@ func newPair(t *testing.T) *pair {
 		t.Fatal(err)
 	}
 	p.at = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), stubPort).String()
+	stub.OnSearch = func(domains []string) { p.searches <- domains }
 	questions, out := io.Pipe()
 	in, answers := io.Pipe()
 	ended := make(chan error, 2)
@@ -290,6 +293,7 @@ func TestHostileGuest(t *testing.T) {
 		"a short message": append([]byte{1, 0, 0, 0, 0, 3, 0}, "abc"...),
 		"a half message":  append([]byte{1, 0, 0, 0, 0, 12, 0}, "abc"...),
 		"a half header":   {1, 0, 0},
+		"a search list":   append([]byte{0, 0, 0, 0, 2, 3, 0}, "lan"...),
 	} {
 		if err := f.Serve(t.Context(), bytes.NewReader(b), io.Discard); err == nil {
 			t.Errorf("%s is taken", what)
@@ -318,7 +322,7 @@ func TestForgedAnswer(t *testing.T) {
 			_, _ = conn.WriteToUDP(b, from)
 		}
 	}()
-	if got := f.answer(t.Context(), byUDP, make([]byte, minMessage)); !bytes.HasSuffix(got, []byte("right")) {
+	if got := f.answer(t.Context(), byUDP, make([]byte, minMessage), readConf(f.File).servers); !bytes.HasSuffix(got, []byte("right")) {
 		t.Errorf("%q", got)
 	}
 }

@@ -2,18 +2,22 @@ package supervise
 
 import (
 	"context"
+	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/ledger"
 	"vix/internal/scope"
+	"vix/internal/vm"
 )
 
 // memoryBound is the bound of the memory of the VM's control group: the second line
 // behind the limits of all that a VM may have.
 type memoryBound struct {
+	*host
 	sync.Mutex
 	group  scope.Scope
 	budget scope.Budget
@@ -38,7 +42,7 @@ func budgetOf(v config.VM, emulated bool) scope.Budget {
 
 // widenFor adds a folder that the guest may fill to the bound, when it is in memory: a
 // tmpfs' pages are charged to the group whose process writes them.
-func (s *supervisor) widenFor(folder config.Share) {
+func (s *memoryBound) widenFor(folder config.Share) {
 	var fs unix.Statfs_t
 	if !folder.Write || unix.Statfs(folder.Host, &fs) != nil || fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
 		return
@@ -47,7 +51,7 @@ func (s *supervisor) widenFor(folder config.Share) {
 	if fs.Blocks == 0 {
 		size = 1 << 60 // it has no end
 	}
-	b := &s.bound
+	b := s
 	b.Lock()
 	defer b.Unlock()
 	if _, again := b.seen[fs.Fsid]; again {
@@ -63,4 +67,30 @@ func (s *supervisor) widenFor(folder config.Share) {
 	if err := b.group.Bound(ctx, b.budget.Max()); err != nil {
 		s.log.Printf("vix", "control group: the bound of its memory stays without %s: %v", folder.Host, err)
 	}
+}
+
+// scopeLimit bounds the wait for the session's systemd, without which it works as well.
+const scopeLimit = 3 * time.Second
+
+// enterScope puts this process, and so all that it will start, into a control group of
+// the VM's. The function leaves it, when the others have ended.
+func (s *memoryBound) enterScope() (leave func() error) {
+	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
+	defer cancel()
+	v := s.launch.VM
+	accel, _, _ := chooseAccel(s.launch) // start says what is wrong with it
+	b := budgetOf(v, accel != "kvm")
+	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, Memory: b.Max(), PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
+	s.Lock()
+	s.group, s.budget = sc, b
+	s.Unlock()
+	s.log.Printf("vix", "control group: %s %s", sc.Kind, sc.Name)
+	if sc.Memory > 0 {
+		s.log.Printf("vix", "control group: the bound of its memory is %d MiB", sc.Memory>>20)
+	}
+	for _, w := range sc.Weaker {
+		s.log.Add("vix", "control group: "+w)
+	}
+	s.update(func(st *vm.State) { st.Scope = &sc })
+	return sc.Leave
 }

@@ -47,8 +47,15 @@ type broker struct {
 	renewed chan struct{} // closed and replaced when another compositor is met
 }
 
+func newBroker(h *host) *broker {
+	return &broker{
+		session:  vm.Session{Wayland: h.launch.Wayland, Sway: h.launch.Sway},
+		listener: h.reg.Socket(h.launch.VM.Name, waylandName).Name, dir: h.dir, renewed: make(chan struct{}),
+	}
+}
+
 // serveBroker answers the display until it or the channel ends.
-func (s *supervisor) serveBroker(c *net.UnixConn) {
+func (s *displayPart) serveBroker(c *net.UnixConn) {
 	b := s.broker
 	defer b.close()
 	buf := make([]byte, display.MaxBrokerRequest)

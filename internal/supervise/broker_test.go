@@ -33,7 +33,7 @@ func brokerRig(t *testing.T) (s *supervisor, display *net.UnixConn, compositor *
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "wayland-1")
-	s, err = newSupervisor(vm.Launch{VM: config.VM{Name: "t"}, RuntimeDir: dir, Wayland: socket})
+	s, err = newSupervisor(vm.Launch{VM: config.VM{Name: "t"}, RuntimeDir: dir, Wayland: socket}, Desktop{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func brokerRig(t *testing.T) (s *supervisor, display *net.UnixConn, compositor *
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.serveBroker(ours)
+		s.display.serveBroker(ours)
 	}()
 	t.Cleanup(func() {
 		c.Close()

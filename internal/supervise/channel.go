@@ -29,22 +29,45 @@ import (
 // there is nothing left to connect to. A guest that cannot connect takes the serial
 // port, if it has one too.
 type channel interface {
-	// attach describes in m the channel's devices, and appends to files, which are QEMU's
-	// from descriptor firstFile on, its ends. It is called once; they are the caller's.
-	attach(m *qemu.Machine, files []*os.File) []*os.File
+	// devices are QEMU's. It is called once; their files are the caller's.
+	devices() []qemu.Device
 	// connect waits for the guest, and returns the stream, which is the caller's.
 	connect(ctx context.Context) (io.ReadWriteCloser, error)
-	// close gives back what attach and connect have not given away.
+	// close gives back what devices and connect have not given away.
 	close()
 	// state may change by connect.
 	state() vm.ChannelState
 }
 
-// firstFile is the first descriptor of a child that the supervisor gives it.
-const firstFile = 3
+// A channelPart is the channel that the VM has.
+type channelPart struct {
+	passive
+	*host
+	channel             // nil before start
+	child   *proc.Child // vhost-device-vsock, where it carries the channel
+}
 
-// openChannel makes the channel that the configuration asks for.
-func (s *supervisor) openChannel() (channel, error) {
+func (s *channelPart) start() (err error) {
+	if s.channel, err = s.open(); err == nil {
+		s.update(func(st *vm.State) { st.Channel = s.channel.state() })
+	}
+	return err
+}
+
+func (s *channelPart) devices() []qemu.Device { return s.channel.devices() }
+
+func (s *channelPart) stop(bool) error {
+	if s.channel != nil {
+		s.channel.close()
+	}
+	if s.child != nil {
+		s.child.Kill() // it would serve the next QEMU
+	}
+	return nil
+}
+
+// open makes the channel that the configuration asks for.
+func (s *channelPart) open() (channel, error) {
 	v := s.launch.VM
 	if v.Channel == config.ChannelSerial {
 		return newSerial()
@@ -71,13 +94,10 @@ type serial struct{ ours, theirs *os.File }
 
 func newSerial() (*serial, error) {
 	ours, theirs, err := proc.Socketpair("agent")
-	return &serial{ours, theirs}, err
+	return &serial{ours, theirs}, err // of which close closes nothing, after an error
 }
 
-func (c *serial) attach(m *qemu.Machine, files []*os.File) []*os.File {
-	m.AgentFD = firstFile + len(files)
-	return append(files, take(&c.theirs))
-}
+func (c *serial) devices() []qemu.Device { return []qemu.Device{qemu.Serial(take(&c.theirs))} }
 
 // spoken waits until the guest has said something, and leaves that to be read.
 func (c *serial) spoken(ctx context.Context) error {
@@ -152,8 +172,8 @@ func acceptGuest(ctx context.Context, ln net.Listener, check func(net.Conn) erro
 	}
 }
 
-// connectGuest waits for the guest's end of the channel, as long as a start may take.
-func (s *supervisor) connectGuest(ch channel) (io.ReadWriteCloser, error) {
+// accept waits for the guest's end of the channel, as long as a start may take.
+func (s *channelPart) accept() (io.ReadWriteCloser, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, startLimit)
 	defer cancel()
 	var conn io.ReadWriteCloser
@@ -161,7 +181,7 @@ func (s *supervisor) connectGuest(ch channel) (io.ReadWriteCloser, error) {
 	s.pumps.Go(func() {
 		defer close(ended)
 		var err error
-		conn, err = ch.connect(ctx)
+		conn, err = s.channel.connect(ctx)
 		done <- err
 	})
 	if err := s.wait(done); err != nil {
@@ -171,12 +191,12 @@ func (s *supervisor) connectGuest(ch channel) (io.ReadWriteCloser, error) {
 			conn.Close()
 		}
 		var f *vm.Failure
-		if errors.As(err, &f) && ch.state().Kind == config.ChannelVsock {
+		if errors.As(err, &f) && s.channel.state().Kind == config.ChannelVsock {
 			return nil, &vm.Failure{Code: f.Code, Text: f.Text + `; or set channel = "serial"`}
 		}
 		return nil, err
 	}
-	if now := ch.state(); now != s.snapshot().Channel {
+	if now := s.channel.state(); now != s.snapshot().Channel {
 		s.log.Printf("vix", "the agent's channel is %s: the guest did not take vsock", now.Kind)
 		s.update(func(st *vm.State) { st.Channel = now })
 	}

@@ -276,12 +276,12 @@ func TestVsockSpare(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &kernelVsock{ln: ln, cid: 4242, spare: spare, refused: func(error) {}}
-		m := qemu.Machine{}
-		files := c.attach(&m, make([]*os.File, 3))
-		if m.VsockFD != 6 || m.AgentFD != 7 || len(files) != 5 {
-			t.Errorf("%+v, %v", m, files)
+		m := qemu.Machine{Devices: c.devices()}
+		_, files := m.Command()
+		if len(m.Devices) != 2 || len(files) != 3 {
+			t.Fatalf("%+v, %v", m, files)
 		}
-		port := files[4]
+		port := files[2]
 		var far io.Writer = port
 		want := vm.ChannelState{Kind: "serial", By: qemuChild}
 		if connects {

@@ -60,10 +60,10 @@ func watchTimer(ctx context.Context, end int64, jumped func()) error {
 }
 
 // keepClock sets the guest's clock whenever the host's has jumped.
-func (s *supervisor) keepClock(ctx context.Context) {
+func (s *guest) keepClock(ctx context.Context) {
 	err := watchClock(ctx, func() {
 		s.log.Add("vix", "the host's clock has jumped: the guest's is set anew")
-		if err := s.guest.SetClock(); err != nil {
+		if err := s.agent.SetClock(); err != nil {
 			s.log.Printf("vix", "clock: %v", err)
 		}
 	})

@@ -37,7 +37,7 @@ import (
 func TestMain(m *testing.M) {
 	real := prepareBoot
 	prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
-		if l.Parts.System == "test" {
+		if filepath.Base(l.Parts.System) == "test" {
 			return boot.Files{Kernel: "vmlinux", Initrd: "initrd"}, nil
 		}
 		return real(ctx, l, vsock, progress)
@@ -215,6 +215,25 @@ func fakeTrace(f *os.File) {
 	}
 }
 
+// chardevFile is the descriptor behind a character device of the command line.
+func chardevFile(id string) *os.File {
+	for _, arg := range os.Args {
+		if fd, ok := strings.CutPrefix(arg, "socket,id="+id+",fd="); ok {
+			n, _ := strconv.Atoi(fd)
+			return os.NewFile(uintptr(n), id)
+		}
+	}
+	return nil
+}
+
+// channelFile is that of the agent's channel.
+func channelFile() *os.File {
+	if f := chardevFile("agent"); f != nil {
+		return f
+	}
+	return chardevFile("vsock")
+}
+
 func fakeQEMU() error {
 	do := behave("qemu")
 	if do == "refuse" {
@@ -226,8 +245,8 @@ func fakeQEMU() error {
 	}
 	go fakeQMP(os.NewFile(3, "qmp"), do)
 	// As QEMU does, wait for both back ends to answer.
-	for fd := uintptr(4); fd <= 5; fd++ {
-		f := os.NewFile(fd, "back end")
+	for _, chardev := range []string{"display", "root"} {
+		f := chardevFile(chardev)
 		defer f.Close() // and not when it is collected: that ends the back end
 		_, err := f.Write([]byte{1})
 		if err == nil {
@@ -245,13 +264,19 @@ func fakeQEMU() error {
 	case "hang":
 		select {}
 	case "garbage":
-		_, _ = os.NewFile(6, "agent").Write([]byte{0xff, 1, 0, 0, 0, 0})
+		_, _ = channelFile().Write([]byte{0xff, 1, 0, 0, 0, 0})
 		select {}
 	}
 	booted := make(chan struct{})
-	g := agent.NewGuest(os.NewFile(6, "agent"), agent.GuestConfig{
+	g := agent.NewGuest(channelFile(), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
-		Boot: func(agent.Boot) { close(booted) }, Start: fakeSpawn,
+		Boot: func(m agent.Boot) {
+			if len(m.Search) > 0 {
+				fmt.Println("search list:", m.Search)
+			}
+			close(booted)
+		},
+		Start: fakeSpawn,
 		Clock: func(ns int64) { fmt.Println("clock set to", time.Unix(0, ns).UTC().Year()) },
 	})
 	go func() {
@@ -339,6 +364,9 @@ func (r *fdReader) Read(b []byte) (int, error) {
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
 	if s.Kind == agent.KindMount { // which "true" does as well
 		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
+	}
+	if s.Kind == agent.KindNames {
+		s.Argv = []string{"sh", "-c", behave("names")}
 	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()

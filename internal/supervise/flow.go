@@ -13,9 +13,16 @@ import (
 
 const flowChild = "clipboard"
 
-// keepFlow keeps the process that carries out the VM's profile, one for each session. The
+// A flowPart is the process that carries out the VM's clipboard profile.
+type flowPart struct {
+	passive
+	*host
+	broker *broker
+}
+
+// run keeps the process that carries out the VM's profile, one for each session. The
 // VM does not depend on it: when it ends, nothing flows until there is another session.
-func (s *supervisor) keepFlow(ctx context.Context) {
+func (s *flowPart) run(ctx context.Context) {
 	l := s.launch
 	if l.VM.NoGUI || l.VM.Clipboard == "" || l.VM.Clipboard == config.ClipIsolated {
 		return

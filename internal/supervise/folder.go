@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"vix/config"
 	"vix/internal/proc"
@@ -17,7 +18,7 @@ import (
 // Which folder a share is, is decided once, and by its descriptor (rootfs.Folder):
 //
 //	path ─ open, link by link ─► Folder ─ not Vix's own? apart from all other shares? ─►
-//	noted in s.folders, and kept as long as the share ─► virtiofsd's view, by the descriptor
+//	noted in folders, and kept as long as the share ─► virtiofsd's view, by the descriptor
 //
 // A guest that can write to a folder chooses what the names in it mean. So no share may lie
 // in one that a VM can write to, or hold one: at its next start it would be what
@@ -35,8 +36,16 @@ type sharedFolder struct {
 	write bool
 }
 
+// folders are those that the VM's processes are given, of shares and of the root; and the
+// virtiofsds that serve them.
+type folders struct {
+	*host
+	list    []sharedFolder // of shares that are, or are being made; under host.mu
+	serving sync.Mutex     // held while a virtiofsd is started: the socket's name is one
+}
+
 // openFolder finds the folder at path, for a share, and notes it; the share drops it.
-func (s *supervisor) openFolder(path string, write bool) (*rootfs.Folder, error) {
+func (s *folders) openFolder(path string, write bool) (*rootfs.Folder, error) {
 	lock, err := s.reg.LockFolders(s.ctx)
 	if err != nil {
 		return nil, err
@@ -57,12 +66,12 @@ func (s *supervisor) openFolder(path string, write bool) (*rootfs.Folder, error)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.folders = append(s.folders, sharedFolder{f, write})
+	s.list = append(s.list, sharedFolder{f, write})
 	return f, nil
 }
 
 // findFolder opens path, and says why it cannot be shared.
-func (s *supervisor) findFolder(path string, write bool, others []vm.FolderState, written map[rootfs.DirID]bool) (*rootfs.Folder, error) {
+func (s *folders) findFolder(path string, write bool, others []vm.FolderState, written map[rootfs.DirID]bool) (*rootfs.Folder, error) {
 	fail := func(format string, a ...any) error {
 		return vm.Failf("VM %s: share %s: %s", s.launch.VM.Name, path, fmt.Sprintf(format, a...))
 	}
@@ -89,7 +98,7 @@ func (s *supervisor) findFolder(path string, write bool, others []vm.FolderState
 }
 
 // notOurs refuses a folder that holds a directory of Vix's own, or lies in one.
-func (s *supervisor) notOurs(above []rootfs.DirID) error {
+func (s *folders) notOurs(above []rootfs.DirID) error {
 	if len(above) == 1 {
 		return errors.New("is /, which would show the VM every file of this machine; name a folder")
 	}
@@ -126,8 +135,8 @@ func nearest(path string) (chain []rootfs.DirID, there bool, err error) {
 func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []vm.FolderState) error {
 	for _, o := range others {
 		switch {
-		case !write && !o.Write || o.Id() == above[0]:
-		case slices.Contains(above, o.Id()) || f.Passes(o.Id()):
+		case !write && !o.Write || o.ID() == above[0]:
+		case slices.Contains(above, o.ID()) || f.Passes(o.ID()):
 			return fmt.Errorf("lies in %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
 		case slices.Contains(o.Above, above[0]):
 			return fmt.Errorf("holds %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
@@ -138,7 +147,7 @@ func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []vm.Folde
 
 // otherFolders returns the shares of this VM, of those that run, and of those that are
 // configured; and of which directories a guest could ever write to.
-func (s *supervisor) otherFolders() (list []vm.FolderState, written map[rootfs.DirID]bool, err error) {
+func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirID]bool, err error) {
 	if list, err = s.folderStates(); err != nil {
 		return nil, nil, err
 	}
@@ -161,7 +170,7 @@ func (s *supervisor) otherFolders() (list []vm.FolderState, written map[rootfs.D
 	}
 	for _, o := range list {
 		if o.Write {
-			written[o.Id()] = true
+			written[o.ID()] = true
 		}
 	}
 	for _, o := range s.launch.Others {
@@ -185,7 +194,7 @@ func (s *supervisor) otherFolders() (list []vm.FolderState, written map[rootfs.D
 // checkPlaces refuses a root, an image, a kernel or an initrd in a folder that a VM can write
 // to: that guest could choose what this one is made of. They are opened by their names;
 // so nobody but the user may be able to change what those mean.
-func (s *supervisor) checkPlaces() error {
+func (s *folders) checkPlaces() error {
 	v := s.launch.VM
 	root := v.Root
 	if image, ok := strings.CutPrefix(root, config.RootImage); ok {
@@ -206,7 +215,7 @@ func (s *supervisor) checkPlaces() error {
 	return nil
 }
 
-func (s *supervisor) checkPlace(path string) error {
+func (s *folders) checkPlace(path string) error {
 	f, err := s.openPlace(path)
 	if err != nil {
 		return err
@@ -215,7 +224,7 @@ func (s *supervisor) checkPlace(path string) error {
 }
 
 // openPlace opens the directory that path is, or is in, unless a VM can write there.
-func (s *supervisor) openPlace(path string) (*rootfs.Folder, error) {
+func (s *folders) openPlace(path string) (*rootfs.Folder, error) {
 	others, written, err := s.otherFolders()
 	if err != nil {
 		return nil, err
@@ -229,7 +238,7 @@ func (s *supervisor) openPlace(path string) (*rootfs.Folder, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	for _, o := range others {
-		if o.Write && (slices.Contains(above, o.Id()) || f.Passes(o.Id())) {
+		if o.Write && (slices.Contains(above, o.ID()) || f.Passes(o.ID())) {
 			return nil, errors.Join(fmt.Errorf("is in %s, which VM %s can write to; move it to where only you can write", o.Path, o.VM), f.Close())
 		}
 	}
@@ -237,11 +246,11 @@ func (s *supervisor) openPlace(path string) (*rootfs.Folder, error) {
 }
 
 // folderStates tells where our shares lie now.
-func (s *supervisor) folderStates() ([]vm.FolderState, error) {
+func (s *folders) folderStates() ([]vm.FolderState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []vm.FolderState{}
-	for _, f := range s.folders {
+	for _, f := range s.list {
 		above, err := f.Above()
 		if err != nil {
 			return nil, vm.Failf("VM %s: share %s: %v", s.launch.VM.Name, f.Path, err)
@@ -252,7 +261,7 @@ func (s *supervisor) folderStates() ([]vm.FolderState, error) {
 }
 
 func (s *supervisor) serveFolders(c *vm.Control) {
-	list, err := s.folderStates()
+	list, err := s.folders.folderStates()
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.failure(err)})
 		return
@@ -261,22 +270,22 @@ func (s *supervisor) serveFolders(c *vm.Control) {
 }
 
 // dropFolder forgets the folder of a share that has ended.
-func (s *supervisor) dropFolder(f *rootfs.Folder) {
+func (s *folders) dropFolder(f *rootfs.Folder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.folders = slices.DeleteFunc(s.folders, func(x sharedFolder) bool { return x.Folder == f })
+	s.list = slices.DeleteFunc(s.list, func(x sharedFolder) bool { return x.Folder == f })
 	_ = f.Close()
 }
 
 // folderStore opens the state directory; without one nothing is remembered, and nil.
-func (s *supervisor) folderStore() (*vm.Store, error) {
+func (s *folders) folderStore() (*vm.Store, error) {
 	if s.launch.StateDir == "" {
 		return nil, nil
 	}
 	return vm.OpenStore(s.launch.StateDir)
 }
 
-func (s *supervisor) remembered() (map[rootfs.DirID]bool, error) {
+func (s *folders) remembered() (map[rootfs.DirID]bool, error) {
 	written := map[rootfs.DirID]bool{}
 	store, err := s.folderStore()
 	if store == nil || err != nil {
@@ -290,7 +299,7 @@ func (s *supervisor) remembered() (map[rootfs.DirID]bool, error) {
 	return written, err
 }
 
-func (s *supervisor) remember(f *rootfs.Folder) error {
+func (s *folders) remember(f *rootfs.Folder) error {
 	store, err := s.folderStore()
 	if store == nil || err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 )
 
 // folders makes directories, and returns the one that they are in, without links.
-func folders(t *testing.T, names ...string) string {
+func makeFolders(t *testing.T, names ...string) string {
 	t.Helper()
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -65,7 +65,7 @@ func (b *bench) stopNow(s *session, name string) {
 // whatever has been renamed since.
 func TestSharesApart(t *testing.T) {
 	b := newBench(t)
-	root := folders(t, "in/p/sub", "in/other", "ro/x/y", "far")
+	root := makeFolders(t, "in/p/sub", "in/other", "ro/x/y", "far")
 	s := b.goRun(b.with(b.sharing("a", root+"/in/p:/p:rw", root+"/ro/x:/x"), "sleep", "1000"))
 	b.state(s)
 	refused := func(what, text string, l vm.Launch) {
@@ -121,7 +121,7 @@ func TestSharesApart(t *testing.T) {
 // A link that a guest has made is not followed, by the same VM or another, at once or later.
 func TestLinkOfAGuest(t *testing.T) {
 	b := newBench(t)
-	root := folders(t, "p/sub", "secret", "mine")
+	root := makeFolders(t, "p/sub", "secret", "mine")
 	if s := b.tried(b.sharing("a", root+"/p:/p:rw")); s.fail != nil {
 		t.Fatal(s.fail)
 	}
@@ -136,7 +136,7 @@ func TestLinkOfAGuest(t *testing.T) {
 		}
 	}
 	// Of a VM that was never started here, and of one that has no state directory.
-	root2 := folders(t, "p", "secret")
+	root2 := makeFolders(t, "p", "secret")
 	if err := os.Symlink(root2+"/secret", root2+"/p/sub"); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestLinkOfAGuest(t *testing.T) {
 // Vix's own directories are found whatever they are called, and before they are made.
 func TestShareOfOurOwn(t *testing.T) {
 	b := newBench(t)
-	root := folders(t, "home/.config/vix", "home/.local", "home/docs")
+	root := makeFolders(t, "home/.config/vix", "home/.local", "home/docs")
 	if err := os.Symlink("home", root+"/me"); err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestShareOfOurOwn(t *testing.T) {
 // What a VM is made of lies where no guest can write.
 func TestPlaces(t *testing.T) {
 	b := newBench(t)
-	root := folders(t, "p/tree", "mine")
+	root := makeFolders(t, "p/tree", "mine")
 	if err := errors.Join(os.WriteFile(root+"/p/disk", nil, 0o600), os.WriteFile(root+"/mine/kernel", nil, 0o600), os.Symlink("../p/disk", root+"/mine/link")); err != nil {
 		t.Fatal(err)
 	}

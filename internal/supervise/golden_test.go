@@ -46,36 +46,35 @@ func TestCommandLines(t *testing.T) {
 	m := qemu.Machine{
 		Name: "web", Accel: "tcg", Memory: 512 << 20, CPUs: 2,
 		Kernel: "/cache/vmlinux", Initrd: "/cache/initrd",
-		QMPFD: 3, DisplayFD: 4, RootFD: 5, AgentFD: 6,
 	}
-	golden(t, "qemu-tcg.golden", m.Args())
-	m.USBPort, m.Ports, m.Shares = true, 2, []qemu.Folder{{Tag: "home", Port: -1, FD: 7}, {Tag: "share1", Port: 1, FD: 8}}
-	golden(t, "qemu-shares.golden", m.Args())
-	m.USBPort, m.Ports, m.Shares = false, 0, nil
+	with := func(name string, devices ...qemu.Device) {
+		t.Helper()
+		m.Devices = devices
+		args, _ := m.Command()
+		golden(t, name, args)
+	}
+	serial, display, root, balloon := qemu.Serial(nil), qemu.Display(nil), qemu.RootFS(nil), qemu.Balloon()
+	with("qemu-tcg.golden", serial, display, root, balloon)
+	with("qemu-shares.golden", serial, display, root, balloon, qemu.USB(), qemu.Ports(2), qemu.Share("home", -1, nil), qemu.Share("share1", 1, nil))
 	p := &passt{publish: []config.Publish{
 		{Addr: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80}, {Addr: netip.MustParseAddr("0.0.0.0"), Host: 53, Guest: 5353, UDP: true}}}
 	golden(t, "passt.golden", p.args(3))
-	m.Netdev = p.netdev(7)
-	golden(t, "qemu-passt.golden", m.Args())
-	m.Netdev = (&userNet{p.publish}).netdev(7)
-	golden(t, "qemu-usernet.golden", m.Args())
-	m.Netdev = ""
-	m.DiskFormat = "qcow2"
-	golden(t, "qemu-disk.golden", m.Args())
-	m.DiskFormat = ""
-	m.DisplayFD = 0
-	golden(t, "qemu-no-gui.golden", m.Args())
-	m.DisplayFD = 4
+	with("qemu-passt.golden", serial, display, root, p.card(), balloon)
+	with("qemu-usernet.golden", serial, display, root, (&userNet{publish: p.publish}).card(), balloon)
+	with("qemu-disk.golden", serial, display, qemu.Disk(nil, "qcow2"), balloon)
+	with("qemu-no-gui.golden", serial, root, balloon)
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
-	golden(t, "qemu-kvm.golden", m.Args())
-	m.AgentFD, m.VsockFD, m.VsockCID, m.VsockPort = 7, 6, 4242, 70000
-	golden(t, "qemu-vsock.golden", m.Args())
-	m.AgentFD, m.VsockCID = 0, 0
-	golden(t, "qemu-vsock-device.golden", m.Args())
+	with("qemu-kvm.golden", serial, display, root, balloon)
+	with("qemu-vsock.golden", qemu.Vsock(nil, 4242, 70000), serial, display, root, balloon)
+	with("qemu-vsock-device.golden", qemu.VsockDevice(nil, 70000), display, root, balloon)
 	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
+	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
+	testDisplayArgs(t)
+}
+
+func testDisplayArgs(t *testing.T) {
 	d := display.Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
 	golden(t, "display.golden", d.Args())
-	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
 	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
 	d.Drags = []config.DragRule{{From: "web", To: "*", Limits: map[string]int64{"text": 9}, Strip: true}, {From: "*", To: "*"}}

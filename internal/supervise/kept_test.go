@@ -47,15 +47,13 @@ func TestProgramsReplaced(t *testing.T) {
 			if err := os.WriteFile(l.Parts.Guest, []byte("the first"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			sup, err := newSupervisor(l)
+			sup, err := newSupervisor(l, Desktop{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			go sup.nest.Run()
 			defer func() {
-				for _, undo := range sup.closers {
-					_ = undo()
-				}
+				_ = sup.display.stop(false)
 				sup.pumps.Wait()
 				sup.nest.Close()
 				_ = errors.Join(sup.log.Close(), b.reg.Root.RemoveAll("t"), sup.dir.Close(), sup.reg.Close())
@@ -65,11 +63,9 @@ func TestProgramsReplaced(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			qemu, err := sup.startDisplay()
-			if err != nil {
+			if err := sup.display.start(); err != nil {
 				t.Fatal(err)
 			}
-			defer qemu.Close()
 			for st, changed := sup.watchState(); len(st.Windows) == 0; st, changed = sup.watchState() {
 				if st.PIDs.Display == 0 {
 					t.Fatalf("the display ended: %+v", st)

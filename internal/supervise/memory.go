@@ -33,10 +33,10 @@ const (
 
 // A keeper watches over one VM's memory.
 type keeper struct {
-	s    *supervisor
-	host *balloon.Host
-	max  uint64
-	min  uint64
+	*memoryPart
+	of  *balloon.Host
+	max uint64
+	min uint64
 
 	target    uint64
 	tick      time.Duration // that the guest was told last, in seconds
@@ -50,18 +50,27 @@ type keeper struct {
 	failed    bool // said that QEMU does not answer
 }
 
-// keepMemory runs until ctx ends.
-func (s *supervisor) keepMemory(ctx context.Context) {
+// A memoryPart is the balloon, and who decides how large it is.
+type memoryPart struct {
+	passive
+	*host
+	machine *machine
+}
+
+func (s *memoryPart) devices() []qemu.Device { return []qemu.Device{qemu.Balloon()} }
+
+// run runs until ctx ends.
+func (s *memoryPart) run(ctx context.Context) {
 	p := s.launch.Parts
 	k := &keeper{
-		s: s, host: balloon.OpenHost(p.Pressure, filepath.Join(p.Proc, "meminfo")),
+		memoryPart: s, of: balloon.OpenHost(p.Pressure, filepath.Join(p.Proc, "meminfo")),
 		max: uint64(s.launch.VM.Memory), min: uint64(s.launch.VM.MemoryMin), target: uint64(s.launch.VM.Memory),
 		busyAt: time.Now(), startAt: time.Now(),
 	}
-	defer k.host.Close()
+	defer k.of.Close()
 	pressed := make(chan struct{}, 1)
 	s.pumps.Go(func() {
-		err := k.host.Watch(ctx, func() {
+		err := k.of.Watch(ctx, func() {
 			select {
 			case pressed <- struct{}{}:
 			default:
@@ -71,13 +80,13 @@ func (s *supervisor) keepMemory(ctx context.Context) {
 			s.log.Printf("vix", "memory: %v", err)
 		}
 	})
-	k.run(ctx, pressed)
+	k.keep(ctx, pressed)
 }
 
-func (k *keeper) run(ctx context.Context, pressed <-chan struct{}) {
+func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
 	for {
 		tick := k.look(time.Now())
-		_, changed := k.s.watchState()
+		_, changed := k.watchState()
 		t := time.NewTimer(tick)
 		for waiting := true; waiting; {
 			select {
@@ -92,7 +101,7 @@ func (k *keeper) run(ctx context.Context, pressed <-chan struct{}) {
 			case <-changed:
 				// A title may change a thousand times a second; only a program counts.
 				var last int
-				last, changed = k.s.lastProgram()
+				last, changed = k.lastProgram()
 				waiting = last == k.lastID
 			}
 		}
@@ -100,29 +109,22 @@ func (k *keeper) run(ctx context.Context, pressed <-chan struct{}) {
 	}
 }
 
-// lastProgram returns the id of the last program that was started.
-func (s *supervisor) lastProgram() (int, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lastID, s.changed
-}
-
 // look decides once, and returns when to look again.
 func (k *keeper) look(now time.Time) time.Duration {
-	if last, _ := k.s.lastProgram(); last != k.lastID {
+	if last, _ := k.lastProgram(); last != k.lastID {
 		k.lastID, k.startAt = last, now
 	}
 	k.lookAtCPU(now)
-	size, stats, err := k.s.guestMemory(k.max, now)
+	size, stats, err := k.guestMemory(k.max, now)
 	if err != nil {
-		if !k.failed && k.s.ctx.Err() == nil {
-			k.s.log.Printf("vix", "memory: %v", err)
+		if !k.failed && k.ctx.Err() == nil {
+			k.log.Printf("vix", "memory: %v", err)
 		}
 		k.failed = true
 		return calmTick
 	}
 	k.failed = false
-	k.tell(size, stats)
+	k.show(size, stats)
 	v := balloon.View{
 		Max: k.max, Min: k.min, Size: size, Target: k.target, Guest: stats,
 		IdleFor: now.Sub(k.busyAt), StartAgo: now.Sub(k.startAt),
@@ -130,9 +132,9 @@ func (k *keeper) look(now time.Time) time.Duration {
 	k.lookAtHost(&v, now)
 	target, why := balloon.Decide(v)
 	if target != k.target {
-		k.s.log.Printf("vix", "memory: %d MiB of %d: %s", target/balloon.MiB, k.max/balloon.MiB, why)
-		if err := k.s.monitor.Execute("balloon", map[string]uint64{"value": target}, nil); err != nil {
-			k.s.log.Printf("vix", "memory: %v", err)
+		k.log.Printf("vix", "memory: %d MiB of %d: %s", target/balloon.MiB, k.max/balloon.MiB, why)
+		if err := k.machine.monitor.Execute("balloon", map[string]uint64{"value": target}, nil); err != nil {
+			k.log.Printf("vix", "memory: %v", err)
 		} else {
 			k.target = target
 		}
@@ -147,10 +149,10 @@ func (k *keeper) look(now time.Time) time.Duration {
 
 // lookAtHost fills in what v says of the host.
 func (k *keeper) lookAtHost(v *balloon.View, now time.Time) {
-	mem, err := k.host.Read()
+	mem, err := k.of.Read()
 	if err != nil {
 		if k.shortAt.IsZero() {
-			k.s.log.Printf("vix", "memory: %v", err)
+			k.log.Printf("vix", "memory: %v", err)
 			k.shortAt = now
 		}
 		return
@@ -165,7 +167,7 @@ func (k *keeper) lookAtHost(v *balloon.View, now time.Time) {
 
 // lookAtCPU notes whether QEMU has been busy since the last look.
 func (k *keeper) lookAtCPU(now time.Time) {
-	cpu, err := proc.ProcessorTime(k.s.launch.Parts.Proc, k.s.qemu.Cmd.Process.Pid)
+	cpu, err := proc.ProcessorTime(k.launch.Parts.Proc, k.machine.child.Cmd.Process.Pid)
 	if err != nil {
 		k.busyAt = now
 		return
@@ -176,19 +178,19 @@ func (k *keeper) lookAtCPU(now time.Time) {
 	k.cpu, k.cpuAt = cpu, now
 }
 
-// tell puts the guest's memory into the state; who watches is told when the size has
+// show puts the guest's memory into the state; who watches is told when the size has
 // changed, and of the rest with the next change.
-func (k *keeper) tell(size uint64, stats *balloon.Stats) {
+func (k *keeper) show(size uint64, stats *balloon.Stats) {
 	m := vm.GuestMemory{Size: size}
 	if stats != nil {
 		m.Stats = *stats
 	}
-	k.s.mu.Lock()
-	defer k.s.mu.Unlock()
-	was := k.s.state.GuestMemory
-	k.s.state.GuestMemory = &m
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	was := k.state.GuestMemory
+	k.state.GuestMemory = &m
 	if was == nil || was.Size != size {
-		k.s.changedLocked()
+		k.changedLocked()
 	}
 }
 
@@ -198,8 +200,8 @@ func (k *keeper) setTick(tick time.Duration) {
 		return
 	}
 	args := map[string]any{"path": qemu.BalloonPath, "property": "guest-stats-polling-interval", "value": int(tick / time.Second)}
-	if err := k.s.monitor.Execute("qom-set", args, nil); err != nil {
-		k.s.log.Printf("vix", "memory: %v", err)
+	if err := k.machine.monitor.Execute("qom-set", args, nil); err != nil {
+		k.log.Printf("vix", "memory: %v", err)
 		return
 	}
 	k.tick = tick
@@ -207,16 +209,16 @@ func (k *keeper) setTick(tick time.Duration) {
 
 // guestMemory asks QEMU what of max bytes the guest may use, and what it said last of its
 // memory: nil if that is old, or nothing.
-func (s *supervisor) guestMemory(max uint64, now time.Time) (size uint64, stats *balloon.Stats, err error) {
+func (s *memoryPart) guestMemory(max uint64, now time.Time) (size uint64, stats *balloon.Stats, err error) {
 	var b struct {
 		Actual uint64 `json:"actual"`
 	}
-	if err := s.monitor.Execute("query-balloon", nil, &b); err != nil {
+	if err := s.machine.monitor.Execute("query-balloon", nil, &b); err != nil {
 		return 0, nil, err
 	}
 	var g guestStats
 	args := map[string]string{"path": qemu.BalloonPath, "property": "guest-stats"}
-	if err := s.monitor.Execute("qom-get", args, &g); err != nil {
+	if err := s.machine.monitor.Execute("qom-get", args, &g); err != nil {
 		return 0, nil, err
 	}
 	return min(b.Actual, max), g.stats(max, now), nil

@@ -1,17 +1,10 @@
 package supervise
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/agent"
@@ -33,7 +26,7 @@ func (s *supervisor) serveMount(c *vm.Control, req vm.Request) {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
 	}
-	st, err := s.mount(req.Share)
+	st, err := s.shares.mount(req.Share)
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.failure(err)})
 		return
@@ -43,32 +36,32 @@ func (s *supervisor) serveMount(c *vm.Control, req vm.Request) {
 
 // serveUmount takes one away.
 func (s *supervisor) serveUmount(c *vm.Control, req vm.Request) {
-	if err := s.umount(req.Path, req.Force); err != nil {
+	if err := s.shares.umount(req.Path, req.Force); err != nil {
 		s.tell(c, vm.Reply{Fail: s.failure(err)})
 		return
 	}
 	s.tell(c, vm.Reply{Done: true})
 }
 
-// takeShareTurn waits until nobody else adds or takes away a share.
-func (s *supervisor) takeShareTurn() error {
-	s.shareTurn.Lock()
-	if st := s.snapshot().State; s.sharesEnded || st != vm.StateRunning {
-		s.shareTurn.Unlock()
+// takeTurn waits until nobody else adds or takes away a share.
+func (s *sharesPart) takeTurn() error {
+	s.turn.Lock()
+	if st := s.snapshot().State; s.ended || st != vm.StateRunning {
+		s.turn.Unlock()
 		return vm.Failf("VM %s: is %s; shares are changed while it runs", s.launch.VM.Name, st)
 	}
 	return nil
 }
 
-func (s *supervisor) mount(text string) (*vm.ShareState, error) {
+func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 	folder, err := config.ParseShare(text)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.takeShareTurn(); err != nil {
+	if err := s.takeTurn(); err != nil {
 		return nil, err
 	}
-	defer s.shareTurn.Unlock()
+	defer s.turn.Unlock()
 	if s.store == nil && folder.Host == "" && s.launch.StateDir != "" {
 		if s.store, err = vm.OpenStore(s.launch.StateDir); err != nil {
 			return nil, err
@@ -96,9 +89,9 @@ func (s *supervisor) mount(text string) (*vm.ShareState, error) {
 }
 
 // freePort returns a port without a device; -1 if there is none.
-func (s *supervisor) freePort() int {
+func (s *sharesPart) freePort() int {
 	for port := range config.MaxShares {
-		if !s.stuckPorts[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
+		if !s.stuck[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
 			return port
 		}
 	}
@@ -106,23 +99,23 @@ func (s *supervisor) freePort() int {
 }
 
 // attach plugs a share's device in, and has the guest mount it.
-func (s *supervisor) attach(sh *share) error {
+func (s *sharesPart) attach(sh *share) error {
 	defer s.closeShares() // QEMU has its end, or never will
-	if err := s.monitor.Call(sh.qemu, "getfd", map[string]string{"fdname": sh.tag}, nil); err != nil {
+	if err := s.machine.monitor.Call(sh.qemu, "getfd", map[string]string{"fdname": sh.tag}, nil); err != nil {
 		return err
 	}
 	type object map[string]any
-	err := s.monitor.Execute("chardev-add", object{"id": sh.tag, "backend": object{
+	err := s.machine.monitor.Execute("chardev-add", object{"id": sh.tag, "backend": object{
 		"type": "socket", "data": object{"server": false, "addr": object{"type": "fd", "data": object{"str": sh.tag}}},
 	}}, nil)
 	if err != nil {
 		return err
 	}
-	err = s.monitor.Execute("device_add", object{
+	err = s.machine.monitor.Execute("device_add", object{
 		"driver": "vhost-user-fs-pci", "id": sh.device(), "chardev": sh.tag, "tag": sh.tag, "bus": qemu.PortName(sh.port),
 	}, nil)
 	if err != nil {
-		return errors.Join(err, s.monitor.Execute("chardev-remove", object{"id": sh.tag}, nil))
+		return errors.Join(err, s.machine.monitor.Execute("chardev-remove", object{"id": sh.tag}, nil))
 	}
 	mode := "ro"
 	if sh.folder.Write {
@@ -134,55 +127,18 @@ func (s *supervisor) attach(sh *share) error {
 	return nil
 }
 
-func (sh *share) device() string { return "dev-" + sh.tag }
+func (sh *share) device() string { return qemu.ShareID(sh.tag) }
 
 // mounter runs the agent's mounter.
-func (s *supervisor) mounter(argv ...string) error {
-	return s.inGuest(agent.Spawn{Kind: agent.KindMount, Argv: argv}, nil)
+func (s *sharesPart) mounter(argv ...string) error {
+	return s.guest.runOwn(agent.Spawn{Kind: agent.KindMount, Argv: argv}, nil)
 }
 
-// inGuest runs a program of the agent's own, as root, with in as its standard input. What
-// it says is the guest's word.
-func (s *supervisor) inGuest(spawn agent.Spawn, in io.Reader) error {
-	spawn.User = "root"
-	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)
-	defer cancel()
-	p, err := s.guest.Spawn(ctx, spawn)
-	if err != nil {
+func (s *sharesPart) umount(path string, force bool) error {
+	if err := s.takeTurn(); err != nil {
 		return err
 	}
-	unhook := context.AfterFunc(ctx, func() { _ = p.Kill(unix.SIGKILL); _ = p.Stdin.Close(); _ = p.Stdout.Close(); _ = p.Stderr.Close() })
-	defer unhook()
-	var out sync.WaitGroup
-	out.Go(func() {
-		if in != nil {
-			_, _ = io.Copy(p.Stdin, in)
-		}
-		_ = p.Stdin.Close()
-	})
-	out.Go(func() { _, _ = io.Copy(io.Discard, p.Stdout) })
-	said, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
-	_ = p.Stderr.Close()
-	select {
-	case <-p.Exited():
-	case <-ctx.Done():
-		return fmt.Errorf("the guest does not answer within %s", mountLimit)
-	}
-	out.Wait()
-	switch st, err := p.Wait(); {
-	case err != nil:
-		return err
-	case st.Code != 0 || st.Signal != 0:
-		return errors.New(plain.Text(strings.TrimSpace(string(said)), vm.MaxTitle, plain.OneLine))
-	}
-	return nil
-}
-
-func (s *supervisor) umount(path string, force bool) error {
-	if err := s.takeShareTurn(); err != nil {
-		return err
-	}
-	defer s.shareTurn.Unlock()
+	defer s.turn.Unlock()
 	name := s.launch.VM.Name
 	i := slices.IndexFunc(s.shares, func(sh *share) bool { return sh.port >= 0 && sh.folder.Guest == path })
 	if i < 0 {
@@ -205,61 +161,24 @@ func (s *supervisor) umount(path string, force bool) error {
 }
 
 // unplug takes a share's device away, which needs the guest's consent.
-func (s *supervisor) unplug(sh *share) error {
-	err := s.deleteDevice(sh.device())
+func (s *sharesPart) unplug(sh *share) error {
+	err := s.machine.deleteDevice(sh.device())
 	if err == nil {
-		return s.monitor.Execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
+		return s.machine.monitor.Execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
 	}
-	s.stuckPorts[sh.port] = true
+	s.stuck[sh.port] = true
 	return err
 }
 
-// deleteDevice takes a device of QEMU's away, and returns when it is gone.
-func (s *supervisor) deleteDevice(id string) error {
-	gone := make(chan struct{})
-	s.mu.Lock()
-	s.unplugged[id] = gone
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.unplugged, id)
-	}()
-	if err := s.monitor.Execute("device_del", map[string]string{"id": id}, nil); err != nil {
-		return err
-	}
-	t := time.NewTimer(unplugLimit)
-	defer t.Stop()
-	select {
-	case <-gone:
-		return nil
-	case <-t.C:
-		return errors.New("the guest does not let go of the device")
-	case <-s.ctx.Done():
-		return context.Cause(s.ctx)
-	}
-}
-
-// onDeviceDeleted takes QEMU's event.
-func (s *supervisor) onDeviceDeleted(device any) {
-	id, _ := device.(string)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if gone := s.unplugged[id]; gone != nil {
-		close(gone)
-		delete(s.unplugged, id)
-	}
-}
-
 // drop ends a share's server: whatever the guest still holds of it leads nowhere.
-func (s *supervisor) drop(sh *share) {
+func (s *sharesPart) drop(sh *share) {
 	s.mu.Lock()
 	s.shares = slices.DeleteFunc(slices.Clone(s.shares), func(x *share) bool { return x == sh })
 	s.mu.Unlock()
 	s.noteShares()
 	sh.over.close() // before: nothing takes over what was taken away
 	s.serverOf(sh).Kill()
-	s.dropFolder(sh.dir)
+	s.folders.dropFolder(sh.dir)
 	if sh.staging {
 		if err := s.store.DropStaging(filepath.Base(sh.folder.Host)); err != nil {
 			s.log.Printf("vix", "%v", err)

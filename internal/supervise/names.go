@@ -1,8 +1,12 @@
 package supervise
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"time"
 
 	"vix/config"
 	"vix/internal/agent"
@@ -12,24 +16,83 @@ import (
 // resolvConf says whom the host asks for names (resolv.conf(5)).
 const resolvConf = "etc/resolv.conf"
 
-// startNames has the guest's questions for names answered by whom the host asks at the
-// time, for as long as the guest runs; package names says how. A guest without a network
-// is not asked for any.
-func (s *supervisor) startNames() {
+const (
+	// A name server that lives shorter than this has not lived, and the pause before the
+	// next one doubles.
+	namesLife       = time.Minute
+	leastNamesPause = time.Second
+	mostNamesPause  = time.Minute
+)
+
+// A namesPart is the VM's resolver.
+type namesPart struct {
+	passive
+	*host
+	guest *guest
+}
+
+// resolver is the file that says whom the host asks.
+func (s *host) resolver() string { return filepath.Join(s.launch.Parts.System, resolvConf) }
+
+// search is the host's search list, for a guest with a network.
+func (s *host) search() []string {
+	if s.launch.VM.Net != config.NetNAT {
+		return nil
+	}
+	return names.Search(s.resolver())
+}
+
+// run has the guest's questions for names answered by whom the host asks at the time, for as
+// long as the guest runs; package names says how. A guest without a network is not asked for
+// any. When the guest's name server ends, another one is started; what ends one is the
+// guest's doing, so it is told at a pace.
+func (s *namesPart) run(context.Context) {
 	if s.launch.VM.Net != config.NetNAT {
 		return
 	}
-	s.pumps.Go(func() {
-		p, err := s.guest.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
-		if err == nil {
-			f := &names.Forwarder{File: filepath.Join(s.launch.Parts.System, resolvConf)}
-			if err = f.Serve(s.ctx, p.Stdout, p.Stdin); err == nil {
-				err = errors.New("its name server has ended")
-			}
-			_, _, _ = p.Stdin.Close(), p.Stdout.Close(), p.Stderr.Close()
+	var told pace
+	for pause := time.Duration(0); ; {
+		began := time.Now()
+		err := s.serve()
+		if err == nil || s.ctx.Err() != nil {
+			return
 		}
-		if s.ctx.Err() == nil {
-			s.note("VM %s: its guest does not resolve names any more: %v; stop the VM and run it again", s.launch.VM.Name, err)
+		if time.Since(began) > namesLife {
+			pause = 0
 		}
-	})
+		pause = min(max(2*pause, leastNamesPause), mostNamesPause)
+		if told.admits(time.Now()) {
+			s.guest.tellAt(&told, fmt.Sprintf("VM %s: its guest does not resolve names: %v; that is begun again in %v", s.launch.VM.Name, err, pause))
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// serve serves the guest's name server until that has ended, and says why. It is nil
+// when the guest itself has ended.
+func (s *namesPart) serve() error {
+	p, err := s.guest.agent.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
+	if err != nil {
+		if errors.Is(err, agent.ErrClosed) {
+			return nil
+		}
+		return err
+	}
+	f := &names.Forwarder{File: s.resolver()}
+	err = f.Serve(s.ctx, p.Stdout, p.Stdin)
+	_, _, _ = p.Stdin.Close(), p.Stdout.Close(), p.Stderr.Close()
+	// There is no other before this one has ended.
+	select {
+	case <-p.Exited():
+	case <-s.ctx.Done():
+		return nil
+	}
+	if _, ended := p.Wait(); ended != nil {
+		return nil
+	}
+	return cmp.Or(err, errors.New("its name server has ended"))
 }

@@ -19,26 +19,69 @@ import (
 // A network is what a VM's network card leads to. Everything else knows no more of it
 // than this, so that another one (a firewall of our own) is another of these.
 type network interface {
-	// start starts what serves the network, and returns QEMU's end of it: a connected
-	// socket, or nil where QEMU serves it itself.
-	start(s *supervisor) (*os.File, error)
-	// netdev is the value of QEMU's option -netdev, without the id. fd is the number
-	// of QEMU's end in QEMU's process.
-	netdev(fd int) string
+	// start starts what serves the network. What it has begun when it fails, stop ends.
+	start() error
+	// card is QEMU's. It is called once; its file is the caller's.
+	card() qemu.Device
 	// inQEMU reports that QEMU itself uses the host's network.
 	inQEMU() bool
+	stop(graceful bool) error
 }
 
-// network chooses the VM's network; nil is none.
-func (s *supervisor) network() network {
-	v := s.launch.VM
+// A networkPart is the network that the VM has.
+type networkPart struct {
+	passive
+	*host
+	network // nil: none
+}
+
+// newNetwork chooses the VM's network.
+func newNetwork(h *host, m *machine) *networkPart {
+	p := &networkPart{host: h}
+	v := h.launch.VM
 	switch {
 	case v.Net != config.NetNAT:
-		return nil
-	case s.launch.Parts.Passt != "":
-		return &passt{path: s.launch.Parts.Passt, publish: v.Publish}
+	case h.launch.Parts.Passt != "":
+		p.network = &passt{host: h, machine: m, path: h.launch.Parts.Passt, publish: v.Publish}
+	default:
+		p.network = &userNet{host: h, publish: v.Publish}
 	}
-	return &userNet{publish: v.Publish}
+	return p
+}
+
+func (s *networkPart) start() error {
+	if s.network == nil {
+		return nil
+	}
+	if err := s.network.start(); err != nil {
+		return err
+	}
+	s.update(func(st *vm.State) {
+		st.Net = vm.NetState{Kind: s.launch.VM.Net, Publish: []string{}, By: passtChild}
+		if s.inQEMU() {
+			st.Net.By = qemuChild
+		}
+		for _, p := range s.launch.VM.Publish {
+			st.Net.Publish = append(st.Net.Publish, p.String())
+		}
+	})
+	return nil
+}
+
+func (s *networkPart) inQEMU() bool { return s.network != nil && s.network.inQEMU() }
+
+func (s *networkPart) devices() []qemu.Device {
+	if s.network == nil {
+		return nil
+	}
+	return []qemu.Device{s.card()}
+}
+
+func (s *networkPart) stop(graceful bool) error {
+	if s.network == nil {
+		return nil
+	}
+	return s.network.stop(graceful)
 }
 
 // The guest's side of a NAT network. It is the same everywhere: a guest is not told
@@ -55,14 +98,18 @@ const (
 // which shuts itself in (a user, a mount, an IPC and a UTS namespace, an empty root,
 // seccomp) before it reads a guest's first byte, and speaks with QEMU over a socketpair.
 type passt struct {
+	*host
+	machine *machine
 	path    string
 	publish []config.Publish
+
+	qemu *os.File // QEMU's end of the connection, until QEMU has it
 
 	// end is passt's end of the connection to QEMU, kept for the one that takes the place
 	// of a passt that has ended: QEMU cannot connect again.
 	end *os.File
 
-	mu    sync.Mutex
+	turn  sync.Mutex
 	child *proc.Child // the present one
 	ended bool        // there are no more
 }
@@ -90,32 +137,33 @@ func (p *passt) args(fd int) []string {
 	return args
 }
 
-func (p *passt) start(s *supervisor) (*os.File, error) {
+func (p *passt) start() error {
 	if err := checkPorts(p.publish); err != nil {
-		return nil, vm.Failf("VM %s: %v", s.launch.VM.Name, err)
+		return vm.Failf("VM %s: %v", p.launch.VM.Name, err)
 	}
 	ours, theirs, err := proc.Socketpair("network")
 	if err != nil {
-		return nil, err
+		return err
 	}
+	p.qemu, p.end = ours, theirs
 	// passt sends the rest of a frame that did not fit by a write that has to block: else it
 	// says "partial frame send: Resource temporarily unavailable", and the stream is out of
 	// step for good.
 	if err := unix.SetNonblock(int(theirs.Fd()), false); err != nil {
-		return nil, errors.Join(err, ours.Close(), theirs.Close())
+		return err
 	}
-	p.end = theirs
-	if _, err := p.serve(s); err != nil {
-		return nil, errors.Join(err, ours.Close(), theirs.Close())
+	first, err := p.serve()
+	if err != nil {
+		return err
 	}
-	s.serveNetwork(p)
-	return ours, nil
+	p.pumps.Go(func() { p.keep(first) })
+	return nil
 }
 
 // serve starts a passt.
-func (p *passt) serve(s *supervisor) (*proc.Child, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *passt) serve() (*proc.Child, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	if p.ended {
 		return nil, net.ErrClosed
 	}
@@ -124,27 +172,24 @@ func (p *passt) serve(s *supervisor) (*proc.Child, error) {
 		return nil, err
 	}
 	// It makes namespaces and an empty root, as virtiofsd does.
-	child, err := s.startConfined(proc.Command{Name: passtChild, Files: []*os.File{end}},
+	child, err := p.startConfined(proc.Command{Name: passtChild, Files: []*os.File{end}},
 		sandbox.Spec{KeepCapabilities: true, KeepMounts: true, Argv: append([]string{p.path}, p.args(3)...)})
 	if err != nil {
 		return nil, err
 	}
 	p.child = child
-	s.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = child.Cmd.Process.Pid, false })
+	p.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = child.Cmd.Process.Pid, false })
 	return child, nil
 }
 
 // stop ends the present passt, and there is no other.
-func (p *passt) stop(s *supervisor) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *passt) stop(graceful bool) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.ended = true
-	if s.graceful {
-		p.child.End(endLimit) // it ends when QEMU's end closes
-	} else {
-		p.child.Kill()
-	}
-	return p.end.Close()
+	endChild(p.child, graceful) // it ends when QEMU's end closes
+	proc.CloseFiles([]*os.File{p.qemu, p.end})
+	return nil
 }
 
 // abandoned reports whether QEMU's end is closed.
@@ -165,23 +210,28 @@ func (p *passt) drain() {
 	}
 }
 
-func (p *passt) netdev(fd int) string {
-	return fmt.Sprintf("stream,server=off,addr.type=fd,addr.str=%d", fd)
-}
+func (p *passt) card() qemu.Device { return qemu.Card(take(&p.qemu)) }
 
 func (p *passt) inQEMU() bool { return false }
 
 // userNet is the network that QEMU has built in, for where passt is missing. QEMU then
 // uses the host's network itself, and the guest reaches the host's loopback: QEMU has
 // no option against that, and whoever starts the VM is told.
-type userNet struct{ publish []config.Publish }
-
-func (u *userNet) start(s *supervisor) (*os.File, error) {
-	s.note("VM %s: passt is not installed, so its network is QEMU's own, and its programs reach what listens on this machine's 127.0.0.1; install passt", s.launch.VM.Name)
-	return nil, checkPorts(u.publish)
+type userNet struct {
+	*host
+	publish []config.Publish
 }
 
-func (u *userNet) netdev(int) string {
+func (u *userNet) start() error {
+	u.note("VM %s: passt is not installed, so its network is QEMU's own, and its programs reach what listens on this machine's 127.0.0.1; install passt", u.launch.VM.Name)
+	return checkPorts(u.publish)
+}
+
+func (u *userNet) stop(bool) error { return nil }
+
+func (u *userNet) card() qemu.Device { return qemu.CardOf(u.netdev()) }
+
+func (u *userNet) netdev() string {
 	dev := "user,ipv6=off,net=10.0.2.0/" + natNetmask + ",host=" + natRouter + ",dns=" + natDNS + ",dhcpstart=" + natAddress
 	for _, port := range u.publish {
 		protocol := "tcp"
@@ -224,82 +274,58 @@ func checkPorts(list []config.Publish) error {
 	return nil
 }
 
-// startNetwork starts the VM's network, and returns QEMU's end and what QEMU is told
-// of it; "" is no network.
-func (s *supervisor) startNetwork() (n network, end *os.File, err error) {
-	if n = s.network(); n == nil {
-		return nil, nil, nil
-	}
-	if end, err = n.start(s); err != nil {
-		return nil, nil, err
-	}
-	s.update(func(st *vm.State) {
-		st.Net = vm.NetState{Kind: s.launch.VM.Net, Publish: []string{}, By: passtChild}
-		if n.inQEMU() {
-			st.Net.By = qemuChild
-		}
-		for _, p := range s.launch.VM.Publish {
-			st.Net.Publish = append(st.Net.Publish, p.String())
-		}
-	})
-	return n, end, nil
-}
-
 // maxPassts is how many of a VM's may end: a guest may know what one ends of.
 const maxPassts = 4
 
-// serveNetwork makes passt a part of the VM, though not one that it cannot live without:
+// keep makes passt a part of the VM, though not one that it cannot live without:
 // who has unsaved work in a VM would rather keep it than the network. When one ends,
 // another takes its place. But one that ends by itself while the VM starts has said why,
 // and a VM does not start with less than it was asked for.
-func (s *supervisor) serveNetwork(p *passt) {
-	name := s.launch.VM.Name
-	s.pumps.Go(func() {
-		for c, ended := p.child, 1; ; ended++ {
-			<-c.Done
-			s.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = 0, true })
-			starting := s.snapshot().State == vm.StateStarting
-			if s.ctx.Err() != nil || p.abandoned() {
-				return
-			}
-			if ended < maxPassts && (c.Killed() || !starting) {
-				next, err := s.anotherPasst(p, starting)
-				if err == nil {
-					s.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.Status())
-					c = next
-					continue
-				}
-				s.log.Printf("vix", "network: %v", err)
-			}
-			if starting {
-				s.report(s.death(c, "passt ended"))
-				return
-			}
-			s.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", name, c.Status())
-			s.setLink(false)
+func (p *passt) keep(c *proc.Child) {
+	name := p.launch.VM.Name
+	for ended := 1; ; ended++ {
+		<-c.Done
+		p.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = 0, true })
+		starting := p.snapshot().State == vm.StateStarting
+		if p.ctx.Err() != nil || p.abandoned() {
 			return
 		}
-	})
-	s.undo(func() error { return p.stop(s) })
+		if ended < maxPassts && (c.Killed() || !starting) {
+			next, err := p.another(starting)
+			if err == nil {
+				p.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.Status())
+				c = next
+				continue
+			}
+			p.log.Printf("vix", "network: %v", err)
+		}
+		if starting {
+			p.report(p.death(c, "passt ended"))
+			return
+		}
+		p.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", name, c.Status())
+		p.setLink(false)
+		return
+	}
 }
 
-// anotherPasst starts a passt in the place of one that has ended. In a VM that starts,
+// another starts a passt in the place of one that has ended. In a VM that starts,
 // there is no frame on its way yet, and perhaps no QEMU.
-func (s *supervisor) anotherPasst(p *passt, starting bool) (*proc.Child, error) {
+func (p *passt) another(starting bool) (*proc.Child, error) {
 	if starting {
-		return p.serve(s)
+		return p.serve()
 	}
-	s.setLink(false)
+	p.setLink(false)
 	p.drain()
-	next, err := p.serve(s)
-	s.setLink(err == nil)
+	next, err := p.serve()
+	p.setLink(err == nil)
 	return next, err
 }
 
 // setLink gives the guest's card its carrier, or takes it away, so that its programs fail
 // at once and do not wait.
-func (s *supervisor) setLink(up bool) {
-	if err := s.monitor.Execute("set_link", map[string]any{"name": qemu.CardID, "up": up}, nil); err != nil {
-		s.log.Printf("vix", "network: %v", err)
+func (p *passt) setLink(up bool) {
+	if err := p.machine.monitor.Execute("set_link", map[string]any{"name": qemu.CardID, "up": up}, nil); err != nil {
+		p.log.Printf("vix", "network: %v", err)
 	}
 }

@@ -73,7 +73,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	}
 	go readWords(c, words, hangUp) // ends with the connection
 	s.joinSession(c, req.Session)
-	if text := s.lookAtPrograms(); text != "" {
+	if text := s.root.lookAtPrograms(); text != "" {
 		s.tell(c, vm.Reply{Note: text})
 	}
 	follow := s.follow(ctx, c, first)
@@ -84,9 +84,14 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
 	}
-	s.probe()
-	s.activate(req.Token) // before the program can have a window
-	p, err := s.guest.Spawn(ctx, spawnOf(req))
+	s.guest.probe()
+	if req.Token != "" { // before the program can have a window
+		if s.placer != nil {
+			s.placer.ask()
+		}
+		s.display.activate(req.Token)
+	}
+	p, err := s.guest.agent.Spawn(ctx, spawnOf(req))
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
@@ -182,12 +187,6 @@ func (s *supervisor) follow(ctx context.Context, c *vm.Control, first bool) *fol
 		}
 	})
 	return f
-}
-
-func (s *supervisor) watchState() (vm.State, <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cloneLocked(), s.changed
 }
 
 // awaitReady waits until programs can be started.
@@ -310,7 +309,7 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 
 // tellHeard tells a client that its signal has reached the guest, once that is so.
 func (s *supervisor) tellHeard(ctx context.Context, c *vm.Control) {
-	if s.guest.Ping(ctx) == nil {
+	if s.guest.agent.Ping(ctx) == nil {
 		s.tell(c, vm.Reply{Heard: true})
 	}
 }

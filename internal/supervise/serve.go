@@ -50,8 +50,8 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	_ = conn.SetReadDeadline(time.Time{})
 	switch frozen := err == nil || vm.Foreign(err); {
 	case frozen && req.Op == vm.OpState:
-		s.probe()
-		s.lookAtPrograms()
+		s.guest.probe()
+		s.root.lookAtPrograms()
 		s.tell(c, vm.Reply{State: new(s.snapshot())})
 	case frozen && req.Op == vm.OpStop:
 		s.serveStop(c, req.Force)
@@ -86,32 +86,6 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	default:
 		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: unknown request %q", s.launch.VM.Name, req.Op)})
 	}
-}
-
-// tell sends a reply. A client that does not take it within answerLimit, or is
-// gone, has lost its interest.
-func (s *supervisor) tell(c *vm.Control, r vm.Reply) {
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(answerLimit))
-	_ = c.Send(r)
-}
-
-func (s *supervisor) snapshot() vm.State {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.cloneLocked()
-}
-
-// cloneLocked is the state of now. That the guest's network has carried more is no change
-// that anybody is told of.
-func (s *supervisor) cloneLocked() vm.State {
-	if s.traffic != nil {
-		s.state.Net.Traffic(s.traffic())
-	}
-	st := s.state.Clone()
-	if s.silent && st.State == vm.StateRunning {
-		st.State = vm.StateNotAnswering
-	}
-	return st
 }
 
 func (s *supervisor) serveStop(c *vm.Control, force bool) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"vix/internal/vm"
 )
@@ -98,13 +99,21 @@ func (s *supervisor) joinSession(c *vm.Control, his vm.Session) {
 	}
 }
 
-// keepPlace has windows placed, anew with each session, until ctx ends.
-func (s *supervisor) keepPlace(ctx context.Context) {
+// A placer has the VM's windows put where they belong, by the desktop.
+type placer struct {
+	*host
+	broker   *broker
+	place    Place
+	requests chan time.Time // of runs with an activation token; holds one
+}
+
+// keep has windows placed, anew with each session, until ctx ends.
+func (s *placer) keep(ctx context.Context) {
 	for {
 		now, renewed := s.broker.now()
 		l := s.launch
 		l.Sway = now.Sway
-		if err := s.desktop.Place(ctx, l, s.asked); err != nil && ctx.Err() == nil {
+		if err := s.place(ctx, l, s.requests); err != nil && ctx.Err() == nil {
 			s.log.Printf("vix", "windows are not placed: %v", err)
 		}
 		select {
@@ -112,5 +121,13 @@ func (s *supervisor) keepPlace(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// ask notes that somebody wants to see a window of his.
+func (s *placer) ask() {
+	select {
+	case s.requests <- time.Now():
+	default:
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/proc"
+	"vix/internal/qemu"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
@@ -51,12 +53,29 @@ type share struct {
 	staging bool // folder is removed with the share
 }
 
+// A sharesPart is the home and the shares, as many as there are now.
+type sharesPart struct {
+	passive
+	*host
+	folders *folders
+	bound   *memoryBound
+	machine *machine
+	guest   *guest
+
+	store  *vm.Store     // nil if the VM keeps nothing
+	kept   *vm.KeptState // nil if it keeps no home
+	turn   sync.Mutex    // held by whoever adds or takes away a share
+	ended  bool          // under turn, as is
+	stuck  [config.MaxShares]bool
+	shares []*share // changed under turn and host.mu
+}
+
 // homeTag is the virtiofs tag of the home directory.
 const homeTag = "home"
 
 // openState opens what the VM keeps, and removes the staging folders of a run that was
 // killed.
-func (s *supervisor) openState() error {
+func (s *sharesPart) openState() error {
 	l := s.launch
 	needs := slices.ContainsFunc(l.VM.Shares, func(sh config.Share) bool { return sh.Host == "" })
 	if l.StateDir == "" || l.VM.State != "home" && !needs {
@@ -89,10 +108,8 @@ func sweepStore(dir string) {
 	_ = store.Close()
 }
 
-// startShares starts a server for each folder of the VM's start. QEMU's ends are in
-// s.shares; startQEMU passes them on.
-func (s *supervisor) startShares() error {
-	s.undo(s.endShares)
+// start starts a server for each folder of the VM's start.
+func (s *sharesPart) start() error {
 	if err := s.openState(); err != nil {
 		return err
 	}
@@ -107,25 +124,33 @@ func (s *supervisor) startShares() error {
 			return err
 		}
 	}
-	return nil
+	return s.folders.checkPlaces()
+}
+
+func (s *sharesPart) devices() []qemu.Device {
+	list := []qemu.Device{qemu.Ports(config.MaxShares)}
+	for _, sh := range s.shares {
+		list = append(list, qemu.Share(sh.tag, sh.port, take(&sh.qemu)))
+	}
+	return list
 }
 
 func shareTag(port int) string { return fmt.Sprintf("share%d", port) }
 
 // addShare starts a share's server.
-func (s *supervisor) addShare(sh share) error {
+func (s *sharesPart) addShare(sh share) error {
 	if err := s.findShare(&sh); err != nil {
 		return err
 	}
-	s.widenFor(sh.folder)
+	s.bound.widenFor(sh.folder)
 	if err := s.serveShare(&sh); err != nil {
-		s.dropFolder(sh.dir)
+		s.folders.dropFolder(sh.dir)
 		return err
 	}
 	if sh.port >= 0 {
 		if err := s.standBetween(&sh); err != nil {
 			sh.server.Kill()
-			s.dropFolder(sh.dir)
+			s.folders.dropFolder(sh.dir)
 			return err
 		}
 	}
@@ -146,7 +171,7 @@ func (s *supervisor) addShare(sh share) error {
 const maxFails = 4
 
 // standBetween puts a takeover between QEMU and the share's server.
-func (s *supervisor) standBetween(sh *share) error {
+func (s *sharesPart) standBetween(sh *share) error {
 	server, err := proc.UnixConn(sh.qemu)
 	sh.qemu = nil
 	if err != nil {
@@ -183,7 +208,7 @@ func (s *supervisor) standBetween(sh *share) error {
 // serveAgain starts a server in the place of one that has died. The share is not mounted
 // anew by us: until the old one is gone there can be no other, and between the two the
 // path would read as an empty folder.
-func (s *supervisor) serveAgain(sh *share) (*net.UnixConn, error) {
+func (s *sharesPart) serveAgain(sh *share) (*net.UnixConn, error) {
 	old := s.serverOf(sh)
 	old.Kill() // it has closed its connection, if it has not ended
 	if s.ctx.Err() != nil {
@@ -208,14 +233,14 @@ func (s *supervisor) serveAgain(sh *share) (*net.UnixConn, error) {
 	return proc.UnixConn(next.qemu)
 }
 
-func (s *supervisor) serverOf(sh *share) *proc.Child {
+func (s *sharesPart) serverOf(sh *share) *proc.Child {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return sh.server
 }
 
 // serveShare starts virtiofsd on the share's folder, which it gets as a descriptor.
-func (s *supervisor) serveShare(sh *share) error {
+func (s *sharesPart) serveShare(sh *share) error {
 	if _, err := os.Stat(s.launch.Parts.Virtiofsd); err != nil {
 		return vm.Failf("virtiofsd: cannot be started: %v", err)
 	}
@@ -227,7 +252,7 @@ func (s *supervisor) serveShare(sh *share) error {
 		return err
 	}
 	view := filepath.Join(s.reg.Path, s.launch.VM.Name, sh.tag)
-	end, child, err := s.serveFolder(
+	end, child, err := s.folders.serve(
 		proc.Command{Name: "virtiofsd " + sh.tag, Attr: rootfs.ViewAttr(s.uid, os.Getgid()), Files: files},
 		s.virtiofsdSpec(sandbox.Tree{Dir: view, Host: sh.folder.Host, Folder: folderFD, Write: sh.folder.Write}, shareArgs(view, sh.folder.Write)))
 	if err != nil {
@@ -239,7 +264,7 @@ func (s *supervisor) serveShare(sh *share) error {
 
 // servedFiles are the folder, and of the home also the state's lock, which virtiofsd keeps
 // as long as it lives: whatever becomes of us, nobody serves the home a second time.
-func (s *supervisor) servedFiles(sh *share) (files []*os.File, err error) {
+func (s *sharesPart) servedFiles(sh *share) (files []*os.File, err error) {
 	of := []*os.File{sh.dir.File}
 	if sh.tag == homeTag {
 		of = append(of, s.kept.Lock)
@@ -255,22 +280,18 @@ func (s *supervisor) servedFiles(sh *share) (files []*os.File, err error) {
 	return files, nil
 }
 
-// endShares ends every share's server. From then on there are no new ones.
-func (s *supervisor) endShares() error {
-	s.shareTurn.Lock()
-	defer s.shareTurn.Unlock()
-	s.sharesEnded = true
+// stop ends every share's server. From then on there are no new ones.
+func (s *sharesPart) stop(graceful bool) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.ended = true
 	s.closeShares()
 	for _, sh := range s.shares {
 		if sh.over != nil {
 			sh.over.close()
 		}
-		if server := s.serverOf(sh); s.graceful {
-			server.End(endLimit)
-		} else {
-			server.Kill()
-		}
-		s.dropFolder(sh.dir)
+		endChild(s.serverOf(sh), graceful)
+		s.folders.dropFolder(sh.dir)
 	}
 	var errs []error
 	if s.kept != nil {
@@ -287,14 +308,14 @@ func (s *supervisor) endShares() error {
 
 // findShare makes a staging folder, or finds what is to be shared, and says of it by its
 // real name from then on.
-func (s *supervisor) findShare(sh *share) (err error) {
+func (s *sharesPart) findShare(sh *share) (err error) {
 	f := &sh.folder
 	switch {
 	case sh.tag == homeTag:
 		sh.dir, err = s.store.OpenDir(filepath.Join(vm.VmsName, s.launch.VM.Name, vm.HomeName))
 		return err
 	case f.Host != "":
-		if sh.dir, err = s.openFolder(f.Host, f.Write); err == nil {
+		if sh.dir, err = s.folders.openFolder(f.Host, f.Write); err == nil {
 			f.Host = sh.dir.Path
 		}
 		return err
@@ -337,10 +358,10 @@ func shareArgs(dir string, write bool) []string {
 // guestUser is the ordinary user of every guest.
 var guestUser = agent.User{Name: "user", UID: 1000, GID: 1000}
 
-// serveFolder starts virtiofsd, which gets the listening socket as 3, and cmd.Files from
+// serve starts virtiofsd, which gets the listening socket as 3, and cmd.Files from
 // folderFD, and returns a connection to it for QEMU. The socket's name exists only until
 // that is made.
-func (s *supervisor) serveFolder(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *proc.Child, err error) {
+func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *proc.Child, err error) {
 	var undo []*os.File
 	defer func() {
 		if err != nil {
@@ -381,7 +402,7 @@ func (s *supervisor) serveFolder(cmd proc.Command, spec sandbox.Spec) (_ *os.Fil
 
 // noteShares brings the state up to date. The home is no share to whoever looks: it is
 // in Home.
-func (s *supervisor) noteShares() {
+func (s *sharesPart) noteShares() {
 	s.update(func(st *vm.State) {
 		st.Shares = []vm.ShareState{}
 		for _, sh := range s.shares {
@@ -401,7 +422,7 @@ func (s *supervisor) noteShares() {
 }
 
 // closeShares closes QEMU's ends, where QEMU did not get them.
-func (s *supervisor) closeShares() {
+func (s *sharesPart) closeShares() {
 	for _, sh := range s.shares {
 		if sh.qemu != nil {
 			sh.qemu.Close()
@@ -411,7 +432,7 @@ func (s *supervisor) closeShares() {
 }
 
 // mounts is what the guest is told to mount at its start.
-func (s *supervisor) mounts() []agent.Mount {
+func (s *sharesPart) mounts() []agent.Mount {
 	var list []agent.Mount
 	for _, sh := range s.shares {
 		list = append(list, agent.Mount{Tag: sh.tag, Path: sh.folder.Guest, ReadOnly: !sh.folder.Write})

@@ -40,7 +40,7 @@ func (p *pace) admits(now time.Time) bool {
 }
 
 // tellAt tells a person what the pace has admitted, and reports whether it has become a note.
-func (s *supervisor) tellAt(p *pace, text string) bool {
+func (s *guest) tellAt(p *pace, text string) bool {
 	if p.notes++; p.notes > maxNotes {
 		s.log.Add("vix", text)
 		return false
@@ -73,7 +73,7 @@ func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
 }
 
 // onShortage is called by the agent's reader.
-func (s *supervisor) onShortage(m agent.Shortage) {
+func (s *guest) onShortage(m agent.Shortage) {
 	text := s.shortages.next(s.launch.VM.Name, m, time.Now())
 	if text != "" && s.tellAt(&s.shortages.pace, text) {
 		s.notify(text)
@@ -81,7 +81,7 @@ func (s *supervisor) onShortage(m agent.Shortage) {
 }
 
 // notify shows a notification, where there is a desktop. Nobody waits for it.
-func (s *supervisor) notify(text string) {
+func (s *guest) notify(text string) {
 	if s.desktop.Tell == nil {
 		return
 	}

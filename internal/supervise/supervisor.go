@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -16,11 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
-	"vix/internal/agent"
 	"vix/internal/proc"
-	"vix/internal/qemu"
 	"vix/internal/sandbox"
-	"vix/internal/scope"
 	"vix/internal/vm"
 )
 
@@ -39,29 +35,23 @@ const (
 // each connection and each program, one reader for each child's output, the
 // agent's pump, and the display's event reader; run returns after all of them.
 type supervisor struct {
-	launch  vm.Launch
-	desktop Desktop
-	asked   chan time.Time // of desktop.Place; holds one
-	reg     *vm.Registry
-	dir     *os.Root
-	log     *proc.Journal
-	nest    *proc.Nest
+	*host
+	parts   []part // in the order in which they start
+	begun   int    // how many of them have begun to
+	display *displayPart
+	root    *rootPart
+	shares  *sharesPart
+	usb     *usbPart
+	machine *machine
+	guest   *guest
+
 	broker  *broker
-	uid     int
+	placer  *placer
+	folders *folders
+	bound   *memoryBound
 	// guestFile is vix-guest as it was when the VM began, or nil; launch names it.
 	guestFile *os.File
 
-	ctx    context.Context // ends when the VM has to end; its cause says why
-	cancel context.CancelCauseFunc
-
-	guest     *agent.Host
-	monitor   *qemu.Monitor
-	qemu      *proc.Child
-	console   proc.Tail      // the guest's last words
-	troubles  chan trouble   // ends of children and of the agent channel
-	closers   []func() error // undo what start did, last first
-	graceful  bool           // end's word to the closers: what was asked to end may still be at it
-	pumps     sync.WaitGroup // agent and display events
 	clients   sync.WaitGroup // connections
 	running   sync.WaitGroup // programs, and runs that may still become one
 	gone      chan struct{}  // closed when the directory is removed
@@ -69,39 +59,7 @@ type supervisor struct {
 	once      sync.Once
 	forced    chan struct{} // closed by a stop that will not wait
 	forceOnce sync.Once
-
-	store       *vm.Store     // nil if the VM keeps nothing
-	kept        *vm.KeptState // nil if it keeps no home
-	shareTurn   sync.Mutex    // held by whoever adds or takes away a share
-	sharesEnded bool          // under shareTurn, as is
-	stuckPorts  [config.MaxShares]bool
-	serving     sync.Mutex // held while a virtiofsd is started: the socket's name is one
-
-	probes       chan struct{} // holds one; see probe
-	stopReason   string        // of the monitor's events alone
-	shortages    shortages
-	windowLosses windowLosses
-	programs     programs // under mu
-
-	usb   usbDevices
-	bound memoryBound
-
-	saving sync.Mutex // held by whoever writes state.json; before mu
-
-	mu    sync.Mutex
-	state vm.State
-	// traffic asks what the guest has said of its network last; nil until it can speak.
-	traffic func() agent.Traffic
-	shares  []*share       // changed under shareTurn too
-	folders []sharedFolder // of shares that are, or are being made
-	// unplugged are the devices that are being unplugged; closed when QEMU says so.
-	unplugged map[string]chan struct{}
-	silent    bool          // the guest does not answer
-	users     int           // programs that run, and runs on their way
-	changed   chan struct{} // closed and replaced at every change of state
-	lastID    int
-	// displayControl is the display's control channel while it runs.
-	displayControl *os.File
+	users     int // programs that run, and runs on their way; under mu
 }
 
 // Why a VM ends without having failed.
@@ -122,7 +80,7 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	if err := json.NewDecoder(io.LimitReader(spec, vm.MaxFrame)).Decode(&l); err != nil {
 		return fmt.Errorf("supervise: launch: %w", err)
 	}
-	s, err := newSupervisor(l)
+	s, err := newSupervisor(l, desktop)
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
@@ -136,7 +94,6 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	s.desktop = desktop
 	return s.run(ctx, ln.(*net.UnixListener))
 }
 
@@ -145,7 +102,7 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 // error is a line in the VM's log; the VM does not depend on it.
 type Place func(ctx context.Context, l vm.Launch, asked <-chan time.Time) error
 
-func newSupervisor(l vm.Launch) (*supervisor, error) {
+func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 	if err := config.CheckName(l.VM.Name); err != nil {
 		return nil, err
 	}
@@ -163,27 +120,65 @@ func newSupervisor(l vm.Launch) (*supervisor, error) {
 		return nil, err
 	}
 	n := proc.NewNest(l.Parts.Self, l.Parts.Proxy)
-	guest, _ := os.Open(l.Parts.Guest) // whoever needs it says why not
-	if guest != nil {
-		l.Parts.Guest = fmt.Sprintf("/proc/self/fd/%d", guest.Fd())
+	guestFile, _ := os.Open(l.Parts.Guest) // whoever needs it says why not
+	if guestFile != nil {
+		l.Parts.Guest = fmt.Sprintf("/proc/self/fd/%d", guestFile.Fd())
 	}
-	return &supervisor{
-		guestFile: guest,
-		launch:    l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
-		broker: &broker{
-			session: vm.Session{Wayland: l.Wayland, Sway: l.Sway}, listener: reg.Socket(l.VM.Name, waylandName).Name, dir: dir, renewed: make(chan struct{}),
+	s := &supervisor{
+		host: &host{
+			launch: l, reg: reg, dir: dir, log: j, nest: n, uid: os.Getuid(),
+			troubles: make(chan trouble, 8), changed: make(chan struct{}),
+			state: vm.State{
+				Name: l.VM.Name, State: vm.StateStarting, Vix: l.Version, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
+				Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
+				PIDs:     vm.PIDs{Supervisor: os.Getpid()},
+				Programs: []vm.Program{}, Windows: []vm.Window{}, Stages: []vm.Stage{}, Notes: []string{}, Shares: []vm.ShareState{},
+				Net: vm.NetState{Kind: l.VM.Net, Publish: []string{}}, USB: []vm.USBState{},
+			},
 		},
-		troubles: make(chan trouble, 8), asked: make(chan time.Time, 1), probes: make(chan struct{}, 1),
-		gone: make(chan struct{}), first: make(chan struct{}), changed: make(chan struct{}),
-		forced: make(chan struct{}), unplugged: map[string]chan struct{}{},
-		state: vm.State{
-			Name: l.VM.Name, State: vm.StateStarting, Vix: l.Version, Tag: l.VM.Tag, Color: l.VM.Color, Root: l.VM.Root,
-			Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
-			PIDs:     vm.PIDs{Supervisor: os.Getpid()},
-			Programs: []vm.Program{}, Windows: []vm.Window{}, Stages: []vm.Stage{}, Notes: []string{}, Shares: []vm.ShareState{},
-			Net: vm.NetState{Kind: l.VM.Net, Publish: []string{}}, USB: []vm.USBState{},
-		},
-	}, nil
+		guestFile: guestFile,
+		gone:      make(chan struct{}), first: make(chan struct{}), forced: make(chan struct{}),
+	}
+	s.compose(desktop)
+	return s, nil
+}
+
+// compose makes the VM's parts, in the order in which they start, and in which QEMU has
+// their devices:
+//
+//	channel   the agent's channel   ─┐
+//	boot      kernel and initramfs   │
+//	display   vix-waylandproxy host ─┤
+//	root      virtiofsd, or an image ┤
+//	network   passt                 ─┼─ devices
+//	memory    the balloon           ─┤
+//	usb       an empty port         ─┤
+//	shares    a virtiofsd for each  ─┤
+//	machine   QEMU, QMP            ◄─┘
+//	guest     the agent: boot … ready
+//	names     while the VM runs
+//	flow      while the VM runs
+func (s *supervisor) compose(desktop Desktop) {
+	h := s.host
+	s.broker = newBroker(h)
+	s.folders, s.bound = &folders{host: h}, &memoryBound{host: h}
+	channel := &channelPart{host: h}
+	boot := &bootPart{host: h, channel: channel}
+	s.machine = &machine{host: h, boot: boot, unplugged: map[string]chan struct{}{}}
+	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1)}
+	s.display = &displayPart{host: h, broker: s.broker}
+	s.root = &rootPart{host: h, folders: s.folders}
+	s.shares = &sharesPart{host: h, folders: s.folders, bound: s.bound, machine: s.machine, guest: s.guest}
+	s.usb = &usbPart{host: h, machine: s.machine, guest: s.guest}
+	network := newNetwork(h, s.machine)
+	memory := &memoryPart{host: h, machine: s.machine}
+	s.machine.network, s.guest.shares = network, s.shares
+	s.machine.parts = []part{channel, s.display, s.root, network, memory, s.usb, s.shares}
+	s.parts = append([]part{channel, boot}, s.machine.parts[1:]...)
+	s.parts = append(s.parts, s.machine, s.guest, &namesPart{host: h, guest: s.guest}, &flowPart{host: h, broker: s.broker})
+	if desktop.Place != nil {
+		s.placer = &placer{host: h, broker: s.broker, place: desktop.Place, requests: make(chan time.Time, 1)}
+	}
 }
 
 // run is the VM's life.
@@ -195,14 +190,14 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*vm.State) {})
 	s.clients.Go(func() { s.accept(ln) })
-	if s.desktop.Place != nil {
-		s.clients.Go(func() { s.keepPlace(s.ctx) })
+	if s.placer != nil {
+		s.clients.Go(func() { s.placer.keep(s.ctx) })
 	}
 
 	err := s.waitFirst()
 	leave := func() error { return nil }
 	if err == nil {
-		leave = s.enterScope()
+		leave = s.bound.enterScope()
 		err = s.start()
 	}
 	if err == nil {
@@ -210,32 +205,6 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	}
 	s.cancel(err) // the first cause stays
 	return errors.Join(s.end(ln), leave())
-}
-
-// scopeLimit bounds the wait for the session's systemd, without which it works as well.
-const scopeLimit = 3 * time.Second
-
-// enterScope puts this process, and so all that it will start, into a control group of
-// the VM's. The function leaves it, when the others have ended.
-func (s *supervisor) enterScope() (leave func() error) {
-	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
-	defer cancel()
-	v := s.launch.VM
-	accel, _, _ := s.chooseAccel() // start says what is wrong with it
-	b := budgetOf(v, accel != "kvm")
-	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, Memory: b.Max(), PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
-	s.bound.Lock()
-	s.bound.group, s.bound.budget = sc, b
-	s.bound.Unlock()
-	s.log.Printf("vix", "control group: %s %s", sc.Kind, sc.Name)
-	if sc.Memory > 0 {
-		s.log.Printf("vix", "control group: the bound of its memory is %d MiB", sc.Memory>>20)
-	}
-	for _, w := range sc.Weaker {
-		s.log.Add("vix", "control group: "+w)
-	}
-	s.update(func(st *vm.State) { st.Scope = &sc })
-	return sc.Leave
 }
 
 func (s *supervisor) waitFirst() error {
@@ -251,18 +220,28 @@ func (s *supervisor) waitFirst() error {
 	}
 }
 
+// start brings the VM up, part by part.
+func (s *supervisor) start() error {
+	for _, p := range s.parts {
+		s.begun++
+		if err := p.start(); err != nil {
+			return s.failure(err)
+		}
+	}
+	return nil
+}
+
 // watch is the state running: until a stop, the last program's end, or trouble.
 func (s *supervisor) watch() error {
+	for _, p := range s.parts {
+		s.pumps.Go(func() { p.run(s.ctx) })
+	}
 	s.update(func(st *vm.State) {
 		st.State = vm.StateRunning
 		if s.users == 0 {
 			s.cancel(errIdle)
 		}
 	})
-	s.pumps.Go(func() { s.keepMemory(s.ctx) })
-	s.pumps.Go(func() { s.keepAnswer(s.ctx) })
-	s.pumps.Go(s.ruleUSB)
-	s.pumps.Go(func() { s.keepFlow(s.ctx) })
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
@@ -281,12 +260,10 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 		st.State = vm.StateStopping
 	})
 	s.log.Printf("vix", "stopping: %v", cause)
-	if s.graceful = wasRunning && s.planned(); s.graceful {
-		s.powerOff()
-	}
+	graceful := wasRunning && s.planned() && s.powerOff()
 	var errs []error
-	for _, undo := range slices.Backward(s.closers) {
-		errs = append(errs, undo())
+	for _, p := range slices.Backward(s.parts[:s.begun]) {
+		errs = append(errs, p.stop(graceful))
 	}
 	s.pumps.Wait()
 	s.running.Wait() // every run has its last word
@@ -307,9 +284,9 @@ func (s *supervisor) planned() bool {
 }
 
 // powerOff lets the guest end its programs and switch itself off. When it does not, it
-// hangs, or what it waits for does: then nothing is waited for any more, and all is
-// killed. A second stop, by force, cuts the waiting short.
-func (s *supervisor) powerOff() {
+// hangs, or what it waits for does: then powerOff reports false, nothing is waited for any
+// more, and all is killed. A second stop, by force, cuts the waiting short.
+func (s *supervisor) powerOff() bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), powerOffLimit)
 	defer cancel()
 	go func() {
@@ -319,136 +296,10 @@ func (s *supervisor) powerOff() {
 		case <-ctx.Done():
 		}
 	}()
-	if err := s.guest.PowerOff(ctx); err != nil {
+	if err := s.guest.agent.PowerOff(ctx); err != nil {
 		s.log.Printf("vix", "power off: %v", err)
-		s.graceful = false
-	} else if s.qemu != nil {
-		s.qemu.End(endLimit)
+		return false
 	}
-}
-
-// undo registers what ends something that start began.
-func (s *supervisor) undo(f func() error) { s.closers = append(s.closers, f) }
-
-// A trouble is the end of something that a VM cannot live without.
-type trouble struct {
-	rank int // the most telling first; see settle
-	err  *vm.Failure
-}
-
-// Ranks of troubles. One death brings others: when QEMU is killed, the display
-// process and virtiofsd end as they should; when the guest switches itself off,
-// all three do. What ended badly explains what ended well.
-const (
-	rankKilled     = iota // a child was killed
-	rankGuest             // the guest said why, or broke the agent's protocol
-	rankStopped           // QEMU has stopped the machine, and said why
-	rankFailed            // a back end ended with an error
-	rankQEMUFailed        // QEMU did: its own fault, if no back end failed it
-	rankQEMUEnded         // QEMU ended as if all were well
-	rankOther             // something ended as if all were well
-)
-
-// settle waits a moment for what else ends, and returns the failure that
-// explains the rest.
-func (s *supervisor) settle(first trouble) error {
-	t := time.NewTimer(settleLimit)
-	defer t.Stop()
-	best := first
-	for {
-		select {
-		case next := <-s.troubles:
-			if next.rank < best.rank {
-				best = next
-			}
-		case <-t.C:
-			return best.err
-		}
-	}
-}
-
-func (s *supervisor) report(t trouble) {
-	select {
-	case s.troubles <- t:
-	default: // there are more troubles than anybody needs to hear of
-	}
-}
-
-// wait waits for something of the start, and no longer than the start may go on.
-func (s *supervisor) wait(done <-chan error) error {
-	select {
-	case err := <-done:
-		if err == nil {
-			return nil
-		}
-		// A child's death, where there is one, explains a broken channel better.
-		return s.settle(trouble{rankOther, s.failure(err)})
-	case t := <-s.troubles:
-		return s.settle(t)
-	case <-s.ctx.Done():
-		return context.Cause(s.ctx)
-	}
-}
-
-// failure makes err a line about this VM.
-func (s *supervisor) failure(err error) *vm.Failure {
-	var f *vm.Failure
-	if errors.As(err, &f) {
-		return f
-	}
-	return vm.Failf("VM %s: %v", s.launch.VM.Name, err)
-}
-
-// update changes the state, tells whoever waits for a change, and saves it. f is
-// called with s.mu held.
-func (s *supervisor) update(f func(*vm.State)) {
-	s.mu.Lock()
-	f(&s.state)
-	s.changedLocked()
-	s.mu.Unlock()
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	s.mu.Lock()
-	snapshot := s.cloneLocked() // at least as new as what another has written meanwhile
-	s.mu.Unlock()
-	if err := vm.SaveState(s.dir, snapshot); err != nil {
-		s.log.Printf("vix", "%s: %v", vm.StateName, err)
-	}
-}
-
-func (s *supervisor) changedLocked() {
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// stage notes that a part of the start is done.
-func (s *supervisor) stage(name string, uptime time.Duration) {
-	st := vm.Stage{Name: name, Seconds: time.Since(s.state.Started).Seconds(), Uptime: uptime.Seconds()}
-	s.log.Printf("vix", "stage %s", name)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.state.Stages) < vm.MaxVMStages {
-		s.state.Stages = append(s.state.Stages, st)
-		s.changedLocked()
-	}
-}
-
-func (s *supervisor) note(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	s.log.Add("vix", text)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.Notes = append(s.state.Notes, text)
-	s.changedLocked()
-}
-
-// slogger returns a logger that writes to the VM's log under source.
-func (s *supervisor) slogger(source string) *slog.Logger {
-	return slog.New(slog.NewTextHandler(proc.LineWriter(func(line string) { s.log.Add(source, line) }),
-		&slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey {
-				return slog.Attr{} // the log has its own
-			}
-			return a
-		}}))
+	s.machine.child.End(endLimit)
+	return true
 }

@@ -557,7 +557,7 @@ func TestWindowEvents(t *testing.T) {
 	if err := os.Mkdir(b.dir+"/vix/t", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s, err := newSupervisor(b.launch("t"))
+	s, err := newSupervisor(b.launch("t"), Desktop{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -570,7 +570,7 @@ func TestWindowEvents(t *testing.T) {
 	}
 	in.WriteString("{\"event\":\"window-closed\",\"id\":3}\n{\"event\":\"window-closed\",\"id\":99999}\n")
 	in.WriteString(strings.Repeat("x", 100<<10) + "\n")
-	s.readEvents(strings.NewReader(in.String()), 1)
+	s.display.readEvents(strings.NewReader(in.String()), 1)
 	st := s.snapshot()
 	if len(st.Windows) != vm.MaxWindows-1 {
 		t.Errorf("%d windows", len(st.Windows))

@@ -41,8 +41,12 @@ type usbDevice struct {
 	rule  bool   // by the configuration
 }
 
-// usbDevices are the devices of a VM. turn is held by whoever adds or takes away one.
-type usbDevices struct {
+// A usbPart is the VM's USB devices. turn is held by whoever adds or takes away one.
+type usbPart struct {
+	passive
+	*host
+	machine    *machine
+	guest      *guest
 	turn       sync.Mutex
 	list       []usbDevice
 	lastID     int
@@ -64,9 +68,9 @@ func (s *supervisor) serveUSB(c *vm.Control, req vm.Request) {
 	var st *vm.USBState
 	var err error
 	if req.Op == vm.OpUSBAttach {
-		st, err = s.attachUSB(req.Path)
+		st, err = s.usb.attach(req.Path)
 	} else {
-		st, err = s.detachUSB(req.Path)
+		st, err = s.usb.detach(req.Path)
 	}
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.failure(err)})
@@ -75,8 +79,8 @@ func (s *supervisor) serveUSB(c *vm.Control, req vm.Request) {
 	s.tell(c, vm.Reply{USB: st})
 }
 
-// attachUSB gives the VM the one device that text names.
-func (s *supervisor) attachUSB(text string) (*vm.USBState, error) {
+// attach gives the VM the one device that text names.
+func (s *usbPart) attach(text string) (*vm.USBState, error) {
 	name := s.launch.VM.Name
 	if st := s.snapshot().State; st != vm.StateRunning {
 		return nil, vm.Failf("VM %s: is %s; devices are attached while it runs", name, st)
@@ -87,7 +91,7 @@ func (s *supervisor) attachUSB(text string) (*vm.USBState, error) {
 			return nil, vm.Failf("VM %s: usb %s: not emulated", name, plain.Text(text, vm.MaxTitle, plain.OneLine))
 		}
 		d.Port = text
-		return s.addUSB(d, false)
+		return s.add(d, false)
 	}
 	want, err := config.ParseUSB(text)
 	if err != nil {
@@ -101,14 +105,14 @@ func (s *supervisor) attachUSB(text string) (*vm.USBState, error) {
 	case 0:
 		return nil, vm.Failf("VM %s: usb %s: no such device is plugged in (hubs stay the host's); see vix-launcher usb list", name, want)
 	case 1:
-		s.watchUSB()
-		return s.addUSB(found[0], false)
+		s.watch()
+		return s.add(found[0], false)
 	default:
 		return nil, vm.Failf("VM %s: usb %s: %d devices are that; name one by its port, such as %s", name, want, len(found), found[0].Port)
 	}
 }
 
-func (s *supervisor) hostUSB() ([]usb.Device, error) {
+func (s *usbPart) hostUSB() ([]usb.Device, error) {
 	list, err := usb.List(os.DirFS(s.launch.Parts.USB))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, vm.Failf("VM %s: usb: this machine has no USB", s.launch.VM.Name)
@@ -116,17 +120,16 @@ func (s *supervisor) hostUSB() ([]usb.Device, error) {
 	return list, err
 }
 
-// addUSB plugs a device in.
-func (s *supervisor) addUSB(d usb.Device, rule bool) (*vm.USBState, error) {
-	u := &s.usb
-	u.turn.Lock()
-	defer u.turn.Unlock()
+// add plugs a device in.
+func (s *usbPart) add(d usb.Device, rule bool) (*vm.USBState, error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	name := s.launch.VM.Name
 	switch {
-	case slices.ContainsFunc(u.list, func(x usbDevice) bool { return x.Port == d.Port }):
+	case slices.ContainsFunc(s.list, func(x usbDevice) bool { return x.Port == d.Port }):
 		return nil, vm.Failf("VM %s: usb %s: the VM has it already", name, d.Port)
-	case len(u.list) >= config.MaxUSB:
-		return nil, vm.Failf("VM %s: has %d USB devices, and no place for more; detach one", name, len(u.list))
+	case len(s.list) >= config.MaxUSB:
+		return nil, vm.Failf("VM %s: has %d USB devices, and no place for more; detach one", name, len(s.list))
 	}
 	var node *os.File
 	if !strings.HasPrefix(d.Port, emulatedPrefix) {
@@ -142,16 +145,16 @@ func (s *supervisor) addUSB(d usb.Device, rule bool) (*vm.USBState, error) {
 	if err := s.sendDrivers(d.Aliases); err != nil {
 		s.note("VM %s: usb %s: the guest has not all of its drivers: %v", name, d.Port, err)
 	}
-	u.lastID++
-	dev := usbDevice{Device: d, id: fmt.Sprintf("usb%d", u.lastID), rule: rule}
+	s.lastID++
+	dev := usbDevice{Device: d, id: fmt.Sprintf("usb%d", s.lastID), rule: rule}
 	if node != nil {
-		dev.fdset = fdsetUSB + u.lastID
+		dev.fdset = fdsetUSB + s.lastID
 	}
 	if err := s.plugUSB(dev, node); err != nil {
 		return nil, vm.Failf("VM %s: usb %s: %v", name, d.Port, err)
 	}
-	u.list = append(u.list, dev)
-	s.noteUSB()
+	s.list = append(s.list, dev)
+	s.show()
 	s.log.Printf("vix", "usb %s (%s %s) is the VM's", d.Port, d.ID, d.Name)
 	return &vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: rule}, nil
 }
@@ -160,7 +163,7 @@ func (s *supervisor) addUSB(d usb.Device, rule bool) (*vm.USBState, error) {
 const fdsetUSB = 100
 
 // takeNode opens a device for this VM alone.
-func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
+func (s *usbPart) takeNode(d usb.Device) (*os.File, error) {
 	name := s.launch.VM.Name
 	path := filepath.Join(s.launch.Parts.USBNodes, d.Node)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -184,7 +187,7 @@ func (s *supervisor) takeNode(d usb.Device) (*os.File, error) {
 
 // sameDevice makes sure that an open node is the device that was chosen: its number may
 // be another's since it was looked at. What the descriptor says of itself cannot change.
-func (s *supervisor) sameDevice(node *os.File, d usb.Device) error {
+func (s *usbPart) sameDevice(node *os.File, d usb.Device) error {
 	changed := vm.Failf("VM %s: usb %s: is another device now than the one that was chosen; see vix-launcher usb list, and try again", s.launch.VM.Name, d.Port)
 	all, err := s.hostUSB()
 	if err != nil {
@@ -222,43 +225,43 @@ func openFailure(name string, d usb.Device, path string, err error) error {
 }
 
 // plugController plugs the controller in, with the first device.
-func (s *supervisor) plugController() error {
-	if s.usb.controller {
+func (s *usbPart) plugController() error {
+	if s.controller {
 		return nil
 	}
-	err := s.monitor.Execute("device_add", map[string]any{"driver": "qemu-xhci", "id": qemu.UsbController, "bus": qemu.UsbPort, "p2": config.MaxUSB, "p3": config.MaxUSB}, nil)
-	s.usb.controller = err == nil
+	err := s.machine.monitor.Execute("device_add", map[string]any{"driver": "qemu-xhci", "id": qemu.USBController, "bus": qemu.USBPort, "p2": config.MaxUSB, "p3": config.MaxUSB}, nil)
+	s.controller = err == nil
 	return err
 }
 
 // plugUSB has QEMU take the device, of which node is nil if QEMU emulates it.
-func (s *supervisor) plugUSB(d usbDevice, node *os.File) error {
-	args := map[string]any{"id": d.id, "bus": qemu.UsbController + ".0"}
+func (s *usbPart) plugUSB(d usbDevice, node *os.File) error {
+	args := map[string]any{"id": d.id, "bus": qemu.USBController + ".0"}
 	if node == nil {
 		args["driver"] = strings.TrimPrefix(d.Port, emulatedPrefix)
-		return s.monitor.Execute("device_add", args, nil)
+		return s.machine.monitor.Execute("device_add", args, nil)
 	}
-	if err := s.monitor.Call(node, "add-fd", map[string]any{"fdset-id": d.fdset}, nil); err != nil {
+	if err := s.machine.monitor.Call(node, "add-fd", map[string]any{"fdset-id": d.fdset}, nil); err != nil {
 		return err
 	}
 	args["driver"], args["hostdevice"] = "usb-host", fmt.Sprintf("/dev/fdset/%d", d.fdset)
-	err := s.monitor.Execute("device_add", args, nil)
+	err := s.machine.monitor.Execute("device_add", args, nil)
 	if err != nil {
 		err = errors.Join(err, s.dropNode(d))
 	}
 	return err
 }
 
-func (s *supervisor) dropNode(d usbDevice) error {
+func (s *usbPart) dropNode(d usbDevice) error {
 	if d.fdset == 0 {
 		return nil
 	}
-	return s.monitor.Execute("remove-fd", map[string]any{"fdset-id": d.fdset}, nil)
+	return s.machine.monitor.Execute("remove-fd", map[string]any{"fdset-id": d.fdset}, nil)
 }
 
 // sendDrivers has the guest load the drivers of the controller and of these aliases, of
 // the kernel that it booted.
-func (s *supervisor) sendDrivers(aliases []string) error {
+func (s *usbPart) sendDrivers(aliases []string) error {
 	drivers, err := findDrivers(s.launch, aliases)
 	if err != nil || len(drivers) == 0 {
 		return err
@@ -270,7 +273,7 @@ func (s *supervisor) sendDrivers(aliases []string) error {
 		images.Write(d.Image)
 		images.Write(d.Signature)
 	}
-	return s.inGuest(agent.Spawn{Kind: agent.KindDrivers, Argv: sizes}, &images)
+	return s.guest.runOwn(agent.Spawn{Kind: agent.KindDrivers, Argv: sizes}, &images)
 }
 
 // findDrivers is a variable because the tests' guest has no kernel of its own.
@@ -282,52 +285,53 @@ var findDrivers = func(l vm.Launch, aliases []string) ([]boot.Driver, error) {
 	return boot.Drivers(kernel, []string{"xhci_pci"}, aliases)
 }
 
-// detachUSB takes back the device that text names.
-func (s *supervisor) detachUSB(text string) (*vm.USBState, error) {
+// detach takes back the device that text names.
+func (s *usbPart) detach(text string) (*vm.USBState, error) {
 	want, err := config.ParseUSB(text)
 	if err != nil && !strings.HasPrefix(text, emulatedPrefix) {
 		return nil, vm.Failf("VM %s: usb: %v", s.launch.VM.Name, err)
 	}
-	return s.dropUSB(func(d usbDevice) bool {
+	return s.drop(func(d usbDevice) bool {
 		return d.Port == text || d.Port == want.Port || want.ID != "" && d.ID == want.ID
 	}, plain.Text(text, vm.MaxTitle, plain.OneLine))
 }
 
-// dropUSB unplugs the first device that is meant.
-func (s *supervisor) dropUSB(meant func(usbDevice) bool, text string) (*vm.USBState, error) {
-	u := &s.usb
-	u.turn.Lock()
-	defer u.turn.Unlock()
-	i := slices.IndexFunc(u.list, meant)
+// drop unplugs the first device that is meant.
+func (s *usbPart) drop(meant func(usbDevice) bool, text string) (*vm.USBState, error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	i := slices.IndexFunc(s.list, meant)
 	if i < 0 {
 		return nil, vm.Failf("VM %s: usb %s: the VM has no such device; see vix-launcher usb list", s.launch.VM.Name, text)
 	}
-	d := u.list[i]
-	if err := errors.Join(s.deleteDevice(d.id), s.dropNode(d)); err != nil {
+	d := s.list[i]
+	if err := errors.Join(s.machine.deleteDevice(d.id), s.dropNode(d)); err != nil {
 		return nil, vm.Failf("VM %s: usb %s: %v", s.launch.VM.Name, d.Port, err)
 	}
-	u.list = slices.Delete(u.list, i, i+1)
-	s.noteUSB()
+	s.list = slices.Delete(s.list, i, i+1)
+	s.show()
 	s.log.Printf("vix", "usb %s is the host's again", d.Port)
 	return &vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: d.rule}, nil
 }
 
-// noteUSB brings the state up to date.
-func (s *supervisor) noteUSB() {
+// show brings the state up to date.
+func (s *usbPart) show() {
 	s.update(func(st *vm.State) {
 		st.USB = []vm.USBState{}
-		for _, d := range s.usb.list {
+		for _, d := range s.list {
 			st.USB = append(st.USB, vm.USBState{Port: d.Port, ID: d.ID, Name: d.Name, Rule: d.rule})
 		}
 	})
 }
 
-// ruleUSB attaches what the configuration names and is there.
-func (s *supervisor) ruleUSB() {
+func (s *usbPart) devices() []qemu.Device { return []qemu.Device{qemu.USB()} }
+
+// run attaches what the configuration names and is there.
+func (s *usbPart) run(context.Context) {
 	if len(s.launch.VM.USB) == 0 {
 		return
 	}
-	s.watchUSB()
+	s.watch()
 	all, err := s.hostUSB()
 	if err != nil {
 		s.note("%v", s.failure(err))
@@ -340,28 +344,28 @@ func (s *supervisor) ruleUSB() {
 
 // ruleDevice attaches the device at a port, if the configuration names it and the VM does
 // not have it.
-func (s *supervisor) ruleDevice(all []usb.Device, port string) {
+func (s *usbPart) ruleDevice(all []usb.Device, port string) {
 	for _, want := range s.launch.VM.USB {
 		for _, d := range usb.Matching(all, want) {
 			has := slices.ContainsFunc(s.snapshot().USB, func(x vm.USBState) bool { return x.Port == port })
 			if d.Port != port || has {
 				continue
 			}
-			if _, err := s.addUSB(d, true); err != nil {
+			if _, err := s.add(d, true); err != nil {
 				s.note("%v", s.failure(err))
 			}
 		}
 	}
 }
 
-// watchUSB begins to listen for devices that come and go, once.
-func (s *supervisor) watchUSB() {
-	s.usb.turn.Lock()
-	defer s.usb.turn.Unlock()
-	if s.usb.watched {
+// watch begins to listen for devices that come and go, once.
+func (s *usbPart) watch() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.watched {
 		return
 	}
-	s.usb.watched = true
+	s.watched = true
 	events, err := listenUSB(s.launch.Parts.System)
 	if err != nil {
 		s.note("VM %s: usb: devices that come and go are not seen: %v", s.launch.VM.Name, err)
@@ -385,7 +389,7 @@ func (s *supervisor) watchUSB() {
 	})
 }
 
-func (s *supervisor) usbEvent(b []byte) {
+func (s *usbPart) usbEvent(b []byte) {
 	e, ok := usb.ParseEvent(b)
 	switch {
 	case !ok:
@@ -395,7 +399,7 @@ func (s *supervisor) usbEvent(b []byte) {
 		}
 	case e.Action == "remove":
 		if slices.ContainsFunc(s.snapshot().USB, func(x vm.USBState) bool { return x.Port == e.Port }) {
-			if _, err := s.dropUSB(func(d usbDevice) bool { return d.Port == e.Port }, e.Port); err != nil {
+			if _, err := s.drop(func(d usbDevice) bool { return d.Port == e.Port }, e.Port); err != nil {
 				s.log.Printf("vix", "%v", err)
 			}
 		}

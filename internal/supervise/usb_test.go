@@ -104,7 +104,7 @@ func TestUSBDescriptor(t *testing.T) {
 // A device that took the number, or the port, of the chosen one is not given away.
 func TestUSBDeviceChanged(t *testing.T) {
 	tree := t.TempDir()
-	s := &supervisor{launch: vm.Launch{VM: config.VM{Name: "t"}}}
+	s := &usbPart{host: &host{launch: vm.Launch{VM: config.VM{Name: "t"}}}}
 	usbTree(t, &s.launch, tree, "1-1", "1-2")
 	all, err := s.hostUSB()
 	if err != nil || len(all) != 2 {

@@ -35,7 +35,7 @@ type kernelVsock struct {
 }
 
 // openKernelVsock opens the kernel's device, if a guest's kernel has the driver for it.
-func (s *supervisor) openKernelVsock() (*kernelVsock, error) {
+func (s *channelPart) openKernelVsock() (*kernelVsock, error) {
 	c := &kernelVsock{refused: s.refusedGuest}
 	var err error
 	if c.device, err = qemu.OpenVhost(s.launch.Parts.Vhost); err != nil {
@@ -66,13 +66,12 @@ func checkDriver(l vm.Launch) error {
 	return kernel.CheckVsock()
 }
 
-func (c *kernelVsock) attach(m *qemu.Machine, files []*os.File) []*os.File {
-	m.VsockFD, m.VsockCID, m.VsockPort = firstFile+len(files), c.cid, c.port
-	files = append(files, take(&c.device))
+func (c *kernelVsock) devices() []qemu.Device {
+	list := []qemu.Device{qemu.Vsock(take(&c.device), c.cid, c.port)}
 	if c.spare != nil {
-		files = c.spare.attach(m, files)
+		list = append(list, c.spare.devices()...)
 	}
-	return files
+	return list
 }
 
 func (c *kernelVsock) connect(ctx context.Context) (io.ReadWriteCloser, error) {
@@ -128,7 +127,7 @@ func checkAddr(peer net.Addr, cid uint32) error {
 	return nil
 }
 
-func (s *supervisor) refusedGuest(err error) {
+func (s *channelPart) refusedGuest(err error) {
 	s.log.Printf("vix", "agent's channel: a connection is refused: %v", err)
 }
 
@@ -152,7 +151,7 @@ const (
 // startVsockDevice starts vhost-device-vsock. It may make sockets in a directory of its
 // own, and reaches no other; their names are gone before the guest runs, but for the one
 // that the device connects to, which goes with the connection.
-func (s *supervisor) startVsockDevice() (_ channel, err error) {
+func (s *channelPart) startVsockDevice() (_ channel, err error) {
 	real, err := filepath.EvalSymlinks(s.launch.Parts.Vsock)
 	if err != nil {
 		return nil, vm.Failf("%s: cannot be started: %v", vsockChild, proc.Cause(err))
@@ -176,8 +175,8 @@ func (s *supervisor) startVsockDevice() (_ channel, err error) {
 		return nil, errors.Join(err, c.ln.Close())
 	}
 	c.pid = child.Cmd.Process.Pid
+	s.child = child
 	s.own(child, vsockChild+" ended", func(p *vm.PIDs) *int { return &p.Vsock })
-	s.undo(func() error { child.Kill(); return nil }) // it would serve the next QEMU
 	if c.qemu, err = s.dialDevice(child, at("device")); err != nil {
 		return nil, errors.Join(err, c.ln.Close())
 	}
@@ -198,7 +197,7 @@ func vsockArgs(dir string) []string {
 }
 
 // dialDevice connects to the device's socket for QEMU, as soon as it listens.
-func (s *supervisor) dialDevice(device *proc.Child, addr *net.UnixAddr) (*os.File, error) {
+func (s *channelPart) dialDevice(device *proc.Child, addr *net.UnixAddr) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, deviceLimit)
 	defer cancel()
 	pace := time.NewTicker(dialPace)
@@ -224,9 +223,8 @@ func (s *supervisor) dialDevice(device *proc.Child, addr *net.UnixAddr) (*os.Fil
 // deviceLimit is for vhost-device-vsock to listen, on a busy machine.
 const deviceLimit = 30 * time.Second
 
-func (c *deviceVsock) attach(m *qemu.Machine, files []*os.File) []*os.File {
-	m.VsockFD, m.VsockPort = firstFile+len(files), vsockPort
-	return append(files, take(&c.qemu))
+func (c *deviceVsock) devices() []qemu.Device {
+	return []qemu.Device{qemu.VsockDevice(take(&c.qemu), vsockPort)}
 }
 
 func (c *deviceVsock) connect(ctx context.Context) (io.ReadWriteCloser, error) {

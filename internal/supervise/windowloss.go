@@ -34,7 +34,7 @@ func (t *windowLosses) next(name string, m agent.WindowLoss, now time.Time) stri
 }
 
 // onWindowLoss is called by the agent's reader.
-func (s *supervisor) onWindowLoss(m agent.WindowLoss) {
+func (s *guest) onWindowLoss(m agent.WindowLoss) {
 	text := s.windowLosses.next(s.launch.VM.Name, m, time.Now())
 	if text != "" && s.tellAt(&s.windowLosses.pace, text) {
 		s.notify(text)

@@ -22,7 +22,7 @@ type FolderState struct {
 	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
 }
 
-func (f FolderState) Id() rootfs.DirID { return f.Above[0] }
+func (f FolderState) ID() rootfs.DirID { return f.Above[0] }
 
 // folderLimit is for another VM to tell its shares.
 const folderLimit = 10 * time.Second

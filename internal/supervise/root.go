@@ -8,24 +8,72 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/proc"
+	"vix/internal/qemu"
 	"vix/internal/rootfs"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
 
+// A rootPart is the root file system: an image, or what a virtiofsd serves.
+type rootPart struct {
+	passive
+	*host
+	folders *folders
+	child   *proc.Child
+	qemu    *os.File // QEMU's end of the vhost-user socket, or the image; until QEMU has it
+	format  string   // of the image; "": there is none
+
+	programs programs // under host.mu
+}
+
+func (s *rootPart) start() error {
+	l := s.launch
+	from, err := rootfs.FindRoot(l.VM.Root, l.VM.Packages, l.RootsDir)
+	if err != nil {
+		return err
+	}
+	s.stampPrograms(from)
+	if from.Disk != "" {
+		s.qemu, s.format, err = openImage(from.Disk)
+		return err
+	}
+	cmd, spec, err := s.command(from)
+	if err != nil {
+		return err
+	}
+	if s.qemu, s.child, err = s.folders.serve(cmd, spec); err != nil {
+		return err
+	}
+	s.own(s.child, "virtiofsd ended", func(p *vm.PIDs) *int { return &p.Virtiofsd })
+	return nil
+}
+
+func (s *rootPart) devices() []qemu.Device {
+	if s.format != "" {
+		return []qemu.Device{qemu.Disk(take(&s.qemu), s.format)}
+	}
+	return []qemu.Device{qemu.RootFS(take(&s.qemu))}
+}
+
+func (s *rootPart) stop(graceful bool) error {
+	proc.CloseFiles([]*os.File{s.qemu})
+	endChild(s.child, graceful)
+	return nil
+}
+
 // viewName is the empty directory on which the process that serves the root
 // "host" mounts its view, in a mount namespace of its own.
 const viewName = "root"
 
-// rootCommand says how the VM's root is served on the listening socket that the child gets
-// as descriptor 3, and a directory's as 4: by virtiofsd, on
+// command says how the VM's root is served on the listening socket that the child gets as
+// descriptor 3, and a directory's as 4: by virtiofsd, on
 //
 //	host        an allow-listed view of the host
 //	/directory  the directory as it is, by its descriptor; that of a root that was built, too
 //
 // virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
 // it needs its capabilities, in a user namespace if it is not root's, and mounts.
-func (s *supervisor) rootCommand(from rootfs.Root) (cmd proc.Command, spec sandbox.Spec, err error) {
+func (s *rootPart) command(from rootfs.Root) (cmd proc.Command, spec sandbox.Spec, err error) {
 	l := s.launch
 	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
 		return cmd, spec, vm.Failf("virtiofsd: cannot be started: %v", err)
@@ -37,7 +85,7 @@ func (s *supervisor) rootCommand(from rootfs.Root) (cmd proc.Command, spec sandb
 	cmd = proc.Command{Name: "virtiofsd", Attr: rootfs.ViewAttr(s.uid, os.Getgid())}
 	tree := sandbox.Tree{Dir: view, Host: l.Parts.System}
 	if !from.View {
-		dir, err := s.openPlace(from.Dir)
+		dir, err := s.folders.openPlace(from.Dir)
 		if err != nil {
 			return cmd, spec, vm.Failf("VM %s: root %s: %v", l.VM.Name, from.Dir, proc.Cause(err))
 		}
@@ -51,7 +99,8 @@ func (s *supervisor) rootCommand(from rootfs.Root) (cmd proc.Command, spec sandb
 // the socket on which it does.
 const folderFD = 4
 
-func (s *supervisor) virtiofsdSpec(tree sandbox.Tree, args []string) sandbox.Spec {
+// virtiofsdSpec is how virtiofsd is confined that serves what is mounted in tree.
+func (s *host) virtiofsdSpec(tree sandbox.Tree, args []string) sandbox.Spec {
 	return sandbox.Spec{Tree: &tree, KeepCapabilities: true, KeepMounts: true, Argv: append([]string{s.launch.Parts.Virtiofsd}, args...)}
 }
 
@@ -91,4 +140,39 @@ func virtiofsdArgs(dir string, uid int, squash bool) []string {
 		args = append(args, "--translate-uid=host:65534:0:1", "--translate-gid=host:65534:0:1")
 	}
 	return args
+}
+
+// A VM keeps what it has seen of its root, and the host may upgrade it meanwhile
+// (rootfs.Stamp): who starts a program or lists VMs is told.
+
+// programs is what the VM's root was when the VM was started. It does not change once the
+// VM runs.
+type programs struct {
+	root  rootfs.Root
+	stamp string // "": not started yet
+}
+
+// stampPrograms notes what the root is, before the guest sees of it.
+func (s *rootPart) stampPrograms(root rootfs.Root) {
+	stamp := rootfs.Stamp(root, s.launch.Parts.System)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.programs = programs{root, stamp}
+}
+
+// lookAtPrograms compares, and returns what is to be said; "" if the root is as it was.
+func (s *rootPart) lookAtPrograms() string {
+	s.mu.Lock()
+	was := s.programs
+	outdated := s.state.Outdated
+	s.mu.Unlock()
+	if !outdated && (was.stamp == "" || rootfs.Stamp(was.root, s.launch.Parts.System) == was.stamp) {
+		return ""
+	}
+	text := vm.OutdatedText(s.launch.VM.Name, s.launch.VM.Root)
+	if !outdated {
+		s.log.Add("vix", text)
+		s.update(func(st *vm.State) { st.Outdated = true })
+	}
+	return text
 }

@@ -1,0 +1,141 @@
+package launch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/vm"
+)
+
+var errNoParts = errors.New("the VM would start now")
+
+// testLauncher is one with a host of its own, on which a VM comes as far as its parts.
+func testLauncher(t *testing.T, conf string) (*Launcher, *vm.Registry) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vix") // short: the path of a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	apps := filepath.Join(dir, "usr/share/applications")
+	entry := "[Desktop Entry]\nType=Application\nName=Editor\nExec=edit %F\n"
+	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(dir, "home", name) }
+	l := &Launcher{
+		Version: "test", System: dir, Log: io.Discard,
+		Dirs:     Dirs{Home: at(""), Config: at("config"), Cache: at("cache"), State: at("state"), Data: at("data"), Runtime: dir},
+		Config:   func() (*config.Config, error) { return config.Parse("config.toml", []byte(conf)) },
+		Parts:    func() (vm.Parts, error) { return vm.Parts{}, errNoParts },
+		Check:    checkTag,
+		Warnings: func(config.VM) []string { return nil },
+		Look:     func(name string) (string, error) { return "", fmt.Errorf("%s is not installed", name) },
+	}
+	reg, err := vm.OpenRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reg.Close() })
+	return l, reg
+}
+
+// checkTag stands for the display's policy.
+func checkTag(v config.VM) error {
+	if v.Tag == "refused" {
+		return errors.New("the policy refuses it")
+	}
+	return nil
+}
+
+// What is asked for is found, or refused for its own reason, before a VM is started.
+func TestStart(t *testing.T) {
+	l, reg := testLauncher(t, `
+[vm.web]
+programs = ["edit"]
+[vm.bad]
+tag = "refused"
+`)
+	for _, tt := range []struct {
+		request Request
+		want    string
+	}{
+		{Request{VM: "web", App: "editor"}, "VM web: " + errNoParts.Error()},
+		{Request{VM: "new", Argv: []string{"true"}}, "VM new: " + errNoParts.Error()},
+		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-tmp1: " + errNoParts.Error()},
+		{Request{VM: "web", App: "editor", Action: desktop.ActionShell}, "VM web: " + errNoParts.Error()},
+		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix-launcher desktop sync"},
+		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; there are disposable, shell and stop`},
+		{Request{VM: "web", App: "editor", Files: make([]string, maxOpen+1)}, "33 files: at most 32 at once"},
+		{Request{VM: "web", App: "editor", Files: []string{"/none"}}, "/none: no such file or directory"},
+		{Request{VM: "bad", App: "editor"}, "the policy refuses it"},
+		{Request{VM: "UP", App: "editor"}, config.CheckName("UP").Error()},
+	} {
+		if err := l.Start(t.Context(), reg, tt.request); err == nil || err.Error() != tt.want {
+			t.Errorf("%+v: %v, want %s", tt.request, err, tt.want)
+		}
+	}
+	var misuse *MisuseError
+	if err := l.Start(t.Context(), reg, Request{VM: "web", App: "editor", Action: "dance"}); !errors.As(err, &misuse) {
+		t.Errorf("%v is no misuse", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(l.Dirs.Data, grantsDir, "*")); len(left) > 0 {
+		t.Errorf("%v is left of files that were not opened", left)
+	}
+}
+
+// Places that begin with "~" are the home directory's, or an error that names them.
+func TestComplete(t *testing.T) {
+	l, _ := testLauncher(t, "")
+	v := config.VM{
+		Name: "web", Kernel: "~/kernel", Initrd: "~/initrd", Root: config.RootImage + "~/disk",
+		Shares: []config.Share{{Host: "~/notes", Guest: "/mnt/notes"}},
+	}
+	given := slices.Clone(v.Shares)
+	more := config.Share{Host: "/srv", Guest: "/mnt/srv"}
+	got, err := l.Complete(v, more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(l.Dirs.Home, name) }
+	if got.Kernel != in("kernel") || got.Initrd != in("initrd") || got.Root != config.RootImage+in("disk") ||
+		len(got.Shares) != 2 || got.Shares[0].Host != in("notes") || got.Shares[1] != more {
+		t.Errorf("%+v", got)
+	}
+	if !slices.Equal(v.Shares, given) {
+		t.Errorf("the configuration's own shares were changed: %+v", v.Shares)
+	}
+	l.Dirs.Home = ""
+	if _, err := l.Complete(v); err == nil || err.Error() != "~/kernel: HOME is not set; name the folder in full" {
+		t.Error(err)
+	}
+	v.Kernel = ""
+	if _, err := l.Complete(v); err == nil || !strings.Contains(err.Error(), "initrd is set, and kernel is not") {
+		t.Error(err)
+	}
+}
+
+// What Vix keeps of its own is named where anything names it, by its real path.
+func TestPrivate(t *testing.T) {
+	l, _ := testLauncher(t, "")
+	real := filepath.Join(l.Dirs.Runtime, "elsewhere")
+	if err := errors.Join(os.MkdirAll(real, 0o700), os.Mkdir(l.Dirs.Home, 0o700), os.Symlink(real, l.Dirs.Cache)); err != nil {
+		t.Fatal(err)
+	}
+	l.Dirs.State = ""
+	want := []string{filepath.Join(l.Dirs.Config, "vix"), filepath.Join(real, "vix"), l.Dirs.Runtime}
+	if got := l.private(); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if _, err := (Dirs{}).Roots(); err == nil || err.Error() != "neither XDG_CACHE_HOME nor HOME is set" {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,217 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"vix/config"
+	"vix/internal/desktop"
+	"vix/internal/launch"
+	"vix/internal/menu"
+	"vix/internal/vm"
+)
+
+const testConfig = `
+[vm.web]
+programs = ["edit"]
+`
+
+// testHost is a machine with one program, where a VM comes as far as its parts.
+func testHost(t *testing.T) Host {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vix") // short: the path of a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	apps := filepath.Join(dir, "usr/share/applications")
+	entry := "[Desktop Entry]\nType=Application\nName=Editor\nName[de]=Schreiber\nExec=edit %F\n"
+	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	return Host{
+		Launcher: &launch.Launcher{
+			Version: "test", System: dir, Log: io.Discard,
+			Dirs:    launch.Dirs{Cache: filepath.Join(dir, "cache"), State: filepath.Join(dir, "state"), Runtime: dir},
+			Session: vm.Session{Wayland: filepath.Join(dir, "wayland-0")},
+			Config:  func() (*config.Config, error) { return config.Parse("config.toml", []byte(testConfig)) },
+			Parts:   func() (vm.Parts, error) { return vm.Parts{}, errors.New("the VM would start now") },
+			Check:   func(config.VM) error { return nil }, Warnings: func(config.VM) []string { return nil },
+		},
+		Locale: "C", Language: "de", Log: io.Discard,
+		Programs: Programs{
+			Font: func(context.Context, string) string { return "" },
+			Verb: func(_ context.Context, args ...string) ([]byte, error) {
+				if slices.Equal(args, []string{"usb", "list", "--json"}) {
+					return []byte(`[{"Port": "1-2", "Name": "Stick"}, {"Port": "1-%v", "Name": "Evil"}, {"Port": "1", "Name": "Hub", "Hub": true}]`), nil
+				}
+				return []byte(strings.Join(args, " ") + "\x1b\n"), nil
+			},
+		},
+	}
+}
+
+// An ended is how a program ended.
+type ended int
+
+func (e ended) Error() string { return "it ended" }
+func (e ended) ExitCode() int { return int(e) }
+
+// A screen is the test's end of a menu, in the place of vix-menu.
+type screen struct {
+	t    *testing.T
+	from *menu.Reader
+	to   *menu.Writer
+	done chan error // what Show returned
+}
+
+func openMenu(t *testing.T, host Host, settled func(), end error) (*screen, menu.Setup) {
+	t.Helper()
+	in, setup, err1 := os.Pipe()
+	events, out, err2 := os.Pipe()
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(in.Close(), events.Close(), out.Close()) })
+	host.Programs.Menu = func(context.Context) (*Child, error) {
+		return &Child{Stdin: setup, Stdout: events, Wait: func() error { return end }}, nil
+	}
+	s := &Session{Host: host}
+	sc := &screen{t, menu.NewReader(in), menu.NewWriter(out), make(chan error, 1)}
+	go func() {
+		defer s.Close()
+		sc.done <- s.Show(t.Context(), settled)
+	}()
+	var first menu.Setup
+	if err := sc.from.Read(&first); err != nil {
+		t.Fatal(err)
+	}
+	return sc, first
+}
+
+// next reads updates until one is of interest.
+func (sc *screen) next(of func(menu.Update) bool) menu.Update {
+	sc.t.Helper()
+	for {
+		var u menu.Update
+		if err := sc.from.Read(&u); err != nil {
+			sc.t.Fatal(err)
+		}
+		if of(u) {
+			return u
+		}
+	}
+}
+
+func (sc *screen) send(ev menu.Event) {
+	sc.t.Helper()
+	if err := sc.to.Write(ev); err != nil {
+		sc.t.Fatal(err)
+	}
+}
+
+func notice(u menu.Update) bool { return u.Notice != nil }
+
+// A menu from its opening until what was chosen is done: what goes wrong while it is open
+// is a notice in it, and the verb's own error afterwards.
+func TestShow(t *testing.T) {
+	settled := make(chan struct{})
+	sc, setup := openMenu(t, testHost(t), func() { close(settled) }, nil)
+	if setup.Socket != "wayland-0" || setup.Locale != "C" {
+		t.Errorf("%+v", setup)
+	}
+	u := sc.next(func(u menu.Update) bool { return len(u.Items) > 0 })
+	var ids []string
+	for _, it := range u.Items {
+		ids = append(ids, it.ID)
+	}
+	if !slices.Equal(ids, []string{"web/editor", "vm:web"}) || u.Items[0].Name != "Schreiber" {
+		t.Errorf("%q, %+v", ids, u.Items)
+	}
+	sc.send(menu.Event{Kind: menu.EventShown, Scale: 1})
+	u = sc.next(func(u menu.Update) bool { return len(u.Actions) > len(actions()) })
+	if last := u.Actions[len(u.Actions)-1]; last.ID != "verb usb attach %v 1-2" || len(u.Actions) != len(actions())+1 {
+		t.Errorf("%+v", u.Actions)
+	}
+	<-settled
+	for ev, want := range map[menu.Event]menu.Notice{
+		{Kind: menu.EventRun, Item: "web/other"}:                                             {Text: `menu: no entry "web/other"; see vix-launcher menu --print`, Bad: true},
+		{Kind: menu.EventRun, Item: "vm:web"}:                                                {Text: `menu: no entry "vm:web"; see vix-launcher menu --print`, Bad: true},
+		{Kind: menu.EventRun, Item: "web/editor"}:                                            {Text: "VM web: the VM would start now", Bad: true},
+		{Kind: menu.EventAction, Item: "web/editor", Action: desktop.ActionDisposable}:       {Text: "VM web-tmp1: the VM would start now", Bad: true},
+		{Kind: menu.EventAction, Item: "web/editor", Action: "dance"}:                        {Text: `menu: no action "dance"`, Bad: true},
+		{Kind: menu.EventAction, Item: "vm:web", Action: actionVerb + "usb attach %v 1-2"}:   {Text: "usb attach web 1-2"},
+		{Kind: menu.EventAction, Item: "vm:none", Action: actionVerb + "usb attach %v 1-2"}:  {Text: `menu: no entry "vm:none"`, Bad: true},
+		{Kind: menu.EventAction, Item: "web/editor", Action: actionVerb + "clipboard clear"}: {Text: "clipboard clear"},
+	} {
+		sc.send(ev)
+		if u := sc.next(notice); *u.Notice != want {
+			t.Errorf("%+v: %+v, want %+v", ev, *u.Notice, want)
+		}
+	}
+	sc.send(menu.Event{Kind: menu.EventClosed})
+	if err := <-sc.done; err != nil {
+		t.Error(err)
+	}
+}
+
+// vix-menu's own failure, about which it has written, is told from others.
+func TestMenuFails(t *testing.T) {
+	for end, want := range map[error]string{
+		ended(1): ErrEnded.Error(), ended(2): "vix-menu: it ended", errors.New("lost"): "vix-menu: lost",
+	} {
+		sc, _ := openMenu(t, testHost(t), func() {}, end)
+		sc.send(menu.Event{Kind: menu.EventClosed})
+		if err := <-sc.done; err == nil || err.Error() != want {
+			t.Errorf("%v: %v, want %s", end, err, want)
+		}
+	}
+}
+
+// Another menu gets lines and says which one was chosen, or nothing.
+func TestDmenu(t *testing.T) {
+	const line = "Schreiber  [web]"
+	for _, tt := range []struct {
+		command, lines, out string
+		err                 error
+		want                string // "" for nothing
+	}{
+		{"fuzzel --width 60", line + "\n", "0\n", nil, "VM web: the VM would start now"},
+		{"fuzzel", line + "\n", "-1\n", nil, ""},
+		{"fuzzel", line + "\n", "1\n", nil, `menu: want the index of an entry, not "1"`},
+		{"/usr/bin/tofi", line + "\n", line + "\n", nil, "VM web: the VM would start now"},
+		{"tofi", line + "\n", "Schreib\n", nil, `menu: "Schreib" is none of the entries`},
+		{"tofi", line + "\n", "", ended(1), ""},
+		{"tofi", line + "\n", "", ended(-1), ""},
+		{"tofi", line + "\n", "", ended(127), "menu: --dmenu tofi: it ended"},
+		{"tofi", line + "\n", "", errors.New("no shell"), "menu: --dmenu tofi: no shell"},
+		{"", line + "\n", "", nil, ""},
+	} {
+		host := testHost(t)
+		host.Programs.Chooser = func(_ context.Context, command string, _ []string, lines []byte) ([]byte, error) {
+			if command != tt.command || string(lines) != tt.lines {
+				t.Errorf("%s: %q", command, lines)
+			}
+			return []byte(tt.out), tt.err
+		}
+		s := &Session{Host: host}
+		err := s.Load(t.Context())
+		if err == nil {
+			err = s.Dmenu(t.Context(), tt.command, "")
+		}
+		s.Close()
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != tt.want {
+			t.Errorf("%s, %q: %v, want %s", tt.command, tt.out, err, tt.want)
+		}
+	}
+}
