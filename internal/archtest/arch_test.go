@@ -26,59 +26,68 @@ const module = "vix"
 // an error, and so is one that nobody needs any more. Tests may import what they like. A
 // new package gets a line here.
 var mayImport = map[string][]string{
-	"bench":                {},
-	"cmd/vix-guest":        {"internal/agent", "internal/guestproxy", "internal/names", "internal/transfer"},
-	"cmd/vix-launcher":     {"config", "internal/agent", "internal/balloon", "internal/boot", "internal/clipboard", "internal/clipflow", "internal/desktop", "internal/filter", "internal/gpu", "internal/launch", "internal/menu/session", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/termsafe", "internal/trace", "internal/transfer", "internal/usb", "internal/vm", "internal/wayland"},
-	"cmd/vix-menu":         {"internal/icon", "internal/label", "internal/menu", "internal/sandbox"},
-	"cmd/vix-waylandproxy": {"config", "internal/accept", "internal/clipboard", "internal/filter", "internal/gpu", "internal/guestproxy", "internal/ledger", "internal/plain", "internal/relay", "internal/sandbox", "internal/trace", "internal/vhost", "internal/wayland"},
-	"e2e":                  {"internal/desktoptest", "internal/hostile", "internal/virtwl"},
-	"scripts":              {},
-	"config":               {"internal/plain"},
-	"internal/accept":      {},
-	"internal/agent":       {"internal/plain"},
-	"internal/archtest":    {},
-	"internal/balloon":     {},
-	"internal/boot":        {"internal/durable"},
-	"internal/clipboard":   {"internal/wayland", "internal/relay", "internal/plain"},
-	"internal/clipflow":    {"config", "internal/accept", "internal/clipboard", "internal/desktop", "internal/durable", "internal/vm", "internal/wayland"},
-	"internal/desktop":     {"config", "internal/durable", "internal/icon", "internal/vm", "internal/plain"},
-	"internal/durable":     {},
-	"internal/filter":      {"config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
-	"internal/label":       {},
-	"internal/launch":      {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/transfer", "internal/vm"},
-	"internal/ledger":      {},
-	"internal/gpu":         {"internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
-	"internal/guestproxy":  {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},
-	"internal/hostile":     {"internal/wayland", "internal/virtwl"},
-	"internal/icon":        {},
-	"internal/menu":        {"internal/durable", "internal/icon", "internal/label"},
-	"internal/names":       {"internal/accept"},
-	"internal/plain":       {},
-	"internal/relay":       {"internal/wayland"},
-	"internal/rootfs":      {"internal/durable"},
-	"internal/sandbox":     {},
-	"internal/scope":       {},
-	"internal/surface":     {},
-	"internal/termsafe":    {},
-	"internal/trace":       {"internal/wayland"},
-	"internal/transfer":    {"internal/durable"},
-	"internal/usb":         {"config", "internal/plain"},
-	"internal/vhost":       {},
-	"internal/virtwl":      {"internal/wayland", "internal/ledger"},
-	"internal/vm":          {"config", "internal/agent", "internal/balloon", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/sandbox", "internal/scope"},
-	"internal/supervise":   {"config", "internal/accept", "internal/agent", "internal/balloon", "internal/boot", "internal/display", "internal/ledger", "internal/names", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/usb", "internal/vm"},
-	"internal/proc":        {"internal/plain", "internal/sandbox"},
-	"internal/qemu":        {"config", "internal/proc"},
-	"internal/display":     {"config"},
-	"internal/wayland":     {"internal/plain"},
+	"config":              {"internal/plain"},
+	"internal/accept":     {},
+	"internal/agent":      {"internal/plain"},
+	"internal/archtest":   {},
+	"internal/balloon":    {},
+	"internal/boot":       {"internal/durable"},
+	"internal/clipboard":  {"internal/display", "internal/wayland", "internal/relay", "internal/plain"},
+	"internal/clipflow":   {"config", "internal/accept", "internal/clipboard", "internal/desktop", "internal/durable", "internal/vm", "internal/wayland"},
+	"internal/desktop":    {"config", "internal/durable", "internal/icon", "internal/vm", "internal/plain"},
+	"internal/durable":    {},
+	"internal/filter":     {"internal/display", "config", "internal/label", "internal/wayland", "internal/relay", "internal/clipboard", "internal/plain", "internal/surface", "internal/ledger"},
+	"internal/label":      {},
+	"internal/launch":     {"config", "internal/agent", "internal/desktop", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/transfer", "internal/vm"},
+	"internal/ledger":     {},
+	"internal/gpu":        {"internal/display", "internal/wayland", "internal/ledger", "internal/vhost", "internal/virtwl"},
+	"internal/guestproxy": {"internal/accept", "internal/wayland", "internal/relay", "internal/virtwl"},
+	"internal/hostile":    {"internal/wayland", "internal/virtwl"},
+	"internal/icon":       {},
+	"internal/menu":       {"internal/durable", "internal/icon", "internal/label"},
+	"internal/names":      {"internal/accept"},
+	"internal/plain":      {},
+	"internal/relay":      {"internal/wayland"},
+	"internal/rootfs":     {"internal/durable"},
+	"internal/sandbox":    {},
+	"internal/scope":      {},
+	"internal/surface":    {},
+	"internal/termsafe":   {},
+	"internal/trace":      {"internal/wayland"},
+	"internal/transfer":   {"internal/durable"},
+	"internal/usb":        {"config", "internal/plain"},
+	"internal/vhost":      {},
+	"internal/virtwl":     {"internal/wayland", "internal/ledger"},
+	"internal/vm":         {"config", "internal/agent", "internal/balloon", "internal/durable", "internal/plain", "internal/proc", "internal/rootfs", "internal/sandbox", "internal/scope"},
+	"internal/supervise":  {"config", "internal/accept", "internal/agent", "internal/balloon", "internal/boot", "internal/display", "internal/ledger", "internal/names", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/usb", "internal/vm"},
+	"internal/proc":       {"internal/plain", "internal/sandbox"},
+	"internal/qemu":       {"config", "internal/proc"},
+	"internal/display":    {"config", "internal/ledger", "internal/wayland"},
+	"internal/wayland":    {"internal/plain"},
 	// The menu's two processes share their messages; only the one that starts VMs has this.
 	"internal/menu/session": {"config", "internal/desktop", "internal/durable", "internal/icon", "internal/launch", "internal/menu", "internal/plain", "internal/vm"},
 	// A test's desktop stands outside what it tests.
 	"internal/desktoptest": {},
+
+	// What is started, and what tests it.
+	"bench":                {},
+	"cmd/vix-guest":        {"internal/agent", "internal/guestproxy", "internal/names", "internal/transfer"},
+	"cmd/vix-launcher":     {"config", "internal/agent", "internal/balloon", "internal/boot", "internal/clipboard", "internal/clipflow", "internal/desktop", "internal/display", "internal/launch", "internal/menu/session", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/termsafe", "internal/trace", "internal/transfer", "internal/usb", "internal/vm", "internal/wayland"},
+	"cmd/vix-menu":         {"internal/icon", "internal/label", "internal/menu", "internal/sandbox"},
+	"cmd/vix-waylandproxy": {"config", "internal/accept", "internal/clipboard", "internal/display", "internal/filter", "internal/gpu", "internal/guestproxy", "internal/ledger", "internal/plain", "internal/relay", "internal/sandbox", "internal/trace", "internal/vhost", "internal/wayland"},
+	"e2e":                  {"internal/desktoptest", "internal/hostile", "internal/virtwl"},
+	"scripts":              {},
 }
 
-// guestMustNot: a guest's binary has no host part in it, whoever imports it.
-var guestMustNot = []string{"internal/vm", "internal/supervise", "internal/qemu", "internal/vhost", "internal/gpu", "internal/filter", "internal/desktop"}
+// mustNotLink says what is in no binary of ours, whoever imports it: a guest's has no part
+// of the host, and who starts VMs has none that reads the guest's queues.
+var mustNotLink = map[string][]string{
+	"cmd/vix-guest":       hostParts,
+	"internal/guestproxy": hostParts,
+	"cmd/vix-launcher":    {"internal/filter", "internal/gpu", "internal/surface", "internal/vhost", "internal/virtwl"},
+}
+
+var hostParts = []string{"internal/vm", "internal/supervise", "internal/qemu", "internal/vhost", "internal/gpu", "internal/filter", "internal/desktop"}
 
 // mayStart lists who below cmd/ starts processes, and mayBecome who replaces its own process
 // by another program: what is confined becomes QEMU, or the like. Packages whose name ends
@@ -173,13 +182,10 @@ func TestImports(t *testing.T) {
 	}
 }
 
-func TestGuestBinariesHoldNoHostPart(t *testing.T) {
+func TestLinks(t *testing.T) {
 	for _, p := range packages(t) {
-		if p.short() != "cmd/vix-guest" && p.short() != "internal/guestproxy" {
-			continue
-		}
 		for _, d := range p.Deps {
-			if d, ours := strings.CutPrefix(d, module+"/"); ours && withinAny(d, guestMustNot) {
+			if d, ours := strings.CutPrefix(d, module+"/"); ours && withinAny(d, mustNotLink[p.short()]) {
 				t.Errorf("%s imports %s, perhaps through another package", p.short(), d)
 			}
 		}
