@@ -14,7 +14,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -87,11 +86,6 @@ func fakeLauncher() error {
 			return err
 		}
 		return Run(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), Desktop{})
-	case "rootview":
-		return syscall.Exec(os.Args[6], os.Args[6:], nil)
-	case "shareview": // HOSTDIR, DIR, then virtiofsd
-		i := slices.IndexFunc(os.Args, func(a string) bool { return strings.HasSuffix(a, "/virtiofsd") })
-		return syscall.Exec(os.Args[i], os.Args[i:], nil)
 	case "confine":
 		return fakeConfine()
 	}
@@ -100,16 +94,18 @@ func fakeLauncher() error {
 
 // fakeConfine says what the real one would, and becomes the program unconfined.
 func fakeConfine() error {
-	i := slices.Index(os.Args, "--report-fd")
-	fd, err := strconv.Atoi(os.Args[i+1])
+	fd, err := strconv.Atoi(os.Args[len(os.Args)-1])
 	if err != nil {
 		return err
 	}
-	report := os.NewFile(uintptr(fd), "report")
-	fmt.Fprintln(report, `{"measures":["as told"],"weaker":["nothing\u001b[31m"]}`)
-	report.Close()
-	argv := os.Args[slices.Index(os.Args, "--")+1:]
-	return syscall.Exec(argv[0], argv, nil)
+	f := os.NewFile(uintptr(fd), "specification")
+	spec, err := sandbox.ReadSpec(f)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(f, `{"measures":["as told"],"weaker":["nothing\u001b[31m"]}`)
+	f.Close()
+	return syscall.Exec(spec.Argv[0], spec.Argv, nil)
 }
 
 // behave makes a fake fail as the test asked for, by a file beside it.

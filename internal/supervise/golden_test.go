@@ -11,7 +11,6 @@ import (
 	"vix/config"
 	"vix/internal/display"
 	"vix/internal/qemu"
-	"vix/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -69,11 +68,6 @@ func TestCommandLines(t *testing.T) {
 	with("qemu-vsock.golden", qemu.Vsock(nil, 4242, 70000), serial, screen, root, balloon)
 	with("qemu-vsock-device.golden", qemu.VsockDevice(nil, 70000), screen, root, balloon)
 	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
-	golden(t, "confine.golden", Confine{
-		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}, {Path: "/run/vsock", Sockets: true}},
-		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
-	}.Args())
-	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())
 	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	golden(t, "display.golden", display.Spec{VM: "web", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}.Args())
 }

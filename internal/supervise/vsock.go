@@ -167,18 +167,10 @@ func (s *channelPart) startVsockDevice() (_ channel, err error) {
 	if c.ln, err = net.ListenUnix("unix", at(fmt.Sprintf("host_%d", vsockPort))); err != nil {
 		return nil, err
 	}
-	report, reportEnd, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, c.ln.Close())
-	}
-	confine := Confine{
-		Files:    append(ProgramFiles(real), sandbox.File{Path: dir, Sockets: true}),
-		ReportFD: 3, Argv: append([]string{s.launch.Parts.Vsock}, vsockArgs(dir)...),
-	}
-	child, err := s.startConfined(proc.Command{
-		Name: vsockChild, Path: s.launch.Parts.Self, Args: confine.Args(),
-		Own: sandbox.Attr(s.uid, os.Getgid()), Files: []*os.File{reportEnd},
-	}, report)
+	child, err := s.startConfined(proc.Command{Name: vsockChild, Own: sandbox.Attr(s.uid, os.Getgid())}, sandbox.Spec{
+		Files: append(sandbox.ProgramFiles(real), sandbox.File{Path: dir, Sockets: true}),
+		Argv:  append([]string{s.launch.Parts.Vsock}, vsockArgs(dir)...),
+	})
 	if err != nil {
 		return nil, errors.Join(err, c.ln.Close())
 	}
