@@ -103,9 +103,6 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		if v.PIDs.Network > 0 {
 			add("passt", v.PIDs.Network)
 		}
-		if v.PIDs.Vsock > 0 {
-			add("vhost-device-vsock", v.PIDs.Vsock)
-		}
 		for _, sh := range v.Shares {
 			if sh.PID > 0 {
 				add("virtiofsd "+sh.Guest, sh.PID)

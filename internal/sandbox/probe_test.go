@@ -129,12 +129,6 @@ func try(what string, args []string) error {
 	case "connect":
 		_, err := net.Dial("unix", args[0])
 		return err
-	case "listen": // and goes, with its name
-		ln, err := net.Listen("unix", args[0])
-		if err != nil {
-			return err
-		}
-		return ln.Close()
 	case "tcp":
 		_, err := net.Dial("tcp", args[0])
 		return err

@@ -37,8 +37,6 @@ type File struct {
 	Exec   bool   `json:"exec,omitempty"`   // may be executed
 	Write  bool   `json:"write,omitempty"`  // may be written, and asked by ioctl: a device
 	Remove bool   `json:"remove,omitempty"` // files in it may be removed, and nothing else: a directory
-	// Sockets: Unix sockets may be made in it and removed, and nothing else: a directory.
-	Sockets bool `json:"sockets,omitempty"`
 }
 
 // A Report is what Confine did, in words for a log and for doctor.

@@ -10,7 +10,6 @@
 //	                                     │                          root, the home and each share (share.go), for
 //	                                     │                          which another takes over (takeover.go)
 //	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
-//	                                     ├─ vhost-device-vsock      for vsock without the kernel's (vsock.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)
 //
 // Each of them is confined (package sandbox): the display process does it itself

@@ -57,7 +57,6 @@ func TestMain(m *testing.M) {
 	findDrivers = func(vm.Launch, []string) ([]boot.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
-		vsockChild: fakeVsock,
 	}
 	fake, ok := fakes[filepath.Base(os.Args[0])]
 	if !ok {
@@ -159,41 +158,6 @@ func fakeDisplay() error {
 	return nil
 }
 
-// fakeVsock carries what the fake QEMU says over vhost-user to the host's socket, as if
-// the guest had connected.
-func fakeVsock() error {
-	flags := map[string]string{}
-	for _, a := range os.Args[1:] {
-		name, value, _ := strings.Cut(a, "=")
-		flags[name] = value
-	}
-	do := behave(vsockChild)
-	if do == "fail" {
-		return errors.New("vsock fails")
-	}
-	for _, name := range []string{"--uds-path", "--socket"} {
-		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: flags[name], Net: "unix"})
-		if err != nil {
-			return err
-		}
-		ln.SetUnlinkOnClose(false)
-		if name == "--uds-path" {
-			continue
-		}
-		qemu, err := ln.AcceptUnix()
-		if err != nil {
-			return err
-		}
-		host, err := net.Dial("unix", flags["--uds-path"]+fmt.Sprintf("_%d", vsockPort))
-		if err != nil {
-			return err
-		}
-		go func() { _, _ = io.Copy(host, qemu) }()
-		_, _ = io.Copy(qemu, host)
-	}
-	select {} // it would serve the next QEMU
-}
-
 // fakeTrace answers each request of the control channel with what it was.
 func fakeTrace(f *os.File) {
 	c, err := net.FileConn(f)
@@ -226,14 +190,6 @@ func chardevFile(id string) *os.File {
 	return nil
 }
 
-// channelFile is that of the agent's channel.
-func channelFile() *os.File {
-	if f := chardevFile("agent"); f != nil {
-		return f
-	}
-	return chardevFile("vsock")
-}
-
 func fakeQEMU() error {
 	do := behave("qemu")
 	if do == "refuse" {
@@ -264,11 +220,11 @@ func fakeQEMU() error {
 	case "hang":
 		select {}
 	case "garbage":
-		_, _ = channelFile().Write([]byte{0xff, 1, 0, 0, 0, 0})
+		_, _ = chardevFile("agent").Write([]byte{0xff, 1, 0, 0, 0, 0})
 		select {}
 	}
 	booted := make(chan struct{})
-	g := agent.NewGuest(channelFile(), agent.GuestConfig{
+	g := agent.NewGuest(chardevFile("agent"), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
 		Boot: func(m agent.Boot) {
 			if len(m.Search) > 0 {
@@ -420,7 +376,7 @@ func newBench(t *testing.T) *bench {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy", vsockChild} {
+	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy"} {
 		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}

@@ -66,8 +66,6 @@ func TestCommandLines(t *testing.T) {
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
 	with("qemu-kvm.golden", serial, screen, root, balloon)
 	with("qemu-vsock.golden", qemu.Vsock(nil, 4242, 70000), serial, screen, root, balloon)
-	with("qemu-vsock-device.golden", qemu.VsockDevice(nil, 70000), screen, root, balloon)
-	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
 	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
 	golden(t, "display.golden", display.Spec{VM: "web", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}.Args())
 }
