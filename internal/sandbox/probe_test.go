@@ -129,6 +129,12 @@ func try(what string, args []string) error {
 	case "connect":
 		_, err := net.Dial("unix", args[0])
 		return err
+	case "listen":
+		ln, err := net.Listen("unix", args[0])
+		if err != nil {
+			return err
+		}
+		return ln.Close()
 	case "tcp":
 		_, err := net.Dial("tcp", args[0])
 		return err
