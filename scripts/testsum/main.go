@@ -107,7 +107,7 @@ type summary struct {
 	raced     map[string]bool // failed tests whose output tells of a data race
 	tried     map[string]bool // top-level tests that have had a second try
 	unsteady  []string        // tests that failed, and passed alone
-	artifacts []string        // directories in which tests kept files
+	artifacts []string        // tests that kept files, and the directory of each
 }
 
 func newSummary(w io.Writer) *summary {
@@ -173,7 +173,7 @@ func (s *summary) line(b []byte) {
 		}
 		s.lines[key] = append(s.lines[key], e.Output)
 	case "artifacts":
-		s.artifacts = append(s.artifacts, e.Path)
+		s.artifacts = append(s.artifacts, key+": "+e.Path)
 	case "pass", "fail", "skip":
 		s.end(e, key)
 		delete(s.lines, key)

@@ -95,9 +95,9 @@ func TestAgain(t *testing.T) {
 		again, code                  int
 		says                         []string
 	}{
-		{name: "passes then", first: failure, second: success, again: 1, code: 1, says: []string{"unsteady: vix/p TestA: failed, and passed alone; find out why", "failed: vix/p TestA", "kept: /kept/1", "0 passed, 1 failed"}},
+		{name: "passes then", first: failure, second: success, again: 1, code: 1, says: []string{"unsteady: vix/p TestA: failed, and passed alone; find out why", "failed: vix/p TestA", "kept: vix/p TestA: /kept/1", "0 passed, 1 failed"}},
 		{name: "excused", first: failure, second: success, excuses: excused, again: 1, says: []string{"unsteady: vix/p TestA: failed, and passed alone; excused since 2026-11-28: the kernel is late", "1 passed, 0 failed"}},
-		{name: "excused, fails again", first: failure, second: failure, excuses: excused, again: 1, code: 1, says: []string{"failed: vix/p TestA", "kept: /kept/1\nkept: /kept/1"}},
+		{name: "excused, fails again", first: failure, second: failure, excuses: excused, again: 1, code: 1, says: []string{"failed: vix/p TestA", "kept: vix/p TestA: /kept/1\nkept: vix/p TestA: /kept/1"}},
 		{name: "another is excused", first: failure, second: success, excuses: "vix/p TestB 2026-11-28 late", again: 1, code: 1, says: []string{"failed: vix/p TestA"}},
 		{name: "no second tries", first: failure, second: success, excuses: excused, code: 1, says: []string{"failed: vix/p TestA"}},
 		{name: "raced", first: strings.Replace(failure, "oh", "WARNING: DATA RACE", 1), second: success, excuses: excused, again: 1, code: 1, says: []string{"failed: vix/p TestA"}},
