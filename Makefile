@@ -27,6 +27,9 @@ UNIT     = $$($(GO) list ./... | grep -v '^vix/e2e')
 OUTSIDE := ./scripts ./packaging
 INSIDE   = $$($(GO) list ./... | grep -vE '^vix/(e2e|scripts$$|packaging$$)')
 
+# A failed test's files: the logs of its VMs, and what its processes said.
+KEEP    := -artifacts -outputdir $(CURDIR)/build/test
+
 .PHONY: build
 build: need-go ## the programs, in build/bin
 	@mkdir -p build/bin
@@ -52,11 +55,11 @@ test: static setup ## every test: check, compositor-level and VM-level
 	@$(MAKE) --no-print-directory build
 	@# Compiled on all processors; the tests then run one package at a time.
 	$(GO) build $(RACE) ./...
-	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -complete -show '^threat ' -again 3 -steady '^Test(Threat|Attack)' -out build/test \
+	@rm -rf build/test/_artifacts; mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
+	@build/test/testsum -complete -show '^threat ' -again 3 -excused scripts/testsum/unsteady -out build/test \
 	  -- $(GO) test -json -p 1 -timeout 30m $(OUTSIDE) \
-	  -- $(GO) test -json -p 1 $(RACE) -timeout 30m -exec $(IN_ROOT) $(INSIDE) \
-	  -- $(GO) test -json -p 1 -timeout 30m -exec $(IN_ROOT) ./e2e/...
+	  -- $(GO) test -json -p 1 $(RACE) -timeout 30m $(KEEP) -exec $(IN_ROOT) $(INSIDE) \
+	  -- $(GO) test -json -p 1 -timeout 30m $(KEEP) -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
 check: static ## static checks and unit tests; no VM

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"vix/internal/desktoptest"
+	"vix/internal/logtest"
 )
 
 // What the host draws around a window of a VM (internal/filter/frame.go), in
@@ -65,6 +66,7 @@ type Rig struct {
 	timeout  time.Duration
 	baseline map[int]bool // processes that were there before the rig
 	mounts   string
+	logs     *logtest.Logs
 }
 
 // Lacks says what the machine lacks for a Rig, or "".
@@ -99,6 +101,7 @@ func New(t desktoptest.T, cfg Config) *Rig {
 	if err := r.directories(cfg); err != nil {
 		t.Fatalf("making the rig's directories: %v", err)
 	}
+	r.logs = logtest.Watch(t, r.runtime)
 	t.Cleanup(r.close)
 	return r
 }
@@ -150,6 +153,15 @@ func (r *Rig) For(t desktoptest.T) {
 	parent := r.t
 	r.t = t
 	t.Cleanup(func() { r.t = parent })
+}
+
+// Keep saves the logs of the rig's VMs for t, if it has failed, where the rig outlives t.
+func (r *Rig) Keep(t desktoptest.T) {
+	t.Helper()
+	r.logs.Save(t)
+	if r.Sway != nil {
+		logtest.Save(t, "sway.txt", r.Sway.Output())
+	}
 }
 
 // SetConfig writes config.toml.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"vix/internal/boot"
+	"vix/internal/logtest"
 	"vix/internal/vm"
 )
 
@@ -99,6 +100,7 @@ func newRig(t testing.TB) *rig {
 		"PATH=/usr/bin:/bin", "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir + "/run", "XDG_CACHE_HOME=" + cacheDir(),
 		"WAYLAND_DISPLAY=" + dir + "/compositor", "LANG=C.UTF-8",
 	}
+	logtest.Watch(t, filepath.Join(dir, "run"))
 	t.Cleanup(r.nothingLeft)
 	return r
 }
@@ -158,6 +160,9 @@ func (r *rig) start(stdin io.Reader, args ...string) *launched {
 	if err := start(); err != nil {
 		r.t.Fatal(err)
 	}
+	r.t.Cleanup(func() {
+		logtest.Save(r.t, args[0]+".txt", fmt.Sprintf("%q\n%s%s", args, p.out.String(), p.err.String()))
+	})
 	go func() {
 		_ = p.Wait() // its ProcessState is looked at
 		close(p.done)

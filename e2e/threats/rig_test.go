@@ -88,6 +88,9 @@ type stageT struct {
 
 func (s *stageT) Cleanup(f func()) { s.cleanups = append(s.cleanups, f) }
 
+// Failed says that the stage has nothing to keep: the tests that failed have kept it.
+func (s *stageT) Failed() bool { return false }
+
 func (s *stageT) end() {
 	for i := len(s.cleanups) - 1; i >= 0; i-- {
 		s.cleanups[i]()
@@ -122,6 +125,7 @@ func threat(t *testing.T, row int) *stage {
 		if !t.Failed() {
 			return
 		}
+		s.Keep(t)
 		s.picture(t, fmt.Sprintf("threat%02d-failed.png", row))
 		lines := strings.Split(s.Vix("logs", "evil").Stdout, "\n")
 		t.Logf("the evil VM's log ends:\n%s", strings.Join(lines[max(0, len(lines)-30):], "\n"))

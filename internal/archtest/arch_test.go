@@ -67,7 +67,8 @@ var mayImport = map[string][]string{
 	// The menu's two processes share their messages; only the one that starts VMs has this.
 	"internal/menu/session": {"config", "internal/desktop", "internal/durable", "internal/icon", "internal/launch", "internal/menu", "internal/plain", "internal/vm"},
 	// A test's desktop stands outside what it tests.
-	"internal/desktoptest": {},
+	"internal/desktoptest": {"internal/logtest"},
+	"internal/logtest":     {},
 
 	// What is started, and what tests it.
 	"bench":                {},

@@ -3,10 +3,13 @@ package desktoptest
 import (
 	"bytes"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
 	"time"
+
+	"vix/internal/logtest"
 )
 
 // A Proc is a process that ends with the test.
@@ -19,7 +22,7 @@ type Proc struct {
 }
 
 // Command starts cmd as a Proc. Output that cmd does not send elsewhere is kept
-// for Output. The kernel kills the process if the test's process dies.
+// for Output, and for a test that fails. The kernel kills the process if the test's process dies.
 func Command(t T, cmd *exec.Cmd, cred *syscall.Credential) (*Proc, error) {
 	p := &Proc{cmd: cmd, done: make(chan struct{})}
 	if cmd.Stdout == nil {
@@ -54,7 +57,10 @@ func Command(t T, cmd *exec.Cmd, cred *syscall.Credential) (*Proc, error) {
 		return nil, err
 	}
 	p.PID = cmd.Process.Pid
-	t.Cleanup(p.Stop)
+	t.Cleanup(func() {
+		p.Stop()
+		logtest.Save(t, filepath.Base(cmd.Path)+".txt", p.Output())
+	})
 	return p, nil
 }
 

@@ -1,8 +1,9 @@
 # complete.zsh SHELL PREFIX: types at an interactive bash or zsh that has Vix's
 # completions from PREFIX/share, presses Tab, and prints what the shell shows.
 # A line of standard input is what is typed, and the words that are waited for, with
-# tabs between.
-zmodload zsh/zpty
+# tabs between. It ends at the first line of which a word is not shown. However it
+# ends, the shell ends with it.
+zmodload zsh/zpty zsh/system
 case $1 in
 bash)
 	keys=$'\t\t'
@@ -17,19 +18,31 @@ zsh)
 bindkey '^I' list-choices"
 	;;
 esac
+terminal=$REPLY
+trap 'zpty -d shell' EXIT
+trap 'exit 1' HUP INT TERM
+
+# shows WORD: reads into seen until WORD is there. That a word will not come has no
+# event: a shell that says nothing for a while has said all.
+shows() {
+	local more
+	while [[ $seen != *"$1"* ]]; do
+		sysread -i $terminal -t 15 more || return
+		seen+=$more
+	done
+}
+
 zpty -w shell "stty columns 160 rows 60; $setup
 echo rea''dy"
-zpty -r -m shell seen '*ready*' || exit 1
+seen=
+shows ready || { print -r -- "no prompt: $seen"; exit 1 }
 while IFS=$'\t' read -rA words; do
-	line=$words[1] seen=
+	line=$words[1] seen= missing=
 	zpty -w -n shell "$line$keys"
 	for word in $words[2,-1]; do
-		while [[ $seen != *"$word"* ]]; do
-			zpty -r -m shell more "*${(b)word}*" || exit 1
-			seen+=$more
-		done
+		shows $word || { missing=$word; break }
 	done
 	print -r -- "$line => ${seen//[^[:print:][:space:]]/}"
+	[[ -z $missing ]] || break
 	zpty -w -n shell $'\C-u'
 done
-zpty -d shell

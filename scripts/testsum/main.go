@@ -1,7 +1,7 @@
 // Command testsum runs `go test -json` commands and says what matters: the
 // output of failed tests, why tests were skipped, and the closing counts.
 //
-//	testsum [-complete] [-v] [-show REGEXP] [-again N] [-steady REGEXP] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
+//	testsum [-complete] [-v] [-show REGEXP] [-again N] [-excused FILE] [-out DIR] -- CMD ARG... [-- CMD ARG...]...
 //
 // It ends with status 1 if a test or a build failed, if a test was skipped
 // without a stated reason, or if nothing ran. With -complete a test that was
@@ -9,11 +9,10 @@
 // -show it prints matching lines of any test's output. The raw events of the n-th
 // command are kept in DIR/n.json.
 //
-// Tests that boot emulated VMs share two processors with whatever else runs. With
-// -again, up to N tests that failed run once more, alone; one that then passes is
-// named as unsteady in the closing lines, with its failure's output above. A data
-// race, a crash, a time-out of a whole package and tests that match -steady get no
-// second try.
+// With -again, up to N tests that failed run once more, alone. That is a diagnosis:
+// a test that then passes is named as unsteady, and has failed all the same, unless
+// FILE excuses it (again.go). What a failed test kept of its VMs and processes
+// (testing.T.ArtifactDir) is named in the closing lines.
 package main
 
 import (
@@ -36,7 +35,7 @@ func main() {
 	verbose := flag.Bool("v", false, "print every test's name and output")
 	show := flag.String("show", "", "print output lines that match `regexp`")
 	again := flag.Int("again", 0, "up to `N` failed tests have a second try, alone")
-	steady := flag.String("steady", "", "tests that match `regexp` have none")
+	excused := flag.String("excused", "", "`file` of tests that may fail once")
 	out := flag.String("out", "", "`directory` for the raw events")
 	flag.Parse()
 	s := newSummary(os.Stdout)
@@ -44,8 +43,8 @@ func main() {
 	if *show != "" {
 		s.show = regexp.MustCompile(*show)
 	}
-	if *steady != "" {
-		s.steady = regexp.MustCompile(*steady)
+	if err := s.excuse(*excused); err != nil {
+		s.problem(err.Error())
 	}
 	for i, argv := range split(flag.Args()) {
 		if err := s.run(argv, rawFile(*out, i+1)); err != nil {
@@ -89,6 +88,7 @@ type event struct {
 	Test       string
 	Elapsed    float64
 	Output     string
+	Path       string // of artifacts: a directory
 }
 
 type summary struct {
@@ -102,14 +102,16 @@ type summary struct {
 	passes, fails, skipsN   int
 	problems, skips, failsN []string
 
-	again    int // second tries that are left
-	steady   *regexp.Regexp
-	raced    map[string]bool // failed tests whose output tells of a data race
-	unsteady []string
+	again     int // second tries that are left
+	excuses   map[string]excuse
+	raced     map[string]bool // failed tests whose output tells of a data race
+	tried     map[string]bool // top-level tests that have had a second try
+	unsteady  []string        // tests that failed, and passed alone
+	artifacts []string        // tests that kept files, and the directory of each
 }
 
 func newSummary(w io.Writer) *summary {
-	return &summary{w: w, lines: map[string][]string{}, parents: map[string]bool{}, failed: map[string]bool{}, raced: map[string]bool{}}
+	return &summary{w: w, lines: map[string][]string{}, parents: map[string]bool{}, failed: map[string]bool{}, raced: map[string]bool{}, tried: map[string]bool{}}
 }
 
 func (s *summary) run(argv []string, raw string) error {
@@ -170,6 +172,8 @@ func (s *summary) line(b []byte) {
 			fmt.Fprint(s.w, e.Output)
 		}
 		s.lines[key] = append(s.lines[key], e.Output)
+	case "artifacts":
+		s.artifacts = append(s.artifacts, key+": "+e.Path)
 	case "pass", "fail", "skip":
 		s.end(e, key)
 		delete(s.lines, key)
@@ -237,42 +241,6 @@ func (s *summary) skip(name, out string) {
 
 func (s *summary) problem(text string) { s.problems = append(s.problems, text) }
 
-// secondTries runs what failed once more, unless it is too much, or something is wrong
-// that a second try must not hide.
-func (s *summary) secondTries(argv []string) {
-	if len(s.problems) > 0 || len(s.failsN) == 0 || len(s.failsN) > s.again {
-		return
-	}
-	for _, name := range slices.Clone(s.failsN) {
-		pkg, test, _ := strings.Cut(name, " ")
-		top, _, _ := strings.Cut(test, "/")
-		if s.raced[name] || s.raced[pkg+" "+top] || s.steady != nil && s.steady.MatchString(top) {
-			continue
-		}
-		fmt.Fprintf(s.w, "once more, alone: %s\n", name)
-		second := newSummary(s.w)
-		second.complete, second.verbose, second.show = s.complete, s.verbose, s.show
-		err := second.run(alone(argv, pkg, top), os.DevNull)
-		if err != nil || second.fails+len(second.problems) > 0 || second.passes == 0 {
-			continue
-		}
-		s.again--
-		s.fails--
-		s.passes++
-		s.failsN = slices.DeleteFunc(s.failsN, func(f string) bool { return f == name })
-		s.unsteady = append(s.unsteady, name)
-	}
-}
-
-// alone is the command that runs one test of what argv runs.
-func alone(argv []string, pkg, test string) []string {
-	last := len(argv)
-	for last > 0 && (strings.HasPrefix(argv[last-1], "./") || strings.HasPrefix(argv[last-1], "vix/")) {
-		last--
-	}
-	return append(slices.Clone(argv[:last]), "-count=1", "-run", "^"+test+"$", pkg)
-}
-
 // close prints the closing lines and returns the exit status.
 func (s *summary) close() int {
 	if s.total() == 0 && len(s.problems) == 0 {
@@ -282,10 +250,17 @@ func (s *summary) close() int {
 		fmt.Fprintf(s.w, "skipped: %s\n", l)
 	}
 	for _, l := range s.unsteady {
+		if x, ok := s.excuses[l]; ok {
+			fmt.Fprintf(s.w, "unsteady: %s: failed, and passed alone; excused since %s: %s\n", l, x.date, x.reason)
+			continue
+		}
 		fmt.Fprintf(s.w, "unsteady: %s: failed, and passed alone; find out why\n", l)
 	}
 	for _, l := range s.failsN {
 		fmt.Fprintf(s.w, "failed: %s\n", l)
+	}
+	for _, l := range s.artifacts {
+		fmt.Fprintf(s.w, "kept: %s\n", l)
 	}
 	for _, l := range s.problems {
 		fmt.Fprintf(s.w, "problem: %s\n", l)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -70,30 +71,41 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// A test that failed once has a second try, with the same command but alone, unless it
-// is one that must always hold.
+// A test that failed once has failed, though it passes in its second try, unless it is
+// excused; what both tries kept is named.
 func TestAgain(t *testing.T) {
-	const failure = `{"Action":"output","Package":"vix/p","Test":"TestA","Output":"    a_test.go:3: oh\n"}
+	const failure = `{"Action":"artifacts","Package":"vix/p","Test":"TestA","Path":"/kept/1"}
+{"Action":"output","Package":"vix/p","Test":"TestA","Output":"    a_test.go:3: oh\n"}
+{"Action":"fail","Package":"vix/p","Test":"TestA"}
+{"Action":"fail","Package":"vix/p"}
+`
+	const parts = `{"Action":"run","Package":"vix/p","Test":"TestA/one"}
+{"Action":"run","Package":"vix/p","Test":"TestA/two"}
+{"Action":"fail","Package":"vix/p","Test":"TestA/one"}
+{"Action":"fail","Package":"vix/p","Test":"TestA/two"}
 {"Action":"fail","Package":"vix/p","Test":"TestA"}
 {"Action":"fail","Package":"vix/p"}
 `
 	const success = `{"Action":"pass","Package":"vix/p","Test":"TestA"}
 {"Action":"pass","Package":"vix/p"}
 `
+	const excused = "# none of ours\nvix/p TestA 2026-11-28 the kernel is late\n"
 	for _, c := range []struct {
-		name, first, second, steady string
-		again, code                 int
-		says                        string
+		name, first, second, excuses string
+		again, code                  int
+		says                         []string
 	}{
-		{name: "passes then", first: failure, second: success, again: 1, says: "unsteady: vix/p TestA"},
-		{name: "fails again", first: failure, second: failure, again: 1, code: 1, says: "failed: vix/p TestA"},
-		{name: "no second tries", first: failure, second: success, code: 1, says: "failed: vix/p TestA"},
-		{name: "must hold", first: failure, second: success, again: 1, steady: "^TestA", code: 1, says: "failed: vix/p TestA"},
-		{name: "raced", first: strings.Replace(failure, "oh", "WARNING: DATA RACE", 1), second: success, again: 1, code: 1, says: "failed: vix/p TestA"},
+		{name: "passes then", first: failure, second: success, again: 1, code: 1, says: []string{"unsteady: vix/p TestA: failed, and passed alone; find out why", "failed: vix/p TestA", "kept: vix/p TestA: /kept/1", "0 passed, 1 failed"}},
+		{name: "excused", first: failure, second: success, excuses: excused, again: 1, says: []string{"unsteady: vix/p TestA: failed, and passed alone; excused since 2026-11-28: the kernel is late", "1 passed, 0 failed"}},
+		{name: "excused, fails again", first: failure, second: failure, excuses: excused, again: 1, code: 1, says: []string{"failed: vix/p TestA", "kept: vix/p TestA: /kept/1\nkept: vix/p TestA: /kept/1"}},
+		{name: "another is excused", first: failure, second: success, excuses: "vix/p TestB 2026-11-28 late", again: 1, code: 1, says: []string{"failed: vix/p TestA"}},
+		{name: "no second tries", first: failure, second: success, excuses: excused, code: 1, says: []string{"failed: vix/p TestA"}},
+		{name: "raced", first: strings.Replace(failure, "oh", "WARNING: DATA RACE", 1), second: success, excuses: excused, again: 1, code: 1, says: []string{"failed: vix/p TestA"}},
+		{name: "two parts have one try", first: parts, second: success, again: 1, code: 1, says: []string{"unsteady: vix/p TestA/one", "unsteady: vix/p TestA/two", "2 failed"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			for name, text := range map[string]string{"first": c.first, "second": c.second} {
+			for name, text := range map[string]string{"first": c.first, "second": c.second, "excuses": c.excuses} {
 				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -104,23 +116,56 @@ func TestAgain(t *testing.T) {
 			var out strings.Builder
 			s := newSummary(&out)
 			s.again = c.again
-			if c.steady != "" {
-				s.steady = regexp.MustCompile(c.steady)
-			}
-			if err := s.run(argv, os.DevNull); err != nil {
+			if err := errors.Join(s.excuse(filepath.Join(dir, "excuses")), s.run(argv, os.DevNull)); err != nil {
 				t.Fatal(err)
 			}
 			s.secondTries(argv)
+			s.secondTries(argv) // of the next command
 			if code := s.close(); code != c.code {
 				t.Errorf("status %d, want %d", code, c.code)
 			}
-			if !strings.Contains(out.String(), c.says) {
-				t.Errorf("does not say %q:\n%s", c.says, out.String())
+			for _, text := range c.says {
+				if !strings.Contains(out.String(), text) {
+					t.Errorf("does not say %q:\n%s", text, out.String())
+				}
+			}
+			if n := strings.Count(out.String(), "once more"); n > 1 {
+				t.Errorf("%d second tries", n)
 			}
 		})
 	}
 	got := alone([]string{"go", "test", "-p", "1", "vix/p", "./q/..."}, "vix/p", "TestA")
 	if want := []string{"go", "test", "-p", "1", "-count=1", "-run", "^TestA$", "vix/p"}; !slices.Equal(got, want) {
 		t.Errorf("alone: %q", got)
+	}
+}
+
+func TestExcusesAreChecked(t *testing.T) {
+	for _, text := range []string{"vix/p TestA", "vix/p TestA 2026-11-28", "vix/p TestA yesterday it was late", "# fine\n\nvix/p TestA 2026-13-01 late"} {
+		if _, err := parseExcuses(text); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
+}
+
+// The list of excused tests may become shorter, and this number with it. An attack that
+// was held only in the second try was not held.
+func TestExcusesDoNotGrow(t *testing.T) {
+	const most = 0
+	text, err := os.ReadFile("unsteady")
+	if err != nil {
+		t.Fatal(err)
+	}
+	excuses, err := parseExcuses(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(excuses) > most {
+		t.Errorf("%d tests are excused, and may be %d: mend one instead", len(excuses), most)
+	}
+	for name := range excuses {
+		if strings.Contains(name, " TestThreat") || strings.Contains(name, " TestAttack") {
+			t.Errorf("%s: an attack cannot be excused", name)
+		}
 	}
 }
