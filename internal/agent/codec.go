@@ -111,18 +111,25 @@ func Parse(t Type, payload []byte) (Message, error) {
 // parseJSON decodes exactly one object with no unknown keys.
 func parseJSON[M Message](payload []byte) (Message, error) {
 	var m M
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
-		return nil, violation("%s: %v", m.Type(), err)
-	}
-	if len(bytes.TrimLeft(payload[d.InputOffset():], " \t\r\n")) != 0 {
-		return nil, violation("%s: bytes after the object", m.Type())
+	if err := decodeJSON(m.Type().String(), payload, &m); err != nil {
+		return nil, err
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return m, nil
+}
+
+func decodeJSON(what string, b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return violation("%s: %v", what, err)
+	}
+	if len(bytes.TrimLeft(b[d.InputOffset():], " \t\r\n")) != 0 {
+		return violation("%s: bytes after the object", what)
+	}
+	return nil
 }
 
 func parseData(s Stream, p []byte) (Message, error) {

@@ -325,13 +325,12 @@ func (h *Host) abandon(p *Process, why error) {
 
 // name is what messages call the program.
 func (m Spawn) name() string {
-	switch m.Kind {
-	case KindShell:
+	switch {
+	case m.Request != nil:
+		return m.Request.Name()
+	case m.Kind == KindShell:
 		return "login shell"
-	case KindCopy:
-		return "copy"
-	}
-	if len(m.Argv) == 0 {
+	case len(m.Argv) == 0:
 		return "program"
 	}
 	return m.Argv[0]

@@ -62,6 +62,9 @@ var roles = []string{"cat", "yes", "sleep", "exit", "daemon", "nope", "held cat"
 // the point where it could be stopped.
 func (c *cast) start(ctx context.Context, s Spawn) (*Program, error) {
 	role := s.Argv
+	if s.Kind == KindRequest {
+		role = []string{"exit"}
+	}
 	if role[0] == "held" || role[0] == "exec" {
 		let := make(chan struct{})
 		c.mu.Lock()

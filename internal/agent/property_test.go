@@ -125,7 +125,11 @@ func messages() *rapid.Generator[Message] {
 		case 3:
 			return Ready{Uptime: ms.Draw(t, "t")}
 		case 4:
-			return Spawn{ID: id.Draw(t, "id"), Kind: rapid.SampledFrom([]Kind{KindProgram, KindShell, KindCopy}).Draw(t, "kind of program"), User: name.Draw(t, "u"), Argv: list.Draw(t, "argv"), Env: list.Draw(t, "e"), Cwd: "/x", TTY: rapid.Bool().Draw(t, "tty"), Rows: rapid.Uint16().Draw(t, "r"), Cols: 7}
+			if rapid.Bool().Draw(t, "request") {
+				r := requests().Draw(t, "r")
+				return Spawn{ID: id.Draw(t, "id"), Kind: KindRequest, Request: &r, User: "root", Cwd: "/x"}
+			}
+			return Spawn{ID: id.Draw(t, "id"), Kind: rapid.SampledFrom([]Kind{KindProgram, KindShell}).Draw(t, "kind of program"), User: name.Draw(t, "u"), Argv: list.Draw(t, "argv"), Env: list.Draw(t, "e"), Cwd: "/x", TTY: rapid.Bool().Draw(t, "tty"), Rows: rapid.Uint16().Draw(t, "r"), Cols: 7}
 		case 5:
 			return Spawned{ID: id.Draw(t, "id"), PID: rapid.IntRange(2, 1<<22).Draw(t, "pid")}
 		case 6:

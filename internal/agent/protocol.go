@@ -54,10 +54,10 @@
 // its layout of a frame, but data is binary, not JSON. Of its other messages:
 //
 //	session_create   is spawn: each program has a session and a control group of its own
-//	mount, unmount   are a spawn of the agent's own mounter (KindMount): its status and
-//	                 words answer, so that there is no second way to fail
-//	binary_install   is a spawn of the agent's own copier (KindCopy), as root: one
-//	                 implementation receives files, with one set of limits
+//	mount, unmount   are spawns of a request, with fields (request.go): status and words of
+//	                 the agent's own process answer, so that there is no second way to fail
+//	binary_install   is a spawn of the request Receive, as root: one implementation receives
+//	                 files, with one set of limits
 //	ok               is spawned, and exit
 //
 // # Trust
@@ -75,7 +75,7 @@ package agent
 import "fmt"
 
 // Version is the protocol's version, said in hello.
-const Version = 5
+const Version = 6
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -169,16 +169,12 @@ type Kind string
 
 // The kinds of programs.
 const (
-	KindProgram Kind = ""      // Argv[0], a program of the guest, with its arguments
-	KindShell   Kind = "shell" // the user's login shell as such; Argv are its arguments, if any
-	KindCopy    Kind = "copy"  // the agent's own copier, to which Argv are arguments (package transfer)
-	// KindDrivers is the agent's own loader of kernel modules: Argv are "IMAGE+SIGNATURE",
-	// bytes of each module, which follow each other on standard input.
-	KindDrivers Kind = "drivers"
+	KindProgram Kind = ""        // Argv[0], a program of the guest, with its arguments
+	KindShell   Kind = "shell"   // the user's login shell as such; Argv are its arguments, if any
+	KindRequest Kind = "request" // what Request asks for; no Argv, no TTY
 	// KindNames is the agent's own name server: Argv is "names". Its standard output has the
 	// questions of the guest's programs, its standard input the answers (package names).
 	KindNames Kind = "names"
-	KindMount Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
 )
 
 // A Message is the content of one frame.
@@ -204,16 +200,9 @@ type (
 		Hostname string   `json:"hostname"`
 		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host as it sends
 		User     User     `json:"user"`
-		Env      []string `json:"env,omitempty"` // K=V for every program
-		Mounts   []Mount  `json:"mounts,omitempty"`
+		Env      []string `json:"env,omitempty"`    // K=V for every program
+		Mounts   []Mount  `json:"mounts,omitempty"` // before the guest is ready
 		Search   []string `json:"search,omitempty"` // domains that are appended to short names, at first (package names)
-	}
-
-	// Mount is a shared folder that the guest mounts before it is ready.
-	Mount struct {
-		Tag      string `json:"tag"`  // of virtiofs
-		Path     string `json:"path"` // absolute; made if it is not there
-		ReadOnly bool   `json:"ro,omitempty"`
 	}
 
 	// User is the ordinary user who runs every program.
@@ -239,7 +228,10 @@ type (
 	Spawn struct {
 		ID   uint32   `json:"id"`
 		Kind Kind     `json:"kind,omitempty"`
-		Argv []string `json:"argv"`           // what it is depends on Kind
+		Argv []string `json:"argv,omitempty"` // what it is depends on Kind
+		// Request is set for KindRequest alone.
+		Request *Request `json:"request,omitempty"`
+
 		User string   `json:"user,omitempty"` // a name or number of the guest's; its ordinary user if empty
 		Env  []string `json:"env,omitempty"`  // K=V over the guest's own
 		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty

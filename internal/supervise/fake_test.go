@@ -366,8 +366,8 @@ func (r *fdReader) Read(b []byte) (int, error) {
 
 // fakeSpawn runs a program of this machine.
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
-	if s.Kind == agent.KindMount { // which "true" does as well
-		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
+	if s.Kind == agent.KindRequest { // to mount, which "true" does as well
+		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Request.Words(), " ") + ";" + behave("mounter")}
 	}
 	if s.Kind == agent.KindNames {
 		s.Argv = []string{"sh", "-c", behave("names")}

@@ -210,10 +210,10 @@ func (s *guest) setSilent(silent bool) {
 	s.changedLocked()
 }
 
-// runOwn runs a program of the agent's own, as root, with in as its standard input. What
+// runOwn has the agent do something itself, as root, with in as its standard input. What
 // it says is the guest's word.
-func (s *guest) runOwn(spawn agent.Spawn, in io.Reader) error {
-	spawn.User = "root"
+func (s *guest) runOwn(request agent.Request, in io.Reader) error {
+	spawn := agent.Spawn{Kind: agent.KindRequest, Request: &request, User: "root"}
 	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)
 	defer cancel()
 	p, err := s.agent.Spawn(ctx, spawn)
