@@ -174,29 +174,50 @@ func (m Ping) check() error { return nil }
 func (m Pong) check() error { return nil }
 
 func (m Data) check() error {
-	if m.Stream > Stderr || len(m.Bytes) > MaxData {
+	if m.Stream > Down || len(m.Bytes) > MaxData {
 		return fmt.Errorf("data: %d bytes on stream %d", len(m.Bytes), m.Stream)
 	}
 	return nil
 }
 
 func (m Credit) check() error {
-	if m.Stream > Stderr || m.N == 0 || m.N > Window {
+	if m.Stream > Down || m.N == 0 || m.N > Window {
 		return fmt.Errorf("credit: %d bytes for stream %d", m.N, m.Stream)
 	}
 	return nil
 }
 
 func (m Hangup) check() error {
-	if m.Stream > Stderr {
+	if m.Stream > Down {
 		return fmt.Errorf("hangup: stream %d", m.Stream)
 	}
 	return nil
 }
 
+func (m Call) check() error {
+	if m.Kind() == "" {
+		return errors.New("call: of no kind")
+	}
+	if err := checkText("call: names", m.Names.Failure, maxText); err != nil {
+		return err
+	}
+	return checkID(m.ID)
+}
+
+func (m Accept) check() error { return checkID(m.ID) }
+
+func (m Refuse) check() error {
+	if err := checkText("refuse", m.Text, maxText); err != nil {
+		return err
+	}
+	return checkID(m.ID)
+}
+
+func (m Over) check() error { return checkID(m.ID) }
+
 func checkID(id uint32) error {
 	if id == 0 {
-		return errors.New("program 0: ids begin at 1")
+		return errors.New("id 0: ids begin at 1")
 	}
 	return nil
 }

@@ -66,6 +66,18 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseData(Stdout, payload)
 	case TypeStderr:
 		return parseData(Stderr, payload)
+	case TypeUp:
+		return parseData(Up, payload)
+	case TypeDown:
+		return parseData(Down, payload)
+	case TypeCall:
+		return parseJSON[Call](payload)
+	case TypeAccept:
+		return parseJSON[Accept](payload)
+	case TypeRefuse:
+		return parseJSON[Refuse](payload)
+	case TypeOver:
+		return parseJSON[Over](payload)
 	case TypeCredit:
 		return parseCredit(payload)
 	case TypeHangup:
@@ -183,6 +195,10 @@ func (m PowerOff) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst
 func (m Ping) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 func (m Pong) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 func (m Clock) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Call) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Accept) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Refuse) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Over) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 
 func (m Data) appendTo(dst []byte) ([]byte, error) {
 	dst = binary.LittleEndian.AppendUint32(dst, m.ID)
