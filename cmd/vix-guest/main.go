@@ -36,12 +36,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
-	"vix/internal/names"
 )
 
 func main() {
@@ -80,10 +78,8 @@ type guest struct {
 	trees  *trees
 	boot   bootMessage
 
-	hotplug sync.Once                  // of the first USB device
-	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
-	// resolver is what resolv.conf was written with last; touched by who has taken names.
-	resolver string
+	hotplug  sync.Once // of the first USB device
+	resolver string    // what resolv.conf was written with last; by who serves names
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User
@@ -157,7 +153,8 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 		return err
 	}
 	if net != nil {
-		g.nameResolver(net, boot.Search)
+		g.writeResolver(boot.Search) // which needs the root to be there
+		go g.serveNames(ctx, net.names)
 		go g.keep(ctx, net)
 		go g.tellTraffic(ctx, net)
 	}

@@ -22,9 +22,6 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if s.Kind == agent.KindNames {
-		return g.startNames()
-	}
 	who, err := g.account(s.User)
 	if err != nil {
 		return nil, err

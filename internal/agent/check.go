@@ -79,7 +79,7 @@ func (m Spawn) checkKind() error {
 		return fmt.Errorf("spawn: kind %q and a request: one without the other", string(m.Kind))
 	}
 	switch m.Kind {
-	case KindProgram, KindNames:
+	case KindProgram:
 		if len(m.Argv) == 0 || m.Argv[0] == "" {
 			return errors.New("spawn: no program named")
 		}

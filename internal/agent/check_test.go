@@ -25,7 +25,6 @@ func TestSpawnCheck(t *testing.T) {
 		{Spawn{ID: 1, Request: &Request{Menu: &Menu{}}, Argv: []string{"x"}}, "one without the other"},
 		{Spawn{ID: 1, Kind: KindRequest, Request: &Request{}}, "for 0 things"},
 		{Spawn{ID: 1}, "no program named"},
-		{Spawn{ID: 1, Kind: KindNames}, "no program named"},
 		{Spawn{ID: 1, Argv: []string{""}}, "no program named"},
 		{Spawn{ID: 1, Kind: "other", Argv: []string{"x"}}, `unknown kind "other"`},
 		{Spawn{ID: 1, Argv: []string{"x"}, User: "../x"}, `user "../x": not a name`},

@@ -208,9 +208,6 @@ const (
 	KindProgram Kind = ""        // Argv[0], a program of the guest, with its arguments
 	KindShell   Kind = "shell"   // the user's login shell as such; Argv are its arguments, if any
 	KindRequest Kind = "request" // what Request asks for; no Argv, no TTY
-	// KindNames is the agent's own name server: Argv is "names". Its standard output has the
-	// questions of the guest's programs, its standard input the answers (package names).
-	KindNames Kind = "names"
 )
 
 // A CallKind says what a guest calls its host for.

@@ -28,6 +28,8 @@ type guest struct {
 	hangUp context.CancelFunc // ends the channel; nil before
 	probes chan struct{}      // holds one; see probe
 
+	calls map[agent.CallKind]agent.Handler // what the guest may call for
+
 	shortages    shortages
 	windowLosses windowLosses
 }
@@ -42,6 +44,9 @@ func (s *guest) start() error {
 	s.agent = agent.NewHost(conn, s.slogger("agent"))
 	s.agent.OnShortage = s.onShortage
 	s.agent.OnWindowLoss = s.onWindowLoss
+	for kind, handler := range s.calls {
+		s.agent.Handle(kind, handler)
+	}
 	s.mu.Lock()
 	s.traffic = s.agent.Traffic
 	s.mu.Unlock()
