@@ -245,6 +245,9 @@ func fakeQEMU() error {
 			select {} // to switch itself off takes a guest for ever
 		}
 		g.Ready(2 * time.Second)
+		if script := behave("names"); script != "" {
+			go fakeNames(g, script)
+		}
 		if do == "nowindows" {
 			g.WindowLoss("signal \x1b[31mkilled", 3, 2*time.Second)
 		}
@@ -257,6 +260,31 @@ func fakeQEMU() error {
 		select {} // it does not switch off
 	}
 	return err
+}
+
+// fakeNames calls for names, and has a script ask, again and again.
+func fakeNames(g *agent.Guest, script string) {
+	for failure := ""; ; failure = "the script \x1b[2J has ended" {
+		conn, err := g.Call(context.Background(), agent.Call{Names: &agent.NamesCall{Failure: failure}})
+		if err != nil {
+			fmt.Println("names:", err)
+			return
+		}
+		cmd := exec.Command("sh", "-c", script)
+		answers, _ := cmd.StdinPipe()
+		cmd.Stdout = conn
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = io.Copy(answers, conn)
+			_ = answers.Close()
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+		_ = cmd.Run()
+		_ = conn.CloseWrite()
+		<-ended // so that it is over before the next
+		_ = conn.Close()
+	}
 }
 
 func fakeQMP(f *os.File, do string) {
@@ -318,11 +346,8 @@ func (r *fdReader) Read(b []byte) (int, error) {
 
 // fakeSpawn runs a program of this machine.
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
-	if s.Kind == agent.KindMount { // which "true" does as well
-		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
-	}
-	if s.Kind == agent.KindNames {
-		s.Argv = []string{"sh", "-c", behave("names")}
+	if s.Kind == agent.KindRequest { // to mount, which "true" does as well
+		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Request.Words(), " ") + ";" + behave("mounter")}
 	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()

@@ -407,7 +407,7 @@ func (d *drain) armLocked() {
 func spawnOf(r vm.Request) agent.Spawn {
 	h := r.How
 	return agent.Spawn{
-		Kind: h.Kind, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
+		Kind: h.Kind, Request: h.Request, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
 		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/agent"
 	"vix/internal/proc"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
@@ -163,8 +164,7 @@ func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 //	usb       an empty port         ─┤
 //	shares    a virtiofsd for each  ─┤
 //	machine   QEMU, QMP            ◄─┘
-//	guest     the agent: boot … ready
-//	names     while the VM runs
+//	guest     the agent: boot … ready, and who takes the guest's calls
 //	flow      while the VM runs
 func (s *supervisor) compose(desktop Desktop) {
 	h := s.host
@@ -173,7 +173,10 @@ func (s *supervisor) compose(desktop Desktop) {
 	channel := &channelPart{host: h}
 	boot := &bootPart{host: h, channel: channel}
 	s.machine = &machine{host: h, boot: boot, unplugged: map[string]chan struct{}{}}
-	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1)}
+	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1), calls: map[agent.CallKind]agent.Handler{}}
+	if h.launch.VM.Net == config.NetNAT {
+		s.guest.calls[agent.CallNames] = (&nameServer{host: h, guest: s.guest}).handler()
+	}
 	s.display = &displayPart{host: h, broker: s.broker}
 	s.root = &rootPart{host: h, folders: s.folders}
 	s.shares = &sharesPart{host: h, folders: s.folders, bound: s.bound, machine: s.machine, guest: s.guest}
@@ -183,7 +186,7 @@ func (s *supervisor) compose(desktop Desktop) {
 	s.machine.network, s.guest.shares = network, s.shares
 	s.machine.parts = []part{channel, s.display, s.root, network, memory, s.usb, s.shares}
 	s.parts = append([]part{channel, boot}, s.machine.parts[1:]...)
-	s.parts = append(s.parts, s.machine, s.guest, &namesPart{host: h, guest: s.guest}, &flowPart{host: h, broker: s.broker})
+	s.parts = append(s.parts, s.machine, s.guest, &flowPart{host: h, broker: s.broker})
 	if desktop.Place != nil {
 		s.placer = &placer{host: h, broker: s.broker, place: desktop.Place, requests: make(chan time.Time, 1)}
 	}

@@ -266,14 +266,14 @@ func (s *usbPart) sendDrivers(aliases []string) error {
 	if err != nil || len(drivers) == 0 {
 		return err
 	}
-	var sizes []string
+	var modules []agent.Module
 	var images bytes.Buffer
 	for _, d := range drivers {
-		sizes = append(sizes, fmt.Sprintf("%d+%d", len(d.Image), len(d.Signature)))
+		modules = append(modules, agent.Module{Image: len(d.Image), Signature: len(d.Signature)})
 		images.Write(d.Image)
 		images.Write(d.Signature)
 	}
-	return s.guest.runOwn(agent.Spawn{Kind: agent.KindDrivers, Argv: sizes}, &images)
+	return s.guest.runOwn(agent.Request{Drivers: &agent.Drivers{Modules: modules}}, &images)
 }
 
 // findDrivers is a variable because the tests' guest has no kernel of its own.
