@@ -165,6 +165,10 @@ func fakeTrace(f *os.File) {
 		return
 	}
 	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), `{"request":"policy","policy":{`) {
+		fmt.Fprintln(os.Stderr, "fake: no policy comes first")
+		return
+	}
 	for {
 		n, on, _, _, err := c.(*net.UnixConn).ReadMsgUnix(buf, oob)
 		if err != nil || n == 0 {

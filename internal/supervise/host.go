@@ -73,17 +73,24 @@ const (
 	rankOther             // something ended as if all were well
 )
 
-// settle waits a moment for what else ends, and returns the failure that
-// explains the rest.
+// settle waits a moment for what else ends, and returns the failure that explains the rest.
+// What ended as if all were well explains nothing: QEMU's end, or a back end's, is about to.
 func (s *host) settle(first trouble) error {
-	t := time.NewTimer(settleLimit)
-	defer t.Stop()
 	best := first
+	limit := func() time.Duration {
+		if best.rank == rankOther {
+			return explainLimit
+		}
+		return settleLimit
+	}
+	t := time.NewTimer(limit())
+	defer t.Stop()
 	for {
 		select {
 		case next := <-s.troubles:
 			if next.rank < best.rank {
 				best = next
+				t.Reset(limit())
 			}
 		case <-t.C:
 			return best.err

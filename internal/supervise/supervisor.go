@@ -27,6 +27,7 @@ const (
 	firstClientLimit = 10 * time.Second       // a supervisor that nobody asks for anything leaves
 	startLimit       = 4 * time.Minute        // for a guest to be ready, on a slow machine without KVM
 	settleLimit      = 150 * time.Millisecond // for the other deaths that one death brings, to name the first
+	explainLimit     = 2 * time.Second        // and for one that explains what ended as if all were well
 	powerOffLimit    = 4 * time.Second        // for a guest to switch itself off; its programs get one of it
 	endLimit         = 1 * time.Second        // for a child to end after what it served has ended
 	answerLimit      = 2 * time.Second        // for a client to take its last reply
