@@ -47,7 +47,7 @@ var keys = []key{
 		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
 	{"channel", `"auto"`, false,
-		`What carries commands and their output between the host and the VM: "vsock" (by the host's kernel; where that has no /dev/vhost-vsock, by vhost-device-vsock), "serial" (a port of QEMU's), or "auto", which is vsock by the kernel where that of the host and that of the VM have it, and serial elsewhere.`,
+		`What carries commands and their output between the host and the VM: "vsock" (by the host's kernel, with /dev/vhost-vsock), "serial" (a port of QEMU's), or "auto", which is vsock where the host's kernel and the VM's have it, and serial elsewhere.`,
 		func(v *VM, x any) (err error) {
 			v.Channel, err = oneOf(x, ChannelAuto, ChannelVsock, ChannelSerial)
 			return

@@ -52,10 +52,18 @@ func TestAccountEnvironment(t *testing.T) {
 	}
 }
 
-func TestCopyFilesUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"x", "y"}, {"receive"}, {"receive", "a", "b"}, {"receive", "--mode", "7777", "a"}, {"send", "--no"}} {
-		if err := copyFiles(args, nil, nil, nil); err == nil {
-			t.Errorf("%q is taken", args)
+// What is carried out is a request, and nothing else.
+func TestOwnCommand(t *testing.T) {
+	argv, err := ownCommand(agent.Request{Receive: &agent.Receive{Path: "-x", Names: []string{"a b", ""}, Mode: 0o644}})
+	if want := []string{copyName, `{"receive":{"path":"-x","names":["a b",""],"mode":420}}`}; err != nil || !slices.Equal(argv, want) {
+		t.Errorf("%q, %v", argv, err)
+	}
+	if argv, err := ownCommand(agent.Request{}); err == nil {
+		t.Errorf("%q", argv)
+	}
+	for _, args := range [][]string{nil, {"send"}, {"{}"}, {`{"send":{"paths":[]}}`}, {`{"menu":{}}`, "x"}, {`{"menu":{}}x`}} {
+		if code := ownMain(args); code != 2 {
+			t.Errorf("%q: status %d", args, code)
 		}
 	}
 }

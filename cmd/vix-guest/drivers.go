@@ -10,37 +10,27 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vix/internal/agent"
 )
 
-// driversName is what the loader of kernel modules is called: the guest's end of
-// vix-launcher usb attach. A guest has no modules of its own, whatever its root: the host
-// sends those of the kernel that it booted, when a device needs them.
-const driversName = "vix-drivers"
+// A guest has no modules of its own, whatever its root: the host sends those of the kernel
+// that it booted, when a device needs them.
 
-// driversMain loads the modules of standard input, whose sizes are the arguments.
-func driversMain(args []string) int {
+// loadDrivers loads the modules that follow each other in in.
+func loadDrivers(d agent.Drivers, in io.Reader) error {
 	var errs []error
-	for _, size := range args {
-		var image, signature int64
-		if _, err := fmt.Sscanf(size, "%d+%d", &image, &signature); err != nil {
-			fmt.Fprintf(os.Stderr, "drivers: %q not understood\n", size)
-			return 2
+	for _, m := range d.Modules {
+		b := make([]byte, m.Image+m.Signature)
+		if _, err := io.ReadFull(in, b); err != nil {
+			return fmt.Errorf("drivers: %w", err)
 		}
-		b, err := io.ReadAll(io.LimitReader(os.Stdin, image+signature))
-		if err == nil && int64(len(b)) < image+signature {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "drivers:", err)
-			return 1
-		}
-		errs = append(errs, initModule(b, int(image)))
+		errs = append(errs, initModule(b, m.Image))
 	}
 	if err := errors.Join(errs...); err != nil {
-		fmt.Fprintln(os.Stderr, strings.ReplaceAll(err.Error(), "\n", "; "))
-		return 1
+		return errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	return 0
+	return nil
 }
 
 // initModule loads a module as loadModule does: without its signature, if the kernel takes it.

@@ -15,9 +15,9 @@
 //     started again when it ends
 //
 // Nothing the host does relies on it: a guest that replaces it harms itself.
-// Started under the name vix-waylandproxy it is the guest's Wayland proxy, under
-// the name vix-copy the guest's end of vix-launcher cp, under the name vix-mount that
-// of mount and umount. A program runs as the ordinary user, unless the host asks for
+// Started under the name vix-waylandproxy it is the guest's Wayland proxy; under the names
+// vix-copy, vix-mount and vix-drivers it carries out a request (own.go): the guest's end of
+// vix-launcher cp, of mount and umount, of usb attach. A program runs as the ordinary user, unless the host asks for
 // another of the guest's users.
 //
 // The kernel's command line names the root share, vix.root=TAG (default "root"), or the
@@ -36,24 +36,18 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
-	"vix/internal/names"
 )
 
 func main() {
 	switch filepath.Base(os.Args[0]) {
 	case proxyName:
 		os.Exit(proxyMain(os.Args[1:]))
-	case copyName:
-		os.Exit(copyMain(os.Args[1:]))
-	case driversName:
-		os.Exit(driversMain(os.Args[1:]))
-	case mountName:
-		os.Exit(mountMain(os.Args[1:]))
+	case copyName, driversName, mountName:
+		os.Exit(ownMain(os.Args[1:]))
 	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "vix-guest: runs only as the first process of a Vix guest; use vix-launcher run")
@@ -84,10 +78,8 @@ type guest struct {
 	trees  *trees
 	boot   bootMessage
 
-	hotplug sync.Once                  // of the first USB device
-	names   atomic.Pointer[names.Stub] // nil: there is no network, or it is served
-	// resolver is what resolv.conf was written with last; touched by who has taken names.
-	resolver string
+	hotplug  sync.Once // of the first USB device
+	resolver string    // what resolv.conf was written with last; by who serves names
 
 	ready chan struct{} // closed when programs can start: then these are set
 	user  agent.User
@@ -161,7 +153,8 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 		return err
 	}
 	if net != nil {
-		g.nameResolver(net, boot.Search)
+		g.writeResolver(boot.Search) // which needs the root to be there
+		go g.serveNames(ctx, net.names)
 		go g.keep(ctx, net)
 		go g.tellTraffic(ctx, net)
 	}

@@ -4,14 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"flag"
-	"fmt"
 	"io"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
 
+	"vix/internal/agent"
 	"vix/internal/transfer"
 )
 
@@ -22,42 +21,26 @@ const maxMenuFile = 2 << 20
 // of, in a temporary directory. What is wanted is the host's to say, and what is found
 // the host's to check.
 type menuTree struct {
-	dir      string
-	bins     []string // directories of programs
-	icons    []string // paths with NAME in them
-	programs []string
-	seen     map[string]bool
+	dir   string
+	bins  []string // directories of programs
+	icons []string // paths with NAME in them
+	seen  map[string]bool
 }
 
-// sendMenu is "vix-copy menu [--apps DIR]… [--icon PATH]… [--bin DIR]… [--program NAME]…":
-// a stream of one directory, "root". In it are the .desktop files of the directories
-// and of those one below, the icons that they name, and empty files for those of the
-// programs that there are: those named, and those of the keys TryExec.
-func sendMenu(args []string, out io.Writer) error {
-	t := &menuTree{seen: map[string]bool{}}
-	var apps []string
-	flags := flag.NewFlagSet(copyName, flag.ContinueOnError)
-	list := func(to *[]string) func(string) error {
-		return func(s string) error { *to = append(*to, s); return nil }
-	}
-	flags.Func("apps", "a directory of .desktop files", list(&apps))
-	flags.Func("icon", "where an icon called NAME may be", list(&t.icons))
-	flags.Func("bin", "a directory of programs", list(&t.bins))
-	flags.Func("program", "a program to be looked for", list(&t.programs))
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		return fmt.Errorf("menu: %q not understood", args)
-	}
+// sendMenu sends what a Menu asks for.
+func sendMenu(m agent.Menu, out io.Writer) error {
+	t := &menuTree{bins: m.Bins, icons: m.Icons, seen: map[string]bool{}}
 	var err error
 	if t.dir, err = os.MkdirTemp("", "vix-menu-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(t.dir)
-	for _, p := range t.programs {
+	for _, p := range m.Programs {
 		if err := t.program(p); err != nil {
 			return err
 		}
 	}
-	for _, dir := range apps {
+	for _, dir := range m.Apps {
 		for _, pattern := range []string{"*.desktop", "*/*.desktop"} {
 			files, _ := filepath.Glob(filepath.Join("/", dir, pattern))
 			for _, f := range files {

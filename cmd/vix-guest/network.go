@@ -1,15 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -90,41 +89,59 @@ func listenNames(lo netlink.Link) (*names.Stub, error) {
 	return names.Listen(netip.AddrPortFrom(addr, 53))
 }
 
-// startNames is the run of agent.KindNames. It is served by this process, which the kernel
-// does not end for want of memory; there is one at a time.
-func (g *guest) startNames() (*agent.Program, error) {
-	stub := g.names.Swap(nil)
-	if stub == nil {
-		return nil, &agent.SpawnError{Code: 125, Text: "the guest has no network, or its name server runs"}
-	}
-	in, answers := io.Pipe()
-	questions, out := io.Pipe()
-	silent, noErrors := io.Pipe()
-	noErrors.Close()
-	done := make(chan struct{})
-	stub.OnSearch = g.writeResolver
-	go func() {
-		defer close(done)
-		if err := stub.Serve(in, out); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-			g.log.Warn("the name server ended", "err", err)
+const (
+	// A call for names that lives shorter than this has not lived, and the pause before the
+	// next one doubles.
+	namesLife       = time.Minute
+	leastNamesPause = time.Second
+	mostNamesPause  = time.Minute
+)
+
+// serveNames has the stub's questions answered by the host, for as long as the machine is
+// on. It is done by this process, which the kernel does not end for want of memory. A call
+// that ends is followed by another, at a pace; who asks meanwhile waits for that.
+func (g *guest) serveNames(ctx context.Context, stub *names.Stub) {
+	failure := ""
+	for pause := time.Duration(0); ; {
+		began := time.Now()
+		next, err := g.callForNames(ctx, stub, failure)
+		if ctx.Err() != nil || errors.Is(err, agent.ErrClosed) {
+			return
 		}
-		_ = errors.Join(in.Close(), out.Close())
-		next, err := stub.Next() // who asks meanwhile waits for its run
-		if err != nil {
+		if next == nil {
 			g.log.Error("names are not resolved any more", "err", err)
 			return
 		}
-		g.names.Store(next)
-	}()
-	return &agent.Program{
-		PID: namesPID, Stdin: answers, Stdout: questions, Stderr: silent,
-		Signal: func(syscall.Signal) error { return in.Close() },
-		Wait:   func() agent.Status { <-done; return agent.Status{} },
-	}, nil
+		stub, failure = next, err.Error()
+		if time.Since(began) > namesLife {
+			pause = 0
+		}
+		pause = min(max(2*pause, leastNamesPause), mostNamesPause)
+		g.log.Warn("names are not resolved", "err", err, "again in", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
-// namesPID stands for a process, of which names have none: it is a thread of the kernel's.
-const namesPID = 2
+// callForNames makes one call. It returns who takes questions next, nil if nobody can, and
+// what has ended the call.
+func (g *guest) callForNames(ctx context.Context, stub *names.Stub, failure string) (*names.Stub, error) {
+	conn, err := g.agent.Call(ctx, agent.Call{Names: &agent.NamesCall{Failure: failure}})
+	if err != nil {
+		return stub, err
+	}
+	defer conn.Close()
+	stub.OnSearch = g.writeResolver
+	err = cmp.Or(stub.Serve(conn, conn), errors.New("the host has ended the call"))
+	next, listenErr := stub.Next()
+	if listenErr != nil {
+		return nil, errors.Join(err, listenErr)
+	}
+	return next, err
+}
 
 // findCard returns the first network card that looks like Ethernet, or nil.
 func findCard() (netlink.Link, error) {
@@ -250,12 +267,6 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 			told = now
 		}
 	}
-}
-
-// nameResolver writes resolv.conf, which needs the root to be there.
-func (g *guest) nameResolver(n *network, search []string) {
-	g.writeResolver(search)
-	g.names.Store(n.names)
 }
 
 // resolvConf is resolv.conf(5).

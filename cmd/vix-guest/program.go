@@ -22,9 +22,6 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	if s.Kind == agent.KindNames {
-		return g.startNames()
-	}
 	who, err := g.account(s.User)
 	if err != nil {
 		return nil, err
@@ -41,13 +38,14 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 	switch s.Kind {
 	case agent.KindShell:
 		path, s.Argv = who.shell, append([]string{"-" + filepath.Base(who.shell)}, s.Argv...)
-	case agent.KindCopy:
-		path, s.Argv = "/proc/self/exe", append([]string{copyName}, s.Argv...)
-	case agent.KindDrivers:
-		g.hotplug.Do(func() { go g.ownDevices() })
-		path, s.Argv = "/proc/self/exe", append([]string{driversName}, s.Argv...)
-	case agent.KindMount:
-		path, s.Argv = "/proc/self/exe", append([]string{mountName}, s.Argv...)
+	case agent.KindRequest:
+		if s.Request.Drivers != nil {
+			g.hotplug.Do(func() { go g.ownDevices() })
+		}
+		if s.Argv, err = ownCommand(*s.Request); err != nil {
+			return nil, err
+		}
+		path = "/proc/self/exe"
 	default:
 		if path, err = lookPath(s.Argv[0], dir, env); err != nil {
 			return nil, err

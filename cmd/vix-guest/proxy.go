@@ -78,6 +78,9 @@ func (g *guest) keepDisplay(ctx context.Context, d *display) {
 	for short := 0; ; {
 		began := uptime()
 		how := (<-d.proxy.status).String()
+		if ctx.Err() != nil {
+			return // the guest switches itself off
+		}
 		if uptime()-began > proxyLife {
 			short = 0
 		}

@@ -12,49 +12,34 @@ import (
 	"vix/internal/agent"
 )
 
-// mountName is what the mounter is called: the guest's end of vix-launcher mount and
-// umount. It runs as root.
-const mountName = "vix-mount"
-
-// mountMain is "vix-mount mount TAG PATH ro|rw" or "vix-mount umount PATH [force]".
-func mountMain(args []string) int {
-	if err := mountVerb(args); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-func mountVerb(args []string) error {
-	switch {
-	case len(args) == 4 && args[0] == "mount":
-		m := agent.Mount{Tag: args[1], Path: args[2], ReadOnly: args[3] == "ro"}
-		plugged, err := listenUevents()
-		if err != nil {
-			return err
-		}
-		defer unix.Close(plugged)
-		for {
-			err := mountShare(m)
-			if !errors.Is(err, unix.EINVAL) { // EINVAL: no device has the tag (yet)
-				return err
-			}
-			if err := awaitUevent(plugged); err != nil {
-				return fmt.Errorf("%s: the device does not come: %w", m.Tag, err)
-			}
-		}
-	case len(args) == 3 && args[0] == "umount":
-		flags := unix.UMOUNT_NOFOLLOW
-		if args[2] == "force" {
-			flags |= unix.MNT_DETACH
-		}
-		err := unix.Unmount(args[1], flags)
-		if errors.Is(err, unix.EBUSY) {
-			return errors.New("in use")
-		}
+// mountDevice mounts a share whose device may still be on its way.
+func mountDevice(m agent.Mount) error {
+	plugged, err := listenUevents()
+	if err != nil {
 		return err
 	}
-	return fmt.Errorf("mount: %q not understood", args)
+	defer unix.Close(plugged)
+	for {
+		err := mountShare(m)
+		if !errors.Is(err, unix.EINVAL) { // EINVAL: no device has the tag (yet)
+			return err
+		}
+		if err := awaitUevent(plugged); err != nil {
+			return fmt.Errorf("%s: the device does not come: %w", m.Tag, err)
+		}
+	}
+}
+
+func unmount(m agent.Unmount) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if m.Force {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(m.Path, flags)
+	if errors.Is(err, unix.EBUSY) {
+		return errors.New("in use")
+	}
+	return err
 }
 
 // mountShare mounts one share; what is missing of its path is made.

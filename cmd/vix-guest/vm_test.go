@@ -261,7 +261,11 @@ var scratch string // for what all tests share
 
 func TestMain(m *testing.M) {
 	if os.Getenv(viewEnv) != "" {
-		fmt.Fprintln(os.Stderr, rootfs.ServeView(rootfs.ViewConfig{Root: "/", Dir: os.Args[1], Exec: os.Args[2:], Env: os.Environ()}))
+		err := rootfs.MountView("/", os.Args[1])
+		if err == nil {
+			err = unix.Exec(os.Args[2], os.Args[2:], os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	dir, err := os.MkdirTemp("", "vix-guest-test")

@@ -134,8 +134,7 @@ const debsDir = "/var/cache/vix-add"
 func (e *env) installDebs(ctx context.Context, name string, files []string) error {
 	c := &copying{
 		e: e, sources: files, to: location{name, debsDir},
-		how:   vm.How{Kind: agent.KindCopy, User: "root"},
-		flags: []string{"--many", "--make", "--mode", "644"},
+		user: "root", receive: agent.Receive{Directory: true, Make: true, Mode: 0o644},
 	}
 	if err := c.run(ctx); err != nil {
 		return err

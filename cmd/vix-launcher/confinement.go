@@ -3,16 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/exec"
 	"strings"
 
 	"vix/internal/sandbox"
-	"vix/internal/supervise"
 	"vix/internal/vm"
 )
 
@@ -24,10 +20,10 @@ func checkConfinement(ctx context.Context, e *env) check {
 	if err != nil {
 		return bad("", "%v", err)
 	}
-	r, err := tryConfine(ctx, self, true)
+	r, err := tryConfine(ctx, e, self, true)
 	if err != nil {
 		var bare error
-		if r, bare = tryConfine(ctx, self, false); bare != nil {
+		if r, bare = tryConfine(ctx, e, self, false); bare != nil {
 			return warning("", "cannot be tried: %v", bare)
 		}
 		r.Weaker[0] = fmt.Sprintf("namespaces: %v", err)
@@ -39,30 +35,20 @@ func checkConfinement(ctx context.Context, e *env) check {
 }
 
 // tryConfine runs the verb confine as QEMU is run, and returns its report.
-func tryConfine(ctx context.Context, self string, own bool) (r sandbox.Report, err error) {
-	read, write, err := os.Pipe()
+func tryConfine(ctx context.Context, e *env, self string, own bool) (r sandbox.Report, err error) {
+	cmd, report, err := e.confinedCommand(ctx, sandbox.Spec{Files: []sandbox.File{{Path: self, Exec: true}}, Argv: []string{self, "--version"}}, own)
 	if err != nil {
 		return r, err
 	}
-	defer read.Close()
-	c := supervise.Confine{Files: []sandbox.File{{Path: self, Exec: true}}, ReportFD: 3, Argv: []string{self, "--version"}}
-	args := c.Args()
-	if own {
-		args = append([]string{args[0], "--own-namespaces"}, args[1:]...)
-	}
-	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env, cmd.ExtraFiles = []string{}, []*os.File{write}
-	if own {
-		cmd.SysProcAttr = sandbox.Attr(os.Getuid(), os.Getgid())
-	}
+	defer report.Close()
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	err = cmd.Run()
-	write.Close()
+	cmd.ExtraFiles[0].Close()
 	if err != nil {
 		return r, errors.Join(err, errors.New(strings.TrimSpace(out.String())))
 	}
-	return r, json.NewDecoder(read).Decode(&r)
+	return sandbox.ReadReport(report)
 }
 
 // A confined is one process of a VM: what it said of itself when it was confined,
@@ -116,9 +102,6 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		add("virtiofsd", v.PIDs.Virtiofsd)
 		if v.PIDs.Network > 0 {
 			add("passt", v.PIDs.Network)
-		}
-		if v.PIDs.Vsock > 0 {
-			add("vhost-device-vsock", v.PIDs.Vsock)
 		}
 		for _, sh := range v.Shares {
 			if sh.PID > 0 {

@@ -129,12 +129,12 @@ type copying struct {
 	recursive bool
 	limit     int64
 	meter     *meter
-	how       vm.How   // of the guest's end
-	flags     []string // of a receiving guest
+	user      string        // of the guest's end; its ordinary user if empty
+	receive   agent.Receive // of a receiving guest, what is not the sources' or the target's
 }
 
 func newCopying(e *env, args []string, recursive bool, limit string) (*copying, error) {
-	c := &copying{e: e, recursive: recursive, how: vm.How{Kind: agent.KindCopy}}
+	c := &copying{e: e, recursive: recursive}
 	size, err := config.ParseMemory(limit)
 	if err != nil {
 		return nil, usagef("cp: --limit: %v", err)
@@ -209,19 +209,12 @@ func (c *copying) copy(ctx context.Context) (err error) {
 	return err
 }
 
-// receiveArgs and sendArgs are the guest's end's.
-func (c *copying) receiveArgs() []string {
-	argv := append([]string{"receive"}, c.flags...)
-	if len(c.sources) > 1 {
-		argv = append(argv, "--many")
-	}
-	if !c.recursive {
-		argv = append(argv, "--files")
-	}
-	for _, name := range c.names() {
-		argv = append(argv, "--only", name)
-	}
-	return append(argv, "--", c.to.path)
+// receiving is what a receiving guest is asked for.
+func (c *copying) receiving() agent.Request {
+	r := c.receive
+	r.Path, r.Names, r.FilesOnly = c.to.path, c.names(), !c.recursive
+	r.Directory = r.Directory || len(c.sources) > 1
+	return agent.Request{Receive: &r}
 }
 
 // names are those that the sources have, and the only ones that are taken. A
@@ -241,12 +234,9 @@ func (c *copying) names() []string {
 	return names
 }
 
-func (c *copying) sendArgs() []string {
-	argv := []string{"send"}
-	if c.recursive {
-		argv = append(argv, "-r")
-	}
-	return append(append(argv, "--"), c.sources...)
+// sending is what a sending guest is asked for.
+func (c *copying) sending() agent.Request {
+	return agent.Request{Send: &agent.Send{Paths: c.sources, Recursive: c.recursive}}
 }
 
 // errGone is what our end of a pipe is told when the guest's has ended.
@@ -306,7 +296,7 @@ func (c *copying) up(ctx context.Context) error {
 		w.Close() // what comes before its end is a cut stream
 		sent <- gone(err)
 	}()
-	guest := c.guest(ctx, c.to.vm, c.receiveArgs(), r, io.Discard)
+	guest := c.guest(ctx, c.to.vm, c.receiving(), r, io.Discard)
 	r.Close()
 	w.Close() // a supervisor that hangs has the other end too
 	err = <-sent
@@ -368,7 +358,7 @@ func (c *copying) down(ctx context.Context) error {
 		r.Close()
 		received <- err
 	}()
-	guest := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), w)
+	guest := c.guest(ctx, c.from, c.sending(), strings.NewReader(""), w)
 	w.Close()
 	if ctx.Err() != nil {
 		_ = r.SetReadDeadline(time.Now()) // a supervisor that hangs has the other end too
@@ -401,7 +391,7 @@ func (c *copying) across(ctx context.Context) error {
 	first := make(chan error, 2) // the first to fail explains the other
 	var all sync.WaitGroup
 	all.Go(func() {
-		err := c.guest(ctx, c.from, c.sendArgs(), strings.NewReader(""), out)
+		err := c.guest(ctx, c.from, c.sending(), strings.NewReader(""), out)
 		if err != nil {
 			first <- err
 		}
@@ -413,7 +403,7 @@ func (c *copying) across(ctx context.Context) error {
 		closeAll(fromGuest, toGuest)
 	})
 	all.Go(func() {
-		err := c.guest(ctx, c.to.vm, c.receiveArgs(), in, io.Discard)
+		err := c.guest(ctx, c.to.vm, c.receiving(), in, io.Discard)
 		if err != nil {
 			first <- err
 		}
@@ -432,9 +422,10 @@ func (c *copying) across(ctx context.Context) error {
 }
 
 // guest runs a guest's end of the copy.
-func (c *copying) guest(ctx context.Context, name string, argv []string, stdin io.Reader, stdout io.Writer) error {
+func (c *copying) guest(ctx context.Context, name string, request agent.Request, stdin io.Reader, stdout io.Writer) error {
 	notes := &launch.Notes{}
-	exit, err := c.spawn(ctx, vm.Run{VM: name, How: c.how, Argv: argv, Stdin: stdin, Stdout: stdout, Stderr: notes, Pipes: true})
+	how := vm.How{Kind: agent.KindRequest, Request: &request, User: c.user}
+	exit, err := c.spawn(ctx, vm.Run{VM: name, How: how, Stdin: stdin, Stdout: stdout, Stderr: notes, Pipes: true})
 	if err != nil {
 		return err
 	}

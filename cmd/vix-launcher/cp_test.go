@@ -22,17 +22,16 @@ type copier func(t *testing.T, run vm.Run) int
 // honest is the guest's own copier, in a directory of the test's.
 func honest(dir string) copier {
 	return func(t *testing.T, run vm.Run) int {
-		paths := run.Argv[len(run.Argv)-1:]
 		var err error
-		if run.Argv[0] == "send" {
+		if send := run.How.Request.Send; send != nil {
 			var sources []transfer.Source
-			if sources, err = transfer.Sources([]string{filepath.Join(dir, paths[0])}, true); err == nil {
+			if sources, err = transfer.Sources([]string{filepath.Join(dir, send.Paths[len(send.Paths)-1])}, true); err == nil {
 				err = transfer.Send(run.Stdout, sources, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
 				transfer.CloseSources(sources)
 			}
 		} else {
 			var to transfer.Target
-			if to, err = transfer.Find(filepath.Join(dir, paths[0]), false); err == nil {
+			if to, err = transfer.Find(filepath.Join(dir, run.How.Request.Receive.Path), false); err == nil {
 				_, err = transfer.Receive(run.Stdin, to, transfer.Receiving{})
 				to.Dir.Close()
 			}

@@ -19,7 +19,6 @@ import (
 	"vix/internal/desktop"
 	"vix/internal/launch"
 	"vix/internal/sandbox"
-	"vix/internal/supervise"
 )
 
 func desktopCommand(e *env) *cobra.Command {
@@ -315,24 +314,21 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 		return nil, err
 	}
 	side := fmt.Sprint(size)
-	c := supervise.Confine{Files: supervise.ProgramFiles(tool), ReportFD: -1, Argv: []string{tool, "-a", "-w", side, "-h", side}}
+	spec := sandbox.Spec{Files: sandbox.ProgramFiles(tool), Argv: []string{tool, "-a", "-w", side, "-h", side}}
 	ctx, cancel := context.WithTimeout(ctx, rasteriseLimit)
 	defer cancel()
 	var out []byte
 	for _, own := range []bool{true, false} { // not every machine lets a user have namespaces
-		args := c.Args()
-		if own {
-			args = slices.Insert(args, 1, "--own-namespaces")
-		}
 		var cmd *exec.Cmd
-		if cmd, err = e.again(ctx, args...); err != nil {
+		var report *os.File
+		if cmd, report, err = e.confinedCommand(ctx, spec, own); err != nil {
 			return nil, err
 		}
-		cmd.Env, cmd.Stdin = []string{}, bytes.NewReader(svg)
-		if own {
-			cmd.SysProcAttr = sandbox.Attr(os.Getuid(), os.Getgid())
-		}
-		if out, err = outputOf(cmd, maxRasterised); err == nil || ctx.Err() != nil {
+		cmd.Stdin = bytes.NewReader(svg)
+		out, err = outputOf(cmd, maxRasterised)
+		report.Close()
+		cmd.ExtraFiles[0].Close()
+		if err == nil || ctx.Err() != nil {
 			break
 		}
 	}

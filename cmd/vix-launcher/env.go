@@ -161,11 +161,8 @@ const (
 	usbNodes   = "/dev/bus/usb"
 )
 
-// vsockName is the user-space device for vsock, and vhostVsock the kernel's.
-const (
-	vsockName  = "vhost-device-vsock"
-	vhostVsock = "/dev/vhost-vsock"
-)
+// vhostVsock is the kernel's device for vsock.
+const vhostVsock = "/dev/vhost-vsock"
 
 // passtName is the program that serves a VM's network.
 const passtName = "passt"
@@ -229,7 +226,6 @@ func (e *env) parts() (p vm.Parts, err error) {
 		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
 	}
 	p.Passt, _ = e.look(passtName) // without it QEMU has a network of its own
-	p.Vsock, _ = e.look(vsockName)
 	if p.Proxy, err = e.sibling("vix-waylandproxy"); err != nil {
 		return p, err
 	}

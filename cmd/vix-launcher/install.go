@@ -10,7 +10,6 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
-	"vix/internal/vm"
 )
 
 // guestBin is on every guest's PATH, before what its root has.
@@ -46,8 +45,7 @@ that it leads to. One that has the same name as another is refused.`,
 		RunE: func(cmd *cobra.Command, a []string) error {
 			c := &copying{
 				e: e, sources: a[1:], to: location{a[0], guestBin},
-				how:   vm.How{Kind: agent.KindCopy, User: "root"},
-				flags: []string{"--many", "--make", "--mode", "755"},
+				user: "root", receive: agent.Receive{Directory: true, Make: true, Mode: 0o755},
 				check: checkProgram,
 			}
 			return c.run(cmd.Context())

@@ -4,7 +4,7 @@
 //	run, list, status, stop, logs, exec, shell, cp, install   clients of the VMs' supervisors
 //	desktop, dbus-service          what the desktop sees of VMs; the latter is started by the bus
 //	doctor                         looks at the machine, changes nothing
-//	supervise, rootview, shareview, confine, clipboard-flow   hidden: the processes of a VM that are this program
+//	supervise, confine, clipboard-flow   hidden: the processes of a VM that are this program
 package main
 
 import (
@@ -90,7 +90,7 @@ not found.`,
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
-		superviseCommand(e), flowCommand(e), rootviewCommand(e), shareviewCommand(e), confineCommand(e), completionCommand(e), configTopic())
+		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // ours knows both names
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {

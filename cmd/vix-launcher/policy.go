@@ -1,43 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"vix/config"
-	"vix/internal/filter"
-	"vix/internal/gpu"
+	"vix/internal/display"
 )
 
 // checkPolicy finds the mistakes in a VM's configuration that package config
 // cannot know of, before anything is started.
 func checkPolicy(v config.VM) error {
-	fail := func(key string, err error) error { return fmt.Errorf("config.toml: vm.%s.%s: %w", v.Name, key, err) }
-	for _, name := range v.Allow {
-		if err := filter.CheckAllow(name); err != nil {
-			return fail("allow", err)
-		}
-	}
-	for _, name := range v.Deny {
-		if err := filter.CheckInterface(name); err != nil {
-			return fail("deny", err)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(v.Limits)) {
-		var err error
-		switch {
-		case slices.Contains(gpu.LimitNames(), name):
-			err = new(gpu.Limits).Set(name, v.Limits[name])
-		case slices.Contains(filter.LimitNames(), name):
-			err = new(filter.Limits).Set(name, v.Limits[name])
-		default:
-			err = fmt.Errorf("unknown limit; there are %s", strings.Join(slices.Concat(filter.LimitNames(), gpu.LimitNames()), ", "))
-		}
-		if err != nil {
-			return fail("limits."+name, err)
-		}
+	var bad *display.PolicyError
+	if errors.As(display.PolicyOf(v, nil).Check(), &bad) {
+		return fmt.Errorf("config.toml: vm.%s.%s: %w", v.Name, bad.Key, bad.Err)
 	}
 	return nil
 }
@@ -49,7 +26,7 @@ func warnings(v config.VM) []string {
 		list = append(list, fmt.Sprintf(`VM %s: frame = "none": its windows can look like another VM's, or like the host's`, v.Name))
 	}
 	for _, name := range v.Allow {
-		if why := filter.Risk(name); why != "" && !slices.Contains(v.Deny, name) {
+		if why := display.Risk(name); why != "" && !slices.Contains(v.Deny, name) {
 			list = append(list, fmt.Sprintf("VM %s: allow %s: a risk: %s", v.Name, name, why))
 		}
 	}

@@ -311,7 +311,7 @@ func usageOf(st vm.State) vmUsage {
 }
 
 func processorOf(p vm.PIDs) (sum time.Duration) {
-	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network, p.Vsock} {
+	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network} {
 		if pid > 0 {
 			t, _ := proc.ProcessorTime(procDir, pid) // one that has just ended used nothing
 			sum += t

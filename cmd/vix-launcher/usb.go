@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/supervise"
 	"vix/internal/usb"
 	"vix/internal/vm"
 )
@@ -172,7 +173,7 @@ func usbChangeCommand(e *env, verb, short string, change func(*vm.Registry, cont
 				return usagef("usb %s: %v", verb, err)
 			}
 			device := a[1]
-			if !strings.HasPrefix(device, "qemu:") { // for tests: internal/supervise says what it is
+			if !supervise.EmulatedUSB(device) {
 				d, err := config.ParseUSB(device)
 				if err != nil {
 					return usagef("usb %s: %v", verb, err)

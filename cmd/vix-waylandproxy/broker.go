@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/filter"
 	"vix/internal/plain"
 	"vix/internal/wayland"
@@ -38,7 +39,7 @@ func (b *broker) ask(what string) (*os.File, error) {
 	if _, err := b.conn.Write([]byte(what)); err != nil {
 		return nil, err
 	}
-	var answer [256]byte
+	var answer [display.MaxBrokerAnswer]byte
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, on, flags, _, err := b.conn.ReadMsgUnix(answer[:], oob)
 	switch {
@@ -53,12 +54,12 @@ func (b *broker) ask(what string) (*os.File, error) {
 }
 
 // connect returns a connection to the compositor.
-func (b *broker) connect() (wayland.Transport, error) { return b.transport("connect") }
+func (b *broker) connect() (wayland.Transport, error) { return b.transport(display.BrokerConnect) }
 
 // through returns one to the socket that listen returned last.
-func (b *broker) through() (wayland.Transport, error) { return b.transport("through") }
+func (b *broker) through() (wayland.Transport, error) { return b.transport(display.BrokerThrough) }
 
-func (b *broker) listen() (*os.File, error) { return b.ask("listen") }
+func (b *broker) listen() (*os.File, error) { return b.ask(display.BrokerListen) }
 
 func (b *broker) transport(what string) (wayland.Transport, error) {
 	f, err := b.ask(what)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,29 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/trace"
 )
 
-// The control channel is a unix seqpacket socket that the supervisor holds. A
-// request is one packet, a JSON object with one descriptor:
-//
-//	{"request":"trace","classes":"input,shell"}  + where to write: a pipe or a socket
-//	{"request":"activate","token":"…"}           no descriptor: the next window's
-//
-//	{"request":"take"}                            + a stream socket (package clipboard)
-//	{"request":"give"}                            + the same
-//	{"request":"follow"}                          + the same
-//
-// The trace runs until nobody reads the descriptor any more, or the display ends.
-// There is no reply: a mistake is written to the descriptor, as its only line.
-type controlRequest struct {
-	Request string `json:"request"`
-	Classes string `json:"classes"`
-	Token   string `json:"token"`
-}
-
 const (
-	maxRequest = 4096
 	maxTraces  = 8    // at once
 	traceLines = 4096 // ahead of a trace's reader
 	// maxExchanges bounds what is given, taken and followed at once: each of the first
@@ -44,7 +25,7 @@ const (
 	maxExchanges = 5
 )
 
-// control serves the requests.
+// control serves the requests of package display's control channel.
 type control struct {
 	tr   *tracing
 	clip *clipboard.World
@@ -58,21 +39,33 @@ type control struct {
 	x        chan struct{} // the same for the clipboard's exchanges
 }
 
-// newControl serves fd until close; -1 serves nothing.
-func newControl(fd int, tr *tracing, clip *clipboard.World, activate func(string), log *slog.Logger) (*control, error) {
+// receivePolicy reads the first request of the channel.
+func receivePolicy(conn *net.UnixConn) (p display.Policy, err error) {
+	buf := make([]byte, display.MaxRequest)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return p, err
+	}
+	r, err := display.Parse(buf[:n])
+	if err == nil && (r.Request != display.RequestPolicy || r.Policy == nil) {
+		err = errors.New("the first request is no policy")
+	}
+	if err != nil {
+		return p, err
+	}
+	return *r.Policy, r.Policy.Check()
+}
+
+// newControl serves conn until close; nil serves nothing.
+func newControl(conn *net.UnixConn, tr *tracing, clip *clipboard.World, activate func(string), log *slog.Logger) *control {
 	c := &control{
-		tr: tr, clip: clip, activate: activate, log: log, stop: make(chan struct{}),
+		conn: conn, tr: tr, clip: clip, activate: activate, log: log, stop: make(chan struct{}),
 		n: make(chan struct{}, maxTraces), x: make(chan struct{}, maxExchanges),
 	}
-	if fd < 0 {
-		return c, nil
+	if conn != nil {
+		c.wg.Go(c.serve)
 	}
-	var err error
-	if c.conn, err = inherited(fd, "control"); err != nil {
-		return nil, err
-	}
-	c.wg.Go(c.serve)
-	return c, nil
+	return c
 }
 
 func (c *control) close() {
@@ -84,15 +77,14 @@ func (c *control) close() {
 }
 
 func (c *control) serve() {
-	buf, oob := make([]byte, maxRequest), make([]byte, unix.CmsgSpace(4))
+	buf, oob := make([]byte, display.MaxRequest), make([]byte, unix.CmsgSpace(4))
 	for {
 		n, on, flags, _, err := c.conn.ReadMsgUnix(buf, oob)
 		if err != nil || n == 0 {
 			return
 		}
-		var r controlRequest
-		bad := json.Unmarshal(bytes.TrimSpace(buf[:n]), &r)
-		if bad == nil && r.Request == "activate" && on == 0 {
+		r, bad := display.Parse(buf[:n])
+		if bad == nil && r.Request == display.RequestActivate && on == 0 {
 			if c.activate != nil {
 				c.activate(r.Token)
 			}
@@ -104,11 +96,11 @@ func (c *control) serve() {
 			continue
 		}
 		err = bad
-		if err == nil && (r.Request == "take" || r.Request == "give" || r.Request == "follow") {
+		if err == nil && (r.Request == display.RequestTake || r.Request == display.RequestGive || r.Request == display.RequestFollow) {
 			c.exchange(f, r.Request)
 			continue
 		}
-		if err != nil || r.Request != "trace" {
+		if err != nil || r.Request != display.RequestTrace {
 			c.refuse(f, errors.New("unknown control request"))
 			continue
 		}
@@ -154,11 +146,11 @@ func (c *control) exchange(f *os.File, what string) {
 		defer func() { <-c.x }()
 		defer close(stop)
 		switch what {
-		case "take":
+		case display.RequestTake:
 			c.clip.ServeTake(ctx, conn)
-		case "give":
+		case display.RequestGive:
 			c.clip.ServeGive(ctx, conn)
-		case "follow":
+		case display.RequestFollow:
 			c.clip.ServeFollow(ctx, conn)
 		}
 	})

@@ -25,10 +25,11 @@ func newControlTest(t *testing.T) (*tracing, *net.UnixConn) {
 		t.Fatal(err)
 	}
 	tr := &tracing{Switch: &relay.TapSwitch{}}
-	c, err := newControl(fds[0], tr, nil, nil, slog.New(slog.DiscardHandler))
+	near, err := inherited(fds[0], "control")
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := newControl(near, tr, nil, nil, slog.New(slog.DiscardHandler))
 	far, err := inherited(fds[1], "supervisor")
 	if err != nil {
 		t.Fatal(err)
@@ -138,10 +139,11 @@ func TestActivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	tokens := make(chan string, 4)
-	c, err := newControl(fds[0], nil, nil, func(s string) { tokens <- s }, slog.New(slog.DiscardHandler))
+	near, err := inherited(fds[0], "control")
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := newControl(near, nil, nil, func(s string) { tokens <- s }, slog.New(slog.DiscardHandler))
 	defer c.close()
 	far, err := inherited(fds[1], "supervisor")
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vix/config"
+	"vix/internal/display"
 	"vix/internal/filter"
 	"vix/internal/gpu"
 	"vix/internal/ledger"
@@ -25,7 +26,7 @@ import (
 func hostCommand() *cobra.Command {
 	var o hostOptions
 	c := &cobra.Command{
-		Use:   "host --vm NAME --vhost-fd N",
+		Use:   "host --vm NAME --vhost-fd N --control-fd N",
 		Short: "on the host: the display of one VM",
 		Long: `Serves one VM's virtio-gpu device as a vhost-user back end, and filters what the
 VM's programs say to the compositor. The launcher starts it. It ends, with
@@ -34,39 +35,46 @@ status 0, when QEMU closes the socket.`,
 	}
 	f := c.Flags()
 	f.StringVar(&o.vm, "vm", "", "VM name in app ids")
-	f.StringVar(&o.tag, "tag", "", "text in front of titles (default: the VM's name)")
 	f.StringVar(&o.wayland, "wayland", "", "the compositor's socket (default: what WAYLAND_DISPLAY names)")
 	f.IntVar(&o.vhostFD, "vhost-fd", -1, "descriptor of the connected vhost-user socket")
 	f.IntVar(&o.eventsFD, "events-fd", -1, "descriptor that gets a JSON line for each event")
-	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
+	f.IntVar(&o.controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, of which the first is the policy")
 	f.IntVar(&o.brokerFD, "broker-fd", -1, "descriptor of a seqpacket socket that passes connections to the compositor")
 	f.BoolVar(&o.own, "own-namespaces", false, "started in namespaces of its own, to be emptied")
 	_ = f.MarkHidden("own-namespaces")
 	f.BoolVar(&o.debug, "debug", false, "log every connection")
-	o.policy.register(f, true)
 	o.trace.register(f)
 	return c
 }
 
 type hostOptions struct {
-	vm, tag, wayland  string
+	vm, wayland       string
 	vhostFD, eventsFD int
 	controlFD         int
 	brokerFD          int
 	own               bool
 	debug             bool
-	policy            policyFlags
 	trace             traceFlags
 }
 
 func (o hostOptions) run(ctx context.Context) error {
-	policy, limits, err := o.settings()
-	if err != nil {
-		return err
+	if o.vm == "" {
+		return usagef("host: --vm is missing")
+	}
+	if err := config.CheckName(o.vm); err != nil {
+		return usagef("host: --vm: %v", err)
 	}
 	conn, err := inherited(o.vhostFD, "vhost-user")
 	if err != nil {
 		return usagef("host: --vhost-fd %d: %v", o.vhostFD, err)
+	}
+	requests, err := inherited(o.controlFD, "control")
+	if err != nil {
+		return usagef("host: --control-fd %d: %v", o.controlFD, err)
+	}
+	policy, limits, err := o.settings(requests)
+	if err != nil {
+		return fmt.Errorf("host: policy: %w", err)
 	}
 	log := logger(o.debug)
 	up, err := o.way(log)
@@ -83,14 +91,10 @@ func (o hostOptions) run(ctx context.Context) error {
 	policy.Dial, policy.Tap, policy.Log = tr.meteredDial(up.dial), tr.Switch, log
 	policy.Event = func(e filter.Event) { ev.send(e) }
 	held := limits.Ledger()
-	held.Shown = policy.Limits.Of(filter.Memory)
+	held.Shown = policy.Limits.Of(display.Memory)
 	policy.Ledger = ledger.New(held)
 	flt := filter.New(policy)
-	ctl, err := newControl(o.controlFD, tr, flt.Selections(), flt.Activate, log)
-	if err != nil {
-		return usagef("host: --control-fd %d: %v", o.controlFD, err)
-	}
-	defer ctl.close()
+	defer newControl(requests, tr, flt.Selections(), flt.Activate, log).close()
 	var conns sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -114,20 +118,15 @@ func (o hostOptions) run(ctx context.Context) error {
 	return errors.Join(err, tr.close())
 }
 
-// settings checks the flags that describe the VM.
-func (o *hostOptions) settings() (c filter.Config, limits gpu.Limits, err error) {
-	if o.vm == "" {
-		return c, limits, usagef("host: --vm is missing")
+// settings are those of the policy, which is the first request.
+func (o *hostOptions) settings(requests *net.UnixConn) (c filter.Config, limits gpu.Limits, err error) {
+	p, err := receivePolicy(requests)
+	if err != nil {
+		return c, limits, err
 	}
-	if err := config.CheckName(o.vm); err != nil {
-		return c, limits, usagef("host: --vm: %v", err)
-	}
-	if o.tag == "" {
-		o.tag = o.vm
-	}
-	c.VM, c.Tag = o.vm, o.tag
-	if err := o.policy.apply(&c, &limits); err != nil {
-		return c, limits, usagef("host: %v", err)
+	c.VM = o.vm
+	if err := apply(p, &c, &limits); err != nil {
+		return c, limits, err
 	}
 	if c.Frame == "full" {
 		c.Font = hostFont(fonts)

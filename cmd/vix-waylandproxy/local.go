@@ -19,7 +19,7 @@ import (
 )
 
 func localCommand() *cobra.Command {
-	var path, upstream, vm, tag string
+	var path, upstream, vm string
 	var debug bool
 	controlFD := -1
 	var tf traceFlags
@@ -37,17 +37,18 @@ func localCommand() *cobra.Command {
 			if err := config.CheckName(vm); err != nil {
 				return usagef("local: --vm: %v", err)
 			}
-			if tag == "" {
-				tag = vm
+			p, err := pol.parse(vm)
+			if err != nil {
+				return usagef("local: %v", err)
 			}
-			policy := filter.Config{VM: vm, Tag: tag}
+			policy := filter.Config{VM: vm}
 			// Its clients are programs of this machine: what bounds a VM's is not for them.
 			for _, name := range []string{"commits", "connects", "memory", "opens", "rectangles", "requests", "textures"} {
 				if err := policy.Limits.Set(name, filter.Unlimited); err != nil {
 					return err
 				}
 			}
-			if err := pol.apply(&policy, nil); err != nil {
+			if err := apply(p, &policy, nil); err != nil {
 				return usagef("local: %v", err)
 			}
 			up, err := compositor(upstream)
@@ -72,11 +73,13 @@ func localCommand() *cobra.Command {
 				policy.Font = hostFont(fonts)
 			}
 			flt := filter.New(policy)
-			ctl, err := newControl(controlFD, tr, flt.Selections(), flt.Activate, log)
-			if err != nil {
-				return usagef("local: --control-fd %d: %v", controlFD, err)
+			var requests *net.UnixConn
+			if controlFD >= 0 {
+				if requests, err = inherited(controlFD, "control"); err != nil {
+					return usagef("local: --control-fd %d: %v", controlFD, err)
+				}
 			}
-			defer ctl.close()
+			defer newControl(requests, tr, flt.Selections(), flt.Activate, log).close()
 			confineLocal(path, log)
 			return errors.Join(serveLocal(c.Context(), l, flt, tr, log), stop(), tr.close())
 		},
@@ -85,10 +88,9 @@ func localCommand() *cobra.Command {
 	f.StringVar(&path, "listen", "", "socket to make, an absolute path")
 	f.StringVar(&upstream, "upstream", "", "the compositor's socket (default: what WAYLAND_DISPLAY names)")
 	f.StringVar(&vm, "vm", "local", "VM name in app ids")
-	f.StringVar(&tag, "tag", "", "text in front of titles (default: the VM's name)")
 	f.IntVar(&controlFD, "control-fd", -1, "descriptor of a seqpacket socket for requests, such as a trace")
 	f.BoolVar(&debug, "debug", false, "log every connection")
-	pol.register(f, false)
+	pol.register(f)
 	tf.register(f)
 	pf.register(f)
 	return c

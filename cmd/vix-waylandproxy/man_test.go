@@ -6,8 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"vix/internal/filter"
-	"vix/internal/gpu"
+	"vix/internal/display"
 )
 
 // The man page knows every limit, which config.toml's refers to.
@@ -17,7 +16,7 @@ func TestManPageHasTheLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, section, _ := strings.Cut(string(b), "# LIMITS")
-	for _, name := range slices.Concat(filter.LimitNames(), gpu.LimitNames()) {
+	for _, name := range slices.Concat(display.LimitNames(), display.DeviceLimitNames()) {
 		if !strings.Contains(section, "*"+name+"*") {
 			t.Errorf("%s: not in the man page", name)
 		}

@@ -4,83 +4,83 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"vix/internal/display"
 	"vix/internal/filter"
 	"vix/internal/gpu"
 )
 
-// policyFlags are the flags of a verb that filters: how windows are marked, and
-// what their programs may use.
+// policyFlags are the flags of local that describe a policy.
 type policyFlags struct {
-	color, frame string
-	allow, deny  []string
-	limits       []string
-	drags        string
+	policy display.Policy
+	limits []string
+	drags  string
 }
 
-// register adds the flags; device tells that there is a virtio-gpu device, which
-// has limits of its own.
-func (o *policyFlags) register(f *pflag.FlagSet, device bool) {
-	names := filter.LimitNames()
-	if device {
-		names = append(names, gpu.LimitNames()...)
-	}
-	f.StringVar(&o.color, "color", "#7f858c", "the frame's colour, `#rrggbb`")
-	f.StringVar(&o.frame, "frame", "none", "around each window: full (with the tag as a label), border or none")
-	f.StringSliceVar(&o.allow, "allow", nil, "interfaces that exist besides those of the built-in list: `IFACE,…`")
-	f.StringSliceVar(&o.deny, "deny", nil, "interfaces that do not exist, whatever else is said: `IFACE,…`")
+func (o *policyFlags) register(f *pflag.FlagSet) {
+	p := &o.policy
+	f.StringVar(&p.Tag, "tag", "", "text in front of titles (default: the VM's name)")
+	f.StringVar(&p.Color, "color", "#7f858c", "the frame's colour, `#rrggbb`")
+	f.StringVar(&p.Frame, "frame", "none", "around each window: full (with the tag as a label), border or none")
+	f.StringSliceVar(&p.Allow, "allow", nil, "interfaces that exist besides those of the built-in list: `IFACE,…`")
+	f.StringSliceVar(&p.Deny, "deny", nil, "interfaces that do not exist, whatever else is said: `IFACE,…`")
 	f.StringVar(&o.drags, "drags", "", "rules of drags to and from other VMs and the host, the first that fits: `JSON`, a list of {from, to, limits by kind, strip}")
-	f.StringArrayVar(&o.limits, "limit", nil, "bound what the programs may have at a time: `NAME=N`; repeatable; names: "+strings.Join(names, ", "))
+	f.StringArrayVar(&o.limits, "limit", nil, "bound what the programs may have at a time: `NAME=N`; repeatable; names: "+strings.Join(display.LimitNames(), ", "))
 }
 
-var colorPattern = regexp.MustCompile(`^#[0-9a-f]{6}$`)
-
-// apply checks the flags and puts them into c and, where there is a device, dev.
-func (o *policyFlags) apply(c *filter.Config, dev *gpu.Limits) error {
-	if !colorPattern.MatchString(o.color) {
-		return fmt.Errorf("--color %q: want #rrggbb", o.color)
+// parse returns the policy of the flags, checked. vm is the tag that was not given.
+func (o *policyFlags) parse(vm string) (display.Policy, error) {
+	p := o.policy
+	if p.Tag == "" {
+		p.Tag = vm
 	}
-	if !slices.Contains([]string{"full", "border", "none"}, o.frame) {
-		return fmt.Errorf("--frame %q: want full, border or none", o.frame)
-	}
-	for _, name := range o.allow {
-		if err := filter.CheckAllow(name); err != nil {
-			return fmt.Errorf("--allow: %w", err)
-		}
-	}
-	for _, name := range o.deny {
-		if err := filter.CheckInterface(name); err != nil {
-			return fmt.Errorf("--deny: %w", err)
-		}
-	}
-	c.Color, c.Frame, c.Allow, c.Deny = o.color, o.frame, o.allow, o.deny
 	if o.drags != "" {
-		if err := json.Unmarshal([]byte(o.drags), &c.Drags); err != nil {
-			return fmt.Errorf("--drags: %w", err)
+		if err := json.Unmarshal([]byte(o.drags), &p.Drags); err != nil {
+			return p, fmt.Errorf("--drags: %w", err)
 		}
 	}
+	p.Limits = map[string]int64{}
 	for _, l := range o.limits {
-		if err := setLimit(l, c, dev); err != nil {
-			return fmt.Errorf("--limit %s: %w", l, err)
+		name, number, ok := strings.Cut(l, "=")
+		n, err := strconv.ParseInt(number, 10, 64)
+		if !ok || err != nil {
+			return p, fmt.Errorf("--limit %s: want NAME=N, a number from 1", l)
+		}
+		if slices.Contains(display.DeviceLimitNames(), name) {
+			return p, fmt.Errorf("--limit %s: is of a VM's device, which there is none of here", l)
+		}
+		p.Limits[name] = n
+	}
+	err := p.Check()
+	var bad *display.PolicyError
+	if errors.As(err, &bad) {
+		key, name, limit := strings.Cut(bad.Key, ".")
+		if limit {
+			return p, fmt.Errorf("--limit %s: %w", name, bad.Err)
+		}
+		return p, fmt.Errorf("--%s: %w", key, bad.Err)
+	}
+	return p, err
+}
+
+// apply puts a checked policy into c and, where there is a device, dev.
+func apply(p display.Policy, c *filter.Config, dev *gpu.Limits) error {
+	c.Tag, c.Color, c.Frame, c.Allow, c.Deny, c.Drags = p.Tag, p.Color, p.Frame, p.Allow, p.Deny, p.Drags
+	for name, n := range p.Limits {
+		var err error
+		if dev != nil && slices.Contains(display.DeviceLimitNames(), name) {
+			err = dev.Set(name, n)
+		} else {
+			err = c.Limits.Set(name, n)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-func setLimit(text string, c *filter.Config, dev *gpu.Limits) error {
-	name, number, ok := strings.Cut(text, "=")
-	n, err := strconv.ParseInt(number, 10, 64)
-	switch {
-	case !ok || err != nil || n < 1:
-		return errors.New("want NAME=N, a number from 1")
-	case dev != nil && slices.Contains(gpu.LimitNames(), name):
-		return dev.Set(name, n)
-	}
-	return c.Limits.Set(name, n)
 }

@@ -159,10 +159,13 @@ type pair struct {
 	boots   chan Boot
 }
 
-func newPair(t testing.TB, a, b io.ReadWriteCloser) *pair {
+func newPair(t testing.TB, a, b io.ReadWriteCloser, ready ...func(*Host)) *pair {
 	t.Helper()
 	p := &pair{hostErr: make(chan error, 1), gstErr: make(chan error, 1), boots: make(chan Boot, 1)}
 	p.host = NewHost(a, quiet)
+	for _, f := range ready {
+		f(p.host)
+	}
 	p.guest = NewGuest(b, GuestConfig{Log: quiet, Kernel: "6.12", Boot: func(b Boot) { p.boots <- b }, Start: startFake})
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel

@@ -35,11 +35,8 @@ func (m Boot) check() error {
 		}
 	}
 	for _, mt := range m.Mounts {
-		if !plainName(mt.Tag) || mt.Tag == "" || len(mt.Tag) > maxName || !strings.HasPrefix(mt.Path, "/") {
-			return fmt.Errorf("boot: mount %.64q at %.64q", mt.Tag, mt.Path)
-		}
-		if err := checkStrings("boot: mount", []string{mt.Path}); err != nil {
-			return err
+		if err := mt.check(); err != nil {
+			return fmt.Errorf("boot: %w", err)
 		}
 	}
 	return checkStrings("boot: environment", m.Env)
@@ -58,14 +55,8 @@ func (m Stage) check() error {
 func (m Ready) check() error { return checkUptime(m.Uptime) }
 
 func (m Spawn) check() error {
-	switch m.Kind {
-	case KindProgram, KindCopy, KindMount, KindDrivers, KindNames:
-		if len(m.Argv) == 0 || m.Argv[0] == "" {
-			return errors.New("spawn: no program named")
-		}
-	case KindShell:
-	default:
-		return fmt.Errorf("spawn: unknown kind %.64q", string(m.Kind))
+	if err := m.checkKind(); err != nil {
+		return err
 	}
 	if len(m.User) > maxName || !plainName(m.User) {
 		return fmt.Errorf("user %.64q: not a name", m.User)
@@ -80,6 +71,31 @@ func (m Spawn) check() error {
 		return err
 	}
 	return checkID(m.ID)
+}
+
+// checkKind checks what is started.
+func (m Spawn) checkKind() error {
+	if (m.Request != nil) != (m.Kind == KindRequest) {
+		return fmt.Errorf("spawn: kind %q and a request: one without the other", string(m.Kind))
+	}
+	switch m.Kind {
+	case KindProgram:
+		if len(m.Argv) == 0 || m.Argv[0] == "" {
+			return errors.New("spawn: no program named")
+		}
+	case KindShell:
+	case KindRequest:
+		if len(m.Argv) > 0 || m.TTY {
+			return errors.New("spawn: a request with arguments, or on a terminal")
+		}
+		if m.Request.forRoot() && m.User != "root" {
+			return fmt.Errorf("spawn: %s for user %.64q, not root", m.Request.Name(), m.User)
+		}
+		return m.Request.check()
+	default:
+		return fmt.Errorf("spawn: unknown kind %.64q", string(m.Kind))
+	}
+	return nil
 }
 
 func (m Spawned) check() error {
@@ -158,29 +174,50 @@ func (m Ping) check() error { return nil }
 func (m Pong) check() error { return nil }
 
 func (m Data) check() error {
-	if m.Stream > Stderr || len(m.Bytes) > MaxData {
+	if m.Stream > Down || len(m.Bytes) > MaxData {
 		return fmt.Errorf("data: %d bytes on stream %d", len(m.Bytes), m.Stream)
 	}
 	return nil
 }
 
 func (m Credit) check() error {
-	if m.Stream > Stderr || m.N == 0 || m.N > Window {
+	if m.Stream > Down || m.N == 0 || m.N > Window {
 		return fmt.Errorf("credit: %d bytes for stream %d", m.N, m.Stream)
 	}
 	return nil
 }
 
 func (m Hangup) check() error {
-	if m.Stream > Stderr {
+	if m.Stream > Down {
 		return fmt.Errorf("hangup: stream %d", m.Stream)
 	}
 	return nil
 }
 
+func (m Call) check() error {
+	if m.Kind() == "" {
+		return errors.New("call: of no kind")
+	}
+	if err := checkText("call: names", m.Names.Failure, maxText); err != nil {
+		return err
+	}
+	return checkID(m.ID)
+}
+
+func (m Accept) check() error { return checkID(m.ID) }
+
+func (m Refuse) check() error {
+	if err := checkText("refuse", m.Text, maxText); err != nil {
+		return err
+	}
+	return checkID(m.ID)
+}
+
+func (m Over) check() error { return checkID(m.ID) }
+
 func checkID(id uint32) error {
 	if id == 0 {
-		return errors.New("program 0: ids begin at 1")
+		return errors.New("id 0: ids begin at 1")
 	}
 	return nil
 }

@@ -66,6 +66,18 @@ func Parse(t Type, payload []byte) (Message, error) {
 		return parseData(Stdout, payload)
 	case TypeStderr:
 		return parseData(Stderr, payload)
+	case TypeUp:
+		return parseData(Up, payload)
+	case TypeDown:
+		return parseData(Down, payload)
+	case TypeCall:
+		return parseJSON[Call](payload)
+	case TypeAccept:
+		return parseJSON[Accept](payload)
+	case TypeRefuse:
+		return parseJSON[Refuse](payload)
+	case TypeOver:
+		return parseJSON[Over](payload)
 	case TypeCredit:
 		return parseCredit(payload)
 	case TypeHangup:
@@ -111,18 +123,25 @@ func Parse(t Type, payload []byte) (Message, error) {
 // parseJSON decodes exactly one object with no unknown keys.
 func parseJSON[M Message](payload []byte) (Message, error) {
 	var m M
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&m); err != nil {
-		return nil, violation("%s: %v", m.Type(), err)
-	}
-	if len(bytes.TrimLeft(payload[d.InputOffset():], " \t\r\n")) != 0 {
-		return nil, violation("%s: bytes after the object", m.Type())
+	if err := decodeJSON(m.Type().String(), payload, &m); err != nil {
+		return nil, err
 	}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return m, nil
+}
+
+func decodeJSON(what string, b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return violation("%s: %v", what, err)
+	}
+	if len(bytes.TrimLeft(b[d.InputOffset():], " \t\r\n")) != 0 {
+		return violation("%s: bytes after the object", what)
+	}
+	return nil
 }
 
 func parseData(s Stream, p []byte) (Message, error) {
@@ -176,6 +195,10 @@ func (m PowerOff) appendTo(dst []byte) ([]byte, error)   { return appendJSON(dst
 func (m Ping) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 func (m Pong) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 func (m Clock) appendTo(dst []byte) ([]byte, error)      { return appendJSON(dst, m) }
+func (m Call) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
+func (m Accept) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Refuse) appendTo(dst []byte) ([]byte, error)     { return appendJSON(dst, m) }
+func (m Over) appendTo(dst []byte) ([]byte, error)       { return appendJSON(dst, m) }
 
 func (m Data) appendTo(dst []byte) ([]byte, error) {
 	dst = binary.LittleEndian.AppendUint32(dst, m.ID)

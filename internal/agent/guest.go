@@ -54,6 +54,10 @@ type Guest struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
+	// Guarded by l.mu.
+	lastCall uint32
+	calls    map[uint32]*guestCall // that are not over
+
 	mu      sync.Mutex
 	procs   map[uint32]*guestProc
 	closing bool
@@ -62,7 +66,7 @@ type Guest struct {
 
 // NewGuest returns the guest's end over rw, which it owns: Run closes it.
 func NewGuest(rw io.ReadWriteCloser, cfg GuestConfig) *Guest {
-	g := &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, empty: make(chan struct{})}
+	g := &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, calls: map[uint32]*guestCall{}, empty: make(chan struct{})}
 	// Queued here, so that it is the first frame whatever is said before Run.
 	g.say(Hello{Version: Version, Kernel: plain.Text(cfg.Kernel, maxText, plain.OneLine)})
 	return g
@@ -176,7 +180,11 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 		default:
 		}
 	default:
-		if err := g.onRun(m); err != nil {
+		on := g.onRun
+		if k, _ := keyOf(m); k.call {
+			on = g.onCall
+		}
+		if err := on(m); err != nil {
 			g.cfg.Log.Warn("frame ignored", "err", err)
 		}
 	}

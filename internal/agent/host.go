@@ -57,6 +57,12 @@ type Host struct {
 	signs  chan struct{} // closed and replaced at every pong
 	lastID uint32
 	procs  map[uint32]*Process // that are not over; nil once Run has ended
+
+	lastCall uint32
+	calls    map[uint32]*Caller // that are not over
+	desks    map[CallKind]*desk // who answers them; set before Run
+	callsCtx context.Context    // of those who serve them; set by Run
+	serving  sync.WaitGroup     // those
 }
 
 // NewHost returns the host's end over rw, which it owns: Run closes it. A
@@ -71,6 +77,8 @@ func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 		failed: make(chan *GuestError, 1),
 		signs:  make(chan struct{}),
 		procs:  map[uint32]*Process{},
+		calls:  map[uint32]*Caller{},
+		desks:  map[CallKind]*desk{},
 	}
 }
 
@@ -93,10 +101,14 @@ func (e *SpawnError) Error() string { return e.Program + ": " + e.Text }
 
 // Run pumps until the guest is off (nil), the guest says that it failed (a
 // *GuestError), it breaks the protocol (ErrProtocol), or ctx ends. Then every
-// program's streams and Wait end, Stages is closed, and nothing of it runs.
+// program's streams and Wait end, those who serve calls have returned, Stages is closed, and
+// nothing of it runs.
 func (h *Host) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { h.l.fail(context.Cause(ctx)) })
 	defer stop()
+	calls, cancelCalls := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelCalls()
+	h.callsCtx = calls
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		if err := h.l.writeLoop(); err != nil {
@@ -106,7 +118,9 @@ func (h *Host) Run(ctx context.Context) error {
 	})
 	err := h.l.readLoop(h.handle)
 	h.l.fail(err)
+	cancelCalls()
 	writer.Wait()
+	h.serving.Wait()
 
 	err = h.l.cause()
 	switch {
@@ -309,7 +323,7 @@ func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 // the guest says that it is over.
 func (h *Host) abandon(p *Process, why error) {
 	h.l.mu.Lock()
-	takenBack := h.l.takeBackLocked(p.id)
+	takenBack := h.l.takeBackLocked(false, p.id)
 	if takenBack {
 		delete(h.procs, p.id)
 	}
@@ -325,13 +339,12 @@ func (h *Host) abandon(p *Process, why error) {
 
 // name is what messages call the program.
 func (m Spawn) name() string {
-	switch m.Kind {
-	case KindShell:
+	switch {
+	case m.Request != nil:
+		return m.Request.Name()
+	case m.Kind == KindShell:
 		return "login shell"
-	case KindCopy:
-		return "copy"
-	}
-	if len(m.Argv) == 0 {
+	case len(m.Argv) == 0:
 		return "program"
 	}
 	return m.Argv[0]
@@ -410,6 +423,9 @@ func (h *Host) handle(t Type, payload []byte) error {
 			return nil
 		}
 	}
+	if k, _ := keyOf(m); k.call && t != TypeAccept && t != TypeRefuse && t != TypeDown {
+		return h.onCall(m)
+	}
 	if _, ok := fromGuest[t]; !ok {
 		return violation("%s from a guest", t)
 	}
@@ -451,7 +467,7 @@ func (h *Host) onRun(m Message) error {
 	}
 	if err == nil && p.course.phase == unknown {
 		delete(h.procs, p.id) // the place is free before anybody can know of the end
-		h.l.takeBackLocked(p.id)
+		h.l.takeBackLocked(false, p.id)
 	}
 	h.l.mu.Unlock()
 	if err == nil {

@@ -30,6 +30,8 @@ func frame(t testing.TB, m Message) []byte {
 func TestHostile(t *testing.T) {
 	hello := frame(t, Hello{Version: Version})
 	started := append(hello, frame(t, Spawned{ID: 1, PID: 2})...)
+	called := append(hello[:len(hello):len(hello)], frame(t, Call{ID: 1, Names: &NamesCall{}})...) // and refused
+	call := func(id uint32) []byte { return frame(t, Call{ID: id, Names: &NamesCall{}}) }
 	out := func(n int) []byte { return frame(t, Data{ID: 1, Stream: Stdout, Bytes: make([]byte, n)}) }
 	for name, c := range map[string]struct{ before, bad []byte }{
 		"no hello":               {nil, frame(t, Ready{})},
@@ -79,6 +81,23 @@ func TestHostile(t *testing.T) {
 		"output beyond credit":   {append(started, []byte(strings.Repeat(string(out(MaxData)), Window/MaxData))...), out(MaxData)},
 		"output too long":        {started, raw(TypeStdout, "\x01\x00\x00\x00"+strings.Repeat("x", MaxData+1))},
 		"output too short":       {started, raw(TypeStdout, "\x01\x00\x00")},
+		"call of no kind":        {hello, raw(TypeCall, `{"id":1}`)},
+		"call of another kind":   {hello, raw(TypeCall, `{"id":1,"files":{}}`)},
+		"call id 0":              {hello, raw(TypeCall, `{"id":0,"names":{}}`)},
+		"call's long failure":    {hello, raw(TypeCall, `{"id":1,"names":{"failure":"`+strings.Repeat("a", maxText+1)+`"}}`)},
+		"call's failure":         {hello, raw(TypeCall, `{"id":1,"names":{"failure":7}}`)},
+		"call twice":             {called, call(1)},
+		"call of the past":       {append(hello, append(call(7), frame(t, Over{ID: 7})...)...), call(6)},
+		"many calls":             {append(hello, calls(t, MaxCalls)...), call(MaxCalls + 1)},
+		"up without a call":      {hello, frame(t, Data{ID: 1, Stream: Up})},
+		"up of a refused call":   {called, frame(t, Data{ID: 1, Stream: Up, Bytes: []byte("x")})},
+		"credit of a refused":    {called, frame(t, Credit{ID: 1, Stream: Down, N: 1})},
+		"hangup of up":           {called, frame(t, Hangup{ID: 1, Stream: Up})},
+		"over without a call":    {hello, frame(t, Over{ID: 1})},
+		"over twice":             {append(called, frame(t, Over{ID: 1})...), frame(t, Over{ID: 1})},
+		"a host's accept":        {called, frame(t, Accept{ID: 1})},
+		"a host's refusal":       {called, frame(t, Refuse{ID: 1})},
+		"a host's answer":        {called, frame(t, Data{ID: 1, Stream: Down})},
 		"stdin from a guest":     {started, raw(TypeStdin, "\x01\x00\x00\x00x")},
 		"credit unearned":        {started, frame(t, Credit{ID: 1, Stream: Stdin, N: 1})},
 		"credit 0":               {started, raw(TypeCredit, "\x01\x00\x00\x00\x00\x00\x00\x00\x00")},
@@ -111,11 +130,22 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// attack feeds bytes to a host that has asked for one program, and returns
-// what Run says of them.
+func calls(t testing.TB, n uint32) (b []byte) {
+	for id := range n {
+		b = append(b, frame(t, Call{ID: id + 1, Names: &NamesCall{}})...)
+	}
+	return b
+}
+
+// attack feeds bytes to a host that has asked for one program, and takes no calls, and
+// returns what Run says of them.
 func attack(t testing.TB, input []byte) error {
 	a, b := net.Pipe()
-	h := NewHost(a, quiet)
+	return attackHost(t, NewHost(a, quiet), b, input)
+}
+
+// attackHost feeds bytes to a host by the other end of its channel.
+func attackHost(t testing.TB, h *Host, b net.Conn, input []byte) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	p, err := h.ask(&Spawn{Argv: []string{"prog"}})

@@ -48,9 +48,10 @@ type queued struct {
 // A key says what a control message is about. Where only the last counts, a message takes
 // the place of one with the same key that the peer has not been sent.
 type key struct {
-	t  Type
-	id uint32 // of the run; 0 where it is about none
-	of int    // a signal, or a stream
+	t    Type
+	call bool   // id is a call's, not a run's
+	id   uint32 // 0 where it is about none
+	of   int    // a signal, or a stream
 }
 
 // keyOf returns what m is about, and whether only the last of its kind counts. Two
@@ -71,11 +72,19 @@ func keyOf(m Message) (k key, last bool) {
 	case Resize:
 		k.id, last = m.ID, true
 	case Data:
-		k.id = m.ID
+		k.id, k.call = m.ID, m.Stream.ofCall()
 	case Credit:
-		k.id = m.ID
+		k.id, k.call = m.ID, m.Stream.ofCall()
 	case Hangup:
-		k.id, k.of, last = m.ID, int(m.Stream), true
+		k.id, k.call, k.of, last = m.ID, m.Stream.ofCall(), int(m.Stream), true
+	case Call:
+		k.id, k.call = m.ID, true
+	case Accept:
+		k.id, k.call = m.ID, true
+	case Refuse:
+		k.id, k.call = m.ID, true
+	case Over:
+		k.id, k.call = m.ID, true
 	case Clock, Traffic, Shortage, WindowLoss, PowerOff, Ping, Pong:
 		last = true
 	}
@@ -116,14 +125,17 @@ func (l *link) sendLocked(m Message) error {
 	return nil
 }
 
-// takeBackLocked takes back what the peer has not been sent of run id, and reports whether
-// its spawn was among it.
-func (l *link) takeBackLocked(id uint32) (spawn bool) {
+// takeBackLocked takes back what the peer has not been sent of a run, or of a call, and
+// reports whether its beginning was among it.
+func (l *link) takeBackLocked(call bool, id uint32) (all bool) {
 	l.control = slices.DeleteFunc(l.control, func(q queued) bool {
-		spawn = spawn || q.key == key{t: TypeSpawn, id: id}
-		return q.key.id == id
+		if q.key.call != call || q.key.id != id {
+			return false
+		}
+		all = all || q.key.t == TypeSpawn || q.key.t == TypeCall
+		return true
 	})
-	return spawn
+	return all
 }
 
 // fail ends the link: the first error stays. It closes the stream, which ends

@@ -62,11 +62,11 @@ var roles = []string{"cat", "yes", "sleep", "exit", "daemon", "nope", "held cat"
 // the point where it could be stopped.
 func (c *cast) start(ctx context.Context, s Spawn) (*Program, error) {
 	role := s.Argv
+	if s.Kind == KindRequest {
+		role = []string{"exit"}
+	}
 	if role[0] == "held" || role[0] == "exec" {
-		let := make(chan struct{})
-		c.mu.Lock()
-		c.held = append(c.held, let)
-		c.mu.Unlock()
+		let := c.hold()
 		stop := ctx.Done()
 		if role[0] == "exec" {
 			stop = nil
@@ -82,6 +82,15 @@ func (c *cast) start(ctx context.Context, s Spawn) (*Program, error) {
 		return nil, &SpawnError{Code: 127, Text: "not found"}
 	}
 	return c.play(role[0], s), nil
+}
+
+// hold returns a channel that let closes.
+func (c *cast) hold() chan struct{} {
+	let := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held = append(c.held, let)
+	return let
 }
 
 // let lets one held program start, or all.
@@ -175,8 +184,12 @@ type rig struct {
 	real bool // the guest is
 	host *Host
 	runs []*askedRun
-	mu   sync.Mutex // of what goroutines of runs find wrong
-	bad  error
+
+	guest *Guest // nil: it does not call
+	calls []*placedCall
+
+	mu  sync.Mutex // of what goroutines of runs find wrong
+	bad error
 }
 
 func (r *rig) spawn() {
@@ -311,6 +324,11 @@ func (r *rig) check() {
 			r.t.Fatalf("run %d ended twice", i)
 		}
 	}
+	for i, c := range r.calls {
+		if len(c.results) > 1 {
+			r.t.Fatalf("call %d has two answers", i)
+		}
+	}
 }
 
 // settle ends every run, and checks that each has ended once, with one result, and that
@@ -320,9 +338,7 @@ func (r *rig) settle() {
 	r.wire.ab.let(-1)
 	r.wire.ba.let(-1)
 	r.check()
-	for _, run := range r.runs {
-		run.cancel()
-	}
+	r.cancel()
 	r.check()
 	r.cast.let(true)
 	r.check()
@@ -332,18 +348,38 @@ func (r *rig) settle() {
 			_, _, _ = run.proc.Stdin.Close(), run.proc.Stdout.Close(), run.proc.Stderr.Close()
 		}
 	}
+	for _, c := range r.calls {
+		if c.conn != nil {
+			_ = c.conn.Close()
+		}
+	}
 	time.Sleep(daemonNotices)
 	r.check()
 	r.results()
 	r.host.l.mu.Lock()
 	defer r.host.l.mu.Unlock()
-	if a, b, c := len(r.host.procs), len(r.host.l.streams), len(r.host.l.control); a+b+c > 0 {
-		r.t.Fatalf("the host holds %d runs, %d streams, %d frames of what is over", a, b, c)
+	if a, b, c, d := len(r.host.procs), len(r.host.l.streams), len(r.host.l.control), len(r.host.calls); a+b+c+d > 0 {
+		r.t.Fatalf("the host holds %d runs, %d streams, %d frames, %d calls of what is over", a, b, c, d)
 	}
 }
 
-// results checks that every run has exactly one.
+// cancel has nobody wait for anything any more.
+func (r *rig) cancel() {
+	for _, run := range r.runs {
+		run.cancel()
+	}
+	for _, c := range r.calls {
+		c.cancel()
+	}
+}
+
+// results checks that every run and every call has exactly one.
 func (r *rig) results() {
+	for i, c := range r.calls {
+		if len(c.results) != 1 {
+			r.t.Fatalf("call %d (%s) has %d answers", i, c.role, len(c.results))
+		}
+	}
 	for i, run := range r.runs {
 		if len(run.results) != 1 {
 			r.t.Fatalf("run %d (%s) has %d results", i, run.role, len(run.results))
@@ -366,7 +402,9 @@ func TestMachine(t *testing.T) {
 		ref, cast := newReferee(), &cast{}
 		w, a, b := newWire(func(b []byte) { ref.saw(0, b) }, func(b []byte) { ref.saw(1, b) })
 		r := &rig{t: t, rnd: rnd, say: say, ref: ref, wire: w, cast: cast, real: true, host: NewHost(a, quiet)}
+		r.host.Handle(CallNames, cast.desk())
 		guest := NewGuest(b, GuestConfig{Log: quiet, Boot: func(Boot) {}, Clock: func(int64) {}, Start: cast.start})
+		r.guest = guest
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ended := make(chan error, 2)
@@ -374,15 +412,15 @@ func TestMachine(t *testing.T) {
 		go func() { ended <- guest.Run(ctx) }()
 		defer func() {
 			cancel()
-			for _, run := range r.runs {
-				run.cancel()
-			}
+			r.cancel()
 			cast.let(true)
 		}()
 		for range rnd.IntN(maxSteps) {
-			switch rnd.IntN(8) {
+			switch rnd.IntN(12) {
 			case 0:
 				r.traffic()
+			case 8, 9, 10, 11:
+				r.callStep()
 			case 1:
 				r.say("a program is let start")
 				cast.let(false)
@@ -406,8 +444,9 @@ func TestMachine(t *testing.T) {
 			[]*end{a, b}[rnd.IntN(2)].Close()
 			cast.let(true)
 			r.check()
-			r.results()
 			_, _ = <-ended, <-ended
+			r.check()
+			r.results()
 			time.Sleep(daemonNotices)
 			return
 		}
@@ -417,6 +456,11 @@ func TestMachine(t *testing.T) {
 			t.Errorf("the guest holds %d runs that are over", n)
 		}
 		guest.mu.Unlock()
+		guest.l.mu.Lock()
+		if a, b := len(guest.calls), len(guest.l.streams); a+b > 0 {
+			t.Errorf("the guest holds %d calls, %d streams that are over", a, b)
+		}
+		guest.l.mu.Unlock()
 		p, err := r.host.Spawn(ctx, Spawn{Argv: []string{"exit"}})
 		if err != nil {
 			t.Fatal(err)
@@ -449,6 +493,9 @@ type violator struct {
 func (v *violator) frame() (Message, bool) {
 	v.ref.mu.Lock()
 	defer v.ref.mu.Unlock()
+	if v.rnd.IntN(3) == 0 {
+		return v.callFrame()
+	}
 	id := uint32(v.rnd.IntN(int(v.ref.lastID) + 2))
 	s := Stream(v.rnd.IntN(3))
 	var m Message
@@ -489,17 +536,15 @@ func TestHostileGuest(t *testing.T) {
 		ref := newReferee()
 		w, a, b := newWire(func(b []byte) { ref.saw(0, b) }, func([]byte) {})
 		r := &rig{t: t, rnd: rnd, say: say, ref: ref, wire: w, cast: &cast{}, host: NewHost(a, quiet)}
+		r.host.Handle(CallNames, r.cast.desk())
 		v := &violator{rig: r, guest: b}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ended := make(chan error, 1)
 		go func() { ended <- r.host.Run(ctx) }()
 		go func() { _, _ = io.Copy(io.Discard, b) }()
-		defer func() {
-			for _, run := range r.runs {
-				run.cancel()
-			}
-		}()
+		defer r.cancel()
+		defer r.cast.let(true)
 		v.send(Hello{Version: Version})
 		for steps := rnd.IntN(2 * maxSteps); steps > 0 || !v.spent; steps-- {
 			if rnd.IntN(3) == 0 {
@@ -522,6 +567,7 @@ func TestHostileGuest(t *testing.T) {
 				t.Fatalf("the channel has ended: %v", <-ended)
 			}
 		}
+		r.cast.let(true) // who answers a call slowly is waited for
 		synctest.Wait()
 		select {
 		case err := <-ended:
@@ -567,9 +613,14 @@ func TestHostileHost(t *testing.T) {
 		go func() { _, _ = io.Copy(io.Discard, a) }()
 		defer a.Close()
 		defer cast.let(true)
-		v := &violator{rig: &rig{t: t, rnd: rnd, say: say}, guest: a}
+		v := &violator{rig: &rig{t: t, rnd: rnd, say: say, guest: guest}, guest: a}
+		defer v.cancel()
 		gen := messages()
 		for range rnd.IntN(2 * maxSteps) {
+			if rnd.IntN(4) == 0 {
+				v.callStep()
+				synctest.Wait()
+			}
 			m := hostFrame(rnd, ref)
 			if rnd.IntN(10) == 0 {
 				m = gen.Example(rnd.Int())
@@ -598,6 +649,8 @@ func TestHostileHost(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
+		v.results()
 		if n := cast.live.Load(); n > 0 {
 			t.Errorf("%d programs live", n)
 		}
@@ -617,7 +670,9 @@ func hostFrame(rnd *rand.Rand, ref *referee) Message {
 	ref.mu.Unlock()
 	id := 1 + uint32(rnd.IntN(int(last)+1))
 	s := Stream(rnd.IntN(3))
-	switch rnd.IntN(8) {
+	switch rnd.IntN(12) {
+	case 8, 9, 10, 11:
+		return hostCallFrame(rnd, ref)
 	case 0, 1:
 		role := roles[rnd.IntN(len(roles))]
 		argv := []string{role}

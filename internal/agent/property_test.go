@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -112,10 +113,10 @@ func messages() *rapid.Generator[Message] {
 	text := rapid.StringN(0, 100, 300)
 	name := rapid.StringMatching(`[a-z][a-z0-9_-]{0,30}`)
 	list := rapid.SliceOfN(rapid.StringMatching(`[^\x00]{1,20}`), 1, 10)
-	stream := rapid.Map(rapid.IntRange(0, 2), func(i int) Stream { return Stream(i) })
+	stream := rapid.Map(rapid.IntRange(0, 4), func(i int) Stream { return Stream(i) })
 	ms := rapid.Int64Range(0, 3600_000)
 	return rapid.Custom(func(t *rapid.T) Message {
-		switch rapid.IntRange(0, 19).Draw(t, "kind") {
+		switch rapid.IntRange(0, 23).Draw(t, "kind") {
 		case 0:
 			return Hello{Version: rapid.IntRange(1, 9).Draw(t, "v"), Kernel: text.Draw(t, "k")}
 		case 1:
@@ -125,7 +126,11 @@ func messages() *rapid.Generator[Message] {
 		case 3:
 			return Ready{Uptime: ms.Draw(t, "t")}
 		case 4:
-			return Spawn{ID: id.Draw(t, "id"), Kind: rapid.SampledFrom([]Kind{KindProgram, KindShell, KindCopy}).Draw(t, "kind of program"), User: name.Draw(t, "u"), Argv: list.Draw(t, "argv"), Env: list.Draw(t, "e"), Cwd: "/x", TTY: rapid.Bool().Draw(t, "tty"), Rows: rapid.Uint16().Draw(t, "r"), Cols: 7}
+			if rapid.Bool().Draw(t, "request") {
+				r := requests().Draw(t, "r")
+				return Spawn{ID: id.Draw(t, "id"), Kind: KindRequest, Request: &r, User: "root", Cwd: "/x"}
+			}
+			return Spawn{ID: id.Draw(t, "id"), Kind: rapid.SampledFrom([]Kind{KindProgram, KindShell}).Draw(t, "kind of program"), User: name.Draw(t, "u"), Argv: list.Draw(t, "argv"), Env: list.Draw(t, "e"), Cwd: "/x", TTY: rapid.Bool().Draw(t, "tty"), Rows: rapid.Uint16().Draw(t, "r"), Cols: 7}
 		case 5:
 			return Spawned{ID: id.Draw(t, "id"), PID: rapid.IntRange(2, 1<<22).Draw(t, "pid")}
 		case 6:
@@ -155,6 +160,14 @@ func messages() *rapid.Generator[Message] {
 			return Shortage{Program: name.Draw(t, "p"), Count: rapid.Uint64Min(1).Draw(t, "n")}
 		case 18:
 			return WindowLoss{How: text.Draw(t, "how"), Count: rapid.Uint64Min(1).Draw(t, "n"), Pause: rapid.Int64Range(0, maxPause).Draw(t, "p")}
+		case 19:
+			return Call{ID: id.Draw(t, "id"), Names: &NamesCall{Failure: text.Draw(t, "failure")}}
+		case 20:
+			return Accept{ID: id.Draw(t, "id")}
+		case 21:
+			return Refuse{ID: id.Draw(t, "id"), Text: text.Draw(t, "t")}
+		case 22:
+			return Over{ID: id.Draw(t, "id")}
 		default:
 			return Hangup{ID: rapid.Uint32().Draw(t, "id"), Stream: stream.Draw(t, "s")}
 		}
@@ -221,8 +234,26 @@ func FuzzFrame(f *testing.F) {
 
 // FuzzHost: a host survives any guest: it ends, and leaves nothing.
 func FuzzHost(f *testing.F) {
-	needCorpus(f)
+	needHellos(f)
 	f.Fuzz(func(t *testing.T, in []byte) { _ = attack(t, in) })
+}
+
+// needHellos fails where the seeds have gone stale: after a hello of another version a host
+// listens to nothing.
+func needHellos(f *testing.F) {
+	f.Helper()
+	needCorpus(f)
+	seeds, _ := filepath.Glob(filepath.Join("testdata", "fuzz", f.Name(), "*"))
+	good := 0
+	for _, name := range seeds {
+		b, err := os.ReadFile(name)
+		if err == nil && bytes.Contains(b, fmt.Appendf(nil, `version\x22:%d`, Version)) {
+			good++
+		}
+	}
+	if good < 10 {
+		f.Fatalf("%d seeds speak version %d", good, Version)
+	}
 }
 
 // needCorpus fails where the seeds have gone missing.

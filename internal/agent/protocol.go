@@ -17,6 +17,7 @@
 // are binary, little endian:
 //
 //	stdin, stdout, stderr   [id u32][bytes]         no bytes: end of file
+//	up, down                [id u32][bytes]         the same, of a call
 //	credit                  [id u32][stream u8][n u32]
 //	hangup                  [id u32][stream u8]
 //
@@ -38,12 +39,18 @@
 //	                      ◄── traffic …    what its network card has carried, while that changes
 //	                      ◄── shortage …   its kernel has ended a program for want of memory
 //	                      ◄── windowloss … its display has ended, and with it all windows
+//	                      ◄── call(id)     the guest wants a stream of a kind, with its fields
+//	accept | refuse(id) ──►                by who is registered for the kind
+//	down(id) ──►          ◄── up(id)       with credit and hangup, as for a program's
+//	                      ◄── over(id)     both directions have ended
 //	poweroff ──►          ◄── (end of stream: the machine is off)
+//
+// Programs and calls have ids of their own: 1 of one has nothing to do with 1 of the other.
 //
 // An error frame with id 0 is the guest's last word about itself: it could not
 // boot, or lost a part it cannot live without, and powers off.
 //
-// Each of the three streams of a program has a window of Window bytes. A
+// Each of the three streams of a program, and of the two of a call, has a window of Window bytes. A
 // sender sends no more than it has credit for; a receiver hands credit back
 // as its reader consumes. So a slow reader stops the program behind it, and
 // neither end's memory grows.
@@ -54,10 +61,10 @@
 // its layout of a frame, but data is binary, not JSON. Of its other messages:
 //
 //	session_create   is spawn: each program has a session and a control group of its own
-//	mount, unmount   are a spawn of the agent's own mounter (KindMount): its status and
-//	                 words answer, so that there is no second way to fail
-//	binary_install   is a spawn of the agent's own copier (KindCopy), as root: one
-//	                 implementation receives files, with one set of limits
+//	mount, unmount   are spawns of a request, with fields (request.go): status and words of
+//	                 the agent's own process answer, so that there is no second way to fail
+//	binary_install   is a spawn of the request Receive, as root: one implementation receives
+//	                 files, with one set of limits
 //	ok               is spawned, and exit
 //
 // # Trust
@@ -65,17 +72,22 @@
 // The host treats every byte as hostile: a frame that is too long, of an
 // unknown type, not exactly as described, about a program that the host did
 // not start, beyond its credit or beyond a limit below ends the channel with
-// an error. The guest trusts the host, and ignores what it does not know.
-// states.go has what may be said of a program when, for both ends.
+// an error. A call of a kind for which nobody is registered, or beyond the number or the rate
+// of its handler (Host.Handle), is refused, and costs the host one frame. The guest trusts the host, and ignores what it does not know.
+// states.go has what may be said of a program or a call when, for both ends.
 //
 // The package starts no process and touches no file: the guest end is given
 // a function that starts programs.
 package agent
 
-import "fmt"
+import (
+	"fmt"
+
+	"vix/internal/plain"
+)
 
 // Version is the protocol's version, said in hello.
-const Version = 5
+const Version = 6
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -93,6 +105,9 @@ const (
 	// MaxProcesses bounds the programs of one guest that have not ended: with
 	// Window it bounds what an unread guest can make its host hold.
 	MaxProcesses = 128
+	// MaxCalls bounds the calls of one guest that are not over, of all kinds together: with
+	// Window it bounds what an unread guest can make its host hold.
+	MaxCalls = 32
 	// MaxStages bounds how many stages a boot may report.
 	MaxStages = 16
 	// maxText bounds a human-readable text of a guest, in bytes.
@@ -119,6 +134,9 @@ const (
 	TypePowerOff Type = 6
 	TypeClock    Type = 7
 	TypePing     Type = 8
+	TypeAccept   Type = 9
+	TypeRefuse   Type = 10
+	TypeDown     Type = 11
 
 	TypeHello   Type = 33
 	TypeStage   Type = 34
@@ -134,6 +152,10 @@ const (
 	TypeShortage   Type = 43
 	TypeWindowLoss Type = 44
 
+	TypeCall Type = 45
+	TypeUp   Type = 46
+	TypeOver Type = 47
+
 	TypeCredit Type = 65
 	TypeHangup Type = 66
 )
@@ -144,6 +166,7 @@ var typeNames = map[Type]string{
 	TypeStage: "stage", TypeReady: "ready", TypeSpawned: "spawned",
 	TypeStdout: "stdout", TypeStderr: "stderr", TypeExit: "exit",
 	TypeError: "error", TypeTraffic: "traffic", TypeShortage: "shortage", TypeWindowLoss: "windowloss", TypeCredit: "credit", TypeHangup: "hangup",
+	TypeCall: "call", TypeAccept: "accept", TypeRefuse: "refuse", TypeUp: "up", TypeDown: "down", TypeOver: "over",
 }
 
 func (t Type) String() string {
@@ -154,31 +177,45 @@ func (t Type) String() string {
 }
 
 // A Stream is one of a program's three byte streams, numbered as its
-// descriptors are.
+// descriptors are, or one of a call's two.
 type Stream uint8
 
-// The streams of a program.
+// The streams of a program, and of a call.
 const (
 	Stdin Stream = iota
 	Stdout
 	Stderr
+	Up   // from the guest
+	Down // from the host
 )
+
+// ofCall reports whether the stream is a call's.
+func (s Stream) ofCall() bool { return s >= Up }
+
+// subject is what messages call what the stream is of.
+func (s Stream) subject() string {
+	if s.ofCall() {
+		return "call"
+	}
+	return "program"
+}
 
 // A Kind says what a Spawn starts.
 type Kind string
 
 // The kinds of programs.
 const (
-	KindProgram Kind = ""      // Argv[0], a program of the guest, with its arguments
-	KindShell   Kind = "shell" // the user's login shell as such; Argv are its arguments, if any
-	KindCopy    Kind = "copy"  // the agent's own copier, to which Argv are arguments (package transfer)
-	// KindDrivers is the agent's own loader of kernel modules: Argv are "IMAGE+SIGNATURE",
-	// bytes of each module, which follow each other on standard input.
-	KindDrivers Kind = "drivers"
-	// KindNames is the agent's own name server: Argv is "names". Its standard output has the
-	// questions of the guest's programs, its standard input the answers (package names).
-	KindNames Kind = "names"
-	KindMount Kind = "mount" // the agent's own mounter: Argv is "mount", TAG, PATH, "ro" or "rw"; or "umount", PATH, "force" or ""
+	KindProgram Kind = ""        // Argv[0], a program of the guest, with its arguments
+	KindShell   Kind = "shell"   // the user's login shell as such; Argv are its arguments, if any
+	KindRequest Kind = "request" // what Request asks for; no Argv, no TTY
+)
+
+// A CallKind says what a guest calls its host for.
+type CallKind string
+
+// The kinds of calls.
+const (
+	CallNames CallKind = "names" // questions for names go up, answers come down (package names)
 )
 
 // A Message is the content of one frame.
@@ -204,16 +241,9 @@ type (
 		Hostname string   `json:"hostname"`
 		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host as it sends
 		User     User     `json:"user"`
-		Env      []string `json:"env,omitempty"` // K=V for every program
-		Mounts   []Mount  `json:"mounts,omitempty"`
+		Env      []string `json:"env,omitempty"`    // K=V for every program
+		Mounts   []Mount  `json:"mounts,omitempty"` // before the guest is ready
 		Search   []string `json:"search,omitempty"` // domains that are appended to short names, at first (package names)
-	}
-
-	// Mount is a shared folder that the guest mounts before it is ready.
-	Mount struct {
-		Tag      string `json:"tag"`  // of virtiofs
-		Path     string `json:"path"` // absolute; made if it is not there
-		ReadOnly bool   `json:"ro,omitempty"`
 	}
 
 	// User is the ordinary user who runs every program.
@@ -239,7 +269,10 @@ type (
 	Spawn struct {
 		ID   uint32   `json:"id"`
 		Kind Kind     `json:"kind,omitempty"`
-		Argv []string `json:"argv"`           // what it is depends on Kind
+		Argv []string `json:"argv,omitempty"` // what it is depends on Kind
+		// Request is set for KindRequest alone.
+		Request *Request `json:"request,omitempty"`
+
 		User string   `json:"user,omitempty"` // a name or number of the guest's; its ordinary user if empty
 		Env  []string `json:"env,omitempty"`  // K=V over the guest's own
 		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty
@@ -303,6 +336,34 @@ type (
 		Pause int64  `json:"pause_ms,omitempty"` // before the next proxy is started
 	}
 
+	// Call asks the host for a stream; exactly one kind is set. ID is chosen by the guest,
+	// which never uses one twice.
+	Call struct {
+		ID    uint32     `json:"id"`
+		Names *NamesCall `json:"names,omitempty"`
+	}
+
+	// NamesCall is a call of CallNames.
+	NamesCall struct {
+		Failure string `json:"failure,omitempty"` // what has ended the last; "" in the first
+	}
+
+	// Accept opens call ID.
+	Accept struct {
+		ID uint32 `json:"id"`
+	}
+
+	// Refuse says why there is no call ID.
+	Refuse struct {
+		ID   uint32 `json:"id"`
+		Text string `json:"text,omitempty"`
+	}
+
+	// Over is the guest's last word about call ID: both streams have ended.
+	Over struct {
+		ID uint32 `json:"id"`
+	}
+
 	// PowerOff asks the guest to end its programs and switch itself off.
 	PowerOff struct {
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
@@ -362,6 +423,10 @@ func (PowerOff) Type() Type   { return TypePowerOff }   // Type implements Messa
 func (Clock) Type() Type      { return TypeClock }      // Type implements Message.
 func (Ping) Type() Type       { return TypePing }       // Type implements Message.
 func (Pong) Type() Type       { return TypePong }       // Type implements Message.
+func (Call) Type() Type       { return TypeCall }       // Type implements Message.
+func (Accept) Type() Type     { return TypeAccept }     // Type implements Message.
+func (Refuse) Type() Type     { return TypeRefuse }     // Type implements Message.
+func (Over) Type() Type       { return TypeOver }       // Type implements Message.
 func (Credit) Type() Type     { return TypeCredit }     // Type implements Message.
 func (Hangup) Type() Type     { return TypeHangup }     // Type implements Message.
 
@@ -372,6 +437,26 @@ func (m Data) Type() Type {
 		return TypeStdout
 	case Stderr:
 		return TypeStderr
+	case Up:
+		return TypeUp
+	case Down:
+		return TypeDown
 	}
 	return TypeStdin
+}
+
+// Kind is the kind that is set, "" if it is not exactly one.
+func (m Call) Kind() CallKind {
+	if m.Names != nil {
+		return CallNames
+	}
+	return ""
+}
+
+// plain returns the call with its texts fit for a terminal, and within their bounds.
+func (m Call) plain() Call {
+	if m.Names != nil {
+		m.Names = &NamesCall{Failure: plain.Text(m.Names.Failure, maxText, plain.OneLine)}
+	}
+	return m
 }

@@ -112,7 +112,9 @@ type referee struct {
 	halves [2][]byte // of frames: the host's, the guest's
 	runs   map[uint32]*judged
 	lastID uint32
-	heard  []Message // of the end that the test does not play; for the player
+	calls  map[uint32]*judgedCall // that are not over
+	last   uint32                 // call
+	heard  []Message              // of the end that the test does not play; for the player
 	faults []error
 }
 
@@ -123,7 +125,9 @@ type judged struct {
 	hung   [3]bool
 }
 
-func newReferee() *referee { return &referee{runs: map[uint32]*judged{}} }
+func newReferee() *referee {
+	return &referee{runs: map[uint32]*judged{}, calls: map[uint32]*judgedCall{}}
+}
 
 // saw takes bytes of the host's (0) or of the guest's (1).
 func (r *referee) saw(who int, b []byte) {
@@ -152,6 +156,9 @@ func (r *referee) saw(who int, b []byte) {
 // judge moves the model on by m, or says why it may not be said.
 func (r *referee) judge(who int, m Message) error {
 	k, _ := keyOf(m)
+	if k.call {
+		return r.judgeCall(who, m)
+	}
 	table := [2]map[Type][phases]verdict{fromHost, fromGuest}[who]
 	row, ok := table[m.Type()]
 	if !ok || k.id == 0 {
@@ -207,6 +214,76 @@ func (j *judged) move(who int, m Message) error {
 	}
 	if j.phase == ended && j.ended[Stdout] && j.ended[Stderr] {
 		j.phase = unknown
+	}
+	return nil
+}
+
+// A judgedCall is the model of one call; streams are counted from Up.
+type judgedCall struct {
+	phase   phase
+	refused bool
+	credit  [2]int
+	ended   [2]bool
+}
+
+func (r *referee) judgeCall(who int, m Message) error {
+	k, _ := keyOf(m)
+	c, at := r.calls[k.id], unknown
+	if c != nil {
+		at = c.phase
+	}
+	v := [2]map[Type][phases]verdict{callFromHost, callFromGuest}[who][m.Type()][at]
+	if who == 0 && v == crosses && (m.Type() == TypeCredit || m.Type() == TypeHangup) {
+		return nil
+	}
+	if v != acts {
+		return fmt.Errorf("%s of call %d while it is %s", m.Type(), k.id, at)
+	}
+	switch m.(type) {
+	case Call:
+		if k.id <= r.last || len(r.calls) >= MaxCalls {
+			return fmt.Errorf("call %d after %d, with %d that are not over", k.id, r.last, len(r.calls))
+		}
+		r.last = k.id
+		r.calls[k.id] = &judgedCall{phase: asked, credit: [2]int{Window, Window}}
+		return nil
+	case Over:
+		delete(r.calls, k.id)
+		return nil
+	}
+	return c.move(who, m)
+}
+
+// move is the streams' part of it. What it returns an error for has moved nothing.
+func (j *judgedCall) move(who int, m Message) error {
+	mine := func(s Stream) bool { return (s == Down) == (who == 0) }
+	switch m := m.(type) {
+	case Accept:
+		j.phase = running
+	case Refuse:
+		j.phase, j.refused = ended, true
+	case Data:
+		s := m.Stream - Up
+		switch {
+		case j.ended[s]:
+			return fmt.Errorf("data of stream %d after its end", m.Stream)
+		case len(m.Bytes) > j.credit[s]:
+			return fmt.Errorf("%d bytes on stream %d with credit for %d", len(m.Bytes), m.Stream, j.credit[s])
+		}
+		j.credit[s] -= len(m.Bytes)
+		j.ended[s] = len(m.Bytes) == 0
+		if j.ended == [2]bool{true, true} {
+			j.phase = ended
+		}
+	case Credit:
+		if mine(m.Stream) || j.refused || j.credit[m.Stream-Up]+int(m.N) > Window {
+			return fmt.Errorf("credit of %d for stream %d", m.N, m.Stream)
+		}
+		j.credit[m.Stream-Up] += int(m.N)
+	case Hangup:
+		if mine(m.Stream) {
+			return fmt.Errorf("hangup of stream %d", m.Stream)
+		}
 	}
 	return nil
 }

@@ -1,5 +1,7 @@
 package agent
 
+// # Runs
+//
 // A run is one program, from the host's spawn on. Where it is depends on what the guest
 // has said of it alone, so both ends agree on it: the guest as it queues a frame, the host
 // as it takes it. What the host says moves nothing but the first step; it may cross
@@ -41,6 +43,42 @@ package agent
 // to. The guest's credit and hangup are about stdin, which exit ends; the host's about
 // stdout and stderr.
 //
+// # Calls
+//
+// A call is a pair of streams that the guest asks for. Where it is depends on what both ends
+// have said: the guest asks, the host answers, and the guest says when it is over. Of a call
+// that the host has not accepted, the guest says nothing but that it gives it up (hangup of
+// down). Of one that is accepted, either end ends what it writes (data without bytes) and
+// hangs up what it reads, whenever it likes:
+//
+//	         call             accept             both ends
+//	unknown ──────► asked ─────────────► running ─────────► ended
+//	   ▲              │ refuse                              ▲ │
+//	   │              └─────────────────────────────────────┘ │
+//	   └──────────────────────────────────────────────────────┘ over
+//
+// A guest that has seen the refusal, or both ends, says so at once: for it no call is ever
+// ended. Its credit and hangup may cross them, and come to a call that is ended.
+//
+//	call: guest  unknown  asked    running  ended
+//	call         acts     breaks   breaks   breaks
+//	up           breaks   breaks   acts     breaks
+//	credit       breaks   breaks   acts     acts
+//	hangup       breaks   acts     acts     acts
+//	over         breaks   breaks   breaks   acts
+//
+//	call: host   unknown  asked    running  ended
+//	accept       crosses  acts     crosses  crosses
+//	refuse       crosses  acts     crosses  crosses
+//	down         crosses  crosses  acts     crosses
+//	credit       crosses  crosses  acts     crosses
+//	hangup       crosses  crosses  acts     crosses
+//
+// A call keeps its place until the guest says that it is over, so a guest that does not read
+// makes no more than MaxCalls answers wait. The guest may take a call back that it has not sent yet.
+//
+// # A peer that does not read
+//
 // Frames that wait for a peer that does not read take each other's place where only the
 // last counts (link.send). So they are never more than a bound for each run, none is ever
 // lost, and a channel that stands still for an hour goes on as if it had not.
@@ -72,8 +110,8 @@ func (v verdict) String() string {
 	return [...]string{"breaks", "acts", "keeps", "crosses"}[v]
 }
 
-// fromGuest and fromHost are the tables above, by type of frame and state of the run; both
-// ends go by them.
+// fromGuest and fromHost are the tables of runs above, by type of frame and state of the
+// run, callFromGuest and callFromHost those of calls; both ends go by them.
 var (
 	fromGuest = map[Type][phases]verdict{
 		TypeSpawned: {breaks, acts, breaks, breaks},
@@ -91,6 +129,20 @@ var (
 		TypeResize: {crosses, keeps, acts, crosses},
 		TypeCredit: {crosses, acts, acts, acts},
 		TypeHangup: {crosses, keeps, acts, acts},
+	}
+	callFromGuest = map[Type][phases]verdict{
+		TypeCall:   {acts, breaks, breaks, breaks},
+		TypeUp:     {breaks, breaks, acts, breaks},
+		TypeCredit: {breaks, breaks, acts, acts},
+		TypeHangup: {breaks, acts, acts, acts},
+		TypeOver:   {breaks, breaks, breaks, acts},
+	}
+	callFromHost = map[Type][phases]verdict{
+		TypeAccept: {crosses, acts, crosses, crosses},
+		TypeRefuse: {crosses, acts, crosses, crosses},
+		TypeDown:   {crosses, crosses, acts, crosses},
+		TypeCredit: {crosses, crosses, acts, crosses},
+		TypeHangup: {crosses, crosses, acts, crosses},
 	}
 )
 
@@ -119,8 +171,8 @@ func (c *course) moveLocked(id uint32, t Type) error {
 	return nil
 }
 
-// outputEndedLocked notes the end of stdout or stderr.
-func (c *course) outputEndedLocked() {
+// streamEndedLocked notes the end of stdout or stderr.
+func (c *course) streamEndedLocked() {
 	c.outputsEnded++
 	c.settleLocked()
 }

@@ -5,6 +5,12 @@ import (
 	"sync"
 )
 
+// An owner is the run, or the call, that a stream is of. It is asked with the link's lock held.
+type owner interface {
+	talksLocked() bool  // whether the stream may be spoken of
+	streamEndedLocked() // the stream has ended, which it does once
+}
+
 // An inbox is the receiving end of one stream: what arrived and was not read
 // yet, never more than Window bytes. Its users are the link's reader (feed,
 // end) and one caller (Read, Close).
@@ -12,7 +18,7 @@ type inbox struct {
 	l      *link
 	id     uint32
 	stream Stream
-	course *course // of the run, if this is its stdout or stderr; else nil
+	owner  owner // nil: the stream has no say in its run (stdin)
 
 	more   sync.Cond // on l.mu
 	ring   ring
@@ -23,8 +29,8 @@ type inbox struct {
 	closed bool // the reader is gone
 }
 
-func newInboxLocked(l *link, id uint32, s Stream, c *course) *inbox {
-	in := &inbox{l: l, id: id, stream: s, course: c, window: Window}
+func newInboxLocked(l *link, id uint32, s Stream, by owner) *inbox {
+	in := &inbox{l: l, id: id, stream: s, owner: by, window: Window}
 	in.more.L = &l.mu
 	l.streams[in] = struct{}{}
 	return in
@@ -35,9 +41,9 @@ func newInboxLocked(l *link, id uint32, s Stream, c *course) *inbox {
 func (in *inbox) feedLocked(b []byte) error {
 	switch {
 	case in.eof:
-		return violation("program %d: data after the end of stream %d", in.id, in.stream)
+		return violation("%s %d: data after the end of stream %d", in.stream.subject(), in.id, in.stream)
 	case len(b) > in.window:
-		return violation("program %d: %d bytes on stream %d with credit for %d", in.id, len(b), in.stream, in.window)
+		return violation("%s %d: %d bytes on stream %d with credit for %d", in.stream.subject(), in.id, len(b), in.stream, in.window)
 	case len(b) == 0:
 		in.endLocked()
 		return nil
@@ -53,8 +59,8 @@ func (in *inbox) feedLocked(b []byte) error {
 func (in *inbox) endLocked() {
 	in.eof = true
 	delete(in.l.streams, in)
-	if in.course != nil {
-		in.course.outputEndedLocked()
+	if in.owner != nil {
+		in.owner.streamEndedLocked()
 	}
 	in.more.Broadcast()
 }
@@ -98,6 +104,10 @@ func (in *inbox) Read(p []byte) (int, error) {
 func (in *inbox) Close() error {
 	in.l.mu.Lock()
 	defer in.l.mu.Unlock()
+	return in.closeLocked()
+}
+
+func (in *inbox) closeLocked() error {
 	if in.closed {
 		return nil
 	}
@@ -128,7 +138,7 @@ type outbox struct {
 	l      *link
 	id     uint32
 	stream Stream
-	course *course // of the run, if this is its stdout or stderr; else nil
+	owner  owner // nil: the stream has no say in its run (stdin)
 
 	turn sync.Mutex // one Write at a time
 
@@ -141,8 +151,8 @@ type outbox struct {
 	hung    bool // the peer's reader is gone
 }
 
-func newOutboxLocked(l *link, id uint32, s Stream, c *course) *outbox {
-	o := &outbox{l: l, id: id, stream: s, course: c, credit: Window}
+func newOutboxLocked(l *link, id uint32, s Stream, by owner) *outbox {
+	o := &outbox{l: l, id: id, stream: s, owner: by, credit: Window}
 	o.taken.L = &l.mu
 	l.streams[o] = struct{}{}
 	return o
@@ -178,13 +188,17 @@ func (o *outbox) overLocked() bool { return o.closed || o.hung || o.l.err != nil
 func (o *outbox) Close() error {
 	o.l.mu.Lock()
 	defer o.l.mu.Unlock()
+	o.closeLocked()
+	return nil
+}
+
+func (o *outbox) closeLocked() {
 	if o.closed {
-		return nil
+		return
 	}
 	o.closed = true
 	o.taken.Broadcast()
 	o.readyLocked()
-	return nil
 }
 
 // hangupLocked is called when the peer's reader is gone: what is left to say is the end.
@@ -204,7 +218,7 @@ func (o *outbox) cutLocked() {
 // grantLocked adds credit. More than a window in all cannot have been earned.
 func (o *outbox) grantLocked(n uint32) error {
 	if o.credit+int(n) > Window {
-		return violation("program %d: credit of %d over %d on stream %d", o.id, n, o.credit, o.stream)
+		return violation("%s %d: credit of %d over %d on stream %d", o.stream.subject(), o.id, n, o.credit, o.stream)
 	}
 	o.credit += int(n)
 	o.readyLocked()
@@ -227,7 +241,7 @@ func (o *outbox) readyLocked() {
 
 // maySendLocked: of a run that the guest has not said to run, it says no end either.
 func (o *outbox) maySendLocked() bool {
-	return !o.eofSent && (o.course == nil || o.course.talksLocked())
+	return !o.eofSent && (o.owner == nil || o.owner.talksLocked())
 }
 
 func (o *outbox) appendDataLocked(buf []byte) []byte {
@@ -246,8 +260,8 @@ func (o *outbox) appendDataLocked(buf []byte) []byte {
 	if o.closed || o.hung {
 		o.eofSent = true
 		delete(o.l.streams, o)
-		if o.course != nil {
-			o.course.outputEndedLocked()
+		if o.owner != nil {
+			o.owner.streamEndedLocked()
 		}
 	}
 	if len(o.pending) == 0 {

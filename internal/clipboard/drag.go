@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -249,7 +250,7 @@ func (a *arriving) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 		c.Discard(a.obj, wayland.WlDataOfferReqDestroy)
 		return nil
 	case src == nil:
-		if len(a.kinds) < DefaultKinds {
+		if len(a.kinds) < display.DefaultKinds {
 			a.kinds = append(a.kinds, kind)
 		}
 		return nil

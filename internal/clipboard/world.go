@@ -12,17 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
 // Limits of what a VM's programs may say of selections.
 const (
-	// DefaultKinds bounds the kinds of one source: a word processor has some 60.
-	DefaultKinds = 256
-	// DefaultTransfers bounds the transfers that wait for their source's program to
-	// be told of them.
-	DefaultTransfers = 128
 	// maxKind is the longest name of a kind, in bytes.
 	maxKind = 512
 	// maxKindBytes bounds the names of all kinds of all sources of a VM.
@@ -139,10 +135,10 @@ func NewWorld(cfg Config) *World {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Kinds == 0 {
-		cfg.Kinds = DefaultKinds
+		cfg.Kinds = display.DefaultKinds
 	}
 	if cfg.Transfers == 0 {
-		cfg.Transfers = DefaultTransfers
+		cfg.Transfers = display.DefaultTransfers
 	}
 	return &World{cfg: cfg, members: map[*Member]struct{}{}, drags: map[string]*Source{}, seq: 1, bells: map[chan struct{}]struct{}{}}
 }

@@ -48,19 +48,17 @@ const (
 // directories; what lies in a home is the guest's state, and no part of its root).
 var appDirs = []string{"usr/local/share/applications", "usr/share/applications"}
 
-// MenuArgs are those of the guest's copier ("vix-copy menu"), for a tree with all of a
-// root that Apps and Icon look at.
-func MenuArgs() []string {
-	args := []string{"menu", "--program", terminal}
-	add := func(option string, paths []string) {
-		for _, p := range paths {
-			args = append(args, option, p)
-		}
-	}
-	add("--apps", appDirs)
-	add("--bin", binDirs)
-	add("--icon", iconPlaces)
-	return args
+// A Menu says what a tree is made of that has all of a root that Apps and Icon look at.
+type Menu struct {
+	Programs []string // names
+	Apps     []string // directories of .desktop files
+	Bins     []string // directories of programs
+	Icons    []string // paths of icons, with NAME for the icon's
+}
+
+// MenuOfRoot is the Menu of any root.
+func MenuOfRoot() Menu {
+	return Menu{Programs: []string{terminal}, Apps: appDirs, Bins: binDirs, Icons: iconPlaces}
 }
 
 // binDirs are where a root has programs.

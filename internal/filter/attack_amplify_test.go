@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"vix/internal/display"
 	"vix/internal/surface"
 	"vix/internal/wayland"
 )
@@ -96,13 +97,13 @@ func TestAmplification(t *testing.T) {
 
 // charged is how many commits the VM has been charged for in this second.
 func (a *attacker) charged() int {
-	b := &a.filter.rates[Commits]
+	b := &a.filter.rates[display.Commits]
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.free.IsZero() {
 		return 0
 	}
-	return int(b.free.Sub(epoch) * time.Duration(limits[Commits].value) / time.Second)
+	return int(b.free.Sub(epoch) * time.Duration(new(display.Limits).Of(display.Commits)) / time.Second)
 }
 
 // epoch is near: a Duration times the limit does not overflow.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vix/internal/desktoptest"
+	"vix/internal/display"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -25,8 +26,8 @@ func reachable() map[*wayland.Interface]bool {
 			todo = append(todo, i)
 		}
 	}
-	for i := range rules {
-		if !never[i] {
+	for i := range display.Rules {
+		if !display.Never[i] {
 			add(i)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
@@ -39,8 +40,8 @@ func BenchmarkFilter(b *testing.B) {
 			})
 		})
 		b.Run(mix.name+"/filter", func(b *testing.B) {
-			l := Limits{Commits: Unlimited, Rectangles: Unlimited}
-			l[Requests] = Unlimited - 1 // counted, and never reached
+			l := display.Limits{display.Commits: Unlimited, display.Rectangles: Unlimited}
+			l[display.Requests] = Unlimited - 1 // counted, and never reached
 			benchmarkThrough(b, mix.per, mix.requests, func(guest, host wayland.Transport) {
 				f := New(Config{
 					VM: "vm", Tag: "tag", Color: "#2f6fde", Frame: "full", Limits: l,

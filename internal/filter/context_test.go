@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vix/internal/desktoptest"
+	"vix/internal/display"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -70,7 +71,7 @@ func TestSecurityContext(t *testing.T) {
 		}
 	}
 	for _, name := range all {
-		if _, ok := rules[wayland.Lookup(name)]; !ok && unknown[name] == "" {
+		if _, ok := display.Rules[wayland.Lookup(name)]; !ok && display.Unknown[name] == "" {
 			t.Errorf("%s of this compositor has neither a rule nor a reason", name)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 
 	"vix/config"
 	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/surface"
@@ -41,7 +42,7 @@ type Config struct {
 	Font []byte
 	// Allow and Deny change the allow-list by names of globals.
 	Allow, Deny []string
-	Limits      Limits
+	Limits      display.Limits
 	// Ledger is the VM's, which its device has too; nil: one of the filter's own, with
 	// the limit Memory.
 	Ledger *ledger.Ledger
@@ -71,8 +72,8 @@ type Filter struct {
 	globals []uint32      // the highest versions, by Interface.Index
 	conns   atomic.Uint64 // connections so far, for the log
 	windows atomic.Uint64 // windows so far
-	used    [numLimits]atomic.Int64
-	rates   [numLimits]bucket
+	used    [display.NumLimits]atomic.Int64
+	rates   [display.NumLimits]bucket
 	frame   *style
 	popups  crowd
 	family  family
@@ -89,7 +90,7 @@ type Filter struct {
 func New(cfg Config) *Filter {
 	f := &Filter{cfg: cfg, hooks: relay.NewHooks(), globals: cfg.globals(), ledger: cfg.Ledger}
 	if f.ledger == nil {
-		f.ledger = ledger.New(ledger.Limits{Shown: cfg.Limits.of(Memory)})
+		f.ledger = ledger.New(ledger.Limits{Shown: cfg.Limits.Of(display.Memory)})
 	}
 	f.frame = newStyle(&f.cfg)
 	f.world = f.cfg.newWorld()
@@ -114,8 +115,8 @@ func New(cfg Config) *Filter {
 func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	n := f.conns.Add(1)
 	log := f.cfg.Log.With("conn", n)
-	if !f.reserve(Connections, 1) {
-		return errors.Join(errors.New(f.refusal(Connections)), f.refuse(t, Connections), t.Close())
+	if !f.reserve(display.Connections, 1) {
+		return errors.Join(errors.New(f.refusal(display.Connections)), f.refuse(t, display.Connections), t.Close())
 	}
 	st := &state{
 		filter: f, frames: f.frame.conn(), member: f.world.Join(),
@@ -123,12 +124,12 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	}
 	defer st.member.Leave()
 	if err := st.pauseConnect(ctx); err != nil {
-		f.give(Connections, 1)
+		f.give(display.Connections, 1)
 		return errors.Join(err, t.Close())
 	}
 	up, err := f.cfg.Dial()
 	if err != nil {
-		f.give(Connections, 1)
+		f.give(display.Connections, 1)
 		return errors.Join(fmt.Errorf("compositor: %w", err), t.Close())
 	}
 	if l, ok := up.(wayland.Lingerer); ok {
@@ -138,7 +139,7 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	conn := relay.New(t, up, relay.Config{
 		Hooks:   f.hooks,
 		Globals: func(i *wayland.Interface, v uint32) uint32 { return min(v, f.globals[i.Index]) },
-		Room:    func(n int) bool { return f.reserve(Objects, int64(n)) },
+		Room:    func(n int) bool { return f.reserve(display.Objects, int64(n)) },
 		MaxOf:   maxOf(),
 		Pace:    f.pace(st),
 		State:   st,
@@ -161,8 +162,8 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 // state is one connection's.
 type state struct {
 	filter  *Filter
-	commits uint64          // so far
-	slowed  [numLimits]bool // and said so
+	commits uint64                  // so far
+	slowed  [display.NumLimits]bool // and said so
 	frames  *frames
 	member  *clipboard.Member
 	freed   func(*surface.Buffer)

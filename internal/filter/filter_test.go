@@ -16,6 +16,7 @@ import (
 	"golang.org/x/text/unicode/bidi"
 	"pgregory.net/rapid"
 
+	"vix/internal/display"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -31,10 +32,10 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
-	return newLimitedRig(t, Limits{}, slog.New(slog.DiscardHandler))
+	return newLimitedRig(t, display.Limits{}, slog.New(slog.DiscardHandler))
 }
 
-func newLimitedRig(t testing.TB, l Limits, log *slog.Logger) *rig {
+func newLimitedRig(t testing.TB, l display.Limits, log *slog.Logger) *rig {
 	t.Helper()
 	gn, gf := waylandtest.Pair(t)
 	hn, hf := waylandtest.Pair(t)
@@ -296,14 +297,14 @@ func TestAllowList(t *testing.T) {
 		}
 	}
 	for _, i := range wayland.Interfaces() {
-		r, decided := rules[i]
+		r, decided := display.Rules[i]
 		switch {
 		case made[i] && decided:
 			t.Errorf("%s is not a global", i.Name)
-		case !made[i] && (!decided || r.why == ""):
+		case !made[i] && (!decided || r.Why == ""):
 			t.Errorf("%s: no rule, or no reason", i.Name)
-		case r.max > i.Version:
-			t.Errorf("%s: version %d is not in the tables", i.Name, r.max)
+		case r.Max > i.Version:
+			t.Errorf("%s: version %d is not in the tables", i.Name, r.Max)
 		}
 	}
 }
@@ -313,8 +314,8 @@ var update = flag.Bool("update", false, "write the tables of docs/ anew")
 // TestDocument holds that docs/ says what the rules and the limits are.
 func TestDocument(t *testing.T) {
 	for file, want := range map[string]string{
-		"../../docs/protocols.md": Markdown(),
-		"../../docs/limits.md":    LimitsMarkdown(),
+		"../../docs/protocols.md": display.RulesMarkdown(),
+		"../../docs/limits.md":    display.LimitsMarkdown(),
 	} {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -337,7 +338,7 @@ func TestDocument(t *testing.T) {
 // TestUnknown holds that what is said not to exist is in no table, and has a
 // reason.
 func TestUnknown(t *testing.T) {
-	for name, why := range unknown {
+	for name, why := range display.Unknown {
 		if wayland.Lookup(name) != nil {
 			t.Errorf("%s is in the tables: it needs a rule instead", name)
 		}
@@ -361,7 +362,7 @@ func TestConfiguredGlobals(t *testing.T) {
 		wayland.WpSecurityContextManagerV1: 0,
 		wayland.WlShell:                    0,
 		wayland.ZwpTextInputManagerV3:      0,
-		wayland.WlCompositor:               rules[wayland.WlCompositor].max,
+		wayland.WlCompositor:               display.Rules[wayland.WlCompositor].Max,
 	} {
 		if got[i.Index] != want {
 			t.Errorf("%s: version %d, not %d", i.Name, got[i.Index], want)
@@ -374,11 +375,11 @@ func TestConfiguredGlobals(t *testing.T) {
 		"xdg_surface":                    "unknown interface",
 		"nonsense\n":                     "unknown interface",
 	} {
-		if err := CheckAllow(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := display.CheckAllow(name); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	if Risk("xdg_activation_v1") == "" || Risk("wl_compositor") != "" {
+	if display.Risk("xdg_activation_v1") == "" || display.Risk("wl_compositor") != "" {
 		t.Error("risks are mixed up")
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -39,10 +40,10 @@ const framedName = 100 // names of globals begin here
 
 func newFramed(t testing.TB, frame string) *framed {
 	t.Helper()
-	return newFramedWith(t, frame, Limits{})
+	return newFramedWith(t, frame, display.Limits{})
 }
 
-func newFramedWith(t testing.TB, frame string, limits Limits) *framed {
+func newFramedWith(t testing.TB, frame string, limits display.Limits) *framed {
 	t.Helper()
 	gn, gf := waylandtest.Pair(t)
 	hn, hf := waylandtest.Pair(t)
@@ -56,7 +57,7 @@ func newFramedWith(t testing.TB, frame string, limits Limits) *framed {
 		next: 3,
 	}
 	if _, ok := t.(*testing.B); ok {
-		limits[Commits], limits[Requests] = Unlimited, Unlimited
+		limits[display.Commits], limits[display.Requests] = Unlimited, Unlimited
 	}
 	r.filter = New(Config{
 		VM: "work", Tag: "work", Color: "#2060c0", Frame: frame, Limits: limits,
@@ -78,7 +79,7 @@ func newFramedWith(t testing.TB, frame string, limits Limits) *framed {
 	r.reg = r.rig.host.Want(1, wayland.WlDisplayReqGetRegistry).Word(0)
 	for k, i := range framedGlobals {
 		v := i.Version
-		if max := rules[i].max; max > 0 && max < v {
+		if max := display.Rules[i].Max; max > 0 && max < v {
 			v = max
 		}
 		r.write(r.rig.host, r.reg, wayland.WlRegistryEvtGlobal, uint32(framedName+k), i.Name, v)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/surface"
 	"vix/internal/wayland"
@@ -110,7 +111,7 @@ func popupHooks(l relay.Layer) {
 	})
 	l.Gone(wayland.XdgPopup, func(c *relay.Conn, o *relay.Object) {
 		if p, counted := o.Data.(*popup); counted {
-			filterOf(c).give(Popups, 1)
+			filterOf(c).give(display.Popups, 1)
 			filterOf(c).popups.leave(p)
 		}
 	})
@@ -190,7 +191,7 @@ func onGetPopup(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if err := s.canHaveRole(m.Obj, surface.Popup); err != nil {
 		return false, err
 	}
-	if err := filterOf(c).take(m.Obj, Popups, 1); err != nil {
+	if err := filterOf(c).take(m.Obj, display.Popups, 1); err != nil {
 		return false, err
 	}
 	stateOf(c).countOpen(c)

@@ -4,120 +4,17 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
-	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
 
-// A Limit is one thing of the compositor's that a VM may only have so much of.
-// All connections of the VM share it.
-type Limit int
-
-// The limits.
-const (
-	Connections Limit = iota
-	Objects
-	Surfaces
-	Toplevels
-	Popups
-	Pools
-	Memory
-	Textures
-	Regions
-	Rectangles
-	Requests
-	Commits
-	Opens
-	Connects
-	Kinds
-	Transfers
-	numLimits
-)
-
-// limits holds each one's name in the configuration, its default and its
-// meaning. The defaults are many times what a browser with 50 tabs uses, and
-// little beside what a compositor holds; Pools keeps far from the 65,530 mappings
-// that Linux lets a process, here the compositor, have.
-var limits = [numLimits]struct {
-	name  string
-	value int64
-	what  string
-}{
-	Connections: {"connections", 256, "programs' connections at once"},
-	Objects:     {"objects", 1 << 18, "Wayland objects of any interface"},
-	Surfaces:    {"surfaces", 4096, "surfaces, shown or not"},
-	Toplevels:   {"toplevels", 256, "windows"},
-	Popups:      {"popups", 128, "menus and other popups"},
-	Pools:       {"pools", 1024, "pools of shared memory, each mapped by the compositor"},
-	Memory:      {"memory", 2 << 30, "bytes of shared memory that the compositor can see, used or not"},
-	Textures:    {"textures", 2 << 30, "bytes of all surfaces' pictures: a compositor with a GPU has a copy of each"},
-	Regions:     {"regions", 4096, "regions that are not destroyed"},
-	Rectangles:  {"rectangles", 16, "rectangles added to or taken from one region, which can become the square of it; a region with more counts as everything"},
-	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
-	Commits:     {"commits", 20_000, fmt.Sprintf("commits of surfaces and new titles each second, where one that resizes a window counts as %d; more are delayed", resizeCost)},
-	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
-	Connects:    {"connects", 30, "connections opened each second; more are delayed"},
-	Kinds:       {"kinds", clipboard.DefaultKinds, "kinds (MIME types) of data in one selection or drag"},
-	Transfers:   {"transfers", clipboard.DefaultTransfers, "pastes that one program has not begun to answer; more find nothing"},
-}
-
-// String returns the name in the configuration.
-func (l Limit) String() string { return limits[l].name }
-
-// Limits holds a VM's own values; 0 stands for the default.
-type Limits [numLimits]int64
-
-// Set gives a limit by name a value of its own.
-func (l *Limits) Set(name string, value int64) error {
-	for k := range limits {
-		if limits[k].name != name {
-			continue
-		}
-		if value <= 0 {
-			return fmt.Errorf("limit %s: want a number above 0, not %d", name, value)
-		}
-		l[k] = value
-		return nil
-	}
-	return fmt.Errorf("unknown limit %q; there are %s", name, strings.Join(LimitNames(), ", "))
-}
-
-// Of returns the value of a limit, the VM's own or the default.
-func (l *Limits) Of(k Limit) int64 { return l.of(k) }
-
-func (l *Limits) of(k Limit) int64 {
-	if l[k] != 0 {
-		return l[k]
-	}
-	return limits[k].value
-}
-
-// LimitNames returns the names of all limits.
-func LimitNames() []string {
-	names := make([]string, numLimits)
-	for k := range limits {
-		names[k] = limits[k].name
-	}
-	return names
-}
-
-// LimitsMarkdown writes the limits as a table.
-func LimitsMarkdown() string {
-	var b strings.Builder
-	b.WriteString("| limit | default | of one VM, at once |\n|---|--:|---|\n")
-	for _, l := range limits {
-		fmt.Fprintf(&b, "| `%s` | %d | %s |\n", l.name, l.value, l.what)
-	}
-	return b.String()
-}
-
 // take counts n more of what k limits, or says why there may not be more. The
 // error is for the request of o that asked for it.
-func (f *Filter) take(o *relay.Object, k Limit, n int64) error {
+func (f *Filter) take(o *relay.Object, k display.Limit, n int64) error {
 	if f.reserve(k, n) {
 		return nil
 	}
@@ -125,11 +22,11 @@ func (f *Filter) take(o *relay.Object, k Limit, n int64) error {
 }
 
 // give takes back what take counted.
-func (f *Filter) give(k Limit, n int64) { f.used[k].Add(-n) }
+func (f *Filter) give(k display.Limit, n int64) { f.used[k].Add(-n) }
 
 // reserve is take for callers that have no request to blame.
-func (f *Filter) reserve(k Limit, n int64) bool {
-	most := f.cfg.Limits.of(k)
+func (f *Filter) reserve(k display.Limit, n int64) bool {
+	most := f.cfg.Limits.Of(k)
 	if used := f.used[k].Add(n); used > most && n > 0 {
 		f.used[k].Add(-n)
 		f.cfg.Log.Warn("limit reached", "vm", f.cfg.VM, "limit", k.String(), "value", most)
@@ -138,12 +35,12 @@ func (f *Filter) reserve(k Limit, n int64) bool {
 	return true
 }
 
-func (f *Filter) refusal(k Limit) string {
-	return fmt.Sprintf("limit reached: VM %s may have %d %s", f.cfg.VM, f.cfg.Limits.of(k), k)
+func (f *Filter) refusal(k display.Limit) string {
+	return fmt.Sprintf("limit reached: VM %s may have %d %s", f.cfg.VM, f.cfg.Limits.Of(k), k)
 }
 
 // refuse tells a client why it gets no connection.
-func (f *Filter) refuse(t wayland.Transport, k Limit) error {
+func (f *Filter) refuse(t wayland.Transport, k display.Limit) error {
 	var e wayland.Encoder
 	e.Begin(1, wayland.WlDisplayEvtError)
 	e.Uint(1)
@@ -168,7 +65,7 @@ var maxOf = sync.OnceValue(func() []int32 {
 	m := make([]int32, len(wayland.Interfaces()))
 	for _, i := range wayland.Interfaces() {
 		m[i.Index] = relay.MaxObjects
-		if _, global := rules[i]; global {
+		if _, global := display.Rules[i]; global {
 			m[i.Index] = maxBindings
 		}
 	}
@@ -183,9 +80,9 @@ var maxOf = sync.OnceValue(func() []int32 {
 // quotaHooks count what is limited. Regions count their rectangles in any case: the
 // model asks whether they have any. Of few rectangles a compositor makes up to the square,
 // and it keeps several regions for each surface besides those that the client has.
-func quotaHooks(l relay.Layer, limits *Limits) {
+func quotaHooks(l relay.Layer, limits *display.Limits) {
 	l.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		if err := filterOf(c).take(m.Obj, Regions, 1); err != nil {
+		if err := filterOf(c).take(m.Obj, display.Regions, 1); err != nil {
 			return false, err
 		}
 		m.New.Data = &regionData{}
@@ -194,7 +91,7 @@ func quotaHooks(l relay.Layer, limits *Limits) {
 	end := func(c *relay.Conn, o *relay.Object) {
 		if o.Data != nil {
 			o.Data = nil
-			filterOf(c).give(Regions, 1)
+			filterOf(c).give(display.Regions, 1)
 		}
 	}
 	l.Request(wayland.WlRegion, wayland.WlRegionReqDestroy, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -202,7 +99,7 @@ func quotaHooks(l relay.Layer, limits *Limits) {
 		return true, nil
 	})
 	l.Gone(wayland.WlRegion, end)
-	rects := uint32(min(limits.of(Rectangles), math.MaxUint32-1))
+	rects := uint32(min(limits.Of(display.Rectangles), math.MaxUint32-1))
 	for _, op := range []int{wayland.WlRegionReqAdd, wayland.WlRegionReqSubtract} {
 		l.RequestAfter(wayland.WlRegion, op, rects, onManyRects)
 	}
@@ -213,10 +110,10 @@ const Unlimited = 1 << 40
 
 // pace is relay.Config.Pace, nil when the VM may ask as much as it likes.
 func (f *Filter) pace(s *state) func(requests int) time.Duration {
-	if f.cfg.Limits.of(Requests) >= Unlimited {
+	if f.cfg.Limits.Of(display.Requests) >= Unlimited {
 		return nil
 	}
-	return func(n int) time.Duration { return s.wait(Requests, int64(n)) }
+	return func(n int) time.Duration { return s.wait(display.Requests, int64(n)) }
 }
 
 // commitStep is how many commits a connection takes from the VM's bucket at a
@@ -226,21 +123,17 @@ const commitStep = 32
 // countCommit slows the client down when its VM commits more than it may.
 func (st *state) countCommit(c *relay.Conn) {
 	if st.commits++; st.commits%commitStep == 0 {
-		c.Delay(st.wait(Commits, commitStep))
+		c.Delay(st.wait(display.Commits, commitStep))
 	}
 }
 
-// resizeCost is how many commits one with another size of a window counts as: sway
-// arranges its windows anew for each.
-const resizeCost = 100
-
 // countResize slows the client down when its VM resizes windows faster than it may.
-func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(Commits, resizeCost)) }
+func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, display.ResizeCost)) }
 
 // pauseConnect waits until the VM may open one more connection: each makes the
 // compositor say all that it has.
 func (st *state) pauseConnect(ctx context.Context) error {
-	d := st.wait(Connects, 1)
+	d := st.wait(display.Connects, 1)
 	if d <= 0 {
 		return nil
 	}
@@ -256,16 +149,16 @@ func (st *state) pauseConnect(ctx context.Context) error {
 
 // countOpen slows the client down when its VM opens more windows and popups
 // than it may: each makes the compositor arrange its windows anew.
-func (st *state) countOpen(c *relay.Conn) { c.Delay(st.wait(Opens, 1)) }
+func (st *state) countOpen(c *relay.Conn) { c.Delay(st.wait(display.Opens, 1)) }
 
 // wait takes n of what k limits each second, and returns for how long the
 // client has to wait for them.
-func (st *state) wait(k Limit, n int64) time.Duration {
+func (st *state) wait(k display.Limit, n int64) time.Duration {
 	f := st.filter
-	d := f.rates[k].take(n, f.cfg.Limits.of(k), time.Now())
+	d := f.rates[k].take(n, f.cfg.Limits.Of(k), time.Now())
 	if d > 0 && !st.slowed[k] {
 		st.slowed[k] = true
-		f.cfg.Log.Warn("limit reached; the connection is slowed down", "vm", f.cfg.VM, "limit", k.String(), "value", f.cfg.Limits.of(k))
+		f.cfg.Log.Warn("limit reached; the connection is slowed down", "vm", f.cfg.VM, "limit", k.String(), "value", f.cfg.Limits.Of(k))
 	}
 	return d
 }
@@ -280,7 +173,7 @@ func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if r := m.Obj.Data.(*regionData); !r.many {
 		r.many = true
 		f := filterOf(c)
-		f.cfg.Log.Info("limit reached: a region counts as everything", "vm", f.cfg.VM, "limit", Rectangles.String(), "value", f.cfg.Limits.of(Rectangles))
+		f.cfg.Log.Info("limit reached: a region counts as everything", "vm", f.cfg.VM, "limit", display.Rectangles.String(), "value", f.cfg.Limits.Of(display.Rectangles))
 	}
 	return false, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"vix/internal/display"
 	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/surface"
@@ -37,23 +38,23 @@ func TestLimits(t *testing.T) {
 		r.guest.Write(e.B, waylandtest.Memfd(r.guest.T, int64(size)))
 	}
 	for _, c := range []struct {
-		limit Limit
+		limit display.Limit
 		value int64
 		use   func(r *rig)
 	}{
-		{Surfaces, 3, func(r *rig) { newSurface(r) }},
-		{Toplevels, 3, func(r *rig) {
+		{display.Surfaces, 3, func(r *rig) { newSurface(r) }},
+		{display.Toplevels, 3, func(r *rig) {
 			s, x := newSurface(r), newID()
 			r.guest.Send(wmBase, wayland.XdgWmBaseReqGetXdgSurface, x, s)
 			r.guest.Send(x, wayland.XdgSurfaceReqGetToplevel, newID())
 		}},
-		{Pools, 3, func(r *rig) { newPool(r, 4096) }},
-		{Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
+		{display.Pools, 3, func(r *rig) { newPool(r, 4096) }},
+		{display.Memory, 3 * 4096, func(r *rig) { newPool(r, 4096) }},
 	} {
 		t.Run(c.limit.String(), func(t *testing.T) {
 			waylandtest.LeakCheck(t)
 			var log bytes.Buffer
-			var l Limits
+			var l display.Limits
 			l[c.limit] = c.value
 			r := newLimitedRig(t, l, slog.New(slog.NewTextHandler(&log, nil)))
 			id = surfaceObj
@@ -83,7 +84,7 @@ func TestLimits(t *testing.T) {
 			}
 			for k := range r.filter.used {
 				if n := r.filter.used[k].Load(); n != 0 {
-					t.Errorf("%d %s are not given back", n, Limit(k))
+					t.Errorf("%d %s are not given back", n, display.Limit(k))
 				}
 			}
 		})
@@ -94,7 +95,7 @@ func TestLimits(t *testing.T) {
 // an ended one makes room.
 func TestConnectionsLimit(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newLimitedRig(t, Limits{Connections: 1}, slog.New(slog.DiscardHandler))
+	r := newLimitedRig(t, display.Limits{display.Connections: 1}, slog.New(slog.DiscardHandler))
 	r.guest.Send(1, wayland.WlDisplayReqSync, 2)
 	r.host.Want(1, wayland.WlDisplayReqSync)
 	near, far := waylandtest.Pair(t)
@@ -108,7 +109,7 @@ func TestConnectionsLimit(t *testing.T) {
 	_ = near.Close()
 	_ = r.guest.Tr.Close()
 	<-r.done
-	if n := r.filter.used[Connections].Load(); n != 0 {
+	if n := r.filter.used[display.Connections].Load(); n != 0 {
 		t.Errorf("%d connections are counted", n)
 	}
 }
@@ -142,7 +143,7 @@ func TestManyRects(t *testing.T) {
 			break
 		}
 	}
-	if n != int(limits[Rectangles].value) {
+	if n != int(new(display.Limits).Of(display.Rectangles)) {
 		t.Errorf("%d rectangles are passed", n)
 	}
 }
@@ -150,7 +151,7 @@ func TestManyRects(t *testing.T) {
 // TestRegions holds that regions are counted, and given back.
 func TestRegions(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newFramedWith(t, "none", Limits{Regions: 2})
+	r := newFramedWith(t, "none", display.Limits{display.Regions: 2})
 	for range 5 {
 		region := r.id()
 		r.guest.Send(r.ids[wayland.WlCompositor], wayland.WlCompositorReqCreateRegion, region)
@@ -165,7 +166,7 @@ func TestRegions(t *testing.T) {
 		t.Errorf("code %d: %s", code, text)
 	}
 	<-r.done
-	if n := r.filter.used[Regions].Load(); n != 0 {
+	if n := r.filter.used[display.Regions].Load(); n != 0 {
 		t.Errorf("%d regions are counted", n)
 	}
 }
@@ -174,7 +175,7 @@ func TestRegions(t *testing.T) {
 // shown, and given back when it is not.
 func TestTextures(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	r := newFramedWith(t, "none", Limits{Textures: 3 * 32 * 32 * 4})
+	r := newFramedWith(t, "none", display.Limits{display.Textures: 3 * 32 * 32 * 4})
 	var last framedWindow
 	for range 3 {
 		last = r.window()
@@ -191,7 +192,7 @@ func TestTextures(t *testing.T) {
 		t.Errorf("code %d: %s", code, text)
 	}
 	<-r.done
-	if n := r.filter.used[Textures].Load(); n != 0 {
+	if n := r.filter.used[display.Textures].Load(); n != 0 {
 		t.Errorf("%d bytes are not given back", n)
 	}
 }
@@ -202,7 +203,7 @@ func TestCommitsAreDelayed(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	const perSecond, commits = 4000, 10_000 // more than a second's worth and what one receive brings
 	var log bytes.Buffer
-	r := newLimitedRig(t, Limits{Commits: perSecond}, slog.New(slog.NewTextHandler(&log, nil)))
+	r := newLimitedRig(t, display.Limits{display.Commits: perSecond}, slog.New(slog.NewTextHandler(&log, nil)))
 	surface, _ := r.newToplevel(r.setUp(t))
 	begin := time.Now()
 	go func() {
@@ -230,7 +231,7 @@ func TestCommitsAreDelayed(t *testing.T) {
 func TestRequestsAreDelayed(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	const perSecond, requests = 4000, 10_000
-	r := newLimitedRig(t, Limits{Requests: perSecond}, slog.New(slog.DiscardHandler))
+	r := newLimitedRig(t, display.Limits{display.Requests: perSecond}, slog.New(slog.DiscardHandler))
 	begin := time.Now()
 	go func() {
 		var e wayland.Encoder
@@ -253,7 +254,7 @@ func TestConnectsAreDelayed(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	const perSecond, connects = 20, 40
 	f := New(Config{
-		VM: "work", Tag: "w", Limits: Limits{Connects: perSecond},
+		VM: "work", Tag: "w", Limits: display.Limits{display.Connects: perSecond},
 		Dial: func() (wayland.Transport, error) { return nil, errors.New("none today") },
 		Log:  slog.New(slog.DiscardHandler),
 	})
@@ -283,7 +284,7 @@ func TestConnectsAreDelayed(t *testing.T) {
 func TestOpensAreDelayed(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	const perSecond, opens = 20, 40
-	r := newLimitedRig(t, Limits{Opens: perSecond}, slog.New(slog.DiscardHandler))
+	r := newLimitedRig(t, display.Limits{display.Opens: perSecond}, slog.New(slog.DiscardHandler))
 	_, xdg := r.firstXdgSurface(r.setUp(t))
 	begin := time.Now()
 	for k := range uint32(opens) {
@@ -358,15 +359,15 @@ func TestBucket(t *testing.T) {
 }
 
 func TestLimitNames(t *testing.T) {
-	var l Limits
-	for _, name := range LimitNames() {
+	var l display.Limits
+	for _, name := range display.LimitNames() {
 		if err := l.Set(name, 7); err != nil {
 			t.Error(err)
 		}
 	}
 	for k := range l {
 		if l[k] != 7 {
-			t.Errorf("%s is not set", Limit(k))
+			t.Errorf("%s is not set", display.Limit(k))
 		}
 	}
 	for name, value := range map[string]int64{"windows": 1, "surfaces": 0, "popups": -1, "": 1} {
@@ -443,7 +444,7 @@ func TestMemoryOfStoppedCompositor(t *testing.T) {
 			r.waitFor(t, size)
 			_ = r.guest.Tr.Close()
 			<-r.done
-			if u := r.filter.ledger.Use(); u.Shown != size || r.filter.used[Pools].Load() != 1 || r.filter.used[Connections].Load() != 1 {
+			if u := r.filter.ledger.Use(); u.Shown != size || r.filter.used[display.Pools].Load() != 1 || r.filter.used[display.Connections].Load() != 1 {
 				t.Fatalf("%+v after the end, with the descriptor in the compositor's socket", u)
 			}
 			switch how {
@@ -454,7 +455,7 @@ func TestMemoryOfStoppedCompositor(t *testing.T) {
 				_ = r.host.Tr.Close()
 			}
 			r.filter.Wait()
-			if u := r.filter.ledger.Use(); u != (ledger.Use{}) || r.filter.used[Pools].Load() != 0 || r.filter.used[Connections].Load() != 0 {
+			if u := r.filter.ledger.Use(); u != (ledger.Use{}) || r.filter.used[display.Pools].Load() != 0 || r.filter.used[display.Connections].Load() != 0 {
 				t.Errorf("%+v is left", u)
 			}
 		})

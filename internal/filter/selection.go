@@ -2,6 +2,7 @@ package filter
 
 import (
 	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/wayland"
 )
@@ -48,7 +49,7 @@ func (cfg *Config) newWorld() *clipboard.World {
 	}
 	return clipboard.NewWorld(clipboard.Config{
 		VM: cfg.VM, Log: cfg.Log, Drags: drags,
-		Kinds: int(cfg.Limits.of(Kinds)), Transfers: int(cfg.Limits.of(Transfers)),
+		Kinds: int(cfg.Limits.Of(display.Kinds)), Transfers: int(cfg.Limits.Of(display.Transfers)),
 	})
 }
 

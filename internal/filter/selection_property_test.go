@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/wayland"
 )
 
@@ -131,7 +132,7 @@ func TestSelectionPolicy(t *testing.T) {
 		d := &modelDesk{vm: -1, serial: 1}
 		var worlds []*clipboard.World
 		for range 2 {
-			f, ps := newPrograms(t, 2, Limits{})
+			f, ps := newPrograms(t, 2, display.Limits{})
 			worlds = append(worlds, f.Selections())
 			d.vms = append(d.vms, &modelVM{programs: ps, last: make([]uint32, 2), made: make([]uint32, 2), alive: []bool{true, true}})
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/internal/clipboard"
+	"vix/internal/display"
 	"vix/internal/wayland"
 	"vix/internal/wayland/waylandtest"
 )
@@ -35,7 +36,7 @@ const (
 )
 
 // newPrograms returns n connections of one VM.
-func newPrograms(t *testing.T, n int, l Limits) (*Filter, []*program) {
+func newPrograms(t *testing.T, n int, l display.Limits) (*Filter, []*program) {
 	t.Helper()
 	dial := make(chan wayland.Transport, n)
 	f := New(Config{
@@ -202,7 +203,7 @@ func TestSelections(t *testing.T) {
 		primaryDevice: {wayland.ZwpPrimarySelectionDeviceV1EvtSelection, wayland.ZwpPrimarySelectionSourceV1EvtSend, wayland.ZwpPrimarySelectionSourceV1EvtCancelled},
 	} {
 		waylandtest.LeakCheck(t)
-		_, ps := newPrograms(t, 2, Limits{})
+		_, ps := newPrograms(t, 2, display.Limits{})
 		a, b := ps[0], ps[1]
 		if offers, _ := a.enter(10); len(offers) != 2 || offers[dev] != 0 {
 			t.Errorf("offered at the start: %v", offers)
@@ -244,7 +245,7 @@ func TestSelections(t *testing.T) {
 // program was given, and none older than the last one's.
 func TestSelectionSerials(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	f, ps := newPrograms(t, 2, Limits{})
+	f, ps := newPrograms(t, 2, display.Limits{})
 	a, b := ps[0], ps[1]
 	b.copyTo(device, source, 10, "text/plain") // never had the keyboard
 	b.guest.Want(source, wayland.WlDataSourceEvtCancelled)
@@ -266,7 +267,7 @@ func TestSelectionSerials(t *testing.T) {
 // has none of its own meanwhile: it would paste that.
 func TestSelectionOfTheHost(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	f, ps := newPrograms(t, 2, Limits{})
+	f, ps := newPrograms(t, 2, display.Limits{})
 	a, b, w := ps[0], ps[1], f.Selections()
 	a.enter(5)
 	a.copyTo(device, source, 5, "own")
@@ -329,7 +330,7 @@ func TestSelectionKinds(t *testing.T) {
 		},
 	} {
 		waylandtest.LeakCheck(t)
-		_, ps := newPrograms(t, 1, Limits{Kinds: 4})
+		_, ps := newPrograms(t, 1, display.Limits{display.Kinds: 4})
 		p := ps[0]
 		p.guest.Send(manager, wayland.WlDataDeviceManagerReqCreateDataSource, source)
 		do(p)
@@ -343,7 +344,7 @@ func TestSelectionKinds(t *testing.T) {
 // the compositor sees nothing of what is dragged, and that others' drags are not seen.
 func TestDrag(t *testing.T) {
 	waylandtest.LeakCheck(t)
-	_, ps := newPrograms(t, 2, Limits{})
+	_, ps := newPrograms(t, 2, display.Limits{})
 	a, b := ps[0], ps[1]
 	a.guest.Send(manager, wayland.WlDataDeviceManagerReqCreateDataSource, source)
 	a.write(a.guest, source, wayland.WlDataSourceReqOffer, "text/plain")

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/ledger"
 	"vix/internal/relay"
 	"vix/internal/wayland"
@@ -33,7 +34,7 @@ func shmHooks(h relay.Layer) {
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqResize, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		p := m.Obj.Data.(*pool)
 		p.size = int64(max(m.Int(0), 0))
-		if f := filterOf(c); f.cfg.Limits.of(Memory) >= Unlimited {
+		if f := filterOf(c); f.cfg.Limits.Of(display.Memory) >= Unlimited {
 			return true, nil // not a VM's: a client's own file, which may have grown, or shrink
 		}
 		return true, fits(m.Obj, m.Int(0), p.mem.Size())
@@ -79,12 +80,12 @@ func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, err
 	}
 	f := filterOf(c)
-	if err := f.take(m.Obj, Pools, 1); err != nil {
+	if err := f.take(m.Obj, display.Pools, 1); err != nil {
 		return false, err
 	}
 	mem, err := f.show(m.Obj, m.Descs[0])
 	if err != nil {
-		f.give(Pools, 1)
+		f.give(display.Pools, 1)
 		return false, err
 	}
 	m.New.Data = &pool{mem: mem, size: int64(m.Int(1)), refs: 1, conn: c, st: stateOf(c)}
@@ -172,7 +173,7 @@ func (f *Filter) drop(p *pool) {
 }
 
 func (f *Filter) hide(p *pool) {
-	f.give(Pools, 1)
+	f.give(display.Pools, 1)
 	p.mem.Hide()
 }
 
@@ -237,7 +238,7 @@ func (f *Filter) settle(ctx context.Context, up wayland.Transport, st *state) {
 		for mem := range st.loan.lent {
 			mem.Hide()
 		}
-		f.give(Connections, 1)
+		f.give(display.Connections, 1)
 	}
 	l, ok := up.(wayland.Lingerer)
 	if !ok || taken(ctx, l, time.Millisecond, promptly) {
@@ -302,11 +303,11 @@ func (h *held) attach(f *Filter, b *buffer) {
 // commit moves on by one commit of o in which a buffer, or none, was attached.
 func (h *held) commit(f *Filter, o *relay.Object) error {
 	if more := h.bytes - h.shown; more > 0 {
-		if err := f.take(o, Textures, more); err != nil {
+		if err := f.take(o, display.Textures, more); err != nil {
 			return err
 		}
 	} else {
-		f.give(Textures, -more)
+		f.give(display.Textures, -more)
 	}
 	h.shown = h.bytes
 	if old := h.committed[0]; old != nil {
@@ -323,7 +324,7 @@ func (h *held) gone(f *Filter) {
 			f.drop(p)
 		}
 	}
-	f.give(Textures, h.shown)
+	f.give(display.Textures, h.shown)
 	*h = held{}
 }
 

@@ -3,6 +3,7 @@ package filter
 import (
 	"errors"
 
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/surface"
 	"vix/internal/wayland"
@@ -147,7 +148,7 @@ func (r *region) set(c *relay.Conn, m *relay.Msg) {
 }
 
 func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
-	if err := filterOf(c).take(m.Obj, Surfaces, 1); err != nil {
+	if err := filterOf(c).take(m.Obj, display.Surfaces, 1); err != nil {
 		return false, err
 	}
 	st := stateOf(c)
@@ -169,7 +170,7 @@ func onSurfaceGone(c *relay.Conn, o *relay.Object) {
 	}
 	v.Destroy()
 	f := filterOf(c)
-	f.give(Surfaces, 1)
+	f.give(display.Surfaces, 1)
 	v.held.gone(f)
 	if p := v.popup(); p != nil {
 		f.popups.leave(p)

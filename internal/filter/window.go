@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"vix/config"
+	"vix/internal/display"
 	"vix/internal/relay"
 	"vix/internal/surface"
 	"vix/internal/wayland"
@@ -176,7 +177,7 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 	if err := s.canHaveRole(m.Obj, surface.Toplevel); err != nil {
 		return err
 	}
-	if err := f.take(m.Obj, Toplevels, 1); err != nil {
+	if err := f.take(m.Obj, display.Toplevels, 1); err != nil {
 		return err
 	}
 	stateOf(c).countOpen(c)
@@ -224,7 +225,7 @@ func onToplevelGone(c *relay.Conn, o *relay.Object) {
 	}
 	w.over.Store(true)
 	filterOf(c).family.leave(w)
-	filterOf(c).give(Toplevels, 1)
+	filterOf(c).give(display.Toplevels, 1)
 	if w.shown {
 		w.shown = false
 		tell(c, Event{Event: "window-closed", ID: w.id})

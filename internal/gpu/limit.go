@@ -2,35 +2,16 @@ package gpu
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 
+	"vix/internal/display"
 	"vix/internal/ledger"
 )
 
-// limitNames are those of Limits.Set, in its order.
-var limitNames = []string{
-	"contexts", "resources", ledger.NameFiles, ledger.NameBytes, "mappings", ledger.NameDescriptors, ledger.NameQueued,
-}
-
-// LimitNames returns the names of the limits that a configuration may set.
-func LimitNames() []string { return slices.Clone(limitNames) }
-
-// Set gives a limit by name a value of its own. Mappings cannot go beyond what
-// QEMU survives, nor contexts beyond what the control queue has room for.
+// Set gives a limit by name a value of its own.
 func (l *Limits) Set(name string, n int64) error {
-	most := int64(1 << 20)
-	switch name {
-	case "contexts":
-		most = 1000
-	case "mappings":
-		most = defaultMappings
-	case ledger.NameBytes, ledger.NameQueued:
-		most = defaultWindow
-	}
-	if n <= 0 || n > most {
-		return fmt.Errorf("limit %s: want a number from 1 to %d, not %d", name, most, n)
+	if err := display.CheckLimit(name, n); err != nil {
+		return fmt.Errorf("limit %s: %w", name, err)
 	}
 	switch name {
 	case "contexts":
@@ -48,7 +29,7 @@ func (l *Limits) Set(name string, n int64) error {
 	case ledger.NameQueued:
 		l.QueuedBytes = n
 	default:
-		return fmt.Errorf("unknown limit %q; the device has %s", name, strings.Join(limitNames, ", "))
+		return fmt.Errorf("limit %s: is not the device's", name)
 	}
 	return nil
 }

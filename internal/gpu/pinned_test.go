@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/filter"
 	"vix/internal/gpu"
 	"vix/internal/gpu/gputest"
@@ -86,7 +87,7 @@ type pinRig struct {
 
 // eachPinned runs f twice: with one ledger for device and filter, and with one of each
 // one's own, where only what descriptors bring along tells the one of the other.
-func eachPinned(t *testing.T, limits filter.Limits, f func(t *testing.T, r *pinRig)) {
+func eachPinned(t *testing.T, limits display.Limits, f func(t *testing.T, r *pinRig)) {
 	for _, one := range []bool{true, false} {
 		t.Run(map[bool]string{true: "one ledger", false: "two ledgers"}[one], func(t *testing.T) {
 			checkLeaks(t)
@@ -244,7 +245,7 @@ func (r *pinRig) bind(t *testing.T) (comp, shm uint32) {
 
 // TestPinnedByMessage: descriptors that are ahead of a message that never ends.
 func TestPinnedByMessage(t *testing.T) {
-	eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+	eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 		// get_registry wants 12 bytes, 252 are announced
 		head := []byte{1, 0, 0, 0, 1, 0, 252, 0}
 		r.pin(t, func(res uint32, k int) {
@@ -260,7 +261,7 @@ func TestPinnedByMessage(t *testing.T) {
 
 // TestPinnedByStopped: descriptors on a connection whose compositor does not read.
 func TestPinnedByStopped(t *testing.T) {
-	eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+	eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 		r.comp.stop()
 		for range 8 {
 			var e wayland.Encoder
@@ -278,8 +279,8 @@ func TestPinnedByStopped(t *testing.T) {
 
 // TestPinnedByDelay: descriptors on a connection that is slowed down.
 func TestPinnedByDelay(t *testing.T) {
-	var l filter.Limits
-	l[filter.Requests] = 1
+	var l display.Limits
+	l[display.Requests] = 1
 	eachPinned(t, l, func(t *testing.T, r *pinRig) {
 		var e wayland.Encoder
 		for range 1000 {
@@ -298,7 +299,7 @@ func TestPinnedByDelay(t *testing.T) {
 func TestPinnedByCompositor(t *testing.T) {
 	for name, keep := range map[string]string{"pool": "pool", "buffer": "buffer", "attached": "attached", "committed": "committed"} {
 		t.Run(name, func(t *testing.T) {
-			eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+			eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 				comp, shm := r.bind(t)
 				var undo []func(e *wayland.Encoder)
 				pin := func(res uint32, _ int) {
@@ -346,7 +347,7 @@ func TestPinnedByCompositor(t *testing.T) {
 
 // TestPinnedByResources: many resources of one blob id are as many memories.
 func TestPinnedByResources(t *testing.T) {
-	eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+	eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 		var have []uint32
 		for {
 			res := r.NewRes()
@@ -378,7 +379,7 @@ func TestPinnedByMapping(t *testing.T) {
 		must(t, err)
 	}
 	t.Run("kept", func(t *testing.T) {
-		eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+		eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 			var have []uint32
 			r.pin(t, func(res uint32, _ int) { have = append(have, res) })
 			for _, res := range have {
@@ -390,7 +391,7 @@ func TestPinnedByMapping(t *testing.T) {
 		})
 	})
 	t.Run("slow", func(t *testing.T) {
-		eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+		eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 			var have []uint32
 			r.pin(t, func(res uint32, _ int) { have = append(have, res) })
 			asked, answer := make(chan struct{}, len(have)), make(chan struct{})
@@ -410,7 +411,7 @@ func TestPinnedByMapping(t *testing.T) {
 		})
 	})
 	t.Run("refused", func(t *testing.T) {
-		eachPinned(t, filter.Limits{}, func(t *testing.T, r *pinRig) {
+		eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 			res, ok := r.blob(t)
 			r.fe.Refuse(func(_, _ uint64) error { return errors.New("no") })
 			unref(t, r, res)

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/display"
 	"vix/internal/ledger"
 	"vix/internal/vhost"
 	"vix/internal/virtwl"
@@ -49,10 +50,10 @@ func (l Limits) Ledger() ledger.Limits {
 
 // Defaults, besides those of the ledger.
 const (
-	defaultWindow    = 64 << 30
+	defaultWindow    = display.MaxDeviceBytes
 	defaultContexts  = 256
 	defaultResources = 4096
-	defaultMappings  = 480
+	defaultMappings  = display.MaxMappings
 	defaultEntries   = 64 << 10
 	// maxBlobEntries bounds one resource's page list: rings have one entry.
 	maxBlobEntries = 1024

@@ -16,7 +16,7 @@ type rig struct {
 	client, server *waylandtest.Peer
 	g              *state
 	m              *testBlobs
-	done           chan error
+	done           chan struct{}
 }
 
 func newRig(t testing.TB) *rig {
@@ -29,9 +29,12 @@ func newRig(t testing.TB) *rig {
 		server: &waylandtest.Peer{T: t, Tr: sn},
 		g:      newState(Client{Blobs: m, Log: slog.New(slog.DiscardHandler)}),
 		m:      m,
-		done:   make(chan error, 1),
+		done:   make(chan struct{}),
 	}
-	go func() { r.done <- r.g.relay(context.Background(), cf, sf) }()
+	go func() {
+		defer close(r.done)
+		_ = r.g.relay(context.Background(), cf, sf) // a protocol error is seen by the client
+	}()
 	t.Cleanup(func() { r.close(t) })
 	return r
 }

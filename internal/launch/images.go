@@ -207,8 +207,9 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 		received <- err
 	}()
 	notes := &Notes{}
+	menu := agent.Menu(desktop.MenuOfRoot())
 	exit, err := l.Run(ctx, reg, v, vm.Run{
-		Disposable: true, How: vm.How{Kind: agent.KindCopy}, Argv: desktop.MenuArgs(),
+		Disposable: true, How: vm.How{Kind: agent.KindRequest, Request: &agent.Request{Menu: &menu}},
 		Stdin: strings.NewReader(""), Stdout: w, Stderr: notes,
 	})
 	w.Close()

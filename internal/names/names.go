@@ -14,7 +14,7 @@
 // has what the host said at the guest's boot.)
 //
 // A message is carried as it is: neither end looks at more of it than the first four bytes.
-// The channel between them is any pair of byte streams (a run of the agent's); its flow
+// The channel between them is any pair of byte streams (a call of the agent's); its flow
 // control, and the number of questions that the host has in hand, are all the bounds that
 // are needed:
 //
@@ -75,7 +75,10 @@ func readFrame(r io.Reader) (f frame, err error) {
 	}
 	f.message = make([]byte, n)
 	if _, err := io.ReadFull(r, f.message); err != nil {
-		return f, io.ErrUnexpectedEOF
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return f, err
 	}
 	return f, nil
 }

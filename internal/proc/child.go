@@ -138,9 +138,6 @@ func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	return ch, nil
 }
 
-// ownNamespaces is the argument that tells a child of its own namespaces.
-const ownNamespaces = "--own-namespaces"
-
 // start starts c's program, in its own namespaces if the machine lets it: what is
 // missing, the child says in its report.
 func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
@@ -156,7 +153,7 @@ func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 		return cmd
 	}
 	if c.Own != nil {
-		cmd := build(c.Own, slices.Insert(slices.Clone(c.Args), 1, ownNamespaces))
+		cmd := build(c.Own, slices.Insert(slices.Clone(c.Args), 1, sandbox.OwnNamespaces))
 		if err := n.start(cmd); err == nil {
 			return cmd, nil
 		}

@@ -84,16 +84,6 @@ func Vsock(device *os.File, cid, port uint32) Device {
 	}}
 }
 
-// VsockDevice is vhost-device-vsock's, over vhost-user.
-func VsockDevice(socket *os.File, port uint32) Device {
-	return Device{files: []*os.File{socket}, words: agentWord(port), args: func(fd int) []string {
-		return []string{
-			"-chardev", fmt.Sprintf("socket,id=vsock,fd=%d", fd),
-			"-device", "vhost-user-vsock-pci,chardev=vsock",
-		}
-	}}
-}
-
 func agentWord(port uint32) []string { return []string{fmt.Sprintf("vix.agent=vsock:%d", port)} }
 
 // CardID is the id of the network card.

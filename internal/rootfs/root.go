@@ -13,7 +13,7 @@ import (
 // what is there already, debian.go for what is built) fills in one of the three; who
 // runs a VM need not know more of it:
 //
-//	View   virtiofsd on ServeView's allow-listed view of the host
+//	View   virtiofsd on MountView's allow-listed view of the host
 //	Dir    virtiofsd on a directory, as it is
 //	Disk   virtio-blk on a file; the guest finds the file system in it
 type Root struct {

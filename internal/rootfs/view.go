@@ -50,15 +50,7 @@ var viewDirs = []string{
 	"var/cache", "var/lib", "var/log", "var/tmp",
 }
 
-// A ViewConfig describes a view and what is run on it.
-type ViewConfig struct {
-	Root string   // the tree to show parts of, normally "/"
-	Dir  string   // an existing directory: the view is mounted on it, for us alone
-	Exec []string // then executed; Exec[0] is a path
-	Env  []string
-}
-
-// ViewAttr returns how a process that calls ServeView is to be started: in a
+// ViewAttr returns how a process that calls MountView is to be started: in a
 // mount namespace of its own, and, as an ordinary user, in a user namespace in
 // which that user is root. There the host root's files belong to 65534, so
 // virtiofsd wants --translate-uid host:65534:0:1 and the same for gid.
@@ -73,18 +65,6 @@ func ViewAttr(uid, gid int) *syscall.SysProcAttr {
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}}
 	}
 	return a
-}
-
-// ServeView mounts the view and becomes Exec, which is normally virtiofsd with
-// --shared-dir Dir. It returns only if it fails.
-func ServeView(c ViewConfig) error {
-	if len(c.Exec) == 0 {
-		return errors.New("view: nothing to execute")
-	}
-	if err := MountView(c.Root, c.Dir); err != nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", c.Exec[0], unix.Exec(c.Exec[0], c.Exec, c.Env))
 }
 
 // MountView mounts the view of the tree root (normally "/") on the existing

@@ -49,9 +49,6 @@ func restrictFiles(files []File, network bool) (abi int, err error) {
 		if f.Remove {
 			rights = landlocksys.AccessFSRemoveFile
 		}
-		if f.Sockets {
-			rights = landlocksys.AccessFSMakeSock | landlocksys.AccessFSRemoveFile
-		}
 		if !st.IsDir() {
 			rights &= fileRights
 		}
@@ -102,15 +99,6 @@ func fileRoot(files []File) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}
 	if err := unix.MountSetattr(unix.AT_FDCWD, place, unix.AT_RECURSIVE, &attr); err != nil {
 		return fmt.Errorf("read-only: %w", err)
-	}
-	for _, f := range files {
-		writable := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
-		if !f.Sockets {
-			continue
-		}
-		if err := unix.MountSetattr(unix.AT_FDCWD, filepath.Join(place, f.Path), 0, &writable); err != nil {
-			return fmt.Errorf("%s: writable: %w", f.Path, err)
-		}
 	}
 	// The old root is put over the new one, and taken away.
 	if err := os.Chdir(place); err != nil {
@@ -183,11 +171,10 @@ func detachFile(f File) (p piece, err error) {
 		return p, fmt.Errorf("open_tree: %w", err)
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
-	if kind != unix.S_IFCHR { // a device stays one where it is asked for by name alone
-		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
-	}
-	if f.Sockets || kind == unix.S_IFCHR {
+	if kind == unix.S_IFCHR { // a device stays one where it is asked for by name alone
 		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
+	} else {
+		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
 	}
 	if err := unix.MountSetattr(p.mount, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
 		p.close()

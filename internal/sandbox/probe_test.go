@@ -129,7 +129,7 @@ func try(what string, args []string) error {
 	case "connect":
 		_, err := net.Dial("unix", args[0])
 		return err
-	case "listen": // and goes, with its name
+	case "listen":
 		ln, err := net.Listen("unix", args[0])
 		if err != nil {
 			return err

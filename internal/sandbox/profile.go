@@ -33,12 +33,10 @@ type Profile struct {
 
 // A File is a path that a profile leaves, with all that is below it.
 type File struct {
-	Path   string
-	Exec   bool // may be executed
-	Write  bool // may be written, and asked by ioctl: a device
-	Remove bool // files in it may be removed, and nothing else: a directory
-	// Sockets: Unix sockets may be made in it and removed, and nothing else: a directory.
-	Sockets bool
+	Path   string `json:"path"`
+	Exec   bool   `json:"exec,omitempty"`   // may be executed
+	Write  bool   `json:"write,omitempty"`  // may be written, and asked by ioctl: a device
+	Remove bool   `json:"remove,omitempty"` // files in it may be removed, and nothing else: a directory
 }
 
 // A Report is what Confine did, in words for a log and for doctor.

@@ -22,7 +22,6 @@ import (
 //
 //	serial   supervisor ─ socketpair ─ QEMU ─ virtio-serial port ─ guest
 //	vsock    supervisor ─ AF_VSOCK ─ the host's kernel (vhost_vsock) ─ guest
-//	         supervisor ─ Unix socket ─ vhost-device-vsock ─ guest
 //
 // It is made before QEMU is started. Over vsock it is the guest that connects, once,
 // before any of its programs run; who else connects is refused, and when the guest has,
@@ -43,8 +42,7 @@ type channel interface {
 type channelPart struct {
 	passive
 	*host
-	channel             // nil before start
-	child   *proc.Child // vhost-device-vsock, where it carries the channel
+	channel // nil before start
 }
 
 func (s *channelPart) start() (err error) {
@@ -59,9 +57,6 @@ func (s *channelPart) devices() []qemu.Device { return s.channel.devices() }
 func (s *channelPart) stop(bool) error {
 	if s.channel != nil {
 		s.channel.close()
-	}
-	if s.child != nil {
-		s.child.Kill() // it would serve the next QEMU
 	}
 	return nil
 }
@@ -82,11 +77,8 @@ func (s *channelPart) open() (channel, error) {
 	case v.Channel != config.ChannelVsock:
 		s.log.Printf("vix", "the agent's channel is virtio-serial: no vsock: %v", err)
 		return newSerial()
-	case s.launch.Parts.Vsock == "":
-		return nil, vm.Failf(`VM %s: channel = "vsock": %v; load the kernel's vhost_vsock, or install vhost-device-vsock, or set channel = "auto"`, v.Name, err)
 	}
-	s.log.Printf("vix", "the agent's channel is by %s: %v", vsockChild, err)
-	return s.startVsockDevice()
+	return nil, vm.Failf(`VM %s: channel = "vsock": %v; load the kernel's vhost_vsock, or set channel = "auto"`, v.Name, err)
 }
 
 // A serial is the virtio-serial port.
@@ -202,7 +194,3 @@ func (s *channelPart) accept() (io.ReadWriteCloser, error) {
 	}
 	return conn, nil
 }
-
-// dialPace is the time between two attempts to reach a server that has no way to say
-// that it listens.
-const dialPace = 2 * time.Millisecond

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,55 +27,10 @@ func (b *bench) startChannel(kind, vhost string, argv ...string) *session {
 	s.run.Launch = func() (vm.Launch, error) {
 		l := b.launch("t")
 		l.VM.Channel = kind
-		l.Parts.Vhost, l.Parts.Vsock = vhost, filepath.Join(b.bin, vsockChild)
+		l.Parts.Vhost = vhost
 		return l, nil
 	}
 	return b.goRun(s)
-}
-
-func TestVsockDevice(t *testing.T) {
-	b := newBench(t)
-	s := b.startChannel(config.ChannelVsock, "/dev/null", "sleep", "60")
-	st := b.state(s)
-	if st.Channel != (vm.ChannelState{Kind: "vsock", By: vsockChild}) || st.PIDs.Vsock == 0 || st.PIDs.Vsock != b.processes()[vsockChild] {
-		t.Errorf("%+v, %+v; processes %v", st.Channel, st.PIDs, b.processes())
-	}
-	// There is nothing left that anybody else could connect to.
-	if names, err := os.ReadDir(filepath.Join(b.dir, "vix", "t", vsockName)); err != nil || len(names) > 0 {
-		t.Errorf("%v, %v", names, err)
-	}
-	if _, ok := st.Confinement[vsockChild]; !ok {
-		t.Errorf("its confinement is not told: %v", st.Confinement)
-	}
-	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
-		t.Error(err)
-	}
-	<-s.done
-	if s.fail != nil || s.exit.Signal != int(syscall.SIGTERM) {
-		t.Errorf("after stop: %+v, %v", s.exit, s.fail)
-	}
-	b.nothingLeft()
-
-	s = b.startChannel(config.ChannelVsock, "/dev/null", "sleep", "60")
-	if err := syscall.Kill(b.state(s).PIDs.Vsock, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	<-s.done
-	failure(t, s, vm.CodeVix, "VM t: vhost-device-vsock ended: signal: killed")
-	b.nothingLeft()
-
-	b.do(vsockChild, "fail")
-	s = b.startChannel(config.ChannelVsock, "/dev/null", "true")
-	<-s.done
-	failure(t, s, vm.CodeVix, "VM t: vhost-device-vsock ended", "vsock fails")
-	b.nothingLeft()
-
-	if err := os.Remove(filepath.Join(b.bin, vsockChild)); err != nil {
-		t.Fatal(err)
-	}
-	s = b.startChannel(config.ChannelVsock, "/dev/null", "true")
-	<-s.done
-	failure(t, s, vm.CodeVix, vsockChild+": cannot be started")
 }
 
 // Without the kernel's device, "auto" is the serial port, and "vsock" says what to do.
@@ -85,7 +39,7 @@ func TestNoVsock(t *testing.T) {
 	none := filepath.Join(b.dir, "none")
 	for _, vhost := range []string{none, "/dev/null", b.bin} {
 		s := b.startChannel(config.ChannelAuto, vhost, "sleep", "60")
-		if st := b.state(s); st.Channel != (vm.ChannelState{Kind: "serial", By: qemuChild}) || st.PIDs.Vsock != 0 || len(st.Notes) > 0 {
+		if st := b.state(s); st.Channel != (vm.ChannelState{Kind: "serial", By: qemuChild}) || len(st.Notes) > 0 {
 			t.Errorf("%s: %+v, %+v, %q", vhost, st.Channel, st.PIDs, st.Notes)
 		}
 		var log strings.Builder
@@ -105,7 +59,7 @@ func TestNoVsock(t *testing.T) {
 	}
 	b.goRun(s)
 	<-s.done
-	failure(t, s, vm.CodeVix, `VM t: channel = "vsock": `+none+": there is none", "vhost_vsock", "install vhost-device-vsock")
+	failure(t, s, vm.CodeVix, `VM t: channel = "vsock": `+none+": there is none", "load the kernel's vhost_vsock")
 }
 
 func TestCheckVhost(t *testing.T) {
@@ -305,35 +259,4 @@ func TestVsockSpare(t *testing.T) {
 		}
 		port.Close()
 	}
-}
-
-// The socket that vhost-device-vsock connects to is for that process alone.
-func TestVsockDevicePeer(t *testing.T) {
-	ln := listenAs(t).UnixListener
-	conn, err := net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	c := &deviceVsock{ln: ln, uid: os.Getuid(), pid: os.Getppid(), refused: func(error) {}}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		refused(t, conn)
-		cancel()
-	}()
-	if _, err := c.connect(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("a process that is not the device: %v", err)
-	}
-	ln = listenAs(t).UnixListener
-	conn, err = net.Dial("unix", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	c.ln, c.pid = ln, os.Getpid()
-	got, err := c.connect(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	got.Close()
 }

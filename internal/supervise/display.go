@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"vix/internal/display"
 	"vix/internal/plain"
 	"vix/internal/proc"
@@ -47,7 +45,7 @@ func (s *displayPart) start() error {
 	}
 	broker, brokerEnd, err := brokerFiles()
 	if err == nil {
-		err = errors.Join(pair(proc.Socketpair("display")), pair(os.Pipe()), pair(display.NewDisplayControl()))
+		err = errors.Join(pair(proc.Socketpair("display")), pair(os.Pipe()), pair(display.NewControl()))
 	}
 	if err != nil {
 		proc.CloseFiles(append(ours, theirs...))
@@ -57,21 +55,23 @@ func (s *displayPart) start() error {
 		return err
 	}
 	l := s.launch
-	d := display.Display{
-		VM: l.VM.Name, Tag: l.VM.Tag, Color: l.VM.Color, Frame: l.VM.Frame,
-		Allow: l.VM.Allow, Deny: l.VM.Deny, Limits: l.VM.Limits, Drags: l.Drags,
-		VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6,
+	policy := display.PolicyOf(l.VM, l.Drags)
+	err = display.Send(ours[2], display.Request{Request: display.RequestPolicy, Policy: &policy}, nil)
+	if err != nil {
+		proc.CloseFiles(append(ours, theirs...))
+		return errors.Join(err, broker.Close(), brokerEnd.Close())
 	}
+	spec := display.Spec{VM: l.VM.Name, VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
 	child, err := proc.Start(s.nest, s.log, proc.Command{
-		Name: displayChild, Path: l.Parts.Proxy, Args: d.Args(), Files: append(theirs, brokerEnd),
+		Name: displayChild, Path: l.Parts.Proxy, Args: spec.Args(), Files: append(theirs, brokerEnd),
 		Own: sandbox.Attr(s.uid, os.Getgid()),
 	})
 	if err != nil {
 		proc.CloseFiles(ours)
 		return errors.Join(err, broker.Close())
 	}
-	events, ctl := ours[1], ours[2]
 	s.child, s.qemu = child, ours[0]
+	events, ctl := ours[1], ours[2]
 	s.setControl(ctl)
 	s.pumps.Go(func() {
 		defer events.Close()
@@ -153,7 +153,7 @@ func (s *displayPart) setControl(f *os.File) {
 }
 
 // serveDisplay hands the client's pipe or socket to the display process.
-func (s *supervisor) serveDisplay(c *vm.Control, r display.DisplayRequest, files []*os.File) {
+func (s *supervisor) serveDisplay(c *vm.Control, r display.Request, files []*os.File) {
 	if err := s.display.ask(r, files); err != nil {
 		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: %s: %v", s.launch.VM.Name, r.Request, err)})
 		return
@@ -161,18 +161,14 @@ func (s *supervisor) serveDisplay(c *vm.Control, r display.DisplayRequest, files
 	s.tell(c, vm.Reply{Done: true})
 }
 
-func (s *displayPart) ask(r display.DisplayRequest, files []*os.File) error {
+func (s *displayPart) ask(r display.Request, files []*os.File) error {
 	if len(files) != 1 {
 		return fmt.Errorf("a request with %d descriptors, not one", len(files))
 	}
-	return s.send(r, unix.UnixRights(int(files[0].Fd())))
+	return s.send(r, files[0])
 }
 
-func (s *displayPart) send(r display.DisplayRequest, rights []byte) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
+func (s *displayPart) send(r display.Request, file *os.File) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.launch.VM.NoGUI {
@@ -181,21 +177,12 @@ func (s *displayPart) send(r display.DisplayRequest, rights []byte) error {
 	if s.control == nil {
 		return errors.New("the display does not run yet; try again in a moment")
 	}
-	raw, err := s.control.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var sendErr error
-	err = raw.Control(func(fd uintptr) {
-		// The queue is full only when the display hangs: then nobody waits for it.
-		sendErr = unix.Sendmsg(int(fd), b, rights, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
-	})
-	return errors.Join(err, sendErr)
+	return display.Send(s.control, r, file)
 }
 
 // activate hands a run's activation token to the display, for the program's window.
 func (s *displayPart) activate(token string) {
-	if err := s.send(display.DisplayRequest{Request: "activate", Token: token}, nil); err != nil {
+	if err := s.send(display.Request{Request: display.RequestActivate, Token: token}, nil); err != nil {
 		s.log.Printf("vix", "activation: %v", err)
 	}
 }

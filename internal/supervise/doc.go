@@ -10,12 +10,11 @@
 //	                                     │                          root, the home and each share (share.go), for
 //	                                     │                          which another takes over (takeover.go)
 //	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
-//	                                     ├─ vhost-device-vsock      for vsock without the kernel's (vsock.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)
 //
 // Each of them is confined (package sandbox): the display process does it itself
-// when it has what it needs; QEMU and virtiofsd are what vix-launcher's hidden verbs
-// confine and rootview become. What each says of its confinement is in the state, for
+// when it has what it needs; the others are what vix-launcher's hidden verb
+// confine becomes (sandbox.Spec). What each says of its confinement is in the state, for
 // doctor. The display process cannot connect to the compositor; the supervisor does
 // it for it (broker.go).
 //

@@ -138,10 +138,16 @@ func TestAbandonedExec(t *testing.T) {
 }
 
 func TestHow(t *testing.T) {
-	for want, h := range map[string]vm.How{"ls": {}, "(shell) ls": {Kind: agent.KindShell}, "(cp) ls": {Kind: agent.KindCopy}} {
+	request := &agent.Request{Send: &agent.Send{Paths: []string{"a", "b"}}}
+	for want, h := range map[string]vm.How{
+		"ls": {}, "(shell) ls": {Kind: agent.KindShell}, "(cp)": {Kind: agent.KindRequest}, "(cp) send a b": {Kind: agent.KindRequest, Request: request},
+	} {
 		if got := strings.Join(h.Shown([]string{"ls"}), " "); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	if got := spawnOf(vm.Request{How: vm.How{Kind: agent.KindRequest, Request: request}}); got.Request != request || got.Kind != agent.KindRequest {
+		t.Errorf("%+v", got)
 	}
 	got := spawnOf(vm.Request{Argv: []string{"a"}, Env: []string{"K=V"}, How: vm.How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: vm.Size{Rows: 1, Cols: 2}}})
 	if got.Kind != agent.KindShell || got.User != "root" || got.Cwd != "/" || !got.TTY || got.Rows != 1 || got.Cols != 2 || got.Argv[0] != "a" || got.Env[0] != "K=V" {

@@ -14,7 +14,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,7 +57,6 @@ func TestMain(m *testing.M) {
 	findDrivers = func(vm.Launch, []string) ([]boot.Driver, error) { return nil, nil } // the fake guest has no kernel
 	fakes := map[string]func() error{
 		"vix-launcher": fakeLauncher, "qemu": fakeQEMU, "virtiofsd": fakeVirtiofsd, "vix-waylandproxy": fakeDisplay,
-		vsockChild: fakeVsock,
 	}
 	fake, ok := fakes[filepath.Base(os.Args[0])]
 	if !ok {
@@ -87,11 +85,6 @@ func fakeLauncher() error {
 			return err
 		}
 		return Run(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), Desktop{})
-	case "rootview":
-		return syscall.Exec(os.Args[6], os.Args[6:], nil)
-	case "shareview": // HOSTDIR, DIR, then virtiofsd
-		i := slices.IndexFunc(os.Args, func(a string) bool { return strings.HasSuffix(a, "/virtiofsd") })
-		return syscall.Exec(os.Args[i], os.Args[i:], nil)
 	case "confine":
 		return fakeConfine()
 	}
@@ -100,16 +93,18 @@ func fakeLauncher() error {
 
 // fakeConfine says what the real one would, and becomes the program unconfined.
 func fakeConfine() error {
-	i := slices.Index(os.Args, "--report-fd")
-	fd, err := strconv.Atoi(os.Args[i+1])
+	fd, err := strconv.Atoi(os.Args[len(os.Args)-1])
 	if err != nil {
 		return err
 	}
-	report := os.NewFile(uintptr(fd), "report")
-	fmt.Fprintln(report, `{"measures":["as told"],"weaker":["nothing\u001b[31m"]}`)
-	report.Close()
-	argv := os.Args[slices.Index(os.Args, "--")+1:]
-	return syscall.Exec(argv[0], argv, nil)
+	f := os.NewFile(uintptr(fd), "specification")
+	spec, err := sandbox.ReadSpec(f)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(f, `{"measures":["as told"],"weaker":["nothing\u001b[31m"]}`)
+	f.Close()
+	return syscall.Exec(spec.Argv[0], spec.Argv, nil)
 }
 
 // behave makes a fake fail as the test asked for, by a file beside it.
@@ -163,41 +158,6 @@ func fakeDisplay() error {
 	return nil
 }
 
-// fakeVsock carries what the fake QEMU says over vhost-user to the host's socket, as if
-// the guest had connected.
-func fakeVsock() error {
-	flags := map[string]string{}
-	for _, a := range os.Args[1:] {
-		name, value, _ := strings.Cut(a, "=")
-		flags[name] = value
-	}
-	do := behave(vsockChild)
-	if do == "fail" {
-		return errors.New("vsock fails")
-	}
-	for _, name := range []string{"--uds-path", "--socket"} {
-		ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: flags[name], Net: "unix"})
-		if err != nil {
-			return err
-		}
-		ln.SetUnlinkOnClose(false)
-		if name == "--uds-path" {
-			continue
-		}
-		qemu, err := ln.AcceptUnix()
-		if err != nil {
-			return err
-		}
-		host, err := net.Dial("unix", flags["--uds-path"]+fmt.Sprintf("_%d", vsockPort))
-		if err != nil {
-			return err
-		}
-		go func() { _, _ = io.Copy(host, qemu) }()
-		_, _ = io.Copy(qemu, host)
-	}
-	select {} // it would serve the next QEMU
-}
-
 // fakeTrace answers each request of the control channel with what it was.
 func fakeTrace(f *os.File) {
 	c, err := net.FileConn(f)
@@ -205,6 +165,10 @@ func fakeTrace(f *os.File) {
 		return
 	}
 	buf, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), `{"request":"policy","policy":{`) {
+		fmt.Fprintln(os.Stderr, "fake: no policy comes first")
+		return
+	}
 	for {
 		n, on, _, _, err := c.(*net.UnixConn).ReadMsgUnix(buf, oob)
 		if err != nil || n == 0 {
@@ -228,14 +192,6 @@ func chardevFile(id string) *os.File {
 		}
 	}
 	return nil
-}
-
-// channelFile is that of the agent's channel.
-func channelFile() *os.File {
-	if f := chardevFile("agent"); f != nil {
-		return f
-	}
-	return chardevFile("vsock")
 }
 
 func fakeQEMU() error {
@@ -268,11 +224,11 @@ func fakeQEMU() error {
 	case "hang":
 		select {}
 	case "garbage":
-		_, _ = channelFile().Write([]byte{0xff, 1, 0, 0, 0, 0})
+		_, _ = chardevFile("agent").Write([]byte{0xff, 1, 0, 0, 0, 0})
 		select {}
 	}
 	booted := make(chan struct{})
-	g := agent.NewGuest(channelFile(), agent.GuestConfig{
+	g := agent.NewGuest(chardevFile("agent"), agent.GuestConfig{
 		Log: slog.New(slog.DiscardHandler), Kernel: "fake",
 		Boot: func(m agent.Boot) {
 			if len(m.Search) > 0 {
@@ -293,6 +249,9 @@ func fakeQEMU() error {
 			select {} // to switch itself off takes a guest for ever
 		}
 		g.Ready(2 * time.Second)
+		if script := behave("names"); script != "" {
+			go fakeNames(g, script)
+		}
 		if do == "nowindows" {
 			g.WindowLoss("signal \x1b[31mkilled", 3, 2*time.Second)
 		}
@@ -305,6 +264,31 @@ func fakeQEMU() error {
 		select {} // it does not switch off
 	}
 	return err
+}
+
+// fakeNames calls for names, and has a script ask, again and again.
+func fakeNames(g *agent.Guest, script string) {
+	for failure := ""; ; failure = "the script \x1b[2J has ended" {
+		conn, err := g.Call(context.Background(), agent.Call{Names: &agent.NamesCall{Failure: failure}})
+		if err != nil {
+			fmt.Println("names:", err)
+			return
+		}
+		cmd := exec.Command("sh", "-c", script)
+		answers, _ := cmd.StdinPipe()
+		cmd.Stdout = conn
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = io.Copy(answers, conn)
+			_ = answers.Close()
+			_, _ = io.Copy(io.Discard, conn)
+		}()
+		_ = cmd.Run()
+		_ = conn.CloseWrite()
+		<-ended // so that it is over before the next
+		_ = conn.Close()
+	}
 }
 
 func fakeQMP(f *os.File, do string) {
@@ -366,11 +350,8 @@ func (r *fdReader) Read(b []byte) (int, error) {
 
 // fakeSpawn runs a program of this machine.
 func fakeSpawn(_ context.Context, s agent.Spawn) (*agent.Program, error) {
-	if s.Kind == agent.KindMount { // which "true" does as well
-		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Argv, " ") + ";" + behave("mounter")}
-	}
-	if s.Kind == agent.KindNames {
-		s.Argv = []string{"sh", "-c", behave("names")}
+	if s.Kind == agent.KindRequest { // to mount, which "true" does as well
+		s.Argv = []string{"sh", "-c", "true " + strings.Join(s.Request.Words(), " ") + ";" + behave("mounter")}
 	}
 	cmd := exec.Command(s.Argv[0], s.Argv[1:]...)
 	in, _ := cmd.StdinPipe()
@@ -424,7 +405,7 @@ func newBench(t *testing.T) *bench {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy", vsockChild} {
+	for _, name := range []string{"vix-launcher", "qemu", "virtiofsd", "vix-waylandproxy"} {
 		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}

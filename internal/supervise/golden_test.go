@@ -11,7 +11,6 @@ import (
 	"vix/config"
 	"vix/internal/display"
 	"vix/internal/qemu"
-	"vix/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -54,37 +53,21 @@ func TestCommandLines(t *testing.T) {
 		args, _ := m.Command()
 		golden(t, name, args)
 	}
-	serial, display, root, balloon := qemu.Serial(nil), qemu.Display(nil), qemu.RootFS(nil), qemu.Balloon()
-	with("qemu-tcg.golden", serial, display, root, balloon)
-	with("qemu-shares.golden", serial, display, root, balloon, qemu.USB(), qemu.Ports(2), qemu.Share("home", -1, nil), qemu.Share("share1", 1, nil))
+	serial, screen, root, balloon := qemu.Serial(nil), qemu.Display(nil), qemu.RootFS(nil), qemu.Balloon()
+	with("qemu-tcg.golden", serial, screen, root, balloon)
+	with("qemu-shares.golden", serial, screen, root, balloon, qemu.USB(), qemu.Ports(2), qemu.Share("home", -1, nil), qemu.Share("share1", 1, nil))
 	p := &passt{publish: []config.Publish{
 		{Addr: netip.MustParseAddr("127.0.0.1"), Host: 8080, Guest: 80}, {Addr: netip.MustParseAddr("0.0.0.0"), Host: 53, Guest: 5353, UDP: true}}}
 	golden(t, "passt.golden", p.args(3))
-	with("qemu-passt.golden", serial, display, root, p.card(), balloon)
-	with("qemu-usernet.golden", serial, display, root, (&userNet{publish: p.publish}).card(), balloon)
-	with("qemu-disk.golden", serial, display, qemu.Disk(nil, "qcow2"), balloon)
+	with("qemu-passt.golden", serial, screen, root, p.card(), balloon)
+	with("qemu-usernet.golden", serial, screen, root, (&userNet{publish: p.publish}).card(), balloon)
+	with("qemu-disk.golden", serial, screen, qemu.Disk(nil, "qcow2"), balloon)
 	with("qemu-no-gui.golden", serial, root, balloon)
 	m.Accel, m.Memory, m.CPUs = "kvm", 2<<30, 4
-	with("qemu-kvm.golden", serial, display, root, balloon)
-	with("qemu-vsock.golden", qemu.Vsock(nil, 4242, 70000), serial, display, root, balloon)
-	with("qemu-vsock-device.golden", qemu.VsockDevice(nil, 70000), display, root, balloon)
-	golden(t, "vhost-device-vsock.golden", vsockArgs("/run/vix/web/vsock"))
-	golden(t, "confine.golden", Confine{
-		Files:    []sandbox.File{{Path: "/usr"}, {Path: "/usr/bin/qemu", Exec: true}, {Path: "/dev/kvm", Write: true}, {Path: "/run/vsock", Sockets: true}},
-		ReportFD: 7, Argv: []string{"/usr/bin/qemu", "-version"},
-	}.Args())
-	golden(t, "confine-virtiofsd.golden", Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: []string{"/usr/libexec/virtiofsd", "--fd=3"}}.Args())
+	with("qemu-kvm.golden", serial, screen, root, balloon)
+	with("qemu-vsock.golden", qemu.Vsock(nil, 4242, 70000), serial, screen, root, balloon)
 	golden(t, "virtiofsd-share.golden", shareArgs("/run/vix/web/share0", false))
-	testDisplayArgs(t)
-}
-
-func testDisplayArgs(t *testing.T) {
-	d := display.Display{VM: "web", Tag: "the web", Color: "#d0312d", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}
-	golden(t, "display.golden", d.Args())
-	d.Frame, d.Allow, d.Deny = "border", []string{"wl_x", "wl_y"}, []string{"wl_z"}
-	d.Limits = map[string]int64{"surfaces": 5, "popups": 7}
-	d.Drags = []config.DragRule{{From: "web", To: "*", Limits: map[string]int64{"text": 9}, Strip: true}, {From: "*", To: "*"}}
-	golden(t, "display-policy.golden", d.Args())
+	golden(t, "display.golden", display.Spec{VM: "web", VhostFD: 3, EventsFD: 4, ControlFD: 5, BrokerFD: 6}.Args())
 }
 
 func TestCheckKVM(t *testing.T) {

@@ -28,6 +28,8 @@ type guest struct {
 	hangUp context.CancelFunc // ends the channel; nil before
 	probes chan struct{}      // holds one; see probe
 
+	calls map[agent.CallKind]agent.Handler // what the guest may call for
+
 	shortages    shortages
 	windowLosses windowLosses
 }
@@ -42,6 +44,9 @@ func (s *guest) start() error {
 	s.agent = agent.NewHost(conn, s.slogger("agent"))
 	s.agent.OnShortage = s.onShortage
 	s.agent.OnWindowLoss = s.onWindowLoss
+	for kind, handler := range s.calls {
+		s.agent.Handle(kind, handler)
+	}
 	s.mu.Lock()
 	s.traffic = s.agent.Traffic
 	s.mu.Unlock()
@@ -210,10 +215,10 @@ func (s *guest) setSilent(silent bool) {
 	s.changedLocked()
 }
 
-// runOwn runs a program of the agent's own, as root, with in as its standard input. What
+// runOwn has the agent do something itself, as root, with in as its standard input. What
 // it says is the guest's word.
-func (s *guest) runOwn(spawn agent.Spawn, in io.Reader) error {
-	spawn.User = "root"
+func (s *guest) runOwn(request agent.Request, in io.Reader) error {
+	spawn := agent.Spawn{Kind: agent.KindRequest, Request: &request, User: "root"}
 	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)
 	defer cancel()
 	p, err := s.agent.Spawn(ctx, spawn)

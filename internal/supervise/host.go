@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,17 +73,24 @@ const (
 	rankOther             // something ended as if all were well
 )
 
-// settle waits a moment for what else ends, and returns the failure that
-// explains the rest.
+// settle waits a moment for what else ends, and returns the failure that explains the rest.
+// What ended as if all were well explains nothing: QEMU's end, or a back end's, is about to.
 func (s *host) settle(first trouble) error {
-	t := time.NewTimer(settleLimit)
-	defer t.Stop()
 	best := first
+	limit := func() time.Duration {
+		if best.rank == rankOther {
+			return explainLimit
+		}
+		return settleLimit
+	}
+	t := time.NewTimer(limit())
+	defer t.Stop()
 	for {
 		select {
 		case next := <-s.troubles:
 			if next.rank < best.rank {
 				best = next
+				t.Reset(limit())
 			}
 		case <-t.C:
 			return best.err
@@ -233,12 +239,30 @@ func (s *host) confined(name string, pid int, r sandbox.Report) {
 	})
 }
 
-// readReport waits for the report of a process that the verb confine or rootview
-// started, and closes f.
+// startConfined starts a process that carries out spec (vix-launcher's verb confine), of
+// which cmd says the name, the descriptors, the namespaces and where its output goes; the
+// socket that spec comes by is the last descriptor. It closes cmd.Files, also when it fails.
+func (s *host) startConfined(cmd proc.Command, spec sandbox.Spec) (*proc.Child, error) {
+	ours, theirs, err := spec.Offer()
+	if err != nil {
+		proc.CloseFiles(cmd.Files)
+		return nil, err
+	}
+	cmd.Files = append(cmd.Files, theirs)
+	cmd.Path, cmd.Args = s.launch.Parts.Self, sandbox.Verb(2+len(cmd.Files), false)
+	c, err := proc.Start(s.nest, s.log, cmd)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	s.pumps.Go(func() { s.readReport(cmd.Name, c, ours) })
+	return c, nil
+}
+
+// readReport waits for the report of a process that startConfined started, and closes f.
 func (s *host) readReport(name string, c *proc.Child, f *os.File) {
 	defer f.Close()
-	var r sandbox.Report
-	err := json.NewDecoder(io.LimitReader(f, maxReport)).Decode(&r)
+	r, err := sandbox.ReadReport(f)
 	if err != nil {
 		if !errors.Is(err, io.EOF) { // it ended before: its death says why
 			s.log.Printf("vix", "%s: report: %v", name, err)
@@ -246,20 +270,6 @@ func (s *host) readReport(name string, c *proc.Child, f *os.File) {
 		return
 	}
 	s.confined(name, c.Cmd.Process.Pid, r)
-}
-
-const maxReport = 16 << 10
-
-// startConfined starts a command whose program is the verb confine or rootview; its
-// report comes through the last descriptor of cmd.files.
-func (s *host) startConfined(cmd proc.Command, report *os.File) (*proc.Child, error) {
-	c, err := proc.Start(s.nest, s.log, cmd)
-	if err != nil {
-		report.Close()
-		return nil, err
-	}
-	s.pumps.Go(func() { s.readReport(cmd.Name, c, report) })
-	return c, nil
 }
 
 // own makes a child a part of the VM: its end is a trouble. pid says where the state shows

@@ -68,26 +68,20 @@ func (s *machine) start() error {
 }
 
 func (s *machine) startQEMU(m qemu.Machine) error {
-	c, own, err := s.confinement()
-	if err != nil {
-		m.Close()
-		return err
-	}
-	report, reportEnd, err := os.Pipe()
+	spec, own, err := s.confinement()
 	if err != nil {
 		m.Close()
 		return err
 	}
 	args, files := m.Command()
-	files = append(files, reportEnd)
-	c.ReportFD, c.Argv = 2+len(files), append([]string{s.launch.Parts.QEMU}, args...)
+	spec.Argv = append([]string{s.launch.Parts.QEMU}, args...)
 	s.child, err = s.startConfined(proc.Command{
-		Name: qemuChild, Path: s.launch.Parts.Self, Args: c.Args(), Own: own, Files: files,
+		Name: qemuChild, Own: own, Files: files,
 		Stdout: func(line string) {
 			s.console.Add(line)
 			s.log.Add("console", line)
 		},
-	}, report)
+	}, spec)
 	if err != nil {
 		return err
 	}
@@ -105,20 +99,20 @@ func (s *machine) stop(graceful bool) error {
 }
 
 // confinement says what QEMU keeps, and which namespaces are its own.
-func (s *machine) confinement() (c Confine, own *syscall.SysProcAttr, err error) {
+func (s *machine) confinement() (spec sandbox.Spec, own *syscall.SysProcAttr, err error) {
 	kvm := ""
 	if s.boot.accel == "kvm" {
 		kvm = s.launch.Parts.KVM
 	}
-	if c.Files, err = qemuFiles(s.launch.Parts.QEMU, s.boot.files.Kernel, s.boot.files.Initrd, kvm); err != nil {
-		return c, nil, err
+	if spec.Files, err = qemuFiles(s.launch.Parts.QEMU, s.boot.files.Kernel, s.boot.files.Initrd, kvm); err != nil {
+		return spec, nil, err
 	}
 	own = sandbox.Attr(s.uid, os.Getgid())
 	if s.network.inQEMU() {
-		c.Network = true
+		spec.Network = true
 		own.Cloneflags &^= unix.CLONE_NEWNET
 	}
-	return c, own, nil
+	return spec, own, nil
 }
 
 // connectQMP greets QEMU. That it answers also means that it accepted its
@@ -220,7 +214,7 @@ func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
 	if err != nil {
 		return nil, vm.Failf("%s: cannot be started: %v", qemuChild, err)
 	}
-	files := ProgramFiles(real)
+	files := sandbox.ProgramFiles(real)
 	// A QEMU that somebody built himself has its firmware beside it.
 	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
 		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})

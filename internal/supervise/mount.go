@@ -117,22 +117,14 @@ func (s *sharesPart) attach(sh *share) error {
 	if err != nil {
 		return errors.Join(err, s.machine.monitor.Execute("chardev-remove", object{"id": sh.tag}, nil))
 	}
-	mode := "ro"
-	if sh.folder.Write {
-		mode = "rw"
-	}
-	if err := s.mounter("mount", sh.tag, sh.folder.Guest, mode); err != nil {
+	mount := agent.Mount{Tag: sh.tag, Path: sh.folder.Guest, ReadOnly: !sh.folder.Write}
+	if err := s.guest.runOwn(agent.Request{Mount: &mount}, nil); err != nil {
 		return errors.Join(vm.Failf("VM %s: share at %s: %v", s.launch.VM.Name, sh.folder.Guest, err), s.unplug(sh))
 	}
 	return nil
 }
 
 func (sh *share) device() string { return qemu.ShareID(sh.tag) }
-
-// mounter runs the agent's mounter.
-func (s *sharesPart) mounter(argv ...string) error {
-	return s.guest.runOwn(agent.Spawn{Kind: agent.KindMount, Argv: argv}, nil)
-}
 
 func (s *sharesPart) umount(path string, force bool) error {
 	if err := s.takeTurn(); err != nil {
@@ -145,11 +137,8 @@ func (s *sharesPart) umount(path string, force bool) error {
 		return vm.Failf("VM %s: %s is not a share; vix-launcher list --json shows those there are", name, plain.Text(path, vm.MaxTitle, plain.OneLine))
 	}
 	sh := s.shares[i]
-	mode := ""
-	if force {
-		mode = "force"
-	}
-	if err := s.mounter("umount", sh.folder.Guest, mode); err != nil && !force {
+	unmount := agent.Unmount{Path: sh.folder.Guest, Force: force}
+	if err := s.guest.runOwn(agent.Request{Unmount: &unmount}, nil); err != nil && !force {
 		return vm.Failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix-launcher umount --force %s %s", name, path, err, name, path)
 	}
 	err := s.unplug(sh)

@@ -16,19 +16,11 @@ import (
 // resolvConf says whom the host asks for names (resolv.conf(5)).
 const resolvConf = "etc/resolv.conf"
 
-const (
-	// A name server that lives shorter than this has not lived, and the pause before the
-	// next one doubles.
-	namesLife       = time.Minute
-	leastNamesPause = time.Second
-	mostNamesPause  = time.Minute
-)
-
-// A namesPart is the VM's resolver.
-type namesPart struct {
-	passive
+// A nameServer is what a guest with a network calls with its programs' questions for names.
+type nameServer struct {
 	*host
 	guest *guest
+	told  pace // touched by serve, of which there is one at a time
 }
 
 // resolver is the file that says whom the host asks.
@@ -42,57 +34,29 @@ func (s *host) search() []string {
 	return names.Search(s.resolver())
 }
 
-// run has the guest's questions for names answered by whom the host asks at the time, for as
-// long as the guest runs; package names says how. A guest without a network is not asked for
-// any. When the guest's name server ends, another one is started; what ends one is the
-// guest's doing, so it is told at a pace.
-func (s *namesPart) run(context.Context) {
-	if s.launch.VM.Net != config.NetNAT {
-		return
-	}
-	var told pace
-	for pause := time.Duration(0); ; {
-		began := time.Now()
-		err := s.serve()
-		if err == nil || s.ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > namesLife {
-			pause = 0
-		}
-		pause = min(max(2*pause, leastNamesPause), mostNamesPause)
-		if told.admits(time.Now()) {
-			s.guest.tellAt(&told, fmt.Sprintf("VM %s: its guest does not resolve names: %v; that is begun again in %v", s.launch.VM.Name, err, pause))
-		}
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-			return
-		}
-	}
+// handler bounds the calls: a guest makes one, and when that is over another, after a second
+// at least.
+func (s *nameServer) handler() agent.Handler {
+	return agent.Handler{Open: 1, Burst: 4, Pace: time.Second, Serve: s.serve}
 }
 
-// serve serves the guest's name server until that has ended, and says why. It is nil
-// when the guest itself has ended.
-func (s *namesPart) serve() error {
-	p, err := s.guest.agent.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
+// serve has the guest's questions answered by whom the host asks at the time; package names
+// says how. What ends a call is the guest's doing, so it is told at a pace.
+func (s *nameServer) serve(ctx context.Context, c *agent.Caller) {
+	if why := c.Call.Names.Failure; why != "" {
+		s.log.Printf("vix", "the guest asks for names again: %s", why)
+	}
+	conn, err := c.Accept()
 	if err != nil {
-		if errors.Is(err, agent.ErrClosed) {
-			return nil
-		}
-		return err
+		return // the channel has ended
 	}
 	f := &names.Forwarder{File: s.resolver()}
-	err = f.Serve(s.ctx, p.Stdout, p.Stdin)
-	_, _, _ = p.Stdin.Close(), p.Stdout.Close(), p.Stderr.Close()
-	// There is no other before this one has ended.
-	select {
-	case <-p.Exited():
-	case <-s.ctx.Done():
-		return nil
+	err = f.Serve(ctx, conn, conn)
+	if s.ctx.Err() != nil || ctx.Err() != nil || errors.Is(err, agent.ErrClosed) {
+		return
 	}
-	if _, ended := p.Wait(); ended != nil {
-		return nil
+	if s.told.admits(time.Now()) {
+		why := cmp.Or(err, errors.New("its name server has ended"))
+		s.guest.tellAt(&s.told, fmt.Sprintf("VM %s: its guest does not resolve names: %v; it is to begin again", s.launch.VM.Name, why))
 	}
-	return cmp.Or(err, errors.New("its name server has ended"))
 }

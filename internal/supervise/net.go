@@ -12,6 +12,7 @@ import (
 	"vix/config"
 	"vix/internal/proc"
 	"vix/internal/qemu"
+	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
 
@@ -170,15 +171,9 @@ func (p *passt) serve() (*proc.Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	report, reportEnd, err := os.Pipe()
-	if err != nil {
-		return nil, errors.Join(err, end.Close())
-	}
 	// It makes namespaces and an empty root, as virtiofsd does.
-	c := Confine{KeepCapabilities: true, KeepMounts: true, ReportFD: 4, Argv: append([]string{p.path}, p.args(3)...)}
-	child, err := p.startConfined(proc.Command{
-		Name: passtChild, Path: p.launch.Parts.Self, Args: c.Args(), Files: []*os.File{end, reportEnd},
-	}, report)
+	child, err := p.startConfined(proc.Command{Name: passtChild, Files: []*os.File{end}},
+		sandbox.Spec{KeepCapabilities: true, KeepMounts: true, Argv: append([]string{p.path}, p.args(3)...)})
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,9 @@ func (s *supervisor) enter() (ok, first bool) {
 	return true, first
 }
 
-// leave counts it out. The last one out ends the VM.
+// leave counts it out. The last one out ends the VM. That comes before its client is told
+// of its end: whoever asks for a program after it has heard of the last one's end, asks a
+// VM that ends. The run has its last word yet (running).
 func (s *supervisor) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -41,7 +43,6 @@ func (s *supervisor) leave() {
 	if s.users == 0 {
 		s.cancel(errIdle)
 	}
-	s.running.Done()
 }
 
 // serveRun starts one program, and passes its streams, signals and status.
@@ -51,7 +52,9 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Leaving: true})
 		return
 	}
-	defer s.leave()
+	defer s.running.Done()
+	leave := sync.OnceFunc(s.leave)
+	defer leave()
 	if len(files) != 3 && !req.Background {
 		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: run without its three streams", s.launch.VM.Name)})
 		return
@@ -112,6 +115,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Fail: s.runFailure(context.Cause(s.ctx))})
 	} else {
 		follow.stop()
+		leave()
 		s.tell(c, vm.Reply{Exit: exit})
 	}
 	s.update(func(st *vm.State) { st.EndProgram(prog.ID, exit) })
@@ -403,7 +407,7 @@ func (d *drain) armLocked() {
 func spawnOf(r vm.Request) agent.Spawn {
 	h := r.How
 	return agent.Spawn{
-		Kind: h.Kind, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
+		Kind: h.Kind, Request: h.Request, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
 		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
 	}
 }

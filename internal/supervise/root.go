@@ -10,6 +10,7 @@ import (
 	"vix/internal/proc"
 	"vix/internal/qemu"
 	"vix/internal/rootfs"
+	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
 
@@ -36,11 +37,11 @@ func (s *rootPart) start() error {
 		s.qemu, s.format, err = openImage(from.Disk)
 		return err
 	}
-	cmd, err := s.command(from)
+	cmd, spec, err := s.command(from)
 	if err != nil {
 		return err
 	}
-	if s.qemu, s.child, err = s.folders.serve(cmd); err != nil {
+	if s.qemu, s.child, err = s.folders.serve(cmd, spec); err != nil {
 		return err
 	}
 	s.own(s.child, "virtiofsd ended", func(p *vm.PIDs) *int { return &p.Virtiofsd })
@@ -64,36 +65,43 @@ func (s *rootPart) stop(graceful bool) error {
 // "host" mounts its view, in a mount namespace of its own.
 const viewName = "root"
 
-// command says how the VM's root is served on the listening socket that
-// the child gets as descriptor 3; its report comes through 4, and a directory as 5:
+// command says how the VM's root is served on the listening socket that the child gets as
+// descriptor 3, and a directory's as 4: by virtiofsd, on
 //
-//	host        vix-launcher rootview: an allow-listed view of the host, which becomes virtiofsd
-//	/directory  vix-launcher shareview: the directory as it is, by its descriptor; that of a
-//	            root that was built, too
+//	host        an allow-listed view of the host
+//	/directory  the directory as it is, by its descriptor; that of a root that was built, too
 //
 // virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
 // it needs its capabilities, in a user namespace if it is not root's, and mounts.
-func (s *rootPart) command(from rootfs.Root) (proc.Command, error) {
+func (s *rootPart) command(from rootfs.Root) (cmd proc.Command, spec sandbox.Spec, err error) {
 	l := s.launch
 	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
-		return proc.Command{}, vm.Failf("virtiofsd: cannot be started: %v", err)
+		return cmd, spec, vm.Failf("virtiofsd: cannot be started: %v", err)
 	}
 	if err := s.dir.Mkdir(viewName, 0o700); err != nil {
-		return proc.Command{}, err
+		return cmd, spec, err
 	}
 	view := filepath.Join(s.reg.Path, l.VM.Name, viewName)
-	cmd := proc.Command{Name: "virtiofsd", Path: l.Parts.Self, Attr: rootfs.ViewAttr(s.uid, os.Getgid())}
-	if from.View {
-		cmd.Args = append([]string{"rootview", "--report-fd", "4", l.Parts.System, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, false)...)
-		return cmd, nil
+	cmd = proc.Command{Name: "virtiofsd", Attr: rootfs.ViewAttr(s.uid, os.Getgid())}
+	tree := sandbox.Tree{Dir: view, Host: l.Parts.System}
+	if !from.View {
+		dir, err := s.folders.openPlace(from.Dir)
+		if err != nil {
+			return cmd, spec, vm.Failf("VM %s: root %s: %v", l.VM.Name, from.Dir, proc.Cause(err))
+		}
+		cmd.Files = []*os.File{dir.File}
+		tree = sandbox.Tree{Dir: view, Host: dir.Path, Folder: folderFD, Whole: true}
 	}
-	dir, err := s.folders.openPlace(from.Dir)
-	if err != nil {
-		return proc.Command{}, vm.Failf("VM %s: root %s: %v", l.VM.Name, from.Dir, proc.Cause(err))
-	}
-	cmd.Files = []*os.File{dir.File}
-	cmd.Args = append([]string{"shareview", "--report-fd", "4", "--folder-fd", "5", "--whole", dir.Path, view, l.Parts.Virtiofsd}, virtiofsdArgs(view, s.uid, from.Squash)...)
-	return cmd, nil
+	return cmd, s.virtiofsdSpec(tree, virtiofsdArgs(view, s.uid, !from.View && from.Squash)), nil
+}
+
+// folderFD is the descriptor of the folder that a virtiofsd serves; before it, as 3, comes
+// the socket on which it does.
+const folderFD = 4
+
+// virtiofsdSpec is how virtiofsd is confined that serves what is mounted in tree.
+func (s *host) virtiofsdSpec(tree sandbox.Tree, args []string) sandbox.Spec {
+	return sandbox.Spec{Tree: &tree, KeepCapabilities: true, KeepMounts: true, Argv: append([]string{s.launch.Parts.Virtiofsd}, args...)}
 }
 
 // openImage opens a disk's image. QEMU gets the descriptor and no name, and looks for

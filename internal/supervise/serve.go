@@ -80,9 +80,9 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 	case req.Op == vm.OpUSBAttach, req.Op == vm.OpUSBDetach:
 		s.serveUSB(c, req)
 	case req.Op == vm.OpTrace:
-		s.serveDisplay(c, display.DisplayRequest{Request: vm.OpTrace, Classes: req.Classes}, files)
+		s.serveDisplay(c, display.Request{Request: vm.OpTrace, Classes: req.Classes}, files)
 	case req.Op == vm.OpTake, req.Op == vm.OpGive, req.Op == vm.OpFollow:
-		s.serveDisplay(c, display.DisplayRequest{Request: req.Op}, files)
+		s.serveDisplay(c, display.Request{Request: req.Op}, files)
 	default:
 		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: unknown request %q", s.launch.VM.Name, req.Op)})
 	}

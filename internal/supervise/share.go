@@ -16,6 +16,7 @@ import (
 	"vix/internal/proc"
 	"vix/internal/qemu"
 	"vix/internal/rootfs"
+	"vix/internal/sandbox"
 	"vix/internal/vm"
 )
 
@@ -23,7 +24,7 @@ import (
 // configuration, those of mount. Each has a virtiofsd of its own, on a bind of that
 // folder alone, and a virtio-fs device of its own in QEMU:
 //
-//	HOSTDIR ─► vix-launcher shareview ─► virtiofsd ─► vhost-user-fs-pci ─► guest: mount -t virtiofs TAG PATH
+//	HOSTDIR ─► vix-launcher confine ─► virtiofsd ─► vhost-user-fs-pci ─► guest: mount -t virtiofs TAG PATH
 //	           (own mount namespace)     (own sandbox)  on port N
 //
 // A device for each, and not one tree into which folders are bound, because only so
@@ -251,15 +252,9 @@ func (s *sharesPart) serveShare(sh *share) error {
 		return err
 	}
 	view := filepath.Join(s.reg.Path, s.launch.VM.Name, sh.tag)
-	args := []string{"shareview", "--report-fd", "4", "--folder-fd", "5"}
-	if sh.folder.Write {
-		args = append(args, "--write")
-	}
-	args = append(append(args, sh.folder.Host, view, s.launch.Parts.Virtiofsd), shareArgs(view, sh.folder.Write)...)
-	end, child, err := s.folders.serve(proc.Command{
-		Name: "virtiofsd " + sh.tag, Path: s.launch.Parts.Self, Args: args, Attr: rootfs.ViewAttr(s.uid, os.Getgid()),
-		Files: files,
-	})
+	end, child, err := s.folders.serve(
+		proc.Command{Name: "virtiofsd " + sh.tag, Attr: rootfs.ViewAttr(s.uid, os.Getgid()), Files: files},
+		s.virtiofsdSpec(sandbox.Tree{Dir: view, Host: sh.folder.Host, Folder: folderFD, Write: sh.folder.Write}, shareArgs(view, sh.folder.Write)))
 	if err != nil {
 		return err
 	}
@@ -363,10 +358,10 @@ func shareArgs(dir string, write bool) []string {
 // guestUser is the ordinary user of every guest.
 var guestUser = agent.User{Name: "user", UID: 1000, GID: 1000}
 
-// serve starts virtiofsd by cmd, which gets the listening socket as 3 and its
-// report's pipe as 4, and cmd.files from 5, and returns a connection to it for QEMU. The socket's name
-// exists only until that is made.
-func (s *folders) serve(cmd proc.Command) (_ *os.File, _ *proc.Child, err error) {
+// serve starts virtiofsd, which gets the listening socket as 3, and cmd.Files from
+// folderFD, and returns a connection to it for QEMU. The socket's name exists only until
+// that is made.
+func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *proc.Child, err error) {
 	var undo []*os.File
 	defer func() {
 		if err != nil {
@@ -396,14 +391,9 @@ func (s *folders) serve(cmd proc.Command) (_ *os.File, _ *proc.Child, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	undo = append(undo, lnFile)
-	report, reportEnd, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	cmd.Files = append([]*os.File{lnFile, reportEnd}, cmd.Files...)
+	cmd.Files = append([]*os.File{lnFile}, cmd.Files...)
 	undo = []*os.File{qemuEnd} // the others are closed with the start
-	c, err := s.startConfined(cmd, report)
+	c, err := s.startConfined(cmd, spec)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/agent"
 	"vix/internal/proc"
 	"vix/internal/sandbox"
 	"vix/internal/vm"
@@ -26,6 +27,7 @@ const (
 	firstClientLimit = 10 * time.Second       // a supervisor that nobody asks for anything leaves
 	startLimit       = 4 * time.Minute        // for a guest to be ready, on a slow machine without KVM
 	settleLimit      = 150 * time.Millisecond // for the other deaths that one death brings, to name the first
+	explainLimit     = 2 * time.Second        // and for one that explains what ended as if all were well
 	powerOffLimit    = 4 * time.Second        // for a guest to switch itself off; its programs get one of it
 	endLimit         = 1 * time.Second        // for a child to end after what it served has ended
 	answerLimit      = 2 * time.Second        // for a client to take its last reply
@@ -84,17 +86,25 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	// The launcher has bound the socket. Listening again makes this process the
-	// one whose id a client sees (SO_PEERCRED is that of the last listen).
-	if err := unix.Listen(int(listener.Fd()), unix.SOMAXCONN); err != nil {
-		return fmt.Errorf("supervise: listen: %w", err)
-	}
-	ln, err := net.FileListener(listener)
-	listener.Close()
+	ln, err := listen(listener)
 	if err != nil {
 		return fmt.Errorf("supervise: %w", err)
 	}
-	return s.run(ctx, ln.(*net.UnixListener))
+	return s.run(ctx, ln)
+}
+
+// listen accepts at a socket that the launcher has bound. Listening again makes this process
+// the one whose id a client sees (SO_PEERCRED is that of the last listen).
+func listen(socket *os.File) (*net.UnixListener, error) {
+	defer socket.Close()
+	if err := unix.Listen(int(socket.Fd()), unix.SOMAXCONN); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	ln, err := net.FileListener(socket)
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.UnixListener), nil
 }
 
 // A Place puts the VM's windows where they belong. asked gets the time of each run
@@ -155,8 +165,7 @@ func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 //	usb       an empty port         ─┤
 //	shares    a virtiofsd for each  ─┤
 //	machine   QEMU, QMP            ◄─┘
-//	guest     the agent: boot … ready
-//	names     while the VM runs
+//	guest     the agent: boot … ready, and who takes the guest's calls
 //	flow      while the VM runs
 func (s *supervisor) compose(desktop Desktop) {
 	h := s.host
@@ -165,7 +174,10 @@ func (s *supervisor) compose(desktop Desktop) {
 	channel := &channelPart{host: h}
 	boot := &bootPart{host: h, channel: channel}
 	s.machine = &machine{host: h, boot: boot, unplugged: map[string]chan struct{}{}}
-	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1)}
+	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1), calls: map[agent.CallKind]agent.Handler{}}
+	if h.launch.VM.Net == config.NetNAT {
+		s.guest.calls[agent.CallNames] = (&nameServer{host: h, guest: s.guest}).handler()
+	}
 	s.display = &displayPart{host: h, broker: s.broker}
 	s.root = &rootPart{host: h, folders: s.folders}
 	s.shares = &sharesPart{host: h, folders: s.folders, bound: s.bound, machine: s.machine, guest: s.guest}
@@ -175,7 +187,7 @@ func (s *supervisor) compose(desktop Desktop) {
 	s.machine.network, s.guest.shares = network, s.shares
 	s.machine.parts = []part{channel, s.display, s.root, network, memory, s.usb, s.shares}
 	s.parts = append([]part{channel, boot}, s.machine.parts[1:]...)
-	s.parts = append(s.parts, s.machine, s.guest, &namesPart{host: h, guest: s.guest}, &flowPart{host: h, broker: s.broker})
+	s.parts = append(s.parts, s.machine, s.guest, &flowPart{host: h, broker: s.broker})
 	if desktop.Place != nil {
 		s.placer = &placer{host: h, broker: s.broker, place: desktop.Place, requests: make(chan time.Time, 1)}
 	}

@@ -72,7 +72,7 @@ func TestState(t *testing.T) {
 	s := b.goRun(b.start("t", "sleep", "60"))
 	st := b.state(s)
 	procs := b.processes()
-	if st.State != vm.StateRunning || st.PIDs != (vm.PIDs{Supervisor: procs["vix-launcher"], QEMU: procs["qemu"], Display: procs["vix-waylandproxy"], Virtiofsd: procs["virtiofsd"], Network: 0, Vsock: 0}) || st.Channel != (vm.ChannelState{Kind: "serial", By: "qemu"}) {
+	if st.State != vm.StateRunning || st.PIDs != (vm.PIDs{Supervisor: procs["vix-launcher"], QEMU: procs["qemu"], Display: procs["vix-waylandproxy"], Virtiofsd: procs["virtiofsd"], Network: 0}) || st.Channel != (vm.ChannelState{Kind: "serial", By: "qemu"}) {
 		t.Errorf("%+v; processes %v", st, procs)
 	}
 	if len(st.Programs) != 1 || st.Programs[0].Argv[0] != "sleep" || st.Programs[0].State != "running" {

@@ -54,14 +54,15 @@ type usbPart struct {
 	watched    bool // the kernel's events are listened to
 }
 
-// emulatedPrefix names a device that QEMU emulates, in the place of one of the host's. It
-// is in no help text: the tests attach those, on machines without USB, by the same way.
-const emulatedPrefix = "qemu:"
+// emulatedUSB are devices that QEMU emulates, by the names that stand for them in the place of
+// a port: "qemu:" and the driver. There are none but in a build for tests, which attach them
+// by the way of the host's own on machines without USB (usb_emulated.go).
+var emulatedUSB map[string]usb.Device
 
-// emulated are such devices, with the alias by which their driver is found.
-var emulated = map[string]usb.Device{
-	"usb-tablet": {ID: "0627:0001", Name: "QEMU USB Tablet", Aliases: []string{"usb:v0627p0001d0000dc00dsc00dp00ic03isc00ip00in00"}},
-	"usb-kbd":    {ID: "0627:0001", Name: "QEMU USB Keyboard", Aliases: []string{"usb:v0627p0001d0000dc00dsc00dp00ic03isc01ip01in00"}},
+// EmulatedUSB reports whether text names one.
+func EmulatedUSB(text string) bool {
+	_, ok := emulatedUSB[text]
+	return ok
 }
 
 func (s *supervisor) serveUSB(c *vm.Control, req vm.Request) {
@@ -85,12 +86,7 @@ func (s *usbPart) attach(text string) (*vm.USBState, error) {
 	if st := s.snapshot().State; st != vm.StateRunning {
 		return nil, vm.Failf("VM %s: is %s; devices are attached while it runs", name, st)
 	}
-	if driver, ok := strings.CutPrefix(text, emulatedPrefix); ok {
-		d, ok := emulated[driver]
-		if !ok {
-			return nil, vm.Failf("VM %s: usb %s: not emulated", name, plain.Text(text, vm.MaxTitle, plain.OneLine))
-		}
-		d.Port = text
+	if d, ok := emulatedUSB[text]; ok {
 		return s.add(d, false)
 	}
 	want, err := config.ParseUSB(text)
@@ -132,7 +128,7 @@ func (s *usbPart) add(d usb.Device, rule bool) (*vm.USBState, error) {
 		return nil, vm.Failf("VM %s: has %d USB devices, and no place for more; detach one", name, len(s.list))
 	}
 	var node *os.File
-	if !strings.HasPrefix(d.Port, emulatedPrefix) {
+	if !EmulatedUSB(d.Port) {
 		var err error
 		if node, err = s.takeNode(d); err != nil {
 			return nil, err
@@ -238,7 +234,7 @@ func (s *usbPart) plugController() error {
 func (s *usbPart) plugUSB(d usbDevice, node *os.File) error {
 	args := map[string]any{"id": d.id, "bus": qemu.USBController + ".0"}
 	if node == nil {
-		args["driver"] = strings.TrimPrefix(d.Port, emulatedPrefix)
+		args["driver"] = strings.TrimPrefix(d.Port, "qemu:")
 		return s.machine.monitor.Execute("device_add", args, nil)
 	}
 	if err := s.machine.monitor.Call(node, "add-fd", map[string]any{"fdset-id": d.fdset}, nil); err != nil {
@@ -266,14 +262,14 @@ func (s *usbPart) sendDrivers(aliases []string) error {
 	if err != nil || len(drivers) == 0 {
 		return err
 	}
-	var sizes []string
+	var modules []agent.Module
 	var images bytes.Buffer
 	for _, d := range drivers {
-		sizes = append(sizes, fmt.Sprintf("%d+%d", len(d.Image), len(d.Signature)))
+		modules = append(modules, agent.Module{Image: len(d.Image), Signature: len(d.Signature)})
 		images.Write(d.Image)
 		images.Write(d.Signature)
 	}
-	return s.guest.runOwn(agent.Spawn{Kind: agent.KindDrivers, Argv: sizes}, &images)
+	return s.guest.runOwn(agent.Request{Drivers: &agent.Drivers{Modules: modules}}, &images)
 }
 
 // findDrivers is a variable because the tests' guest has no kernel of its own.
@@ -288,7 +284,7 @@ var findDrivers = func(l vm.Launch, aliases []string) ([]boot.Driver, error) {
 // detach takes back the device that text names.
 func (s *usbPart) detach(text string) (*vm.USBState, error) {
 	want, err := config.ParseUSB(text)
-	if err != nil && !strings.HasPrefix(text, emulatedPrefix) {
+	if err != nil && !EmulatedUSB(text) {
 		return nil, vm.Failf("VM %s: usb: %v", s.launch.VM.Name, err)
 	}
 	return s.drop(func(d usbDevice) bool {

@@ -65,7 +65,7 @@ import (
 // with any other members, of any type, on both sides (frozen_test.go holds the bytes).
 
 const (
-	ControlVersion = 2
+	ControlVersion = 3
 	// maxFrame bounds a frame: the state of a VM with all its windows.
 	MaxFrame = 1 << 20
 	// maxRequest bounds a request: arguments and environment of one program.

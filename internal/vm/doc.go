@@ -14,7 +14,6 @@
 //	    lock                         flock: held by the supervisor as long as it lives
 //	    control.sock                 where clients connect
 //	    state.json                   what list shows, for when nobody answers
-//	    vsock/                       of vhost-device-vsock; empty once the guest runs
 //	    wayland                      where the compositor accepts the VM's connections, if it can tell them apart
 //	    log, log.1                   lines of the supervisor and of its children
 //

@@ -6,11 +6,13 @@ import (
 
 // How says how a program is started, beside its arguments and environment.
 type How struct {
-	Kind agent.Kind `json:"kind,omitempty"` // a program, the login shell, or the agent's copier
-	User string     `json:"user,omitempty"` // of the guest; its ordinary user if empty
-	Cwd  string     `json:"cwd,omitempty"`  // in the guest; the user's home if empty
-	TTY  bool       `json:"tty,omitempty"`
-	Size Size       `json:"size,omitzero"` // of the TTY
+	Kind    agent.Kind     `json:"kind,omitempty"` // a program, the login shell, or a request
+	Request *agent.Request `json:"request,omitempty"`
+
+	User string `json:"user,omitempty"` // of the guest; its ordinary user if empty
+	Cwd  string `json:"cwd,omitempty"`  // in the guest; the user's home if empty
+	TTY  bool   `json:"tty,omitempty"`
+	Size Size   `json:"size,omitzero"` // of the TTY
 }
 
 // A Size is that of a terminal, in characters.
@@ -19,13 +21,16 @@ type Size struct {
 	Cols uint16 `json:"cols"`
 }
 
-// shown is what a list calls the program.
+// Shown is what a list calls the program.
 func (h How) Shown(argv []string) []string {
 	switch h.Kind {
 	case agent.KindShell:
 		return append([]string{"(shell)"}, argv...)
-	case agent.KindCopy:
-		return append([]string{"(cp)"}, argv...)
+	case agent.KindRequest:
+		if h.Request != nil { // else the agent refuses it
+			return append([]string{"(cp)"}, h.Request.Words()...)
+		}
+		return []string{"(cp)"}
 	}
 	return argv
 }

@@ -38,7 +38,6 @@ type Parts struct {
 	Pressure  string `json:"pressure"`  // /proc/pressure/memory; need not be there
 	Passt     string `json:"passt"`     // "" if it is not installed
 	Vhost     string `json:"vhost"`     // /dev/vhost-vsock
-	Vsock     string `json:"vsock"`     // vhost-device-vsock; "" if it is not installed
 	USB       string `json:"usb"`       // /sys/bus/usb/devices
 	USBNodes  string `json:"usb_nodes"` // /dev/bus/usb
 }

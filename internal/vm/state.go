@@ -74,13 +74,12 @@ type PIDs struct {
 	Display    int `json:"display"`
 	Virtiofsd  int `json:"virtiofsd"`
 	Network    int `json:"network"` // passt
-	Vsock      int `json:"vsock"`   // vhost-device-vsock
 }
 
 // A ChannelState is what a VM's state tells of the agent's channel.
 type ChannelState struct {
 	Kind string `json:"kind"` // "serial" or "vsock"
-	By   string `json:"by"`   // who carries it: "qemu", "kernel" or "vhost-device-vsock"
+	By   string `json:"by"`   // who carries it: "qemu" or "kernel"
 }
 
 // A NetState is what a VM's state tells of its network.

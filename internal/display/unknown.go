@@ -1,9 +1,9 @@
-package filter
+package display
 
 // unknown holds the globals that sway, labwc, niri, Hyprland, KWin, Mutter and
 // Weston are known to offer and that are in no table of ours: they exist for no
 // guest, and no configuration can change that.
-var unknown = map[string]string{
+var Unknown = map[string]string{
 	// Reads what others show or copy.
 	"zwlr_screencopy_manager_v1":                           "takes pictures of the screen",
 	"zwlr_export_dmabuf_manager_v1":                        "takes pictures of the screen",
