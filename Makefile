@@ -12,6 +12,8 @@ DESTDIR  ?=
 FUZZTIME ?= 10s
 SEQUENCES ?= 200000
 MINUTES  ?= 60
+# Packages whose tests run at once: they wait more than they compute.
+JOBS     ?= 2
 VERSION  := $(shell scripts/version)
 
 export HOME ?= /root
@@ -53,18 +55,17 @@ demo: need-go setup ## a program in a VM shows its window: leaves build/demo/des
 .PHONY: test
 test: static setup ## every test: check, compositor-level and VM-level
 	@$(MAKE) --no-print-directory build
-	@# Compiled on all processors; the tests then run one package at a time.
-	$(GO) build $(RACE) ./...
+	@# -vet=off: static has vetted all.
 	@rm -rf build/test/_artifacts; mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
 	@build/test/testsum -complete -show '^threat ' -again 3 -excused scripts/testsum/unsteady -out build/test \
-	  -- $(GO) test -json -p 1 -timeout 30m $(OUTSIDE) \
-	  -- $(GO) test -json -p 1 $(RACE) -timeout 30m $(KEEP) -exec $(IN_ROOT) $(INSIDE) \
-	  -- $(GO) test -json -p 1 -timeout 30m $(KEEP) -exec $(IN_ROOT) ./e2e/...
+	  -- $(GO) test -json -vet=off -p 1 -timeout 30m $(OUTSIDE) \
+	  -- $(GO) test -json -vet=off -p $(JOBS) $(RACE) -timeout 30m $(KEEP) -exec $(IN_ROOT) $(INSIDE) \
+	  -- $(GO) test -json -vet=off -p $(JOBS) -timeout 30m $(KEEP) -exec $(IN_ROOT) ./e2e/...
 
 .PHONY: check
 check: static ## static checks and unit tests; no VM
 	@mkdir -p build/test; $(GO) build -o build/test/ ./scripts/testsum
-	@build/test/testsum -out build/test -- $(GO) test -json -short $(RACE) -timeout 5m $(UNIT)
+	@build/test/testsum -out build/test -- $(GO) test -json -vet=off -short $(RACE) -timeout 5m $(UNIT)
 
 .PHONY: static
 static: need-go ## gofmt, vet, golangci-lint, generated files up to date
@@ -109,13 +110,15 @@ bench-profile: need-go build ## where the local proxy's time and allocations go:
 	build/bench/wlbench profile -bin build/bin -out build/bench/profile -go $(GO)
 
 .PHONY: fuzz
-fuzz: need-go ## every fuzz target for FUZZTIME each, and SEQUENCES random ones through the filter and the agent's protocol
+fuzz: need-go setup ## every fuzz target for FUZZTIME each, and SEQUENCES random ones through the filter and the agent's protocol
 	@scripts/fuzz $(FUZZTIME)
 	$(GO) test -count=1 -timeout 2h -run 'TestMachine|TestHostileGuest|TestHostileHost' ./internal/agent -sequences=$$(($(SEQUENCES) / 10))
 	$(GO) test -count=1 -timeout 2h -run TestPictureMachine ./e2e/machine -sequences=$(SEQUENCES)
+	$(GO) test -count=1 -timeout 2h -exec $(IN_ROOT) -run 'TestPictureOnSway|TestInputMachine' ./e2e/machine -sway=$$(($(SEQUENCES) / 200)) -input=$$(($(SEQUENCES) / 400))
 
 .PHONY: soak
 soak: need-go setup build ## MINUTES of random operations and faults on real VMs, then as many of plain work: build/e2e/soak.txt
+	$(GO) test -count=1 -timeout 30m -exec $(IN_ROOT) -run TestSoak ./internal/filter -connections=2000
 	$(GO) test -v -count=1 -timeout 0 -exec $(IN_ROOT) ./e2e/soak -minutes=$(MINUTES)
 	@cat build/e2e/soak.txt
 
@@ -152,7 +155,7 @@ distclean: clean ## also the system root, tools and kernels in the user's cache
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) MINUTES=$(MINUTES) RUN=regexp"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) MINUTES=$(MINUTES) JOBS=$(JOBS) RUN=regexp"
 
 .PHONY: setup
 setup:

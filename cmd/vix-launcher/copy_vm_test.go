@@ -13,6 +13,7 @@ import (
 // Into a kept home, where a file has a name before it is whole (virtiofs): a copy whose
 // VM is killed leaves nothing under its name, and what it leaves goes with a later copy.
 func TestVMCopyKilled(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	home := filepath.Join(r.dir, ".local/state/vix/vms/t/home")
 	big, small := filepath.Join(r.dir, "big"), filepath.Join(r.dir, "small")

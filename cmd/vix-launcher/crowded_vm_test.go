@@ -10,6 +10,7 @@ import (
 // Where the guest's user may have no more processes, or no more threads, each verb says so in
 // one line, and the VM goes on.
 func TestVMCrowded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	first := r.start(nil, "run", "--no-gui", "--disposable", "--vm", "t", "sh", "-c", "sleep 1000 & sleep 1000 & echo up; wait")
 	first.says("up\n")

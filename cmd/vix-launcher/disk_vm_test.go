@@ -39,6 +39,7 @@ func full(dir, left string) string {
 // Where nothing can be written, a run is one line that says what to do, and leaves
 // nothing; once a VM runs, it goes on.
 func TestVMFullDisk(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, c := range []struct {
 		what, script string

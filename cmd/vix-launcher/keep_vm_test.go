@@ -12,6 +12,7 @@ import (
 // One VM with shares, those that it starts with and those that come and go; then, on a
 // root that is a disk's image, what it has kept.
 func TestVMKeepsAndShares(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	folder := filepath.Join(r.dir, "folder")
 	err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(folder+"/one", []byte("one\n"), 0o644),

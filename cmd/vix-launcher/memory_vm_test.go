@@ -66,7 +66,7 @@ func (r *rig) hold(name, data string, args ...string) *holding {
 // when the host is short; and a guest that grows gets it back before it suffers.
 func TestVMMemoryGoesBack(t *testing.T) {
 	r := newRig(t)
-	pressure := filepath.Join(r.bin, "pressure")
+	pressure := r.pressure
 	setPressure := func(percent string) {
 		t.Helper()
 		text := fmt.Sprintf("some avg10=%s avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n", percent)

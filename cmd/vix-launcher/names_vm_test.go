@@ -39,6 +39,7 @@ func (n *hostNet) nameAt(t *testing.T, at, name, addr string) {
 
 // A guest resolves names by whom its host asks now, not by whom it asked at the start.
 func TestVMNames(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
 		t.Skip("lacks: passt")
 	}

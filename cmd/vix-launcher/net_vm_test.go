@@ -331,6 +331,7 @@ func (n *netVM) reachLoopback(t *testing.T) (reached []string) {
 
 // A VM with passt.
 func TestVMNetwork(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
 		t.Skip("lacks: passt")
 	}
@@ -372,6 +373,7 @@ func TestVMNetwork(t *testing.T) {
 
 // A VM without passt has QEMU's own network.
 func TestVMUserNetwork(t *testing.T) {
+	t.Parallel()
 	e := osEnv()
 	qemu, err := e.look(qemuName)
 	if err != nil {
@@ -395,6 +397,7 @@ func TestVMUserNetwork(t *testing.T) {
 
 // A VM without a network has none.
 func TestVMNoNetwork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	p := r.vix(0, "run", "--vm", "t", "sh", "-c", "ls /sys/class/net; cat /sys/class/net/lo/operstate /etc/resolv.conf 2>/dev/null; true")
 	if p.out.String() != "lo\nunknown\n" {

@@ -39,6 +39,7 @@ func installDeb(t *testing.T, dir, tree string, n int) {
 // A package of the VM's root is upgraded by dpkg while the VM runs: whoever starts a program
 // or lists VMs is told; and when the VM is started again, it has the new one.
 func TestVMOutdated(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, name := range []string{"dpkg", "dpkg-deb"} {
 		if _, err := exec.LookPath(name); err != nil {

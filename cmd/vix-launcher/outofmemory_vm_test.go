@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +26,7 @@ perl -e 'mkdir "/tmp/d"; for ($i = 0; open(F, ">", "/tmp/d/$i"); $i++) { close F
 // Whatever a guest's programs write, it is "no space left" and nobody's end; a program that
 // takes more memory than there is, is ended, and the person is told which it was.
 func TestVMOutOfMemory(t *testing.T) {
+	t.Parallel()
 	t.Run("least memory", func(t *testing.T) { outOfMemory(t, config.MinMemory.String(), fillAll+makeFiles, "files") })
 	t.Run("default memory", func(t *testing.T) { outOfMemory(t, "512M", fillAll) })
 }
@@ -77,7 +77,7 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 // as files grow, and nobody is ended before it has.
 func TestVMOutOfMemoryBallooned(t *testing.T) {
 	r := newRig(t)
-	pressure := filepath.Join(r.bin, "pressure")
+	pressure := r.pressure
 	t.Cleanup(func() { os.Remove(pressure) })
 	if err := os.WriteFile(pressure, []byte("some avg10=25.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 // A passt that is killed, while the VM starts and later, ends no program and no VM: another
 // one takes its place, with the ports that are published.
 func TestVMPasstKilled(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
 		t.Skip("lacks: passt")
 	}

@@ -20,6 +20,7 @@ import (
 // What serves a folder dies, with requests before it and without: whoever waits gets an
 // error, nothing reads as empty, and the folder is there again.
 func TestVMShareServerDies(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	folder := filepath.Join(r.dir, "folder")
 	err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(folder+"/one", []byte("one\n"), 0o644), os.Mkdir(folder+"/d", 0o755),

@@ -68,6 +68,7 @@ func (s *terminalSession) settle() {
 // TestVMTerminal: what reaches a person's terminal of a program's bytes, and how it is
 // left, however the program ends; the last way ends the VM.
 func TestVMTerminal(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "echo up; read x")

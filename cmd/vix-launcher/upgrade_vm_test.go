@@ -16,6 +16,7 @@ import (
 // A VM that runs while Vix is upgraded under it: the new version's verbs work on it, it goes
 // on with the programs that it began with, and both say what is old.
 func TestVMUpgraded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	upgraded := r.bin
 	r.bin = filepath.Join(r.dir, "old")

@@ -10,6 +10,7 @@ import (
 // the very way that the host's are, but for the descriptor (see TestUSBDescriptor in
 // internal/supervise for that).
 func TestVMUSB(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "ls /sys/bus/usb/devices /sys/bus/pci/drivers/xhci_hcd 2>&1; echo up; read x")

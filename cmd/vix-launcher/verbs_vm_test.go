@@ -24,6 +24,7 @@ import (
 
 // Every verb about a VM that runs, on one VM.
 func TestVMVerbs(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "echo up; read x")

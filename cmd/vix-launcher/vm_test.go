@@ -31,8 +31,11 @@ import (
 type rig struct {
 	t   testing.TB
 	dir string
-	bin string
+	bin string // of this rig alone: a supervisor has no environment, and is known by its program's path
 	env []string
+	// pressure is what vix-launcher reads as the host's memory pressure, in all rigs:
+	// whoever writes it runs alone.
+	pressure string
 	// host is the network in which vix-launcher is started; nil: this machine's.
 	host *hostNet
 }
@@ -69,7 +72,7 @@ func newRig(t testing.TB) *rig {
 	if _, err := boot.FindKernel("/"); err != nil {
 		t.Skipf("lacks: a kernel: %v", err)
 	}
-	bin, err := build()
+	built, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +81,11 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	bin, err := linked(built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(bin) })
 	if err := os.Mkdir(filepath.Join(dir, "run"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +103,7 @@ func newRig(t testing.TB) *rig {
 			c.Close()
 		}
 	}()
-	r := &rig{t: t, dir: dir, bin: bin}
+	r := &rig{t: t, dir: dir, bin: bin, pressure: filepath.Join(built, "pressure")}
 	r.env = []string{
 		"PATH=/usr/bin:/bin", "HOME=" + dir, "XDG_RUNTIME_DIR=" + dir + "/run", "XDG_CACHE_HOME=" + cacheDir(),
 		"WAYLAND_DISPLAY=" + dir + "/compositor", "LANG=C.UTF-8",
@@ -103,6 +111,17 @@ func newRig(t testing.TB) *rig {
 	logtest.Watch(t, filepath.Join(dir, "run"))
 	t.Cleanup(r.nothingLeft)
 	return r
+}
+
+// linked makes a directory with links to the programs.
+func linked(built string) (string, error) {
+	bin, err := os.MkdirTemp("", "vixbin")
+	for _, name := range []string{"vix-launcher", "vix-waylandproxy", "vix-guest"} {
+		if err == nil {
+			err = os.Link(filepath.Join(built, name), filepath.Join(bin, name))
+		}
+	}
+	return bin, err
 }
 
 // cacheDir is shared by all tests, so that one kernel is unpacked once.
@@ -267,6 +286,7 @@ func (r *rig) nothingLeft() {
 
 // One VM, and everything that run does with it.
 func TestVM(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--timings", "--vm", "t", "sh", "-c", "echo up; read x; echo got $x; exit 7")
@@ -427,6 +447,7 @@ func checkThreads(t *testing.T, name string, pid int) {
 
 // Runs at the same instant make one VM.
 func TestVMRunsAtOnce(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var runs []*launched
 	for range 3 {
@@ -446,6 +467,7 @@ func TestVMRunsAtOnce(t *testing.T) {
 
 // A stop is done when everything is gone, also while a guest boots.
 func TestVMStop(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for _, args := range [][]string{{"stop", "t"}, {"stop", "--force", "--all"}} {
 		p := r.start(nil, "run", "--vm", "t", "sh", "-c", "echo up; exec sleep 1000")
@@ -471,6 +493,7 @@ func TestVMStop(t *testing.T) {
 // A root that is a directory is shared as it is: here one with a shell, the C
 // library, and a file.
 func TestVMDirectoryRoot(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	tree := filepath.Join(r.dir, "tree")
 	const libc = "/lib/x86_64-linux-gnu/libc.so.6"

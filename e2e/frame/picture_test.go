@@ -23,12 +23,16 @@ func desks(t *testing.T, sway, labwc string, f func(t *testing.T, d *desk)) {
 	}
 }
 
-// everyDesk starts each compositor that can have the scale headless, one after the
-// other: with lines of sway's configuration and rules of labwc's for windows. KWin and
-// Mutter are in the larger system root alone.
+// everyDesk starts each compositor that can have the scale headless, with lines of
+// sway's configuration and rules of labwc's for windows. They share nothing, and run in
+// parallel when the test itself has returned. KWin and Mutter, which are in the larger
+// system root alone, run one after the other.
 func everyDesk(t *testing.T, name string, scale float64, sway, labwc string, f func(t *testing.T, d *desk), options ...func(*desk)) {
 	one := func(kind string, start func(t *testing.T) *desk) {
 		t.Run(kind+"-"+name, func(t *testing.T) {
+			if kind != "kwin" && kind != "mutter" {
+				t.Parallel()
+			}
 			d := start(t)
 			d.again = start
 			f(t, d)

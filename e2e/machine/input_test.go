@@ -17,7 +17,7 @@ import (
 	"vix/internal/wayland"
 )
 
-var inputSequences = flag.Int("input", 100, "how many random sequences of input are tried on sway")
+var inputSequences = flag.Int("input", 40, "how many random sequences of input are tried on sway")
 
 // A room is a desk with two VMs' guests, a program of the host's, and, at times, a
 // lock screen. Who should hear of a key is what sway says has the focus, and the lock

@@ -34,7 +34,7 @@ import (
 )
 
 var (
-	sequences = flag.Int("sequences", 10000, "how many random sequences are tried on the model")
+	sequences = flag.Int("sequences", 4000, "how many random sequences are tried on the model")
 	seedFlag  = flag.Uint64("seed", 1, "of the first random sequence; the others' follow")
 	each      = flag.Int("each", 1, "how many sequences of each kind of finding are made small")
 	only      = flag.String("only", "", "a regular expression: which kinds of findings are made small")

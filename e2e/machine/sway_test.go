@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	swaySequences = flag.Int("sway", 200, "how many pairs of random sequences are tried on sway")
+	swaySequences = flag.Int("sway", 80, "how many pairs of random sequences are tried on sway")
 	shrinkTime    = flag.Duration("shrink", 15*time.Second, "how long a sequence on sway is made smaller")
 )
 

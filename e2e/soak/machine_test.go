@@ -29,7 +29,7 @@ var (
 	seedFlag = flag.Uint64("seed", 0, "of the operations; 0: a fixed one, and a random one")
 	onlyFlag = flag.Uint64("round", 0, "only this round of the seed")
 	only     = flag.String("only", "", "a regular expression: the kinds of operations that are taken")
-	rounds   = flag.Uint64("rounds", 2, "how many rounds of each seed, without -minutes")
+	rounds   = flag.Uint64("rounds", 1, "how many rounds of each seed, without -minutes")
 )
 
 func TestMachine(t *testing.T) {
