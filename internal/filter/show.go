@@ -151,7 +151,7 @@ func (f *frames) attach(c *relay.Conn, v *view, x, y int32) error {
 	c.ToServer().Msg(v.id, wayland.WlSurfaceReqAttach, b.obj.Server, uint32(x), uint32(y))
 	b.busy = true
 	v.remote.mapped = true
-	v.Wrote()
+	v.MarkWritten()
 	return nil
 }
 
@@ -161,7 +161,7 @@ func (f *frames) hideContent(c *relay.Conn, v *view) (wrote bool, err error) {
 		return false, nil
 	}
 	v.remote.mapped, v.remote.hidden = false, true
-	v.Hid()
+	v.MarkHidden()
 	flt := filterOf(c)
 	v.holds.attach(flt, nil)
 	c.ToServer().Msg(v.id, wayland.WlSurfaceReqAttach, 0, 0, 0)

@@ -59,10 +59,10 @@ type shadow struct {
 
 // A slab is one blob, known to the server as one wl_shm_pool of ours.
 type slab struct {
-	blob Blob
-	pool *relay.Object // the owned wl_shm_pool, made at the first use
-	free []span        // sorted by offset, never adjacent
-	used int           // ranges handed out
+	blob   Blob
+	pool   *relay.Object // the owned wl_shm_pool, made at the first use
+	free   []span        // sorted by offset, never adjacent
+	ranges int           // ranges handed out
 }
 
 // A span is a range of a slab, in bytes.
@@ -112,7 +112,7 @@ func (sl *slab) take(size int) *extent {
 		} else {
 			sl.free[k] = span{f.off + size, f.size - size}
 		}
-		sl.used++
+		sl.ranges++
 		return &extent{sl, span{f.off, size}}
 	}
 	return nil
@@ -121,19 +121,19 @@ func (sl *slab) take(size int) *extent {
 // release gives e back. While buffers are left, one empty slab is kept for the next
 // ones; after the last of them, a small one.
 func (s *shadow) release(c *relay.Conn, e *extent) error {
-	e.slab.used--
+	e.slab.ranges--
 	e.slab.put(e.span)
-	if e.slab.used > 0 {
+	if e.slab.ranges > 0 {
 		return nil
 	}
 	most := maxSpare
-	if !slices.ContainsFunc(s.slabs, func(x *slab) bool { return x.used > 0 }) {
+	if !slices.ContainsFunc(s.slabs, func(x *slab) bool { return x.ranges > 0 }) {
 		most = minSlab
 	}
 	kept := false
 	var errs []error
 	s.slabs = slices.DeleteFunc(s.slabs, func(x *slab) bool {
-		if x.used > 0 {
+		if x.ranges > 0 {
 			return false
 		}
 		if !kept && len(x.blob.Mem()) <= most {

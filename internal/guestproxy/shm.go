@@ -46,10 +46,10 @@ func globals(i *wayland.Interface, version uint32) uint32 {
 // state is what the hooks keep of a connection.
 type state struct {
 	Client
-	shm    *relay.Object // the wl_shm for which our pools are made; kept when the client releases it
-	shadow shadow
-	stale  region        // scratch of commit
-	copied atomic.Uint64 // bytes of pixels
+	shm       *relay.Object // the wl_shm for which our pools are made; kept when the client releases it
+	shadow    shadow
+	stale     region        // scratch of commit
+	copyBytes atomic.Uint64 // bytes of pixels
 }
 
 func newState(c Client) *state { return &state{Client: c, shadow: shadow{blobs: c.Blobs}} }
@@ -350,7 +350,7 @@ func commit(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if g.Meter != nil {
 		g.Meter.Pixels(n, time.Since(begin))
 	}
-	g.copied.Add(uint64(n))
+	g.copyBytes.Add(uint64(n))
 	if !ok {
 		return false, relay.Fail(m.Obj, shmInvalidFD, "error accessing SHM buffer")
 	}

@@ -35,7 +35,7 @@ func (s *Surface) SetRole(r Role, code uint32) error {
 
 func (s *Surface) hold(b *Buffer) {
 	if b != nil {
-		b.held++
+		b.holds++
 	}
 }
 
@@ -43,7 +43,7 @@ func (s *Surface) release(b *Buffer) {
 	if b == nil {
 		return
 	}
-	if b.held--; b.held == 0 {
+	if b.holds--; b.holds == 0 {
 		s.free(b)
 	}
 }
@@ -156,7 +156,7 @@ func (s *Surface) Shown() bool { return s.shown }
 
 // Wrote notes that the current content was written to the compositor, which says when
 // it needs it no longer.
-func (s *Surface) Wrote() {
+func (s *Surface) MarkWritten() {
 	if !s.shown {
 		s.shown = true
 		s.release(s.Current.Buffer)
@@ -165,7 +165,7 @@ func (s *Surface) Wrote() {
 
 // Hid notes that the compositor does not show the current content any more, which may
 // have to be shown again.
-func (s *Surface) Hid() {
+func (s *Surface) MarkHidden() {
 	if s.shown {
 		s.shown = false
 		s.hold(s.Current.Buffer)
@@ -200,7 +200,7 @@ func (s *Surface) Commit() (effective bool, err error) {
 		if err := s.take(&s.pending); err != nil {
 			return false, err
 		}
-		return true, s.applied()
+		return true, s.applyChildren()
 	}
 	s.cached.merge(s, &s.pending)
 	s.hasCache = true
@@ -272,12 +272,12 @@ func (s *Surface) apply() error {
 	if err := s.take(&s.cached); err != nil {
 		return err
 	}
-	return s.applied()
+	return s.applyChildren()
 }
 
 // applied goes on with the sub-surfaces, whose places and states take effect with
 // their parent's.
-func (s *Surface) applied() error {
+func (s *Surface) applyChildren() error {
 	for _, k := range s.children {
 		k.settle()
 		if k.hasCache {

@@ -116,14 +116,14 @@ func Sum(a, b int32) int32 {
 
 // A Buffer is something to show. Both sides are above 0 and at most MaxSide.
 type Buffer struct {
-	W, H int32 // pixels
-	Data any
-	held int
+	W, H  int32 // pixels
+	Data  any
+	holds int
 }
 
 // Held tells whether the model still needs the buffer: it is part of a state that
 // nobody has shown yet.
-func (b *Buffer) Held() bool { return b.held > 0 }
+func (b *Buffer) Held() bool { return b.holds > 0 }
 
 // Damage is what changed since the last frame.
 type Damage struct {
@@ -189,7 +189,7 @@ type State struct {
 }
 
 // turned returns the size of the buffer after scale and transform, in 24.8 fixed point.
-func (s *State) turned() (w, h int64) {
+func (s *State) turnedSize() (w, h int64) {
 	k := int64(max(s.Scale, 1))
 	w, h = int64(s.Buffer.W)<<8/k, int64(s.Buffer.H)<<8/k
 	if s.Transform&1 != 0 {
@@ -209,7 +209,7 @@ func (s *State) Size() (w, h int32) {
 	case s.Source.W > 0:
 		return s.Source.W >> 8, s.Source.H >> 8 // whole ones: see check
 	}
-	tw, th := s.turned()
+	tw, th := s.turnedSize()
 	if tw < 1<<8 || th < 1<<8 {
 		return 0, 0
 	}
@@ -249,7 +249,7 @@ func (s *State) check() error {
 	if s.Destination.W == 0 && (s.Source.W|s.Source.H)&0xff != 0 {
 		return fail(ErrBadSize, "a source of a fractional size without a destination")
 	}
-	w, h := s.turned()
+	w, h := s.turnedSize()
 	if int64(s.Source.X)+int64(s.Source.W) > w || int64(s.Source.Y)+int64(s.Source.H) > h {
 		return fail(ErrOutOfBuffer, "the source is not within the buffer")
 	}

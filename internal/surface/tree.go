@@ -5,14 +5,14 @@ import "slices"
 // A place is where a sub-surface is in its parent. A place that was set takes effect
 // with the parent's state.
 type place struct {
-	parent *Surface
-	at     Point // that takes effect
-	want   Point // that was asked for
-	next   Point // that the parent was committed with
+	parent  *Surface
+	at      Point // that takes effect
+	request Point // that was asked for
+	next    Point // that the parent was committed with
 	// wanted and waiting tell that want and next are newer than what follows them.
-	wanted, waiting bool
-	desync          bool
-	settled         bool // it is part of the parent
+	hasRequest, hasNext bool
+	desync              bool
+	settled             bool // it is part of the parent
 }
 
 // Parent returns the surface that s is a sub-surface of, nil when it is none or the
@@ -108,7 +108,7 @@ func (s *Surface) remove(k *Surface) {
 
 // SetPosition is wl_subsurface.set_position.
 func (s *Surface) SetPosition(x, y int32) {
-	s.sub.want, s.sub.wanted = Point{limit(x), limit(y)}, true
+	s.sub.request, s.sub.hasRequest = Point{limit(x), limit(y)}, true
 }
 
 // Place is wl_subsurface.place_above and place_below.
@@ -169,16 +169,16 @@ func (s *Surface) flush() (effective bool, err error) {
 // takePlaces lets the places of sub-surfaces follow a commit of their parent.
 func (s *Surface) takePlaces() {
 	for _, k := range s.children {
-		if k.sub.wanted {
-			k.sub.next, k.sub.wanted = k.sub.want, false
+		if k.sub.hasRequest {
+			k.sub.next, k.sub.hasRequest = k.sub.request, false
 		}
-		k.sub.waiting = true
+		k.sub.hasNext = true
 	}
 }
 
 // settle lets the place take effect, with the parent's state.
 func (s *Surface) settle() {
-	if s.sub.waiting {
-		s.sub.at, s.sub.settled, s.sub.waiting = s.sub.next, true, false
+	if s.sub.hasNext {
+		s.sub.at, s.sub.settled, s.sub.hasNext = s.sub.next, true, false
 	}
 }
