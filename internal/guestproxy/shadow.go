@@ -16,7 +16,7 @@ import (
 // nothing of this package.
 type Blob = interface {
 	Mem() []byte
-	// Desc returns what passes the memory to the server. The caller owns it.
+	// Desc returns the descriptor of the memory for the server. The caller owns it.
 	Desc() (wayland.Desc, error)
 	Close() error
 }
@@ -60,9 +60,9 @@ type shadow struct {
 // A slab is one blob, known to the server as one wl_shm_pool of ours.
 type slab struct {
 	blob   Blob
-	pool   *relay.Object // the owned wl_shm_pool, made at the first use
+	pool   *relay.Object // the owned wl_shm_pool, created at its first use
 	free   []span        // sorted by offset, never adjacent
-	ranges int           // ranges handed out
+	ranges int           // the number of ranges in use
 }
 
 // A span is a range of a slab, in bytes.
@@ -118,7 +118,7 @@ func (sl *slab) take(size int) *extent {
 	return nil
 }
 
-// release gives e back. While buffers are left, one empty slab is kept for the next
+// release frees e. While buffers are left, one empty slab stays for the next
 // ones; after the last of them, a small one.
 func (s *shadow) release(c *relay.Conn, e *extent) error {
 	e.slab.ranges--
