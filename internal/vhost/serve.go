@@ -229,7 +229,7 @@ func (s *session) handleMemory(m *message) error {
 	if err := s.be.Memory.add(r, fd); err != nil {
 		return err
 	}
-	s.be.shm.committed(st.Dev, st.Ino)
+	s.be.shm.onCommit(st.Dev, st.Ino)
 	return nil
 }
 

@@ -137,8 +137,8 @@ func (s *shm) releaseLocked() {
 	}
 }
 
-// committed notes that the front end has told of a region of this file.
-func (s *shm) committed(dev, ino uint64) {
+// onCommit notes that the front end has told of a region of this file.
+func (s *shm) onCommit(dev, ino uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wait != nil && s.wait.dev == dev && s.wait.ino == ino {
