@@ -15,8 +15,8 @@ import (
 	"vix/internal/wayland"
 )
 
-// A broker is the way to the compositor of a process that may not connect: whoever
-// started it does, and passes the socket (internal/display/broker.go has the protocol).
+// A broker is the way to the compositor for a process that may not connect: its parent
+// connects, and passes the socket (internal/display/broker.go has the protocol).
 type broker struct {
 	mu   sync.Mutex
 	conn *net.UnixConn
@@ -32,7 +32,7 @@ func newBroker(fd int) (*broker, error) {
 
 func (b *broker) close() { _ = b.conn.Close() }
 
-// ask sends one request and returns the descriptor that answers it.
+// ask sends one request and returns the descriptor of the answer.
 func (b *broker) ask(what string) (*os.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -56,7 +56,7 @@ func (b *broker) ask(what string) (*os.File, error) {
 // connect returns a connection to the compositor.
 func (b *broker) connect() (wayland.Transport, error) { return b.transport(display.BrokerConnect) }
 
-// through returns one to the socket that listen returned last.
+// through returns a connection to the socket that listen returned last.
 func (b *broker) through() (wayland.Transport, error) { return b.transport(display.BrokerThrough) }
 
 func (b *broker) listen() (*os.File, error) { return b.ask(display.BrokerListen) }
@@ -78,7 +78,7 @@ func (b *broker) transport(what string) (wayland.Transport, error) {
 	return wayland.NewUnixConn(u)
 }
 
-// A way is how a verb reaches the compositor.
+// A way is a verb's way to the compositor.
 type way struct {
 	dial  func() (wayland.Transport, error)
 	close func()

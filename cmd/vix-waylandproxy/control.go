@@ -19,7 +19,7 @@ import (
 
 const (
 	maxTraces  = 8    // at once
-	traceLines = 4096 // ahead of a trace's reader
+	traceLines = 4096 // the lines that a trace may be ahead of its reader
 	// maxExchanges bounds what is given, taken and followed at once: each of the first
 	// two may hold clipboard.MaxData.
 	maxExchanges = 5
@@ -29,13 +29,13 @@ const (
 type control struct {
 	tr   *tracing
 	clip *clipboard.World
-	// activate gives the next window a token of the host's; nil where there is no filter.
+	// activate gives the next window a token of the host's; nil without a filter.
 	activate func(token string)
 	log      *slog.Logger
 	conn     *net.UnixConn
 	wg       sync.WaitGroup
 	stop     chan struct{}
-	n        chan struct{} // a token for each trace that runs
+	n        chan struct{} // a token for each running trace
 	x        chan struct{} // the same for the clipboard's exchanges
 }
 
@@ -191,8 +191,8 @@ func oneFile(oob []byte, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "trace"), nil
 }
 
-// trace writes to f until it breaks or the display ends. Messages wait for
-// nobody: what a slow reader has no room for is counted and left out.
+// trace writes to f until it breaks or the display ends. Messages never wait: the trace
+// counts and omits the lines that a slow reader has no room for.
 func (c *control) trace(f *os.File, classes trace.Classes) {
 	defer func() { <-c.n }()
 	q := &lineQueue{lines: make(chan []byte, traceLines)}
@@ -243,7 +243,7 @@ func waitForReaderToGo(f *os.File) {
 	})
 }
 
-// lineQueue is a trace's text on its way to a reader.
+// lineQueue holds a trace's text on its way to a reader.
 type lineQueue struct {
 	lines chan []byte
 	mu    sync.Mutex

@@ -24,7 +24,7 @@ var fonts = []string{
 	"/usr/share/fonts/liberation/LiberationSans-Bold.ttf",
 }
 
-// maxFont is above what these fonts have, and little beside the process.
+// maxFont is above the size of these fonts, and little beside the process.
 const maxFont = 4 << 20
 
 // hostFont returns the first of them that can be read, nil if none can: labels have

@@ -118,7 +118,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	return errors.Join(err, tr.close())
 }
 
-// settings are those of the policy, which is the first request.
+// settings reads the policy, which is the first request.
 func (o *hostOptions) settings(requests *net.UnixConn) (c filter.Config, limits gpu.Limits, err error) {
 	p, err := receivePolicy(requests)
 	if err != nil {
@@ -134,7 +134,7 @@ func (o *hostOptions) settings(requests *net.UnixConn) (c filter.Config, limits 
 	return c, limits, nil
 }
 
-// way finds out how the compositor is reached.
+// way returns the way to the compositor.
 func (o *hostOptions) way(log *slog.Logger) (way, error) {
 	if o.brokerFD >= 0 {
 		b, err := newBroker(o.brokerFD)
@@ -155,8 +155,8 @@ const (
 	displayData  = 2 << 30
 )
 
-// confine takes everything from the process that it does not need to serve: from
-// here on it opens no file and, with a broker, makes no connection.
+// confine drops every right that serving does not need: from here on the process opens no
+// file and, with a broker, makes no connection.
 func (o *hostOptions) confine(ev *events, log *slog.Logger) {
 	_, _ = time.Now().Zone() // the log's times need the zone's file
 	r := sandbox.Confine(sandbox.Profile{

@@ -18,7 +18,7 @@ func (o *profileFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.mem, "memprofile", "", "write a profile of allocations to `FILE` at the end")
 }
 
-// start begins; stop writes what was asked for.
+// start begins the profiles; stop writes them.
 func (o *profileFlags) start() (stop func() error, err error) {
 	var cpu *os.File
 	if o.cpu != "" {

@@ -31,16 +31,16 @@ func TestHostSelectionChanged(t *testing.T) {
 func TestWorldSelectionChanged(t *testing.T) {
 	w := NewWorld(Config{VM: "t"})
 	first, second := &Source{world: w, kinds: []string{"text/plain"}}, &Source{world: w, kinds: []string{"text/plain"}}
-	w.held[Clipboard].own = first
+	w.slots[Clipboard].own = first
 	src, kinds := w.selection(Clipboard)
 	if src != first || len(kinds) != 1 {
 		t.Fatal(src, kinds)
 	}
-	w.held[Clipboard].own = second
+	w.slots[Clipboard].own = second
 	if _, err := w.takeFrom(Clipboard, src, "text/plain"); !errors.Is(err, ErrChanged) {
 		t.Error(err)
 	}
-	w.held[Clipboard].own = nil
+	w.slots[Clipboard].own = nil
 	if _, err := w.takeFrom(Clipboard, src, "text/plain"); !errors.Is(err, ErrChanged) {
 		t.Error(err)
 	}

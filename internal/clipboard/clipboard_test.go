@@ -260,7 +260,7 @@ func TestFollow(t *testing.T) {
 	for range 100 {
 		w.mu.Lock()
 		w.copies++
-		w.changed()
+		w.ring()
 		w.mu.Unlock()
 	}
 	got := <-said

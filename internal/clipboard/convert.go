@@ -17,14 +17,14 @@ import (
 	_ "golang.org/x/image/webp"
 )
 
-// Kinds of data that may cross, by the names that rules have. All else stays.
+// Kinds of data that may cross, by their names in rules. Nothing else crosses.
 const (
 	Text  = "text"
 	HTML  = "html"
 	Image = "image"
 )
 
-// Kinds are all of them.
+// Kinds lists all kinds.
 func Kinds() []string { return []string{Text, HTML, Image} }
 
 // An Item is data of one kind on its way out of a VM or into one: text and HTML as
@@ -34,16 +34,16 @@ type Item struct {
 	Data []byte
 }
 
-// wanted are the MIME types of each kind, the best first; X11's names of text are in
-// use on Wayland too.
-var wanted = map[string][]string{
+// guestTypes holds the MIME types of each kind, the best first; X11's names of text are
+// in use on Wayland too.
+var guestTypes = map[string][]string{
 	Text:  {"text/plain;charset=utf-8", "UTF8_STRING", "text/plain", "STRING", "TEXT"},
 	HTML:  {"text/html;charset=utf-8", "text/html"},
 	Image: {"image/png", "image/webp", "image/jpeg", "image/bmp", "image/gif"},
 }
 
-// offered are the MIME types under which the host offers a kind.
-var offered = map[string][]string{
+// hostTypes holds the MIME types under which the host offers a kind.
+var hostTypes = map[string][]string{
 	Text:  {"text/plain;charset=utf-8", "text/plain", "UTF8_STRING", "STRING", "TEXT"},
 	HTML:  {"text/html"},
 	Image: {"image/png"},
@@ -53,9 +53,9 @@ var offered = map[string][]string{
 // side.
 var files = []string{"text/uri-list", "x-special/gnome-copied-files", "application/x-kde4-urilist"}
 
-// Best returns the type to ask a source with those types for, "" for none.
+// Best returns the best type of a source with those types, "" for none.
 func Best(types []string, kind string) string {
-	for _, t := range wanted[kind] {
+	for _, t := range guestTypes[kind] {
 		if slices.Contains(types, t) {
 			return t
 		}
@@ -63,7 +63,7 @@ func Best(types []string, kind string) string {
 	return ""
 }
 
-// Refusal says why nothing of a source with those types can cross.
+// Refusal returns why nothing of a source with those types can cross.
 func Refusal(types []string) error {
 	switch {
 	case len(types) == 0:
@@ -81,15 +81,15 @@ func namesFiles(types []string) bool {
 // Types returns the types under which items are offered.
 func Types(items []Item) (types []string) {
 	for _, it := range items {
-		types = append(types, offered[it.Kind]...)
+		types = append(types, hostTypes[it.Kind]...)
 	}
 	return types
 }
 
-// Find returns the item that is offered under a type.
+// Find returns the item offered under a type.
 func Find(items []Item, typ string) (Item, bool) {
 	for _, it := range items {
-		if slices.Contains(offered[it.Kind], typ) {
+		if slices.Contains(hostTypes[it.Kind], typ) {
 			return it, true
 		}
 	}
@@ -102,8 +102,8 @@ const (
 	maxSide   = 16384
 )
 
-// Convert makes an Item of what a guest gave for a kind. It is where hostile bytes
-// are decoded, and so called in the display process alone.
+// Convert makes an Item of a guest's data of a kind. It decodes hostile bytes, so only
+// the display process may call it.
 func Convert(kind string, data []byte) (Item, error) {
 	switch kind {
 	case Text, HTML:

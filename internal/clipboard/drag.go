@@ -24,11 +24,11 @@ import (
 // it in (outside.go).
 const privateKind = "application/x-vix-"
 
-// over is where a drag is, for one device.
-type over struct {
+// hover is the place of a drag for one device.
+type hover struct {
 	on      bool
-	surface uint32   // the compositor's id
-	in      *foreign // from outside; nil for the VM's own
+	surface uint32       // the compositor's id
+	in      *outsideDrag // from outside; nil for the VM's own
 }
 
 func now() time.Time { return time.Now() }
@@ -52,15 +52,15 @@ func dragHooks(h relay.Layer, env Env) {
 	})
 	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqAccept, func(c *relay.Conn, m *relay.Msg) (bool, error) { return onAccept(c, m, env) })
 	h.Request(wayland.WlDataOffer, wayland.WlDataOfferReqSetActions, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		if of, ok := m.Obj.Data.(*offer); ok && of.src.foreign != nil {
+		if of, ok := m.Obj.Data.(*offer); ok && of.src.outside != nil {
 			wayland.PutWord(m.Body, 0, m.Word(0)&actionCopy)
 			wayland.PutWord(m.Body, 4, m.Word(1)&actionCopy)
 		}
 		return true, nil
 	})
-	// What the compositor offers is looked at before the program hears of it.
+	// The compositor's offer is checked before the program gets it.
 	h.Event(wayland.WlDataDevice, wayland.WlDataDeviceEvtDataOffer, func(c *relay.Conn, m *relay.Msg) (bool, error) {
-		m.New.Data = &arriving{world: member(c).world, device: m.Obj, obj: m.New}
+		m.New.Data = &pendingOffer{world: member(c).world, device: m.Obj, obj: m.New}
 		return false, nil
 	})
 	h.Event(wayland.WlDataOffer, wayland.WlDataOfferEvtOffer, func(*relay.Conn, *relay.Msg) (bool, error) { return false, nil })
@@ -74,22 +74,22 @@ func dragHooks(h relay.Layer, env Env) {
 // overHooks pass on what happens to a drag over the program's own surfaces, when it
 // is the VM's own.
 func overHooks(h relay.Layer, place Place) {
-	on := func(op int, f func(c *relay.Conn, o *over, m *relay.Msg) bool) {
+	on := func(op int, f func(c *relay.Conn, o *hover, m *relay.Msg) bool) {
 		h.Event(wayland.WlDataDevice, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 			d, ok := m.Obj.Data.(*device)
 			return ok && f(c, &d.drag, m), nil
 		})
 	}
-	on(wayland.WlDataDeviceEvtEnter, func(c *relay.Conn, o *over, m *relay.Msg) bool {
-		*o = over{surface: m.Word(1)}
+	on(wayland.WlDataDeviceEvtEnter, func(c *relay.Conn, o *hover, m *relay.Msg) bool {
+		*o = hover{surface: m.Word(1)}
 		id := m.Word(4)
 		own := false
 		if it := c.Server(id); it != nil {
-			if a, ok := it.Data.(*arriving); ok && it.ID == 0 && !it.Dead {
+			if a, ok := it.Data.(*pendingOffer); ok && it.ID == 0 && !it.Dead {
 				a.letIn(c)
 			}
 			if of, ok := it.Data.(*offer); ok && it.ID != 0 {
-				own, o.in = true, of.src.foreign
+				own, o.in = true, of.src.outside
 			}
 		}
 		if !own || !place(c, o.surface, m.Body, 8) {
@@ -99,15 +99,15 @@ func overHooks(h relay.Layer, place Place) {
 		o.on = true
 		return true
 	})
-	on(wayland.WlDataDeviceEvtMotion, func(c *relay.Conn, o *over, m *relay.Msg) bool {
+	on(wayland.WlDataDeviceEvtMotion, func(c *relay.Conn, o *hover, m *relay.Msg) bool {
 		return o.on && place(c, o.surface, m.Body, 4)
 	})
-	on(wayland.WlDataDeviceEvtLeave, func(_ *relay.Conn, o *over, _ *relay.Msg) bool {
+	on(wayland.WlDataDeviceEvtLeave, func(_ *relay.Conn, o *hover, _ *relay.Msg) bool {
 		was := o.on
 		o.on = false
 		return was
 	})
-	on(wayland.WlDataDeviceEvtDrop, func(_ *relay.Conn, o *over, _ *relay.Msg) bool {
+	on(wayland.WlDataDeviceEvtDrop, func(_ *relay.Conn, o *hover, _ *relay.Msg) bool {
 		if o.on && o.in != nil {
 			o.in.dropped = true
 		}
@@ -115,14 +115,14 @@ func overHooks(h relay.Layer, place Place) {
 	})
 }
 
-// refuseOffer gives an offer back that the program does not know.
+// refuseOffer refuses an offer that the program does not know.
 func refuseOffer(c *relay.Conn, id uint32) {
 	if o := c.Server(id); o != nil && o.ID == 0 && !o.Dead && o.Iface == wayland.WlDataOffer {
 		c.Discard(o, wayland.WlDataOfferReqDestroy)
 	}
 }
 
-// onStartDrag lets the compositor drag something that stands for the source.
+// onStartDrag makes the compositor drag a placeholder of the source.
 func onStartDrag(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
 	if !env.May(c, m, m.Word(3), m.Word(1)) {
 		if o := c.Client(m.Word(0)); o != nil && o.Iface == wayland.WlDataSource {
@@ -162,11 +162,11 @@ func onStartDrag(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
 	return false, nil
 }
 
-// startDrag gives a source its private kind, unless it was used before.
+// startDrag gives a source its private kind, unless the source was used before.
 func (w *World) startDrag(src *Source) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if src.token != "" || src == w.held[Clipboard].own {
+	if src.token != "" || src == w.slots[Clipboard].own {
 		return false
 	}
 	src.token = privateKind + rand.Text()
@@ -180,7 +180,7 @@ func (w *World) dragged(token string) *Source {
 	return w.drags[token]
 }
 
-// A placeholder hears what the compositor says to the source that it knows.
+// A placeholder gets the compositor's events for a source.
 type placeholder Source
 
 // OwnEvent implements relay.Owner: what is about the drag goes to the program's own
@@ -221,8 +221,8 @@ func (p *placeholder) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	return nil
 }
 
-// arriving is an offer of the compositor's that the program has not been told of.
-type arriving struct {
+// A pendingOffer is an offer of the compositor's that the program does not know yet.
+type pendingOffer struct {
 	world       *World
 	device, obj *relay.Object
 	kinds       []string
@@ -233,7 +233,7 @@ type arriving struct {
 // OwnEvent implements relay.Owner: the first kind tells whose drag it is. When it is
 // the VM's own, the offer is the program's from then on; else letIn looks at all of
 // it, when the drag enters a surface.
-func (a *arriving) OwnEvent(c *relay.Conn, m *relay.Msg) error {
+func (a *pendingOffer) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	switch m.Def {
 	case &wayland.WlDataOffer.Events[wayland.WlDataOfferEvtOffer]:
 	case &wayland.WlDataOffer.Events[wayland.WlDataOfferEvtSourceActions]:
@@ -284,7 +284,7 @@ func onAccept(c *relay.Conn, m *relay.Msg, env Env) (bool, error) {
 		of.src.target = kind
 	}
 	token := of.src.token
-	if in := of.src.foreign; in != nil {
+	if in := of.src.outside; in != nil {
 		token = in.kinds[kind].typ
 	}
 	w.mu.Unlock()

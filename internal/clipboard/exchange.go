@@ -30,9 +30,8 @@ import (
 //	       (the offer stands until the user's process closes its end)
 //	                                                   ◄─ {"end":"used" | "replaced"}
 //
-// What the display process reads was asked for by the user; what it answers may have
-// been said by a guest, and by one that has taken the display process over: so the
-// user's side checks it again.
+// The user asked for what the display process reads; its answers may come from a guest,
+// even one that has taken the display process over: so the user's side checks them again.
 
 // Limits of an exchange.
 const (
@@ -40,16 +39,16 @@ const (
 	MaxData = 64 << 20
 	// maxLine bounds a line.
 	maxLine = 4096
-	// maxMessage bounds what is shown of an error that came over the line.
+	// maxMessage bounds the shown part of an error that came over the line.
 	maxMessage = 512
-	// stall is how long a program may take to give, or to take, some more.
+	// stall is how long a program may take for the next piece of data.
 	stall = 5 * time.Second
-	// maxTime is how long all of one kind may take.
+	// maxTime is how long the data of one kind may take.
 	maxTime = 60 * time.Second
-	// maxReaders bounds the programs that read what is given at a time.
+	// maxReaders bounds the programs that read an offer at a time.
 	maxReaders = 16
-	// linger is how long what was given stays after somebody has read it: some
-	// programs read twice.
+	// linger is how long an offer stays after a program has read it: some programs read
+	// twice.
 	linger = time.Second
 )
 
@@ -59,7 +58,7 @@ type TakeRequest struct {
 	Limits map[string]int64 `json:"limits"`
 }
 
-// A giveRequest is a line that says what follows it.
+// A giveRequest is the line that announces the items after it.
 type giveRequest struct {
 	Moment int64        `json:"moment"` // milliseconds that the target must have had the keyboard; -1: it need not
 	Slot   Slot         `json:"slot"`
@@ -67,13 +66,13 @@ type giveRequest struct {
 	Items  []itemHeader `json:"items"`
 }
 
-// A GiveRequest says how items are offered to a VM.
+// A GiveRequest is an offer of items to a VM.
 type GiveRequest struct {
 	Slot Slot
 	// Moment is how long the target must have had the keyboard; less than 0 is not to
 	// be asked.
 	Moment time.Duration
-	// Keep lets the offer stand when it was used.
+	// Keep keeps the offer after its use.
 	Keep bool
 }
 
@@ -90,7 +89,7 @@ type answer struct {
 	Error string `json:"error,omitempty"`
 }
 
-// How an offer ends.
+// The ends of an offer.
 const (
 	EndUsed     = "used"
 	EndReplaced = "replaced"
@@ -117,7 +116,7 @@ func writeLine(w io.Writer, v any) error {
 	return err
 }
 
-// checkItem checks a header against what is left of MaxData.
+// checkItem checks a header against the rest of MaxData.
 func checkItem(h itemHeader, left int64) error {
 	if !slices.Contains(Kinds(), h.Kind) || h.Size < 0 || h.Size > left {
 		return fmt.Errorf("%d bytes of %q announced", h.Size, h.Kind)
@@ -207,7 +206,7 @@ func (w *World) ServeTake(ctx context.Context, conn net.Conn) {
 	defer unhook()
 	_ = conn.SetDeadline(time.Now().Add(3 * maxTime))
 	if err := w.take(conn); err != nil {
-		_ = writeLine(conn, answer{Error: err.Error()}) // who has gone needs no answer
+		_ = writeLine(conn, answer{Error: err.Error()}) // a peer that is gone needs no answer
 		return
 	}
 	_ = writeLine(conn, answer{End: endDone})
@@ -259,7 +258,7 @@ func read(f *os.File, kind string, limit int64) (Item, error) {
 	defer f.Close()
 	raw := limit
 	if kind == Image {
-		raw = MaxData // the limit is for what the host makes of it
+		raw = MaxData // the limit is for the converted picture
 	}
 	data, err := readAll(f, raw)
 	if err != nil {
@@ -312,7 +311,7 @@ func (w *World) ServeGive(ctx context.Context, conn net.Conn) {
 	if req.Keep {
 		o.used = nil
 	}
-	takeBack := w.Give(req.Slot, &Given{Kinds: Types(items), Write: o.Write, Cancelled: o.Replaced})
+	takeBack := w.Give(req.Slot, &HostSource{Kinds: Types(items), Write: o.Write, Cancelled: o.Replaced})
 	if writeLine(conn, answer{OK: true}) == nil {
 		gone := make(chan struct{})
 		go func() {
@@ -354,7 +353,7 @@ func (w *World) giveItems(conn net.Conn) (req giveRequest, items []Item, err err
 	return req, items, w.target(time.Duration(req.Moment) * time.Millisecond)
 }
 
-// target says why nothing can be given now.
+// target returns why nothing can be given now.
 func (w *World) target(moment time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -364,7 +363,7 @@ func (w *World) target(moment time.Duration) error {
 	case moment < 0:
 	case w.focus == nil:
 		return fmt.Errorf("no window of VM %s has the keyboard", w.cfg.VM)
-	case time.Since(w.entered) < moment:
+	case time.Since(w.focusTime) < moment:
 		return fmt.Errorf("the window of VM %s has had the keyboard for less than %v: look where it goes, and paste again", w.cfg.VM, moment)
 	}
 	return nil
@@ -376,7 +375,7 @@ type Offer struct {
 	words map[string]string // short data by its type, for the host's programs
 	wg    sync.WaitGroup
 	n     atomic.Int32
-	used  chan struct{} // nil: nobody asks
+	used  chan struct{} // nil: nobody waits for it
 	other chan struct{}
 	once  [2]sync.Once
 }
@@ -409,7 +408,7 @@ func (o *Offer) Write(typ string, f *os.File) {
 			_ = f.SetWriteDeadline(time.Now().Add(stall))
 			n, err := f.Write(data[:min(len(data), 64<<10)])
 			if err != nil {
-				return // who reads no more has got what it wanted
+				return // a reader that is gone wants no more
 			}
 			data = data[n:]
 		}
@@ -419,7 +418,7 @@ func (o *Offer) Write(typ string, f *os.File) {
 	})
 }
 
-// types are those under which it is offered.
+// types returns the types of the offer.
 func (o *Offer) types() []string {
 	return append(Types(o.items), slices.Sorted(maps.Keys(o.words))...)
 }
@@ -447,7 +446,7 @@ func (o *Offer) Wait(gone <-chan struct{}) string {
 	return EndUsed
 }
 
-// Wipe waits for who still reads, and overwrites the data.
+// Wipe waits for the last readers, and overwrites the data.
 func (o *Offer) Wipe() {
 	o.wg.Wait()
 	for _, it := range o.items {

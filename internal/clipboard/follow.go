@@ -13,7 +13,7 @@ import (
 //	{"after":0}  ─►
 //	             ◄─ {"seq":7,"copies":3,"has":true,"enters":12}   once seq is not "after"
 
-// A Status is what a process of the user's may know of a VM's clipboard without an act.
+// A Status is what a process of the user's may know of a VM's clipboard at any time.
 type Status struct {
 	Seq    uint64 `json:"seq"`    // counts changes of anything
 	Copies uint64 `json:"copies"` // counts selections that programs made while the VM had the keyboard
@@ -83,15 +83,15 @@ func (w *World) ServeFollow(ctx context.Context, conn net.Conn) {
 func (w *World) status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	st := Status{Seq: w.seq, Copies: w.copies, Has: w.held[Clipboard].own != nil}
+	st := Status{Seq: w.seq, Copies: w.copies, Has: w.slots[Clipboard].own != nil}
 	if w.focus != nil {
 		st.Enters = w.enters
 	}
 	return st
 }
 
-// changed rings for those who follow. Its caller holds the lock.
-func (w *World) changed() {
+// ring wakes the followers. Its caller holds the lock.
+func (w *World) ring() {
 	w.seq++
 	for bell := range w.bells {
 		select {

@@ -9,8 +9,8 @@ import (
 type device struct {
 	proto *protocol
 	obj   *relay.Object
-	gen   uint64 // what it has been told of
-	drag  over
+	gen   uint64 // the generation of its last offer
+	drag  hover
 }
 
 // An offer is a data offer that a program knows.
@@ -64,12 +64,12 @@ func (m *Member) enter(c *relay.Conn) {
 	w := m.world
 	w.mu.Lock()
 	m.focused = true
-	w.focus, w.entered = m, now()
+	w.focus, w.focusTime = m, now()
 	w.enters++
 	w.yieldLocked(m)
-	ended := m.ended
-	m.ended = nil
-	w.changed()
+	ended := m.cancels
+	m.cancels = nil
+	w.ring()
 	w.mu.Unlock()
 	m.cancel(c, ended)
 	for _, d := range m.devices {
@@ -93,7 +93,7 @@ func (m *Member) leave(keyboard *relay.Object) {
 func (m *Member) tell(c *relay.Conn, d *device) {
 	w := m.world
 	w.mu.Lock()
-	h := &w.held[d.proto.slot]
+	h := &w.slots[d.proto.slot]
 	src := h.current()
 	d.gen = h.gen
 	w.mu.Unlock()
@@ -115,28 +115,28 @@ func (m *Member) tell(c *relay.Conn, d *device) {
 	out.Msg(d.obj.ID, uint16(d.proto.selection), id)
 }
 
-// putString writes a message of one string, which fits.
+// putString writes a message of one short string.
 func putString(out *wayland.Encoder, id uint32, op int, s string) {
 	out.Begin(id, uint16(op))
 	out.String(s)
 	_ = out.End() // maxKind is less than a message
 }
 
-// Woken is relay.Config.Woken: it tells the program what other connections, or the
-// host, did.
+// Woken is relay.Config.Woken: it tells the program of the changes by other connections
+// or the host.
 func (m *Member) Woken(c *relay.Conn) {
 	w := m.world
 	w.mu.Lock()
-	ended := m.ended
-	m.ended = nil
+	ended := m.cancels
+	m.cancels = nil
 	n := min(len(m.asks), asksAtOnce)
 	asks := m.asks[:n:n]
 	m.asks = m.asks[n:]
 	more := len(m.asks) > 0
 	focused := m.focused
 	var gens [numSlots]uint64
-	for s := range w.held {
-		gens[s] = w.held[s].gen
+	for s := range w.slots {
+		gens[s] = w.slots[s].gen
 	}
 	w.mu.Unlock()
 	m.cancel(c, ended)
@@ -161,7 +161,7 @@ func (m *Member) Woken(c *relay.Conn) {
 	}
 }
 
-// cancel tells the program that sources of its are not the selection.
+// cancel sends the program the cancelled events of its sources.
 func (m *Member) cancel(c *relay.Conn, ended []*Source) {
 	for _, src := range ended {
 		if src.obj != nil {
@@ -247,7 +247,7 @@ func onReceive(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	d := wayland.NewDecoder(m.Body)
 	kind := string(d.String())
-	if in := o.src.foreign; in != nil {
+	if in := o.src.outside; in != nil {
 		in.receive(c, o.src.world, m, kind)
 		return false, nil
 	}

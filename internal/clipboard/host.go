@@ -29,11 +29,11 @@ type Host struct {
 	manager, device uint32
 
 	mu     sync.Mutex
-	offers map[uint32][]string // types, by offer
-	own    *Offer              // what is given
+	offers map[uint32][]string // the types of each offer
+	own    *Offer              // our offer
 
 	selected [numSlots]uint32
-	changes  [numSlots]uint64 // of selected
+	changes  [numSlots]uint64 // the number of changes of each slot
 	changed  chan struct{}    // holds one
 	done     chan struct{}
 }
@@ -44,11 +44,11 @@ var managers = []struct {
 	version uint32
 }{{"ext_data_control_manager_v1", 1}, {"zwlr_data_control_manager_v1", 2}}
 
-// ErrNoDataControl is returned where the compositor lets nobody do this.
+// ErrNoDataControl says that the compositor has no data control.
 var ErrNoDataControl = errors.New("the compositor has neither ext-data-control nor wlr-data-control: the host's clipboard cannot be reached")
 
-// maxOffered bounds the types of a host's selection that are looked at.
-const maxOffered = 4096
+// maxTypes bounds the types read of a host's selection.
+const maxTypes = 4096
 
 // DialHost finds the selection of the compositor behind t, which it owns.
 func DialHost(t wayland.Transport) (*Host, error) {
@@ -60,14 +60,14 @@ func DialHost(t wayland.Transport) (*Host, error) {
 	return h, nil
 }
 
-// Close ends the connection, and what was given with it.
+// Close ends the connection, and its offers.
 func (h *Host) Close() error {
 	err := h.c.Close()
 	<-h.done
 	return err
 }
 
-// bind looks for the seat and the manager, and learns what is selected.
+// bind binds the seat and the manager, and reads the present selections.
 func (h *Host) bind() error {
 	if err := h.c.Registry(); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (h *Host) event(m wayland.Msg) error {
 	switch {
 	case m.ID == h.device:
 		return h.deviceEvent(m.Op, d.Uint())
-	case offer && len(h.offers[m.ID]) < maxOffered:
+	case offer && len(h.offers[m.ID]) < maxTypes:
 		h.offers[m.ID] = append(h.offers[m.ID], string(d.String()))
 	case source && m.Op == 0: // send
 		if len(h.c.Descs) == 0 {
@@ -144,7 +144,7 @@ func (h *Host) event(m wayland.Msg) error {
 	return nil
 }
 
-// deviceEvent follows what is selected.
+// deviceEvent follows the selections.
 func (h *Host) deviceEvent(op uint16, id uint32) error {
 	slot := Clipboard
 	switch op {
@@ -175,17 +175,17 @@ func (h *Host) deviceEvent(op uint16, id uint32) error {
 	return h.c.Flush()
 }
 
-// Changed is sent to when the clipboard is another, from the one that there was when the
+// Changed returns a channel that gets a value at each change of the clipboard after the
 // Host was made.
 func (h *Host) Changed() <-chan struct{} { return h.changed }
 
-// Done is closed when the compositor's connection has ended.
+// Done returns a channel that is closed at the end of the compositor's connection.
 func (h *Host) Done() <-chan struct{} { return h.done }
 
-// A Selection is what was selected on the host at one moment: what is decided about its
-// types holds for it alone, and not for what is selected after it.
+// A Selection is the host's selection at one moment. A decision about its types holds for
+// it alone, not for a later selection.
 type Selection struct {
-	Types  []string // as which it is to be had; nil for none
+	Types  []string // its MIME types; nil for none
 	slot   Slot
 	change uint64
 }
@@ -193,10 +193,10 @@ type Selection struct {
 // Same tells whether two Selections of one Host are one.
 func (s Selection) Same(t Selection) bool { return s.slot == t.slot && s.change == t.change }
 
-// ErrChanged is returned where something else was selected meanwhile.
+// ErrChanged says that the selection has changed meanwhile.
 var ErrChanged = errors.New("something else was selected meanwhile; do it again")
 
-// Selection returns what is selected.
+// Selection returns the present selection of a slot.
 func (h *Host) Selection(s Slot) Selection {
 	h.mu.Lock()
 	defer h.mu.Unlock()

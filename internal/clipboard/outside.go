@@ -18,12 +18,12 @@ import (
 //	                                  application/x-vix.from.A whose it is
 //	compositor ── offer ──► B's World ── what may come in, by the rule from A to B ──► B
 //
-// So the VM that is left says what may leave, and the VM that is entered what may enter;
-// neither gives anything before the drop, and both convert what passes as for a paste.
+// So the source VM's rules decide what may leave, and the target VM's rules what may
+// enter. Neither gives anything before the drop, and both convert the data as for a paste.
 const dragKind = "application/x-vix.drag."
 
-// maxCarried bounds what is carried at a time: each may hold MaxData.
-const maxCarried = 2
+// maxDragTransfers bounds the transfers at a time: each may hold MaxData.
+const maxDragTransfers = 2
 
 // A DragRule says what of a drag may pass from one side to another: a VM's name, "host",
 // or "*".
@@ -50,7 +50,7 @@ func (w *World) drag(from, to string) (rule DragRule) {
 	return rule
 }
 
-// outMost is the most of a kind that any rule lets out to another VM.
+// outMost returns the largest limit of a kind by any rule to another VM.
 func (w *World) outMost(kind string) (most int64) {
 	for _, r := range w.cfg.Drags {
 		if fits(r.From, w.cfg.VM) && r.To != hostSide {
@@ -60,8 +60,8 @@ func (w *World) outMost(kind string) (most int64) {
 	return most
 }
 
-// An outward is what is asked of a source for a type that somebody outside asks for.
-type outward struct {
+// An export is the request to a source for a type that another side asks for.
+type export struct {
 	kind, typ string
 	limit     int64
 	strip     bool
@@ -74,9 +74,9 @@ func (src *Source) offerOut(out *wayland.Encoder) {
 	if namesFiles(kinds) {
 		return
 	}
-	src.out = map[string]outward{}
+	src.out = map[string]export{}
 	host := w.drag(w.cfg.VM, hostSide)
-	add := func(offer string, o outward) {
+	add := func(offer string, o export) {
 		src.out[offer] = o
 		putString(out, src.place.Server, wayland.WlDataSourceReqOffer, offer)
 	}
@@ -86,12 +86,12 @@ func (src *Source) offerOut(out *wayland.Encoder) {
 			continue
 		}
 		if n := host.Limits[kind]; n > 0 {
-			for _, t := range offered[kind] {
-				add(t, outward{kind, typ, n, host.Strip})
+			for _, t := range hostTypes[kind] {
+				add(t, export{kind, typ, n, host.Strip})
 			}
 		}
 		if n := w.outMost(kind); n > 0 {
-			add(dragKind+kind, outward{kind, typ, n, false})
+			add(dragKind+kind, export{kind, typ, n, false})
 		}
 	}
 	if len(src.out) > 0 {
@@ -99,7 +99,7 @@ func (src *Source) offerOut(out *wayland.Encoder) {
 	}
 }
 
-// sendOut answers somebody outside. Before the drop nothing leaves.
+// sendOut answers another side. Before the drop nothing leaves.
 func (src *Source) sendOut(m *relay.Msg) {
 	d := wayland.NewDecoder(m.Body)
 	o, ok := src.out[string(d.String())]
@@ -116,21 +116,21 @@ func (src *Source) sendOut(m *relay.Msg) {
 	src.world.carry(r, to, o)
 }
 
-// carry reads from a source, and gives what is made of it to a target's pipe.
-func (w *World) carry(from *os.File, to wayland.Desc, o outward) {
+// carry reads from a source, converts the data, and writes it to a target's pipe.
+func (w *World) carry(from *os.File, to wayland.Desc, o export) {
 	_ = unix.SetNonblock(to.FD, true)
 	f := os.NewFile(uintptr(to.FD), "drop")
 	if to.Held != nil {
-		to.Held.Release() // maxCarried is the bound from here on
+		to.Held.Release() // maxDragTransfers bounds it from here on
 	}
-	if w.carried.Add(1) > maxCarried {
-		w.carried.Add(-1)
+	if w.transfers.Add(1) > maxDragTransfers {
+		w.transfers.Add(-1)
 		_ = from.Close()
 		_ = f.Close()
 		return
 	}
 	go func() {
-		defer w.carried.Add(-1)
+		defer w.transfers.Add(-1)
 		it, err := read(from, o.kind, o.limit)
 		if err != nil {
 			w.cfg.Log.Debug("a drag ends without data", "vm", w.cfg.VM, "kind", o.kind, "err", err)
@@ -141,20 +141,20 @@ func (w *World) carry(from *os.File, to wayland.Desc, o outward) {
 			it.Data = Strip(it.Data)
 		}
 		offer := NewOffer([]Item{it})
-		offer.Write(offered[o.kind][0], f)
+		offer.Write(hostTypes[o.kind][0], f)
 		offer.Wipe()
 	}()
 }
 
-// A foreign is a drag from outside that a rule lets in.
-type foreign struct {
-	kinds   map[string]outward // by the type that the program asks for
+// An outsideDrag is a drag from outside that a rule lets in.
+type outsideDrag struct {
+	kinds   map[string]export // by the type that the program asks for
 	dropped bool
 }
 
 // letIn makes an offer of the compositor's the program's, as far as the rule from its
 // side lets it.
-func (a *arriving) letIn(c *relay.Conn) {
+func (a *pendingOffer) letIn(c *relay.Conn) {
 	w := a.world
 	from := Origin(a.kinds)
 	if from == w.cfg.VM || a.device.Dead || a.device.ID == 0 {
@@ -174,15 +174,15 @@ func (a *arriving) letIn(c *relay.Conn) {
 		find = func(kind string) string { return Best(a.kinds, kind) }
 	}
 	rule := w.drag(from, w.cfg.VM)
-	in := &foreign{kinds: map[string]outward{}}
+	in := &outsideDrag{kinds: map[string]export{}}
 	var kinds []string
 	for _, kind := range Kinds() {
 		typ, n := find(kind), rule.Limits[kind]
 		if typ == "" || n <= 0 {
 			continue
 		}
-		for _, t := range offered[kind] {
-			in.kinds[t] = outward{kind, typ, n, rule.Strip}
+		for _, t := range hostTypes[kind] {
+			in.kinds[t] = export{kind, typ, n, rule.Strip}
 			kinds = append(kinds, t)
 		}
 	}
@@ -190,7 +190,7 @@ func (a *arriving) letIn(c *relay.Conn) {
 		return
 	}
 	c.GiveClientID(a.obj)
-	a.obj.Data = &offer{&Source{world: w, kinds: kinds, foreign: in}}
+	a.obj.Data = &offer{&Source{world: w, kinds: kinds, outside: in}}
 	out := c.ToClient()
 	out.Msg(a.device.ID, wayland.WlDataDeviceEvtDataOffer, a.obj.ID)
 	for _, t := range kinds {
@@ -207,7 +207,7 @@ const actionCopy = 1
 
 // receive asks the compositor for what a program wants of a drag from outside. Before
 // the drop it gets nothing.
-func (in *foreign) receive(c *relay.Conn, w *World, m *relay.Msg, kind string) {
+func (in *outsideDrag) receive(c *relay.Conn, w *World, m *relay.Msg, kind string) {
 	o, ok := in.kinds[kind]
 	if !ok || !in.dropped || m.Obj.Server == 0 {
 		return // the pipe is closed

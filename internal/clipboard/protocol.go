@@ -15,8 +15,8 @@ const (
 // String returns the name that users know it by.
 func (s Slot) String() string { return [...]string{"clipboard", "primary"}[s] }
 
-// A protocol is one of those that have selections. All four are alike but for
-// names, numbers and what wl_data_device has more: actions and drags.
+// A protocol is one of those with selections. They differ in names and numbers only,
+// and wl_data_device also has actions and drags.
 type protocol struct {
 	slot                           Slot
 	manager, device, source, offer *wayland.Interface

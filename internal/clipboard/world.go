@@ -17,23 +17,23 @@ import (
 	"vix/internal/wayland"
 )
 
-// Limits of what a VM's programs may say of selections.
+// Limits of a VM's selections.
 const (
 	// maxKind is the longest name of a kind, in bytes.
 	maxKind = 512
 	// maxKindBytes bounds the names of all kinds of all sources of a VM.
 	maxKindBytes = 4 << 20
-	// asksAtOnce is how many descriptors go to a program in one go.
+	// asksAtOnce is how many descriptors go to a program at once.
 	asksAtOnce = wayland.MaxDescs / 2
 )
 
-// Config is one World's.
+// Config configures a World.
 type Config struct {
 	VM string
 	// Kinds and Transfers are limits; 0 means the default.
 	Kinds, Transfers int
-	// Drags are the user's rules of drags to and from other VMs and the host; the first
-	// that fits holds, and where none does, nothing passes.
+	// Drags holds the user's rules for drags to and from other VMs and the host; the first
+	// that fits decides, and without one nothing passes.
 	Drags []DragRule
 	Log   *slog.Logger
 }
@@ -43,67 +43,67 @@ type Config struct {
 type World struct {
 	cfg Config
 
-	mu      sync.Mutex
-	held    [numSlots]held
-	members map[*Member]struct{}
-	drags   map[string]*Source // by their private kind
-	bytes   int                // of the kinds' names
-	devices int                // of all programs
-	focus   *Member            // got the keyboard last, and has it; nil
-	entered time.Time          // when the keyboard came to a surface of the VM's last
+	mu        sync.Mutex
+	slots     [numSlots]slotState
+	members   map[*Member]struct{}
+	drags     map[string]*Source // the dragged sources by their private kind
+	bytes     int                // the sum of the lengths of the kinds' names
+	devices   int                // the number of all programs' devices
+	focus     *Member            // the member with the keyboard, or nil
+	focusTime time.Time          // when the keyboard last came to a surface of the VM
 
-	carried             atomic.Int32               // transfers of drags to and from outside
-	seq, copies, enters uint64                     // of Status
-	bells               map[chan struct{}]struct{} // of who follows
+	transfers           atomic.Int32               // the number of running transfers of drags to and from outside
+	seq, copies, enters uint64                     // the counters of Status
+	bells               map[chan struct{}]struct{} // a bell for each follower
 }
 
-// held is what a slot holds.
-type held struct {
-	own    *Source // a program's
-	given  *Source // the host's, in front of it
-	serial uint32  // of the request that set own
-	set    bool    // serial means something
-	gen    uint64  // counts changes
+// slotState is the content of a slot.
+type slotState struct {
+	own       *Source // a program's
+	host      *Source // the host's, which hides own
+	serial    uint32  // the serial of the request that set own
+	hasSerial bool    // serial is valid
+	gen       uint64  // the number of changes
 }
 
-func (h *held) current() *Source {
-	if h.given != nil {
-		return h.given
+func (h *slotState) current() *Source {
+	if h.host != nil {
+		return h.host
 	}
 	return h.own
 }
 
-// A Source is something that can be pasted: a program's source or what the host
-// gives. World.mu guards it.
+// A Source is content that programs can paste: a program's source or the host's.
+// World.mu guards it.
 type Source struct {
 	world   *World
-	member  *Member       // whose it is; nil for the host's
+	member  *Member       // its program's connection; nil for the host's
 	obj     *relay.Object // in member's connection, whose lock guards it
 	proto   *protocol
 	kinds   []string
-	manager uint32 // the compositor's id of what made it, for drags
+	manager uint32 // the compositor's id of its manager, for drags
 
-	foreign    *foreign // what is dragged in from elsewhere; nil for all else
-	out        map[string]outward
+	outside    *outsideDrag // set for a drag from outside
+	out        map[string]export
 	dropped    bool   // the drag has ended with a drop
 	actions    uint32 // wl_data_source.set_actions, for a drag
 	hasActions bool
-	place      *relay.Object // what stands for it on the compositor while it is dragged
+	place      *relay.Object // its placeholder on the compositor during a drag
 	token      string
-	target     string // the kind that the surface below it would take
+	target     string // the kind that the surface below the drag would take
 
 	cancelled bool
 	gone      bool
-	given     *Given
+	host      *HostSource
 }
 
-// Given is a selection of the host's making.
-type Given struct {
+// HostSource is a selection from the host.
+type HostSource struct {
 	Kinds []string
-	// Write is told of a program that asks for a kind: it owns f, must not block,
-	// and closes f when all is written.
+	// Write answers a program that asks for a kind: it owns f, must not block, and
+	// closes f after writing everything.
 	Write func(kind string, f *os.File)
-	// Cancelled, when set, is told that a program's selection took its place.
+	// Cancelled, when set, is called when a program's selection replaces it.
 	Cancelled func()
 }
 
@@ -113,16 +113,16 @@ type Member struct {
 	conn  *relay.Conn
 
 	// Guarded by the connection's lock.
-	keyboards map[*relay.Object]struct{} // that are on a surface
+	keyboards map[*relay.Object]struct{} // the keyboards on a surface of the program
 	devices   []*device
 
 	// Guarded by World.mu.
 	focused bool
 	asks    []ask
-	ended   []*Source // to be told that they are cancelled
+	cancels []*Source // the sources whose program must get a cancelled event
 }
 
-// An ask is a transfer that its source's program has not been told of yet.
+// An ask is a transfer whose request the source's program has not got yet.
 type ask struct {
 	src  *Source
 	kind string
@@ -143,8 +143,7 @@ func NewWorld(cfg Config) *World {
 	return &World{cfg: cfg, members: map[*Member]struct{}{}, drags: map[string]*Source{}, seq: 1, bells: map[chan struct{}]struct{}{}}
 }
 
-// Join adds a connection, which Attach names. Leave must be called when it has
-// ended.
+// Join adds a connection, which Attach sets. The caller must call Leave at its end.
 func (w *World) Join() *Member {
 	m := &Member{world: w, keyboards: map[*relay.Object]struct{}{}}
 	w.mu.Lock()
@@ -153,10 +152,10 @@ func (w *World) Join() *Member {
 	return m
 }
 
-// Attach says which connection it is, before that runs.
+// Attach sets the member's connection, before that runs.
 func (m *Member) Attach(c *relay.Conn) { m.conn = c }
 
-// Leave removes a connection that has ended: its sources are gone already.
+// Leave removes an ended connection, whose sources are already gone.
 func (m *Member) Leave() {
 	w := m.world
 	w.mu.Lock()
@@ -164,8 +163,8 @@ func (m *Member) Leave() {
 	delete(w.members, m)
 	if len(w.members) == 0 {
 		// The compositor may have ended, and the next one counts serials from its own start.
-		for s := range w.held {
-			w.held[s].set = false
+		for s := range w.slots {
+			w.slots[s].hasSerial = false
 		}
 	}
 	m.blurLocked()
@@ -179,7 +178,7 @@ func (m *Member) blurLocked() {
 	m.focused = false
 	if m.world.focus == m {
 		m.world.focus = nil
-		m.world.changed()
+		m.world.ring()
 	}
 }
 
@@ -187,21 +186,21 @@ func (m *Member) blurLocked() {
 func (w *World) Focus() (since time.Time, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.entered, w.focus != nil
+	return w.focusTime, w.focus != nil
 }
 
-// Kinds returns what there is to be had of a program's selection, nil when there is
-// none. A selection that the host gave does not count.
+// Kinds returns the kinds of a program's selection, nil when there is none. The host's
+// own selection does not count.
 func (w *World) Kinds(s Slot) []string {
 	_, kinds := w.selection(s)
 	return kinds
 }
 
-// selection returns a program's selection, nil when there is none, and its kinds.
+// selection returns a program's selection, or nil, and its kinds.
 func (w *World) selection(s Slot) (*Source, []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	src := w.held[s].own
+	src := w.slots[s].own
 	if src == nil {
 		return nil, nil
 	}
@@ -211,14 +210,14 @@ func (w *World) selection(s Slot) (*Source, []string) {
 // ErrNothing is returned where there is no selection, or not of that kind.
 var ErrNothing = errors.New("nothing is selected")
 
-// Take asks the owner of a program's selection for it. The caller reads what it
-// writes from the pipe; everything about it is up to the guest.
+// Take asks the owner of a program's selection for a kind. The caller reads the data
+// from the pipe; the guest decides everything about it.
 func (w *World) Take(s Slot, kind string) (*os.File, error) {
 	src, _ := w.selection(s)
 	return w.takeFrom(s, src, kind)
 }
 
-// takeFrom does it as long as the selection is src: ErrChanged when it is another.
+// takeFrom is Take for the source src. It returns ErrChanged for another selection.
 func (w *World) takeFrom(s Slot, src *Source, kind string) (*os.File, error) {
 	r, far, err := askingPipe()
 	if err != nil {
@@ -227,7 +226,7 @@ func (w *World) takeFrom(s Slot, src *Source, kind string) (*os.File, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
-	case w.held[s].own != src:
+	case w.slots[s].own != src:
 		err = ErrChanged
 	case src == nil || !slices.Contains(src.kinds, kind):
 		err = ErrNothing
@@ -240,25 +239,25 @@ func (w *World) takeFrom(s Slot, src *Source, kind string) (*os.File, error) {
 	return r, nil
 }
 
-// askingPipe makes the pipe that a program is asked with: our end, and its.
+// askingPipe makes the pipe for a request to a program: our end, and the program's.
 func askingPipe() (near *os.File, far int, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, -1, fmt.Errorf("pipe: %w", err)
 	}
-	_ = unix.SetNonblock(p[1], false) // a program's own, who expects it so
+	_ = unix.SetNonblock(p[1], false) // programs expect a blocking pipe
 	return os.NewFile(uintptr(p[0]), "selection"), p[1], nil
 }
 
-// Give puts g in front of the VM's own selection. It returns what takes it away
-// again, which may be called more than once. A program with the keyboard loses its own
-// selection by it (yieldLocked).
-func (w *World) Give(s Slot, g *Given) (takeBack func()) {
-	src := &Source{world: w, kinds: g.Kinds, given: g}
+// Give puts g in front of the VM's own selection. takeBack removes it again, and may be
+// called more than once. A program with the keyboard loses its own selection
+// (yieldLocked).
+func (w *World) Give(s Slot, g *HostSource) (takeBack func()) {
+	src := &Source{world: w, kinds: g.Kinds, host: g}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	old := w.held[s].given
-	w.held[s].given = src
+	old := w.slots[s].host
+	w.slots[s].host = src
 	w.newLocked(s)
 	for m := range w.members {
 		if m.focused {
@@ -266,42 +265,42 @@ func (w *World) Give(s Slot, g *Given) (takeBack func()) {
 		}
 	}
 	if old != nil {
-		old.endGivenLocked()
+		old.endHostLocked()
 	}
 	return func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		src.gone = true
-		if w.held[s].given == src {
-			w.held[s].given = nil
+		if w.slots[s].host == src {
+			w.slots[s].host = nil
 			w.newLocked(s)
 		}
 	}
 }
 
-func (src *Source) endGivenLocked() {
+func (src *Source) endHostLocked() {
 	src.gone = true
-	if src.given.Cancelled != nil {
-		go src.given.Cancelled() // it may want the World's lock
+	if src.host.Cancelled != nil {
+		go src.host.Cancelled() // it may want the World's lock
 	}
 }
 
-// yieldLocked ends a program's own selection that something given is in front of, when
-// that program is the one that pastes: toolkits take what they have themselves (GTK 4
-// ignores the offer: "for self").
+// yieldLocked ends a program's own selection behind the host's, if that program has the
+// keyboard: toolkits paste their own selection first (GTK 4 ignores the offer: "for
+// self").
 func (w *World) yieldLocked(m *Member) {
-	for s := range w.held {
-		if h := &w.held[s]; h.given != nil && h.own != nil && h.own.member == m {
+	for s := range w.slots {
+		if h := &w.slots[s]; h.host != nil && h.own != nil && h.own.member == m {
 			w.cancelLocked(h.own)
 			h.own = nil
-			w.changed()
+			w.ring()
 		}
 	}
 }
 
-// newLocked tells whoever has the keyboard that a slot's content is another.
+// newLocked tells the programs with the keyboard of a slot's new content.
 func (w *World) newLocked(s Slot) {
-	w.held[s].gen++
+	w.slots[s].gen++
 	for m := range w.members {
 		if m.focused {
 			m.conn.Wake()
@@ -313,18 +312,18 @@ func (w *World) newLocked(s Slot) {
 func (w *World) set(m *Member, s Slot, src *Source, serial uint32, given bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h := &w.held[s]
-	// As the compositor would: with a serial that the client was given, and none that
-	// is older than the one of the selection there is (wlr_seat_request_set_selection).
-	if !given || h.set && int32(serial-h.serial) < 0 {
+	h := &w.slots[s]
+	// As a compositor does: the client must have got the serial, and it must not be older
+	// than that of the present selection (wlr_seat_request_set_selection).
+	if !given || h.hasSerial && int32(serial-h.serial) < 0 {
 		w.cfg.Log.Debug("selection refused: not from a program with the keyboard", "vm", w.cfg.VM, "slot", s.String())
 		w.cancelLocked(src)
 		return
 	}
-	h.serial, h.set = serial, true
-	if old := h.given; old != nil {
-		h.given = nil
-		old.endGivenLocked()
+	h.serial, h.hasSerial = serial, true
+	if old := h.host; old != nil {
+		h.host = nil
+		old.endHostLocked()
 	}
 	if h.own != src {
 		w.cancelLocked(h.own)
@@ -334,19 +333,19 @@ func (w *World) set(m *Member, s Slot, src *Source, serial uint32, given bool) {
 		w.copies++
 	}
 	w.newLocked(s)
-	w.changed()
+	w.ring()
 }
 
-// cancelLocked lets a source's program know that it is not the selection.
+// cancelLocked tells a source's program that it is no longer the selection.
 func (w *World) cancelLocked(src *Source) {
 	if src != nil && !src.cancelled && !src.gone {
 		src.cancelled = true
-		src.member.ended = append(src.member.ended, src)
+		src.member.cancels = append(src.member.cancels, src)
 		src.member.conn.Wake()
 	}
 }
 
-// addKind adds to a source's kinds, or says why not.
+// addKind adds a kind to a source, or returns why not.
 func (w *World) addKind(src *Source, kind string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -365,7 +364,7 @@ func (w *World) addKind(src *Source, kind string) error {
 	return nil
 }
 
-// drop forgets a source whose object is gone.
+// drop removes a source whose object is gone.
 func (w *World) drop(src *Source) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -375,24 +374,24 @@ func (w *World) drop(src *Source) {
 	}
 	src.kinds = nil // offers may be left
 	delete(w.drags, src.token)
-	for s := range w.held {
-		if w.held[s].own == src {
-			w.held[s].own = nil
+	for s := range w.slots {
+		if w.slots[s].own == src {
+			w.slots[s].own = nil
 			w.newLocked(Slot(s))
-			w.changed()
+			w.ring()
 		}
 	}
 }
 
-// askLocked hands the write end of a pipe to whoever has the data; where nobody
-// does it is closed, and its reader finds nothing.
+// askLocked hands the write end of a pipe to the owner of the data. Without an owner it
+// closes the pipe, and the reader finds nothing.
 func (w *World) askLocked(src *Source, kind string, to wayland.Desc) {
 	switch {
 	case src.gone || !slices.Contains(src.kinds, kind):
-	case src.given != nil:
+	case src.host != nil:
 		_ = unix.SetNonblock(to.FD, true)
-		src.given.Write(kind, os.NewFile(uintptr(to.FD), "paste"))
-		// Who gives bounds the pipes that it writes to itself.
+		src.host.Write(kind, os.NewFile(uintptr(to.FD), "paste"))
+		// Write bounds its pipes itself.
 		if to.Held != nil {
 			to.Held.Release()
 		}
@@ -413,7 +412,7 @@ func (w *World) ask(src *Source, kind string, to wayland.Desc) {
 	w.askLocked(src, kind, to)
 }
 
-// kindsOf returns a source's kinds now; nothing changes what was returned.
+// kindsOf returns a source's present kinds; later changes do not touch the result.
 func (w *World) kindsOf(src *Source) []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -11,11 +11,11 @@ package display
 //	          ◄── or the reason why not, as text, without a descriptor
 //
 // The listening socket is for wp_security_context_v1: the display hands it to the
-// compositor, which knows of every connection made to it whose it is, and keeps its
-// privileged interfaces from it. So once one such connection was made, there are no
-// others as long as this compositor lives: a display that a guest has taken over
-// does not get around its context. A connection of our own, on which nothing is ever
-// said, tells whether it still does.
+// compositor, which then knows the VM of every connection there, and keeps its
+// privileged interfaces from it. After the first such connection the supervisor makes no
+// others as long as this compositor lives: a display that a guest has taken over cannot
+// get around its context. An idle connection of our own shows whether the compositor
+// still lives.
 const (
 	BrokerConnect = "connect"
 	BrokerListen  = "listen"

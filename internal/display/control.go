@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The control channel is a unix seqpacket socket that the supervisor holds. A request is one
-// packet, a JSON object, with a descriptor where one is named:
+// The control channel is a unix seqpacket socket held by the supervisor. A request is one
+// packet, a JSON object, with a descriptor where noted:
 //
 //	{"request":"policy","policy":{…}}            the first, and never again
 //	{"request":"trace","classes":"input,shell"}  + where to write: a pipe or a socket
-//	{"request":"activate","token":"…"}           the next window's
+//	{"request":"activate","token":"…"}           for the next window
 //	{"request":"take"}                           + a stream socket (package clipboard)
 //	{"request":"give"}                           + the same
 //	{"request":"follow"}                         + the same
@@ -23,7 +23,7 @@ import (
 // no reply: a mistake is written to the descriptor, as its only line; one in the policy ends
 // the display, which says it on standard error.
 
-// What is requested.
+// The kinds of requests.
 const (
 	RequestPolicy   = "policy"
 	RequestTrace    = "trace"
@@ -33,7 +33,7 @@ const (
 	RequestFollow   = "follow"
 )
 
-// MaxRequest bounds a packet: the rules of drags are as many as somebody writes.
+// MaxRequest bounds a packet: the user may write any number of drag rules.
 const MaxRequest = 64 << 10
 
 // A Request is a packet of the control channel.

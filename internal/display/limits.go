@@ -9,7 +9,7 @@ import (
 	"vix/internal/ledger"
 )
 
-// A Limit is one thing of the compositor's that a VM may only have so much of.
+// A Limit names a resource of the compositor that is limited for each VM.
 // All connections of the VM share it.
 type Limit int
 
@@ -61,10 +61,10 @@ var limits = [NumLimits]struct {
 	Transfers:   {"transfers", DefaultTransfers, "pastes that one program has not begun to answer; more find nothing"},
 }
 
-// String returns the name in the configuration.
+// String returns the limit's name in the configuration.
 func (l Limit) String() string { return limits[l].name }
 
-// Defaults of the clipboard, which has them without a limit of a VM's too.
+// Defaults of the clipboard, which also apply without limits of a VM.
 const (
 	// DefaultKinds bounds the kinds of one source: a word processor has some 60.
 	DefaultKinds = 256
@@ -76,7 +76,7 @@ const (
 // Limits holds a VM's own values; 0 stands for the default.
 type Limits [NumLimits]int64
 
-// Set gives a limit by name a value of its own.
+// Set sets the value of a limit by its name.
 func (l *Limits) Set(name string, value int64) error {
 	if err := CheckLimit(name, value); err != nil {
 		return fmt.Errorf("limit %s: %w", name, err)

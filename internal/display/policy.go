@@ -11,19 +11,19 @@ import (
 	"vix/config"
 )
 
-// A Policy is what the windows of a VM's programs look like, and what the programs may use
-// and have. The display process is told it as one JSON object (control.go).
+// A Policy holds the look of a VM's windows, and what its programs may use and have. The
+// display process gets it as one JSON object (control.go).
 type Policy struct {
-	Tag    string            `json:"tag"`              // in front of titles
-	Color  string            `json:"color"`            // of the frame, "#rrggbb"
-	Frame  string            `json:"frame"`            // around each window: "full", "border" or "none"
-	Allow  []string          `json:"allow,omitempty"`  // interfaces that exist besides those of the rules,
-	Deny   []string          `json:"deny,omitempty"`   // and that do not, whatever else is said
-	Limits map[string]int64  `json:"limits,omitempty"` // by name; the others have their defaults
-	Drags  []config.DragRule `json:"drags,omitempty"`  // of drags to and from others, the first that fits
+	Tag    string            `json:"tag"`              // the text in front of titles
+	Color  string            `json:"color"`            // the frame's colour, "#rrggbb"
+	Frame  string            `json:"frame"`            // the kind of frame: "full", "border" or "none"
+	Allow  []string          `json:"allow,omitempty"`  // interfaces allowed besides those of the rules
+	Deny   []string          `json:"deny,omitempty"`   // interfaces that are denied in any case
+	Limits map[string]int64  `json:"limits,omitempty"` // values by name; the others have their defaults
+	Drags  []config.DragRule `json:"drags,omitempty"`  // the rules for drags to and from others; the first that fits decides
 }
 
-// PolicyOf is that of a configured VM.
+// PolicyOf returns the policy of a configured VM.
 func PolicyOf(v config.VM, drags []config.DragRule) Policy {
 	return Policy{
 		Tag: v.Tag, Color: string(v.Color), Frame: v.Frame,
@@ -31,7 +31,7 @@ func PolicyOf(v config.VM, drags []config.DragRule) Policy {
 	}
 }
 
-// A PolicyError says which member of a policy is wrong, by its name in JSON and in
+// A PolicyError names the wrong member of a policy, by its name in JSON and in
 // config.toml.
 type PolicyError struct {
 	Key string
@@ -43,7 +43,7 @@ func (e *PolicyError) Unwrap() error { return e.Err }
 
 var colorPattern = regexp.MustCompile(`^#[0-9a-f]{6}$`)
 
-// Check finds what is wrong with a policy; the error is a *PolicyError.
+// Check checks a policy; the error is a *PolicyError.
 func (p Policy) Check() error {
 	if !colorPattern.MatchString(p.Color) {
 		return &PolicyError{"color", fmt.Errorf("%q: want #rrggbb", p.Color)}
@@ -69,7 +69,7 @@ func (p Policy) Check() error {
 	return nil
 }
 
-// CheckLimit says what is wrong with a limit of a VM's own.
+// CheckLimit checks a VM's own value of a limit.
 func CheckLimit(name string, n int64) error {
 	if most, ok := deviceLimits[name]; ok {
 		if n < 1 || n > most {

@@ -74,8 +74,8 @@ var Rules = map[*wayland.Interface]rule{
 	wayland.WpLinuxDrmSyncobjManagerV1:           {0, "", "needs a GPU on both sides"},
 }
 
-// never holds what no configuration can allow, because the filter would be of no
-// use any more.
+// never holds the globals that no configuration can allow, because they would make the
+// filter useless.
 var Never = map[*wayland.Interface]bool{
 	wayland.WlShell:                    true,
 	wayland.WpSecurityContextManagerV1: true,
@@ -95,7 +95,7 @@ func CheckInterface(name string) error {
 	return fmt.Errorf("unknown interface %q; docs/protocols.md lists them", name)
 }
 
-// CheckAllow says why a global cannot be allowed by configuration.
+// CheckAllow returns why the configuration cannot allow a global.
 func CheckAllow(name string) error {
 	if err := CheckInterface(name); err != nil {
 		return err
@@ -106,8 +106,7 @@ func CheckAllow(name string) error {
 	return nil
 }
 
-// Risk says what a user risks who allows a hidden global, "" for one that is
-// allowed anyway.
+// Risk returns the risk of allowing a hidden global, "" for one that is allowed anyway.
 func Risk(name string) string {
 	if r, ok := Rules[wayland.Lookup(name)]; ok && r.Max == 0 {
 		return r.Why

@@ -2,7 +2,7 @@ package display
 
 import "fmt"
 
-// A Spec is what the command line of vix-waylandproxy host depends on.
+// A Spec holds the options of the command line of vix-waylandproxy host.
 type Spec struct {
 	VM        string
 	VhostFD   int

@@ -9,11 +9,11 @@ import (
 	"vix/internal/wayland"
 )
 
-// The user's wish to see a program's window comes as a token of xdg-activation: whoever
-// starts the program has it from the compositor. Guests have no xdg-activation, and
-// never see the token; the filter spends it for them, on the first window that is
-// shown after it came and before it is tokenLife old. It is spent right before the
-// window's first content, so that the compositor can still decide where it opens.
+// A token of xdg-activation carries the user's wish to see a program's window: whoever
+// starts the program gets it from the compositor. Guests have no xdg-activation, and
+// never see the token; the filter spends it for them, on the first window shown within
+// tokenLife of its arrival. It spends the token right before the window's first content,
+// so that the compositor can still decide where the window opens.
 
 const (
 	tokenLife = 2 * time.Minute // from the program's start to its window, in an emulated VM
@@ -27,8 +27,7 @@ type activation struct {
 	since time.Time
 }
 
-// Activate gives the next window of the VM the focus that token is good for. A newer
-// token takes the place of one that was not spent.
+// Activate spends token on the VM's next window. A newer token replaces an unspent one.
 func (f *Filter) Activate(token string) {
 	if token != plain.Text(token, maxToken, plain.OneLine) {
 		return
@@ -38,7 +37,7 @@ func (f *Filter) Activate(token string) {
 	f.activation.token, f.activation.since = token, time.Now()
 }
 
-// take returns the token, and forgets it.
+// take removes and returns the token.
 func (a *activation) take() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -14,8 +14,8 @@ func Allowed(i *wayland.Interface, version uint32) uint32 {
 }
 
 // globals returns the highest versions that this VM may see, by
-// Interface.Index: the rules with the configuration's changes. To deny is
-// stronger than to allow.
+// Interface.Index: the rules with the configuration's changes. Deny is stronger than
+// Allow.
 func (cfg *Config) globals() []uint32 {
 	most := make([]uint32, len(wayland.Interfaces()))
 	for i, r := range display.Rules {

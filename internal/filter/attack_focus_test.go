@@ -220,13 +220,13 @@ func TestNoFocusOfTheGone(t *testing.T) {
 		pointers:  map[*relay.Object]*pointer{mouse: {focus: v}},
 		touches:   map[*relay.Object]*touch{finger: {on: map[int32]*piece{}, focus: map[int32]*view{0: v}}},
 	}
-	st.giveSerial(given{serial: 7, kind: press, lasts: true, by: mouse, on: v})
+	st.addGrant(grant{serial: 7, kind: press, lasts: true, by: mouse, on: v})
 	st.forgetFocus(w)
-	if st.absent() || !st.given[0].lasts {
+	if st.absent() || !st.grants[0].lasts {
 		t.Error("another surface's end counts")
 	}
 	st.forgetFocus(v)
-	if !st.absent() || st.given[0].lasts {
-		t.Errorf("it is there still: %+v", st.given)
+	if !st.absent() || st.grants[0].lasts {
+		t.Errorf("it is there still: %+v", st.grants)
 	}
 }

@@ -334,12 +334,12 @@ func TestSerials(t *testing.T) {
 func TestActivationNeedsInput(t *testing.T) {
 	st := &state{keyboards: nil}
 	n := authority[request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial)]
-	st.giveSerial(given{serial: 1, kind: keyPress})
-	st.giveSerial(given{serial: 2, kind: keyIn, lasts: true})
-	st.giveSerial(given{serial: 3, kind: keyPress})
-	st.given[2].at = time.Now().Add(-time.Minute)
+	st.addGrant(grant{serial: 1, kind: keyPress})
+	st.addGrant(grant{serial: 2, kind: keyIn, lasts: true})
+	st.addGrant(grant{serial: 3, kind: keyPress})
+	st.grants[2].at = time.Now().Add(-time.Minute)
 	for serial, want := range map[uint32]bool{1: true, 2: false, 3: false, 4: false} {
-		if got := st.wasGiven(&n, serial, nil); got != want {
+		if got := st.hasGrant(&n, serial, nil); got != want {
 			t.Errorf("serial %d: %v", serial, got)
 		}
 	}
@@ -351,14 +351,14 @@ func TestActivationNeedsInput(t *testing.T) {
 // TestGivenIsBounded holds that serials that still hold outlast a flood of others.
 func TestGivenIsBounded(t *testing.T) {
 	st := &state{}
-	st.giveSerial(given{serial: 1, kind: press, lasts: true})
-	for k := range uint32(10 * maxGiven) {
-		st.giveSerial(given{serial: 2 + k, kind: keyPress})
+	st.addGrant(grant{serial: 1, kind: press, lasts: true})
+	for k := range uint32(10 * maxGrants) {
+		st.addGrant(grant{serial: 2 + k, kind: keyPress})
 	}
-	if len(st.given) != maxGiven {
-		t.Errorf("%d serials are remembered", len(st.given))
+	if len(st.grants) != maxGrants {
+		t.Errorf("%d serials are remembered", len(st.grants))
 	}
-	if !st.wasGiven(&need{of: press, lasts: true}, 1, nil) {
+	if !st.hasGrant(&need{of: press, lasts: true}, 1, nil) {
 		t.Error("the press that lasts is forgotten")
 	}
 }

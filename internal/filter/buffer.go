@@ -9,10 +9,10 @@ import (
 // A buffer is a wl_buffer of the client's.
 type buffer struct {
 	surface.Buffer
-	pool *pool         // nil where it is not of shared memory
-	obj  *relay.Object // on the compositor
-	// busy is set from a commit until the compositor releases the buffer; dead when the
-	// client destroyed it and the model needs it still; lost when it is destroyed.
+	pool *pool         // nil unless it is in shared memory
+	obj  *relay.Object // the compositor's object
+	// busy is set from a commit until the compositor releases the buffer. dead says that
+	// the client has destroyed it and the model still needs it; lost, that it is gone.
 	busy, dead, lost bool
 }
 
@@ -25,7 +25,7 @@ func newBuffer(o *relay.Object, p *pool, w, h int32) *buffer {
 // errStride is wl_shm.error.invalid_stride.
 const errStride = 1
 
-// checkBuffer holds a buffer's sides and place against what it is made of.
+// checkBuffer checks a buffer's sides and place against its pool.
 func checkBuffer(o *relay.Object, size int64, offset, w, h, stride int32) error {
 	switch {
 	case w <= 0 || h <= 0 || w > surface.MaxSide || h > surface.MaxSide:
@@ -36,7 +36,7 @@ func checkBuffer(o *relay.Object, size int64, offset, w, h, stride int32) error 
 	return nil
 }
 
-// A dmabufSize waits in zwp_linux_buffer_params_v1 for the buffer.
+// A dmabufSize is the Data of a zwp_linux_buffer_params_v1, kept for its buffer.
 type dmabufSize struct{ w, h int32 }
 
 func bufferHooks(l relay.Layer) {
@@ -72,7 +72,7 @@ func bufferHooks(l relay.Layer) {
 			return true, nil
 		}
 		b.busy = false
-		// What is hidden now may be shown again: the client keeps its hands off.
+		// A hidden surface may need the buffer again, so the client may not reuse it.
 		return !b.Held(), nil
 	})
 	l.Gone(wayland.WlBuffer, func(c *relay.Conn, o *relay.Object) {
@@ -82,7 +82,7 @@ func bufferHooks(l relay.Layer) {
 	})
 }
 
-// onBufferDestroy keeps a buffer that a surface is to show yet.
+// onBufferDestroy keeps a buffer that a surface may still show.
 func onBufferDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	b, ok := m.Obj.Data.(*buffer)
 	if !ok {
@@ -98,15 +98,15 @@ func onBufferDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, nil
 }
 
-// freed is called when the model holds a buffer no longer.
-func freed(c *relay.Conn, b *buffer) {
+// onBufferFree runs when the model no longer holds a buffer.
+func onBufferFree(c *relay.Conn, b *buffer) {
 	switch {
 	case b.lost:
 	case b.dead:
 		b.lost = true
 		if b.busy { // it may be attached and not committed yet
 			st := stateOf(c)
-			st.dying = append(st.dying, b.obj)
+			st.deadBuffers = append(st.deadBuffers, b.obj)
 		} else {
 			c.Discard(b.obj, wayland.WlBufferReqDestroy)
 		}
@@ -115,10 +115,10 @@ func freed(c *relay.Conn, b *buffer) {
 	}
 }
 
-// bury destroys buffers that the client destroyed before they were shown.
+// bury destroys the deadBuffers.
 func (st *state) bury(c *relay.Conn) {
-	for _, o := range st.dying {
+	for _, o := range st.deadBuffers {
 		c.Discard(o, wayland.WlBufferReqDestroy)
 	}
-	st.dying = st.dying[:0]
+	st.deadBuffers = st.deadBuffers[:0]
 }

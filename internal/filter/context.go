@@ -11,27 +11,27 @@ import (
 	"vix/internal/wayland"
 )
 
-// A security context (wp_security_context_v1) is how a VM's connections reach
-// the compositor when it can make one: it listens on a socket of ours, and knows of
-// each connection there which VM's it is.
+// A VM's connections reach the compositor through a security context
+// (wp_security_context_v1) where the compositor supports it: it then listens on a
+// socket of ours, and knows the VM of each connection there.
 //
 //	up ── wl_display.get_registry, bind wp_security_context_manager_v1
 //	   ── create_listener(listening socket, read end of a pipe)
 //	   ── set_sandbox_engine "dev.vix", set_app_id "vix.NAME", set_instance_id NAME, commit
 //
-// What a compositor does with the knowledge (hide its privileged globals, match
-// windows by VM) comes on top of the filter, never instead of it.
+// What a compositor does with it (hide its privileged globals, match windows by VM)
+// comes on top of the filter, and never replaces it.
 
-// SandboxEngine is Vix's name among the engines that make security contexts.
+// SandboxEngine is the name by which Vix makes security contexts.
 const SandboxEngine = "dev.vix"
 
-// ErrNoSecurityContext tells that the compositor cannot make one: the filter
-// alone has to do.
+// ErrNoSecurityContext says that the compositor has no security contexts: the filter
+// alone protects it.
 var ErrNoSecurityContext = errors.New("the compositor has no " + wayland.WpSecurityContextManagerV1.Name)
 
 // NewSecurityContext makes the compositor accept the connections of a listening
-// unix socket as the VM's, until the returned Closer is closed. It uses up, a fresh
-// connection, and closes it. listen stays the caller's.
+// unix socket as the VM's, until the returned Closer is closed. It takes over and closes
+// up, a fresh connection. The caller keeps listen.
 func NewSecurityContext(up wayland.Transport, vm string, listen int) (_ io.Closer, err error) {
 	c := wayland.NewClient(up)
 	defer func() { err = errors.Join(err, c.Close()) }()
@@ -61,7 +61,7 @@ func contextError(err error) error {
 	return fmt.Errorf("security context: %w", err)
 }
 
-// createContext makes the context and hears whether the compositor took it.
+// createContext makes the context and waits for the compositor's answer.
 func createContext(c *wayland.Client, manager uint32, vm string, listen, alive int) error {
 	context := c.NewID()
 	c.Msg(manager, wayland.WpSecurityContextManagerV1ReqCreateListener, context)

@@ -10,9 +10,9 @@ import (
 	"vix/internal/wayland"
 )
 
-// A ContextDialer connects to the compositor through a security context, which it
-// makes at the first connection, and anew when the compositor was restarted.
-// Without one, because the compositor cannot make it, it connects directly.
+// A ContextDialer connects to the compositor through a security context. It makes the
+// context at the first connection, and again after a restart of the compositor. Where
+// the compositor has no security contexts, it connects directly.
 type ContextDialer struct {
 	VM string
 	// Direct connects to the compositor itself.
@@ -25,7 +25,7 @@ type ContextDialer struct {
 
 	mu      sync.Mutex
 	context io.Closer // nil before the first
-	without bool      // the compositor has none, and the log says so
+	without bool      // the compositor has none, which the log says once
 }
 
 // Dial is Config.Dial.
@@ -68,7 +68,7 @@ func (d *ContextDialer) make() error {
 	return err
 }
 
-// Close ends the context: nobody can connect through it any more.
+// Close ends the context: it accepts no more connections.
 func (d *ContextDialer) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

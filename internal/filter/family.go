@@ -7,9 +7,9 @@ import (
 	"vix/internal/wayland"
 )
 
-// A family is which window of a VM belongs to which, by xdg_toplevel.set_parent and, over
-// all the VM's connections, by xdg-foreign. No window may be its own ancestor: KWin 6.3
-// walks such a circle for ever, or ends. Windows that are not shown count too.
+// A family holds the parents of a VM's windows, by xdg_toplevel.set_parent and, across
+// the VM's connections, by xdg-foreign. No window may be its own ancestor: KWin 6.3 walks
+// such a circle for ever, or crashes. Hidden windows count too.
 type family struct {
 	mu      sync.Mutex
 	parents map[*window]*window
@@ -18,7 +18,7 @@ type family struct {
 // maxAncestors bounds chains of parents, which compositors walk.
 const maxAncestors = 64
 
-// adopt makes a window another's child, nil for nobody's, unless that closes a circle.
+// adopt sets a window's parent, nil for none, unless that closes a circle.
 func (k *family) adopt(child, parent *window) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -39,7 +39,7 @@ func (k *family) adopt(child, parent *window) bool {
 	return true
 }
 
-// leave takes a window out. Its children are its parent's then (xdg_toplevel.set_parent).
+// leave removes a window. Its parent inherits its children (xdg_toplevel.set_parent).
 func (k *family) leave(w *window) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

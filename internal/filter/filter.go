@@ -1,14 +1,14 @@
 // Package filter is the host's policy between a guest's connections and the
-// compositor. It is the engine of package relay with hooks, one connection of its
-// own to the compositor for each of the guest's:
+// compositor. It runs the engine of package relay with hooks, and opens one connection
+// to the compositor for each of the guest's:
 //
 //		guest ⇄ virtwl context ⇄ [ filter ] ⇄ compositor
 //
-//	  - globals: only what the allow-list (allow.go) names, in a version that it
-//	    names; everything else does not exist
+//	  - globals: the guest sees only those on the allow-list (allow.go), up to the
+//	    version there
 //	  - identity: titles become "[tag] title", app ids "vix.vm.app" (identity.go)
 //	  - selections and drags stay in the VM (selection.go, package clipboard)
-//	  - outputs do not tell what monitor they are (identity.go)
+//	  - outputs do not identify their monitors (identity.go)
 //
 // Everything from the guest is hostile. The engine has checked each message
 // against the table before a hook sees it.
@@ -35,43 +35,43 @@ import (
 type Config struct {
 	VM  string // the VM's name, part of app ids
 	Tag string // the text in front of titles, without the brackets
-	// Color is the frame's, "#rrggbb"; Frame is how much of it there is: "full",
-	// "border" or "none", which is also what "" means.
+	// Color is the frame's colour, "#rrggbb". Frame is the kind of frame: "full",
+	// "border" or "none"; "" means "none".
 	Color, Frame string
 	// Font holds the bytes of the label's font file; nil means the built-in one.
 	Font []byte
-	// Allow and Deny change the allow-list by names of globals.
+	// Allow and Deny hold names of globals that change the allow-list.
 	Allow, Deny []string
 	Limits      display.Limits
-	// Ledger is the VM's, which its device has too; nil: one of the filter's own, with
-	// the limit Memory.
+	// Ledger is the VM's ledger, shared with its device. With nil the filter makes its
+	// own, with the limit Memory.
 	Ledger *ledger.Ledger
-	// Drags are the user's rules of drags to and from others.
+	// Drags holds the user's rules for drags between this VM and others.
 	Drags []config.DragRule
 	// Dial connects to the compositor.
 	Dial func() (wayland.Transport, error)
-	// Event, when set, hears of windows. It must not block.
+	// Event, when set, receives the events of windows. It must not block.
 	Event func(Event)
-	// Tap, when set, may be given a tap of all connections.
+	// Tap, when set, is the switch of a tap on all connections.
 	Tap *relay.TapSwitch
 	Log *slog.Logger
 }
 
-// An Event tells what happened to a window.
+// An Event is something that happened to a window.
 type Event struct {
 	Event string `json:"event"`            // "window" or "window-closed"
-	ID    uint64 `json:"id"`               // of the window, unique in the process
-	Title string `json:"title,omitempty"`  // as the compositor knows it
-	AppID string `json:"app_id,omitempty"` // as the compositor knows it
+	ID    uint64 `json:"id"`               // the window's number, unique in the process
+	Title string `json:"title,omitempty"`  // the title sent to the compositor
+	AppID string `json:"app_id,omitempty"` // the app id sent to the compositor
 }
 
 // A Filter serves the connections of one VM.
 type Filter struct {
 	cfg     Config
 	hooks   *relay.Hooks
-	globals []uint32      // the highest versions, by Interface.Index
-	conns   atomic.Uint64 // connections so far, for the log
-	windows atomic.Uint64 // windows so far
+	globals []uint32      // the highest version of each global, by Interface.Index
+	conns   atomic.Uint64 // the number of connections so far, for the log
+	windows atomic.Uint64 // the number of windows so far
 	used    [display.NumLimits]atomic.Int64
 	rates   [display.NumLimits]bucket
 	frame   *style
@@ -83,7 +83,7 @@ type Filter struct {
 	world      *clipboard.World
 
 	ledger *ledger.Ledger
-	ending sync.WaitGroup // of connections that the compositor still has something of
+	ending sync.WaitGroup // ended connections that the compositor has not read to the end
 }
 
 // New returns a filter. It starts nothing.
@@ -109,9 +109,8 @@ func New(cfg Config) *Filter {
 	return f
 }
 
-// Serve relays one connection of the guest until it ends, and closes t. A
-// compositor that does not answer is an error, and so is a guest that breaks the
-// protocol.
+// Serve relays one connection of the guest until it ends, and closes t. It returns an
+// error when the compositor does not answer, and when the guest breaks the protocol.
 func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	n := f.conns.Add(1)
 	log := f.cfg.Log.With("conn", n)
@@ -159,25 +158,25 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 	return nil
 }
 
-// state is one connection's.
+// state holds what the filter knows of one connection.
 type state struct {
-	filter  *Filter
-	commits uint64                  // so far
-	slowed  [display.NumLimits]bool // and said so
-	frames  *frames
-	member  *clipboard.Member
-	freed   func(*surface.Buffer)
-	dying   []*relay.Object    // wl_buffers, until what they are attached to is committed
-	bases   map[uint32]int     // xdg_surfaces by their xdg_wm_base on the compositor
-	images  map[*view]struct{} // of pointers and tools
-	grabs   []*popup           // that asked for a grab, in order
+	filter      *Filter
+	commits     uint64                  // the number of commits so far
+	slowLogged  [display.NumLimits]bool // the limits that slowed it down, which the log says once
+	frames      *frames
+	member      *clipboard.Member
+	onFree      func(*surface.Buffer)
+	deadBuffers []*relay.Object    // wl_buffers to destroy after the next commit
+	bases       map[uint32]int     // the number of xdg_surfaces of each xdg_wm_base, by its id on the compositor
+	images      map[*view]struct{} // the images of pointers and tools
+	grabs       []*popup           // the popups with a requested grab, oldest first
 
-	given     []given                     // serials, the newest last
+	grants    []grant                     // serials, the newest last
 	keyboards map[*relay.Object]*keyFocus // the client's keyboards that are on a surface
 	pointers  map[*relay.Object]*pointer
 	touches   map[*relay.Object]*touch
-	boards    int // keyboards of the client's
-	loan      onLoan
+	boards    int // the number of the client's keyboards
+	loan      loans
 }
 
 func stateOf(c *relay.Conn) *state { return c.State.(*state) }

@@ -8,14 +8,14 @@ import (
 	"vix/internal/wayland"
 )
 
-// Authority. Some requests take something that is the user's to give: the pointer during
+// Authority. Some requests take something that only the user may give: the pointer during
 // a move or a drag, its image, a selection. They name a serial, which an event gave to
-// the client. A compositor may look at it or not, so the filter looks first: a serial
+// the client. A compositor may check it or not, so the filter checks it first: a serial
 // counts only if an event of the right kind brought it to this connection, to a surface
 // of the same window, and what the event began still lasts.
 //
-// authority is the whole list: every request that has a serial or a seat and can be made
-// by a guest, and what it needs. (A test holds that none is missing.)
+// authority lists every request with a serial or a seat that a guest can make, and what
+// it needs. (A test checks that none is missing.)
 var authority = map[*wayland.Message]need{
 	request(wayland.WlPointer, wayland.WlPointerReqSetCursor):                                        {of: pointerIn, lasts: true, why: "only while the pointer is on the client"},
 	request(wayland.ZwpTabletToolV2, wayland.ZwpTabletToolV2ReqSetCursor):                            {of: toolIn, lasts: true, why: "only while the pen is on the client"},
@@ -42,7 +42,7 @@ var authority = map[*wayland.Message]need{
 }
 
 // seats is the rest of the list: requests that name a seat or a pointer to get an object
-// which hears of it, or that only the user's configuration allows at all.
+// for its events, or that only the user's configuration allows.
 var seats = map[*wayland.Message]string{
 	request(wayland.WlDataDeviceManager, wayland.WlDataDeviceManagerReqGetDataDevice):                                      "an object that hears of the seat",
 	request(wayland.ZwpPrimarySelectionDeviceManagerV1, wayland.ZwpPrimarySelectionDeviceManagerV1ReqGetDevice):            "an object that hears of the seat",
@@ -54,15 +54,15 @@ var seats = map[*wayland.Message]string{
 
 func request(i *wayland.Interface, op int) *wayland.Message { return &i.Requests[op] }
 
-// A need is what a request's serial must be.
+// A need is what a request requires of its serial.
 type need struct {
 	of       kinds         // the kinds of event that may have given it
 	lasts    bool          // what the event began has not ended
-	window   bool          // the event was on the window that the request is about
+	window   bool          // the event was on the request's window
 	keyboard bool          // the client has the keyboard
-	age      time.Duration // how long ago it may be; 0: any time
-	never    bool          // the request is never passed on
-	answer   bool          // the serial is no input's
+	age      time.Duration // the largest age of the event; 0: any
+	never    bool          // the filter always drops the request
+	answer   bool          // the serial comes from no input event
 	why      string
 }
 
@@ -73,7 +73,7 @@ const (
 	pointerIn kinds = 1 << iota // lasts until the pointer leaves
 	toolIn                      // lasts until the pen leaves
 	dragIn                      // lasts until the drag leaves
-	press                       // of a button, a finger, a pen; lasts until it is released
+	press                       // a button, a finger, a pen; lasts until its release
 	keyIn                       // lasts until the keyboard leaves
 	keyPress
 	other
@@ -81,54 +81,54 @@ const (
 	anything = pointerIn | toolIn | dragIn | press | keyIn | keyPress | other
 )
 
-// A given serial is one that the client was given by an event.
-type given struct {
+// A grant is a serial that an event gave to the client.
+type grant struct {
 	serial uint32
 	kind   kinds
 	lasts  bool
-	by     *relay.Object // a device of the client's
-	code   uint32        // button or finger
-	on     *view         // nil where no surface is concerned
+	by     *relay.Object // the client's device that had the event
+	code   uint32        // the button or finger
+	on     *view         // the event's surface, or nil
 	at     time.Time
 }
 
-// maxGiven bounds how many serials a connection is remembered to have been given.
-const maxGiven = 128
+// maxGrants bounds the remembered grants of a connection.
+const maxGrants = 128
 
-// give notes a serial.
-func (st *state) giveSerial(g given) {
+// addGrant stores a grant.
+func (st *state) addGrant(g grant) {
 	g.at = time.Now()
-	if len(st.given) < maxGiven {
-		st.given = append(st.given, g)
+	if len(st.grants) < maxGrants {
+		st.grants = append(st.grants, g)
 		return
 	}
-	// The oldest that nothing depends on goes.
+	// The oldest that has ended makes room.
 	old := 0
-	for k := range st.given {
-		if !st.given[k].lasts {
+	for k := range st.grants {
+		if !st.grants[k].lasts {
 			old = k
 			break
 		}
 	}
-	copy(st.given[old:], st.given[old+1:])
-	st.given[len(st.given)-1] = g
+	copy(st.grants[old:], st.grants[old+1:])
+	st.grants[len(st.grants)-1] = g
 }
 
-// over notes that what events of a kind began has ended.
-func (st *state) over(kind kinds, by *relay.Object, same func(g *given) bool) {
-	for k := range st.given {
-		if g := &st.given[k]; g.lasts && g.kind == kind && g.by == by && (same == nil || same(g)) {
+// endGrants ends what events of a kind began.
+func (st *state) endGrants(kind kinds, by *relay.Object, same func(g *grant) bool) {
+	for k := range st.grants {
+		if g := &st.grants[k]; g.lasts && g.kind == kind && g.by == by && (same == nil || same(g)) {
 			g.lasts = false
 		}
 	}
 }
 
-// forgetFocus ends what input on a surface began when the client destroys it: no
-// compositor sends a leave event for a surface that has gone.
+// forgetFocus ends what input on a surface began. It runs when the client destroys the
+// surface: no compositor sends a leave event for a destroyed surface.
 func (st *state) forgetFocus(v *view) {
-	for k := range st.given {
-		if st.given[k].on == v {
-			st.given[k].on, st.given[k].lasts = nil, false
+	for k := range st.grants {
+		if st.grants[k].on == v {
+			st.grants[k].on, st.grants[k].lasts = nil, false
 		}
 	}
 	for o, k := range st.keyboards {
@@ -150,20 +150,20 @@ func (st *state) forgetFocus(v *view) {
 	}
 }
 
-// may tells whether the client may make a request with a serial. on is the surface that
-// the request is about, nil for none.
+// may tells whether the client may make a request with a serial. on is the request's
+// surface, or nil.
 func (st *state) may(c *relay.Conn, m *relay.Msg, serial uint32, on *view) bool {
 	n := authority[m.Def]
-	ok := n.of != 0 && !n.never && (!n.keyboard || len(st.keyboards) > 0) && st.wasGiven(&n, serial, on)
+	ok := n.of != 0 && !n.never && (!n.keyboard || len(st.keyboards) > 0) && st.hasGrant(&n, serial, on)
 	if !ok {
 		filterOf(c).cfg.Log.Debug("a request without authority is dropped", "request", m.Obj.Iface.Name+"."+m.Def.Name, "serial", serial)
 	}
 	return ok
 }
 
-func (st *state) wasGiven(n *need, serial uint32, on *view) bool {
-	for k := len(st.given) - 1; k >= 0; k-- {
-		g := &st.given[k]
+func (st *state) hasGrant(n *need, serial uint32, on *view) bool {
+	for k := len(st.grants) - 1; k >= 0; k-- {
+		g := &st.grants[k]
 		switch {
 		case g.serial != serial || g.kind&n.of == 0:
 		case n.lasts && !g.lasts:
@@ -176,7 +176,7 @@ func (st *state) wasGiven(n *need, serial uint32, on *view) bool {
 	return false
 }
 
-// root returns the surface of the window that v is part of, also by way of popups.
+// root returns the root surface of v's window, also through popups.
 func (v *view) root() *view {
 	v = of(v.Top())
 	for p := v.popup(); p != nil && p.parent != nil && p.parent.v != nil; p = v.popup() {
@@ -185,7 +185,7 @@ func (v *view) root() *view {
 	return v
 }
 
-// focusHooks note what reaches the client: they are the last to see an event.
+// focusHooks record the events that reach the client: they see an event last.
 func focusHooks(l relay.Layer) {
 	gives := func(i *wayland.Interface, op int, f func(st *state, c *relay.Conn, m *relay.Msg)) {
 		l.Event(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -206,16 +206,16 @@ func focusHooks(l relay.Layer) {
 	toolFocus(gives, on)
 	i := wayland.WlDataDevice
 	gives(i, wayland.WlDataDeviceEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: dragIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+		st.addGrant(grant{serial: m.Word(0), kind: dragIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
 	})
-	gives(i, wayland.WlDataDeviceEvtLeave, func(st *state, _ *relay.Conn, m *relay.Msg) { st.over(dragIn, m.Obj, nil) })
+	gives(i, wayland.WlDataDeviceEvtLeave, func(st *state, _ *relay.Conn, m *relay.Msg) { st.endGrants(dragIn, m.Obj, nil) })
 	for _, i := range []*wayland.Interface{wayland.WlKeyboard, wayland.WlPointer, wayland.WlTouch, wayland.ZwpTabletToolV2, wayland.WlDataDevice} {
 		l.Gone(i, func(c *relay.Conn, o *relay.Object) {
 			st := stateOf(c)
-			st.over(anything, o, nil)
-			for k := range st.given {
-				if st.given[k].by == o {
-					st.given[k].by, st.given[k].lasts = nil, false
+			st.endGrants(anything, o, nil)
+			for k := range st.grants {
+				if st.grants[k].by == o {
+					st.grants[k].by, st.grants[k].lasts = nil, false
 				}
 			}
 			delete(st.keyboards, o)
@@ -235,11 +235,11 @@ func keyboardFocus(l relay.Layer, gives givesFunc, on onFunc) {
 	l.Event(i, wayland.WlKeyboardEvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		st, v := stateOf(c), on(c, m.Word(1))
 		st.keyboards[m.Obj] = &keyFocus{on: v}
-		st.giveSerial(given{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: v})
+		st.addGrant(grant{serial: m.Word(0), kind: keyIn, lasts: true, by: m.Obj, on: v})
 		if m.Word(2) == 0 || v == nil { // or the surface is gone
 			return m.Word(2) == 0, nil
 		}
-		// The keys that are held were pressed for somebody else.
+		// The keys that are down were pressed for another client.
 		e := c.ToClient()
 		e.Begin(m.Obj.ID, wayland.WlKeyboardEvtEnter)
 		e.Uint(m.Word(0))
@@ -249,11 +249,11 @@ func keyboardFocus(l relay.Layer, gives givesFunc, on onFunc) {
 	})
 	gives(i, wayland.WlKeyboardEvtLeave, func(st *state, c *relay.Conn, m *relay.Msg) {
 		delete(st.keyboards, m.Obj)
-		st.over(keyIn, m.Obj, nil)
-		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+		st.endGrants(keyIn, m.Obj, nil)
+		st.addGrant(grant{serial: m.Word(0), kind: other, by: m.Obj})
 		if len(st.keyboards) == 0 {
 			st.endGrabs(c)
-			st.left(c)
+			st.dismissAbsent(c)
 		}
 	})
 	l.Event(i, wayland.WlKeyboardEvtKey, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -262,37 +262,37 @@ func keyboardFocus(l relay.Layer, gives givesFunc, on onFunc) {
 		if k == nil || !k.key(m.Word(2), m.Word(3)) {
 			return false, nil
 		}
-		st.giveSerial(given{serial: m.Word(0), kind: keyPress, by: m.Obj, on: k.on})
+		st.addGrant(grant{serial: m.Word(0), kind: keyPress, by: m.Obj, on: k.on})
 		return true, nil
 	})
 	gives(i, wayland.WlKeyboardEvtModifiers, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		g := given{serial: m.Word(0), kind: other, by: m.Obj}
+		g := grant{serial: m.Word(0), kind: other, by: m.Obj}
 		if k := st.keyboards[m.Obj]; k != nil {
 			g.on = k.on
 		}
-		st.giveSerial(g)
+		st.addGrant(g)
 	})
 }
 
-// A keyFocus is what is known of a keyboard that is on a surface of the client's.
+// A keyFocus is the state of a keyboard that is on a surface of the client's.
 type keyFocus struct {
 	on   *view
-	held []uint32 // the keys that were pressed since it came there
+	keys []uint32 // the keys that are down, pressed since the keyboard came there
 }
 
-// maxHeld bounds the keys that are held together.
-const maxHeld = 256
+// maxKeys bounds the keys that are down together.
+const maxKeys = 256
 
-// key notes what happens to a key, and tells whether the client hears of it: what was
-// pressed before the keyboard came is nothing of its.
+// key records a key event, and tells whether the client gets it: it gets nothing of a key
+// pressed before the keyboard came.
 func (k *keyFocus) key(key, state uint32) bool {
 	const pressed = 1
-	at := slices.Index(k.held, key)
+	at := slices.Index(k.keys, key)
 	switch {
-	case state == pressed && at < 0 && len(k.held) < maxHeld:
-		k.held = append(k.held, key)
+	case state == pressed && at < 0 && len(k.keys) < maxKeys:
+		k.keys = append(k.keys, key)
 	case state == 0 && at >= 0:
-		k.held = slices.Delete(k.held, at, at+1)
+		k.keys = slices.Delete(k.keys, at, at+1)
 	default:
 		return state == pressed || at >= 0
 	}
@@ -302,65 +302,65 @@ func (k *keyFocus) key(key, state uint32) bool {
 func pointerFocus(gives givesFunc, on onFunc) {
 	i := wayland.WlPointer
 	gives(i, wayland.WlPointerEvtEnter, func(st *state, c *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: pointerIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
+		st.addGrant(grant{serial: m.Word(0), kind: pointerIn, lasts: true, by: m.Obj, on: on(c, m.Word(1))})
 	})
 	gives(i, wayland.WlPointerEvtLeave, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.over(pointerIn, m.Obj, nil)
-		st.over(press, m.Obj, nil) // the compositor has taken the pointer
-		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+		st.endGrants(pointerIn, m.Obj, nil)
+		st.endGrants(press, m.Obj, nil) // the compositor has taken the pointer
+		st.addGrant(grant{serial: m.Word(0), kind: other, by: m.Obj})
 	})
 	gives(i, wayland.WlPointerEvtButton, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		g := given{serial: m.Word(0), kind: press, lasts: m.Word(3) == 1, by: m.Obj, code: m.Word(2)}
+		g := grant{serial: m.Word(0), kind: press, lasts: m.Word(3) == 1, by: m.Obj, code: m.Word(2)}
 		if p, ok := m.Obj.Data.(*pointer); ok {
 			g.on = p.focus
 		}
-		st.over(press, m.Obj, func(o *given) bool { return o.code == g.code })
+		st.endGrants(press, m.Obj, func(o *grant) bool { return o.code == g.code })
 		if !g.lasts {
 			g.kind = other
 		}
-		st.giveSerial(g)
+		st.addGrant(g)
 	})
 }
 
 func touchFocus(gives givesFunc, on onFunc) {
 	i := wayland.WlTouch
 	gives(i, wayland.WlTouchEvtDown, func(st *state, c *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: m.Word(3), on: on(c, m.Word(2))})
+		st.addGrant(grant{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: m.Word(3), on: on(c, m.Word(2))})
 	})
 	gives(i, wayland.WlTouchEvtUp, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.over(press, m.Obj, func(o *given) bool { return o.code == m.Word(2) })
-		st.giveSerial(given{serial: m.Word(0), kind: other, by: m.Obj})
+		st.endGrants(press, m.Obj, func(o *grant) bool { return o.code == m.Word(2) })
+		st.addGrant(grant{serial: m.Word(0), kind: other, by: m.Obj})
 	})
-	gives(i, wayland.WlTouchEvtCancel, func(st *state, _ *relay.Conn, m *relay.Msg) { st.over(press, m.Obj, nil) })
+	gives(i, wayland.WlTouchEvtCancel, func(st *state, _ *relay.Conn, m *relay.Msg) { st.endGrants(press, m.Obj, nil) })
 }
 
 func toolFocus(gives givesFunc, on onFunc) {
 	i := wayland.ZwpTabletToolV2
 	gives(i, wayland.ZwpTabletToolV2EvtProximityIn, func(st *state, c *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: toolIn, lasts: true, by: m.Obj, on: on(c, m.Word(2))})
+		st.addGrant(grant{serial: m.Word(0), kind: toolIn, lasts: true, by: m.Obj, on: on(c, m.Word(2))})
 	})
 	gives(i, wayland.ZwpTabletToolV2EvtProximityOut, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.over(toolIn, m.Obj, nil)
-		st.over(press, m.Obj, nil)
+		st.endGrants(toolIn, m.Obj, nil)
+		st.endGrants(press, m.Obj, nil)
 	})
-	// The tip has no button code; 0 is none's.
+	// The tip has no button code; 0 is the code of no button.
 	gives(i, wayland.ZwpTabletToolV2EvtDown, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, on: toolOf(m.Obj).focus})
+		st.addGrant(grant{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, on: toolOf(m.Obj).focus})
 	})
 	gives(i, wayland.ZwpTabletToolV2EvtUp, func(st *state, _ *relay.Conn, m *relay.Msg) {
-		st.over(press, m.Obj, func(o *given) bool { return o.code == 0 })
+		st.endGrants(press, m.Obj, func(o *grant) bool { return o.code == 0 })
 	})
 	gives(i, wayland.ZwpTabletToolV2EvtButton, func(st *state, _ *relay.Conn, m *relay.Msg) {
 		code, down := m.Word(1), m.Word(2) == 1
-		st.over(press, m.Obj, func(o *given) bool { return o.code == code })
+		st.endGrants(press, m.Obj, func(o *grant) bool { return o.code == code })
 		if down {
-			st.giveSerial(given{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: code, on: toolOf(m.Obj).focus})
+			st.addGrant(grant{serial: m.Word(0), kind: press, lasts: true, by: m.Obj, code: code, on: toolOf(m.Obj).focus})
 		}
 	})
 }
 
-// authorityHooks drop requests whose serial gives them no right. Those that need more
-// than that ask for themselves: set_cursor in image.go, selections and drags in
+// authorityHooks drop requests whose serial gives them no right. Requests with further
+// checks call may in their own hooks: set_cursor in sprite.go, selections and drags in
 // selection.go, ack_configure in window.go.
 func authorityHooks(l relay.Layer) {
 	onWindow := func(c *relay.Conn, m *relay.Msg, word int) bool {
@@ -394,7 +394,7 @@ func authorityHooks(l relay.Layer) {
 	}
 }
 
-// whereIs returns the interface and number of a request.
+// whereIs returns a request's interface and number.
 func whereIs(def *wayland.Message) (*wayland.Interface, int) {
 	for _, i := range wayland.Interfaces() {
 		for op := range i.Requests {

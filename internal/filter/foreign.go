@@ -9,49 +9,49 @@ import (
 
 // xdg-foreign lets a program make its dialog the child of another program's window:
 // one exports a surface, gets a handle from the compositor and hands it over, the
-// other imports it. A handle works for whoever knows it, so the filter knows which
-// ones are this VM's, from any of its connections, and no other can be imported:
+// other imports it. A handle works for whoever knows it, so the filter keeps the handles
+// of all of this VM's connections, and lets no other be imported:
 //
-//	exporter.export       → passed;  exported.handle is noted and passed
+//	exporter.export       → passed;  exported.handle is stored and passed
 //	importer.import(ours) → passed
-//	importer.import(else) → an object that the compositor never hears of, which is
-//	                        told at once that the surface is destroyed
+//	importer.import(else) → an object unknown to the compositor, which gets the event
+//	                        that its surface is destroyed at once
 type handles struct {
-	mu    sync.Mutex
-	known map[string]int // how many exported objects have it
-	of    map[string]*window
+	mu      sync.Mutex
+	counts  map[string]int // how many exported objects have it
+	windows map[string]*window
 }
 
 func (h *handles) add(s string, w *window) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.known == nil {
-		h.known, h.of = map[string]int{}, map[string]*window{}
+	if h.counts == nil {
+		h.counts, h.windows = map[string]int{}, map[string]*window{}
 	}
-	h.known[s]++
-	h.of[s] = w
+	h.counts[s]++
+	h.windows[s] = w
 }
 
-// window returns whose handle it is, nil when nobody's.
+// window returns the window with a handle, or nil.
 func (h *handles) window(s string) *window {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.of[s]
+	return h.windows[s]
 }
 
 func (h *handles) remove(s string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.known[s]--; h.known[s] <= 0 {
-		delete(h.known, s)
-		delete(h.of, s)
+	if h.counts[s]--; h.counts[s] <= 0 {
+		delete(h.counts, s)
+		delete(h.windows, s)
 	}
 }
 
 func (h *handles) has(s string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.known[s] > 0
+	return h.counts[s] > 0
 }
 
 func foreignHooks(h relay.Layer) {
@@ -98,8 +98,8 @@ func foreignHooks(h relay.Layer) {
 	}
 }
 
-// onHandle notes the handle of an exported surface. There is one for each object,
-// and the objects are bounded.
+// onHandle stores the handle of an exported surface. Each object has one, and the
+// objects are bounded.
 func onHandle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if _, twice := m.Obj.Data.(string); twice || m.Obj.Dead {
 		return false, nil

@@ -24,31 +24,31 @@ import (
 //	├─┴───────────┴─┤
 //	└───────────────┘     side
 //
-// Pieces are synchronised sub-surfaces, so that what is committed to them is shown with
-// the root's own commit and never without. None is wider or higher than the window's
-// content: a compositor may take a window to begin where its widest surface does.
-// Sizes and places that the two sides tell each other are corrected on their way:
-// windows in window.go, popups in popup.go, input on the pieces in input.go.
+// Pieces are synchronised sub-surfaces, so their content appears with the root's own
+// commit and never without it. None is wider or higher than the window's content: a
+// compositor may place a window by its widest surface. The filter corrects the sizes and
+// places in messages of both directions: those of windows in window.go, those of popups
+// in popup.go, those of input on the pieces in input.go.
 
 // Sizes of the frame, in logical pixels.
 const (
 	labelHeight = 20 // with these, pieces end at whole pixels at scales of 1.25, 1.5 and 1.75
 	sideWidth   = 4
-	thinWidth   = 2 // of popups
+	thinWidth   = 2 // the frame of popups
 )
 
 // A style is one VM's frame.
 type style struct {
 	rgb             [3]uint8
-	drawn           bool // there is one
-	full            bool // with a label
+	drawn           bool // windows have a frame
+	full            bool // the frame has a label
 	top, side, thin int32
 	labels          labels
 
 	mu      sync.Mutex
-	screens []screen // the last known outputs, none when no connection has heard of one
+	screens []screen // the last known outputs, empty before any connection knows one
 	// preferred is the scale that the compositor last preferred for a piece, in
-	// 120ths, 0 before.
+	// 120ths; 0 before the first.
 	preferred int32
 }
 
@@ -61,8 +61,8 @@ func ParseColor(s string) (rgb [3]uint8, err error) {
 	return [3]uint8{uint8(v >> 16), uint8(v >> 8), uint8(v)}, nil
 }
 
-// newStyle returns a VM's style. A colour that cannot be read is grey: the frame
-// matters more.
+// newStyle returns a VM's style. An unreadable colour becomes grey: the frame matters
+// more.
 func newStyle(cfg *Config) *style {
 	s := &style{}
 	if cfg.Frame == "" || cfg.Frame == "none" {
@@ -86,7 +86,7 @@ func newStyle(cfg *Config) *style {
 type frames struct {
 	*style
 	registry      *relay.Object
-	activator     uint32 // the name of the global xdg_activation_v1; 0: there is none
+	activator     uint32 // the name of the global xdg_activation_v1, or 0
 	compositor    *relay.Object
 	subcompositor *relay.Object
 	shm           *relay.Object
@@ -97,8 +97,8 @@ type frames struct {
 
 	outputs map[uint32]*monitor
 	seats   map[uint32]struct{} // the names of the seats
-	solid   *relay.Object       // the wl_buffer that all pieces show stretched, see paint
-	roots   map[*view]struct{}  // windows and popups that are shown
+	solid   *relay.Object       // the wl_buffer that every piece shows stretched, see paint
+	roots   map[*view]struct{}  // the mapped windows and popups
 }
 
 // conn returns a new connection's frames.
@@ -109,9 +109,9 @@ func (s *style) conn() *frames {
 // framesOf returns the connection's frames.
 func framesOf(c *relay.Conn) *frames { return stateOf(c).frames }
 
-// ask starts to learn what the compositor has. It is asked for before the first
-// xdg_surface is, so that the globals are known before its first configure event,
-// without which no client may show anything.
+// ask asks for the compositor's globals. It runs before the first xdg_surface is made,
+// so that the globals are known before the first configure event, without which no
+// client may show anything.
 func (f *frames) ask(c *relay.Conn) {
 	if f.registry == nil {
 		f.registry = c.Own(wayland.WlRegistry, 1, (*registryEvents)(f))
@@ -119,7 +119,7 @@ func (f *frames) ask(c *relay.Conn) {
 	}
 }
 
-// ready tells whether pieces can be made, and what is shown be cut.
+// ready tells whether the filter can make pieces and cut content.
 func (f *frames) ready() bool {
 	return f.compositor != nil && f.viewporter != nil && (!f.drawn || f.subcompositor != nil && f.shm != nil)
 }
@@ -185,19 +185,19 @@ func (r *registryEvents) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 
 const maxOutputs = 32
 
-// A monitor is what is known of a wl_output: its size.
+// A monitor holds the size of a wl_output.
 type monitor struct {
 	frames     *frames
 	obj, xdg   *relay.Object
-	w, h       int32 // of the mode
+	w, h       int32 // the mode's size
 	transform  int32
 	scale      int32
-	logW, logH int32 // of zxdg_output_v1
+	logW, logH int32 // the logical size by zxdg_output_v1
 }
 
 type logicalOutput monitor
 
-// askSize asks for an output's logical size, where the compositor tells it.
+// askSize asks for an output's logical size, where the compositor has zxdg_output_v1.
 func (f *frames) askSize(c *relay.Conn, o *monitor) {
 	if f.xdgOutputs == nil || o.xdg != nil || o.obj == nil {
 		return
@@ -218,7 +218,7 @@ func (f *frames) outputGone(c *relay.Conn, name uint32) {
 	if o.obj.Version >= 3 {
 		c.Discard(o.obj, wayland.WlOutputReqRelease)
 	}
-	f.resized(c)
+	f.refit(c)
 }
 
 // OwnEvent notes an output's mode.
@@ -233,7 +233,7 @@ func (o *monitor) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	case &wayland.WlOutput.Events[wayland.WlOutputEvtScale]:
 		o.scale = clamp(m.Int(0), 1, maxScale/120)
 	case &wayland.WlOutput.Events[wayland.WlOutputEvtDone]:
-		o.frames.resized(c)
+		o.frames.refit(c)
 	}
 	return nil
 }
@@ -242,16 +242,15 @@ func (o *monitor) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 func (l *logicalOutput) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	if m.Def == &wayland.ZxdgOutputV1.Events[wayland.ZxdgOutputV1EvtLogicalSize] {
 		l.logW, l.logH = m.Int(0), m.Int(1)
-		l.frames.resized(c)
+		l.frames.refit(c)
 	}
 	return nil
 }
 
 // size returns an output's logical size. A compositor that scales by fractions may
-// keep zxdg_output_v1 to itself (sway does, from what comes through a security
-// context) and tell the scale rounded up: then the size is what follows from the
-// scale that it prefers for our pieces or, before that is known, the largest
-// possible.
+// hide zxdg_output_v1 (sway does behind a security context) and send the scale rounded
+// up. Then the size follows from the scale that it prefers for our pieces; before that
+// is known, it is the largest possible.
 func (o *monitor) size() (w, h int32) {
 	if o.logW > 0 && o.logH > 0 {
 		return o.logW, o.logH
@@ -276,7 +275,7 @@ func (o *monitor) size() (w, h int32) {
 	return fit(w), fit(h)
 }
 
-// around returns the pieces of a frame around b, by their places.
+// around returns the boxes of the pieces of a frame around b, by their places.
 func around(b box, top, side int32) (p [pieceLabel]box) {
 	x, right := b.X-side, b.X+b.W
 	y, below := b.Y-top, b.Y+b.H
@@ -291,12 +290,12 @@ func around(b box, top, side int32) (p [pieceLabel]box) {
 	return p
 }
 
-// grown returns b with a frame around it.
-func grown(b box, top, side int32) box {
+// withFrame returns b with a frame around it.
+func withFrame(b box, top, side int32) box {
 	return rect(b.X-side, b.Y-top, b.W+2*side, b.H+top+side)
 }
 
-// A border is the pieces around one surface, by their places.
+// A border holds the pieces around one surface, by their places.
 type border struct {
 	pieces [pieceBack + 1]*piece
 }
@@ -312,10 +311,10 @@ const (
 	pieceBottomLeft
 	pieceBottomRight
 	pieceLabel
-	pieceBack // below the content, where a window declares more than it shows
+	pieceBack // below the content, where a window declares more than its surface covers
 )
 
-// lowest returns the piece that is below the others.
+// lowest returns the piece below all others.
 func (b *border) lowest() *piece {
 	if b == nil {
 		return nil
@@ -325,21 +324,21 @@ func (b *border) lowest() *piece {
 
 // A piece is one sub-surface of a frame. It hears the events of its objects.
 type piece struct {
-	of       *view // nil when it is gone
+	of       *view // the surface in the frame; nil after the piece is destroyed
 	place    int
 	surface  *relay.Object
 	sub      *relay.Object
 	viewport *relay.Object
-	scaling  *relay.Object // wp_fractional_scale_v1 of a label
-	buffer   *relay.Object // of a label
+	scaling  *relay.Object // a label's wp_fractional_scale_v1
+	buffer   *relay.Object // a label's wl_buffer
 	at       box
 	shown    bool
-	scale    int32 // of a label, in 120ths; 0 when not yet told
-	drawn    labelKey
+	scale    int32 // a label's scale in 120ths; 0 before the compositor sends it
+	key      labelKey
 }
 
-// put draws a border around the box, in the coordinates of v for the compositor, whose
-// pieces are children of v. It tells whether v must be committed.
+// put draws a border around the box at, in the compositor's coordinates of v. The pieces
+// are children of v. It tells whether v must be committed.
 func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote bool, err error) {
 	if !f.drawn {
 		return false, nil
@@ -377,12 +376,12 @@ func (f *frames) put(c *relay.Conn, v *view, at box, top, side int32) (wrote boo
 	return wrote || labelled, err
 }
 
-// back puts the colour below the content of a window that declares itself larger than
-// what is shown of its surface, and of every popup: nobody else's picture stands in its
-// frame, and no glass pane takes a click that is meant for what is seen through it.
+// back puts the colour below the content of every popup, and of a window that declares
+// itself larger than the shown part of its surface. So nobody else's picture appears in
+// the frame, and no transparent surface takes a click meant for what is behind it.
 func (f *frames) back(c *relay.Conn, v *view, at box) (wrote bool, err error) {
 	p := v.border.pieces[pieceBack]
-	if v.popup() == nil && rect(0, 0, v.told.w, v.told.h).Holds(at) {
+	if v.popup() == nil && rect(0, 0, v.remote.w, v.remote.h).Holds(at) {
 		wrote = p != nil && p.shown
 		f.hide(c, p)
 		return wrote, nil
@@ -398,7 +397,7 @@ func (f *frames) back(c *relay.Conn, v *view, at box) (wrote bool, err error) {
 	return true, f.place(c, p, at)
 }
 
-// newPiece makes a sub-surface of v, above all that v has.
+// newPiece makes a sub-surface of v, above all others of v.
 func (f *frames) newPiece(c *relay.Conn, v *view, place int) *piece {
 	p := &piece{of: v, place: place}
 	p.surface = c.Own(wayland.WlSurface, f.compositor.Version, p)
@@ -428,11 +427,11 @@ func (f *frames) place(c *relay.Conn, p *piece, at box) error {
 	return nil
 }
 
-// solidSide is the side of the plain buffer that pieces show all of but a margin of
-// solidMargin, for renderers that blend the edge of what they stretch with what is
-// beyond it. A single pixel would vanish: a compositor that shows but a part of a
+// solidSide is the side of the plain buffer. Pieces show it without a margin of
+// solidMargin, because some renderers blend the edge of a stretched picture with the
+// pixels beyond it. A single pixel would vanish: a compositor that shows only a part of a
 // piece, because the window is larger than its place, scales the source by the same
-// part, and wlroots with pixman rounds it to whole pixels. With 64, what is at least
+// part, and wlroots with pixman rounds it to whole pixels. With 64, any part of at least
 // a 128th of its piece is drawn.
 const (
 	solidSide   = 64 + 2*solidMargin
@@ -476,7 +475,7 @@ func (f *frames) hideFrame(c *relay.Conn, v *view) {
 	}
 }
 
-// makeSolid makes the buffer of the colour that all pieces show stretched.
+// makeSolid makes the buffer of the frame's colour.
 func (f *frames) makeSolid(c *relay.Conn) error {
 	const pixels = solidSide * solidSide
 	d, err := pixelFile(pixels, func(pix []uint32) {
@@ -510,7 +509,7 @@ func (f *frames) newPool(c *relay.Conn, d wayland.Desc, pixels int32) *relay.Obj
 	return o
 }
 
-// unframe destroys the pieces around a surface that is about to go.
+// unframe destroys the pieces around a surface before the surface itself.
 func (f *frames) unframe(c *relay.Conn, v *view) {
 	delete(f.roots, v)
 	if v.border == nil {
@@ -542,5 +541,5 @@ func (p *piece) destroy(c *relay.Conn) {
 	p.of = nil
 }
 
-// errNoFrame ends a connection whose windows cannot be framed.
+// errNoFrame ends a connection whose windows cannot have a frame.
 var errNoFrame = errors.New("frame: the compositor lacks wp_viewporter, wl_subcompositor or wl_shm, without which no window can be framed")

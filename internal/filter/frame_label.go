@@ -13,52 +13,51 @@ import (
 	"vix/internal/wayland"
 )
 
-// labels draws a VM's label and keeps what was drawn last, for all connections.
+// labels draws a VM's label and keeps the last pictures, for all connections.
 type labels struct {
-	text     string
-	font     []byte
-	rgb      [3]uint8
-	mu       sync.Mutex
-	drawn    map[labelKey]*label.Image
-	unusable bool // the font: said once
+	text   string
+	font   []byte
+	rgb    [3]uint8
+	mu     sync.Mutex
+	images map[labelKey]*label.Image
 }
 
-// A labelKey says how a label was drawn: the scale in 120ths, and the logical
-// width that it had to fit, 0 for any.
+// A labelKey identifies a label's picture: the scale in 120ths, and the logical
+// width that it has to fit, 0 for any.
 type labelKey struct{ scale, room int32 }
 
-// maxLabels bounds the kept pictures: a few scales and widths.
+// maxLabels bounds the pictures: a few scales and widths.
 const maxLabels = 8
 
 func (l *labels) init(text string, font []byte, rgb [3]uint8) {
 	l.text, l.font, l.rgb = text, font, rgb
-	l.drawn = map[labelKey]*label.Image{}
+	l.images = map[labelKey]*label.Image{}
 }
 
-// get returns the label's picture, nil when there is none.
+// get returns the label's picture, or nil.
 func (l *labels) get(k labelKey) *label.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	img, ok := l.drawn[k]
+	img, ok := l.images[k]
 	if !ok {
 		img = label.Draw(label.Options{
 			Text: l.text, Font: l.font, Background: l.rgb,
 			Scale:  float64(k.scale) / 120,
 			Height: labelHeight, Width: int(k.room),
 		})
-		// A font in memory is larger than all else that this process holds; it is
-		// needed once for each scale.
+		// A font in memory is larger than everything else in this process, and needed
+		// only once for each scale.
 		debug.FreeOSMemory()
-		if len(l.drawn) >= maxLabels {
-			clear(l.drawn)
+		if len(l.images) >= maxLabels {
+			clear(l.images)
 		}
-		l.drawn[k] = img
+		l.images[k] = img
 	}
 	return img
 }
 
-// Rooms for labels go in steps, so that a window that is being resized needs few
-// pictures; a window narrower than minRoom has none.
+// The room for labels goes in steps, so that a resized window needs few pictures; a
+// window narrower than minRoom has no label.
 const (
 	minRoom  = 32
 	roomStep = 16
@@ -89,11 +88,11 @@ func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, e
 		return wrote, nil
 	}
 	at := rect(x, y, img.W, labelHeight)
-	if p.shown && p.at == at && p.drawn == k {
+	if p.shown && p.at == at && p.key == k {
 		return wrote, nil
 	}
 	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.X), uint32(at.Y))
-	if !p.shown || p.drawn != k {
+	if !p.shown || p.key != k {
 		if err := f.drawLabel(c, p, img, k); err != nil {
 			return false, err
 		}
@@ -120,12 +119,12 @@ func (f *frames) drawLabel(c *relay.Conn, p *piece, img *label.Image, k labelKey
 	if p.buffer != nil {
 		c.Discard(p.buffer, wayland.WlBufferReqDestroy)
 	}
-	p.buffer, p.drawn = b, k
+	p.buffer, p.key = b, k
 	return nil
 }
 
-// scaleOf returns the scale to draw a label at: what the compositor prefers for it,
-// else the largest of the outputs.
+// scaleOf returns a label's scale: the one that the compositor prefers for it, else the
+// largest of the outputs.
 func (f *frames) scaleOf(p *piece) int32 {
 	scale := p.scale
 	if scale == 0 {
@@ -140,7 +139,7 @@ func (f *frames) scaleOf(p *piece) int32 {
 // maxScale bounds labels: no screen is that fine.
 const maxScale = 8 * 120
 
-// scale120 is an output's scale: pixels by logical pixels where both are known.
+// scale120 returns an output's scale: pixels by logical pixels where both are known.
 func (o *monitor) scale120() int32 {
 	w := o.w
 	if o.transform&1 != 0 {
@@ -152,8 +151,8 @@ func (o *monitor) scale120() int32 {
 	return o.scale * 120
 }
 
-// OwnEvent notes the scale that the compositor prefers for a label, and draws it
-// anew.
+// OwnEvent stores the compositor's preferred scale for a label, and draws the label
+// again.
 func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	f := framesOf(c)
 	if p.place != pieceLabel || p.of == nil {
@@ -165,7 +164,7 @@ func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 		f.mu.Lock()
 		f.preferred = p.scale
 		f.mu.Unlock()
-		f.resized(c)
+		f.refit(c)
 	case &wayland.WlSurface.Events[wayland.WlSurfaceEvtPreferredBufferScale]:
 		if p.scaling == nil {
 			p.scale = clamp(m.Int(0), 1, maxScale/120) * 120
@@ -179,7 +178,7 @@ func (p *piece) OwnEvent(c *relay.Conn, m *relay.Msg) error {
 	return f.show(c, p.of)
 }
 
-// pixelFile returns a file of n pixels that draw has filled.
+// pixelFile returns a file of n pixels that draw fills.
 func pixelFile(n int, draw func(pix []uint32)) (wayland.Desc, error) {
 	fd, err := unix.MemfdCreate("frame", unix.MFD_CLOEXEC)
 	if err != nil {

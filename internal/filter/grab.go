@@ -6,15 +6,15 @@ import (
 	"vix/internal/relay"
 )
 
-// Grabs. xdg_popup.grab gives a client every key until its popup goes, behind the
-// user's back: at a lock screen too, on compositors that look no closer. So it is never
-// passed on. What programs want of it works without:
+// Grabs. xdg_popup.grab gives a client every key until its popup ends, without the
+// user's knowledge: even at a lock screen, on careless compositors. So the filter never
+// passes it on. Its uses work without it:
 //
-//	the menu hears keys        the window that it belongs to has the keyboard; programs
-//	                           give their menus its keys
-//	a click in the program     is the program's to see, as with a grab
+//	the menu gets keys         its window has the keyboard; programs pass the keys on to
+//	                           their menus
+//	a click in the program     goes to the program, as with a grab
 //	a click elsewhere          takes the focus, or is on the frame: the menu is dismissed
-//	(nobody is there)          popups go with the last of keyboard, pointer and fingers
+//	(no input is there)        popups end with the last of keyboard, pointer and fingers
 //	the screen is locked       takes the focus
 //
 // A grab's states are
@@ -37,7 +37,7 @@ func onGrab(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, nil
 }
 
-// endGrabs dismisses the popups that would have a grab, the last one first. It tells
+// endGrabs dismisses the popups that would have a grab, the newest first. It tells
 // whether there were any.
 func (st *state) endGrabs(c *relay.Conn) bool {
 	if len(st.grabs) == 0 {
@@ -50,10 +50,10 @@ func (st *state) endGrabs(c *relay.Conn) bool {
 	return true
 }
 
-// absent tells whether a client that hears of input has neither the keyboard nor a pointer
-// or a finger on it. Then it opens no popups, and those that it has are dismissed: some
-// compositors show the popups of a window that is not seen, above all others, where a
-// click on one would bring the keyboard to it.
+// absent tells whether a client with input devices has neither the keyboard nor a pointer
+// or a finger on it. An absent client may not open popups, and loses those it has: some
+// compositors show the popups of an invisible window above all others, where a click on
+// one would bring the keyboard to it.
 func (st *state) absent() bool {
 	if st.boards == 0 && len(st.pointers) == 0 && len(st.touches) == 0 || len(st.keyboards) > 0 {
 		return false
@@ -71,8 +71,8 @@ func (st *state) absent() bool {
 	return true
 }
 
-// left dismisses all popups of a client that is absent now.
-func (st *state) left(c *relay.Conn) {
+// dismissAbsent dismisses all popups of a client that is absent.
+func (st *state) dismissAbsent(c *relay.Conn) {
 	if !st.absent() {
 		return
 	}

@@ -5,39 +5,40 @@ import (
 	"vix/internal/wayland"
 )
 
-// Input on the pieces of a frame is the host's: a client hears of nothing between
-// a device's coming onto a piece and its leaving it. A press on a border resizes
-// the window and one on the label moves it, as the title bar of any program does; a
-// plain click does nothing.
+// Input on the pieces of a frame belongs to the host: a client gets nothing from the
+// moment a device enters a piece until it leaves it. A press on a border resizes the
+// window and one on the label moves it, as on any program's title bar; a plain click
+// does nothing.
 
 // A wlSeat is a wl_seat of the client's.
-type wlSeat struct{ id uint32 } // on the compositor; 0 when it is released
+type wlSeat struct{ id uint32 } // its id on the compositor; 0 after its release
 
 // A pointer is a wl_pointer of the client's.
 type pointer struct {
-	seat   *wlSeat
-	on     *piece // it is on
-	focus  *view  // of the client's, that it is on
-	x, y   int32  // on the piece, in logical pixels
-	serial uint32
-	said   bool          // something since the last frame event
-	shape  *relay.Object // wp_cursor_shape_device_v1 of our own
-	cursor uint32        // its shape
+	seat     *wlSeat
+	on       *piece // the piece below it, or nil
+	focus    *view  // the client's surface below it, or nil
+	x, y     int32  // the place on the piece, in logical pixels
+	serial   uint32
+	frameDue bool          // the client got an event since the last frame event
+	shape    *relay.Object // wp_cursor_shape_device_v1 of our own
+	cursor   uint32        // its shape
 }
 
 // A touch is a wl_touch of the client's, with the touch points on pieces.
 type touch struct {
 	seat *wlSeat
-	// on and focus hold what the points in touch are on: pieces, or the client's surfaces.
-	on    map[int32]*piece
-	focus map[int32]*view
-	said  bool
+	// on and focus hold the pieces and the client's surfaces below the touch points, by
+	// the points' ids.
+	on       map[int32]*piece
+	focus    map[int32]*view
+	frameDue bool
 }
 
-// A tool is a tablet's, a gesture or a text input.
+// A tool is a tablet's tool, a gesture or a text input.
 type tool struct {
-	on    bool  // a piece
-	focus *view // of the client's, else
+	on    bool  // it is on a piece
+	focus *view // the client's surface below it, or nil
 }
 
 func inputHooks(h relay.Layer) {
@@ -45,14 +46,14 @@ func inputHooks(h relay.Layer) {
 		p := &pointer{seat: seatOf(m.Obj)}
 		m.New.Data = p
 		stateOf(c).pointers[m.New] = p
-		stateOf(c).left(c)
+		stateOf(c).dismissAbsent(c)
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqGetKeyboard, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		st := stateOf(c)
 		st.boards++
 		m.New.More = st
-		st.left(c)
+		st.dismissAbsent(c)
 		return true, nil
 	})
 	h.Gone(wayland.WlKeyboard, func(c *relay.Conn, o *relay.Object) {
@@ -66,7 +67,7 @@ func inputHooks(h relay.Layer) {
 		t := &touch{seat: seatOf(m.Obj), on: map[int32]*piece{}, focus: map[int32]*view{}}
 		m.New.Data = t
 		stateOf(c).touches[m.New] = t
-		stateOf(c).left(c)
+		stateOf(c).dismissAbsent(c)
 		return true, nil
 	})
 	h.Request(wayland.WlSeat, wayland.WlSeatReqRelease, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
@@ -123,8 +124,8 @@ func focusOf(c *relay.Conn, id uint32) *view {
 	return nil
 }
 
-// wake lets the filter see a pointer's motion where it has something to do with it: on a
-// piece, and on a surface whose coordinates are shifted.
+// wake makes the engine call the motion hooks of a pointer where the filter needs them: on
+// a piece, and on a surface with shifted coordinates.
 func (p *pointer) wake(o *relay.Object) { o.Awake = p.on != nil || p.focus.shifted() }
 
 func pointerHooks(h relay.Layer) {
@@ -135,7 +136,7 @@ func pointerHooks(h relay.Layer) {
 				return true, nil
 			}
 			pass := f(c, p, m)
-			p.said = p.said || pass
+			p.frameDue = p.frameDue || pass
 			return pass, nil
 		}
 	}
@@ -195,13 +196,13 @@ func pointerHooks(h relay.Layer) {
 		if !ok {
 			return true, nil
 		}
-		said := p.said
-		p.said = false
+		due := p.frameDue
+		p.frameDue = false
 		p.wake(m.Obj)
 		if p.on == nil && p.focus == nil {
-			stateOf(c).left(c)
+			stateOf(c).dismissAbsent(c)
 		}
-		return said, nil
+		return due, nil
 	})
 	relativeHooks(h)
 }
@@ -218,7 +219,7 @@ func relativeHooks(h relay.Layer) {
 		p, ok := m.Obj.Data.(*pointer)
 		if !ok || p.on == nil {
 			if ok {
-				p.said = true
+				p.frameDue = true
 			}
 			return true, nil
 		}
@@ -249,17 +250,17 @@ var shapeOf = map[uint32]uint32{
 	edgeLeft:               25,
 }
 
-// corner is how far from a corner a press resizes in both directions.
+// corner is the distance from a corner within which a press resizes in both directions.
 const corner = 16
 
-// edge returns the edges that a place on a piece stands for, 0 for the label.
+// edge returns the edges that a press at a place on a piece moves, 0 for the label.
 func (p *piece) edge(x, y int32) (e uint32) {
 	if p.of.window() == nil {
 		return 0
 	}
-	// In the whole window with its frame, the place and its distance from the
+	// x, y is the place in the whole window with its frame; rx, ry its distance from the
 	// right and lower ends.
-	all := p.of.shell.told
+	all := p.of.shell.geometry
 	x, y = x+p.at.X-all.X, y+p.at.Y-all.Y
 	rx, ry := all.W-1-x, all.H-1-y
 	if min(x, y, rx, ry) >= sideWidth {
@@ -281,7 +282,7 @@ func (p *piece) edge(x, y int32) (e uint32) {
 	return e
 }
 
-// point gives the pointer the shape that says what a press would do.
+// point gives the pointer the shape for what a press would do.
 func (p *pointer) point(c *relay.Conn, o *relay.Object) {
 	f := framesOf(c)
 	if f.shapes == nil || o.Server == 0 || o.Dead {
@@ -297,7 +298,7 @@ func (p *pointer) point(c *relay.Conn, o *relay.Object) {
 	}
 }
 
-// drag starts what a press on a piece starts.
+// drag starts the move or resize of a press on a piece.
 func (p *piece) drag(c *relay.Conn, s *wlSeat, serial uint32, x, y int32) {
 	w := p.of.window()
 	if w == nil || s.id == 0 {
@@ -320,7 +321,7 @@ func touchHooks(h relay.Layer) {
 				return true, nil
 			}
 			pass := f(c, t, m)
-			t.said = t.said || pass
+			t.frameDue = t.frameDue || pass
 			return pass, nil
 		})
 	}
@@ -368,9 +369,9 @@ func touchHooks(h relay.Layer) {
 		if !ok {
 			return true, nil
 		}
-		said := t.said
-		t.said = false
-		return said, nil
+		due := t.frameDue
+		t.frameDue = false
+		return due, nil
 	})
 }
 
@@ -437,7 +438,7 @@ func gestureHooks(h relay.Layer) {
 	}
 }
 
-// textHooks tell the input method where the cursor is.
+// textHooks give the input method the cursor's place.
 func textHooks(h relay.Layer) {
 	h.Event(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3EvtEnter, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		_, own := pieceArg(c, m.Word(0))
@@ -445,7 +446,7 @@ func textHooks(h relay.Layer) {
 		return !own, nil
 	})
 	h.Request(wayland.ZwpTextInputV3, wayland.ZwpTextInputV3ReqSetCursorRectangle, func(_ *relay.Conn, m *relay.Msg) (bool, error) {
-		// The input method's window is where the cursor is, and that is in the client's.
+		// The input method's window opens at the cursor, which must be in the client's surface.
 		t := toolOf(m.Obj)
 		if t.focus == nil {
 			return false, nil

@@ -11,10 +11,10 @@ import (
 	"vix/internal/wayland"
 )
 
-// Popups. What a client says of a popup's place refers to window geometries as it
-// declares them; the compositor knows others, larger by the frames. So a client's
-// xdg_positioner stays local; what it was told is kept, and told to one of our own,
-// corrected, when it is used:
+// Popups. A client places its popups by the window geometries that it declares; the
+// compositor's geometries are larger by the frames. So a client's xdg_positioner stays
+// local: the filter stores its settings and, when the client uses it, sends them
+// corrected to a positioner of its own:
 //
 //	                    the client's            the compositor's
 //	parent's geometry   declared                declared + frame
@@ -23,41 +23,41 @@ import (
 //	place               ──────────────────────► touches the parent; slides onto the screen
 //	place and size      ◄────────────────────── xdg_popup.configure
 //
-// A popup shows no more than it was configured to. A large one has the label, and one
-// that is over a label. A grab is never asked for: grab.go does what it is for.
+// A popup shows no more than its configured size. It has the label if it is large or
+// lies over another label. The filter never requests a grab: grab.go replaces it.
 type popup struct {
-	shell  *shell        // nil when it has ended on the compositor
-	parent *shell        // nil when it is gone
+	shell  *shell        // nil after it has ended on the compositor
+	parent *shell        // nil after it has ended
 	obj    *relay.Object // the client's xdg_popup
-	top    int32         // of its frame, as it is shown
-	place  surface.Point // in the parent's geometry, both with their frames
+	top    int32         // the shown height of the frame above the content
+	place  surface.Point // its place in the parent's geometry, both with their frames
 
-	// A change of the frame comes with the configure event that follows from it: next
-	// is the frame's of the next one, asked holds those that reposition asked for.
-	next  int32
-	asked []repositioned
-	// wish is what says the place, with the size that was asked for last; see grow.
+	// A change of the frame takes effect with a configure event. next is the top of the
+	// next one; requests holds the unanswered requests of reposition.
+	next     int32
+	requests []placeRequest
+	// wish is the positioner in use, with the size requested last; see grow.
 	wish positioner
-	// labelled is set when the popup was found to be over a label: then it has its own.
-	// fresh is set until its place has been asked for with it.
+	// labelled says that the popup lies over a label, and so has its own. fresh says that
+	// the place of the popup with its label was not requested yet.
 	labelled, fresh bool
-	ours            bool // the next configure event answers grow, and is not the client's
+	ours            bool // the next configure event answers grow; the client does not get it
 
-	grabs     bool // it asked for one
+	grabs     bool // the client requested a grab
 	dismissed bool // it shows nothing any more
 }
 
-// repositioned is the frame above a popup at its new place, by the client's token.
-type repositioned struct {
+// A placeRequest is an xdg_popup.reposition, with the top of the frame at the new place.
+type placeRequest struct {
 	token uint32
 	top   int32
-	ours  bool // grow asked for it
+	ours  bool // grow sent it, not the client
 }
 
-// maxAsked bounds the reposition requests that a compositor has not answered.
-const maxAsked = 64
+// maxPlaceRequests bounds the reposition requests that a compositor has not answered.
+const maxPlaceRequests = 64
 
-// A positioner is what a client told its xdg_positioner.
+// A positioner holds the settings of a client's xdg_positioner.
 type positioner struct {
 	version      uint32
 	w, h         int32
@@ -76,13 +76,13 @@ type positioner struct {
 }
 
 const (
-	// maxPlace keeps sums of places far from overflow; no screen is that far away.
+	// maxPlace keeps sums of places far from overflow; no screen is that large.
 	maxPlace = surface.MaxPlace
 	// maxPopups is how much of any screen, in percent, the popups of a VM may hide
 	// beyond its own windows. The longest menus of browsers and word processors take
 	// a quarter of a small screen, with sub-menus a half.
 	maxPopups = 60
-	// labelShare is how much of a screen, in percent, popups take without a label.
+	// labelShare is how much of a screen, in percent, popups may take without a label.
 	labelShare = 25
 	// maxNested bounds popups of popups.
 	maxNested = 16
@@ -142,7 +142,7 @@ func positionerHooks(l relay.Layer) {
 	})
 }
 
-// check says what is wrong with a positioner that is used.
+// check reports what is wrong with a positioner that a request uses.
 func (p *positioner) check(o *relay.Object) error {
 	if p.w <= 0 || p.h <= 0 || !p.hasRect || p.anchorRect.W < 0 || p.anchorRect.H < 0 || p.anchor > 8 || p.gravity > 8 {
 		return relay.Fail(o, errWmInvalidPositioner, "an xdg_positioner without a valid size, anchor and anchor rectangle")
@@ -221,27 +221,27 @@ func onReposition(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if err != nil || p.shell == nil || p.dismissed || p.parent == nil {
 		return false, err
 	}
-	if len(p.asked) == maxAsked {
-		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "xdg_popup.reposition: %d are not answered yet", maxAsked)
+	if len(p.requests) == maxPlaceRequests {
+		return false, relay.Fail(m.Obj, relay.ErrNoMemory, "xdg_popup.reposition: %d are not answered yet", maxPlaceRequests)
 	}
 	p.wish = *pos
-	framesOf(c).reposition(c, p, repositioned{token: m.Word(1)})
+	framesOf(c).reposition(c, p, placeRequest{token: m.Word(1)})
 	return false, nil
 }
 
-// reposition asks for the place of p.wish.
-func (f *frames) reposition(c *relay.Conn, p *popup, r repositioned) {
+// reposition requests the place of p.wish.
+func (f *frames) reposition(c *relay.Conn, p *popup, r placeRequest) {
 	own, top := f.positioner(c, &p.wish, p)
 	r.top = top
-	p.asked = append(p.asked, r)
+	p.requests = append(p.requests, r)
 	c.ToServer().Msg(p.obj.Server, wayland.XdgPopupReqReposition, own.Server, r.token)
 	c.Discard(own, wayland.XdgPositionerReqDestroy)
 }
 
-// grow asks for a place for a popup that the client has drawn larger than it was
-// configured to, as some do that know its size only then (Firefox's context menus).
-// Compositors show such popups whole. Here it is cut until the compositor has a place
-// for it, as if the client had asked for one, and the client hears nothing of it.
+// grow requests a place for a popup that the client has drawn larger than its configured
+// size. Some clients know the size only then (Firefox's context menus), and compositors
+// show such popups whole. Here the popup is cut until the compositor has a place for it,
+// as if the client had requested one; the client hears nothing of it.
 func (f *frames) grow(c *relay.Conn, p *popup, w, h int32) {
 	const (
 		since = 3              // reposition
@@ -249,21 +249,21 @@ func (f *frames) grow(c *relay.Conn, p *popup, w, h int32) {
 	)
 	now := &p.shell.now
 	fits := w <= less(now.w, 2*f.thin) && h <= less(now.h, p.top+f.thin)
-	if fits || w == p.wish.w && h == p.wish.h && !p.fresh || p.obj.Version < since || len(p.asked) > 0 || p.parent == nil {
+	if fits || w == p.wish.w && h == p.wish.h && !p.fresh || p.obj.Version < since || len(p.requests) > 0 || p.parent == nil {
 		return
 	}
 	p.wish.w, p.wish.h, p.wish.hasSerial = w, h, false
-	f.reposition(c, p, repositioned{token: token, ours: true})
+	f.reposition(c, p, placeRequest{token: token, ours: true})
 }
 
-// grew takes in the answer to grow, in place of the client.
-func (f *frames) grew(c *relay.Conn, s *shell) error {
+// finishGrow handles the answer to grow in the client's place.
+func (f *frames) finishGrow(c *relay.Conn, s *shell) error {
 	s.popup.ours = false
 	if !s.mapped {
-		return nil // it was taken off the screen meanwhile; the compositor has forgotten
+		return nil // it left the screen meanwhile; the compositor has forgotten it
 	}
-	for k := range s.sent {
-		s.sent[k].past = true
+	for k := range s.queue {
+		s.queue[k].past = true
 	}
 	s.now = s.next
 	s.popup.top = s.now.top
@@ -272,20 +272,20 @@ func (f *frames) grew(c *relay.Conn, s *shell) error {
 	return f.show(c, s.v)
 }
 
-// onRepositioned is told before the configure event of the new place.
+// onRepositioned handles the event before the configure event of the new place.
 func onRepositioned(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	p := m.Obj.Data.(*popup)
-	k := slices.IndexFunc(p.asked, func(r repositioned) bool { return r.token == m.Word(0) })
+	k := slices.IndexFunc(p.requests, func(r placeRequest) bool { return r.token == m.Word(0) })
 	if k < 0 {
 		return p.shell != nil, nil
 	}
-	p.next, p.ours = p.asked[k].top, p.asked[k].ours
-	p.asked = slices.Delete(p.asked, 0, k+1)
+	p.next, p.ours = p.requests[k].top, p.requests[k].ours
+	p.requests = slices.Delete(p.requests, 0, k+1)
 	return p.shell != nil && !p.ours, nil
 }
 
-// positioner makes one of our own that says what the client's does, as far as it may.
-// It returns the frame above the popup, too.
+// positioner makes a positioner of our own with the client's settings, as far as they are
+// allowed. It also returns the top of the popup's frame.
 func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay.Object, popupTop int32) {
 	parent := to.parent
 	w, h := f.clipPopup(p.w, p.h)
@@ -334,8 +334,8 @@ func (f *frames) positioner(c *relay.Conn, p *positioner, to *popup) (own *relay
 	return own, popupTop
 }
 
-// frameOffset is by how much a frame moves a popup that grows in a direction, so that
-// its content is where the client wants it.
+// frameOffset returns by how much a frame moves a popup that grows in a direction, so
+// that its content is where the client wants it.
 func frameOffset(direction, top, bottom int32) int32 {
 	switch direction {
 	case -1:
@@ -346,8 +346,8 @@ func frameOffset(direction, top, bottom int32) int32 {
 	return -(top - bottom) / 2
 }
 
-// near returns the offset of a popup of w×h, changed so that it touches its parent,
-// whose visible part has the size of v: it belongs to that window.
+// near returns the offset of a popup of w×h, changed so that the popup touches its
+// parent, whose visible part has the size of v.
 func (p *positioner) near(w, h int32, v box) (dx, dy int32) {
 	along := func(at, length int32, anchor, gravity, size, offset, parent int32) int32 {
 		at += length * (anchor + 1) / 2
@@ -378,7 +378,7 @@ func direction(gravity uint32) (x, y int32) {
 	return x, y
 }
 
-// onPopupConfigure tells the client place and size without frames.
+// onPopupConfigure sends the client the place and size without frames.
 func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	p := m.Obj.Data.(*popup)
 	if p.shell == nil || p.parent == nil {
@@ -387,7 +387,7 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f := framesOf(c)
 	p.place = surface.Point{X: m.Int(0), Y: m.Int(1)}
 	if f.full && p.next < labelHeight && f.overLabel(p, rect(p.place.X, p.place.Y, m.Int(2), m.Int(3))) {
-		// It slid there. In place, at the cost of some of its height; grow asks for more.
+		// It slid there. The label takes some of its height; grow requests more.
 		p.next, p.labelled, p.fresh = labelHeight, true, !p.labelled
 		if m.Int(3) <= labelHeight+f.thin {
 			filterOf(c).cfg.Log.Debug("popup dismissed: it is over its window's label, and too low for one", "vm", filterOf(c).cfg.VM)
@@ -395,8 +395,8 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 			return false, nil
 		}
 	}
-	p.shell.next = configured{w: m.Int(2), h: m.Int(3), top: p.next}
-	if p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
+	p.shell.next = configuration{w: m.Int(2), h: m.Int(3), top: p.next}
+	if p.shell.mapped && f.count(c, p, p.shell.geometry.W, p.shell.geometry.H) {
 		f.recount(c, p.shell)
 	}
 	if p.ours {
@@ -410,7 +410,7 @@ func onPopupConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// showPopup shows a popup in its frame, cut to the size that it was configured to.
+// showPopup shows a popup in its frame, cut to its configured size.
 func (f *frames) showPopup(c *relay.Conn, v *view) error {
 	p := v.popup()
 	if p == nil || p.dismissed {
@@ -433,21 +433,21 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 		f.dismiss(c, p)
 		return nil
 	}
-	vis := v.aligned(v.declared(w, h, 0), w, h)
-	drawn := vis
+	vis := v.align(v.windowPart(w, h, 0), w, h)
+	whole := vis
 	vis.W, vis.H = min(vis.W, less(s.now.w, 2*f.thin)), min(vis.H, less(s.now.h, p.top+f.thin))
-	all := grown(rect(0, 0, vis.W, vis.H), p.top, f.thin)
+	all := withFrame(rect(0, 0, vis.W, vis.H), p.top, f.thin)
 	if !f.count(c, p, all.W, all.H) {
 		return nil
 	}
 	if err := f.showShell(c, s, vis, p.top, f.thin, wrote); err != nil {
 		return err
 	}
-	f.grow(c, p, drawn.W, drawn.H)
+	f.grow(c, p, whole.W, whole.H)
 	return nil
 }
 
-// count lets a popup be shown with a size, or dismisses it.
+// count counts a popup with its new size, and dismisses it if that hides too much.
 func (f *frames) count(c *relay.Conn, p *popup, w, h int32) bool {
 	flt := filterOf(c)
 	if flt.popups.enter(p, w, h, p.overlap(w, h), f.outputSizes()) {
@@ -458,20 +458,20 @@ func (f *frames) count(c *relay.Conn, p *popup, w, h int32) bool {
 	return false
 }
 
-// recount looks again at the popups of a window that has another size: what is no
-// longer over it hides something else.
+// recount counts the popups of a window again after its size has changed: the part of a
+// popup outside the window hides something else.
 func (f *frames) recount(c *relay.Conn, s *shell) {
 	for _, p := range slices.Clone(s.popups) {
-		if p.shell != nil && p.shell.mapped && f.count(c, p, p.shell.told.W, p.shell.told.H) {
+		if p.shell != nil && p.shell.mapped && f.count(c, p, p.shell.geometry.W, p.shell.geometry.H) {
 			f.recount(c, p.shell)
 		}
 	}
 }
 
-// aligned returns v, part of a surface of w×h, with its edges moved outwards to whole
-// pixels of the buffer where some are near: text is blurred when a buffer is cut
-// through its pixels, as it would be at a scale of 1.5 and an odd place.
-func (v *view) aligned(b box, w, h int32) box {
+// align returns b, part of a surface of w×h, with its edges moved outwards to whole
+// pixels of the buffer where some are near. A cut through a buffer's pixels, as at a
+// scale of 1.5 and an odd place, would blur text.
+func (v *view) align(b box, w, h int32) box {
 	px, py := v.Current.Pixels()
 	edge := func(at, step, end int32, ratio float64) int32 {
 		for e := at; e != at+4*step && e >= 0 && e <= end; e += step {
@@ -485,8 +485,7 @@ func (v *view) aligned(b box, w, h int32) box {
 	return rect(x, y, edge(b.X+b.W, 1, w, px)-x, edge(b.Y+b.H, 1, h, py)-y)
 }
 
-// overlap returns how many pixels of a popup of w×h are over the window that it
-// belongs to.
+// overlap returns how many pixels of a popup of w×h are over its own window.
 func (p *popup) overlap(w, h int32) int64 {
 	b := rect(p.place.X, p.place.Y, w, h)
 	s := p.parent
@@ -497,12 +496,12 @@ func (p *popup) overlap(w, h int32) int64 {
 	if s == nil {
 		return 0
 	}
-	in := b.Intersect(rect(0, 0, s.told.W, s.told.H))
+	in := b.Intersect(rect(0, 0, s.geometry.W, s.geometry.H))
 	return int64(in.W) * int64(in.H)
 }
 
 // overLabel tells whether a popup at a place, in its parent's geometry, is over the label of
-// the window that it belongs to, or of another popup of that window.
+// its window, or of another popup of that window.
 func (f *frames) overLabel(p *popup, at box) bool {
 	s := p.parent
 	for s != nil && s.popup != nil {
@@ -512,10 +511,10 @@ func (f *frames) overLabel(p *popup, at box) bool {
 	return s != nil && f.labelBelow(s, p, at)
 }
 
-// labelBelow looks for a label below a box, in the geometry of s, with its frame: that of s
-// and those of its popups, but not of p.
+// labelBelow tells whether a box, in the geometry of s with its frame, is over the label
+// of s or of one of its popups other than p.
 func (f *frames) labelBelow(s *shell, p *popup, at box) bool {
-	if top, _ := f.edges(s); top >= labelHeight && !at.Intersect(rect(0, 0, s.told.W, top)).Empty() {
+	if top, _ := f.edges(s); top >= labelHeight && !at.Intersect(rect(0, 0, s.geometry.W, top)).Empty() {
 		return true
 	}
 	return slices.ContainsFunc(s.popups, func(q *popup) bool {
@@ -523,8 +522,8 @@ func (f *frames) labelBelow(s *shell, p *popup, at box) bool {
 	})
 }
 
-// dismiss takes a popup and all popups of it off the screen, and tells the client, as
-// a compositor does when a click goes elsewhere.
+// dismiss takes a popup and its child popups off the screen and tells the client, as a
+// compositor does after a click elsewhere.
 func (f *frames) dismiss(c *relay.Conn, p *popup) {
 	if p.dismissed {
 		return
@@ -538,7 +537,7 @@ func (f *frames) dismiss(c *relay.Conn, p *popup) {
 	}
 }
 
-// endPopups ends the popups of a window or popup that ends, the last one first.
+// endPopups ends the child popups of a window or popup, the newest first.
 func (f *frames) endPopups(c *relay.Conn, s *shell) {
 	for _, p := range slices.Backward(slices.Clone(s.popups)) {
 		f.dismiss(c, p)
@@ -548,7 +547,7 @@ func (f *frames) endPopups(c *relay.Conn, s *shell) {
 	}
 }
 
-// end forgets a popup whose role ends.
+// end removes a popup from its parent, the crowd and the grabs.
 func (p *popup) end(c *relay.Conn) {
 	if p.parent != nil {
 		p.parent.popups = slices.DeleteFunc(p.parent.popups, func(q *popup) bool { return q == p })
@@ -559,8 +558,8 @@ func (p *popup) end(c *relay.Conn) {
 	st.grabs = slices.DeleteFunc(st.grabs, func(q *popup) bool { return q == p })
 }
 
-// A crowd is the popups of all connections of a VM that are shown, which together may
-// hide only so much of any screen.
+// A crowd holds the shown popups of all connections of a VM. Together they may hide at
+// most maxPopups percent of any screen.
 type crowd struct {
 	mu    sync.Mutex
 	shown map[*popup]shownPopup
@@ -568,7 +567,7 @@ type crowd struct {
 
 type shownPopup struct {
 	w, h int32
-	own  int64 // pixels over its own window
+	own  int64 // the number of pixels over its own window
 }
 
 // hides returns how many pixels of a screen a popup can hide, beyond its own window.
@@ -576,7 +575,7 @@ func (p shownPopup) hides(s screen) int64 {
 	return max(int64(min(p.w, s.w))*int64(min(p.h, s.h))-p.own, 0)
 }
 
-// enter notes that a popup is shown with a size, unless that hides too much.
+// enter adds a popup with its size, unless that hides too much.
 func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -599,7 +598,7 @@ func (k *crowd) enter(p *popup, w, h int32, own int64, screens []screen) bool {
 	return true
 }
 
-// others returns how many pixels of a screen all others than p take.
+// others returns how many pixels of a screen all popups except p take.
 func (k *crowd) others(p *popup, s screen) (n int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -617,15 +616,15 @@ func (k *crowd) leave(p *popup) {
 	delete(k.shown, p)
 }
 
-// outputSizes returns the screens' sizes, none when none is known.
+// outputSizes returns the sizes of the known screens.
 func (f *frames) outputSizes() []screen {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.screens
 }
 
-// clipPopup returns the size of a popup that alone hides no more than popups may, and whose
-// frame is on the screen with it.
+// clipPopup returns the size of a popup, cut so that alone it hides no more than popups
+// may, and fits on the screen with its frame.
 func (f *frames) clipPopup(w, h int32) (int32, int32) {
 	w, h = min(w, surface.MaxSide), min(h, surface.MaxSide)
 	for _, s := range f.outputSizes() {
@@ -638,8 +637,8 @@ func (f *frames) clipPopup(w, h int32) (int32, int32) {
 	return w, h
 }
 
-// isLarge tells whether a popup takes so much of a screen, together with those of the VM
-// that are shown, that it needs a label.
+// isLarge tells whether a popup, together with the VM's other shown popups, takes so much
+// of a screen that it needs a label.
 func (f *frames) isLarge(flt *Filter, p *popup, w, h int32) bool {
 	return slices.ContainsFunc(f.outputSizes(), func(s screen) bool {
 		all := int64(min(w, s.w))*int64(min(h, s.h)) + flt.popups.others(p, s)

@@ -12,8 +12,8 @@ import (
 	"vix/internal/wayland"
 )
 
-// take counts n more of what k limits, or says why there may not be more. The
-// error is for the request of o that asked for it.
+// take counts n more of the objects that k limits, or returns an error for the request
+// of o that needs them.
 func (f *Filter) take(o *relay.Object, k display.Limit, n int64) error {
 	if f.reserve(k, n) {
 		return nil
@@ -21,10 +21,10 @@ func (f *Filter) take(o *relay.Object, k display.Limit, n int64) error {
 	return relay.Fail(o, relay.ErrNoMemory, "%s", f.refusal(k))
 }
 
-// give takes back what take counted.
+// give undoes take.
 func (f *Filter) give(k display.Limit, n int64) { f.used[k].Add(-n) }
 
-// reserve is take for callers that have no request to blame.
+// reserve is take for callers without a request to blame.
 func (f *Filter) reserve(k display.Limit, n int64) bool {
 	most := f.cfg.Limits.Of(k)
 	if used := f.used[k].Add(n); used > most && n > 0 {
@@ -39,7 +39,7 @@ func (f *Filter) refusal(k display.Limit) string {
 	return fmt.Sprintf("limit reached: VM %s may have %d %s", f.cfg.VM, f.cfg.Limits.Of(k), k)
 }
 
-// refuse tells a client why it gets no connection.
+// refuse tells a client why it has no connection.
 func (f *Filter) refuse(t wayland.Transport, k display.Limit) error {
 	var e wayland.Encoder
 	e.Begin(1, wayland.WlDisplayEvtError)
@@ -53,8 +53,8 @@ func (f *Filter) refuse(t wayland.Transport, k display.Limit) error {
 }
 
 // Bounds of objects of one connection, where the VM's bound of all objects is
-// not enough: each binding of a global makes the compositor say all that it knows
-// of it, and each keyboard brings a copy of the keymap.
+// not enough: each binding of a global makes the compositor send its whole state, and
+// each keyboard brings a copy of the keymap.
 const (
 	maxBindings  = 256
 	maxKeyboards = 64
@@ -77,9 +77,9 @@ var maxOf = sync.OnceValue(func() []int32 {
 	return m
 })
 
-// quotaHooks count what is limited. Regions count their rectangles in any case: the
-// model asks whether they have any. Of few rectangles a compositor makes up to the square,
-// and it keeps several regions for each surface besides those that the client has.
+// quotaHooks count limited objects. Regions always count their rectangles: the model
+// needs to know whether they have any. A compositor may split n rectangles into up to n²,
+// and it keeps several regions for each surface besides the client's.
 func quotaHooks(l relay.Layer, limits *display.Limits) {
 	l.Request(wayland.WlCompositor, wayland.WlCompositorReqCreateRegion, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		if err := filterOf(c).take(m.Obj, display.Regions, 1); err != nil {
@@ -105,10 +105,10 @@ func quotaHooks(l relay.Layer, limits *display.Limits) {
 	}
 }
 
-// Unlimited is what a limit is set to where there is none.
+// Unlimited is the value of a limit that does not limit.
 const Unlimited = 1 << 40
 
-// pace is relay.Config.Pace, nil when the VM may ask as much as it likes.
+// pace is relay.Config.Pace, nil without a limit of requests.
 func (f *Filter) pace(s *state) func(requests int) time.Duration {
 	if f.cfg.Limits.Of(display.Requests) >= Unlimited {
 		return nil
@@ -120,18 +120,18 @@ func (f *Filter) pace(s *state) func(requests int) time.Duration {
 // time, so that a commit costs no look at the clock.
 const commitStep = 32
 
-// countCommit slows the client down when its VM commits more than it may.
+// countCommit slows the client down when its VM commits too fast.
 func (st *state) countCommit(c *relay.Conn) {
 	if st.commits++; st.commits%commitStep == 0 {
 		c.Delay(st.wait(display.Commits, commitStep))
 	}
 }
 
-// countResize slows the client down when its VM resizes windows faster than it may.
+// countResize slows the client down when its VM resizes windows too fast.
 func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, display.ResizeCost)) }
 
 // pauseConnect waits until the VM may open one more connection: each makes the
-// compositor say all that it has.
+// compositor send its whole state.
 func (st *state) pauseConnect(ctx context.Context) error {
 	d := st.wait(display.Connects, 1)
 	if d <= 0 {
@@ -147,28 +147,28 @@ func (st *state) pauseConnect(ctx context.Context) error {
 	}
 }
 
-// countOpen slows the client down when its VM opens more windows and popups
-// than it may: each makes the compositor arrange its windows anew.
+// countOpen slows the client down when its VM opens windows and popups too fast: each
+// makes the compositor arrange its windows again.
 func (st *state) countOpen(c *relay.Conn) { c.Delay(st.wait(display.Opens, 1)) }
 
-// wait takes n of what k limits each second, and returns for how long the
-// client has to wait for them.
+// wait takes n tokens of the rate k, and returns how long the client has to wait for
+// them.
 func (st *state) wait(k display.Limit, n int64) time.Duration {
 	f := st.filter
 	d := f.rates[k].take(n, f.cfg.Limits.Of(k), time.Now())
-	if d > 0 && !st.slowed[k] {
-		st.slowed[k] = true
+	if d > 0 && !st.slowLogged[k] {
+		st.slowLogged[k] = true
 		f.cfg.Log.Warn("limit reached; the connection is slowed down", "vm", f.cfg.VM, "limit", k.String(), "value", f.cfg.Limits.Of(k))
 	}
 	return d
 }
 
-// regionData is the Data of a region that is counted.
+// regionData is the Data of a counted region.
 type regionData struct {
-	many bool // it has had more rectangles than a compositor should be asked to put together
+	many bool // it had more rectangles than a compositor should have to combine
 }
 
-// onManyRects leaves out what is too much: the region is not used any more.
+// onManyRects drops the rectangles beyond the limit: the region is not used any more.
 func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if r := m.Obj.Data.(*regionData); !r.many {
 		r.many = true
@@ -178,11 +178,11 @@ func onManyRects(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, nil
 }
 
-// A bucket lets a number of tokens through each second, and a second's worth at
-// once after a rest.
+// A bucket lets a number of tokens through each second, and after a rest a second's
+// worth at once.
 type bucket struct {
 	mu sync.Mutex
-	// free is when the tokens taken so far will have been earned.
+	// free is the time at which the tokens taken so far are paid for.
 	free time.Time
 }
 
@@ -190,8 +190,8 @@ type bucket struct {
 func (b *bucket) take(n, perSecond int64, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if rested := now.Add(-time.Second); b.free.Before(rested) {
-		b.free = rested
+	if floor := now.Add(-time.Second); b.free.Before(floor) {
+		b.free = floor
 	}
 	b.free = b.free.Add(time.Duration(n) * time.Second / time.Duration(perSecond))
 	return b.free.Sub(now)

@@ -7,9 +7,8 @@ import (
 	"vix/internal/wayland"
 )
 
-// Selections and drags stay in the VM, in a world of its own (package clipboard):
-// the guest's never reach the compositor, and the host's are never offered to the
-// guest.
+// Selections and drags stay in the VM, in a world of its own (package clipboard): the
+// compositor never gets the guest's, and the guest is never offered the host's.
 func selectionHooks(l relay.Layer) {
 	clipboard.Hooks(l, clipboard.Env{
 		Member: func(c *relay.Conn) *clipboard.Member { return stateOf(c).member },
@@ -33,8 +32,8 @@ func placeOf(c *relay.Conn, id uint32, body []byte, off int) bool {
 	return true
 }
 
-// selectionMost are the bounds of one connection's objects, which each focus and
-// each selection makes more of.
+// selectionMost bounds one connection's objects of each interface; each focus and each
+// selection makes more of them.
 var selectionMost = map[*wayland.Interface]int32{
 	wayland.WlDataDevice: 16, wayland.ZwpPrimarySelectionDeviceV1: 16, wayland.GtkPrimarySelectionDevice: 16,
 	wayland.WlDataSource: 256, wayland.ZwpPrimarySelectionSourceV1: 256, wayland.GtkPrimarySelectionSource: 256,

@@ -121,7 +121,7 @@ func (d *modelDesk) give(w *clipboard.World, vm int) {
 	if d.vm == vm {
 		m.yield(d.p)
 	}
-	m.takeBack = w.Give(clipboard.Clipboard, &clipboard.Given{Kinds: m.given, Write: func(_ string, f *os.File) { _ = f.Close() }})
+	m.takeBack = w.Give(clipboard.Clipboard, &clipboard.HostSource{Kinds: m.given, Write: func(_ string, f *os.File) { _ = f.Close() }})
 }
 
 // TestSelectionPolicy: whatever programs and the host do in any order, a program is

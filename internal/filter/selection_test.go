@@ -274,7 +274,7 @@ func TestSelectionOfTheHost(t *testing.T) {
 	a.offered(device, wayland.WlDataDeviceEvtSelection)
 	a.leave(6)
 	b.enter(7)
-	given := &clipboard.Given{Kinds: []string{"text/plain"}, Write: func(kind string, f *os.File) {
+	given := &clipboard.HostSource{Kinds: []string{"text/plain"}, Write: func(kind string, f *os.File) {
 		_, _ = f.WriteString("from the host")
 		_ = f.Close()
 	}}

@@ -14,20 +14,20 @@ import (
 	"vix/internal/wayland"
 )
 
-// A pool is never larger than its file: a compositor that reads beyond the end
-// of a file dies, if it does not know how to survive that. The file itself was made
-// by our device, and sealed against shrinking.
+// A pool is never larger than its file: a compositor that reads beyond the end of a
+// file dies, unless it is prepared for that. Our device made the file, and sealed it
+// against shrinking.
 //
-// Memory stands in the VM's ledger for as long as the compositor can hold it, which
-// is longer than the guest does:
+// Memory stays in the VM's ledger for as long as the compositor can hold it, which is
+// longer than the guest does:
 //
 //	ledger.Memory (a file) ◄─ pool ◄─ wl_shm_pool, each wl_buffer made of it,
 //	                                  each surface's pending and last two committed buffers
 //
-// An object that the compositor has deleted is gone there too (delete_id). What a
-// commit replaces is not, before the compositor has got to it: the last that keeps a
-// pool is let go when wl_display.sync, sent after it, is answered (fence). And of a
-// connection that has ended the compositor may have left anything unread (settle).
+// An object that the compositor has deleted holds nothing there (delete_id). A buffer
+// that a commit replaces is held until the compositor reads the commit: the last hold of
+// a pool ends with the answer to a wl_display.sync sent after it (fence). And the
+// compositor may have left messages of an ended connection unread (settle).
 func shmHooks(h relay.Layer) {
 	h.Request(wayland.WlShm, wayland.WlShmReqCreatePool, onCreatePool)
 	h.Request(wayland.WlShmPool, wayland.WlShmPoolReqCreateBuffer, onCreateBuffer)
@@ -53,22 +53,20 @@ func shmHooks(h relay.Layer) {
 	}
 }
 
-// A pool is what the filter knows of a wl_shm_pool. It is used under its
-// connection's lock.
+// A pool is what the filter knows of a wl_shm_pool. The connection's lock guards it.
 type pool struct {
-	mem  *ledger.Memory // shown to the compositor
+	mem  *ledger.Memory // the file's memory, shown to the compositor
 	size int64          // bytes
-	refs int            // what may keep the compositor's mapping alive
+	refs int            // the number of uses that may keep the compositor's mapping alive
 	conn *relay.Conn
 	st   *state
 }
 
-// onLoan is what the compositor may hold of a connection's memory besides what its
-// objects keep.
-type onLoan struct {
-	fenced map[*pool]struct{}          // waiting for a fence
-	left   []*pool                     // of the ended connection
-	lent   map[*ledger.Memory]struct{} // for other than pools, until the connection's end
+// loans holds the memory of a connection that the compositor may hold without an object.
+type loans struct {
+	fencePools map[*pool]struct{}          // waiting for a fence
+	endPools   []*pool                     // of the ended connection
+	memory     map[*ledger.Memory]struct{} // for other than pools, until the connection's end
 }
 
 func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -92,8 +90,8 @@ func onCreatePool(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// show finds what a descriptor of a client's is charged to, and notes that the
-// compositor gets it, until Hide.
+// show returns the ledger's memory of a client's descriptor, and counts it as shown to
+// the compositor, until Hide.
 func (f *Filter) show(o *relay.Object, d wayland.Desc) (*ledger.Memory, error) {
 	mem, err := f.memoryOf(d)
 	if err == nil {
@@ -111,8 +109,8 @@ func (f *Filter) show(o *relay.Object, d wayland.Desc) (*ledger.Memory, error) {
 	return nil, relay.Fail(o, relay.ErrNoMemory, "limit reached: VM %s may have %d %s", f.cfg.VM, full.Value, full.Name)
 }
 
-// memoryOf returns a hold of a descriptor's memory: a guest's brings it along, and a
-// client's own file is charged when it is seen first.
+// memoryOf returns a hold of a descriptor's memory: a guest's descriptor brings its own,
+// and a client's file is charged when the filter first sees it.
 func (f *Filter) memoryOf(d wayland.Desc) (*ledger.Memory, error) {
 	if h, ok := d.Held.(interface{ Memory() *ledger.Memory }); ok && h.Memory() != nil {
 		h.Memory().Hold()
@@ -121,8 +119,8 @@ func (f *Filter) memoryOf(d wayland.Desc) (*ledger.Memory, error) {
 	return f.ledger.Of(d.FD)
 }
 
-// onLend passes memory on for another use than a pool's. Nobody follows what the
-// compositor makes of it: it counts until the connection ends.
+// onLend passes memory on for another use than a pool. The filter does not follow that
+// use, so the memory counts until the connection ends.
 func onLend(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f, st := filterOf(c), c.State.(*state)
 	for _, d := range m.Descs {
@@ -130,14 +128,14 @@ func onLend(c *relay.Conn, m *relay.Msg) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if _, again := st.loan.lent[mem]; again {
+		if _, again := st.loan.memory[mem]; again {
 			mem.Hide()
 			continue
 		}
-		if st.loan.lent == nil {
-			st.loan.lent = map[*ledger.Memory]struct{}{}
+		if st.loan.memory == nil {
+			st.loan.memory = map[*ledger.Memory]struct{}{}
 		}
-		st.loan.lent[mem] = struct{}{}
+		st.loan.memory[mem] = struct{}{}
 	}
 	return true, nil
 }
@@ -152,21 +150,20 @@ func onCreateBuffer(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// hold notes that the compositor may have one more use of a buffer: a state of a
-// surface, whatever becomes of the buffer. letGo takes it back.
+// hold counts one more use of a buffer by the compositor: a state of a surface, which
+// outlives the buffer. letGo undoes it.
 func (b *buffer) hold() *pool {
 	b.pool.refs++
 	return b.pool
 }
 
-// drop forgets one of what keeps a pool's memory alive, which the compositor has
-// forgotten before.
+// drop ends one use of a pool that the compositor has already ended.
 func (f *Filter) drop(p *pool) {
 	if p.refs--; p.refs > 0 {
 		return
 	}
 	if p.conn.Ended() {
-		p.st.loan.left = append(p.st.loan.left, p)
+		p.st.loan.endPools = append(p.st.loan.endPools, p)
 		return
 	}
 	f.hide(p)
@@ -177,21 +174,21 @@ func (f *Filter) hide(p *pool) {
 	p.mem.Hide()
 }
 
-// letGo is drop for what a request makes the compositor forget, once it gets there.
+// letGo is drop for a use that ends when the compositor reads a request.
 func (f *Filter) letGo(p *pool) {
 	if p.refs > 1 || p.conn.Ended() {
 		f.drop(p)
 		return
 	}
-	if p.st.loan.fenced == nil {
-		p.st.loan.fenced = map[*pool]struct{}{}
+	if p.st.loan.fencePools == nil {
+		p.st.loan.fencePools = map[*pool]struct{}{}
 	}
-	p.st.loan.fenced[p] = struct{}{}
+	p.st.loan.fencePools[p] = struct{}{}
 	(&fence{f: f, p: p}).ask(p.conn)
 }
 
-// A fence is the last hold of a pool, until the compositor has answered twice: what is
-// asked in a request's hook is sent before the request, and so the first answer says
+// A fence is the last hold of a pool, until the compositor has answered twice: a sync
+// written in a request's hook goes out before the request, and so the first answer says
 // only that the request is on its way.
 type fence struct {
 	f     *Filter
@@ -211,51 +208,51 @@ func (n *fence) OwnEvent(c *relay.Conn, _ *relay.Msg) error {
 		n.ask(c)
 		return nil
 	}
-	delete(n.p.st.loan.fenced, n.p)
+	delete(n.p.st.loan.fencePools, n.p)
 	n.f.drop(n.p)
 	return nil
 }
 
 const (
-	// promptly is how long the end of a connection waits for the compositor to read
-	// what was sent before. One that runs takes milliseconds at most.
-	promptly = 100 * time.Millisecond
-	// lookAgain is how often one that does not is looked at afterwards.
-	lookAgain = 50 * time.Millisecond
+	// promptWait is how long the end of a connection waits for the compositor to read
+	// what was sent before. A running compositor takes milliseconds at most.
+	promptWait = 100 * time.Millisecond
+	// pollInterval is how often a compositor that did not is polled afterwards: there is
+	// no event for it.
+	pollInterval = 50 * time.Millisecond
 )
 
-// settle gives back what an ended connection was charged for, as soon as the
-// compositor does not have it any more. It does not wait for one that has stopped: Wait
-// does.
+// settle returns the charges of an ended connection as soon as the compositor does not
+// hold its memory any more. It does not wait for a stopped compositor: Wait does.
 func (f *Filter) settle(ctx context.Context, up wayland.Transport, st *state) {
 	done := func() {
-		for p := range st.loan.fenced {
+		for p := range st.loan.fencePools {
 			f.hide(p)
 		}
-		for _, p := range st.loan.left {
+		for _, p := range st.loan.endPools {
 			f.hide(p)
 		}
-		for mem := range st.loan.lent {
+		for mem := range st.loan.memory {
 			mem.Hide()
 		}
 		f.give(display.Connections, 1)
 	}
 	l, ok := up.(wayland.Lingerer)
-	if !ok || taken(ctx, l, time.Millisecond, promptly) {
+	if !ok || awaitRead(ctx, l, time.Millisecond, promptWait) {
 		done()
 		return
 	}
 	f.cfg.Log.Debug("the compositor has not read all of an ended connection", "vm", f.cfg.VM)
 	f.ending.Go(func() {
-		taken(ctx, l, lookAgain, 0)
+		awaitRead(ctx, l, pollInterval, 0)
 		l.Forget()
 		done()
 	})
 }
 
-// taken looks again and again whether an ended connection's peer has taken all that
-// was sent to it, until it has, ctx ends, or most has passed; 0 means any time.
-func taken(ctx context.Context, l wayland.Lingerer, every, most time.Duration) bool {
+// awaitRead polls an ended connection until its peer has read everything, ctx ends, or
+// most has passed; 0 means no limit.
+func awaitRead(ctx context.Context, l wayland.Lingerer, every, most time.Duration) bool {
 	begin := time.Now()
 	t := time.NewTicker(every)
 	defer t.Stop()
@@ -272,23 +269,22 @@ func taken(ctx context.Context, l wayland.Lingerer, every, most time.Duration) b
 	return true
 }
 
-// Wait returns when nothing is left of ended connections: it is called after the
-// context of all Serves has ended.
+// Wait returns when nothing is left of ended connections. Call it after the context of
+// every Serve has ended.
 func (f *Filter) Wait() { f.ending.Wait() }
 
-// held are the pools whose pixels the compositor may hold for a surface: the
-// pending buffer's, and those of the last two commits, one of which a sub-surface
-// may have cached.
-type held struct {
+// bufferHolds are the pools whose pixels the compositor may hold for a surface: those of
+// the pending buffer and of the last two commits, one of which a sub-surface may cache.
+type bufferHolds struct {
 	pending   *pool
 	committed [2]*pool
-	// bytes are those of the pending picture, shown of the one that the
+	// bytes is the size of the pending picture, shownBytes that of the one that the
 	// compositor may have copied to its GPU.
-	bytes, shown int64
+	bytes, shownBytes int64
 }
 
-// attach notes the buffer of wl_surface.attach, nil for none.
-func (h *held) attach(f *Filter, b *buffer) {
+// attach holds the buffer of wl_surface.attach, nil for none.
+func (h *bufferHolds) attach(f *Filter, b *buffer) {
 	if h.pending != nil {
 		f.letGo(h.pending)
 		h.pending = nil
@@ -301,15 +297,15 @@ func (h *held) attach(f *Filter, b *buffer) {
 }
 
 // commit moves on by one commit of o in which a buffer, or none, was attached.
-func (h *held) commit(f *Filter, o *relay.Object) error {
-	if more := h.bytes - h.shown; more > 0 {
+func (h *bufferHolds) commit(f *Filter, o *relay.Object) error {
+	if more := h.bytes - h.shownBytes; more > 0 {
 		if err := f.take(o, display.Textures, more); err != nil {
 			return err
 		}
 	} else {
 		f.give(display.Textures, -more)
 	}
-	h.shown = h.bytes
+	h.shownBytes = h.bytes
 	if old := h.committed[0]; old != nil {
 		f.letGo(old)
 	}
@@ -317,15 +313,15 @@ func (h *held) commit(f *Filter, o *relay.Object) error {
 	return nil
 }
 
-// gone forgets all, when the surface is no more.
-func (h *held) gone(f *Filter) {
+// gone ends all holds at the end of the surface.
+func (h *bufferHolds) gone(f *Filter) {
 	for _, p := range []*pool{h.pending, h.committed[0], h.committed[1]} {
 		if p != nil {
 			f.drop(p)
 		}
 	}
-	f.give(display.Textures, h.shown)
-	*h = held{}
+	f.give(display.Textures, h.shownBytes)
+	*h = bufferHolds{}
 }
 
 func fits(o *relay.Object, size int32, file int64) error {

@@ -8,21 +8,21 @@ import (
 	"vix/internal/wayland"
 )
 
-// Showing: the compositor is told what takes effect in the model.
+// Showing: the filter sends the compositor what takes effect in the model.
 //
 // The flow, for the surface at the top of a tree:
 //
-//  1. what it is (a window, a popup, an image) says which part of it is shown;
+//  1. its role (a window, a popup, an image) decides which part of it is shown;
 //     everything below it is cut to the same part (arrange)
-//  2. for each surface, what differs from what the compositor was told is written
+//  2. each surface's difference from its state on the compositor is written
 //     (present), and committed; all sub-surfaces wait for the root
-//  3. the frame is placed around it, the geometry told
-//  4. the root is committed: all of it is shown at once
+//  3. the frame is placed around it, and the geometry sent
+//  4. the root is committed, which shows everything at once
 //
-// Each surface that is shown has a viewport of ours, whose destination is told: so its
-// size on the screen is what is written here, whatever the buffer is like.
+// Each shown surface has a viewport of ours, with a destination: so its size on the
+// screen is the one written here, whatever its buffer is.
 
-// show brings what the compositor shows in line with the model, for the tree of r.
+// show makes the compositor show the model's tree of r.
 func (f *frames) show(c *relay.Conn, r *view) error {
 	defer stateOf(c).bury(c)
 	switch r.Role {
@@ -33,19 +33,19 @@ func (f *frames) show(c *relay.Conn, r *view) error {
 	case surface.Cursor, surface.Icon:
 		return f.showImage(c, r)
 	default:
-		return nil // nothing is shown yet; it waits in the model
+		return nil // without a role it waits in the model
 	}
 }
 
-// commit writes a commit, which counts as one of the VM's.
+// commit writes a commit and counts it for the VM.
 func (f *frames) commit(c *relay.Conn, id uint32) {
 	stateOf(c).countCommit(c)
 	c.ToServer().Msg(id, wayland.WlSurfaceReqCommit)
 }
 
-// arrange shows the sub-surfaces of p as far as they are in area, a box in p's
-// coordinates; p itself begins at origin there for the compositor. With on unset
-// nothing of them is shown. It tells whether p must be committed.
+// arrange shows the sub-surfaces of p, cut to area, a box in p's coordinates. The
+// compositor's surface of p begins at origin. With on unset it hides them. It tells
+// whether p must be committed.
 func (f *frames) arrange(c *relay.Conn, p *view, area box, origin surface.Point, on bool) (changed bool, err error) {
 	kids, _ := p.Children()
 	for _, s := range kids {
@@ -82,8 +82,8 @@ func (f *frames) arrangeOne(c *relay.Conn, v *view, at surface.Point, area box, 
 	}
 	if on {
 		to := surface.Point{X: at.X + crop.X - origin.X, Y: at.Y + crop.Y - origin.Y}
-		if !v.told.placed || v.told.at != to {
-			v.told.at, v.told.placed = to, true
+		if !v.remote.placed || v.remote.at != to {
+			v.remote.at, v.remote.placed = to, true
 			c.ToServer().Msg(v.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(to.X), uint32(to.Y))
 			changed = true
 		}
@@ -91,21 +91,20 @@ func (f *frames) arrangeOne(c *relay.Conn, v *view, at surface.Point, area box, 
 	return changed, nil
 }
 
-// showable tells whether the content can be written: its buffer exists.
+// showable tells whether the content's buffer still exists.
 func (v *view) showable() bool {
 	b := v.Current.Buffer
-	return b != nil && (v.Shown() && v.told.mapped || !b.Data.(*buffer).lost)
+	return b != nil && (v.Shown() && v.remote.mapped || !b.Data.(*buffer).lost)
 }
 
-// present writes what differs of one surface, of which crop is to be shown. The commit
-// is the caller's.
+// present writes the changes of one surface, of which it shows crop. The caller commits.
 func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool, err error) {
 	if !on {
 		v.Current.Damage.Reset()
 		return f.hideContent(c, v)
 	}
 	e := c.ToServer()
-	fresh := !v.told.mapped
+	fresh := !v.remote.mapped
 	if !v.Shown() || fresh {
 		if err := f.attach(c, v, 0, 0); err != nil {
 			return false, err
@@ -115,11 +114,11 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 	other := f.frameBuffer(c, v, crop)
 	wrote = wrote || other
 	d := &v.Current.Damage
-	said := len(d.Surface) > 0 || len(d.Buffer) > 0
+	damaged := len(d.Surface) > 0 || len(d.Buffer) > 0
 	switch {
-	// What a client did not damage, because it was shown in part, or not at all; and not
-	// every compositor takes another part of the buffer for damage.
-	case d.All, fresh && (v.told.hid || !said), other && !fresh, v.image != nil && said:
+	// The client has not damaged what was hidden until now; and not every compositor takes
+	// another part of the buffer for damage.
+	case d.All, fresh && (v.remote.hidden || !damaged), other && !fresh, v.image != nil && damaged:
 		e.Msg(v.id, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
 		wrote = true
 	default:
@@ -136,7 +135,7 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 		}
 	}
 	d.Reset()
-	v.told.hid = false
+	v.remote.hidden = false
 	wrote = v.shift(c, crop) || wrote
 	return wrote, nil
 }
@@ -145,47 +144,47 @@ func (f *frames) present(c *relay.Conn, v *view, crop box, on bool) (wrote bool,
 func (f *frames) attach(c *relay.Conn, v *view, x, y int32) error {
 	b := v.Current.Buffer.Data.(*buffer)
 	flt := filterOf(c)
-	v.held.attach(flt, b)
-	if err := v.held.commit(flt, c.Server(v.id)); err != nil {
+	v.holds.attach(flt, b)
+	if err := v.holds.commit(flt, c.Server(v.id)); err != nil {
 		return err
 	}
 	c.ToServer().Msg(v.id, wayland.WlSurfaceReqAttach, b.obj.Server, uint32(x), uint32(y))
 	b.busy = true
-	v.told.mapped = true
-	v.Wrote()
+	v.remote.mapped = true
+	v.MarkWritten()
 	return nil
 }
 
 // hideContent takes a surface's content off the screen.
 func (f *frames) hideContent(c *relay.Conn, v *view) (wrote bool, err error) {
-	if !v.told.mapped {
+	if !v.remote.mapped {
 		return false, nil
 	}
-	v.told.mapped, v.told.hid = false, true
-	v.Hid()
+	v.remote.mapped, v.remote.hidden = false, true
+	v.MarkHidden()
 	flt := filterOf(c)
-	v.held.attach(flt, nil)
+	v.holds.attach(flt, nil)
 	c.ToServer().Msg(v.id, wayland.WlSurfaceReqAttach, 0, 0, 0)
-	return true, v.held.commit(flt, c.Server(v.id))
+	return true, v.holds.commit(flt, c.Server(v.id))
 }
 
-// unshow takes a sub-surface out of its parent on the compositor, with its content.
+// unshow removes a sub-surface from its parent on the compositor, with its content.
 func (f *frames) unshow(c *relay.Conn, v *view) {
 	if v.sub == nil {
 		return
 	}
 	dropObject(c, v.sub, wayland.WlSubsurfaceReqDestroy)
 	v.sub = nil
-	if wrote, _ := f.hideContent(c, v); wrote { // to hide takes no memory
+	if wrote, _ := f.hideContent(c, v); wrote { // hiding takes no memory, and so cannot fail
 		f.commit(c, v.id)
 	}
 }
 
-// frameBuffer says which part of the buffer is shown, and how large.
+// frameBuffer sends which part of the buffer is shown, and how large.
 func (f *frames) frameBuffer(c *relay.Conn, v *view, crop box) (wrote bool) {
 	e := c.ToServer()
-	if t := v.Current.Transform; t != v.told.transform {
-		v.told.transform, wrote = t, true
+	if t := v.Current.Transform; t != v.remote.transform {
+		v.remote.transform, wrote = t, true
 		e.Msg(v.id, wayland.WlSurfaceReqSetBufferTransform, uint32(t))
 	}
 	src := v.source(crop)
@@ -195,10 +194,10 @@ func (f *frames) frameBuffer(c *relay.Conn, v *view, crop box) (wrote bool) {
 		}
 		v.port = c.Own(wayland.WpViewport, f.viewporter.Version, nil)
 		e.Msg(f.viewporter.Server, wayland.WpViewporterReqGetViewport, v.port.Server, v.id)
-		v.told.w, v.told.src = 0, box{}
+		v.remote.w, v.remote.src = 0, box{}
 	}
-	if src != v.told.src {
-		v.told.src, wrote = src, true
+	if src != v.remote.src {
+		v.remote.src, wrote = src, true
 		s := [4]uint32{uint32(src.X), uint32(src.Y), uint32(src.W), uint32(src.H)}
 		if src.W == 0 {
 			const unset = math.MaxUint32 - 255 // -1 in fixed point
@@ -210,15 +209,15 @@ func (f *frames) frameBuffer(c *relay.Conn, v *view, crop box) (wrote bool) {
 	if v.image != nil {
 		w, h = v.image.w, v.image.h
 	}
-	if v.told.w != w || v.told.h != h {
-		v.told.w, v.told.h, wrote = w, h, true
+	if v.remote.w != w || v.remote.h != h {
+		v.remote.w, v.remote.h, wrote = w, h, true
 		e.Msg(v.port.Server, wayland.WpViewportReqSetDestination, uint32(w), uint32(h))
 	}
 	return wrote
 }
 
 // source returns the part of the buffer that crop shows, in its pixels and 24.8 fixed
-// point; W is 0 when it is all of it.
+// point; W is 0 for the whole buffer.
 func (v *view) source(crop box) box {
 	w, h := v.Current.Size()
 	part := v.Current.Part()
@@ -229,7 +228,7 @@ func (v *view) source(crop box) box {
 		}
 		return part
 	}
-	// Edges on whole pixels of the buffer, where the client has not stretched it itself.
+	// Edges lie on whole pixels of the buffer, unless the client stretches it itself.
 	edge := func(whole, n, of int32) int32 {
 		p := float64(whole) * float64(n) / float64(of)
 		if all {
@@ -246,16 +245,16 @@ func (v *view) source(crop box) box {
 	return rect(part.X+x, part.Y+y, sw, sh)
 }
 
-// shift notes which part of a surface is shown, on which all places that the two sides
-// tell each other depend. Regions are not worth translating: all that is shown of a
-// shifted surface takes input, unless none of it does, and none of it counts as opaque.
+// shift stores the shown part of a surface, which the translation of places depends on.
+// Regions are not worth translating: the whole shown part of a shifted surface takes
+// input, unless none of it does, and none of it counts as opaque.
 func (v *view) shift(c *relay.Conn, crop box) (wrote bool) {
 	moved := v.crop.X != crop.X || v.crop.Y != crop.Y
 	v.crop = crop
 	if moved {
 		for o, p := range stateOf(c).pointers {
 			if p.focus == v {
-				p.said = true // what comes next has a frame event that passes
+				p.frameDue = true // the client gets the frame event of the next motion
 				p.wake(o)
 			}
 		}

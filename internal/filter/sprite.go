@@ -6,32 +6,32 @@ import (
 	"vix/internal/wayland"
 )
 
-// Images that follow the pointer: its own, and a drag's icon. Nothing else of a guest's
-// is shown without being part of a window, and so they are small, and the pointer is in
-// them. A larger one is shown smaller: a frame around it would not be seen everywhere,
-// because Mutter shows no sub-surfaces of a drag's icon.
+// Images that follow the pointer: its own, and a drag's icon. They are the only content
+// of a guest outside its windows, and so they are small and contain the pointer. A
+// larger image is scaled down. A frame around it would not always be visible, because
+// Mutter shows no sub-surfaces of a drag's icon.
 //
-// The protocols let a client say where the pointer is in its image, with numbers of any
-// size, and move it with each frame. What is told is cut to the image.
+// The protocols let a client choose where the pointer is in its image, with numbers of
+// any size, and move it with each frame. The filter clamps the place to the image.
 
-// maxImage is the largest size of an image, in logical pixels in each direction.
+// maxImage is the largest side of an image, in logical pixels.
 const maxImage = 64
 
 // A sprite is what the filter knows of a surface that follows the pointer.
 type sprite struct {
-	w, h int32 // that it is shown with, 0 before
-	// hot is where the client has the pointer in the image, in its own coordinates.
+	w, h int32 // the shown size, 0 before
+	// hot is the client's place of the pointer in the image, in its own coordinates.
 	hot surface.Point
 
-	// of is the pointer or tool whose image it is, by the last set_cursor that was good,
-	// with its serial; nil for an icon.
-	of     *relay.Object
-	op     uint16
-	serial uint32
-	told   surface.Point // where the compositor has the pointer in the image
+	// of is the pointer or tool that shows the image, by the last valid set_cursor, with
+	// its serial; nil for an icon.
+	of       *relay.Object
+	op       uint16
+	serial   uint32
+	spotSent surface.Point // where the compositor has the pointer in the image
 }
 
-// showImage shows what the pointer is given, small enough and with the pointer in it.
+// showImage shows an image, small enough and with the pointer in it.
 func (f *frames) showImage(c *relay.Conn, v *view) error {
 	g := v.image
 	if g == nil {
@@ -51,13 +51,13 @@ func (f *frames) showImage(c *relay.Conn, v *view) error {
 		return err
 	}
 	if f.viewporter == nil {
-		return nil // the compositor has not said yet what it has; images wait for a window
+		return nil // the compositor's globals are not known yet; images wait for a window
 	}
-	was := *g
+	old := *g
 	g.w, g.h = fitInto(w, h, maxImage)
 	at := g.spot(w, h)
-	if was.w > 0 {
-		g.point(c, v, surface.Point{X: min(at.X, was.w-1), Y: min(at.Y, was.h-1)})
+	if old.w > 0 {
+		g.point(c, v, surface.Point{X: min(at.X, old.w-1), Y: min(at.Y, old.h-1)})
 	}
 	wrote, err := f.present(c, v, rect(0, 0, w, h), true)
 	if err == nil && v.Role == surface.Icon {
@@ -75,7 +75,7 @@ func (f *frames) showImage(c *relay.Conn, v *view) error {
 	return nil
 }
 
-// fitInto returns the size of w×h made smaller, in proportion, until both are at most n.
+// fitInto returns w×h scaled down in proportion until both are at most n.
 func fitInto(w, h, n int32) (int32, int32) {
 	if long := int64(max(w, h)); long > int64(n) {
 		w, h = max(int32(int64(w)*int64(n)/long), 1), max(int32(int64(h)*int64(n)/long), 1)
@@ -83,8 +83,8 @@ func fitInto(w, h, n int32) (int32, int32) {
 	return w, h
 }
 
-// spot returns where the pointer is in the image as it is shown, for one of w×h that
-// the client drew.
+// spot returns the pointer's place in the shown image, for an image of w×h from the
+// client.
 func (g *sprite) spot(w, h int32) surface.Point {
 	in := func(hot, shown, drawn int32) int32 {
 		return clamp(int32(int64(hot)*int64(shown)/int64(drawn)), 0, shown-1)
@@ -94,18 +94,18 @@ func (g *sprite) spot(w, h int32) surface.Point {
 
 // point tells the compositor where the pointer is in its image.
 func (g *sprite) point(c *relay.Conn, v *view, at surface.Point) {
-	if g.of == nil || g.told == at || !stateOf(c).wasGiven(&need{of: pointerIn | toolIn, lasts: true}, g.serial, nil) {
+	if g.of == nil || g.spotSent == at || !stateOf(c).hasGrant(&need{of: pointerIn | toolIn, lasts: true}, g.serial, nil) {
 		return
 	}
-	g.told = at
+	g.spotSent = at
 	c.ToServer().Msg(g.of.Server, g.op, g.serial, v.id, uint32(at.X), uint32(at.Y))
 }
 
 // placeIcon moves a drag's icon so that the pointer is in it.
 func (f *frames) placeIcon(c *relay.Conn, v *view, at surface.Point) (wrote bool, err error) {
 	g := v.image
-	if d := (surface.Point{X: g.told.X - at.X, Y: g.told.Y - at.Y}); d != (surface.Point{}) {
-		g.told = at
+	if d := (surface.Point{X: g.spotSent.X - at.X, Y: g.spotSent.Y - at.Y}); d != (surface.Point{}) {
+		g.spotSent = at
 		if c.Server(v.id).Version >= 5 {
 			c.ToServer().Msg(v.id, wayland.WlSurfaceReqOffset, uint32(d.X), uint32(d.Y))
 		} else if err := f.attach(c, v, d.X, d.Y); err != nil {
@@ -116,7 +116,7 @@ func (f *frames) placeIcon(c *relay.Conn, v *view, at surface.Point) (wrote bool
 	return wrote, nil
 }
 
-// onSetCursor gives the pointer or a tool an image, when the client has it now.
+// onSetCursor gives the pointer or a tool an image while it is on the client.
 func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
 	st := stateOf(c)
 	id, serial := m.Word(1), m.Word(0)
@@ -148,12 +148,12 @@ func onSetCursor(c *relay.Conn, m *relay.Msg) (bool, error) {
 	v.Current.Moved = surface.Point{}
 	g.of, g.op, g.serial = m.Obj, uint16(opOf(m)), serial
 	g.hot = surface.Point{X: clamp(m.Int(2), -maxPlace, maxPlace), Y: clamp(m.Int(3), -maxPlace, maxPlace)}
-	g.told = surface.Point{X: -1, Y: -1} // nothing with this serial
+	g.spotSent = surface.Point{X: -1, Y: -1} // nothing with this serial
 	st.frames.ask(c)
 	if err := st.frames.show(c, v); err != nil {
 		return false, err
 	}
-	if g.told.X < 0 { // it has nothing to show yet
+	if g.spotSent.X < 0 { // it has nothing to show yet
 		g.point(c, v, surface.Point{})
 	}
 	return false, nil
@@ -169,7 +169,7 @@ func opOf(m *relay.Msg) int {
 	return -1
 }
 
-// forgetImages lets no surface speak for a pointer or tool that is gone.
+// forgetImages detaches all images from a pointer or tool that is gone.
 func (st *state) forgetImages(o *relay.Object) {
 	for v := range st.images {
 		if v.image.of == o {
@@ -178,7 +178,7 @@ func (st *state) forgetImages(o *relay.Object) {
 	}
 }
 
-// dragIcon is clipboard.Icon: without its icon a drag goes on.
+// dragIcon is clipboard.Env.Icon. A drag goes on without its icon.
 func dragIcon(c *relay.Conn, id uint32) bool {
 	f, v := framesOf(c), viewArg(c, id)
 	if v == nil || v.shell != nil || v.sub != nil {

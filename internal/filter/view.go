@@ -12,9 +12,9 @@ import (
 // The layers of the filter's hooks, in the order in which they see a message. The
 // layers read the model of surfaces (package surface) and do not know one another:
 //
-//	count       what is limited: objects, rectangles (quota.go)
+//	count       the limits: objects, rectangles (quota.go)
 //	selections  clipboard and drags; who has the keyboard (package clipboard)
-//	surfaces    the model; what takes effect is shown from it (view.go, show.go)
+//	surfaces    the model, and its effect on the compositor (view.go, show.go)
 //	frame       input on the frame is the host's (input.go)
 //	focus       which serials the client was given, and for what (focus.go)
 const (
@@ -25,59 +25,59 @@ const (
 	layerFocus
 )
 
-// A view is a wl_surface of the client's: the model, and what the compositor was told
-// of it. What a client asks of a surface is kept in the model until it takes effect;
-// then show.go writes the difference between the two.
+// A view is a wl_surface of the client's: the model, and the compositor's state of it.
+// The model keeps a client's requests until they take effect; then show.go writes the
+// difference between the two.
 type view struct {
 	*surface.Surface
-	id   uint32        // on the compositor; 0 when it is destroyed
-	sub  *relay.Object // its wl_subsurface, nil without
-	held held          // what it keeps of memory (shm.go)
+	id    uint32        // its id on the compositor; 0 after it is destroyed
+	sub   *relay.Object // its wl_subsurface, or nil
+	holds bufferHolds   // the memory that it keeps alive (shm.go)
 
 	port   *relay.Object // our wp_viewport, nil before anything is shown
-	client *relay.Object // the client's own, which the compositor does not know
-	told   told
-	// crop is the part that is shown, in the client's coordinates. It begins, for the
-	// compositor, where the surface does:
+	client *relay.Object // the client's own wp_viewport, which the compositor does not know
+	remote remote
+	// crop is the shown part, in the client's coordinates. The compositor's surface begins
+	// at its corner:
 	//
 	//	client's coordinates = compositor's coordinates + (crop.X, crop.Y)
 	crop          box
 	input, opaque region
 
-	shell  *shell  // when it is a window's or a popup's
-	border *border // around it
-	image  *sprite // when it is a pointer's image or a drag's icon
+	shell  *shell  // set for a window or a popup
+	border *border // the frame around it
+	image  *sprite // set for a pointer's image or a drag's icon
 }
 
-// told is what the compositor was told last.
-type told struct {
+// remote is a surface's state on the compositor, by our last requests.
+type remote struct {
 	mapped    bool // it has content
-	hid       bool // it had, and lost it
+	hidden    bool // we took its content away
 	transform int32
-	src       box // 24.8 fixed point, W 0 without
+	src       box // 24.8 fixed point; W is 0 without a source
 	w, h      int32
-	at        surface.Point // in the parent
-	placed    bool          // at was told
+	at        surface.Point // the place in the parent
+	placed    bool          // at was sent
 }
 
-// A region is what is known of the input or opaque region of a surface.
+// A region is what the filter knows of the input or opaque region of a surface.
 type region struct {
 	some    bool // it is neither the default nor empty
-	pending bool // it was set since the last look
+	pending bool // the client has set it since the last shift
 }
 
 type box = surface.Box
 
 func rect(x, y, w, h int32) box { return box{X: x, Y: y, W: w, H: h} }
 
-// sum saturates.
+// sum returns a + b, saturated.
 func sum(a, b int32) int32 { return surface.Sum(a, b) }
 
 func clamp(v, low, high int32) int32 { return min(max(v, low), high) }
 
 func viewOf(o *relay.Object) *view { return o.Data.(*view) }
 
-// of returns the view of a surface of the model.
+// of returns the view of one of the model's surfaces.
 func of(s *surface.Surface) *view { return s.Data.(*view) }
 
 // viewArg returns the surface that a request's argument names, or nil.
@@ -88,7 +88,7 @@ func viewArg(c *relay.Conn, id uint32) *view {
 	return nil
 }
 
-// mistake makes the model's error the client's.
+// mistake turns the model's error into a protocol error of the client.
 func mistake(o *relay.Object, err error) error {
 	var e *surface.Error
 	if errors.As(err, &e) {
@@ -134,8 +134,8 @@ func viewHooks(l relay.Layer) {
 	subHooks(l)
 }
 
-// set notes a region; Count tells whether anything was added to it. One with too many
-// rectangles is the default: all takes input, nothing is opaque.
+// set stores a region; Object.Count tells whether it has rectangles. A region with too
+// many becomes the default: all takes input, nothing is opaque.
 func (r *region) set(c *relay.Conn, m *relay.Msg) {
 	o := c.Client(m.Word(0))
 	if o != nil {
@@ -152,10 +152,10 @@ func onCreateSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return false, err
 	}
 	st := stateOf(c)
-	if st.freed == nil {
-		st.freed = func(b *surface.Buffer) { freed(c, b.Data.(*buffer)) }
+	if st.onFree == nil {
+		st.onFree = func(b *surface.Buffer) { onBufferFree(c, b.Data.(*buffer)) }
 	}
-	v := &view{Surface: surface.New(st.freed)}
+	v := &view{Surface: surface.New(st.onFree)}
 	v.Surface.Data = v
 	m.New.Data = v
 	c.GiveServerID(m.New)
@@ -171,7 +171,7 @@ func onSurfaceGone(c *relay.Conn, o *relay.Object) {
 	v.Destroy()
 	f := filterOf(c)
 	f.give(display.Surfaces, 1)
-	v.held.gone(f)
+	v.holds.gone(f)
 	if p := v.popup(); p != nil {
 		f.popups.leave(p)
 	}
@@ -213,8 +213,8 @@ func onCommit(c *relay.Conn, v *view, m *relay.Msg) error {
 	return framesOf(c).show(c, of(v.Top()))
 }
 
-// onSurfaceDestroy takes away all that hangs on a surface before it goes, in the order
-// that a compositor wants.
+// onSurfaceDestroy destroys everything that depends on a surface first, in the order
+// that a compositor requires.
 func onSurfaceDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	v, f := viewOf(m.Obj), framesOf(c)
 	if s := v.shell; s != nil {
@@ -239,8 +239,8 @@ func onSurfaceDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// dropObject destroys an object of the client's on the compositor, and lets the client
-// keep its half.
+// dropObject destroys an object of the client's on the compositor. The client keeps its
+// own.
 func dropObject(c *relay.Conn, o *relay.Object, op uint16) {
 	if o.Server != 0 && !o.Dead {
 		k := c.Keep(o)
@@ -248,7 +248,7 @@ func dropObject(c *relay.Conn, o *relay.Object, op uint16) {
 	}
 }
 
-// portHooks: the compositor does not know the client's wp_viewports, only ours.
+// portHooks keep the client's wp_viewports from the compositor, which knows only ours.
 func portHooks(l relay.Layer) {
 	const errExists, errNoSurface = 0, 3
 	l.Request(wayland.WpViewporter, wayland.WpViewporterReqGetViewport, func(c *relay.Conn, m *relay.Msg) (bool, error) {
@@ -285,9 +285,8 @@ func portHooks(l relay.Layer) {
 	})
 }
 
-// subHooks follow the tree. On the compositor every sub-surface stays synchronised:
-// what takes effect is written for the whole window, and shown with one commit of
-// its root.
+// subHooks follow the tree. On the compositor every sub-surface stays synchronised: the
+// filter writes the changes of the whole window, and one commit of its root shows them.
 func subHooks(l relay.Layer) {
 	l.Request(wayland.WlSubcompositor, wayland.WlSubcompositorReqGetSubsurface, onGetSubsurface)
 	on := func(op int, f func(c *relay.Conn, v *view, m *relay.Msg) (bool, error)) {
@@ -328,7 +327,7 @@ func subHooks(l relay.Layer) {
 	})
 }
 
-// onGetSubsurface makes a sub-surface, and puts it below the frame of its parent.
+// onGetSubsurface makes a sub-surface, below the frame of its parent.
 func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 	v, parent := viewArg(c, m.Word(1)), viewArg(c, m.Word(2))
 	if v == nil || parent == nil {
@@ -343,7 +342,7 @@ func onGetSubsurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 	v.sub = m.New
 	m.New.Data = v
 	c.GiveServerID(m.New)
-	v.told.placed = false
+	v.remote.placed = false
 	e := c.ToServer()
 	e.Msg(m.Obj.Server, wayland.WlSubcompositorReqGetSubsurface, m.New.Server, v.id, parent.id)
 	if p := parent.border.lowest(); p != nil {

@@ -13,49 +13,49 @@ import (
 	"vix/internal/wayland"
 )
 
-// A shell is what the filter knows of an xdg_surface, whose states are
+// A shell is what the filter knows of an xdg_surface. Its states are
 //
 //	made ── get_toplevel, get_popup ──► has a role ── ack_configure, commit ──► acked
 //	  ▲                                    │  ▲                                  │
 //	  └───── destroy of the role ──────────┘  └── commit without content ────────┘
 type shell struct {
-	v    *view         // nil when the client destroyed the surface
+	v    *view         // nil after the client destroyed the surface
 	obj  *relay.Object // the client's xdg_surface
-	base uint32        // the xdg_wm_base on the compositor
+	base uint32        // the id of its xdg_wm_base on the compositor
 
 	window *window
 	popup  *popup
-	popups []*popup // whose parent it is, in the order in which they came
+	popups []*popup // its child popups, oldest first
 
-	// next is what the compositor has said since its last xdg_surface.configure,
-	// sent what the client was told and has not acknowledged yet, now what holds.
-	next, now configured
-	sent      []configured
-	acked     bool // content may be shown
+	// next collects the compositor's events since its last xdg_surface.configure. queue
+	// holds what the client has not acknowledged yet, and now what it acknowledged last.
+	next, now configuration
+	queue     []configuration
+	acked     bool // the client has acknowledged one, so its content may be shown
 
 	mapped bool
-	// visible is the part of the window that is shown, in the client's coordinates,
-	// area the same in the compositor's, told the geometry that the compositor knows.
-	visible, area, told box
+	// visible is the shown part of the window in the client's coordinates, area the same
+	// part in the compositor's. geometry is the window geometry sent to the compositor.
+	visible, area, geometry box
 }
 
-// A configured is one configure sequence, with the frame.
-type configured struct {
-	told   bool // false before the first event
+// A configuration is one configure sequence. Its size includes the frame.
+type configuration struct {
+	valid  bool // false before the first event
 	serial uint32
 	w, h   int32 // 0: as the client likes
-	// fixed is set where the window may not be larger: it is maximised, fullscreen
-	// or tiled by the compositor.
+	// fixed says that the window may not be larger: the compositor has maximised it,
+	// tiled it or made it fullscreen.
 	fixed  bool
 	full   bool  // fullscreen
-	active bool  // it has the focus
-	top    int32 // of a popup's frame
-	past   bool  // a later one was acknowledged in the client's place
-	skip   bool  // the client is not told of it
+	active bool  // the window has the focus
+	top    int32 // the height of a popup's frame above its content
+	past   bool  // the filter acknowledged a later one for the client
+	skip   bool  // the client does not get it
 }
 
-// maxSent bounds the configure events that a client leaves unanswered.
-const maxSent = 64
+// maxQueue bounds the configure events that a client leaves unanswered.
+const maxQueue = 64
 
 // A window is what the filter knows of an xdg_toplevel.
 type window struct {
@@ -65,15 +65,15 @@ type window struct {
 
 	shell *shell        // nil when the surface is gone
 	obj   *relay.Object // the client's xdg_toplevel
-	over  atomic.Bool   // it has ended, for other connections
-	// waits is set while the window waits for the focus to become fullscreen.
+	over  atomic.Bool   // the window has ended; other connections read it
+	// waits says that the window becomes fullscreen once it has the focus.
 	waits bool
 }
 
-// alive tells, in any connection, whether the window is there still.
+// alive tells whether the window still exists. Any connection may call it.
 func (w *window) alive() bool { return !w.over.Load() }
 
-// window returns the surface's window, nil without.
+// window returns the surface's window, or nil.
 func (v *view) window() *window {
 	if v == nil || v.shell == nil {
 		return nil
@@ -81,7 +81,7 @@ func (v *view) window() *window {
 	return v.shell.window
 }
 
-// popup returns the surface's popup, nil without.
+// popup returns the surface's popup, or nil.
 func (v *view) popup() *popup {
 	if v == nil || v.shell == nil {
 		return nil
@@ -136,7 +136,7 @@ func windowHooks(l relay.Layer) {
 
 func shellOf(o *relay.Object) *shell { return o.Data.(*shell) }
 
-// onGetXdgSurface makes an xdg_surface of a surface that has nothing to show yet.
+// onGetXdgSurface makes an xdg_surface of a surface without content.
 func onGetXdgSurface(c *relay.Conn, m *relay.Msg) (bool, error) {
 	v := viewArg(c, m.Word(1))
 	switch {
@@ -171,7 +171,7 @@ func (s *shell) canHaveRole(o *relay.Object, r surface.Role) error {
 }
 
 // newWindow makes the window of a get_toplevel request. It writes the request
-// itself, so that nothing comes between it and the window's identity.
+// itself, so that the window's identity follows at once.
 func newWindow(c *relay.Conn, m *relay.Msg) error {
 	f, s := filterOf(c), shellOf(m.Obj)
 	if err := s.canHaveRole(m.Obj, surface.Toplevel); err != nil {
@@ -192,8 +192,8 @@ func newWindow(c *relay.Conn, m *relay.Msg) error {
 }
 
 // onSetFullscreen passes the request of a window that has the focus. Sway gives the
-// keyboard to any window that asks to be fullscreen, so another one's waits until it has
-// the focus, and does not choose the screen.
+// keyboard to any window that asks to be fullscreen, so any other window waits for the
+// focus, and does not choose the screen.
 func onSetFullscreen(c *relay.Conn, m *relay.Msg) (bool, error) {
 	w := m.Obj.Data.(*window)
 	if w.mayFill(c) {
@@ -204,14 +204,14 @@ func onSetFullscreen(c *relay.Conn, m *relay.Msg) (bool, error) {
 }
 
 // mayFill tells whether a window may become fullscreen: it has the focus, or there is no
-// seat, and so no focus to take from anybody. The seats are known by the first configure
-// event (see frames.ask).
+// seat and so no focus to steal. The seats are known by the first configure event (see
+// frames.ask).
 func (w *window) mayFill(c *relay.Conn) bool {
-	return w.shell != nil && (w.shell.next.active || w.shell.next.told && len(framesOf(c).seats) == 0)
+	return w.shell != nil && (w.shell.next.active || w.shell.next.valid && len(framesOf(c).seats) == 0)
 }
 
-// awaited makes a window fullscreen that has waited for the focus.
-func (w *window) awaited(c *relay.Conn) {
+// fill makes a window fullscreen if it has waited for the focus.
+func (w *window) fill(c *relay.Conn) {
 	if w.waits && w.shell != nil {
 		w.waits = false
 		c.ToServer().Msg(w.obj.Server, wayland.XdgToplevelReqSetFullscreen, 0)
@@ -247,12 +247,12 @@ const (
 )
 
 // onConfigure tells the client the size without the frame, and that it is tiled on
-// all sides: then it draws no shadow, which would be outside its window but inside
-// the frame.
+// all sides. A tiled client draws no shadow, which would lie between its window and the
+// frame.
 func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f, w := framesOf(c), m.Obj.Data.(*window)
 	d := wayland.NewDecoder(m.Body)
-	next := configured{told: true, w: d.Int(), h: d.Int()}
+	next := configuration{valid: true, w: d.Int(), h: d.Int()}
 	states := d.Array()
 	var tiled [4]bool
 	for b := states; len(b) >= 4; b = b[4:] {
@@ -274,10 +274,10 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 		}
 		w.shell.next = next
 		if w.waits && w.mayFill(c) {
-			w.awaited(c)
+			w.fill(c)
 			if !w.shell.mapped {
-				// The compositor answers with another, with which the program begins as it
-				// asked to: Weston leaves a window that becomes fullscreen later where it was.
+				// The compositor answers with another configure event, and the program begins
+				// fullscreen: Weston does not move a window that becomes fullscreen later.
 				w.shell.next.skip = true
 				return false, nil
 			}
@@ -295,9 +295,9 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	tw, th := next.w, next.h
 	if s := w.shell; s != nil && s.mapped && tw == 0 && th == 0 && !next.fixed && !s.now.fixed {
-		// "As you like" is the size that it has: a program that is told that it is tiled
-		// remembers none of its own.
-		tw, th = s.told.W, s.told.H
+		// "As you like" becomes the present size: a program that believes to be tiled
+		// remembers no size of its own.
+		tw, th = s.geometry.W, s.geometry.H
 	}
 	e := c.ToClient()
 	e.Begin(m.Obj.ID, wayland.XdgToplevelEvtConfigure)
@@ -307,7 +307,7 @@ func onConfigure(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, e.End()
 }
 
-// less takes n off a size; 0 means none, and stays.
+// less takes n off a size. The size 0 means none, and stays 0.
 func less(v, n int32) int32 {
 	if v <= 0 {
 		return v
@@ -322,7 +322,7 @@ func onBounds(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// onSizeHint adds the frame to a least or a largest size; 0 means none.
+// onSizeHint adds the frame to a minimum or maximum size; 0 means none.
 func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 	f := framesOf(c)
 	if m.Int(0) < 0 || m.Int(1) < 0 {
@@ -339,8 +339,8 @@ func onSizeHint(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// onSerial ends a configure sequence. A window that is too large now is cut at once: its
-// program may not answer, and the frame must be seen.
+// onSerial ends a configure sequence. It cuts a window that is now too large at once:
+// the program may never answer, and the frame must stay visible.
 func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	s := shellOf(m.Obj)
 	if s.next.skip {
@@ -349,17 +349,17 @@ func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	s.next.serial = m.Word(0)
 	if s.popup != nil && s.popup.ours {
-		return false, framesOf(c).grew(c, s)
+		return false, framesOf(c).finishGrow(c, s)
 	}
-	if len(s.sent) == maxSent {
-		s.sent = slices.Delete(s.sent, 0, 1)
+	if len(s.queue) == maxQueue {
+		s.queue = slices.Delete(s.queue, 0, 1)
 	}
-	s.sent = append(s.sent, s.next)
+	s.queue = append(s.queue, s.next)
 	if s.window == nil || !s.mapped {
 		return true, nil
 	}
 	f := framesOf(c)
-	if w, h := f.bound(s); s.told.W > w || s.told.H > h {
+	if w, h := f.bound(s); s.geometry.W > w || s.geometry.H > h {
 		return true, f.show(c, s.v)
 	}
 	return true, nil
@@ -371,9 +371,9 @@ func onAck(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	if s.v == nil || s.window == nil && s.popup == nil {
 		return false, nil
 	}
-	if slices.IndexFunc(s.sent, func(f configured) bool { return f.serial == m.Word(0) }) < 0 {
-		if len(s.sent) == maxSent || s.now.serial == m.Word(0) {
-			return false, nil // so late that it was forgotten; or a second time
+	if slices.IndexFunc(s.queue, func(f configuration) bool { return f.serial == m.Word(0) }) < 0 {
+		if len(s.queue) == maxQueue || s.now.serial == m.Word(0) {
+			return false, nil // too late, so that the queue has dropped it; or a second time
 		}
 		return false, relay.Fail(m.Obj, errXdgInvalidSerial, "xdg_surface.ack_configure: serial %d was not sent", m.Word(0))
 	}
@@ -381,23 +381,23 @@ func onAck(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, nil
 }
 
-// acknowledge writes what the client has acknowledged with the state that takes effect.
+// acknowledge writes the acknowledgement that belongs to the state that takes effect.
 func (s *shell) acknowledge(c *relay.Conn) (wrote bool) {
 	a := &s.v.Current
 	if !a.Acked {
 		return false
 	}
 	a.Acked = false
-	k := slices.IndexFunc(s.sent, func(f configured) bool { return f.serial == a.Ack })
+	k := slices.IndexFunc(s.queue, func(f configuration) bool { return f.serial == a.Ack })
 	if k < 0 {
 		return false
 	}
-	said := s.sent[k]
-	s.sent = slices.Delete(s.sent, 0, k+1)
-	if said.past {
+	conf := s.queue[k]
+	s.queue = slices.Delete(s.queue, 0, k+1)
+	if conf.past {
 		return false
 	}
-	s.now, s.acked = said, true
+	s.now, s.acked = conf, true
 	if s.popup != nil {
 		s.popup.top = s.now.top
 	}
@@ -405,8 +405,8 @@ func (s *shell) acknowledge(c *relay.Conn) (wrote bool) {
 	return true
 }
 
-// onGeometryRequest keeps the geometry to itself: the compositor is told the
-// frame's.
+// onGeometryRequest stores the client's geometry. The compositor gets the geometry with
+// the frame.
 func onGeometryRequest(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	b := rect(m.Int(0), m.Int(1), m.Int(2), m.Int(3))
 	if b.Empty() {
@@ -432,14 +432,14 @@ func onToplevelDestroy(c *relay.Conn, m *relay.Msg) (bool, error) {
 	return false, nil
 }
 
-// endRole takes a window or a popup off the screen, and destroys its role's object on
-// the compositor, after those of its popups. The client keeps its half.
+// endRole takes a window or a popup off the screen, and destroys its role object on
+// the compositor, after those of its popups. The client keeps its own object.
 func (f *frames) endRole(c *relay.Conn, s *shell) {
 	f.endPopups(c, s)
 	if s.v != nil {
 		f.unmap(c, s)
 		s.v.ResetXdg()
-		s.v.Unattach() // what comes before the next configure event is a mistake
+		s.v.Unattach() // content before the next configure event is the client's mistake
 	}
 	if w := s.window; w != nil {
 		s.window, w.shell = nil, nil
@@ -452,7 +452,7 @@ func (f *frames) endRole(c *relay.Conn, s *shell) {
 		p.end(c)
 		dropObject(c, p.obj, wayland.XdgPopupReqDestroy)
 	}
-	s.next, s.now, s.sent, s.told = configured{}, configured{}, nil, box{}
+	s.next, s.now, s.queue, s.geometry = configuration{}, configuration{}, nil, box{}
 }
 
 // endShell destroys an xdg_surface on the compositor.
@@ -466,7 +466,7 @@ func (f *frames) endShell(c *relay.Conn, s *shell) {
 // unmap takes a window or a popup off the screen.
 func (f *frames) unmap(c *relay.Conn, s *shell) {
 	f.endPopups(c, s)
-	s.acked, s.told, s.now = false, box{}, configured{}
+	s.acked, s.geometry, s.now = false, box{}, configuration{}
 	if !s.mapped {
 		return
 	}
@@ -474,7 +474,7 @@ func (f *frames) unmap(c *relay.Conn, s *shell) {
 	delete(f.roots, s.v)
 	if p := s.popup; p != nil {
 		filterOf(c).popups.leave(p)
-		p.asked = slices.DeleteFunc(p.asked, func(r repositioned) bool { return r.ours })
+		p.requests = slices.DeleteFunc(p.requests, func(r placeRequest) bool { return r.ours })
 	}
 	f.hideFrame(c, s.v)
 	if _, err := f.hideContent(c, s.v); err == nil {
@@ -504,23 +504,22 @@ func (f *frames) showWindow(c *relay.Conn, v *view) error {
 	if s.now.full {
 		beyond = 0 // a compositor may place a fullscreen window by its widest surface
 	}
-	vis := v.declared(w, h, beyond)
+	vis := v.windowPart(w, h, beyond)
 	vis.W, vis.H = min(vis.W, less(mw, 2*f.side)), min(vis.H, less(mh, f.top+f.side))
-	// What was cut off may have been all of the surface.
+	// The part cut off may be the whole surface.
 	vis.X, vis.Y = max(vis.X, 1-vis.W), max(vis.Y, 1-vis.H)
 	return f.showShell(c, s, vis, f.top, f.side, wrote)
 }
 
-// bound returns the size that a window may not exceed with its frame: the screen's, or
-// what a compositor that has fixed the size said last, whether the client has answered
-// or not.
+// bound returns the largest size of a window with its frame: the screen's, or the size
+// that the compositor fixed last, whether the client has answered or not.
 func (f *frames) bound(s *shell) (w, h int32) {
 	w, h = f.screen()
 	if s.now.fixed && s.now.w > 0 && s.now.h > 0 {
 		w, h = s.now.w, s.now.h
 	}
-	if n := len(s.sent); n > 0 {
-		if last := s.sent[n-1]; last.fixed && last.w > 0 && last.h > 0 {
+	if n := len(s.queue); n > 0 {
+		if last := s.queue[n-1]; last.fixed && last.w > 0 && last.h > 0 {
 			w, h = min(w, last.w), min(h, last.h)
 		}
 	}
@@ -538,8 +537,8 @@ func (f *frames) canShow(c *relay.Conn, v *view) error {
 	return relay.Fail(c.Server(v.id), errXdgUnconfigured, "content before the first configure event")
 }
 
-// commitEmpty passes on a commit without content: the first one, after which the
-// compositor configures the window, or one that takes it off the screen.
+// commitEmpty passes on a commit without content. The first one makes the compositor
+// configure the window; a later one takes the window off the screen.
 func (f *frames) commitEmpty(c *relay.Conn, s *shell) error {
 	switch {
 	case s.mapped:
@@ -576,12 +575,12 @@ func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wr
 	if err != nil {
 		return err
 	}
-	told := f.tell(c, s, grown(s.area, top, side))
-	if wrote || below || changed || framed || told || v.Applied {
+	moved := f.tell(c, s, withFrame(s.area, top, side))
+	if wrote || below || changed || framed || moved || v.Applied {
 		v.Applied = false
 		f.commit(c, v.id)
 	}
-	if told {
+	if moved {
 		if s.mapped && s.window != nil {
 			stateOf(c).countResize(c)
 		}
@@ -598,13 +597,13 @@ func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wr
 	return nil
 }
 
-// maxDeco is how far the geometry of a window may reach beyond its root surface:
+// maxDeco bounds how far the geometry of a window may reach beyond its root surface:
 // some programs draw their title bars on sub-surfaces around it.
 const maxDeco = 128
 
-// declared returns the part of a root surface that the client means to be its window:
-// the geometry that it declares, if it does, and at most so much beyond the surface.
-func (v *view) declared(w, h, beyond int32) box {
+// windowPart returns the part of a root surface that is the window: the declared
+// geometry, up to beyond the surface's edges, or the whole surface without one.
+func (v *view) windowPart(w, h, beyond int32) box {
 	d := v.Current.Geometry
 	if d.W == 0 {
 		return rect(0, 0, w, h)
@@ -616,16 +615,16 @@ func (v *view) declared(w, h, beyond int32) box {
 
 // tell gives the compositor a window's geometry.
 func (f *frames) tell(c *relay.Conn, s *shell, b box) (wrote bool) {
-	if s.told == b {
+	if s.geometry == b {
 		return false
 	}
-	s.told = b
+	s.geometry = b
 	c.ToServer().Msg(s.obj.Server, wayland.XdgSurfaceReqSetWindowGeometry, uint32(b.X), uint32(b.Y), uint32(b.W), uint32(b.H))
 	return true
 }
 
-// resized looks again at windows whose bound the outputs are.
-func (f *frames) resized(c *relay.Conn) {
+// refit shows all windows again after the outputs, which bound them, have changed.
+func (f *frames) refit(c *relay.Conn) {
 	screens := make([]screen, 0, len(f.outputs))
 	for _, o := range f.outputs {
 		if w, h := o.size(); w > 0 && h > 0 {
@@ -651,7 +650,7 @@ func (f *frames) resized(c *relay.Conn) {
 // A screen is an output's size in logical pixels.
 type screen struct{ w, h int32 }
 
-// screen returns the size that no window may exceed, in logical pixels.
+// screen returns the largest size of any window, in logical pixels.
 func (f *frames) screen() (w, h int32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

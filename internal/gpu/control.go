@@ -14,20 +14,20 @@ import (
 // submission is the part of a chain that SUBMIT_3D's size covers.
 type submission struct {
 	chain *vhost.Chain
-	left  int
+	rest  int
 }
 
 // Read implements virtwl.CommandReader.
 func (s *submission) Read(p []byte) error {
-	if len(p) > s.left {
+	if len(p) > s.rest {
 		return fmt.Errorf("%w: command cut short", errParameter)
 	}
-	s.left -= len(p)
+	s.rest -= len(p)
 	return s.chain.Read(p)
 }
 
 // Remaining implements virtwl.CommandReader.
-func (s *submission) Remaining() int { return s.left }
+func (s *submission) Remaining() int { return s.rest }
 
 // control carries out one request of the control queue and answers it, unless it
 // was held.

@@ -47,7 +47,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// Config says what a device is for.
+// Config configures a device.
 type Config struct {
 	// Accept is called in its own goroutine for each Wayland connection that the
 	// guest opens. It owns t, and must Close it.
@@ -76,7 +76,7 @@ type Device struct {
 	queue     *vhost.Queue
 	contexts  map[uint32]*wlContext
 	resources map[uint32]*resource
-	use       Limits // what is in use, of what the ledger does not count
+	use       Limits // the use of the limits that the ledger does not count
 	limited   limitLines
 
 	// Of the control queue's goroutine.

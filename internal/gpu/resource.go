@@ -12,7 +12,7 @@ import (
 	"vix/internal/virtwl"
 )
 
-// Limits bound what one guest can have. The zero value of a field is its default.
+// Limits bounds the resources of one guest. The zero value of a field is its default.
 type Limits struct {
 	// Window is the length of the shared memory region, a power of two. It costs
 	// address space only.
@@ -40,7 +40,7 @@ type Limits struct {
 	QueuedBytes int64
 }
 
-// Ledger returns what of the limits a VM's ledger holds.
+// Ledger returns the limits that a VM's ledger enforces.
 func (l Limits) Ledger() ledger.Limits {
 	l = l.withDefaults()
 	return ledger.Limits{
@@ -98,7 +98,7 @@ type resource struct {
 	mem      *ledger.Memory // of fd, held until free
 	mapped   bool           // into the guest's window, or about to be
 	mapping  vhost.Mapping
-	jobs     int // of the mapper, not done yet
+	jobs     int // the number of the mapper's unfinished jobs
 }
 
 // free gives the memory back, of a resource that nobody can find any more. No lock

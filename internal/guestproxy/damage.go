@@ -129,7 +129,7 @@ func (g *region) add(r rect) {
 			r = r.union(q)
 			g.n--
 			g.r[k] = g.r[g.n]
-			k = -1 // what is larger now may take in others
+			k = -1 // the larger rectangle may absorb others
 		}
 	}
 	switch {
@@ -147,7 +147,7 @@ func (g *region) rects() []rect { return g.r[:g.n] }
 // four buffers comes back to the first after four.
 const historyLen = 8
 
-// A frame is what one commit damaged, in pixels of its buffer.
+// A frame is the damage of one commit, in pixels of its buffer.
 type frame struct {
 	region
 	full bool
@@ -157,7 +157,7 @@ type frame struct {
 // A history is the damage of a surface's last commits. A buffer that comes back
 // is stale by the union of everything since it was last committed.
 type history struct {
-	seq    uint64 // commits with content so far
+	seq    uint64 // the number of commits with content so far
 	frames [historyLen]frame
 }
 

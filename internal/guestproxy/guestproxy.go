@@ -9,7 +9,7 @@
 //	shadow.go      memory for shadows: few large blobs
 //	damage.go      which pixels of a shadow are stale
 //
-// It is convenience, never protection: the host trusts nothing of it.
+// It is a convenience, no protection: the host trusts nothing that it sends.
 package guestproxy
 
 import (
@@ -29,11 +29,11 @@ import (
 	"vix/internal/wayland"
 )
 
-// Config says where clients come from and where they go.
+// Config holds the listener of the clients and their way to the host.
 type Config struct {
 	Listen *net.UnixListener
 	Device string // the render node, for example /dev/dri/renderD128
-	// Tap, when set, may be given a tap of all connections.
+	// Tap, when set, is the switch of a tap on all connections.
 	Tap *relay.TapSwitch
 	// Meter, when set, measures while it runs.
 	Meter *relay.Meter
@@ -43,8 +43,8 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// maxClients bounds the clients that are served at once, below what the host
-// allows a VM (gpu.Limits): who comes later waits in the socket's backlog.
+// maxClients bounds the clients served at once, below the host's limit for a VM
+// (gpu.Limits): later clients wait in the socket's backlog.
 const maxClients = 240
 
 // Run serves clients until ctx is done or the listener fails. It returns after
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// server is what connections share.
+// server holds what connections share.
 type server struct {
 	cfg Config
 	dev *virtwl.Device
@@ -112,9 +112,9 @@ func (s *server) relay(ctx context.Context, conn *net.UnixConn, n uint64, log *s
 	return Relay(ctx, Client{ID: n, Blobs: blobs{host}, Tap: s.cfg.Tap, Meter: meter, Log: log}, client, host)
 }
 
-// A Client is what one connection is relayed with.
+// A Client holds the options of one connection's relay.
 type Client struct {
-	ID    uint64           // names it towards the tap
+	ID    uint64           // its number for the tap
 	Blobs Blobs            // makes the memory of its shadows
 	Tap   *relay.TapSwitch // may be nil
 	Meter *relay.Meter     // may be nil
@@ -139,15 +139,15 @@ func (g *state) relay(ctx context.Context, near, far wayland.Transport) error {
 	return errors.Join(conn.Run(ctx), g.shadow.close())
 }
 
-// meter returns what measures the connection that begins, nil when nobody asks for
-// that, and what ends it.
+// meter returns the meter of a new connection, nil without a stats file, and a function
+// that ends it.
 func (s *server) meter() (m *relay.Meter, done func()) {
 	nothing := func() {}
 	if s.cfg.Meter != nil || s.cfg.Stats == "" {
 		return s.cfg.Meter, nothing
 	}
 	f, err := os.OpenFile(s.cfg.Stats, os.O_WRONLY|os.O_APPEND|unix.O_NONBLOCK, 0)
-	if err != nil { // there is no file: nobody asks
+	if err != nil { // no file: nobody wants statistics
 		return nil, nothing
 	}
 	m = new(relay.Meter)

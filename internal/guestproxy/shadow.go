@@ -16,7 +16,7 @@ import (
 // nothing of this package.
 type Blob = interface {
 	Mem() []byte
-	// Desc returns what passes the memory to the server. The caller owns it.
+	// Desc returns the descriptor of the memory for the server. The caller owns it.
 	Desc() (wayland.Desc, error)
 	Close() error
 }
@@ -59,10 +59,10 @@ type shadow struct {
 
 // A slab is one blob, known to the server as one wl_shm_pool of ours.
 type slab struct {
-	blob Blob
-	pool *relay.Object // the owned wl_shm_pool, made at the first use
-	free []span        // sorted by offset, never adjacent
-	used int           // ranges handed out
+	blob   Blob
+	pool   *relay.Object // the owned wl_shm_pool, created at its first use
+	free   []span        // sorted by offset, never adjacent
+	ranges int           // the number of ranges in use
 }
 
 // A span is a range of a slab, in bytes.
@@ -112,28 +112,28 @@ func (sl *slab) take(size int) *extent {
 		} else {
 			sl.free[k] = span{f.off + size, f.size - size}
 		}
-		sl.used++
+		sl.ranges++
 		return &extent{sl, span{f.off, size}}
 	}
 	return nil
 }
 
-// release gives e back. While buffers are left, one empty slab is kept for the next
+// release frees e. While buffers are left, one empty slab stays for the next
 // ones; after the last of them, a small one.
 func (s *shadow) release(c *relay.Conn, e *extent) error {
-	e.slab.used--
+	e.slab.ranges--
 	e.slab.put(e.span)
-	if e.slab.used > 0 {
+	if e.slab.ranges > 0 {
 		return nil
 	}
 	most := maxSpare
-	if !slices.ContainsFunc(s.slabs, func(x *slab) bool { return x.used > 0 }) {
+	if !slices.ContainsFunc(s.slabs, func(x *slab) bool { return x.ranges > 0 }) {
 		most = minSlab
 	}
 	kept := false
 	var errs []error
 	s.slabs = slices.DeleteFunc(s.slabs, func(x *slab) bool {
-		if x.used > 0 {
+		if x.ranges > 0 {
 			return false
 		}
 		if !kept && len(x.blob.Mem()) <= most {

@@ -32,8 +32,8 @@ const (
 	shmInvalidFD     = 2
 )
 
-// globals hides what cannot pass from a guest: descriptors that are neither
-// memory nor pipes, and memory that no hook turns into a resource yet.
+// globals hides the globals that cannot work from a guest, which pass descriptors neither
+// of memory nor of pipes, or memory that no hook turns into a resource yet.
 func globals(i *wayland.Interface, version uint32) uint32 {
 	switch i {
 	case wayland.ZwpLinuxDmabufV1, wayland.WpLinuxDrmSyncobjManagerV1,
@@ -43,13 +43,13 @@ func globals(i *wayland.Interface, version uint32) uint32 {
 	return version
 }
 
-// state is what the hooks keep of a connection.
+// state is the hooks' state of a connection.
 type state struct {
 	Client
-	shm    *relay.Object // the wl_shm for which our pools are made; kept when the client releases it
-	shadow shadow
-	stale  region        // scratch of commit
-	copied atomic.Uint64 // bytes of pixels
+	shm       *relay.Object // the wl_shm for which our pools are made; kept when the client releases it
+	shadow    shadow
+	stale     region        // scratch of commit
+	copyBytes atomic.Uint64 // the number of copied bytes of pixels
 }
 
 func newState(c Client) *state { return &state{Client: c, shadow: shadow{blobs: c.Blobs}} }
@@ -163,7 +163,7 @@ type shmBuffer struct {
 	stride int32
 	pixel  int // bytes, 0 when not known
 	shadow *extent
-	// last and seq say when the shadow was last made equal to the buffer.
+	// last and seq identify the commit at which the shadow last equalled the buffer.
 	last *surface
 	seq  uint64
 }
@@ -296,8 +296,8 @@ func setTransform(_ *relay.Conn, m *relay.Msg) (bool, error) {
 	return true, nil
 }
 
-// getViewport notes whose viewport it is. What the viewport's requests set
-// holds from the surface's next commit, which is when it is looked at.
+// getViewport stores the viewport's surface. The viewport's state takes effect with the
+// surface's next commit, which reads it.
 func getViewport(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if o := c.Client(m.Word(1)); o != nil && o.Iface == wayland.WlSurface {
 		m.New.Data = surfaceOf(o)
@@ -350,7 +350,7 @@ func commit(c *relay.Conn, m *relay.Msg) (bool, error) {
 	if g.Meter != nil {
 		g.Meter.Pixels(n, time.Since(begin))
 	}
-	g.copied.Add(uint64(n))
+	g.copyBytes.Add(uint64(n))
 	if !ok {
 		return false, relay.Fail(m.Obj, shmInvalidFD, "error accessing SHM buffer")
 	}

@@ -153,7 +153,7 @@ func newScene(t testing.TB, size int) *scene {
 	return s
 }
 
-func (s *scene) copied() uint64 { return s.g.copied.Load() }
+func (s *scene) copied() uint64 { return s.g.copyBytes.Load() }
 
 func (s *scene) blobs() int64 { return s.m.Live.Load() }
 
@@ -522,8 +522,8 @@ func TestShadow(t *testing.T) {
 			if len(sl.blob.Mem()) > minSlab {
 				t.Fatalf("an empty slab of %d bytes is kept", len(sl.blob.Mem()))
 			}
-			if sl.used != 0 || len(sl.free) != 1 || sl.free[0].size != len(sl.blob.Mem()) {
-				t.Fatalf("a slab is left with %d used and free %v", sl.used, sl.free)
+			if sl.ranges != 0 || len(sl.free) != 1 || sl.free[0].size != len(sl.blob.Mem()) {
+				t.Fatalf("a slab is left with %d used and free %v", sl.ranges, sl.free)
 			}
 		}
 	})

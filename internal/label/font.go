@@ -51,8 +51,8 @@ func parse(r font.Resource) (*font.Face, error) {
 	return font.NewFace(f), nil
 }
 
-// unseen are the tables that go-text does without: outlines, bitmaps, colours, names.
-var unseen = []string{"glyf", "loca", "CFF ", "gvar", "post", "name", "sbix", "CBDT", "CBLC", "EBDT", "EBLC", "bdat", "bloc", "SVG ", "COLR", "CPAL", "STAT"}
+// skipTables are the tables that go-text does without: outlines, bitmaps, colours, names.
+var skipTables = []string{"glyf", "loca", "CFF ", "gvar", "post", "name", "sbix", "CBDT", "CBLC", "EBDT", "EBLC", "bdat", "bloc", "SVG ", "COLR", "CPAL", "STAT"}
 
 var errWhole = errors.New("the font has to be read whole")
 
@@ -101,7 +101,7 @@ func leanDirectory(b []byte) (at int, directory []byte, err error) {
 	}
 	directory = slices.Clone(b[at : at+size])
 	for i := header; i < size; i += record {
-		if tag := directory[i : i+4]; slices.Contains(unseen, string(tag)) {
+		if tag := directory[i : i+4]; slices.Contains(skipTables, string(tag)) {
 			clear(tag)
 		}
 	}

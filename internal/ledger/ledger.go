@@ -1,6 +1,6 @@
-// Package ledger keeps count of what one VM makes the host hold for it: memory by
-// the file, not by the handle that the guest has of it, and the descriptors and bytes
-// that wait on their way. It knows no device and no protocol.
+// Package ledger counts what the host holds for one VM: memory by the file, not by the
+// guest's handles of it, and the descriptors and bytes that wait on their way. It knows
+// no device and no protocol.
 //
 //	charge at creation                             given back when the last has gone
 //	      │                                                   ▲
@@ -12,9 +12,9 @@
 //	      │           of it, that the compositor may have
 //	   its file's device and inode number
 //
-// A guest gives its handles back as it likes; what it has then pinned elsewhere
-// still counts. There is one Ledger for a VM, shared by all who hold something.
-// Its methods may be called by any goroutine, with any lock held.
+// A guest may give its handles back at any time; memory that is still held elsewhere
+// counts on. All holders of a VM share one Ledger. Any goroutine may call its methods,
+// with any lock held.
 package ledger
 
 import (
@@ -30,13 +30,13 @@ type Limits struct {
 	// Bytes is the sum of the sizes of memory files. They are sparse, but nothing tells
 	// of a guest that touches their pages: so it bounds the memory that they take.
 	Bytes int64
-	// Files is how many memory files there are: each is a descriptor at least.
+	// Files is the number of memory files: each takes at least one descriptor.
 	Files int64
-	// Shown is how many of Bytes the compositor can hold.
+	// Shown is the part of Bytes that the compositor can hold.
 	Shown int64
 	// Descriptors are the files on their way, and the ends of pipes.
 	Descriptors int64
-	// Queued is the memory, in bytes, of buffers for what somebody has not taken yet.
+	// Queued is the memory, in bytes, of buffers for data that a reader has not taken yet.
 	Queued int64
 }
 
@@ -57,7 +57,7 @@ const (
 	DefaultQueued = 64 << 20
 )
 
-// Names of the limits, as configurations and logs have them.
+// Names of the limits in configurations and logs.
 const (
 	NameBytes       = "blob-bytes"
 	NameFiles       = "blobs"
@@ -74,37 +74,37 @@ type Full struct {
 
 func (e Full) Error() string { return fmt.Sprintf("limit reached: %d %s", e.Value, e.Name) }
 
-// A Ledger is one VM's.
+// A Ledger holds the charges of one VM.
 type Ledger struct {
 	limits      Limits
 	descriptors atomic.Int64
 	queued      atomic.Int64
 
-	mu     sync.Mutex
-	bytes  int64
-	shown  int64
-	count  int64
-	byFile map[file]*Memory
+	mu         sync.Mutex
+	bytes      int64
+	shownBytes int64
+	count      int64
+	byFile     map[file]*Memory
 }
 
-// file is what makes two descriptors the same memory.
+// file identifies the memory of a descriptor.
 type file struct{ dev, ino uint64 }
 
-// New returns a ledger in which nothing stands.
+// New returns an empty ledger.
 func New(l Limits) *Ledger { return &Ledger{limits: l, byFile: make(map[file]*Memory)} }
 
-// Use is what stands in a ledger at a moment.
+// Use holds the charges of a ledger at one moment.
 type Use struct{ Bytes, Files, Shown, Descriptors, Queued int64 }
 
-// Use returns what stands in the ledger now.
+// Use returns the present charges.
 func (l *Ledger) Use() Use {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Use{l.bytes, l.count, l.shown, l.descriptors.Load(), l.queued.Load()}
+	return Use{l.bytes, l.count, l.shownBytes, l.descriptors.Load(), l.queued.Load()}
 }
 
-// A Memory is one memory file. It is charged while it has holders, and shown while
-// the compositor may hold it; that counts as holders too.
+// A Memory is one memory file. It is charged while it has holders, and shown while the
+// compositor may hold it, which makes the compositor a holder too.
 type Memory struct {
 	l *Ledger
 	// Guarded by l.mu.
@@ -115,8 +115,8 @@ type Memory struct {
 	shows   int
 }
 
-// Charge enters memory of size bytes, which is yet to be made, with the caller as
-// its holder. The error is a Full.
+// Charge charges for size bytes of memory before it is made, with the caller as its
+// holder. The error is a Full.
 func (l *Ledger) Charge(size int64) (*Memory, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +138,7 @@ func (l *Ledger) chargeLocked(size int64) (*Memory, error) {
 // over tells whether n more than used is beyond a limit.
 func over(used, n, limit int64) bool { return n < 0 || limit > 0 && n > limit-used }
 
-// Is says which file the memory is, so that Of finds it.
+// Is sets the file of the memory, so that Of finds it.
 func (m *Memory) Is(fd int) error {
 	f, _, err := identify(fd)
 	if err != nil {
@@ -191,13 +191,13 @@ func (l *Ledger) growLocked(m *Memory, more int64) error {
 	switch {
 	case over(l.bytes, more, l.limits.Bytes):
 		return Full{NameBytes, l.limits.Bytes}
-	case m.shows > 0 && over(l.shown, more, l.limits.Shown):
+	case m.shows > 0 && over(l.shownBytes, more, l.limits.Shown):
 		return Full{NameShown, l.limits.Shown}
 	}
 	l.bytes += more
 	m.size += more
 	if m.shows > 0 {
-		l.shown += more
+		l.shownBytes += more
 	}
 	return nil
 }
@@ -209,14 +209,14 @@ func (m *Memory) Size() int64 {
 	return m.size
 }
 
-// Hold adds a holder. Only who is a holder, or keeps one from going, may call it.
+// Hold adds a holder. Only a holder, or a caller that keeps one alive, may call it.
 func (m *Memory) Hold() {
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
 	m.holders++
 }
 
-// Release takes a holder away. With the last, the charge is given back.
+// Release removes a holder. The last one ends the charge.
 func (m *Memory) Release() {
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
@@ -242,22 +242,22 @@ func (m *Memory) Show() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if m.shows == 0 {
-		if over(l.shown, m.size, l.limits.Shown) {
+		if over(l.shownBytes, m.size, l.limits.Shown) {
 			return Full{NameShown, l.limits.Shown}
 		}
-		l.shown += m.size
+		l.shownBytes += m.size
 	}
 	m.shows++
 	m.holders++
 	return nil
 }
 
-// Hide takes away what Show added.
+// Hide undoes Show.
 func (m *Memory) Hide() {
 	m.l.mu.Lock()
 	defer m.l.mu.Unlock()
 	if m.shows--; m.shows == 0 {
-		m.l.shown -= m.size
+		m.l.shownBytes -= m.size
 	}
 	m.releaseLocked()
 }
@@ -279,10 +279,10 @@ func (l *Ledger) Descriptor(mem *Memory) (*Descriptor, error) {
 	return &Descriptor{l: l, mem: mem}, nil
 }
 
-// Memory is what the file is, nil when it is no memory.
+// Memory returns the file's memory, nil when it is no memory.
 func (d *Descriptor) Memory() *Memory { return d.mem }
 
-// Release says that the file is closed. It may be called more than once.
+// Release ends the charge when the file is closed. It may be called more than once.
 func (d *Descriptor) Release() {
 	if d.gone.Swap(true) {
 		return

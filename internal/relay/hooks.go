@@ -7,14 +7,12 @@ import (
 	"vix/internal/wayland"
 )
 
-// A Hook sees a message before it is forwarded. It returns whether the message
-// is passed on; with an error the connection ends, for the client's fault with
-// one made by Fail. A message to or from an object that the other side does not
-// know is never passed on.
+// A Hook sees a message before it is forwarded. It returns whether to pass the message
+// on. An error ends the connection; Fail makes the error for a client's fault. A message
+// of an object that the other side does not know is never passed on.
 type Hook func(c *Conn, m *Msg) (pass bool, err error)
 
-// Hooks says which messages somebody wants to see. It is made once and shared by
-// connections. Its own methods set the hooks of layer 0.
+// Hooks holds the hooks of all messages. Connections share it.
 type Hooks struct {
 	Layer
 	tables []*ifaceHooks
@@ -23,7 +21,7 @@ type Hooks struct {
 // A Layer is a part of the hooks that knows nothing of the others. A message may
 // have one hook in each layer. They are called in the order of the layers' numbers;
 // the first that drops the message, or fails, is the last that sees it. So a layer
-// that counts or checks comes before the one that writes in the message's place.
+// that counts or checks comes before one that replaces the message.
 type Layer struct {
 	hooks *Hooks
 	order uint8
@@ -35,28 +33,28 @@ func (h *Hooks) At(order uint8) Layer { return Layer{h, order} }
 // ifaceHooks is the engine's plan for one interface: an entry for each opcode.
 type ifaceHooks struct {
 	requests, events []entry
-	gone             []func(c *Conn, o *Object)
+	onGone           []func(c *Conn, o *Object)
 }
 
-// An ordered hook is a layer's.
-type ordered struct {
+// A layerHook is the hook of one layer.
+type layerHook struct {
 	order uint8
 	call  Hook
 }
 
 type entry struct {
 	def            *wayland.Message
-	request, event Hook      // all layers', nil without any
-	layers         []ordered // what they are made of
-	size           int       // of the whole message when it is not dynamic
-	since          uint32    // 0 and 1 alike
-	after          uint32    // the request's hook is called only once the object has had this many
+	request, event Hook        // calls the hooks of all layers; nil without any
+	layers         []layerHook // the hooks of the layers
+	size           int         // the size of the whole message when it is not dynamic
+	since          uint32      // 0 and 1 alike
+	after          uint32      // the request's hook is called only once the object has had this many
 	way            way
-	asleep         way // of an event whose object is not Awake; waySlow: as ever
+	asleep         way // the way of an event whose object is not Awake; waySlow: the same as way
 	newOff         int // of the new id in the whole message, for wayCreate
 }
 
-// A way is how much there is to do with a message that has no hook.
+// A way is the work that a message without a hook needs.
 type way uint8
 
 const (
@@ -66,7 +64,7 @@ const (
 	wayDestroy            // the same, and the object is gone
 )
 
-// wayOf says what a message without a hook needs.
+// wayOf returns the way of a message.
 func wayOf(m *wayland.Message) way {
 	switch {
 	case m.Plain && !m.Destructor:
@@ -84,7 +82,7 @@ func wayOf(m *wayland.Message) way {
 	return wayCreate
 }
 
-// NewHooks returns a set that holds what the engine itself needs.
+// NewHooks returns a set with the hooks of the engine itself.
 func NewHooks() *Hooks {
 	h := &Hooks{}
 	h.Layer = h.At(0)
@@ -116,10 +114,9 @@ func (l Layer) Request(i *wayland.Interface, op int, f Hook) {
 	e.request = e.add(i, l.order, f)
 }
 
-// RequestAfter sets the hook of a request that an object may make n times before
-// anybody wants to see it: until then it costs what a request without a hook
-// does. Object.Count counts all requests of an object that have such hooks. Such a
-// request has this hook only.
+// RequestAfter sets the hook of a request that an object may make n times without it:
+// until then the request costs as little as one without a hook. Object.Count counts all
+// such requests of an object. Such a request has this hook only.
 func (l Layer) RequestAfter(i *wayland.Interface, op int, n uint32, f Hook) {
 	e := &l.hooks.of(i).requests[op]
 	way := e.way
@@ -136,9 +133,8 @@ func (l Layer) Event(i *wayland.Interface, op int, f Hook) {
 	e.event = e.add(i, l.order, f)
 }
 
-// EventWhile sets the layer's hook of an event that nobody wants to see but of objects
-// that are Awake: of all others it costs what one without a hook does. Such an event
-// has this hook only.
+// EventWhile sets the layer's hook of an event for objects that are Awake: for all others
+// the event costs as little as one without a hook. Such an event has this hook only.
 func (l Layer) EventWhile(i *wayland.Interface, op int, f Hook) {
 	e := &l.hooks.of(i).events[op]
 	way := e.way
@@ -149,11 +145,11 @@ func (l Layer) EventWhile(i *wayland.Interface, op int, f Hook) {
 	e.asleep = way
 }
 
-// Gone adds to what is called when neither side knows an object any more: after
+// Gone adds a function to call when neither side knows an object any more: after
 // delete_id, or at the end of the connection.
 func (l Layer) Gone(i *wayland.Interface, f func(c *Conn, o *Object)) {
 	t := l.hooks.of(i)
-	t.gone = append(t.gone, f)
+	t.onGone = append(t.onGone, f)
 }
 
 // add puts a layer's hook among the others, and returns the hook that calls all.
@@ -165,7 +161,7 @@ func (e *entry) add(i *wayland.Interface, order uint8, f Hook) Hook {
 	if k < len(e.layers) && e.layers[k].order == order || e.after != 0 || e.asleep != waySlow {
 		panic(fmt.Sprintf("relay: a second hook of layer %d for %s.%s", order, i.Name, e.def.Name))
 	}
-	e.layers = slices.Insert(e.layers, k, ordered{order, f})
+	e.layers = slices.Insert(e.layers, k, layerHook{order, f})
 	e.way = waySlow
 	if len(e.layers) == 1 {
 		return f

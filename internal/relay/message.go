@@ -20,7 +20,7 @@ type Msg struct {
 	New *Object
 }
 
-// KeptDesc stands in Msg.Descs where a hook took the descriptor over.
+// KeptDesc replaces a descriptor in Msg.Descs that a hook took over.
 var KeptDesc = wayland.Desc{FD: -1}
 
 // Word returns the k-th word of the arguments: only for what comes before any
@@ -60,7 +60,7 @@ func (c *Conn) request(p *pump, b []byte) error {
 		c.objs.toServer(n)
 		wayland.PutWord(b, h.newOff, n.Server)
 	case wayDestroy:
-		c.destroyed(o)
+		c.clientDestroy(o)
 	}
 	return nil
 }
@@ -108,14 +108,14 @@ func (c *Conn) slowRequest(p *pump, b []byte, o *Object, h *entry) error {
 		}
 		wayland.PutWord(b, 0, o.Server)
 		if len(descs) > 0 {
-			p.spanned = append(p.spanned, descs...)
+			p.spanDescs = append(p.spanDescs, descs...)
 		}
 	} else {
 		wayland.CloseAll(descs)
 		p.cutAt(p.r-len(b), p.r)
 	}
 	if def.Destructor {
-		c.destroyed(o)
+		c.clientDestroy(o)
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func (c *Conn) event(p *pump, b []byte) error {
 // deleteID handles wl_display.delete_id, the display's only plain event: the
 // server's id is free, and so is the client's, if it has one.
 func (c *Conn) deleteID(p *pump, b []byte) error {
-	client, err := c.deleted(wayland.Word(b, wayland.HeaderSize))
+	client, err := c.serverDelete(wayland.Word(b, wayland.HeaderSize))
 	if err != nil {
 		return err
 	}
@@ -297,13 +297,13 @@ func (c *Conn) slowEvent(p *pump, b []byte, o *Object, h *entry) error {
 	c.translateEvent(m)
 	wayland.PutWord(b, 0, o.ID)
 	if len(descs) > 0 {
-		p.spanned = append(p.spanned, descs...)
+		p.spanDescs = append(p.spanDescs, descs...)
 	}
 	return nil
 }
 
-// nameable tells whether the client knows every object that an event must name: a
-// server says of an owned wl_output, too, that a surface of the client's entered it.
+// nameable tells whether the client knows every object that an event must name: a server
+// also sends that a client's surface entered an owned wl_output.
 func (c *Conn) nameable(m *Msg) bool {
 	off := 0
 	for k := range m.Def.Args {
@@ -347,21 +347,20 @@ func (c *Conn) ToServer() *wayland.Encoder { return &c.box(true).Encoder }
 // client's ids.
 func (c *Conn) ToClient() *wayland.Encoder { return &c.box(false).Encoder }
 
-// SendDesc lets d travel to the server with the message that is being written
-// to ToServer.
+// SendDesc sends d to the server with the message that the hook writes to ToServer.
 func (c *Conn) SendDesc(d wayland.Desc) {
 	if p := c.current; p != nil && p.requests {
-		p.spanned = append(p.spanned, d)
+		p.spanDescs = append(p.spanDescs, d)
 	} else {
 		c.server.inject.descs = append(c.server.inject.descs, d)
 	}
 }
 
-// SendDescToClient lets d travel to the client with the message that is being
-// written to ToClient.
+// SendDescToClient sends d to the client with the message that the hook writes to
+// ToClient.
 func (c *Conn) SendDescToClient(d wayland.Desc) {
 	if p := c.current; p != nil && !p.requests {
-		p.spanned = append(p.spanned, d)
+		p.spanDescs = append(p.spanDescs, d)
 	} else {
 		c.client.inject.descs = append(c.client.inject.descs, d)
 	}
@@ -401,8 +400,8 @@ func (c *Conn) Client(id uint32) *Object {
 // Server returns the object with the server's id, or nil.
 func (c *Conn) Server(id uint32) *Object { return c.objs.server(id) }
 
-// An Owner is the Data of an owned object whose events it wants to see. Without
-// one they go to the interface's hook, as the client's do.
+// An Owner is the Data of an owned object, and handles its events. Without one they go
+// to the interface's hook, as those of the client's objects do.
 type Owner interface {
 	// OwnEvent handles an event, which goes no further. The ids are the server's.
 	OwnEvent(c *Conn, m *Msg) error
@@ -447,8 +446,8 @@ func (c *Conn) GiveClientID(o *Object) {
 }
 
 // Offer makes an object on the client that the server does not know, as the server
-// would. The caller writes the event that creates it. It is nil when the connection
-// may not have one more.
+// would. The caller writes the event that creates it. Offer returns nil when the
+// connection may have no more objects.
 func (c *Conn) Offer(i *wayland.Interface, version uint32, data any) *Object {
 	if c.objs.full(i) != nil {
 		return nil

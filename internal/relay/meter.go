@@ -11,32 +11,32 @@ import (
 	"vix/internal/wayland"
 )
 
-// A Meter tells where the time of a client goes that asks, waits for the answer
-// and asks again: what each stage takes of such a round, in µs.
+// A Meter measures where the time goes of a client that asks, waits for the answer
+// and asks again: the time of each stage of such a round, in µs.
 //
 //	who asks (near) ⇄ transport ⇄ [ relay ] ⇄ transport ⇄ who answers (far)
 //
 //	arrive   from the request's arrival at the transport until the relay has it:
-//	         known of a cross-domain context only
+//	         measured with a cross-domain context only
 //	inside   received → sent on, of requests and of answers, less copy
 //	copy     pixels into shadows
 //	send     sending to the far end
 //	far      sent → the answer received
 //	answer   sending to the near end
-//	near     the rest of the round: the near end, and what is on the way to it
+//	near     the rest of the round: the near end, and the way to it
 //
-// At the end of a connection it writes one line of JSON. It is made for measurements:
-// the stages of two clients that talk at the same time mingle. The zero value
+// At the end of a connection it writes one line of JSON. It is for measurements of one
+// client: it mixes the stages of clients that talk at the same time. The zero value
 // measures nothing until Start.
 type Meter struct {
-	mu       sync.Mutex
-	w        io.Writer // nil: off
-	stage    stage
-	last     time.Time
-	cur      [stages]time.Duration
-	copied   int
-	answered bool
-	rounds   []round
+	mu        sync.Mutex
+	w         io.Writer // nil: off
+	stage     stage
+	last      time.Time
+	cur       [stages]time.Duration
+	copyBytes int
+	answered  bool
+	rounds    []round
 }
 
 type stage int
@@ -55,24 +55,24 @@ const (
 var stageNames = [stages]string{"near", "arrive", "inside", "copy", "send", "far", "answer"}
 
 type round struct {
-	took   [stages]time.Duration
-	copied int
+	times     [stages]time.Duration
+	copyBytes int
 }
 
-// maxRounds bounds what is kept of a connection.
+// maxRounds bounds the rounds kept of a connection.
 const maxRounds = 1 << 14
 
-// A MeterLine is what a Meter writes of a connection. Its stages are those of an
-// ordinary round: the mean of the middle half of all, by their whole time, so that
-// they add up and a start or a disturbance does not show.
+// A MeterLine is a Meter's line about a connection. Its stages are the mean of the middle
+// half of all rounds, by their whole time: so they add up, and a start or a disturbance
+// does not show.
 type MeterLine struct {
 	Rounds int                `json:"rounds"`
 	Stages map[string]float64 `json:"stages_us"`
 	Copied int                `json:"copied"` // bytes of pixels in the median round
 }
 
-// Start lets the connections made from now on be measured, and writes their
-// lines to w. It returns what ends that, false when the meter is in use.
+// Start measures the connections made from now on, and writes their lines to w. It
+// returns a function that stops it, and false when the meter is in use.
 func (m *Meter) Start(w io.Writer) (stop func(), ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,7 +90,7 @@ func (m *Meter) Start(w io.Writer) (stop func(), ok bool) {
 
 func (m *Meter) resetLocked() {
 	m.stage, m.last = stageNear, time.Now()
-	m.cur, m.copied, m.answered = [stages]time.Duration{}, 0, false
+	m.cur, m.copyBytes, m.answered = [stages]time.Duration{}, 0, false
 	m.rounds = m.rounds[:0]
 }
 
@@ -103,7 +103,7 @@ func (m *Meter) on() bool {
 	return m.w != nil
 }
 
-// Near returns the transport to who asks, measured while the meter runs.
+// Near returns the transport to the asking end, measured while the meter runs.
 func (m *Meter) Near(t wayland.Transport) wayland.Transport {
 	if !m.on() {
 		return t
@@ -114,7 +114,7 @@ func (m *Meter) Near(t wayland.Transport) wayland.Transport {
 	return &meteredNear{Transport: t, m: m}
 }
 
-// Far returns the transport to who answers.
+// Far returns the transport to the answering end.
 func (m *Meter) Far(t wayland.Transport) wayland.Transport {
 	if !m.on() {
 		return t
@@ -122,8 +122,8 @@ func (m *Meter) Far(t wayland.Transport) wayland.Transport {
 	return &meteredFar{t, m}
 }
 
-// begin notes that something came from the near end, which begins a round when the
-// one before was answered.
+// begin notes bytes from the near end, which begin a round if the one before was
+// answered.
 func (m *Meter) begin(s stage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,9 +132,9 @@ func (m *Meter) begin(s stage) {
 		return
 	}
 	if len(m.rounds) < maxRounds {
-		m.rounds = append(m.rounds, round{m.cur, m.copied})
+		m.rounds = append(m.rounds, round{m.cur, m.copyBytes})
 	}
-	m.cur, m.copied, m.answered = [stages]time.Duration{}, 0, false
+	m.cur, m.copyBytes, m.answered = [stages]time.Duration{}, 0, false
 }
 
 func (m *Meter) markLocked(s stage) {
@@ -152,19 +152,19 @@ func (m *Meter) mark(s stage) {
 
 // after notes the end of a stage, unless another has begun since: an answer may
 // overtake the return from the system call that sent the question.
-func (m *Meter) after(was, s stage) {
+func (m *Meter) after(before, s stage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.stage == was {
+	if m.stage == before {
 		m.markLocked(s)
 	}
 }
 
-// Pixels notes a copy of n bytes, which a hook made meanwhile.
+// Pixels notes a hook's copy of n bytes.
 func (m *Meter) Pixels(n int, took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.copied += n
+	m.copyBytes += n
 	m.cur[stageCopy] += took
 	m.cur[stageInside] -= took
 }
@@ -175,7 +175,7 @@ func (m *Meter) flush() {
 	defer m.mu.Unlock()
 	if m.w != nil {
 		if b, err := json.Marshal(m.lineLocked()); err == nil {
-			_, _ = m.w.Write(append(b, '\n')) // who reads no longer wants nothing
+			_, _ = m.w.Write(append(b, '\n')) // a reader that is gone needs no line
 		}
 	}
 	m.resetLocked()
@@ -183,7 +183,7 @@ func (m *Meter) flush() {
 
 func (m *Meter) lineLocked() MeterLine {
 	whole := func(r round) (d time.Duration) {
-		for _, took := range r.took {
+		for _, took := range r.times {
 			d += took
 		}
 		return d
@@ -196,11 +196,11 @@ func (m *Meter) lineLocked() MeterLine {
 	middle := m.rounds[n/4 : n-n/4]
 	l := MeterLine{Rounds: n, Stages: map[string]float64{}}
 	for _, r := range middle {
-		for s, took := range r.took {
+		for s, took := range r.times {
 			l.Stages[stageNames[s]] += float64(took.Nanoseconds()) / 1000 / float64(len(middle))
 		}
 	}
-	l.Copied = m.rounds[n/2].copied
+	l.Copied = m.rounds[n/2].copyBytes
 	return l
 }
 

@@ -22,41 +22,41 @@ type Object struct {
 	ID uint32
 	// Server is the server's id, 0 for an object that the server does not know (local).
 	Server uint32
-	// Data is the hooks' own, More that of a second layer of them.
+	// Data belongs to the hooks, More to a second layer of them.
 	Data, More any
-	// Count is how many requests it made that RequestAfter counts. Hooks may
-	// set it back.
+	// Count is the number of its requests that RequestAfter counts. Hooks may
+	// reset it.
 	Count uint32
-	// Awake is the hooks' own: see Layer.EventWhile.
+	// Awake belongs to the hooks: see Layer.EventWhile.
 	Awake bool
 	// Dead is set when the client destroyed the object; events may still come.
 	Dead  bool
 	hooks *ifaceHooks
 }
 
-// objects is the map of both sides: dense slices by id, each split into the ids
-// that the client allocates and those that the server does.
+// objects maps the ids of both sides: dense slices by id, each split into the ids
+// that the client allocates and those that the server allocates.
 type objects struct {
 	hooks *Hooks
 	// byClient and byServer hold client-allocated ids from 1.
 	byClient, byServer []*Object
 	// upClient and upServer hold server-allocated ids, from wayland.ServerIDs.
 	upClient, upServer []*Object
-	// freeServer are free ids of byServer, freeUp of upClient: the ones that we
-	// allocate, in the place of the server's client and of the client's server.
+	// freeServer holds the free ids of byServer, freeUp those of upClient. We allocate
+	// them, as the server's client and as the client's server.
 	freeServer, freeUp []uint32
 	spare              []*Object
 	live               int
-	// room is how many objects there may be until more is asked for; count is how
-	// many of each interface there are, max how many there may be, nil for any.
+	// room is the number of objects reserved from Config.Room. count is the number of
+	// objects of each interface, max its bound, nil for none.
 	room  int
 	ask   func(n int) bool
 	count []int32
 	max   []int32
 }
 
-// roomStep is how many objects a connection asks room for at a time, so that
-// what connections share is touched seldom.
+// roomStep is how many objects a connection reserves at a time, so that it seldom
+// touches what connections share.
 const roomStep = 1024
 
 func (m *objects) init(cfg *Config) {
@@ -84,10 +84,10 @@ func (m *objects) alloc(i *wayland.Interface, version uint32) *Object {
 	return o
 }
 
-// errFull marks that a connection has all the objects that it may have.
+// errFull says that a connection has all the objects that it may have.
 var errFull = errors.New("limit reached")
 
-// newIDCode is the wl_display.error for a new id that is refused.
+// newIDCode returns the wl_display.error code for a refused new id.
 func newIDCode(err error) uint32 {
 	if errors.Is(err, errFull) {
 		return ErrNoMemory
@@ -95,8 +95,7 @@ func newIDCode(err error) uint32 {
 	return ErrInvalidObject
 }
 
-// full says why there cannot be one more object of the interface, nil when
-// there can.
+// full returns why there cannot be one more object of the interface, or nil.
 func (m *objects) full(i *wayland.Interface) error {
 	if m.max != nil && m.count[i.Index] >= m.max[i.Index] {
 		return fmt.Errorf("%w: %d objects of %s", errFull, m.max[i.Index], i.Name)
@@ -209,8 +208,8 @@ func (m *objects) recycle(o *Object) {
 	m.spare = append(m.spare, o)
 }
 
-// destroyed notes the client's destructor request.
-func (c *Conn) destroyed(o *Object) {
+// clientDestroy handles the client's destructor request.
+func (c *Conn) clientDestroy(o *Object) {
 	m := &c.objs
 	o.Dead = true
 	switch {
@@ -232,8 +231,8 @@ func (c *Conn) destroyed(o *Object) {
 	}
 }
 
-// deleted handles wl_display.delete_id of the server.
-func (c *Conn) deleted(id uint32) (client uint32, err error) {
+// serverDelete handles wl_display.delete_id of the server.
+func (c *Conn) serverDelete(id uint32) (client uint32, err error) {
 	m := &c.objs
 	o := m.server(id)
 	if o == nil || id >= wayland.ServerIDs || id == 1 {
@@ -251,7 +250,7 @@ func (c *Conn) deleted(id uint32) (client uint32, err error) {
 }
 
 func (c *Conn) gone(o *Object) {
-	for _, f := range o.hooks.gone {
+	for _, f := range o.hooks.onGone {
 		f(c, o)
 	}
 }

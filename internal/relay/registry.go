@@ -6,7 +6,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// A global is one that the client was told of.
+// A global is one that the client knows.
 type global struct {
 	iface   *wayland.Interface
 	version uint32

@@ -1,6 +1,6 @@
 // Package relay is the Wayland engine of both sides of a VM: it stands between
 // one client and one server, knows every object of the connection, translates
-// ids, and calls hooks. What passes by no hook is forwarded from the receive
+// ids, and calls hooks. A message without a hook is forwarded from the receive
 // buffer itself: decoded, checked, its ids rewritten in place, and sent.
 //
 //	client ⇄ [ requests pump → ] ⇄ server
@@ -11,17 +11,17 @@
 //  1. Recv appends bytes to the pump's buffer, and descriptors to its queue.
 //  2. Under Conn.mu every whole message is handled (request, event): object and
 //     opcode looked up, arguments checked against the table, descriptors taken,
-//     the hook called, ids translated. Untouched messages stay where they are (the
-//     span); what a hook drops or writes cuts the span.
-//  3. The span, or the cut pieces put together, is sent in one call: before the batch
-//     ends where hooks have written much (pieceSize).
+//     the hook called, ids translated. Untouched messages stay in place (the span); a
+//     hook that drops or writes a message cuts the span.
+//  3. One call sends the span, or the joined pieces; it comes before the end of the
+//     batch where hooks have written much (pieceSize).
 //
 // Ids differ on the two sides, because a hook may own objects on the server that
 // the client does not know, and may keep objects of the client from the server.
 //
-// The engine enforces the protocol, not a policy: globals are offered by
-// Config.Globals, and hooks do the rest (package guestproxy's on the guest's side,
-// package filter's on the host's).
+// The engine enforces the protocol, not a policy: Config.Globals chooses the globals to
+// offer, and hooks do the rest (package guestproxy's on the guest's side, package
+// filter's on the host's).
 package relay
 
 import (
@@ -42,82 +42,79 @@ import (
 
 // Limits of one connection. A peer beyond one of them loses the connection.
 const (
-	// MaxObjects bounds the objects of each side. A browser with 50 tabs has
-	// some thousands.
+	// MaxObjects bounds the objects of each side. A browser with 50 tabs has a few
+	// thousand.
 	MaxObjects = 1 << 16
-	// MaxGlobals bounds what a server may announce.
+	// MaxGlobals bounds the globals that a server may announce.
 	MaxGlobals = 4096
-	// maxAhead bounds the descriptors that are left when all whole messages have been
-	// handled: those of a message that has not come to its end, and of the ones after
-	// it. They travel with the first byte of what a peer writes at once, which has
-	// MaxDescs at most. A guest's stay in its ledger meanwhile.
+	// maxAhead bounds the descriptors left after all whole messages are handled: those of
+	// an incomplete message, and of the ones after it. They travel with the first byte of
+	// a peer's write, which has at most MaxDescs. A guest's stay in its ledger meanwhile.
 	maxAhead = wayland.MaxDescs
-	// pieceSize is how much is put together before it is sent, and about how much is
-	// sent at once: what a batch has from the other side alone fits. More comes of
-	// hooks that write many messages for one.
+	// pieceSize is how many bytes collect before a send, and about how many go out at
+	// once. A batch fits, unless hooks write many messages for one.
 	pieceSize = bufSize
-	// maxOutbox bounds what a hook may write for one message. A hundred popups' frames
-	// are some KiB, the kinds of a selection 128 KiB at most for each device.
+	// maxOutbox bounds the bytes that a hook may write for one message. The frames of a
+	// hundred popups take some KiB, a selection's kinds at most 128 KiB for each device.
 	maxOutbox = 4 << 20
-	// writtenWorth is how many bytes count as one request where hooks write more to the
-	// server than the client sent: about a message's.
-	writtenWorth = 20
-	// bufSize is a pump's receive buffer: large enough that a system call is
-	// little beside the messages it brings, small enough for many connections.
+	// requestWorth is how many bytes count as one request where hooks write more to the
+	// server than the client sent: about the size of a message.
+	requestWorth = 20
+	// bufSize is the size of a pump's receive buffer: large enough that a system call
+	// costs little beside its messages, small enough for many connections.
 	bufSize = 32 << 10
 )
 
-// Config is what a connection is relayed by.
+// Config configures the relay of a connection.
 type Config struct {
 	Hooks *Hooks
 	// Globals returns the version of a global to offer to the client, 0 to hide
-	// it. It is asked with the lower of the server's and the table's version. Nil
+	// it. Its argument is the lower of the server's and the table's version. Nil
 	// offers everything in the tables.
 	Globals func(i *wayland.Interface, version uint32) uint32
-	// Room, when set, is asked for room for n more objects of either side, and
-	// given it back with a negative n; false refuses. Called with locks held.
+	// Room, when set, reserves room for n more objects of either side, and releases it
+	// with a negative n; false refuses. It is called with locks held.
 	Room func(n int) bool
 	// MaxOf, when set, bounds the objects of each interface, by Interface.Index.
 	MaxOf []int32
-	// Pace, when set, is told how many requests a batch held, or was worth when hooks
-	// wrote more in their place (writtenWorth), and says how long
-	// to wait before more are received (see Conn.Delay).
+	// Pace, when set, returns how long to wait before the next receive (see Conn.Delay).
+	// Its argument is the number of requests in a batch, or their worth when hooks wrote
+	// more in their place (requestWorth).
 	Pace func(requests int) time.Duration
-	// State is the hooks' own, found again as Conn.State.
+	// State is the initial Conn.State, which belongs to the hooks.
 	State any
 	// Woken, when set, is called after Conn.Wake, as a hook is.
 	Woken func(c *Conn)
-	// ID names the connection towards the tap.
+	// ID is the connection's number for the tap.
 	ID uint64
-	// Tap, when set, may be given a Tap at any time.
+	// Tap, when set, is the switch of the connection's Tap.
 	Tap *TapSwitch
 	Log *slog.Logger
 }
 
-// A Tap sees messages before they are handled: checked against the table, with
+// A Tap gets messages before they are handled: checked against the table, with
 // the client's id of their object, 0 for one that the client does not know.
 type Tap interface {
 	Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte)
 }
 
-// A Spanner is a Tap that also wants to know what took a while: the copies of
-// pixels.
+// A Spanner is a Tap that also gets the times of long steps: the copies of pixels.
 type Spanner interface {
 	Span(conn uint64, name string, begin, end time.Time)
 }
 
-// A FenceTap is a Tap that also wants to know of a transport's fences: what they
-// were for, and how long they were waited for.
+// A FenceTap is a Tap that also gets a transport's fences: their purpose, and the time
+// of the wait for them.
 type FenceTap interface {
 	Fence(conn uint64, what string, begin, end time.Time)
 }
 
-// A Fencer is a transport that can tell of its fences: a cross-domain context.
+// A Fencer is a transport that reports its fences: a cross-domain context.
 type Fencer interface {
 	OnFence(tell func(what string, begin, end time.Time))
 }
 
-// watchFences lets a tap that is there when the connection begins see the fences of t.
+// watchFences reports the fences of t to the tap, if one is set when the connection begins.
 func (c *Conn) watchFences(t wayland.Transport) {
 	f, ok := t.(Fencer)
 	if !ok {
@@ -133,8 +130,8 @@ func (c *Conn) watchFences(t wayland.Transport) {
 	})
 }
 
-// Spanner returns what tells the tap of something that took a while, nil when no tap
-// wants to know. It is a hook's, for the time of its call.
+// Spanner returns a function that reports a long step to the tap, nil without a Spanner.
+// It is valid during the hook's call only.
 func (c *Conn) Spanner() func(name string, begin, end time.Time) {
 	tap, ok := c.current.tap.(Spanner)
 	if !ok {
@@ -143,8 +140,8 @@ func (c *Conn) Spanner() func(name string, begin, end time.Time) {
 	return func(name string, begin, end time.Time) { tap.Span(c.cfg.ID, name, begin, end) }
 }
 
-// A TapSwitch turns a Tap on and off while connections run. They look at it
-// before each batch.
+// A TapSwitch turns a Tap on and off while connections run. They read it before each
+// batch.
 type TapSwitch struct{ tap atomic.Pointer[Tap] }
 
 // Set gives all connections t, nil for none.
@@ -173,43 +170,43 @@ type Conn struct {
 	server side
 
 	// mu guards everything below; the pumps hold it while they handle a batch,
-	// never while they receive or send. Before it is released, the send locks of
-	// the sides that get something are taken, so that what is sent goes out in
-	// the order in which it was handled.
+	// never while they receive or send. A pump takes the send locks of the sides that get
+	// something before it releases mu, so that messages go out in the order in which they
+	// were handled.
 	mu      sync.Mutex
 	objs    objects
 	globals map[uint32]global
 	State   any
-	current *pump         // the pump whose batch is being handled
-	failed  error         // why the connection ends
-	rest    time.Duration // asked for by Delay in this batch
+	current *pump         // the pump that handles a batch
+	cause   error         // why the connection ends
+	rest    time.Duration // the longest Delay of this batch
 
-	done   chan struct{} // closed when the connection ends
-	ending sync.Once
-	waker  waker
+	done    chan struct{} // closed when the connection ends
+	endOnce sync.Once
+	waker   waker
 }
 
 // A side is one end of the connection.
 type side struct {
 	t      wayland.Transport
 	sendMu sync.Mutex
-	// inject is what hooks of the other direction wrote to this side, guarded by
-	// Conn.mu until it is sent.
+	// inject holds what hooks of the other direction wrote to this side. Conn.mu guards
+	// it until it is sent.
 	inject outbox
 }
 
-// An outbox is bytes and descriptors to be sent.
+// An outbox holds bytes and descriptors to send.
 type outbox struct {
 	wayland.Encoder
 	descs []wayland.Desc
-	// spill is written to, and dropped, when there is more than maxOutbox.
+	// spill takes, and drops, the bytes beyond maxOutbox.
 	spill *outbox
 }
 
 func (b *outbox) empty() bool { return len(b.B) == 0 }
 
-// open returns where a hook may write: the outbox, unless that is full. Then the
-// connection is going to end, when the hook returns.
+// open returns the outbox for a hook to write to, or the spill if it is full. Then the
+// connection ends when the hook returns.
 func (b *outbox) open() *outbox {
 	if len(b.B) <= maxOutbox {
 		return b
@@ -223,10 +220,10 @@ func (b *outbox) open() *outbox {
 
 var errFlood = fmt.Errorf("hooks wrote more than %d bytes for one message", maxOutbox)
 
-// send sends what was put together in pieces that a peer, or what holds descriptors on
-// the way, can take: pieceSize bytes and MaxDescs descriptors. Descriptors come with
-// or before the last byte of their message, of which the shortest has HeaderSize
-// bytes: so those beyond MaxDescs are sent that much ahead.
+// send sends data in pieces that the peer, and the transport's queue of descriptors, can
+// take: pieceSize bytes and MaxDescs descriptors. Descriptors come with or before the
+// last byte of their message, and the shortest message has HeaderSize bytes: so those
+// beyond MaxDescs go out that much ahead.
 func (s *side) send(data []byte, ds []wayland.Desc) error {
 	for len(ds) > wayland.MaxDescs && len(data) > wayland.HeaderSize {
 		if err := s.t.Send(data[:wayland.HeaderSize], ds[:wayland.MaxDescs:wayland.MaxDescs]); err != nil {
@@ -270,7 +267,7 @@ func Fail(o *Object, code uint32, format string, a ...any) error {
 }
 
 // New returns a connection between a client and a server. It owns both
-// transports from now on; Run must be called.
+// transports; the caller must call Run.
 func New(client, server wayland.Transport, cfg Config) *Conn {
 	if cfg.Hooks == nil {
 		cfg.Hooks = NewHooks()
@@ -286,9 +283,9 @@ func New(client, server wayland.Transport, cfg Config) *Conn {
 	return c
 }
 
-// Run relays until one side ends, the protocol is broken, or ctx is done. The
-// error says why, nil when a side closed its end. When it returns, both
-// transports are closed and every descriptor and object is gone.
+// Run relays until one side ends, breaks the protocol, or ctx is done. The error is the
+// cause, nil when a side closed its end. When Run returns, both transports are closed
+// and every descriptor and object is gone.
 func (c *Conn) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, c.close)
 	defer stop()
@@ -309,22 +306,22 @@ func (c *Conn) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return c.failed
+	return c.cause
 }
 
-// isGone tells that the other end of a socket was closed.
+// isGone tells whether the other end of a socket was closed.
 func isGone(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
-// end closes the connection for the first reason given, telling the client. A
-// side that is gone while we send to it is no reason yet: what it sent before is
-// still to be read by the other pump, which sees the end.
+// end closes the connection and tells the client; the first cause counts. A side that
+// is gone while we send to it is no cause yet: the other pump still has to read its last
+// messages, and then sees the end.
 func (c *Conn) end(err error) {
 	if isGone(err) {
 		return
 	}
 	c.mu.Lock()
-	if c.failed == nil && err != nil && !errors.Is(err, wayland.ErrClosed) {
-		c.failed = err
+	if c.cause == nil && err != nil && !errors.Is(err, wayland.ErrClosed) {
+		c.cause = err
 		var pe *ProtocolError
 		if errors.As(err, &pe) {
 			c.sendError(pe)
@@ -334,12 +331,12 @@ func (c *Conn) end(err error) {
 	c.close()
 }
 
-// errorPatience is how long a client that broke the protocol may take to make
-// room for the error that says so.
+// errorPatience is how long a client that broke the protocol may take to read until
+// there is room for the error.
 const errorPatience = time.Second
 
-// sendError is the last thing that the client hears. A client that does not
-// read cannot delay the end for longer than errorPatience.
+// sendError sends the client its last message. A client that does not read can delay
+// the end by errorPatience at most.
 func (c *Conn) sendError(pe *ProtocolError) {
 	var e wayland.Encoder
 	text := strings.ReplaceAll(pe.Text[:min(len(pe.Text), 1024)], "\x00", "?")
@@ -353,11 +350,10 @@ func (c *Conn) sendError(pe *ProtocolError) {
 	_ = c.client.t.Send(e.B, nil) // the connection ends either way
 }
 
-// Delay slows the client down: once the requests in hand have been sent, d passes
-// before more are received. What the client sends meanwhile stays in its socket, and
-// in the end in the client. Events go on. It is for hooks of requests; of several
-// calls for the same batch the longest counts, and the end of the connection
-// ends it.
+// Delay slows the client down: after the present batch is sent, d passes before the
+// next receive. Meanwhile the client's messages stay in its socket, and then in the
+// client. Events go on. Hooks of requests may call it; the longest delay of a batch
+// counts, and the end of the connection ends it.
 func (c *Conn) Delay(d time.Duration) { c.rest = max(c.rest, d) }
 
 // Ended tells whether the connection has ended, or is about to.
@@ -371,7 +367,7 @@ func (c *Conn) Ended() bool {
 }
 
 func (c *Conn) close() {
-	c.ending.Do(func() { close(c.done) })
+	c.endOnce.Do(func() { close(c.done) })
 	_ = c.client.t.Close()
 	_ = c.server.t.Close()
 }
@@ -383,21 +379,21 @@ type pump struct {
 	handle   func(p *pump, msg []byte) error
 	requests bool
 
-	buf     []byte
-	r, w    int            // buf[r:w] is received and not yet handled
-	size    int            // of the message before r while it is being handled
-	sent    int            // bytes of this batch
-	span    int            // buf[span:r] is handled in place and not yet sent
-	spanned []wayland.Desc // descriptors of the span and of out, in order
-	queue   []wayland.Desc // received, not yet taken
-	taken   int            // queue[:taken] is taken
-	out     outbox         // what comes before the span when it was cut
-	m       Msg
-	tap     Tap // for this batch
+	buf        []byte
+	r, w       int            // buf[r:w] is received and not handled yet
+	size       int            // the length of the message before r while it is handled
+	batchBytes int            // the number of bytes of this batch
+	span       int            // buf[span:r] is handled in place and not yet sent
+	spanDescs  []wayland.Desc // descriptors of the span and of out, in order
+	queue      []wayland.Desc // descriptors received, with the taken ones first
+	takenDescs int            // queue[:taken] is taken
+	out        outbox         // the bytes before a cut span
+	m          Msg
+	tap        Tap // the tap during this batch
 }
 
-// buffers are kept for the next connection: to clear a new one costs more than
-// all else that a connection's start does.
+// buffers holds buffers for the next connection: to clear a new one costs more than the
+// rest of a connection's start.
 var buffers = sync.Pool{New: func() any { return new([bufSize]byte) }}
 
 func (p *pump) run() error {
@@ -405,8 +401,8 @@ func (p *pump) run() error {
 	defer buffers.Put(buf)
 	p.buf = buf[:]
 	defer func() {
-		wayland.CloseAll(p.queue[p.taken:])
-		wayland.CloseAll(p.spanned)
+		wayland.CloseAll(p.queue[p.takenDescs:])
+		wayland.CloseAll(p.spanDescs)
 	}()
 	for {
 		if err := p.fill(); err != nil {
@@ -445,7 +441,7 @@ func (p *pump) fill() error {
 }
 
 // batch handles every whole message in the buffer and sends the result. It
-// returns how long the pump is to wait before it receives more.
+// returns how long the pump has to wait before the next receive.
 func (p *pump) batch() (rest time.Duration, _ error) {
 	c := p.c
 	c.mu.Lock()
@@ -453,7 +449,7 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	p.tap = c.cfg.Tap.load()
 	var failed error
 	n, begin := 0, p.r // messages
-	p.sent = 0
+	p.batchBytes = 0
 	for ; failed == nil; n++ {
 		_, _, size, err := wayland.Next(p.buf[p.r:p.w])
 		if err != nil {
@@ -469,7 +465,7 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 		failed = p.handle(p, msg)
 		if failed != nil {
 			p.cutAt(p.r-size, p.r)
-		} else if len(p.spanned) > wayland.MaxDescs-4 || len(p.out.B)+len(p.from.inject.B) > pieceSize {
+		} else if len(p.spanDescs) > wayland.MaxDescs-4 || len(p.out.B)+len(p.from.inject.B) > pieceSize {
 			failed = p.flush() // before more than one Send should take
 		}
 	}
@@ -480,8 +476,8 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	c.current = nil
 	if p.requests {
 		if c.cfg.Pace != nil {
-			more := p.sent - (p.r - begin)
-			c.Delay(c.cfg.Pace(n + max(more, 0)/writtenWorth))
+			more := p.batchBytes - (p.r - begin)
+			c.Delay(c.cfg.Pace(n + max(more, 0)/requestWorth))
 		}
 		rest, c.rest = c.rest, 0
 	}
@@ -489,7 +485,7 @@ func (p *pump) batch() (rest time.Duration, _ error) {
 	return rest, failed
 }
 
-// blame makes a malformed stream the client's error when it is the client's.
+// blame makes the error of a malformed stream of the client a ProtocolError.
 func (p *pump) blame(err error) error {
 	if p.requests {
 		return &ProtocolError{Object: 1, Code: ErrInvalidMethod, Text: err.Error()}
@@ -499,13 +495,13 @@ func (p *pump) blame(err error) error {
 
 // requeue drops the taken descriptors from the queue.
 func (p *pump) requeue() {
-	if p.taken > 0 {
-		n := copy(p.queue, p.queue[p.taken:])
-		p.queue, p.taken = p.queue[:n], 0
+	if p.takenDescs > 0 {
+		n := copy(p.queue, p.queue[p.takenDescs:])
+		p.queue, p.takenDescs = p.queue[:n], 0
 	}
 }
 
-// cutAt takes buf[from:to] out of the span; what comes before goes to out.
+// cutAt takes buf[from:to] out of the span; the part before goes to out.
 func (p *pump) cutAt(from, to int) {
 	if p.span < from {
 		p.out.B = append(p.out.B, p.buf[p.span:from]...)
@@ -513,14 +509,14 @@ func (p *pump) cutAt(from, to int) {
 	p.span = to
 }
 
-// flush sends what was handled, and what hooks wrote to the other side. It is
-// called with c.mu held, and releases it while it sends.
+// flush sends the handled messages, and those that hooks wrote to the other side. It
+// needs c.mu, and releases it while it sends.
 func (p *pump) flush() error {
 	c := p.c
 	if p.out.spill != nil || p.from.inject.spill != nil || p.to.inject.spill != nil {
 		return errFlood
 	}
-	data, descs := p.buf[p.span:p.r], p.spanned
+	data, descs := p.buf[p.span:p.r], p.spanDescs
 	if !p.out.empty() {
 		p.out.B = append(p.out.B, data...)
 		data = p.out.B
@@ -540,7 +536,7 @@ func (p *pump) flush() error {
 	if !ahead.empty() {
 		aheadB, *ahead = *ahead, outbox{}
 	}
-	p.sent += len(aheadB.B) + len(data)
+	p.batchBytes += len(aheadB.B) + len(data)
 	p.to.sendMu.Lock()
 	c.mu.Unlock()
 	var err error
@@ -564,7 +560,7 @@ func (p *pump) flush() error {
 	}
 	c.mu.Lock()
 	c.current = p
-	p.spanned = p.spanned[:0]
+	p.spanDescs = p.spanDescs[:0]
 	if p.out.B = p.out.B[:0]; cap(p.out.B) > 4*pieceSize {
 		p.out.B = nil // a burst's memory is not kept
 	}
@@ -574,11 +570,11 @@ func (p *pump) flush() error {
 // take removes n descriptors from the queue and gives them their kinds.
 func (p *pump) take(kinds []wayland.Kind) ([]wayland.Desc, error) {
 	n := len(kinds)
-	if len(p.queue)-p.taken < n {
+	if len(p.queue)-p.takenDescs < n {
 		return nil, wayland.ErrMissing
 	}
-	ds := p.queue[p.taken : p.taken+n : p.taken+n]
-	p.taken += n
+	ds := p.queue[p.takenDescs : p.takenDescs+n : p.takenDescs+n]
+	p.takenDescs += n
 	for k := range ds {
 		ds[k].Kind = kinds[k]
 	}

@@ -4,8 +4,7 @@ import "sync"
 
 // A waker calls Config.Woken for other goroutines, mostly those of other
 // connections: they hold their own connection's lock and must not wait for this
-// one's. However often a connection is woken, there is one goroutine, and one call
-// to come.
+// one's. Many wakes share one goroutine, and at most one pending call.
 type waker struct {
 	mu      sync.Mutex
 	wg      sync.WaitGroup
@@ -14,8 +13,8 @@ type waker struct {
 	over    bool
 }
 
-// Wake lets Config.Woken be called soon, unless the connection ends before. It
-// waits for nothing, and may be called with any lock held but waker's.
+// Wake makes a goroutine call Config.Woken soon, unless the connection ends before. It
+// waits for nothing, and may be called with any lock held except waker's.
 func (c *Conn) Wake() {
 	w := &c.waker
 	w.mu.Lock()
@@ -59,8 +58,8 @@ func (c *Conn) wake() {
 	}
 }
 
-// flushInjected sends what was written to both sides outside a batch. It is called
-// with c.mu held and releases it.
+// flushInjected sends what was written to both sides outside a batch. It needs c.mu, and
+// releases it.
 func (c *Conn) flushInjected() error {
 	if c.server.inject.spill != nil || c.client.inject.spill != nil {
 		c.mu.Unlock()

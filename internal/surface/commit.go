@@ -3,28 +3,28 @@ package surface
 // A Surface is one wl_surface of the client's.
 type Surface struct {
 	Role Role
-	Data any // of the layer above
-	// Current is what takes effect: what the compositor is to show.
+	Data any // belongs to the layer above
+	// Current is the state in effect, which the compositor has to show.
 	Current State
-	// Applied is set when a state took effect; whoever writes it to the compositor
-	// sets it back.
+	// Applied is set when a state took effect; the layer that writes it to the compositor
+	// clears it.
 	Applied bool
 
 	pending, cached State
 	hasCache        bool
-	shown           bool // Current.Buffer was written, and is not held
+	shown           bool // Current.Buffer was written, and the model does not hold it
 	free            func(*Buffer)
-	sub             place // in the parent, while it is a sub-surface
+	sub             place // the place in the parent, of a sub-surface
 	children        []*Surface
 	below           int // children[:below] are under the surface itself
 	gone            bool
 }
 
-// New returns a surface. free is called when the model needs a buffer no longer that
-// it held.
+// New returns a surface. It calls free when the model no longer needs a buffer that it
+// held.
 func New(free func(*Buffer)) *Surface { return &Surface{free: free} }
 
-// SetRole gives the surface a role, or says why it cannot have it.
+// SetRole gives the surface a role, or returns why it cannot have it.
 func (s *Surface) SetRole(r Role, code uint32) error {
 	if s.Role != None && s.Role != r {
 		return fail(code, "the surface is %s, and cannot become %s", s.Role, r)
@@ -35,7 +35,7 @@ func (s *Surface) SetRole(r Role, code uint32) error {
 
 func (s *Surface) hold(b *Buffer) {
 	if b != nil {
-		b.held++
+		b.holds++
 	}
 }
 
@@ -43,7 +43,7 @@ func (s *Surface) release(b *Buffer) {
 	if b == nil {
 		return
 	}
-	if b.held--; b.held == 0 {
+	if b.holds--; b.holds == 0 {
 		s.free(b)
 	}
 }
@@ -126,7 +126,7 @@ func (s *Surface) Ack(serial uint32) {
 	s.pending.set |= setAck
 }
 
-// ResetXdg forgets what an xdg_surface has set, when it is destroyed.
+// ResetXdg resets the state set by an xdg_surface, when that is destroyed.
 func (s *Surface) ResetXdg() {
 	for _, st := range []*State{&s.pending, &s.cached, &s.Current} {
 		st.set &^= setGeometry | setAck
@@ -151,29 +151,29 @@ func (s *Surface) Attaches() bool { return s.pending.Buffer != nil }
 // Acks tells whether the next commit acknowledges a configure event.
 func (s *Surface) Acks() bool { return s.pending.set&setAck != 0 }
 
-// Shown tells whether the content was written, as Wrote says.
+// Shown tells whether the content was written (MarkWritten).
 func (s *Surface) Shown() bool { return s.shown }
 
-// Wrote notes that the current content was written to the compositor, which says when
-// it needs it no longer.
-func (s *Surface) Wrote() {
+// MarkWritten notes that the compositor has the current content. The compositor releases
+// it later.
+func (s *Surface) MarkWritten() {
 	if !s.shown {
 		s.shown = true
 		s.release(s.Current.Buffer)
 	}
 }
 
-// Hid notes that the compositor does not show the current content any more, which may
-// have to be shown again.
-func (s *Surface) Hid() {
+// MarkHidden notes that the compositor no longer shows the current content. It may have
+// to be shown again.
+func (s *Surface) MarkHidden() {
 	if s.shown {
 		s.shown = false
 		s.hold(s.Current.Buffer)
 	}
 }
 
-// Unattach forgets content that was attached and not committed. That there is to be none
-// stays: it is no content.
+// Unattach drops content that was attached and not committed. A pending removal of the
+// content stays.
 func (s *Surface) Unattach() {
 	if s.pending.Buffer == nil {
 		return
@@ -183,7 +183,7 @@ func (s *Surface) Unattach() {
 	s.pending.set &^= setBuffer
 }
 
-// clear takes the content away, and what was attached.
+// clear removes the current and the attached content.
 func (s *Surface) clear() {
 	s.Unattach()
 	if !s.shown {
@@ -192,15 +192,15 @@ func (s *Surface) clear() {
 	s.Current.Buffer, s.shown = nil, false
 }
 
-// Commit is wl_surface.commit. It tells whether states took effect, those of the
-// surface and of its sub-surfaces; else they wait for the parent.
+// Commit is wl_surface.commit. It tells whether the states of the surface and its
+// sub-surfaces took effect; else they wait for the parent.
 func (s *Surface) Commit() (effective bool, err error) {
 	s.takePlaces()
 	if !s.hasCache && !s.Synchronized() {
 		if err := s.take(&s.pending); err != nil {
 			return false, err
 		}
-		return true, s.applied()
+		return true, s.applyChildren()
 	}
 	s.cached.merge(s, &s.pending)
 	s.hasCache = true
@@ -223,7 +223,7 @@ func (s *State) merge(of *Surface, n *State) {
 	n.clear()
 }
 
-// rest takes over what n sets but for the buffer.
+// rest takes over everything that n sets, except the buffer.
 func (s *State) rest(n *State) {
 	s.Moved = Point{limit(Sum(s.Moved.X, n.Moved.X)), limit(Sum(s.Moved.Y, n.Moved.Y))}
 	if n.set&setScale != 0 {
@@ -247,7 +247,7 @@ func (s *State) rest(n *State) {
 	s.Damage.move(&n.Damage)
 }
 
-// clear empties a state whose buffer was taken over.
+// clear empties a state after another took over its buffer.
 func (s *State) clear() {
 	s.set, s.Buffer, s.Moved = 0, nil, Point{}
 }
@@ -272,12 +272,12 @@ func (s *Surface) apply() error {
 	if err := s.take(&s.cached); err != nil {
 		return err
 	}
-	return s.applied()
+	return s.applyChildren()
 }
 
-// applied goes on with the sub-surfaces, whose places and states take effect with
-// their parent's.
-func (s *Surface) applied() error {
+// applyChildren applies the sub-surfaces' places and states, which take effect with their
+// parent's.
+func (s *Surface) applyChildren() error {
 	for _, k := range s.children {
 		k.settle()
 		if k.hasCache {
@@ -295,7 +295,7 @@ func (s *Surface) Destroy() {
 		return
 	}
 	s.gone = true
-	_ = s.Detach() // whatever is wrong with its state, nobody sees it
+	_ = s.Detach() // an error in its state has no effect any more
 	for _, k := range s.children {
 		k.sub.parent = nil
 	}

@@ -329,8 +329,8 @@ func TestModel(t *testing.T) {
 				}
 				p.n.detach()
 			},
-			"show": func(*rapid.T) { live().s.Wrote() },
-			"hide": func(*rapid.T) { live().s.Hid() },
+			"show": func(*rapid.T) { live().s.MarkWritten() },
+			"hide": func(*rapid.T) { live().s.MarkHidden() },
 			"destroy": func(*rapid.T) {
 				p := live()
 				p.s.Destroy()
@@ -358,9 +358,9 @@ func TestModel(t *testing.T) {
 		}
 		for k, b := range all {
 			if b.Held() {
-				t.Errorf("buffer %d is held %d times by surfaces that are gone", k, b.held)
+				t.Errorf("buffer %d is held %d times by surfaces that are gone", k, b.holds)
 			}
-			if b.held < 0 {
+			if b.holds < 0 {
 				t.Errorf("buffer %d is given back more often than it was held", k)
 			}
 		}

@@ -25,8 +25,8 @@ const (
 	// MaxDepth bounds sub-surfaces of sub-surfaces: compositors walk them by
 	// recursion.
 	MaxDepth = 16
-	// MaxTree bounds the surfaces of one window: each change of the window's size
-	// looks at all of them. Browsers and toolkits have up to some twenty.
+	// MaxTree bounds the surfaces of one window: a change of the window's size
+	// visits all of them. Browsers and toolkits have up to some twenty.
 	MaxTree = 128
 	// MaxSide bounds a buffer's and a destination's sides, in pixels: coordinates in
 	// 24.8 fixed point stay far from overflow, and no compositor shows more.
@@ -37,7 +37,7 @@ const (
 	MaxDamage = 256
 )
 
-// A Role is what a surface is for. It is never taken back.
+// A Role is the purpose of a surface. It never changes.
 type Role uint8
 
 // The roles.
@@ -46,8 +46,8 @@ const (
 	Toplevel
 	Popup
 	Child  // a wl_subsurface
-	Cursor // of a pointer or a tool
-	Icon   // of a drag
+	Cursor // the image of a pointer or a tool
+	Icon   // the icon of a drag
 )
 
 // String names the role for messages.
@@ -55,7 +55,7 @@ func (r Role) String() string {
 	return [...]string{"nothing", "a window", "a popup", "a sub-surface", "a pointer's image", "a drag's icon"}[r]
 }
 
-// An Error is a client's mistake: a code of the protocol's own, and a text.
+// An Error is a client's mistake: an error code of the protocol, and a text.
 type Error struct {
 	Code uint32
 	Text string
@@ -88,13 +88,13 @@ type Point struct{ X, Y int32 }
 // A Box is a rectangle, in logical pixels but for damage of buffers.
 type Box struct{ X, Y, W, H int32 }
 
-// Empty tells whether nothing is in b.
+// Empty tells whether b has no pixels.
 func (b Box) Empty() bool { return b.W <= 0 || b.H <= 0 }
 
-// Moved returns b at another place. Places saturate.
+// Moved returns b moved by x and y. Places saturate.
 func (b Box) Moved(x, y int32) Box { return Box{Sum(b.X, x), Sum(b.Y, y), b.W, b.H} }
 
-// Intersect returns what is in both, the zero Box when nothing is.
+// Intersect returns the common part, or the zero Box.
 func (b Box) Intersect(o Box) Box {
 	x0, y0 := max(b.X, o.X), max(b.Y, o.Y)
 	x1, y1 := min(Sum(b.X, b.W), Sum(o.X, o.W)), min(Sum(b.Y, b.H), Sum(o.Y, o.H))
@@ -109,25 +109,25 @@ func (b Box) Holds(o Box) bool {
 	return o.X >= b.X && o.Y >= b.Y && Sum(o.X, o.W) <= Sum(b.X, b.W) && Sum(o.Y, o.H) <= Sum(b.Y, b.H)
 }
 
-// Sum saturates.
+// Sum returns a + b, saturated.
 func Sum(a, b int32) int32 {
 	return int32(min(max(int64(a)+int64(b), math.MinInt32), math.MaxInt32))
 }
 
-// A Buffer is something to show. Both sides are above 0 and at most MaxSide.
+// A Buffer is the content of a surface. Both sides are above 0 and at most MaxSide.
 type Buffer struct {
-	W, H int32 // pixels
-	Data any
-	held int
+	W, H  int32 // pixels
+	Data  any
+	holds int
 }
 
-// Held tells whether the model still needs the buffer: it is part of a state that
-// nobody has shown yet.
-func (b *Buffer) Held() bool { return b.held > 0 }
+// Held tells whether the model still needs the buffer: a state that was not shown yet
+// has it.
+func (b *Buffer) Held() bool { return b.holds > 0 }
 
-// Damage is what changed since the last frame.
+// Damage is the part that changed since the last frame.
 type Damage struct {
-	Surface, Buffer []Box // in the coordinates of each
+	Surface, Buffer []Box // in surface coordinates, in buffer coordinates
 	All             bool  // of the surface
 }
 
@@ -139,7 +139,7 @@ func (d *Damage) add(list *[]Box, b Box) {
 	*list = append(*list, b)
 }
 
-// Reset forgets all, and keeps the memory.
+// Reset empties d, and keeps its memory.
 func (d *Damage) Reset() { d.Surface, d.Buffer, d.All = d.Surface[:0], d.Buffer[:0], false }
 
 // move adds o to d, and empties o.
@@ -158,7 +158,7 @@ func (d *Damage) move(o *Damage) {
 	o.Reset()
 }
 
-// fields says which parts of a State were set.
+// fields is the set of a State's parts that a request has set.
 type fields uint8
 
 const (
@@ -174,13 +174,13 @@ const (
 // A State is the state of a surface that commit makes take effect.
 type State struct {
 	set    fields
-	Buffer *Buffer // nil without content
-	// Moved is by how much the content moves with this state, in sum.
+	Buffer *Buffer // nil for no content
+	// Moved is the sum of the content's moves with this state.
 	Moved     Point
 	Scale     int32 // wl_surface.set_buffer_scale; 0 and 1 alike
 	Transform int32 // wl_surface.set_buffer_transform: 0 to 7
-	// Source is wp_viewport's in 24.8 fixed point, W 0 without; Destination is in
-	// logical pixels, W 0 without.
+	// Source is wp_viewport's, in 24.8 fixed point; Destination is in logical pixels.
+	// W is 0 for none.
 	Source, Destination Box
 	Geometry            Box    // xdg_surface.set_window_geometry, W 0 without
 	Ack                 uint32 // xdg_surface.ack_configure
@@ -188,8 +188,8 @@ type State struct {
 	Damage              Damage
 }
 
-// turned returns the size of the buffer after scale and transform, in 24.8 fixed point.
-func (s *State) turned() (w, h int64) {
+// turnedSize returns the buffer's size after scale and transform, in 24.8 fixed point.
+func (s *State) turnedSize() (w, h int64) {
 	k := int64(max(s.Scale, 1))
 	w, h = int64(s.Buffer.W)<<8/k, int64(s.Buffer.H)<<8/k
 	if s.Transform&1 != 0 {
@@ -209,7 +209,7 @@ func (s *State) Size() (w, h int32) {
 	case s.Source.W > 0:
 		return s.Source.W >> 8, s.Source.H >> 8 // whole ones: see check
 	}
-	tw, th := s.turned()
+	tw, th := s.turnedSize()
 	if tw < 1<<8 || th < 1<<8 {
 		return 0, 0
 	}
@@ -241,7 +241,7 @@ func (s *State) Pixels() (x, y float64) {
 	return float64(p.W) / 256 / float64(w), float64(p.H) / 256 / float64(h)
 }
 
-// check holds the viewport against the buffer.
+// check checks the viewport against the buffer.
 func (s *State) check() error {
 	if s.Buffer == nil || s.Source.W == 0 {
 		return nil
@@ -249,7 +249,7 @@ func (s *State) check() error {
 	if s.Destination.W == 0 && (s.Source.W|s.Source.H)&0xff != 0 {
 		return fail(ErrBadSize, "a source of a fractional size without a destination")
 	}
-	w, h := s.turned()
+	w, h := s.turnedSize()
 	if int64(s.Source.X)+int64(s.Source.W) > w || int64(s.Source.Y)+int64(s.Source.H) > h {
 		return fail(ErrOutOfBuffer, "the source is not within the buffer")
 	}

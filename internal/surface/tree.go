@@ -2,31 +2,30 @@ package surface
 
 import "slices"
 
-// A place is where a sub-surface is in its parent. A place that was set takes effect
-// with the parent's state.
+// A place is the place of a sub-surface in its parent. A new place takes effect with the
+// parent's state.
 type place struct {
-	parent *Surface
-	at     Point // that takes effect
-	want   Point // that was asked for
-	next   Point // that the parent was committed with
-	// wanted and waiting tell that want and next are newer than what follows them.
-	wanted, waiting bool
-	desync          bool
-	settled         bool // it is part of the parent
+	parent  *Surface
+	at      Point // the place in effect
+	request Point // the place that the client requested
+	next    Point // the place at the parent's last commit
+	// hasRequest says that request is newer than next, hasNext that next is newer than at.
+	hasRequest, hasNext bool
+	desync              bool
+	settled             bool // it is part of the parent
 }
 
-// Parent returns the surface that s is a sub-surface of, nil when it is none or the
-// parent is gone.
+// Parent returns the parent of a sub-surface, nil when s is none or the parent is gone.
 func (s *Surface) Parent() *Surface { return s.sub.parent }
 
 // Children returns the sub-surfaces from bottom to top; the first below of them are
 // under the surface itself.
 func (s *Surface) Children() (all []*Surface, below int) { return s.children, s.below }
 
-// At returns where a sub-surface is in its parent, and whether it is part of it yet.
+// At returns a sub-surface's place in its parent, and whether it is part of it yet.
 func (s *Surface) At() (at Point, settled bool) { return s.sub.at, s.sub.settled }
 
-// Top returns the surface at the top of the tree that s is in.
+// Top returns the surface at the top of s's tree.
 func (s *Surface) Top() *Surface {
 	for s.sub.parent != nil {
 		s = s.sub.parent
@@ -86,7 +85,7 @@ func (s *Surface) AddTo(parent *Surface) error {
 	return nil
 }
 
-// Detach is wl_subsurface.destroy: what waited for the parent waits no longer.
+// Detach is wl_subsurface.destroy: states no longer wait for the parent.
 func (s *Surface) Detach() error {
 	if p := s.sub.parent; p != nil {
 		p.remove(s)
@@ -108,7 +107,7 @@ func (s *Surface) remove(k *Surface) {
 
 // SetPosition is wl_subsurface.set_position.
 func (s *Surface) SetPosition(x, y int32) {
-	s.sub.want, s.sub.wanted = Point{limit(x), limit(y)}, true
+	s.sub.request, s.sub.hasRequest = Point{limit(x), limit(y)}, true
 }
 
 // Place is wl_subsurface.place_above and place_below.
@@ -145,7 +144,7 @@ func (s *Surface) SetSync(sync bool) (effective bool, err error) {
 	return s.flush()
 }
 
-// flush applies what does not wait any more, in the tree below s.
+// flush applies the states that no longer wait, in the tree below s.
 func (s *Surface) flush() (effective bool, err error) {
 	if s.hasCache {
 		effective = true
@@ -166,19 +165,19 @@ func (s *Surface) flush() (effective bool, err error) {
 	return effective, nil
 }
 
-// takePlaces lets the places of sub-surfaces follow a commit of their parent.
+// takePlaces commits the requested places of sub-surfaces with their parent.
 func (s *Surface) takePlaces() {
 	for _, k := range s.children {
-		if k.sub.wanted {
-			k.sub.next, k.sub.wanted = k.sub.want, false
+		if k.sub.hasRequest {
+			k.sub.next, k.sub.hasRequest = k.sub.request, false
 		}
-		k.sub.waiting = true
+		k.sub.hasNext = true
 	}
 }
 
-// settle lets the place take effect, with the parent's state.
+// settle makes the place take effect, with the parent's state.
 func (s *Surface) settle() {
-	if s.sub.waiting {
-		s.sub.at, s.sub.settled, s.sub.waiting = s.sub.next, true, false
+	if s.sub.hasNext {
+		s.sub.at, s.sub.settled, s.sub.hasNext = s.sub.next, true, false
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrAddress says that the guest named memory that it does not have.
+// ErrAddress says that the guest named an address outside its memory.
 var ErrAddress = errors.New("address outside guest memory")
 
 // A Segment is a run of guest physical memory, in bytes.
@@ -23,13 +23,13 @@ type Segment struct {
 type Memory struct {
 	mu      sync.RWMutex
 	regions []mapping // by guest address, not overlapping
-	gen     uint64    // counts changes, so that rings know when to look up their pointers again
+	gen     uint64    // the number of changes; rings look up their pointers again when it differs
 }
 
 type mapping struct {
 	region
 	mem []byte // the mapped file from offset, size bytes
-	raw []byte // what was mapped, for munmap
+	raw []byte // the whole mapping, for munmap
 }
 
 // ReadAt copies len(p) bytes at the guest physical address addr. The run may

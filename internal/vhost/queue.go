@@ -63,7 +63,7 @@ type Queue struct {
 	lastAvail, usedIdx, signalled uint16
 	noNotify                      bool
 
-	desc, avail, used []byte // where the rings are, valid for memGen
+	desc, avail, used []byte // the rings in guest memory, valid for memGen
 	memGen            uint64
 	table             [maxChainSegments * descSize]byte // private copy of an indirect table
 }

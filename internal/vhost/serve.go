@@ -35,7 +35,7 @@ type Device interface {
 	Close()
 }
 
-// A Backend is what a Device can do beyond its queues.
+// A Backend gives a Device the services beyond its queues.
 type Backend struct {
 	Memory *Memory
 	shm    shm
@@ -71,7 +71,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, dev Device) error {
 	return err
 }
 
-// session is one front end's life.
+// session is the state of one front end's connection.
 //
 // Ownership: the loop's goroutine owns everything here; a ring's goroutine has
 // its queue and its kick file, and ends when that file is closed.
@@ -229,7 +229,7 @@ func (s *session) handleMemory(m *message) error {
 	if err := s.be.Memory.add(r, fd); err != nil {
 		return err
 	}
-	s.be.shm.committed(st.Dev, st.Ino)
+	s.be.shm.onCommit(st.Dev, st.Ino)
 	return nil
 }
 
@@ -426,7 +426,7 @@ func (s *session) serveRing(q *Queue, kick *os.File) {
 	}
 }
 
-// reset passes a reset on to the device, once for all rings.
+// reset resets the device, once for all rings.
 func (s *session) reset() {
 	if !s.stopped {
 		s.stopped = true

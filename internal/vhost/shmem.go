@@ -39,9 +39,9 @@ type shm struct {
 	mu     sync.Mutex
 	conn   *net.UnixConn
 	closed bool
-	epoch  uint64             // counts resets
-	live   map[Mapping]func() // what the guest's current life has mapped
-	stale  []stale            // mapped in an earlier life, to be unmapped
+	epoch  uint64             // the number of resets
+	live   map[Mapping]func() // the mappings of the guest's current life
+	stale  []stale            // the mappings of an earlier life, to be unmapped
 	wait   *commit
 }
 
@@ -57,7 +57,7 @@ type Mapping struct {
 	Offset, Len uint64
 }
 
-// stale is a mapping that nobody asks for any more, and what is called when it is gone.
+// stale is a mapping without a user, and the function to call when it is gone.
 type stale struct {
 	Mapping
 	gone func()
@@ -137,8 +137,8 @@ func (s *shm) releaseLocked() {
 	}
 }
 
-// committed notes that the front end has told of a region of this file.
-func (s *shm) committed(dev, ino uint64) {
+// onCommit notes that the front end has told of a region of this file.
+func (s *shm) onCommit(dev, ino uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.wait != nil && s.wait.dev == dev && s.wait.ino == ino {
@@ -230,7 +230,7 @@ func (s *shm) unmap(m Mapping) error {
 	return s.request(backendShmemUnmap, shmemMsg{m.Region, 0, m.Offset, m.Len, 0}, -1)
 }
 
-// Sweep frees what is left mapped that nobody asks for any more. It waits for the
+// Sweep unmaps the stale mappings. It waits for the
 // front end.
 func (b *Backend) Sweep() {
 	b.shm.call.Lock()
@@ -238,7 +238,7 @@ func (b *Backend) Sweep() {
 	b.shm.unmapStale()
 }
 
-// unmapStale frees what an earlier life of the guest left mapped.
+// unmapStale unmaps the mappings of an earlier life of the guest.
 func (s *shm) unmapStale() {
 	s.mu.Lock()
 	left := s.stale

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// sendWindow is how much a guest sends between two fences of SEND. Two windows
+	// sendWindow is how many bytes a guest sends between two fences of SEND. Two windows
 	// stay below softQueued of the host's end.
 	sendWindow = 256 << 10
-	// pumpSize is how much of a pipe goes into one WRITE.
+	// pumpSize is how many bytes of a pipe go into one WRITE.
 	pumpSize = 16 << 10
 	// minSendBuf holds one full Wayland buffer of 4096 bytes and its SEND.
 	minSendBuf = 8 << 10
@@ -130,10 +130,10 @@ type GuestConn struct {
 		event  [64]byte
 		exec   virtgpuExec
 		poll   [HeaderSize]byte
-		rest   []byte // of the last RECEIVE, still in the ring
+		rest   []byte // the rest of the last RECEIVE, still in the ring
 		msg    SendReceive
 		ended  bool
-		parked bool // a POLL is with the host
+		parked bool // the host has a POLL
 		since  time.Time
 	}
 	send struct { // of Send
@@ -142,7 +142,7 @@ type GuestConn struct {
 		buf      []byte
 		msg      SendReceive
 		lastPipe uint32
-		since    int // bytes since the last fence
+		since    int // the number of bytes since the last fence
 		fence    int // sync file, -1
 		fenced   time.Time
 	}
@@ -154,7 +154,7 @@ type GuestConn struct {
 		sync.Mutex
 		sinks map[uint32]*sink // by the id of SEND
 		files map[*os.File]struct{}
-		rings uint64 // in use
+		rings uint64 // the set of used timelines
 	}
 }
 
@@ -210,8 +210,8 @@ func (c *GuestConn) open() (err error) {
 	return nil
 }
 
-// OnFence sets what is called when a fence that was waited for is signalled: POLL,
-// SEND or WRITE. It must be called before the connection is used.
+// OnFence sets a function to call after a wait for a fence of POLL, SEND or WRITE. Call
+// it before the connection is used.
 func (c *GuestConn) OnFence(tell func(what string, begin, end time.Time)) { c.onFence = tell }
 
 func (c *GuestConn) tellFence(what string, begin time.Time) {
@@ -385,7 +385,7 @@ func (c *GuestConn) poll() error {
 	}
 }
 
-// take looks at what the host has put into the channel ring.
+// take reads the host's message from the channel ring.
 func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 	r, page := &c.recv, c.channel.mem
 	if page == nil {
@@ -401,7 +401,7 @@ func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 		}
 		r.ended = r.msg.DataSize == 0 && r.msg.Count == 0
 		r.rest = page[SendReceiveSize:][:r.msg.DataSize]
-		return c.received(ds)
+		return c.importIdentifiers(ds)
 	case CmdRead:
 		m, err := ParseReadWrite(page)
 		if err != nil {
@@ -418,8 +418,8 @@ func (c *GuestConn) take(ds []wayland.Desc) ([]wayland.Desc, error) {
 	return ds, protoErrorf("command %d in the channel ring", page[0])
 }
 
-// received turns the identifiers of a RECEIVE into descriptors.
-func (c *GuestConn) received(ds []wayland.Desc) ([]wayland.Desc, error) {
+// importIdentifiers turns the identifiers of a RECEIVE into descriptors.
+func (c *GuestConn) importIdentifiers(ds []wayland.Desc) ([]wayland.Desc, error) {
 	for _, id := range c.recv.msg.IDs[:c.recv.msg.Count] {
 		switch id.Type {
 		case IDMemory:
@@ -477,7 +477,7 @@ func (c *GuestConn) fetch(id Identifier) (fd int, err error) {
 	return fd, nil
 }
 
-// Blob is memory that the host made and both can read and write.
+// Blob is memory made by the host, which both sides can read and write.
 type Blob struct {
 	Res uint32 // for wayland.ResDesc
 	Mem []byte

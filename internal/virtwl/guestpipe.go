@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// maxSinkQueued bounds what the host has sent for a pipe whose reader, a program
-	// in this guest, has not taken it.
+	// maxSinkQueued bounds the host's data for a pipe that its reader, a program in this
+	// guest, has not read.
 	maxSinkQueued = 1 << 20
 	// sinkPatience is how long a full pipe whose reader takes nothing may hold up
 	// its connection, before it is closed.
 	sinkPatience = 10 * time.Second
 )
 
-// sink writes what the host reads for us (READ) to a file of a client.
+// sink writes the data that the host reads for us (READ) to a client's file.
 type sink struct {
 	f    *os.File
-	room chan struct{} // has a value when the writer has taken something
+	room chan struct{} // gets a value when the writer has made room
 
 	mu      sync.Mutex
 	more    sync.Cond
@@ -99,7 +99,7 @@ func (s *sink) waitRoom(n int, done <-chan struct{}) bool {
 	}
 }
 
-// end says that no more comes; now gives up what is pending, too.
+// end marks the end of the data; with now it also drops the pending data.
 func (s *sink) end(now bool) {
 	s.mu.Lock()
 	s.ended = true

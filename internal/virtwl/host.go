@@ -12,31 +12,31 @@ import (
 	"vix/internal/wayland"
 )
 
-// Limits of one context, and of all of one VM together. A hostile guest reaches
-// them; a real one should not come near.
+// Limits of one context, and of all contexts of one VM together. A hostile guest reaches
+// them; an honest one should not come near.
 const (
-	// maxQueued bounds what the guest has sent and the relay has not received, in
-	// bytes. Beyond it the context fails: a guest of ours waits for a fence at half.
+	// maxQueued bounds the bytes that the guest has sent and the relay has not received.
+	// Beyond it the context fails: our guest waits for a fence at half.
 	maxQueued = 1 << 20
-	// softQueued is where SEND's fences begin to be held.
+	// softQueued is the number of queued bytes from which SEND's fences are held.
 	softQueued = maxQueued / 2
 	// maxAbroad bounds the descriptors that a context has sent and that are not closed
 	// yet, in its queue, in the relay or wherever that keeps them: libwayland's clients
 	// have at most 28 in flight per flush.
 	maxAbroad = 128
-	// maxHeld bounds the fences of SEND that are held at once: each keeps one of the
+	// maxSendFences bounds the held fences of SEND: each keeps one of the
 	// control queue's 1024 descriptors. Our guest has at most two.
-	maxHeld = 4
-	// maxPolls bounds the POLLs that are parked. One is what every guest has.
+	maxSendFences = 4
+	// maxPolls bounds the parked POLLs. Every known guest has one.
 	maxPolls = 2
-	// maxItems bounds the blobs and write pipes that were offered to the guest and
-	// that it has not taken or closed: a guest that never takes them fails.
+	// maxItems bounds the offered blobs and write pipes that the guest has not taken or
+	// closed: a guest that never takes them fails.
 	maxItems = 256
-	// maxReadPipes bounds the pipes that a context may have the host read for it.
+	// maxReadPipes bounds the pipes that the host reads for a context.
 	maxReadPipes = 64
 	// MaxBlob is the largest blob: foot's pools are 512 MiB.
 	MaxBlob = 2 << 30
-	// maxReceiveBlob bounds memory that is copied from the compositor's side.
+	// maxReceiveBlob bounds the memory copied from the compositor's side.
 	// Keymaps have some 60 KiB, dmabuf format tables a few; icons and cursors never
 	// come this way.
 	maxReceiveBlob = 64 << 20
@@ -47,17 +47,17 @@ const (
 	maxWarnings = 100
 )
 
-// HostConfig is what all contexts of one device share.
+// HostConfig configures all contexts of one device.
 type HostConfig struct {
 	// Accept is called in its own goroutine for each connection of the guest. It
 	// owns t, and must Close it.
 	Accept func(t wayland.Transport)
-	// Ledger is the VM's; nil: one of the host's own.
+	// Ledger is the VM's ledger. With nil the host makes its own.
 	Ledger *ledger.Ledger
 	Log    *slog.Logger
 }
 
-// Host makes contexts and keeps count of what they hold together.
+// Host makes contexts and counts what they hold together.
 type Host struct {
 	cfg   HostConfig
 	wg    sync.WaitGroup
@@ -79,7 +79,7 @@ func NewHost(cfg HostConfig) *Host {
 // Wait returns when every goroutine of every context has ended, Accept's included.
 func (h *Host) Wait() { h.wg.Wait() }
 
-// warn logs what a guest did wrong, up to a bound.
+// warn logs a guest's mistake, up to a bound.
 func (h *Host) warn(msg string, err error) {
 	switch n := h.warns.Add(1); {
 	case n < maxWarnings:
@@ -100,13 +100,13 @@ func take(c *atomic.Int64, n int, limit int64) bool {
 // A Fence is a command that the guest may be waiting for. Only the device knows
 // what Cookie means.
 type Fence struct {
-	Fenced bool  // there is a fence at all
+	Fenced bool  // the command has a fence
 	Ring   uint8 // its timeline
 	Cookie [2]uint64
 }
 
-// A Port is what a context needs of the device it lives in. Its methods may be
-// called with the context's lock held, and must not call back into it.
+// A Port is the part of the device that a context uses. The context may hold its lock
+// during a call; the methods must not call back into it.
 type Port interface {
 	// Dup returns a new descriptor of the memory of a resource that the context has,
 	// and what that is charged to, with a hold that is the caller's now.
@@ -119,7 +119,7 @@ type Port interface {
 	Signal(f Fence)
 }
 
-// A CommandReader reads what the guest submitted, once.
+// A CommandReader reads a submission of the guest, once.
 type CommandReader interface {
 	Read(p []byte) error // exactly len(p) bytes
 	Remaining() int
@@ -156,35 +156,35 @@ type HostContext struct {
 	state    hostState
 	failure  error // why it closed, for Recv
 	init     Init
-	ringSize int // of the channel ring, MaxRingSize at most
+	ringSize int // the channel ring's length, MaxRingSize at most
 	polls    [maxPolls]Fence
 	npolls   int
 
-	in       byteQueue
-	closed   bool // by the relay
-	accepted bool // by Accept
-	descs    []queuedDesc
-	abroad   atomic.Int32 // descriptors of SENDs, not closed yet
-	held     []Fence      // of SENDs, oldest first
-	onSend   func()
-	waiter   []byte // Recv's buffer while it waits
-	direct   int    // what Submit copied into it
+	in         byteQueue
+	closed     bool // the relay has closed it
+	accepted   bool // Accept has its transport
+	descs      []queuedDesc
+	abroad     atomic.Int32 // the number of SENDs' descriptors that are not closed yet
+	sendFences []Fence      // the held fences of SENDs, oldest first
+	onSend     func()
+	waiter     []byte // Recv's buffer while it waits
+	direct     int    // the number of bytes that Submit copied into it
 
-	items    map[uint32]*item
-	lastItem uint32
-	lastPipe uint32
-	readers  map[uint32]*pipeReader
-	ending   map[*pipeWriter]struct{} // hung up, and not closed yet
+	items     map[uint32]*item
+	lastItem  uint32
+	lastPipe  uint32
+	readers   map[uint32]*pipeReader
+	hungPipes map[*pipeWriter]struct{} // the pipes that are hung up and not closed yet
 
 	sending sync.Mutex // one Send at a time
 	head    [SendReceiveSize]byte
 	fixed   [SendReceiveSize]byte // private copy of a command's fixed part
-	sr      SendReceive           // Submit's
-	out     SendReceive           // Send's
+	sr      SendReceive           // used by Submit
+	out     SendReceive           // used by Send
 }
 
 type queuedDesc struct {
-	pos uint64 // where in the stream its SEND begins
+	pos uint64 // the stream position of its SEND
 	d   wayland.Desc
 }
 
@@ -203,8 +203,8 @@ func (t *transit) Release() {
 	}
 }
 
-// depart charges for a descriptor that the relay is to get. It takes the hold of mem
-// over, which is nil for a pipe, also when it fails.
+// depart charges for a descriptor on its way to the relay. It takes over the hold of
+// mem, nil for a pipe, even when it fails.
 func (c *HostContext) depart(mem *ledger.Memory) (*transit, error) {
 	if c.abroad.Add(1) > maxAbroad {
 		c.abroad.Add(-1)
@@ -224,7 +224,7 @@ func (c *HostContext) depart(mem *ledger.Memory) (*transit, error) {
 	return &transit{Descriptor: d, c: c}, nil
 }
 
-// item is something offered to the guest by id: a blob or a write pipe.
+// item is a blob or a write pipe, offered to the guest by id.
 type item struct {
 	fd   int
 	size uint64
@@ -255,11 +255,11 @@ func (c *HostContext) Submit(r CommandReader, f Fence) (held bool, err error) {
 		left := r.Remaining()
 		now, err := c.commandLocked(h, r, f)
 		if held = held || now; held {
-			f = Fence{} // a submission is held once, whatever follows in it
+			f = Fence{} // a submission is held only once
 		}
 		switch {
 		case err != nil && held:
-			return true, nil // its answer is no longer ours to give
+			return true, nil // another goroutine answers it
 		case err != nil:
 			return false, err
 		}
@@ -297,11 +297,11 @@ func (c *HostContext) commandLocked(h Header, r CommandReader, f Fence) (held bo
 	case CmdGetImageRequirements:
 		return false, c.imageLocked(r)
 	case CmdPoll:
-		return false, nil // what matters is the fence: see Submit
+		return false, nil // only the fence matters: see Submit
 	case CmdSend:
 		held, err = c.sendLocked(r, f)
 		if err != nil {
-			// The stream has a hole now: no use in going on.
+			// The stream has a hole now, so the connection cannot go on.
 			c.failLocked(err)
 		}
 		return held, err
@@ -397,7 +397,7 @@ func (c *HostContext) writeEndLocked() {
 	}
 }
 
-// errLocked is what Send and Recv return when the connection is over.
+// errLocked returns the error of Send and Recv after the end of the connection.
 func (c *HostContext) errLocked() error {
 	switch {
 	case c.failure != nil:
@@ -408,8 +408,8 @@ func (c *HostContext) errLocked() error {
 	return wayland.ErrClosed
 }
 
-// OnSend sets what is called, with the context's lock held, when the guest's bytes
-// arrive: for measurements.
+// OnSend sets a function for measurements. The context calls it, with its lock held,
+// when the guest's bytes arrive.
 func (c *HostContext) OnSend(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -458,9 +458,9 @@ func (c *HostContext) sendLocked(r CommandReader, f Fence) (held bool, err error
 		return false, err
 	}
 	c.readable.Signal()
-	if f.Fenced && f.Ring >= RingSend && c.in.len() > softQueued && len(c.held) < maxHeld {
+	if f.Fenced && f.Ring >= RingSend && c.in.len() > softQueued && len(c.sendFences) < maxSendFences {
 		c.hold(f, "SEND")
-		c.held = append(c.held, f)
+		c.sendFences = append(c.sendFences, f)
 		return true, nil
 	}
 	return false, nil
@@ -496,9 +496,9 @@ func (c *HostContext) queueDescLocked(id Identifier) error {
 	return nil
 }
 
-// Recv implements wayland.Transport: what the guest sent. The kinds of the
-// descriptors are known. After the guest has gone, what it had sent before is still
-// delivered, then io.EOF.
+// Recv implements wayland.Transport: it returns what the guest sent, with the kinds of
+// the descriptors. After the end of the guest it still delivers everything sent before,
+// then io.EOF.
 func (c *HostContext) Recv(p []byte, ds []wayland.Desc) (int, []wayland.Desc, error) {
 	if len(p) == 0 {
 		return 0, ds, io.ErrShortBuffer
@@ -557,13 +557,13 @@ func (c *HostContext) takeDescsLocked(ds []wayland.Desc, end uint64, limit int) 
 
 // releaseLocked signals the held fences once there is room again.
 func (c *HostContext) releaseLocked() {
-	if len(c.held) == 0 || c.in.len() > softQueued {
+	if len(c.sendFences) == 0 || c.in.len() > softQueued {
 		return
 	}
-	for _, f := range c.held {
+	for _, f := range c.sendFences {
 		c.signal(f)
 	}
-	c.held = c.held[:0]
+	c.sendFences = c.sendFences[:0]
 }
 
 // Send implements wayland.Transport: it writes to the guest's channel ring, as
@@ -702,8 +702,8 @@ func (c *HostContext) Destroy() {
 	c.endLocked(stateGone)
 }
 
-// endLocked moves to a final state, gives every parked command back, and frees
-// what the state has no use for. What a guest that has gone had sent stays, for Recv.
+// endLocked moves to a final state, completes every parked command, and frees what the
+// state does not need. The bytes of a guest that is gone stay for Recv.
 func (c *HostContext) endLocked(to hostState) {
 	if c.state == stateGone || c.state == to {
 		return
@@ -716,10 +716,10 @@ func (c *HostContext) endLocked(to hostState) {
 		c.signal(f)
 	}
 	c.npolls = 0
-	for _, f := range c.held {
+	for _, f := range c.sendFences {
 		c.signal(f)
 	}
-	c.held = nil
+	c.sendFences = nil
 	if to == stateClosed {
 		c.dropQueueLocked()
 	}
@@ -727,7 +727,7 @@ func (c *HostContext) endLocked(to hostState) {
 		it.close()
 		delete(c.items, id)
 	}
-	for w := range c.ending {
+	for w := range c.hungPipes {
 		w.abandon()
 	}
 	for _, r := range c.readers {

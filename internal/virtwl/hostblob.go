@@ -9,12 +9,12 @@ import (
 	"vix/internal/ledger"
 )
 
-// imageBlob marks a blob id that GET_IMAGE_REQUIREMENTS gave out: the rest of it
-// is the size in pages. So an id serves any number of blobs (guests cache the reply),
-// and queries cost the host no memory.
+// imageBlob marks a blob id of GET_IMAGE_REQUIREMENTS; the rest of the id is the size in
+// pages. So an id serves any number of blobs (guests cache the reply), and queries cost
+// the host no memory.
 const imageBlob = 1 << 31
 
-// strideAlign is what drivers of real hardware want of a linear image's rows.
+// strideAlign is the alignment of a linear image's rows for real hardware's drivers.
 const strideAlign = 64
 
 // mapCached is VIRTIO_GPU_MAP_CACHE_CACHED.
@@ -119,8 +119,8 @@ func (h *Host) newMemory(name string, size uint64) (fd int, mem *ledger.Memory, 
 	return -1, nil, err
 }
 
-// sealedMemory makes zeroed memory that nobody can resize any more: whoever maps it
-// can rely on its size.
+// sealedMemory makes zeroed memory that nobody can resize: its mappings can rely on its
+// size.
 func sealedMemory(name string, size uint64) (fd int, err error) {
 	fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {

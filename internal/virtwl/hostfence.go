@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// A fenceWatch tells of the fences that a context holds: what for, from when, and
-// until when.
+// A fenceWatch reports the fences that a context holds: their purpose, begin and end.
 type fenceWatch struct {
 	tell func(what string, begin, end time.Time)
 
@@ -19,8 +18,8 @@ type heldFence struct {
 	begin time.Time
 }
 
-// OnFence sets what is called, with locks held, when a fence that had to wait is
-// signalled: POLL, SEND or WRITE. Fences held already are not told of.
+// OnFence sets a function to call, with locks held, when a held fence of POLL, SEND or
+// WRITE is signalled. It does not report fences that are already held.
 func (c *HostContext) OnFence(tell func(what string, begin, end time.Time)) {
 	c.watch.Store(&fenceWatch{tell: tell, since: make(map[Fence]heldFence)})
 }

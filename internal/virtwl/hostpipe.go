@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// maxPipeQueued bounds what the guest has written to a pipe and its reader has
-	// not read. A guest of ours waits for a fence at softPipeQueued.
+	// maxPipeQueued bounds the bytes that the guest has written to a pipe and its reader
+	// has not read. Our guest waits for a fence at softPipeQueued.
 	maxPipeQueued  = 4 << 20
 	softPipeQueued = 64 << 10
-	// maxPipeHeld bounds the fences that one pipe holds; our guest has one.
-	maxPipeHeld = 1
+	// maxPipeFences bounds the fences that one pipe holds; our guest has one.
+	maxPipeFences = 1
 	// pipeLinger is how long the reader of a pipe has, after the connection ended,
 	// to take what the guest wrote before.
 	pipeLinger = time.Second
@@ -101,21 +101,21 @@ func (c *HostContext) deliver(id uint32, data []byte, hangUp bool) error {
 	return err
 }
 
-// pipeWriter passes what the guest writes to a pipe of the host, in its own
+// pipeWriter passes the guest's data to a pipe of the host, in its own
 // goroutine, which starts with the first data.
 //
 // The context's lock is taken before mu.
 type pipeWriter struct {
 	c    *HostContext
 	f    *os.File
-	slot *ledger.Descriptor // of f, until it is closed
+	slot *ledger.Descriptor // the charge for f, until f is closed
 
 	mu      sync.Mutex
 	more    sync.Cond
 	pending byteQueue
-	held    []Fence
-	ended   bool // no more will come
-	broken  bool // its reader has gone: what comes is dropped
+	fences  []Fence
+	ended   bool // the guest sends no more
+	broken  bool // the reader is gone, and further data is dropped
 	running bool
 	closed  bool
 }
@@ -159,20 +159,20 @@ func (c *HostContext) writeLocked(r CommandReader, f Fence) (held bool, err erro
 	return held, err
 }
 
-// endLater remembers a pipe that was hung up while its reader is behind: that must
-// not outlive the connection.
+// endLater stores a hung-up pipe whose reader is behind: the pipe must not outlive the
+// connection.
 func (c *HostContext) endLater(w *pipeWriter) {
-	if c.ending == nil {
-		c.ending = make(map[*pipeWriter]struct{})
+	if c.hungPipes == nil {
+		c.hungPipes = make(map[*pipeWriter]struct{})
 	}
-	c.ending[w] = struct{}{}
+	c.hungPipes[w] = struct{}{}
 }
 
-// ended forgets a pipe that is closed.
+// ended removes a closed pipe.
 func (c *HostContext) ended(w *pipeWriter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.ending, w)
+	delete(c.hungPipes, w)
 }
 
 var errTooSlow = errors.New("the pipe's reader is too slow: its data is cut off")
@@ -204,16 +204,16 @@ func (w *pipeWriter) write(r CommandReader, n int, last bool, f Fence) (held boo
 		})
 	}
 	w.more.Signal()
-	if f.Fenced && f.Ring >= RingSend && !last && w.pending.len() > softPipeQueued && len(w.held) < maxPipeHeld {
+	if f.Fenced && f.Ring >= RingSend && !last && w.pending.len() > softPipeQueued && len(w.fences) < maxPipeFences {
 		w.c.hold(f, "WRITE")
-		w.held = append(w.held, f)
+		w.fences = append(w.fences, f)
 		return true, nil
 	}
 	return false, nil
 }
 
-// end says that no more will come: the file is closed when all is written, which
-// may take a while.
+// end marks the end of the data: the file is closed once everything is written, which may
+// take a while.
 func (w *pipeWriter) end() (later bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -244,14 +244,14 @@ func (w *pipeWriter) closeLocked() {
 }
 
 func (w *pipeWriter) releaseLocked() {
-	for _, f := range w.held {
+	for _, f := range w.fences {
 		w.c.signal(f)
 	}
-	w.held = w.held[:0]
+	w.fences = w.fences[:0]
 }
 
-// run writes what is pending until the end, from the queue itself: what is being
-// written is overwritten by nobody until it is dropped from there.
+// run writes the queue until the end, straight from its memory: nobody overwrites the
+// bytes in a write before they are dropped from the queue.
 func (w *pipeWriter) run() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

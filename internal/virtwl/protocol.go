@@ -10,11 +10,10 @@
 //	pipe readers   ── SUBMIT_3D(WRITE …) ──────────────────► pipe writers
 //	NewBlob        ── GET_IMAGE_REQUIREMENTS ► query ring page, RESOURCE_CREATE_BLOB
 //
-// The host can speak only when spoken to: the guest submits POLL with a fence on
-// the channel ring's timeline, and the host, when it has something, writes it to the
-// start of the channel ring's page and signals that fence. «Rings» are no rings, and
-// one page each; the channel ring of a guest of ours has MaxRingSize bytes, and the
-// host fills as much as a ring has.
+// The host can only answer: the guest submits POLL with a fence on the channel ring's
+// timeline; when the host has a message, it writes it to the start of the channel ring's
+// page and signals that fence. «Rings» are no rings, and one page each; the channel ring
+// of our guest has MaxRingSize bytes, and the host uses the whole length of a ring.
 //
 // Every command begins with a header; all is little-endian.
 //
@@ -45,10 +44,10 @@
 // A hang-up is READ or WRITE with no data and hang-up 1. The end of the host's
 // connection is a RECEIVE with no identifiers and no data.
 //
-// Flow control. A fence on SEND or WRITE is signalled when the host has room for
-// more. Of our own making is only where those fences live: a device that sets
-// FlowControl in its capabilities keeps one timeline per ring index up to 63, so
-// that the guest can wait for each pipe by itself (ring 2: SEND; 3…: pipes).
+// Flow control. The host signals a fence on SEND or WRITE when it has room for more.
+// Our only extension is the timeline of those fences: a device that sets FlowControl in
+// its capabilities keeps one timeline per ring index up to 63, so that the guest can
+// wait for each pipe separately (ring 2: SEND; 3…: pipes).
 //
 // Sources: rutabaga_gfx src/cross_domain/cross_domain_protocol.rs,
 // wayland-proxy-virtwl virtio-spec.md, Linux include/uapi/drm/virtgpu_drm.h.
@@ -101,8 +100,8 @@ const (
 	MaxIdentifiers = 28
 	// PageSize is the length of a ring, at least.
 	PageSize = 4096
-	// MaxRingSize is how much of a ring is used: eight pages hold a burst of events,
-	// or a good part of a pipe, and cost a connection little memory.
+	// MaxRingSize is the largest used length of a ring: eight pages hold a burst of
+	// events, or a good part of a pipe, and cost a connection little memory.
 	MaxRingSize = 32 << 10
 	// FlowControl is a bit of Capabilities.Channels, no channel: see the package comment.
 	FlowControl = 1 << 31
@@ -125,7 +124,7 @@ const (
 
 var le = binary.LittleEndian
 
-// ErrProtocol is wrapped by every error that says that the peer broke the protocol.
+// ErrProtocol is wrapped by every error about a peer that broke the protocol.
 var ErrProtocol = errors.New("cross-domain protocol")
 
 func protoErrorf(format string, args ...any) error {
@@ -182,7 +181,7 @@ func AppendInit(b []byte, i Init) []byte {
 	return le.AppendUint32(b, i.Channel)
 }
 
-// ImageQuery asks how an image would be laid out.
+// ImageQuery asks for the layout of an image.
 type ImageQuery struct {
 	Width, Height, Fourcc, Flags uint32
 }
@@ -249,7 +248,7 @@ type SendReceive struct {
 }
 
 // ParseSendReceive reads the fixed part (SendReceiveSize bytes) of SEND or RECEIVE
-// into m. The data follows and is not looked at.
+// into m. It does not read the data that follows.
 func ParseSendReceive(p []byte, m *SendReceive) error {
 	if len(p) < SendReceiveSize {
 		return protoErrorf("SEND of %d bytes", len(p))

@@ -3,8 +3,8 @@ package virtwl
 import "vix/internal/ledger"
 
 // byteQueue is a bounded stream buffer: a power-of-two ring that grows when it
-// must and is let go when it is empty and large. The VM is charged for the ring, not
-// for what is in it.
+// must and is freed when it is empty and large. The VM is charged for the ring, not for
+// its content.
 type byteQueue struct {
 	ledger     *ledger.Ledger
 	buf        []byte
@@ -24,7 +24,7 @@ func (q *byteQueue) advance(n int) {
 	q.end += uint64(n)
 }
 
-// fill appends n bytes from r. Where the VM may have no more it is a ledger.Full.
+// fill appends n bytes from r. Its error is a ledger.Full when the VM may have no more.
 func (q *byteQueue) fill(r CommandReader, n int) error {
 	if n == 0 {
 		return nil
