@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// wanted lists the modules that a guest needs, by group. Their dependencies
+// neededDrivers lists the modules that a guest needs, by group. Their dependencies
 // come from modules.dep.
-var wanted = []struct {
+var neededDrivers = []struct {
 	group, name string
 	missing     error // when it is neither built in nor there
 }{
@@ -136,7 +136,7 @@ func (m *moduleIndex) plan(with ...string) ([]module, error) {
 			list = append(list, module{group, name, file})
 		}
 	}
-	for _, w := range wanted {
+	for _, w := range neededDrivers {
 		if m.whole || m.builtin[w.name] {
 			continue
 		}

@@ -35,11 +35,11 @@ type Flow struct {
 	lastOut  time.Time
 	withdraw context.CancelFunc // what is offered to the host
 
-	in       *time.Timer          // until the VM has had the keyboard for a moment
-	onHost   clipboard.Selection  // what is offered next
-	copiedAt time.Time            // when that was copied; zero: nothing to offer
-	takeBack context.CancelFunc   // what is offered to the VM; nil: nothing
-	replaced chan context.Context // offers to the VM whose place something else took
+	in            *time.Timer          // until the VM has had the keyboard for a moment
+	onHost        clipboard.Selection  // what is offered next
+	copiedAt      time.Time            // when that was copied; zero: nothing to offer
+	takeBack      context.CancelFunc   // what is offered to the VM; nil: nothing
+	displacements chan context.Context // offers to the VM whose place something else took
 }
 
 // flowPause is between two copies of a VM that are looked at: of a flood, the last.
@@ -48,7 +48,7 @@ const flowPause = 250 * time.Millisecond
 // NewFlow returns the flow of a VM. log gets a line for each copy that a rule, or
 // trouble, kept from flowing.
 func NewFlow(sides *Sides, name string, log io.Writer) *Flow {
-	return &Flow{sides: sides, vm: name, log: log, out: stopped(), in: stopped(), replaced: make(chan context.Context)}
+	return &Flow{sides: sides, vm: name, log: log, out: stopped(), in: stopped(), displacements: make(chan context.Context)}
 }
 
 // stopped is a timer that does not run yet.
@@ -69,8 +69,8 @@ func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
 		return errors.Join(fmt.Errorf("clipboard: %w", err), conn.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	states, followed := make(chan clipboard.Status), make(chan error, 1)
-	f.wg.Go(func() { followed <- follow(ctx, conn, states) })
+	states, followEnd := make(chan clipboard.Status), make(chan error, 1)
+	f.wg.Go(func() { followEnd <- follow(ctx, conn, states) })
 	defer func() {
 		cancel()
 		_ = conn.Close()
@@ -82,15 +82,15 @@ func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-followed:
+		case err := <-followEnd:
 			return fmt.Errorf("clipboard: VM %s: its display has ended: %w", f.vm, err)
 		case <-f.host.Done():
 			return errors.New("clipboard: the compositor has ended")
 		case st := <-states:
 			f.follow(st)
 		case <-f.host.Changed():
-			f.hostCopied()
-		case offer := <-f.replaced:
+			f.onHostCopy()
+		case offer := <-f.displacements:
 			if offer.Err() == nil { // and not by us
 				f.forget()
 			}
@@ -142,13 +142,13 @@ func (f *Flow) follow(st clipboard.Status) {
 		f.in.Stop()
 		f.takeAway()
 	case st.Enters != was.Enters && f.takeBack == nil:
-		f.whenSettled()
+		f.settle()
 	}
 }
 
-// whenSettled offers to the VM what was copied on the host, if anything, when its
+// settle offers to the VM what was copied on the host, if anything, when its
 // window has had the keyboard for a moment: the display process says so as well.
-func (f *Flow) whenSettled() {
+func (f *Flow) settle() {
 	if conf, err := f.sides.Config(); err == nil && !f.copiedAt.IsZero() {
 		f.in.Reset(conf.Clipboard.Moment + 10*time.Millisecond)
 	}
@@ -202,7 +202,7 @@ func (f *Flow) toHost(ctx context.Context) error {
 		return err
 	}
 	offer, withdraw := context.WithTimeout(ctx, rule.TTL)
-	done, err := host.Give(offer, clipboard.Clipboard, stripped(items, rule), f.vm, !f.sides.keepsHistory(conf))
+	done, err := host.Give(offer, clipboard.Clipboard, strip(items, rule), f.vm, !f.sides.keepsHistory(conf))
 	if err != nil {
 		withdraw()
 		return errors.Join(err, host.Close())
@@ -219,8 +219,8 @@ func (f *Flow) toHost(ctx context.Context) error {
 	return nil
 }
 
-// stripped are the items as a rule lets them pass.
-func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
+// strip are the items as a rule lets them pass.
+func strip(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 	for k, it := range items {
 		if it.Kind == clipboard.Text && rule.Strip {
 			items[k].Data = clipboard.Strip(it.Data)
@@ -229,9 +229,9 @@ func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 	return items
 }
 
-// hostCopied notes that there is something new on the host. It is not asked for before
+// onHostCopy notes that there is something new on the host. It is not asked for before
 // the VM may have it.
-func (f *Flow) hostCopied() {
+func (f *Flow) onHostCopy() {
 	f.takeAway()
 	f.copiedAt = time.Time{}
 	f.onHost = f.host.Selection(clipboard.Clipboard)
@@ -239,12 +239,12 @@ func (f *Flow) hostCopied() {
 		f.copiedAt = time.Now()
 	}
 	if f.last.Enters != 0 {
-		f.whenSettled()
+		f.settle()
 	}
 }
 
 // toVM offers to the VM what was copied on the host, for what is left of its time. What is
-// decided is about that alone: something newer has its own turn (hostCopied).
+// decided is about that alone: something newer has its own turn (onHostCopy).
 func (f *Flow) toVM(ctx context.Context) error {
 	conf, err := f.sides.Config()
 	if err != nil {
@@ -281,7 +281,7 @@ func (f *Flow) toVM(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := clipboard.Give(conn, clipboard.GiveRequest{Moment: conf.Clipboard.Moment, Keep: true}, stripped(items, rule)); err != nil {
+	if err := clipboard.Give(conn, clipboard.GiveRequest{Moment: conf.Clipboard.Moment, Keep: true}, strip(items, rule)); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	offer, takeBack := context.WithTimeout(ctx, left)
@@ -293,7 +293,7 @@ func (f *Flow) toVM(ctx context.Context) error {
 		defer unhook()
 		if clipboard.AwaitEnd(conn) == clipboard.EndReplaced {
 			select {
-			case f.replaced <- offer:
+			case f.displacements <- offer:
 			case <-ctx.Done():
 			}
 		}

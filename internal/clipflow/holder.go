@@ -32,7 +32,7 @@ type Holder struct {
 	once  sync.Once
 	wg    sync.WaitGroup
 
-	pasting   sync.Mutex // one offer is made at a time; taken before mu
+	pasteMu   sync.Mutex // one offer is made at a time; taken before mu
 	mu        sync.Mutex
 	timer     *time.Timer
 	ends      time.Time
@@ -132,11 +132,11 @@ func (h *Holder) answer(ctx context.Context, conn *net.UnixConn) {
 	if json.NewDecoder(io.LimitReader(conn, maxHoldLine)).Decode(&req) != nil {
 		return
 	}
-	var rep Held
+	var rep Holding
 	switch req.Op {
 	case "status":
 		h.mu.Lock()
-		rep = Held{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offeredTo}
+		rep = Holding{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Recipient: h.offeredTo}
 		h.mu.Unlock()
 	case "paste":
 		if err := h.paste(ctx, req); err != nil {
@@ -152,8 +152,8 @@ func (h *Holder) answer(ctx context.Context, conn *net.UnixConn) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// passing are copies of the items that a paste lets pass: the offer wipes its own.
-func (h *Holder) passing(req request) (items []clipboard.Item) {
+// itemsFor are copies of the items that a paste lets pass: the offer wipes its own.
+func (h *Holder) itemsFor(req request) (items []clipboard.Item) {
 	for _, it := range h.items {
 		if limit, ok := req.Limits[it.Kind]; !ok || int64(len(it.Data)) > limit {
 			continue
@@ -173,9 +173,9 @@ func (h *Holder) paste(ctx context.Context, req request) error {
 	if req.ID != h.id {
 		return errors.New("something else was copied meanwhile; look at clipboard status, and paste again")
 	}
-	h.pasting.Lock()
-	defer h.pasting.Unlock()
-	items := h.passing(req)
+	h.pasteMu.Lock()
+	defer h.pasteMu.Unlock()
+	items := h.itemsFor(req)
 	h.mu.Lock()
 	if h.cancel != nil {
 		h.cancel()

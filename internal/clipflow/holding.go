@@ -39,23 +39,23 @@ type request struct {
 	TTL    time.Duration    `json:"ttl,omitempty"`
 }
 
-// Held is what a holder says it has; From is empty when that is nothing.
-type Held struct {
-	From    string `json:"from,omitempty"`
-	Items   []Item `json:"items,omitempty"`
-	Seconds int    `json:"seconds,omitempty"` // left
-	Offered string `json:"offered,omitempty"` // to whom
-	ID      string `json:"id,omitempty"`      // of what is held: another for each copy
-	Error   string `json:"error,omitempty"`
+// Holding is what a holder says it has; From is empty when that is nothing.
+type Holding struct {
+	From      string `json:"from,omitempty"`
+	Items     []Item `json:"items,omitempty"`
+	Seconds   int    `json:"seconds,omitempty"` // left
+	Recipient string `json:"offered,omitempty"` // to whom
+	ID        string `json:"id,omitempty"`      // of what is held: another for each copy
+	Error     string `json:"error,omitempty"`
 }
 
-func (r Held) String() string {
+func (r Holding) String() string {
 	if r.From == "" {
 		return "nothing is held"
 	}
 	s := fmt.Sprintf("%s from %s, for %d s more", Describe(r.Items), SideName(r.From), r.Seconds)
-	if r.Offered != "" {
-		s += ", offered to " + SideName(r.Offered)
+	if r.Recipient != "" {
+		s += ", offered to " + SideName(r.Recipient)
 	}
 	return s
 }
@@ -68,8 +68,8 @@ const (
 	holdPatience = 90 * time.Second // of a question to the holder
 )
 
-// Held asks the holder what it has. Without one it returns ErrNothingHeld.
-func (s *Sides) Held() (Held, error) { return s.ask(request{Op: "status"}) }
+// Holding asks the holder what it has. Without one it returns ErrNothingHeld.
+func (s *Sides) Holding() (Holding, error) { return s.ask(request{Op: "status"}) }
 
 // Clear has the holder, if there is one, forget what it has, and take back what is
 // offered.
@@ -82,8 +82,8 @@ func (s *Sides) Clear() error {
 }
 
 // ask asks the holder, if there is one.
-func (s *Sides) ask(req request) (Held, error) {
-	var rep Held
+func (s *Sides) ask(req request) (Holding, error) {
+	var rep Holding
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(s.RuntimeDir, "vix", holderName), Net: "unix"})
 	if err != nil {
 		return rep, ErrNothingHeld
@@ -163,8 +163,8 @@ type heldData struct {
 	Items []Item        `json:"items"`
 }
 
-// A Pasting is what "clipboard paste" asks for.
-type Pasting struct {
+// A Paste is what "clipboard paste" asks for.
+type Paste struct {
 	Slot clipboard.Slot
 	// Find finds the side that gets it, once something is held.
 	Find func() (side string, err error)
@@ -177,12 +177,12 @@ type Pasting struct {
 // Paste has the holder offer what it has to another side, and says what moves. What is
 // decided is about what is held now: its ID goes with the decision, and the holder
 // refuses it for anything else.
-func (s *Sides) Paste(p Pasting) (string, error) {
+func (s *Sides) Paste(p Paste) (string, error) {
 	conf, err := s.Config()
 	if err != nil {
 		return "", err
 	}
-	held, err := s.Held()
+	holding, err := s.Holding()
 	if err != nil {
 		return "", err
 	}
@@ -190,19 +190,19 @@ func (s *Sides) Paste(p Pasting) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rule := conf.Clipboard.Rule(held.From, to)
-	limits, moved, err := pass(rule, held, to)
+	rule := conf.Clipboard.Rule(holding.From, to)
+	limits, items, err := pass(rule, holding, to)
 	if err != nil {
 		return "", fmt.Errorf("clipboard: %w", err)
 	}
-	text := fmt.Sprintf("%s from %s to %s", Describe(moved), SideName(held.From), SideName(to))
+	text := fmt.Sprintf("%s from %s to %s", Describe(items), SideName(holding.From), SideName(to))
 	if rule.Action == config.ClipAsk {
 		if err := p.Ask(text); err != nil {
 			return "", fmt.Errorf("clipboard: %s: %w", text, err)
 		}
 	}
 	req := request{
-		Op: "paste", ID: held.ID, To: to, Slot: p.Slot, Limits: limits, Strip: rule.Strip,
+		Op: "paste", ID: holding.ID, To: to, Slot: p.Slot, Limits: limits, Strip: rule.Strip,
 		TTL: rule.TTL, Secret: !s.keepsHistory(conf), Moment: conf.Clipboard.Moment,
 	}
 	if p.Named {
@@ -215,25 +215,25 @@ func (s *Sides) Paste(p Pasting) (string, error) {
 }
 
 // pass says what of the items a rule lets pass, or why nothing.
-func pass(rule config.ClipRule, held Held, to string) (limits map[string]int64, moved []Item, err error) {
+func pass(rule config.ClipRule, holding Holding, to string) (limits map[string]int64, items []Item, err error) {
 	if rule.Action == config.ClipDeny {
-		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", SideName(held.From), SideName(to))
+		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", SideName(holding.From), SideName(to))
 	}
 	limits = map[string]int64{}
 	var why []string
-	for _, it := range held.Items {
+	for _, it := range holding.Items {
 		switch most := rule.May(it.Kind); {
 		case most == 0:
-			why = append(why, fmt.Sprintf("no %s may go from %s to %s", it.Kind, SideName(held.From), SideName(to)))
+			why = append(why, fmt.Sprintf("no %s may go from %s to %s", it.Kind, SideName(holding.From), SideName(to)))
 		case it.Size > most:
-			why = append(why, fmt.Sprintf("%d bytes of %s, and at most %d may go from %s to %s", it.Size, it.Kind, most, SideName(held.From), SideName(to)))
+			why = append(why, fmt.Sprintf("%d bytes of %s, and at most %d may go from %s to %s", it.Size, it.Kind, most, SideName(holding.From), SideName(to)))
 		default:
 			limits[it.Kind] = most
-			moved = append(moved, it)
+			items = append(items, it)
 		}
 	}
-	if len(moved) == 0 {
+	if len(items) == 0 {
 		return nil, nil, fmt.Errorf("%s; a [[clipboard.rule]] in config.toml can allow it", strings.Join(why, ", "))
 	}
-	return limits, moved, nil
+	return limits, items, nil
 }

@@ -91,8 +91,8 @@ func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 // program of a root of the VM's own, and none of the host's, which has hundreds.
 func (a App) Wanted(v config.VM) bool {
 	if v.Desktop == nil {
-		named := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
-		return named || len(v.Programs) == 0 && v.Root != "host"
+		isNamed := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
+		return isNamed || len(v.Programs) == 0 && v.Root != "host"
 	}
 	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
 		ok, err := path.Match(pattern, a.ID)
@@ -207,7 +207,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	if err != nil {
 		return App{}, err
 	}
-	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !installed(root, e["TryExec"]) {
+	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !isInstalled(root, e["TryExec"]) {
 		return App{}, errNotShown
 	}
 	a := App{
@@ -232,7 +232,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		a.program = path.Base(argv[0])
 	}
 	if e.is("Terminal") {
-		if !installed(root, terminal) {
+		if !isInstalled(root, terminal) {
 			return App{}, errors.New("needs a terminal, and the root has no " + terminal)
 		}
 		a.exec = append(command{terminal, "--app-id=" + id, "--"}, a.exec...)
@@ -244,8 +244,8 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	return a, nil
 }
 
-// installed reports that a program is in the root; "" is no condition.
-func installed(root *os.Root, program string) bool {
+// isInstalled reports that a program is in the root; "" is no condition.
+func isInstalled(root *os.Root, program string) bool {
 	if program == "" {
 		return true
 	}

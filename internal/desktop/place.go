@@ -17,7 +17,7 @@ const askedLife = 2 * time.Minute
 // sway. The VM's windows open on the workspace without taking the focus, but for the
 // one that the user has asked for: sway gives a window no focus that opens on another
 // workspace than his, whatever its token says.
-func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
+func Place(ctx context.Context, l vm.Launch, requests <-chan time.Time) error {
 	if l.VM.Workspace == "" || l.Sway == "" {
 		return nil
 	}
@@ -41,7 +41,7 @@ func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
 		case e.Kind == "workspace" && e.Change == "reload":
 			err = s.Run(ctx, assign) // sway has forgotten it
 		case e.Kind == "window" && e.Change == "new" && ours && name == l.VM.Name:
-			err = s.placeWindow(ctx, e.Window, workspace, wanted(asked))
+			err = s.placeWindow(ctx, e.Window, workspace, awaitRequest(requests))
 		}
 		if err != nil && ctx.Err() != nil {
 			return err
@@ -50,10 +50,10 @@ func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
 	}
 }
 
-// wanted takes note of a run whose window the user waits for.
-func wanted(asked <-chan time.Time) bool {
+// awaitRequest takes note of a run whose window the user waits for.
+func awaitRequest(requests <-chan time.Time) bool {
 	select {
-	case at := <-asked:
+	case at := <-requests:
 		return time.Since(at) < askedLife
 	default:
 		return false

@@ -73,7 +73,7 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 		switch {
 		case err == nil && bytes.Equal(old, f.Bytes):
 			continue
-		case err == nil && !marked(f.Path, old) && !torn(old):
+		case err == nil && !isMarked(f.Path, old) && !torn(old):
 			errs = append(errs, fmt.Errorf("%s: not made by desktop sync, and left as it is; rename or remove it", f.Path))
 			continue
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -130,7 +130,7 @@ func written(data *os.Root) []string {
 			if !n.Type().IsRegular() || !ours.MatchString(n.Name()) {
 				continue
 			}
-			if b, err := data.ReadFile(at); err == nil && (marked(at, b) || torn(b)) {
+			if b, err := data.ReadFile(at); err == nil && (isMarked(at, b) || torn(b)) {
 				found = append(found, at)
 			}
 		}
@@ -138,8 +138,8 @@ func written(data *os.Root) []string {
 	return found
 }
 
-// marked reports that a file is ours.
-func marked(at string, b []byte) bool {
+// isMarked reports that a file is ours.
+func isMarked(at string, b []byte) bool {
 	return strings.HasSuffix(at, ".png") || bytes.HasPrefix(b, []byte(madeBy)) && bytes.Contains(b, []byte(keyVM+"="))
 }
 
@@ -157,8 +157,8 @@ func replace(data *os.Root, f File) error {
 	return durable.Replace(data, f.Path, 0o644, f.Bytes)
 }
 
-// An Installed is a desktop entry that Sync has written.
-type Installed struct {
+// An InstalledEntry is a desktop entry that Sync has written.
+type InstalledEntry struct {
 	Entry string `json:"entry"` // its D-Bus name too: dev.vix.VM.APP
 	VM    string `json:"vm"`
 	App   string `json:"app"` // the id in the VM
@@ -166,8 +166,8 @@ type Installed struct {
 }
 
 // List returns the entries that are there, by name.
-func List(data *os.Root) []Installed {
-	list := []Installed{}
+func List(data *os.Root) []InstalledEntry {
+	list := []InstalledEntry{}
 	for _, at := range written(data) {
 		name, ok := strings.CutSuffix(path.Base(at), ".desktop")
 		if !ok {
@@ -182,13 +182,13 @@ func List(data *os.Root) []Installed {
 		if err != nil || nameErr != nil || e[keyVM] != vm || e["X-Vix-App"] != app {
 			continue
 		}
-		list = append(list, Installed{Entry: name, VM: vm, App: app, Name: e.text("Name", maxName+64)})
+		list = append(list, InstalledEntry{Entry: name, VM: vm, App: app, Name: e.text("Name", maxName+64)})
 	}
 	return list
 }
 
 // Keep returns the files of those entries that keep wants, as Sync takes them.
-func Keep(data *os.Root, keep func(Installed) bool) ([]File, error) {
+func Keep(data *os.Root, keep func(InstalledEntry) bool) ([]File, error) {
 	names := map[string]bool{}
 	for _, i := range List(data) {
 		names[i.Entry] = keep(i)

@@ -29,7 +29,7 @@ func (l *Launcher) Apps(conf *config.Config) (list []VMApps, notes []string) {
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
 		v := conf.VMs[name]
 		a := VMApps{VM: v}
-		if noneWanted(v) {
+		if wantsNone(v) {
 			list = append(list, a)
 			continue
 		}
@@ -48,8 +48,8 @@ func (l *Launcher) Apps(conf *config.Config) (list []VMApps, notes []string) {
 	return list, notes
 }
 
-// noneWanted reports that v's root needs not be read.
-func noneWanted(v config.VM) bool {
+// wantsNone reports that v's root needs not be read.
+func wantsNone(v config.VM) bool {
 	if v.Desktop != nil {
 		return len(v.Desktop) == 0
 	}

@@ -88,7 +88,7 @@ func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes [
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
 		v, err := l.Dirs.expandPaths(conf.VMs[name])
 		image, ok := strings.CutPrefix(v.Root, config.RootImage)
-		if err != nil || !ok || noneWanted(v) || used[imageKey(image)] {
+		if err != nil || !ok || wantsNone(v) || used[imageKey(image)] {
 			continue
 		}
 		used[imageKey(image)] = true

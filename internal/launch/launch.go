@@ -34,17 +34,17 @@ type Request struct {
 func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error {
 	conf, err := l.Config()
 	if err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if r.Action == desktop.ActionStop {
-		return l.failed(ctx, r, reg.Stop(ctx, r.VM, false))
+		return l.failure(ctx, r, reg.Stop(ctx, r.VM, false))
 	}
 	v, argv, err := l.find(ctx, conf, reg, r)
 	if err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if v, err = l.Complete(v); err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if len(r.Files) == 0 {
 		return l.startProgram(ctx, reg, v, argv(nil), r.Token)
@@ -54,7 +54,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 
 // find returns the VM and the command of r.
 func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, func([]string) []string, error) {
-	fixed := func(argv ...string) func([]string) []string {
+	constant := func(argv ...string) func([]string) []string {
 		return func(files []string) []string { return append(slices.Clone(argv), files...) }
 	}
 	if r.App == "" {
@@ -62,7 +62,7 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 		if r.Disposable {
 			v.State = "none"
 		}
-		return v, fixed(r.Argv...), err
+		return v, constant(r.Argv...), err
 	}
 	v, app, err := l.FindApp(ctx, conf, r.VM, r.App)
 	if err != nil {
@@ -72,7 +72,7 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 	switch r.Action {
 	case "":
 	case desktop.ActionShell:
-		argv = fixed("foot")
+		argv = constant("foot")
 	case desktop.ActionDisposable:
 		err = l.disposable(ctx, reg, &v)
 	default:
@@ -135,8 +135,8 @@ func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage f
 	}
 }
 
-// failed shows an error of what was not started at all.
-func (l *Launcher) failed(ctx context.Context, r Request, err error) error {
+// failure shows an error of what was not started at all.
+func (l *Launcher) failure(ctx context.Context, r Request, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -153,7 +153,7 @@ const maxOpen = 32
 // openFiles shows the program its files, in the VM's folder of grants, and takes them back
 // when it has ended.
 func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, r Request) error {
-	fail := func(err error) error { return l.failed(ctx, r, err) }
+	fail := func(err error) error { return l.failure(ctx, r, err) }
 	if len(r.Files) > maxOpen {
 		return fail(misusef("%d files: at most %d at once", len(r.Files), maxOpen))
 	}

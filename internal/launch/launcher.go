@@ -66,11 +66,11 @@ type Dirs struct {
 	Runtime string
 }
 
-func (d Dirs) cache() (string, error) { return named(d.Cache, "XDG_CACHE_HOME") }
+func (d Dirs) cache() (string, error) { return requireDir(d.Cache, "XDG_CACHE_HOME") }
 
-func (d Dirs) data() (string, error) { return named(d.Data, "XDG_DATA_HOME") }
+func (d Dirs) data() (string, error) { return requireDir(d.Data, "XDG_DATA_HOME") }
 
-func named(dir, variable string) (string, error) {
+func requireDir(dir, variable string) (string, error) {
 	if dir == "" {
 		return "", fmt.Errorf("neither %s nor HOME is set", variable)
 	}

@@ -64,7 +64,7 @@ func UnpackItems(packed string) ([]Item, error) {
 			it.Keywords = append(it.Keywords, u.text())
 		}
 		it.Machine = u.number()&1 != 0
-		it.Use = math.Float64frombits(u.fixed())
+		it.Use = math.Float64frombits(u.fixed64())
 	}
 	if !u.ok || u.rest != "" {
 		return nil, errPacked
@@ -101,7 +101,7 @@ func (u *unpacker) number() uint64 {
 
 func (u *unpacker) text() string { return u.take(u.number()) }
 
-func (u *unpacker) fixed() uint64 {
+func (u *unpacker) fixed64() uint64 {
 	s := u.take(8)
 	if s == "" {
 		return 0

@@ -20,20 +20,20 @@ import (
 // (prctl(2)), and Go ends threads when it likes. So every child is made by one
 // goroutine that is locked to its thread and lives as long as the children.
 
-// A nest makes children from one thread that lasts until close.
+// A Nest makes children from one thread that lasts until close.
 type Nest struct {
-	jobs chan func()
-	done chan struct{}
-	kept programFiles
+	jobs  chan func()
+	done  chan struct{}
+	files programFiles
 }
 
-// newNest returns a nest whose children run self as what runs now, and each of the
+// NewNest returns a nest whose children run self as what runs now, and each of the
 // others as what its path names now, whatever becomes of the files (kept.go).
 func NewNest(self string, others ...string) *Nest {
-	return &Nest{jobs: make(chan func()), done: make(chan struct{}), kept: openPrograms(self, others)}
+	return &Nest{jobs: make(chan func()), done: make(chan struct{}), files: openPrograms(self, others)}
 }
 
-// run serves start until close. It must be a goroutine of its own, and ends
+// Run serves start until close. It must be a goroutine of its own, and ends
 // with its thread.
 func (n *Nest) Run() {
 	defer close(n.done)
@@ -60,30 +60,30 @@ func (n *Nest) start(cmd *exec.Cmd) error {
 	return <-result
 }
 
-// close ends the thread, and with it any child that is still there.
+// Close ends the thread, and with it any child that is still there.
 func (n *Nest) Close() {
-	n.kept.close()
+	n.files.close()
 	close(n.jobs)
 	<-n.done
 }
 
-// A command is what a child is started from.
+// A Command is what a child is started from.
 type Command struct {
 	Name  string // in messages and in the log
 	Path  string
 	Args  []string
 	Files []*os.File // descriptors 3, 4, …; closed here by start
 	Attr  *syscall.SysProcAttr
-	// own, if set, is tried before attr: namespaces of the child's own, of which
+	// Own, if set, is tried before attr: namespaces of the child's own, of which
 	// the child is told by an argument behind its verb.
 	Own *syscall.SysProcAttr
 	Env []string
-	// stdout, if set, is given the lines of standard output; else they are
+	// Stdout, if set, is given the lines of standard output; else they are
 	// logged as those of standard error are.
 	Stdout func(string)
 }
 
-// A child is one process of a VM.
+// A Child is one process of a VM.
 type Child struct {
 	Name string
 	Cmd  *exec.Cmd
@@ -148,7 +148,7 @@ func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 			cmd.Env = []string{} // nil would be ours
 		}
 		cmd.ExtraFiles, cmd.SysProcAttr = c.Files, attr
-		n.kept.choose(cmd)
+		n.files.choose(cmd)
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 		return cmd
 	}
@@ -162,7 +162,7 @@ func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 	return cmd, n.start(cmd)
 }
 
-// drainLimit bounds the wait for output that a dead child's own children hold
+// DrainLimit bounds the wait for output that a dead child's own children hold
 // open.
 const DrainLimit = 200 * time.Millisecond
 
@@ -179,13 +179,13 @@ func (c *Child) wait(j *Journal, readers *sync.WaitGroup, outputs ...*os.File) {
 	close(c.Done)
 }
 
-// kill ends the child for certain and waits for its end.
+// Kill ends the child for certain and waits for its end.
 func (c *Child) Kill() {
 	_ = c.Cmd.Process.Kill() // an error means that it has ended already
 	<-c.Done
 }
 
-// end waits for the child to end by itself, and kills it after limit.
+// End waits for the child to end by itself, and kills it after limit.
 func (c *Child) End(limit time.Duration) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -196,7 +196,7 @@ func (c *Child) End(limit time.Duration) {
 	}
 }
 
-// status says how the child ended.
+// Status says how the child ended.
 func (c *Child) Status() string {
 	var ee *exec.ExitError
 	switch {
@@ -209,13 +209,13 @@ func (c *Child) Status() string {
 	}
 }
 
-// killed reports that a signal ended the child.
+// Killed reports that a signal ended the child.
 func (c *Child) Killed() bool {
 	st, ok := c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && st.Signaled()
 }
 
-// broken says, if the child made a system call that its confinement forbids, which
+// Broken says, if the child made a system call that its confinement forbids, which
 // one. The kernel kills for the worst of them, and tells nobody but its own log
 // which it was; of the others, the Go runtime makes a crash that shows it.
 func (c *Child) Broken() (what string, ok bool) {
@@ -239,7 +239,7 @@ type trapReader struct {
 	call    string // its number
 }
 
-// noThread begins the crash of a Go program for which the kernel made no more threads.
+// NoThread begins the crash of a Go program for which the kernel made no more threads.
 const (
 	NoThread     = "runtime: failed to create new OS thread"
 	NoThreadText = "there is no room for another thread; end other programs of yours, or raise the limit of processes (ulimit -u, or pids.max of the control group)"
@@ -259,7 +259,7 @@ func (t *trapReader) line(line string) {
 	}
 }
 
-// execCause is the system's word alone: the path is in the message already.
+// ExecCause is the system's word alone: the path is in the message already.
 func ExecCause(err error) error {
 	var pe *os.PathError
 	var ee *exec.Error

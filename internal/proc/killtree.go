@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTree kills a supervisor, and what it has started: that ends with it (PDEATHSIG),
+// KillTree kills a supervisor, and what it has started: that ends with it (PDEATHSIG),
 // but for a program that has changed its user since, as passt does for root.
 func KillTree(supervisor *os.File) error {
 	top, err := pidOf(supervisor)

@@ -18,7 +18,7 @@ type Device struct {
 // Close closes the files of a device that no machine has got.
 func (d Device) Close() { proc.CloseFiles(d.files) }
 
-func fixed(args ...string) func(int) []string { return func(int) []string { return args } }
+func constantArgs(args ...string) func(int) []string { return func(int) []string { return args } }
 
 // RootTag is the virtiofs tag of the root file system; the guest learns it
 // from its command line.
@@ -109,7 +109,7 @@ func Card(socket *os.File) Device {
 
 // CardOf is a network card on a network that QEMU makes itself: a value of -netdev, without
 // the id.
-func CardOf(netdev string) Device { return Device{args: fixed(card(netdev)...)} }
+func CardOf(netdev string) Device { return Device{args: constantArgs(card(netdev)...)} }
 
 // The card has no ROM to boot from: nothing does.
 func card(netdev string) []string {
@@ -125,7 +125,7 @@ const (
 // Balloon gives memory back. What the guest frees goes by itself; what it could free, when it
 // is asked for. A guest that is asked for too much takes it back.
 func Balloon() Device {
-	return Device{args: fixed("-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on")}
+	return Device{args: constantArgs("-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on")}
 }
 
 // Where a USB controller goes, and its id.
@@ -136,7 +136,7 @@ const (
 
 // USB is an empty hot-pluggable port for a controller.
 func USB() Device {
-	return Device{args: fixed("-device", "pcie-root-port,id="+USBPort+",addr=1d.0,chassis=64")}
+	return Device{args: constantArgs("-device", "pcie-root-port,id="+USBPort+",addr=1d.0,chassis=64")}
 }
 
 // Ports are n hot-pluggable ports for shares, at most 8, all functions of one slot.
@@ -145,7 +145,7 @@ func Ports(n int) Device {
 	for i := range n {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,addr=1e.%d,multifunction=on,chassis=%d", PortName(i), i, i+1))
 	}
-	return Device{args: fixed(args...)}
+	return Device{args: constantArgs(args...)}
 }
 
 // PortName is the id of a port for a share.

@@ -34,7 +34,7 @@ const (
 	qmpEvents  = 64              // that wait; beyond it the oldest is dropped
 )
 
-// A monitor is a QMP connection. After a broken line it is closed. A command that QEMU
+// A Monitor is a QMP connection. After a broken line it is closed. A command that QEMU
 // does not answer in time has failed, and QEMU may go on: each has an id, which its reply
 // repeats, so that a late one is not taken for that of the next command.
 type Monitor struct {
@@ -50,7 +50,7 @@ type Monitor struct {
 
 var _ qmp.Monitor = (*Monitor)(nil)
 
-// newMonitor returns a monitor over conn, which it owns.
+// NewMonitor returns a monitor over conn, which it owns.
 func NewMonitor(conn *os.File) *Monitor {
 	return &Monitor{conn: conn, timeout: qmpTimeout, replies: make(chan []byte, 1), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
 }
@@ -221,10 +221,10 @@ type qmpError struct {
 
 func (e *qmpError) Error() string { return e.Desc }
 
-// execute runs one command and decodes what it returns into out.
+// Execute runs one command and decodes what it returns into out.
 func (m *Monitor) Execute(name string, args, out any) error { return m.Call(nil, name, args, out) }
 
-// call is execute with a descriptor that belongs to the command, or nil.
+// Call is execute with a descriptor that belongs to the command, or nil.
 func (m *Monitor) Call(file *os.File, name string, args, out any) error {
 	m.turn.Lock()
 	defer m.turn.Unlock()
@@ -259,7 +259,7 @@ func (m *Monitor) Call(file *os.File, name string, args, out any) error {
 
 // The commands that a supervisor uses.
 
-// status returns QEMU's run state: running, paused, shutdown, …
+// Status returns QEMU's run state: running, paused, shutdown, …
 func (m *Monitor) Status() (string, error) {
 	var s struct {
 		Status string `json:"status"`

@@ -40,7 +40,7 @@ func OpenVhost(device string) (*os.File, error) {
 // vhostVsockSetGuestCID is VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h, _IOW(0xaf, 0x60, __u64).
 const vhostVsockSetGuestCID = 0x4008af60
 
-// setGuestCID gives the VM of a vhost-vsock device its context ID. QEMU does it again, with
+// SetGuestCID gives the VM of a vhost-vsock device its context ID. QEMU does it again, with
 // the same.
 func SetGuestCID(device *os.File, cid uint32) error {
 	arg := uint64(cid)
@@ -58,7 +58,7 @@ func SetGuestCID(device *os.File, cid uint32) error {
 // a handful is taken.
 const maxClaims = 16
 
-// claim tries random numbers until one is not taken: context IDs (3 and more are guests'),
+// Claim tries random numbers until one is not taken: context IDs (3 and more are guests'),
 // or ports that need no privilege. The last number stands for any.
 func Claim(try func(uint32) error) (n uint32, err error) {
 	for range maxClaims {
@@ -72,6 +72,6 @@ func Claim(try func(uint32) error) (n uint32, err error) {
 	return 0, err
 }
 
-// maxPrivileged is the last port that a guest's kernel gives to root alone (LAST_RESERVED_PORT,
+// MaxPrivileged is the last port that a guest's kernel gives to root alone (LAST_RESERVED_PORT,
 // net/vmw_vsock/af_vsock.c). The agent connects from one: a program of the guest's could not.
 const MaxPrivileged = 1023

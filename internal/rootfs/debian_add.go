@@ -50,11 +50,11 @@ func (d Debian) Download(ctx context.Context, packages []string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	return d.needed(ctx, dir, install, there)
+	return d.findNeeded(ctx, dir, install, there)
 }
 
-// needed picks of the packages that are there those that install would install.
-func (d Debian) needed(ctx context.Context, dir string, install, there []string) ([]string, error) {
+// findNeeded picks of the packages that are there those that install would install.
+func (d Debian) findNeeded(ctx context.Context, dir string, install, there []string) ([]string, error) {
 	plan, err := d.apt(ctx, dir, append([]string{"--simulate"}, install...)...)
 	if err != nil {
 		return nil, err
@@ -104,8 +104,8 @@ func (d Debian) apt(ctx context.Context, dir string, args ...string) (string, er
 	} {
 		argv = append(argv, "-o", o[0]+"="+o[1])
 	}
-	var said bytes.Buffer
-	news := &builderLog{log: &said, progress: func(string) {}}
+	var output bytes.Buffer
+	news := &builderLog{log: &output, progress: func(string) {}}
 	if err := d.Run(ctx, news, append(argv, args...)); err != nil {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
@@ -116,5 +116,5 @@ func (d Debian) apt(ctx context.Context, dir string, args ...string) (string, er
 		}
 		return "", errors.New("apt-get: " + last)
 	}
-	return said.String(), nil
+	return output.String(), nil
 }

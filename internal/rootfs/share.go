@@ -63,12 +63,12 @@ func bindShare(host, dir string, write bool) error {
 // bindFolder puts host at dir, by descriptors. A descriptor of another mount namespace
 // cannot be mounted: so the folder is opened again here, and has to be the same.
 func bindFolder(host, dir string, attr uint64) error {
-	given, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(given)
-	path, err := fdPath(given)
+	defer unix.Close(fd)
+	path, err := fdPath(fd)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func bindFolder(host, dir string, attr uint64) error {
 		return err
 	}
 	defer unix.Close(found)
-	want, err1 := idOf(given)
+	want, err1 := idOf(fd)
 	is, err2 := idOf(found)
 	if err := errors.Join(err1, err2); err != nil {
 		return err

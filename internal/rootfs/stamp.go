@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stamped is what changes in a root when programs are installed, upgraded or removed: the
+// stampPaths are what changes in a root when programs are installed, upgraded or removed: the
 // databases of package managers, the links of profiles, and, for what is installed
 // without any, the folders that programs and libraries are in.
-var stamped = []string{
+var stampPaths = []string{
 	"var/lib/dpkg/status", "var/lib/pacman/local", "lib/apk/db/installed",
 	"var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
 	"nix/var/nix/profiles/system", "nix/var/nix/profiles/default", "run/current-system",
@@ -34,7 +34,7 @@ func Stamp(r Root, system string) string {
 		r.Dir = system
 		fallthrough
 	default:
-		for _, rel := range stamped {
+		for _, rel := range stampPaths {
 			stamp(&b, filepath.Join(r.Dir, rel))
 		}
 	}

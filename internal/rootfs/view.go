@@ -125,7 +125,7 @@ type viewBuilder struct {
 
 // show puts a path into the view: a link as the link that it is (what it names
 // is there only if it is allowed itself), all else as a bind mount. What is shown is what was
-// looked at: by a descriptor.
+// looks at: by a descriptor.
 func (v viewBuilder) show(rel string) error {
 	if slices.Contains(v.hidden, rel) {
 		return nil
@@ -158,7 +158,7 @@ func (v viewBuilder) show(rel string) error {
 		if err := os.MkdirAll(target, 0o755); err != nil {
 			return err
 		}
-		if rebuilt(rel) && v.hides(rel) {
+		if isRebuilt(rel) && v.hides(rel) {
 			return v.showRest(rel)
 		}
 	case unix.S_IFREG:
@@ -185,10 +185,10 @@ func bind(fd int, target string) error {
 	return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-// rebuilt tells of which trees a directory with something hidden in it is made anew, with
+// isRebuilt tells of which trees a directory with something hidden in it is made anew, with
 // its other entries bound one by one, so that what is hidden has no name there either.
 // Elsewhere what is hidden is covered.
-func rebuilt(rel string) bool {
+func isRebuilt(rel string) bool {
 	return strings.HasPrefix(rel, "etc/") || strings.HasPrefix(rel, "var/")
 }
 
@@ -213,7 +213,7 @@ func (v viewBuilder) showRest(rel string) error {
 // cover puts something empty over what is hidden in trees that are bound whole.
 func (v viewBuilder) cover() error {
 	for _, rel := range v.hidden {
-		if rebuilt(rel) {
+		if isRebuilt(rel) {
 			continue
 		}
 		top, err := unix.Open(v.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

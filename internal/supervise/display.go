@@ -119,7 +119,7 @@ func (s *displayPart) readEvents(r io.Reader, pid int) {
 			continue
 		}
 		if e.Event == "confined" {
-			s.confined(displayChild, pid, e.Report)
+			s.noteConfinement(displayChild, pid, e.Report)
 			continue
 		}
 		s.windowEvent(e.Event, e.Window)

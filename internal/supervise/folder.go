@@ -41,7 +41,7 @@ type sharedFolder struct {
 type folders struct {
 	*host
 	list    []sharedFolder // of shares that are, or are being made; under host.mu
-	serving sync.Mutex     // held while a virtiofsd is started: the socket's name is one
+	serveMu sync.Mutex     // held while a virtiofsd is started: the socket's name is one
 }
 
 // openFolder finds the folder at path, for a share, and notes it; the share drops it.
@@ -165,7 +165,7 @@ func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirI
 		}
 		list = append(list, its...)
 	}
-	if written, err = s.remembered(); err != nil {
+	if written, err = s.writtenFolders(); err != nil {
 		return nil, nil, err
 	}
 	for _, o := range list {
@@ -285,7 +285,7 @@ func (s *folders) folderStore() (*vm.Store, error) {
 	return vm.OpenStore(s.launch.StateDir)
 }
 
-func (s *folders) remembered() (map[rootfs.DirID]bool, error) {
+func (s *folders) writtenFolders() (map[rootfs.DirID]bool, error) {
 	written := map[rootfs.DirID]bool{}
 	store, err := s.folderStore()
 	if store == nil || err != nil {

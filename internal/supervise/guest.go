@@ -48,17 +48,17 @@ func (s *guest) start() error {
 	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.hangUp = cancel
-	ran := make(chan struct{})
+	closed := make(chan struct{})
 	s.pumps.Go(func() {
-		defer close(ran)
-		s.agentEnded(s.agent.Run(ctx))
+		defer close(closed)
+		s.reportEnd(s.agent.Run(ctx))
 	})
 	s.pumps.Go(func() { s.keepClock(ctx) })
 	s.pumps.Go(func() {
 		select {
 		case err := <-s.agent.Failed():
-			s.agentEnded(err) // without waiting for the guest to switch itself off
-		case <-ran:
+			s.reportEnd(err) // without waiting for the guest to switch itself off
+		case <-closed:
 		}
 	})
 	return s.boot()
@@ -134,8 +134,8 @@ func (s *guest) pumpStages(stages <-chan agent.Stage, ready <-chan error, done c
 	}
 }
 
-// agentEnded makes the end of the agent's channel a trouble.
-func (s *guest) agentEnded(err error) {
+// reportEnd makes the end of the agent's channel a trouble.
+func (s *guest) reportEnd(err error) {
 	name := s.launch.VM.Name
 	var ge *agent.GuestError
 	switch {
@@ -230,7 +230,7 @@ func (s *guest) runOwn(spawn agent.Spawn, in io.Reader) error {
 		_ = p.Stdin.Close()
 	})
 	out.Go(func() { _, _ = io.Copy(io.Discard, p.Stdout) })
-	said, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
+	output, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
 	_ = p.Stderr.Close()
 	select {
 	case <-p.Exited():
@@ -242,7 +242,7 @@ func (s *guest) runOwn(spawn agent.Spawn, in io.Reader) error {
 	case err != nil:
 		return err
 	case st.Code != 0 || st.Signal != 0:
-		return errors.New(plain.Text(strings.TrimSpace(string(said)), vm.MaxTitle, plain.OneLine))
+		return errors.New(plain.Text(strings.TrimSpace(string(output)), vm.MaxTitle, plain.OneLine))
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type host struct {
 	troubles chan trouble // ends of children and of the agent channel
 	pumps    sync.WaitGroup
 
-	saving sync.Mutex // held by whoever writes state.json; before mu
+	saveMu sync.Mutex // held by whoever writes state.json; before mu
 
 	mu    sync.Mutex
 	state vm.State
@@ -130,8 +130,8 @@ func (s *host) update(f func(*vm.State)) {
 	f(&s.state)
 	s.changedLocked()
 	s.mu.Unlock()
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	s.saveMu.Lock()
+	defer s.saveMu.Unlock()
 	s.mu.Lock()
 	snapshot := s.cloneLocked() // at least as new as what another has written meanwhile
 	s.mu.Unlock()
@@ -209,9 +209,9 @@ func (s *host) watchState() (vm.State, <-chan struct{}) {
 	return s.cloneLocked(), s.changed
 }
 
-// confined notes how a process is confined. What is weaker than it could be is a
+// noteConfinement notes how a process is confined. What is weaker than it could be is a
 // line in the log, once for each process.
-func (s *host) confined(name string, pid int, r sandbox.Report) {
+func (s *host) noteConfinement(name string, pid int, r sandbox.Report) {
 	for i, m := range r.Measures {
 		r.Measures[i] = plain.Text(m, proc.MaxLogLine, plain.OneLine)
 	}
@@ -262,7 +262,7 @@ func (s *host) readReport(name string, c *proc.Child, f *os.File) {
 		}
 		return
 	}
-	s.confined(name, c.Cmd.Process.Pid, r)
+	s.noteConfinement(name, c.Cmd.Process.Pid, r)
 }
 
 // own makes a child a part of the VM: its end is a trouble. pid says where the state shows

@@ -34,9 +34,9 @@ type machine struct {
 	monitor    *qemu.Monitor
 	stopReason string // of the monitor's events alone
 
-	// unplugged are the devices that are being unplugged, under host.mu; each is closed
+	// unplugs are the devices that are being unplugged, under host.mu; each is closed
 	// when QEMU says so.
-	unplugged map[string]chan struct{}
+	unplugs map[string]chan struct{}
 }
 
 // start starts QEMU on the devices of the parts that have started, and connects to its
@@ -174,12 +174,12 @@ func (s *machine) stopped() *vm.Failure {
 func (s *machine) deleteDevice(id string) error {
 	gone := make(chan struct{})
 	s.mu.Lock()
-	s.unplugged[id] = gone
+	s.unplugs[id] = gone
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.unplugged, id)
+		delete(s.unplugs, id)
 	}()
 	if err := s.monitor.Execute("device_del", map[string]string{"id": id}, nil); err != nil {
 		return err
@@ -201,9 +201,9 @@ func (s *machine) onDeviceDeleted(device any) {
 	id, _ := device.(string)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if gone := s.unplugged[id]; gone != nil {
+	if gone := s.unplugs[id]; gone != nil {
 		close(gone)
-		delete(s.unplugged, id)
+		delete(s.unplugs, id)
 	}
 }
 

@@ -68,11 +68,11 @@ func (s *memoryPart) run(ctx context.Context) {
 		busyAt: time.Now(), startAt: time.Now(),
 	}
 	defer k.of.Close()
-	pressed := make(chan struct{}, 1)
+	pressure := make(chan struct{}, 1)
 	s.pumps.Go(func() {
 		err := k.of.Watch(ctx, func() {
 			select {
-			case pressed <- struct{}{}:
+			case pressure <- struct{}{}:
 			default:
 			}
 		})
@@ -80,10 +80,10 @@ func (s *memoryPart) run(ctx context.Context) {
 			s.log.Printf("vix", "memory: %v", err)
 		}
 	})
-	k.keep(ctx, pressed)
+	k.keep(ctx, pressure)
 }
 
-func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
+func (k *keeper) keep(ctx context.Context, pressure <-chan struct{}) {
 	for {
 		tick := k.look(time.Now())
 		_, changed := k.watchState()
@@ -95,7 +95,7 @@ func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
 				return
 			case <-t.C:
 				waiting = false
-			case <-pressed:
+			case <-pressure:
 				k.triggered = time.Now()
 				waiting = tick == shortTick // else not before the next look
 			case <-changed:
@@ -237,9 +237,9 @@ type guestStats struct {
 }
 
 func (g guestStats) stats(max uint64, now time.Time) *balloon.Stats {
-	const unsaid = 1<<64 - 1
+	const unknown = 1<<64 - 1
 	age := now.Sub(time.Unix(g.LastUpdate, 0))
-	if g.LastUpdate <= 0 || age > statsAge || age < -statsAge || g.Stats.Total == unsaid || g.Stats.Available == unsaid {
+	if g.LastUpdate <= 0 || age > statsAge || age < -statsAge || g.Stats.Total == unknown || g.Stats.Available == unknown {
 		return nil
 	}
 	s := balloon.Stats{Total: g.Stats.Total, Available: g.Stats.Available, Free: g.Stats.Free, Caches: g.Stats.Caches}.Clamp(max)

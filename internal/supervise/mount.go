@@ -46,7 +46,7 @@ func (s *supervisor) serveUmount(c *vm.Control, req vm.Request) {
 // takeTurn waits until nobody else adds or takes away a share.
 func (s *sharesPart) takeTurn() error {
 	s.turn.Lock()
-	if st := s.snapshot().State; s.ended || st != vm.StateRunning {
+	if st := s.snapshot().State; s.closed || st != vm.StateRunning {
 		s.turn.Unlock()
 		return vm.Failf("VM %s: is %s; shares are changed while it runs", s.launch.VM.Name, st)
 	}
@@ -91,7 +91,7 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 // freePort returns a port without a device; -1 if there is none.
 func (s *sharesPart) freePort() int {
 	for port := range config.MaxShares {
-		if !s.stuck[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
+		if !s.stuckPorts[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
 			return port
 		}
 	}
@@ -166,7 +166,7 @@ func (s *sharesPart) unplug(sh *share) error {
 	if err == nil {
 		return s.machine.monitor.Execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
 	}
-	s.stuck[sh.port] = true
+	s.stuckPorts[sh.port] = true
 	return err
 }
 

@@ -50,7 +50,7 @@ func (s *namesPart) run(context.Context) {
 	if s.launch.VM.Net != config.NetNAT {
 		return
 	}
-	var told pace
+	var notes pace
 	for pause := time.Duration(0); ; {
 		began := time.Now()
 		err := s.serve()
@@ -61,8 +61,8 @@ func (s *namesPart) run(context.Context) {
 			pause = 0
 		}
 		pause = min(max(2*pause, leastNamesPause), mostNamesPause)
-		if told.admits(time.Now()) {
-			s.guest.tellAt(&told, fmt.Sprintf("VM %s: its guest does not resolve names: %v; that is begun again in %v", s.launch.VM.Name, err, pause))
+		if notes.admits(time.Now()) {
+			s.guest.tellAt(&notes, fmt.Sprintf("VM %s: its guest does not resolve names: %v; that is begun again in %v", s.launch.VM.Name, err, pause))
 		}
 		select {
 		case <-time.After(pause):
@@ -91,7 +91,7 @@ func (s *namesPart) serve() error {
 	case <-s.ctx.Done():
 		return nil
 	}
-	if _, ended := p.Wait(); ended != nil {
+	if _, exitErr := p.Wait(); exitErr != nil {
 		return nil
 	}
 	return cmp.Or(err, errors.New("its name server has ended"))

@@ -109,9 +109,9 @@ type passt struct {
 	// of a passt that has ended: QEMU cannot connect again.
 	end *os.File
 
-	turn  sync.Mutex
-	child *proc.Child // the present one
-	ended bool        // there are no more
+	turn   sync.Mutex
+	child  *proc.Child // the present one
+	closed bool        // there are no more
 }
 
 // args has no IPv6: a guest that has one address family has one way past us to think of.
@@ -164,7 +164,7 @@ func (p *passt) start() error {
 func (p *passt) serve() (*proc.Child, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	if p.ended {
+	if p.closed {
 		return nil, net.ErrClosed
 	}
 	end, err := proc.DupFile(p.end)
@@ -186,7 +186,7 @@ func (p *passt) serve() (*proc.Child, error) {
 func (p *passt) stop(graceful bool) error {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	p.ended = true
+	p.closed = true
 	endChild(p.child, graceful) // it ends when QEMU's end closes
 	proc.CloseFiles([]*os.File{p.qemu, p.end})
 	return nil
@@ -283,14 +283,14 @@ const maxPassts = 4
 // and a VM does not start with less than it was asked for.
 func (p *passt) keep(c *proc.Child) {
 	name := p.launch.VM.Name
-	for ended := 1; ; ended++ {
+	for ends := 1; ; ends++ {
 		<-c.Done
 		p.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = 0, true })
 		starting := p.snapshot().State == vm.StateStarting
 		if p.ctx.Err() != nil || p.abandoned() {
 			return
 		}
-		if ended < maxPassts && (c.Killed() || !starting) {
+		if ends < maxPassts && (c.Killed() || !starting) {
 			next, err := p.another(starting)
 			if err == nil {
 				p.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.Status())

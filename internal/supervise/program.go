@@ -286,7 +286,7 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 		case w := <-words:
 			passOn(w, p)
 			if w.Signal > 0 {
-				out.Go(func() { s.tellHeard(signs, c) })
+				out.Go(func() { s.confirmSignal(signs, c) })
 			}
 		case <-hungUp:
 			hungUp = nil
@@ -300,8 +300,8 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 	}
 	stop()
 	files[0].Close()
-	stdout.exited()
-	stderr.exited()
+	stdout.noteExit()
+	stderr.noteExit()
 	in.Wait()
 	out.Wait()
 	st, err := p.Wait()
@@ -311,8 +311,8 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 	return exitOf(st), nil
 }
 
-// tellHeard tells a client that its signal has reached the guest, once that is so.
-func (s *supervisor) tellHeard(ctx context.Context, c *vm.Control) {
+// confirmSignal tells a client that its signal has reached the guest, once that is so.
+func (s *supervisor) confirmSignal(ctx context.Context, c *vm.Control) {
 	if s.guest.agent.Ping(ctx) == nil {
 		s.tell(c, vm.Reply{Heard: true})
 	}
@@ -385,8 +385,8 @@ func (d *drain) setReading(on bool) {
 	d.armLocked()
 }
 
-// exited says that the program has ended.
-func (d *drain) exited() {
+// noteExit says that the program has ended.
+func (d *drain) noteExit() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = true

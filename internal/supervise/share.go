@@ -62,12 +62,12 @@ type sharesPart struct {
 	machine *machine
 	guest   *guest
 
-	store  *vm.Store     // nil if the VM keeps nothing
-	kept   *vm.KeptState // nil if it keeps no home
-	turn   sync.Mutex    // held by whoever adds or takes away a share
-	ended  bool          // under turn, as is
-	stuck  [config.MaxShares]bool
-	shares []*share // changed under turn and host.mu
+	store      *vm.Store     // nil if the VM keeps nothing
+	keptState  *vm.KeptState // nil if it keeps no home
+	turn       sync.Mutex    // held by whoever adds or takes away a share
+	closed     bool          // under turn, as is
+	stuckPorts [config.MaxShares]bool
+	shares     []*share // changed under turn and host.mu
 }
 
 // homeTag is the virtiofs tag of the home directory.
@@ -93,7 +93,7 @@ func (s *sharesPart) openState() error {
 	if l.VM.State != "home" {
 		return nil
 	}
-	s.kept, err = store.Open(l.VM.Name)
+	s.keptState, err = store.Open(l.VM.Name)
 	return err
 }
 
@@ -113,8 +113,8 @@ func (s *sharesPart) start() error {
 	if err := s.openState(); err != nil {
 		return err
 	}
-	if s.kept != nil {
-		home := config.Share{Host: s.kept.Home(), Guest: "/home/" + guestUser.Name, Write: true}
+	if s.keptState != nil {
+		home := config.Share{Host: s.keptState.Home(), Guest: "/home/" + guestUser.Name, Write: true}
 		if err := s.addShare(share{tag: homeTag, port: -1, folder: home}); err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func (s *sharesPart) addShare(sh share) error {
 		return err
 	}
 	if sh.port >= 0 {
-		if err := s.standBetween(&sh); err != nil {
+		if err := s.insertTakeover(&sh); err != nil {
 			sh.server.Kill()
 			s.folders.dropFolder(sh.dir)
 			return err
@@ -170,8 +170,8 @@ func (s *sharesPart) addShare(sh share) error {
 // maxFails is how many servers of a share may die: a guest may know what one dies of.
 const maxFails = 4
 
-// standBetween puts a takeover between QEMU and the share's server.
-func (s *sharesPart) standBetween(sh *share) error {
+// insertTakeover puts a takeover between QEMU and the share's server.
+func (s *sharesPart) insertTakeover(sh *share) error {
 	server, err := proc.UnixConn(sh.qemu)
 	sh.qemu = nil
 	if err != nil {
@@ -267,7 +267,7 @@ func (s *sharesPart) serveShare(sh *share) error {
 func (s *sharesPart) servedFiles(sh *share) (files []*os.File, err error) {
 	of := []*os.File{sh.dir.File}
 	if sh.tag == homeTag {
-		of = append(of, s.kept.Lock)
+		of = append(of, s.keptState.Lock)
 	}
 	for _, f := range of {
 		dup, err := proc.DupFile(f)
@@ -284,7 +284,7 @@ func (s *sharesPart) servedFiles(sh *share) (files []*os.File, err error) {
 func (s *sharesPart) stop(graceful bool) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	s.ended = true
+	s.closed = true
 	s.closeShares()
 	for _, sh := range s.shares {
 		if sh.over != nil {
@@ -294,11 +294,11 @@ func (s *sharesPart) stop(graceful bool) error {
 		s.folders.dropFolder(sh.dir)
 	}
 	var errs []error
-	if s.kept != nil {
-		errs = append(errs, s.kept.Close())
+	if s.keptState != nil {
+		errs = append(errs, s.keptState.Close())
 	}
 	if s.store != nil {
-		for folder := range s.store.Staged {
+		for folder := range s.store.StagingLocks {
 			errs = append(errs, s.store.DropStaging(folder))
 		}
 		errs = append(errs, s.store.Close())
@@ -369,8 +369,8 @@ func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *pro
 		}
 	}()
 	undo = append(undo, cmd.Files...)
-	s.serving.Lock()
-	defer s.serving.Unlock()
+	s.serveMu.Lock()
+	defer s.serveMu.Unlock()
 	at := s.reg.Socket(s.launch.VM.Name, "fs.sock")
 	ln, err := net.ListenUnix("unix", at)
 	if err != nil {

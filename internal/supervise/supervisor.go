@@ -36,14 +36,14 @@ const (
 // agent's pump, and the display's event reader; run returns after all of them.
 type supervisor struct {
 	*host
-	parts   []part // in the order in which they start
-	begun   int    // how many of them have begun to
-	display *displayPart
-	root    *rootPart
-	shares  *sharesPart
-	usb     *usbPart
-	machine *machine
-	guest   *guest
+	parts      []part // in the order in which they start
+	startCount int    // how many of them have begun to
+	display    *displayPart
+	root       *rootPart
+	shares     *sharesPart
+	usb        *usbPart
+	machine    *machine
+	guest      *guest
 
 	broker  *broker
 	placer  *placer
@@ -108,7 +108,7 @@ func listen(socket *os.File) (*net.UnixListener, error) {
 // A Place puts the VM's windows where they belong. asked gets the time of each run
 // that came with an activation token: whoever started it wants to see its window. The
 // error is a line in the VM's log; the VM does not depend on it.
-type Place func(ctx context.Context, l vm.Launch, asked <-chan time.Time) error
+type Place func(ctx context.Context, l vm.Launch, requests <-chan time.Time) error
 
 func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 	if err := config.CheckName(l.VM.Name); err != nil {
@@ -172,7 +172,7 @@ func (s *supervisor) compose(desktop Desktop) {
 	s.folders, s.bound = &folders{host: h}, &memoryBound{host: h}
 	channel := &channelPart{host: h}
 	boot := &bootPart{host: h, channel: channel}
-	s.machine = &machine{host: h, boot: boot, unplugged: map[string]chan struct{}{}}
+	s.machine = &machine{host: h, boot: boot, unplugs: map[string]chan struct{}{}}
 	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1)}
 	s.display = &displayPart{host: h, broker: s.broker}
 	s.root = &rootPart{host: h, folders: s.folders}
@@ -193,7 +193,7 @@ func (s *supervisor) compose(desktop Desktop) {
 func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
-	s.confined("supervisor", os.Getpid(), sandbox.ConfineStarter())
+	s.noteConfinement("supervisor", os.Getpid(), sandbox.ConfineStarter())
 	go s.nest.Run()
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*vm.State) {})
@@ -231,7 +231,7 @@ func (s *supervisor) waitFirst() error {
 // start brings the VM up, part by part.
 func (s *supervisor) start() error {
 	for _, p := range s.parts {
-		s.begun++
+		s.startCount++
 		if err := p.start(); err != nil {
 			return s.failure(err)
 		}
@@ -270,7 +270,7 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	s.log.Printf("vix", "stopping: %v", cause)
 	graceful := wasRunning && s.planned() && s.powerOff()
 	var errs []error
-	for _, p := range slices.Backward(s.parts[:s.begun]) {
+	for _, p := range slices.Backward(s.parts[:s.startCount]) {
 		errs = append(errs, p.stop(graceful))
 	}
 	s.pumps.Wait()

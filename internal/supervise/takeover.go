@@ -41,11 +41,11 @@ type takeover struct {
 	renewed chan struct{} // closed and replaced when server is another one, or none any more
 	closed  bool
 	waits   int // answers that QEMU waits for
-	told    fsTold
+	setup   fsSetup
 }
 
-// fsTold is what a server has to be told.
-type fsTold struct {
+// fsSetup is what a server has to be told.
+type fsSetup struct {
 	features, protocol []byte // payloads; nil: not said
 	regions            []fsRegion
 	rings              [maxFSRings]fsRing
@@ -117,8 +117,8 @@ func (m *fsMessage) keep(i int) (fd int, err error) {
 	return unix.FcntlInt(uintptr(m.fds[i]), unix.F_DUPFD_CLOEXEC, 3)
 }
 
-// answered reports whether the sender waits for an answer.
-func (m *fsMessage) answered() bool {
+// needsAnswer reports whether the sender waits for an answer.
+func (m *fsMessage) needsAnswer() bool {
 	switch m.req {
 	case fsGetFeatures, fsGetVringBase, fsGetProtocolFeatures, fsGetQueueNum, fsGetMaxMemSlots:
 		return true
@@ -209,7 +209,7 @@ func (t *takeover) closeLocked() {
 	t.closed = true
 	t.qemu.Close()
 	t.server.Close()
-	t.told.forget()
+	t.setup.forget()
 	close(t.renewed)
 }
 
@@ -240,10 +240,10 @@ func (t *takeover) forward(m fsMessage) error {
 			return net.ErrClosed
 		}
 		if err := writeFS(t.server, m); err == nil {
-			if m.answered() {
+			if m.needsAnswer() {
 				t.waits++
 			}
-			err := t.told.note(&m)
+			err := t.setup.note(&m)
 			t.mu.Unlock()
 			return err
 		}
@@ -292,7 +292,7 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 	switch {
 	case t.waits > 0:
 		return nil, errors.New("QEMU waits for an answer of the one that ended")
-	case t.told.features == nil || t.told.protocol == nil:
+	case t.setup.features == nil || t.setup.protocol == nil:
 		return nil, errors.New("QEMU has not set it up yet")
 	}
 	var why error
@@ -302,7 +302,7 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 			return nil, errors.Join(err, why)
 		}
 		t.server = server
-		if why = t.told.tell(server); why == nil {
+		if why = t.setup.tell(server); why == nil {
 			close(t.renewed)
 			t.renewed = make(chan struct{})
 			return server, nil
@@ -312,7 +312,7 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 }
 
 // note keeps what m says.
-func (f *fsTold) note(m *fsMessage) (err error) {
+func (f *fsSetup) note(m *fsMessage) (err error) {
 	bad := fmt.Errorf("vhost-user: message %d: not understood", m.req)
 	switch m.req {
 	case fsSetFeatures:
@@ -361,7 +361,7 @@ func (f *fsTold) note(m *fsMessage) (err error) {
 	return nil
 }
 
-func (f *fsTold) addRegion(m *fsMessage, i int, words []byte) error {
+func (f *fsSetup) addRegion(m *fsMessage, i int, words []byte) error {
 	fd, err := m.keep(i)
 	if err != nil {
 		return err
@@ -399,14 +399,14 @@ func replaceFD(at *int, m *fsMessage) (err error) {
 	return err
 }
 
-func (f *fsTold) forgetMemory() {
+func (f *fsSetup) forgetMemory() {
 	for _, r := range f.regions {
 		_ = unix.Close(r.fd)
 	}
 	f.regions = nil
 }
 
-func (f *fsTold) forgetRings() {
+func (f *fsSetup) forgetRings() {
 	for i := range f.rings {
 		for _, fd := range []int{f.rings[i].kick, f.rings[i].call} {
 			if fd != 0 {
@@ -417,13 +417,13 @@ func (f *fsTold) forgetRings() {
 	}
 }
 
-func (f *fsTold) forget() {
+func (f *fsSetup) forget() {
 	f.forgetMemory()
 	f.forgetRings()
 }
 
 // tell says everything to a new server, in the order in which QEMU says it.
-func (f *fsTold) tell(server *net.UnixConn) error {
+func (f *fsSetup) tell(server *net.UnixConn) error {
 	le := binary.LittleEndian
 	say := func(req uint32, payload []byte, fds ...int) error {
 		return writeFS(server, fsMessage{req: req, flags: fsVersion, payload: payload, fds: fds})
@@ -462,7 +462,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 		if !r.started {
 			continue
 		}
-		used, err := f.used(r)
+		answered, err := f.usedIndex(r)
 		if err != nil {
 			return err
 		}
@@ -473,7 +473,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 			}
 			return say(req, index, fd)
 		}
-		err = errors.Join(say(fsSetVringNum, r.num), say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(used))),
+		err = errors.Join(say(fsSetVringNum, r.num), say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(answered))),
 			say(fsSetVringAddr, r.addr), withFile(fsSetVringKick, r.kick), withFile(fsSetVringCall, r.call))
 		if r.enable != nil {
 			err = errors.Join(err, say(fsSetVringEnable, r.enable))
@@ -493,9 +493,9 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 	return cmp.Or(err, server.SetReadDeadline(time.Time{}))
 }
 
-// used reads how many requests of a queue have been answered, from its used ring in the
+// usedIndex reads how many requests of a queue have been answered, from its used ring in the
 // guest's memory (the virtio specification, 2.7.8).
-func (f *fsTold) used(r fsRing) (uint16, error) {
+func (f *fsSetup) usedIndex(r fsRing) (uint16, error) {
 	le := binary.LittleEndian
 	if len(r.addr) < 40 || len(r.num) < 8 {
 		return 0, errors.New("a queue that has no place")

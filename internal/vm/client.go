@@ -25,7 +25,7 @@ const (
 	forceLimit = 3 * time.Second  // the same by force, before its supervisor is killed
 )
 
-// dial connects to a supervisor and makes sure that it is this user's. It
+// Dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
 func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
 	conn, err := net.DialUnix("unix", nil, r.Socket(name, controlName))
@@ -43,7 +43,7 @@ func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
 	return conn, pid, nil
 }
 
-// dialCause is err without the address, which says nothing to anybody.
+// DialCause is err without the address, which says nothing to anybody.
 func DialCause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -86,11 +86,11 @@ func (r *Registry) List(ctx context.Context) ([]State, error) {
 		return nil, err
 	}
 	found := make([]*State, len(names))
-	var asked sync.WaitGroup
+	var queries sync.WaitGroup
 	for i, name := range names {
-		asked.Go(func() { found[i] = r.stateOrSaved(ctx, name) })
+		queries.Go(func() { found[i] = r.stateOrSaved(ctx, name) })
 	}
-	asked.Wait()
+	queries.Wait()
 	list := []State{}
 	for _, st := range found {
 		if st != nil {
@@ -150,12 +150,12 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	process, refused := r.askToStop(wait, name, force)
+	process, refusal := r.askToStop(wait, name, force)
 	defer proc.CloseFiles([]*os.File{process})
 	switch {
-	case refused != nil && !force:
-		return refused
-	case refused != nil:
+	case refusal != nil && !force:
+		return refusal
+	case refusal != nil:
 		cancel() // it will not end by itself
 	}
 	err = r.WaitGone(wait, name)
@@ -181,7 +181,7 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 // the supervisor's process if it could be reached, which the caller closes: its
 // number may be another's by the time that it is killed. refused is why it does not
 // stop, if it says so.
-func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refused error) {
+func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refusal error) {
 	conn, pid, err := r.Dial(name)
 	if err != nil {
 		return nil, nil // on its way out already

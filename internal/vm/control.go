@@ -66,9 +66,9 @@ import (
 
 const (
 	ControlVersion = 2
-	// maxFrame bounds a frame: the state of a VM with all its windows.
+	// MaxFrame bounds a frame: the state of a VM with all its windows.
 	MaxFrame = 1 << 20
-	// maxRequest bounds a request: arguments and environment of one program.
+	// MaxRequest bounds a request: arguments and environment of one program.
 	MaxRequest = 128 << 10
 )
 
@@ -114,7 +114,7 @@ type Request struct {
 	Path       string   `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
 }
 
-// A reply has one field set.
+// A Reply has one field set.
 type Reply struct {
 	Stage   *Stage      `json:"stage,omitempty"`
 	Note    string      `json:"note,omitempty"`
@@ -143,14 +143,14 @@ type Exit struct {
 	Signal int `json:"signal,omitempty"`
 }
 
-// A control is one end of a connection. One goroutine may read while others
+// A Control is one end of a connection. One goroutine may read while others
 // write.
 type Control struct {
 	Conn *net.UnixConn
 	wmu  sync.Mutex
 }
 
-// send writes v as one frame, with files' descriptors beside it.
+// Send writes v as one frame, with files' descriptors beside it.
 func (c *Control) Send(v any, files ...*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -190,7 +190,7 @@ func (c *Control) ask(v any, files ...*os.File) error {
 	return err
 }
 
-// recv reads one frame of at most limit bytes into v.
+// Recv reads one frame of at most limit bytes into v.
 func (c *Control) Recv(v any, limit int) error {
 	var head [4]byte
 	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
@@ -202,7 +202,7 @@ func (c *Control) Recv(v any, limit int) error {
 // maxFiles is how many descriptors come with a request: a program's three streams.
 const maxFiles = 3
 
-// errNoDescriptor: the kernel could not give us a descriptor that was sent.
+// ErrNoDescriptor: the kernel could not give us a descriptor that was sent.
 var ErrNoDescriptor error = unix.EMFILE
 
 func (c *Control) body(head [4]byte, v any, limit int) error {
@@ -217,14 +217,14 @@ func (c *Control) body(head [4]byte, v any, limit int) error {
 	return json.Unmarshal(b, v)
 }
 
-// foreign reports whether err is that a member is of another type than ours, as another
+// Foreign reports whether err is that a member is of another type than ours, as another
 // version may have it. The others have been read all the same.
 func Foreign(err error) bool {
 	var t *json.UnmarshalTypeError
 	return errors.As(err, &t)
 }
 
-// recvFiles reads one frame with up to three descriptors, which the caller
+// RecvFiles reads one frame with up to three descriptors, which the caller
 // owns, also when it fails.
 func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	var head [4]byte
@@ -233,7 +233,7 @@ func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := proc.Received(oob[:oobn])
+	files, err := proc.ParseFiles(oob[:oobn])
 	switch {
 	case err != nil:
 		return files, err
@@ -251,7 +251,7 @@ func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	return files, c.body(head, v, limit)
 }
 
-// checkPeer refuses a peer that is not a process of this user, and returns its
+// CheckPeer refuses a peer that is not a process of this user, and returns its
 // process id.
 func CheckPeer(conn *net.UnixConn, uid int) (int, error) {
 	raw, err := conn.SyscallConn()

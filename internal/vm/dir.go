@@ -138,7 +138,7 @@ func waitLock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// tryLock takes f's lock if it is free.
+// TryLock takes f's lock if it is free.
 func TryLock(f *os.File) (bool, error) {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -147,7 +147,7 @@ func TryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
-// A seat is what a new supervisor is given: the lock of its directory, and the
+// A Seat is what a new supervisor is given: the lock of its directory, and the
 // socket on which clients may already be waiting.
 type Seat struct {
 	Lock     *os.File
@@ -159,7 +159,7 @@ func (s *Seat) Close() {
 	s.Listener.Close()
 }
 
-// take makes the directory of the VM name and takes its lock, both under the
+// Take makes the directory of the VM name and takes its lock, both under the
 // upper lock. It returns nil if the VM runs: its lock is taken.
 func (r *Registry) Take(ctx context.Context, name string) (*Seat, error) {
 	all, err := r.lockAll(ctx)
@@ -227,7 +227,7 @@ func (r *Registry) make(name string) (*Seat, error) {
 	return &Seat{Lock: lock, Listener: f}, nil
 }
 
-// socket is the address of a socket in a VM's directory, by the descriptor that was checked:
+// Socket is the address of a socket in a VM's directory, by the descriptor that was checked:
 // it is in that directory, whatever has its name.
 func (r *Registry) Socket(name, file string) *net.UnixAddr {
 	return &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s/%s", r.at.Fd(), name, file), Net: "unix"}
@@ -293,7 +293,7 @@ func (r *Registry) removeDead(name string) error {
 	return r.Root.RemoveAll(name)
 }
 
-// waitGone returns when no supervisor of the VM name lives.
+// WaitGone returns when no supervisor of the VM name lives.
 func (r *Registry) WaitGone(ctx context.Context, name string) error {
 	f, err := r.Root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

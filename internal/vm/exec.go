@@ -19,7 +19,7 @@ type Size struct {
 	Cols uint16 `json:"cols"`
 }
 
-// shown is what a list calls the program.
+// Shown is what a list calls the program.
 func (h How) Shown(argv []string) []string {
 	switch h.Kind {
 	case agent.KindShell:

@@ -14,7 +14,7 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A folderState is a share of a VM that runs, as its supervisor tells it to others.
+// A FolderState is a share of a VM that runs, as its supervisor tells it to others.
 type FolderState struct {
 	VM    string         `json:"vm"`
 	Path  string         `json:"path"`
@@ -27,7 +27,7 @@ func (f FolderState) ID() rootfs.DirID { return f.Above[0] }
 // folderLimit is for another VM to tell its shares.
 const folderLimit = 10 * time.Second
 
-// lockFolders makes whoever decides on a share the only one. The lock is the registry's
+// LockFolders makes whoever decides on a share the only one. The lock is the registry's
 // directory itself.
 func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	f, err := r.Root.Open(".")
@@ -40,14 +40,14 @@ func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// folders asks a VM that runs for its shares; one that is at its end has none.
+// Folders asks a VM that runs for its shares; one that is at its end has none.
 func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, error) {
-	gone := func(err error) bool {
+	isGone := func(err error) bool {
 		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
 	}
 	conn, _, err := r.Dial(name)
 	if err != nil {
-		if gone(err) {
+		if isGone(err) {
 			err = nil
 		}
 		return nil, err
@@ -64,7 +64,7 @@ func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, err
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case gone(err) || errors.Is(err, unix.EPIPE):
+	case isGone(err) || errors.Is(err, unix.EPIPE):
 		return nil, nil // its shares end before its socket does
 	case err != nil:
 		return nil, err

@@ -23,8 +23,8 @@ func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) e
 	if slices.Contains(live, name) {
 		return runs(name, verb)
 	}
-	kept, err := s.Kept()
-	if err == nil && !slices.Contains(kept, name) {
+	names, err := s.Names()
+	if err == nil && !slices.Contains(names, name) {
 		err = noState(name)
 	}
 	return err
@@ -47,7 +47,7 @@ func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f
 	}
 	defer seat.Close()
 	change := func() error {
-		k, err := s.existing(name)
+		k, err := s.openExisting(name)
 		if err != nil {
 			return err
 		}

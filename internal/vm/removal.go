@@ -87,7 +87,7 @@ func (s *Store) Sweep() error {
 // of its VM.
 const stagingLock = ".lock"
 
-// newStaging makes a fresh folder for one run of the VM name, and returns its path. It is
+// NewStaging makes a fresh folder for one run of the VM name, and returns its path. It is
 // in use until it is dropped, or the Store closed.
 func (s *Store) NewStaging(name, word string) (string, error) {
 	if err := s.makeDir(StagingName); err != nil {
@@ -103,7 +103,7 @@ func (s *Store) NewStaging(name, word string) (string, error) {
 	if err != nil {
 		return "", stateFailure(filepath.Join(s.path, StagingName, folder), err)
 	}
-	s.Staged[folder] = lock
+	s.StagingLocks[folder] = lock
 	dir := filepath.Join(StagingName, folder)
 	if err := s.makeDir(dir); err != nil {
 		return "", errors.Join(err, s.DropStaging(folder))
@@ -111,12 +111,12 @@ func (s *Store) NewStaging(name, word string) (string, error) {
 	return filepath.Join(s.path, dir), nil
 }
 
-// dropStaging removes a folder that newStaging made.
+// DropStaging removes a folder that newStaging made.
 func (s *Store) DropStaging(folder string) error {
 	away, err := s.unstage(folder)
-	if lock := s.Staged[folder]; lock != nil {
+	if lock := s.StagingLocks[folder]; lock != nil {
 		lock.Close()
-		delete(s.Staged, folder)
+		delete(s.StagingLocks, folder)
 	}
 	if away == "" {
 		return err
@@ -136,7 +136,7 @@ func (s *Store) unstage(folder string) (away string, err error) {
 	return away, nil
 }
 
-// sweepStaging puts away what killed runs have staged: also what an earlier version's
+// SweepStaging puts away what killed runs have staged: also what an earlier version's
 // run of the VM name has, which is the caller's. A name has no '.', and a word no '-': no
 // VM's is another's.
 func (s *Store) SweepStaging(name string) (first error) {

@@ -74,7 +74,7 @@ type Run struct {
 	// OnHeard is called when the guest has taken the signals that were passed on.
 	OnHeard func()
 
-	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
+	signalPending *atomic.Bool // a signal is on its way to the guest; made by converse
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
@@ -227,7 +227,7 @@ var errLost = errors.New("its supervisor was killed")
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &Control{Conn: conn}
-	run.unheard = new(atomic.Bool)
+	run.signalPending = new(atomic.Bool)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -241,9 +241,9 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 	defer streams.close()
 	err = c.ask(run.request(), streams.theirs...)
 	proc.CloseFiles(streams.theirs)
-	switch refused := (*Failure)(nil); {
-	case errors.As(err, &refused):
-		return nil, refused
+	switch refusal := (*Failure)(nil); {
+	case errors.As(err, &refusal):
+		return nil, refusal
 	case err != nil:
 		return nil, errLeaving // it went away before it saw the request
 	}
@@ -278,7 +278,7 @@ func (run *Run) listen(c *Control, streams *streams, started chan struct{}) (*Ex
 		case r.Silent && run.OnSilent != nil:
 			run.OnSilent()
 		case r.Heard:
-			run.unheard.Store(false)
+			run.signalPending.Store(false)
 			if run.OnHeard != nil {
 				run.OnHeard()
 			}
@@ -320,8 +320,8 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 		}
 	}
 	early, sizes := started, (<-chan Size)(nil) // no size before there is a terminal
-	var sent time.Time                          // of the last signal by which somebody wants an end
-	var second syscall.Signal                   // that came while it was unheard
+	var sentAt time.Time                        // of the last signal by which somebody wants an end
+	var second syscall.Signal                   // that came while the first was pending
 	var patience <-chan time.Time               // ends it
 	for {
 		var word Request
@@ -338,10 +338,10 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 			switch {
 			case !ok:
 				return
-			case runs() && ends(n) && run.unheard.Load():
+			case runs() && ends(n) && run.signalPending.Load():
 				second = n
 				if patience == nil {
-					patience = time.After(time.Until(sent.Add(heardLimit)))
+					patience = time.After(time.Until(sentAt.Add(heardLimit)))
 				}
 				continue
 			case runs():
@@ -353,15 +353,15 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 				return
 			}
 		case <-patience:
-			if run.unheard.Load() {
+			if run.signalPending.Load() {
 				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
 				return
 			}
 			patience, word.Signal = nil, int(second)
 		}
 		if ends(syscall.Signal(word.Signal)) {
-			sent = time.Now()
-			run.unheard.Store(true)
+			sentAt = time.Now()
+			run.signalPending.Store(true)
 		}
 		if err := c.Send(word); err != nil {
 			return
@@ -386,8 +386,8 @@ func openStreams(run *Run) (*streams, error) {
 	if run.Background {
 		return s, nil
 	}
-	for i, given := range []any{run.Stdin, run.Stdout, run.Stderr} {
-		f, ok := given.(*os.File)
+	for i, stream := range []any{run.Stdin, run.Stdout, run.Stderr} {
+		f, ok := stream.(*os.File)
 		if ok && run.Pipes {
 			dup, err := proc.DupFile(f)
 			if err != nil {

@@ -138,7 +138,7 @@ type savedStateFile struct {
 // stateVersion is that of state.json: change it where an older one would be misread.
 const stateVersion = 1
 
-// saveState writes state.json in one step.
+// SaveState writes state.json in one step.
 func SaveState(dir *os.Root, s State) error {
 	b, err := json.MarshalIndent(savedStateFile{stateVersion, s}, "", "\t")
 	if err != nil {
@@ -147,24 +147,24 @@ func SaveState(dir *os.Root, s State) error {
 	return durable.Replace(dir, StateName, 0o600, append(b, '\n'))
 }
 
-// loadState reads the state.json of the VM name, that of another version as if it said
+// LoadState reads the state.json of the VM name, that of another version as if it said
 // no more than the name.
 func LoadState(dir *os.Root, name string) (State, error) {
 	b, err := dir.ReadFile(filepath.Join(name, StateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, err
 	}
-	var saved savedStateFile
-	if err != nil || json.Unmarshal(b, &saved) != nil || saved.Version != stateVersion {
+	var file savedStateFile
+	if err != nil || json.Unmarshal(b, &file) != nil || file.Version != stateVersion {
 		return State{Name: name}, nil
 	}
-	return saved.State, nil
+	return file.State, nil
 }
 
-// traffic notes what the guest says of its network.
+// Traffic notes what the guest says of its network.
 func (n *NetState) Traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 
-// clone returns a copy that shares nothing that changes.
+// Clone returns a copy that shares nothing that changes.
 func (s State) Clone() State {
 	s.Programs = slices.Clone(s.Programs)
 	s.Windows = slices.Clone(s.Windows)
@@ -174,16 +174,16 @@ func (s State) Clone() State {
 	return s
 }
 
-// shownArgv is as much of a command line as a state holds.
+// ShownArgv is as much of a command line as a state holds.
 func ShownArgv(argv []string) []string {
-	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
-	for i := range shown {
-		shown[i] = plain.Text(shown[i], MaxTitle, plain.OneLine)
+	list := slices.Clone(argv[:min(len(argv), maxArgs)])
+	for i := range list {
+		list[i] = plain.Text(list[i], MaxTitle, plain.OneLine)
 	}
-	return shown
+	return list
 }
 
-// addProgram appends p and forgets the oldest that have ended.
+// AddProgram appends p and forgets the oldest that have ended.
 func (s *State) AddProgram(p Program) {
 	ended := 0
 	for _, q := range s.Programs {
@@ -201,7 +201,7 @@ func (s *State) AddProgram(p Program) {
 	s.Programs = append(s.Programs, p)
 }
 
-// endProgram notes how program id ended.
+// EndProgram notes how program id ended.
 func (s *State) EndProgram(id int, e *Exit) {
 	for i := range s.Programs {
 		if s.Programs[i].ID == id {

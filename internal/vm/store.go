@@ -45,9 +45,9 @@ const (
 
 // A Store is the state directory of one user.
 type Store struct {
-	path   string // of $XDG_STATE_HOME/vix
-	root   *os.Root
-	Staged map[string]*os.File // the locks of the staging folders that it has made
+	path         string // of $XDG_STATE_HOME/vix
+	root         *os.Root
+	StagingLocks map[string]*os.File // the locks of the staging folders that it has made
 }
 
 // OpenStore opens dir/vix, and makes it if there is none. dir is $XDG_STATE_HOME.
@@ -74,7 +74,7 @@ func OpenStore(dir string) (*Store, error) {
 
 // Close releases the directory.
 func (s *Store) Close() error {
-	for _, lock := range s.Staged {
+	for _, lock := range s.StagingLocks {
 		lock.Close()
 	}
 	return s.root.Close()
@@ -117,7 +117,7 @@ func (s *Store) makeDir(name string) error {
 	return nil
 }
 
-// A keptState is the state of one VM, locked.
+// A KeptState is the state of one VM, locked.
 type KeptState struct {
 	path string // of its directory
 	Lock *os.File
@@ -133,7 +133,7 @@ type marker struct {
 	Version int `json:"version"`
 }
 
-// open opens the state of the VM name, made if there is none, and locks it.
+// Open opens the state of the VM name, made if there is none, and locks it.
 func (s *Store) Open(name string) (*KeptState, error) {
 	dir := filepath.Join(VmsName, name)
 	for _, d := range []string{VmsName, dir} {
@@ -219,8 +219,8 @@ func (s *Store) lock(name string) (*KeptState, error) {
 	return &KeptState{filepath.Join(s.path, VmsName, name), f}, nil
 }
 
-// Kept returns the names of the VMs that have kept something.
-func (s *Store) Kept() ([]string, error) {
+// Names returns the names of the VMs that have kept something.
+func (s *Store) Names() ([]string, error) {
 	entries, err := fs.ReadDir(s.root.FS(), VmsName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Failf("%s: %v", filepath.Join(s.path, VmsName), proc.Cause(err))
@@ -235,8 +235,8 @@ func (s *Store) Kept() ([]string, error) {
 	return names, nil
 }
 
-// existing locks the state that a VM has kept; nil where there is none.
-func (s *Store) existing(name string) (*KeptState, error) {
+// openExisting locks the state that a VM has kept; nil where there is none.
+func (s *Store) openExisting(name string) (*KeptState, error) {
 	dir := filepath.Join(VmsName, name)
 	st, err := s.root.Lstat(dir)
 	switch {
@@ -266,7 +266,7 @@ func (s *Store) dropHome(name string) error {
 	return nil
 }
 
-// openDir opens a directory of the store, by the name that it was made by: nothing on the
+// OpenDir opens a directory of the store, by the name that it was made by: nothing on the
 // way is a link.
 func (s *Store) OpenDir(name string) (*rootfs.Folder, error) {
 	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)

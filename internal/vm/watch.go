@@ -24,7 +24,7 @@ import (
 // A supervisor sends its state, and the next only when the client has asked for it
 // with an empty request: whoever is slow gets the newest, and nothing is queued for him.
 
-// watchPace is the least time between two states of one VM: a guest that changes a
+// WatchPace is the least time between two states of one VM: a guest that changes a
 // title a thousand times a second must not keep every bar of the desktop busy.
 const WatchPace = 100 * time.Millisecond
 
@@ -57,30 +57,30 @@ func (r *Registry) Watch(ctx context.Context, name string, each func(Event) erro
 		return Failf("%s: %v", r.Path, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{reg: r, name: name, events: make(chan Event), ended: make(chan string), followed: map[string]bool{}}
+	w := &watch{reg: r, name: name, events: make(chan Event), ends: make(chan string), followers: map[string]bool{}}
 	defer w.running.Wait()
 	defer cancel()
-	looked := make(chan error)
-	w.running.Go(func() { lookOut(ctx, notes, looked) })
-	return w.run(ctx, looked, each)
+	looks := make(chan error)
+	w.running.Go(func() { lookOut(ctx, notes, looks) })
+	return w.run(ctx, looks, each)
 }
 
 // A watch is the state of one call of Watch.
 type watch struct {
-	reg      *Registry
-	name     string // or "": all
-	events   chan Event
-	ended    chan string     // a follower's last word: the name
-	followed map[string]bool // VMs that have a follower; true: it has told of its VM, or ended
-	running  sync.WaitGroup
+	reg       *Registry
+	name      string // or "": all
+	events    chan Event
+	ends      chan string     // a follower's last word: the name
+	followers map[string]bool // VMs that have a follower; true: it has told of its VM, or ended
+	running   sync.WaitGroup
 }
 
-func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) error) error {
+func (w *watch) run(ctx context.Context, looks <-chan error, each func(Event) error) error {
 	if err := w.look(ctx); err != nil {
-		return unlessDone(ctx, err)
+		return errorUnlessDone(ctx, err)
 	}
 	for ready := false; ; {
-		if !ready && w.allTold() {
+		if !ready && w.isComplete() {
 			ready = true
 			if err := each(Event{Event: EventReady}); err != nil {
 				return err
@@ -89,14 +89,14 @@ func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) e
 		var err error
 		select {
 		case e := <-w.events:
-			w.followed[e.Name] = true
+			w.followers[e.Name] = true
 			err = each(e)
-		case name := <-w.ended:
-			delete(w.followed, name)
-			err = unlessDone(ctx, w.look(ctx)) // another of that name may have come meanwhile
-		case err = <-looked:
+		case name := <-w.ends:
+			delete(w.followers, name)
+			err = errorUnlessDone(ctx, w.look(ctx)) // another of that name may have come meanwhile
+		case err = <-looks:
 			if err == nil {
-				err = unlessDone(ctx, w.look(ctx))
+				err = errorUnlessDone(ctx, w.look(ctx))
 			}
 		case <-ctx.Done():
 			return nil
@@ -110,15 +110,15 @@ func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) e
 	}
 }
 
-func unlessDone(ctx context.Context, err error) error {
+func errorUnlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-func (w *watch) allTold() bool {
-	for _, told := range w.followed {
+func (w *watch) isComplete() bool {
+	for _, told := range w.followers {
 		if !told {
 			return false
 		}
@@ -134,14 +134,14 @@ func (w *watch) look(ctx context.Context) error {
 		return err
 	}
 	for _, name := range names {
-		if _, ok := w.followed[name]; ok || w.name != "" && w.name != name {
+		if _, ok := w.followers[name]; ok || w.name != "" && w.name != name {
 			continue
 		}
-		w.followed[name] = false
+		w.followers[name] = false
 		w.running.Go(func() {
 			w.follow(ctx, name)
 			select {
-			case w.ended <- name:
+			case w.ends <- name:
 			case <-ctx.Done():
 			}
 		})
@@ -237,7 +237,7 @@ func (r *Registry) watchDir() (*os.File, error) {
 
 // lookOut says with each batch of notes that it is time to look again, and closes
 // notes when ctx ends. Which names they have does not matter: what is there, does.
-func lookOut(ctx context.Context, notes *os.File, looked chan<- error) {
+func lookOut(ctx context.Context, notes *os.File, looks chan<- error) {
 	defer notes.Close()
 	unhook := context.AfterFunc(ctx, func() { notes.Close() })
 	defer unhook()
@@ -248,7 +248,7 @@ func lookOut(ctx context.Context, notes *os.File, looked chan<- error) {
 			err = io.ErrUnexpectedEOF
 		}
 		select {
-		case looked <- err:
+		case looks <- err:
 		case <-ctx.Done():
 			return
 		}
