@@ -24,16 +24,16 @@ type guest struct {
 	shares  *sharesPart
 	desktop Desktop
 
-	agent  *agent.Host        // nil before it has connected
-	hangUp context.CancelFunc // ends the channel; nil before
-	probes chan struct{}      // holds one; see probe
+	agent  *agent.Host        // nil before the guest has connected
+	hangUp context.CancelFunc // ends the channel; nil before the guest has connected
+	probes chan struct{}      // capacity 1; see probe
 
 	shortages    shortages
 	windowLosses windowLosses
 }
 
-// start waits for the guest's end of the channel, runs it, and returns when programs can be
-// started.
+// start waits for the guest's end of the channel, runs it, and returns when programs can
+// start.
 func (s *guest) start() error {
 	conn, err := s.channel.accept()
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *guest) start() error {
 	s.mu.Lock()
 	s.traffic = s.agent.Traffic
 	s.mu.Unlock()
-	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
+	// Not s.ctx: the channel has to carry the request to stop.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.hangUp = cancel
 	closed := make(chan struct{})
@@ -96,8 +96,8 @@ func (s *guest) stop(bool) error {
 	return nil
 }
 
-// pumpStages notes the guest's stages until there can be no more, and passes
-// on when it is ready, after the stages before that.
+// pumpStages notes the guest's stages until there can be no more. It passes ready's value
+// on to done, after the stages before it.
 func (s *guest) pumpStages(stages <-chan agent.Stage, ready <-chan error, done chan<- error) {
 	note := func(st agent.Stage) {
 		if st.State == "" {
@@ -151,9 +151,9 @@ func (s *guest) reportEnd(err error) {
 }
 
 const (
-	// guestLimit is when a guest is said not to answer: a busy one, emulated, answers within a second.
+	// guestLimit is the silence after which a guest counts as not answering: a busy one, emulated, answers within a second.
 	guestLimit = 5 * time.Second
-	// pingPace is how often a guest is asked that gives no other reason to.
+	// pingPace is the time between two pings without another reason.
 	pingPace = 5 * time.Second
 )
 
@@ -162,11 +162,11 @@ const (
 //	QEMU stops it (STOP)          an error inside of KVM, an I/O error, a guest's panic: it
 //	                              will never run again, and is ended, with QEMU's reason
 //	it does not answer a ping     QEMU is stopped by a signal, the guest hangs, the host is
-//	                              overloaded: it may go on, and list and whoever waits say so
+//	                              overloaded: it may go on; list and waiting clients show that
 //
 // Vix itself never stops a VM's processors.
 
-// keepAnswer asks the guest for signs of life until ctx ends, and notes when it gives none.
+// keepAnswer pings the guest until ctx ends, and notes when the guest does not answer.
 func (s *guest) keepAnswer(ctx context.Context) {
 	t := time.NewTimer(pingPace)
 	defer t.Stop()
@@ -192,7 +192,7 @@ func (s *guest) keepAnswer(ctx context.Context) {
 	}
 }
 
-// probe has the guest asked now: somebody is about to wait for it.
+// probe has the guest pinged now: somebody is about to wait for it.
 func (s *guest) probe() {
 	select {
 	case s.probes <- struct{}{}:
@@ -210,8 +210,8 @@ func (s *guest) setSilent(silent bool) {
 	s.changedLocked()
 }
 
-// runOwn runs a program of the agent's own, as root, with in as its standard input. What
-// it says is the guest's word.
+// runOwn runs one of the agent's own programs, as root, with in as its standard input. The
+// text of its error is the guest's word.
 func (s *guest) runOwn(spawn agent.Spawn, in io.Reader) error {
 	spawn.User = "root"
 	ctx, cancel := context.WithTimeout(s.ctx, mountLimit)

@@ -13,12 +13,12 @@ import (
 	"vix/internal/names"
 )
 
-// resolvConf says whom the host asks for names (resolv.conf(5)).
+// resolvConf names the host's name servers (resolv.conf(5)).
 const resolvConf = "etc/resolv.conf"
 
 const (
-	// A name server that lives shorter than this has not lived, and the pause before the
-	// next one doubles.
+	// After a name server that lives shorter than this, the pause before the next one
+	// doubles.
 	namesLife       = time.Minute
 	leastNamesPause = time.Second
 	mostNamesPause  = time.Minute
@@ -31,10 +31,10 @@ type namesPart struct {
 	guest *guest
 }
 
-// resolver is the file that says whom the host asks.
+// resolver returns the path of the host's resolv.conf.
 func (s *host) resolver() string { return filepath.Join(s.launch.Parts.System, resolvConf) }
 
-// search is the host's search list, for a guest with a network.
+// search returns the host's search list, for a guest with a network.
 func (s *host) search() []string {
 	if s.launch.VM.Net != config.NetNAT {
 		return nil
@@ -42,10 +42,10 @@ func (s *host) search() []string {
 	return names.Search(s.resolver())
 }
 
-// run has the guest's questions for names answered by whom the host asks at the time, for as
-// long as the guest runs; package names says how. A guest without a network is not asked for
-// any. When the guest's name server ends, another one is started; what ends one is the
-// guest's doing, so it is told at a pace.
+// run has the host's present name servers answer the guest's questions for names, as long as
+// the guest runs; package names says how. A guest without a network gets no name server.
+// When the guest's name server ends, run starts another one; the guest may end one as often
+// as it likes, so a pace bounds the messages about it.
 func (s *namesPart) run(context.Context) {
 	if s.launch.VM.Net != config.NetNAT {
 		return
@@ -72,8 +72,8 @@ func (s *namesPart) run(context.Context) {
 	}
 }
 
-// serve serves the guest's name server until that has ended, and says why. It is nil
-// when the guest itself has ended.
+// serve serves the guest's name server until that has ended, and returns why; nil if the
+// guest itself has ended.
 func (s *namesPart) serve() error {
 	p, err := s.guest.agent.Spawn(s.ctx, agent.Spawn{Kind: agent.KindNames, Argv: []string{"names"}})
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *namesPart) serve() error {
 	f := &names.Forwarder{File: s.resolver()}
 	err = f.Serve(s.ctx, p.Stdout, p.Stdin)
 	_, _, _ = p.Stdin.Close(), p.Stdout.Close(), p.Stderr.Close()
-	// There is no other before this one has ended.
+	// Another one can start only after this one's end.
 	select {
 	case <-p.Exited():
 	case <-s.ctx.Done():

@@ -20,13 +20,13 @@ import (
 	"vix/internal/vm"
 )
 
-// Limits of time. A limit is where patience ends, never how long something
-// takes: everything is waited for by its event.
+// Limits of time. A limit says where patience ends, never how long something takes:
+// the supervisor waits for the event itself.
 const (
-	firstClientLimit = 10 * time.Second       // a supervisor that nobody asks for anything leaves
+	firstClientLimit = 10 * time.Second       // for a first client, before the supervisor leaves
 	startLimit       = 4 * time.Minute        // for a guest to be ready, on a slow machine without KVM
-	settleLimit      = 150 * time.Millisecond // for the other deaths that one death brings, to name the first
-	powerOffLimit    = 4 * time.Second        // for a guest to switch itself off; its programs get one of it
+	settleLimit      = 150 * time.Millisecond // for the deaths that one death brings, to name the first
+	powerOffLimit    = 4 * time.Second        // for a guest to switch itself off; one second of it is for its programs
 	endLimit         = 1 * time.Second        // for a child to end after what it served has ended
 	answerLimit      = 2 * time.Second        // for a client to take its last reply
 )
@@ -37,7 +37,7 @@ const (
 type supervisor struct {
 	*host
 	parts      []part // in the order in which they start
-	startCount int    // how many of them have begun to
+	startCount int    // parts whose start was called
 	display    *displayPart
 	root       *rootPart
 	shares     *sharesPart
@@ -49,20 +49,20 @@ type supervisor struct {
 	placer  *placer
 	folders *folders
 	bound   *memoryBound
-	// guestFile is vix-guest as it was when the VM began, or nil; launch names it.
+	// guestFile is vix-guest as it was when the VM began, or nil; launch has its path.
 	guestFile *os.File
 
 	clients   sync.WaitGroup // connections
-	running   sync.WaitGroup // programs, and runs that may still become one
+	running   sync.WaitGroup // programs, and runs that may still start one
 	gone      chan struct{}  // closed when the directory is removed
 	first     chan struct{}  // closed by the first client
 	once      sync.Once
-	forced    chan struct{} // closed by a stop that will not wait
+	forced    chan struct{} // closed by a forced stop
 	forceOnce sync.Once
-	users     int // programs that run, and runs on their way; under mu
+	users     int // running programs and runs under way; under mu
 }
 
-// Why a VM ends without having failed.
+// Reasons for a VM's end that are no failures.
 var (
 	errIdle   = errors.New("its last program has ended")
 	errStop   = errors.New("stopped")
@@ -70,10 +70,10 @@ var (
 	errNobody = errors.New("nobody asked for a program")
 )
 
-// Supervise is the body of a supervisor process: it reads its Launch from
-// spec, serves the clients of listener, and holds lock until it returns, when
-// every process and file of the VM is gone. ctx ending stops the VM. desktop.Place runs
-// beside the VM, until it ends, to put its windows where they belong.
+// Run is the body of a supervisor process. It reads its Launch from spec, serves the
+// clients of listener, and holds lock until it returns; by then every process and file of
+// the VM is gone. The end of ctx stops the VM. desktop.Place runs beside the VM until the
+// VM ends, to put its windows where they belong.
 func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop Desktop) error {
 	defer lock.Close()
 	var l vm.Launch
@@ -91,8 +91,8 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	return s.run(ctx, ln)
 }
 
-// listen accepts at a socket that the launcher has bound. Listening again makes this process
-// the one whose id a client sees (SO_PEERCRED is that of the last listen).
+// listen takes over a socket that the launcher has bound. It calls listen(2) again, so that
+// clients see this process's id (SO_PEERCRED is that of the last listen).
 func listen(socket *os.File) (*net.UnixListener, error) {
 	defer socket.Close()
 	if err := unix.Listen(int(socket.Fd()), unix.SOMAXCONN); err != nil {
@@ -105,9 +105,9 @@ func listen(socket *os.File) (*net.UnixListener, error) {
 	return ln.(*net.UnixListener), nil
 }
 
-// A Place puts the VM's windows where they belong. asked gets the time of each run
-// that came with an activation token: whoever started it wants to see its window. The
-// error is a line in the VM's log; the VM does not depend on it.
+// A Place puts the VM's windows where they belong. requests gets the time of each run that
+// came with an activation token: whoever started it wants to see its window. The error
+// becomes a line in the VM's log; the VM does not depend on it.
 type Place func(ctx context.Context, l vm.Launch, requests <-chan time.Time) error
 
 func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
@@ -258,8 +258,8 @@ func (s *supervisor) watch() error {
 	}
 }
 
-// end is the state stopping: the guest is asked, if there is reason to hope
-// for an answer; then everything is ended, last first.
+// end is the state stopping. It asks the guest to switch itself off, if an answer can be
+// expected; then it stops the parts, the last one first.
 func (s *supervisor) end(ln *net.UnixListener) error {
 	cause := context.Cause(s.ctx)
 	wasRunning := false
@@ -274,7 +274,7 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 		errs = append(errs, p.stop(graceful))
 	}
 	s.pumps.Wait()
-	s.running.Wait() // every run has its last word
+	s.running.Wait() // until every run has sent its last reply
 	s.nest.Close()
 	proc.CloseFiles([]*os.File{s.guestFile})
 	errs = append(errs, s.log.Close(), ln.Close())
@@ -285,15 +285,15 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	return errors.Join(errs...)
 }
 
-// planned reports whether the VM ends because it is to end, and nothing failed.
+// planned reports whether the VM ends on purpose, and not by a failure.
 func (s *supervisor) planned() bool {
 	cause := context.Cause(s.ctx)
 	return errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled)
 }
 
-// powerOff lets the guest end its programs and switch itself off. When it does not, it
-// hangs, or what it waits for does: then powerOff reports false, nothing is waited for any
-// more, and all is killed. A second stop, by force, cuts the waiting short.
+// powerOff lets the guest end its programs and switch itself off. When the guest does not,
+// it hangs, or something that it waits for does: then powerOff returns false, and the caller
+// kills everything without waiting. A second stop, by force, cuts the wait short.
 func (s *supervisor) powerOff() bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), powerOffLimit)
 	defer cancel()
