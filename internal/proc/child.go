@@ -50,8 +50,8 @@ func (n *Nest) start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	result := make(chan error, 1)
 	n.jobs <- func() {
-		// For as long as it takes to write the child's user namespace's maps. That it
-		// may fail is seen by what it is for.
+		// Dumpable for as long as it takes to write the maps of the child's user namespace. If
+		// this fails, writing the maps fails, and reports it.
 		_ = sandbox.SetDumpable(true)
 		err := cmd.Start()
 		_ = sandbox.SetDumpable(false)
@@ -67,12 +67,12 @@ func (n *Nest) Close() {
 	<-n.done
 }
 
-// A Command is what a child is started from.
+// A Command describes a child to start.
 type Command struct {
 	Name  string // in messages and in the log
 	Path  string
 	Args  []string
-	Files []*os.File // descriptors 3, 4, …; closed here by start
+	Files []*os.File // descriptors 3, 4, …; Start closes ours
 	Attr  *syscall.SysProcAttr
 	// Own, if set, is tried before attr: namespaces of the child's own, of which
 	// the child is told by an argument behind its verb.
@@ -138,8 +138,8 @@ func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	return ch, nil
 }
 
-// start starts c's program, in its own namespaces if the machine lets it: what is
-// missing, the child says in its report.
+// start starts c's program, in its own namespaces if the machine permits that: the child's
+// report says what is missing.
 func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 	build := func(attr *syscall.SysProcAttr, args []string) *exec.Cmd {
 		cmd := exec.Command(c.Path, args...)
@@ -215,9 +215,9 @@ func (c *Child) Killed() bool {
 	return ok && st.Signaled()
 }
 
-// Broken says, if the child made a system call that its confinement forbids, which
-// one. The kernel kills for the worst of them, and tells nobody but its own log
-// which it was; of the others, the Go runtime makes a crash that shows it.
+// Broken reports whether the child made a system call that its confinement forbids, and
+// which one. For the worst calls the kernel kills the child, and names the call in its own
+// log alone; for the others, the Go runtime crashes and names it.
 func (c *Child) Broken() (what string, ok bool) {
 	st, _ := c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
@@ -231,8 +231,8 @@ func (c *Child) Broken() (what string, ok bool) {
 	return "", false
 }
 
-// A trapReader finds in the crash of a Go program that a system call was trapped,
-// and which: package sandbox says how; or that it could make no more threads.
+// A trapReader finds the reason in the crash of a Go program: a trapped system call, and
+// which (package sandbox says how), or that there were no more threads.
 type trapReader struct {
 	trapped bool
 	Crowded bool
@@ -259,7 +259,7 @@ func (t *trapReader) line(line string) {
 	}
 }
 
-// ExecCause is the system's word alone: the path is in the message already.
+// ExecCause returns the system's error alone: the path is in the message already.
 func ExecCause(err error) error {
 	var pe *os.PathError
 	var ee *exec.Error

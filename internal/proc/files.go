@@ -40,7 +40,7 @@ func CloseFiles(files []*os.File) {
 	}
 }
 
-// UnixConn makes a connection of a file, which it takes over.
+// UnixConn makes a connection of a file, which it closes.
 func UnixConn(f *os.File) (*net.UnixConn, error) {
 	defer f.Close() // FileConn makes a copy
 	c, err := net.FileConn(f)

@@ -4,11 +4,11 @@ import (
 	"vix/internal/agent"
 )
 
-// How says how a program is started, beside its arguments and environment.
+// How says how to start a program, beside its arguments and environment.
 type How struct {
 	Kind agent.Kind `json:"kind,omitempty"` // a program, the login shell, or the agent's copier
-	User string     `json:"user,omitempty"` // of the guest; its ordinary user if empty
-	Cwd  string     `json:"cwd,omitempty"`  // in the guest; the user's home if empty
+	User string     `json:"user,omitempty"` // a user of the guest; its ordinary user if empty
+	Cwd  string     `json:"cwd,omitempty"`  // a directory in the guest; the user's home if empty
 	TTY  bool       `json:"tty,omitempty"`
 	Size Size       `json:"size,omitzero"` // of the TTY
 }
@@ -19,7 +19,7 @@ type Size struct {
 	Cols uint16 `json:"cols"`
 }
 
-// Shown is what a list calls the program.
+// Shown returns the program's command line as a list shows it.
 func (h How) Shown(argv []string) []string {
 	switch h.Kind {
 	case agent.KindShell:

@@ -14,20 +14,20 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A FolderState is a share of a VM that runs, as its supervisor tells it to others.
+// A FolderState is a share of a running VM, as its supervisor reports it to others.
 type FolderState struct {
 	VM    string         `json:"vm"`
 	Path  string         `json:"path"`
 	Write bool           `json:"write"`
-	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
+	Above []rootfs.DirID `json:"above"` // its own ID, and those of the directories that it lies in now
 }
 
 func (f FolderState) ID() rootfs.DirID { return f.Above[0] }
 
-// folderLimit is for another VM to tell its shares.
+// folderLimit bounds the wait for another VM's shares.
 const folderLimit = 10 * time.Second
 
-// LockFolders makes whoever decides on a share the only one. The lock is the registry's
+// LockFolders lets one process at a time decide on a share. The lock is the registry's
 // directory itself.
 func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	f, err := r.Root.Open(".")
@@ -40,7 +40,7 @@ func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// Folders asks a VM that runs for its shares; one that is at its end has none.
+// Folders asks a running VM for its shares; a VM at its end has none.
 func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, error) {
 	isGone := func(err error) bool {
 		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
