@@ -74,12 +74,12 @@ type Command struct {
 	Args  []string
 	Files []*os.File // descriptors 3, 4, …; Start closes ours
 	Attr  *syscall.SysProcAttr
-	// Own, if set, is tried before attr: namespaces of the child's own, of which
-	// the child is told by an argument behind its verb.
+	// Own, if set, is tried before Attr: namespaces of the child's own. An argument after
+	// its verb tells the child about them.
 	Own *syscall.SysProcAttr
 	Env []string
-	// Stdout, if set, is given the lines of standard output; else they are
-	// logged as those of standard error are.
+	// Stdout, if set, gets the lines of standard output; otherwise they go to the log, as
+	// those of standard error do.
 	Stdout func(string)
 }
 
@@ -93,7 +93,7 @@ type Child struct {
 	Trap trapReader    // of its standard error; read after done
 }
 
-// startChild starts c; its output goes to the journal. It closes c.files, also
+// Start starts c; its output goes to the journal. Start closes c.Files, also
 // when it fails.
 func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	defer func() {
