@@ -17,19 +17,19 @@ import (
 	"vix/internal/clipboard"
 )
 
-// The holder is the process that has what "clipboard copy" took, in memory that is
-// not swapped where that can be had, until it is used, replaced, cleared or too old.
-// It is asked over $XDG_RUNTIME_DIR/vix/.clipboard, a line of JSON each way:
+// The holder is the process that has the data of "clipboard copy", in memory that is not
+// swapped if possible, until the data is used, replaced, cleared or too old. Requests come
+// over $XDG_RUNTIME_DIR/vix/.clipboard, a line of JSON each way:
 //
 //	copy  ── stdin: {"from":…,"ttl":…,"items":[…]} and the data ──► holder
 //	      ◄─ stdout: "ok", once it listens ──
 //	paste ── {"op":"status"} ──► holder
-//	      ◄─ {"id":…,"from":…,"items":…} ─ on which paste decides, by rules or by asking
+//	      ◄─ {"id":…,"from":…,"items":…} ─ paste decides on it, by rules or by asking
 //	paste ── {"op":"paste","id":…,"to":…,…} ──► holder ── give ──► the VM's display, or the host
 //	      ◄─ {} or {"error":…} ──────────
 type request struct {
 	Op     string           `json:"op"`
-	ID     string           `json:"id,omitempty"` // of what is pasted, as "status" told
+	ID     string           `json:"id,omitempty"` // of the data to paste, from "status"
 	To     string           `json:"to,omitempty"`
 	Slot   clipboard.Slot   `json:"slot,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"`
@@ -39,13 +39,13 @@ type request struct {
 	TTL    time.Duration    `json:"ttl,omitempty"`
 }
 
-// Holding is what a holder says it has; From is empty when that is nothing.
+// Holding describes the holder's data; From is empty when there is none.
 type Holding struct {
 	From      string `json:"from,omitempty"`
 	Items     []Item `json:"items,omitempty"`
-	Seconds   int    `json:"seconds,omitempty"` // left
-	Recipient string `json:"offered,omitempty"` // to whom
-	ID        string `json:"id,omitempty"`      // of what is held: another for each copy
+	Seconds   int    `json:"seconds,omitempty"` // until the data is too old
+	Recipient string `json:"offered,omitempty"` // the side that the data is offered to
+	ID        string `json:"id,omitempty"`      // of the data: another for each copy
 	Error     string `json:"error,omitempty"`
 }
 
@@ -65,14 +65,13 @@ var ErrNothingHeld = errors.New("clipboard: nothing was copied; select something
 
 const (
 	maxHoldLine  = 4096
-	holdPatience = 90 * time.Second // of a question to the holder
+	holdPatience = 90 * time.Second // for an answer of the holder
 )
 
 // Holding asks the holder what it has. Without one it returns ErrNothingHeld.
 func (s *Sides) Holding() (Holding, error) { return s.ask(request{Op: "status"}) }
 
-// Clear has the holder, if there is one, forget what it has, and take back what is
-// offered.
+// Clear has the holder, if there is one, forget its data, and take back its offer.
 func (s *Sides) Clear() error {
 	_, err := s.ask(request{Op: "clear"})
 	if errors.Is(err, ErrNothingHeld) {
@@ -98,7 +97,7 @@ func (s *Sides) ask(req request) (Holding, error) {
 		if req.Op == "clear" {
 			return rep, nil
 		}
-		return rep, ErrNothingHeld // its time was over just now
+		return rep, ErrNothingHeld // the holder's time was over just now
 	}
 	if rep.Error != "" {
 		return rep, fmt.Errorf("clipboard: %s", rep.Error)
@@ -106,21 +105,21 @@ func (s *Sides) ask(req request) (Holding, error) {
 	return rep, nil
 }
 
-// A Child is the process of a holder, just started: what it reads and writes, and its
-// end. Release gives up waiting for that.
+// A Child is the process of a holder, just started: its standard streams, and its end.
+// Release gives up waiting for the end.
 type Child struct {
 	Stdin         io.WriteCloser
 	Stdout        io.Reader
 	Wait, Release func() error
 }
 
-// Ready is what a holder's process writes, before it closes its standard output, when it
-// can be asked.
+// Ready is the word that a holder's process writes when it takes requests, before it closes
+// its standard output.
 const Ready = "ok\n"
 
-// Hold hands items to a holder that start starts, in the place of the one there may be,
-// and wipes them. Whoever else copies now waits: of two holders, one could not be
-// reached, and would take the other's socket away.
+// Hold hands items to a holder that start starts, in the place of an earlier one, and wipes
+// them. Other copies wait meanwhile: of two holders, one could not be reached, and would
+// take the other's socket away.
 func (s *Sides) Hold(from string, ttl time.Duration, items []clipboard.Item, start func() (*Child, error)) error {
 	path, err := s.dir()
 	if err != nil {
@@ -149,24 +148,24 @@ func (s *Sides) Hold(from string, ttl time.Duration, items []clipboard.Item, sta
 		clear(it.Data)
 	}
 	_ = child.Stdin.Close()
-	answer, _ := io.ReadAll(io.LimitReader(child.Stdout, maxHoldLine)) // to its end: the holder closes it
+	answer, _ := io.ReadAll(io.LimitReader(child.Stdout, maxHoldLine)) // until the end: the holder closes it
 	if err != nil || string(answer) != Ready {
 		return errors.Join(err, fmt.Errorf("the process that holds it does not start: %s", answer), child.Wait())
 	}
 	return child.Release()
 }
 
-// heldData is what the holder is started with.
+// heldData is the first line of the holder's standard input.
 type heldData struct {
 	From  string        `json:"from"`
 	TTL   time.Duration `json:"ttl"`
 	Items []Item        `json:"items"`
 }
 
-// A Paste is what "clipboard paste" asks for.
+// A Paste is a request of "clipboard paste".
 type Paste struct {
 	Slot clipboard.Slot
-	// Find finds the side that gets it, once something is held.
+	// Find returns the side that gets the data, once a holder has some.
 	Find func() (side string, err error)
 	// Named: the user named that side, so its window needs no focus.
 	Named bool
@@ -174,9 +173,9 @@ type Paste struct {
 	Ask func(text string) error
 }
 
-// Paste has the holder offer what it has to another side, and says what moves. What is
-// decided is about what is held now: its ID goes with the decision, and the holder
-// refuses it for anything else.
+// Paste has the holder offer its data to another side, and returns a text about it. The
+// decision is about the present data: its ID goes with the decision, and the holder refuses
+// the decision for anything else.
 func (s *Sides) Paste(p Paste) (string, error) {
 	conf, err := s.Config()
 	if err != nil {
@@ -214,7 +213,7 @@ func (s *Sides) Paste(p Paste) (string, error) {
 	return text, nil
 }
 
-// pass says what of the items a rule lets pass, or why nothing.
+// pass returns the items that a rule lets pass, or why there are none.
 func pass(rule config.ClipRule, holding Holding, to string) (limits map[string]int64, items []Item, err error) {
 	if rule.Action == config.ClipDeny {
 		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", SideName(holding.From), SideName(to))
