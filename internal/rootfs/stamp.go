@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stampPaths are what changes in a root when programs are installed, upgraded or removed: the
-// databases of package managers, the links of profiles, and, for what is installed
-// without any, the folders that programs and libraries are in.
+// stampPaths are the paths that change in a root when programs are installed, upgraded or
+// removed: the databases of package managers, the links of profiles, and, for installations
+// without either, the folders of programs and libraries.
 var stampPaths = []string{
 	"var/lib/dpkg/status", "var/lib/pacman/local", "lib/apk/db/installed",
 	"var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
@@ -19,12 +19,12 @@ var stampPaths = []string{
 	"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local/bin", "usr/local/lib", "opt", "etc/ld.so.cache",
 }
 
-// Stamp is a text that is another one when the programs of r may be: a few stats, and
-// nothing is read. system is the tree of the root "host".
+// Stamp returns a text that changes when the programs of r may have changed. It costs a few
+// stats, and reads nothing. system is the tree of the root "host".
 //
-// A guest keeps what it has seen of its root (virtiofsd's --cache=always; with
-// --cache=auto, the first window of a VM came 30 % later), so of a root that changes under
-// it, it sees some of the old and some of the new.
+// A guest caches what it has seen of its root (virtiofsd's --cache=always; with
+// --cache=auto, the first window of a VM came 30 % later). So of a root that changes
+// meanwhile, it sees some old and some new files.
 func Stamp(r Root, system string) string {
 	var b strings.Builder
 	switch {
