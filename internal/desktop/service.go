@@ -31,7 +31,7 @@ const (
 	errorPrefix      = "dev.vix.Error."
 )
 
-// Limits of what a caller may ask for.
+// Limits of a caller's requests.
 const (
 	maxRunWords = 256
 	maxRunBytes = 64 << 10
@@ -59,8 +59,8 @@ type Service struct {
 	Conn     *dbus.Conn
 	Registry *vm.Registry
 	Version  string
-	// Start runs a program, and returns when it runs or cannot; with files, when it has
-	// ended. It tells the user.
+	// Start runs a program and tells the user. It returns when the program runs or cannot; with
+	// files, when the program has ended.
 	Start func(context.Context, Start) error
 	// Entries are the desktop entries that exist; each is a name of the bus.
 	Entries func() ([]InstalledEntry, error)
@@ -71,15 +71,15 @@ type Service struct {
 
 	mu       sync.Mutex
 	busy     int
-	uses     chan struct{} // tells that busy or watchers has changed
+	uses     chan struct{} // a signal that busy or watchers has changed
 	watchers map[string]bool
 	vms      map[string]map[string]dbus.Variant
 	entries  map[string]InstalledEntry // by name
 	running  sync.WaitGroup            // launches
 }
 
-// Run serves until it is idle or ctx ends. It returns when everything that it started
-// has ended: a program that was asked for runs on.
+// Run serves until it is idle or ctx ends. It returns when everything that it started has
+// ended, except the callers' programs, which run on.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.running.Wait()
@@ -148,7 +148,7 @@ func (s *Service) untilIdle(ctx context.Context, watched <-chan error) error {
 			idle.Reset(s.Idle)
 		case n, ok := <-gone:
 			if !ok {
-				return nil // the bus has gone, and with it whoever could ask
+				return nil // the bus has gone, and with it all callers
 			}
 			var name, old, next string
 			if n.Sender == "org.freedesktop.DBus" && dbus.Store(n.Body, &name, &old, &next) == nil && next == "" {
@@ -168,8 +168,8 @@ func (s *Service) idle() bool {
 	return s.busy == 0 && len(s.watchers) == 0
 }
 
-// giveUp releases our names: what is called from then on starts another process. Calls
-// that were on their way already are answered.
+// giveUp releases our names: later calls start another process. It answers calls that were
+// already on their way.
 func (s *Service) giveUp() {
 	s.mu.Lock()
 	names := append(slices.Collect(maps.Keys(s.entries)), BusName)
@@ -463,7 +463,7 @@ func (s *Service) activate(sender dbus.Sender, name, action string, files []stri
 	return nil
 }
 
-// event notes what has happened to a VM, and tells who listens.
+// event notes a VM's event, and signals it to listeners.
 func (s *Service) event(e vm.Event) {
 	s.mu.Lock()
 	before := s.names()
@@ -503,7 +503,7 @@ func (s *Service) names() []string {
 	return names
 }
 
-// describe is a VM's state as a caller gets it.
+// describe returns a VM's state for a caller.
 func describe(v vm.State) map[string]dbus.Variant {
 	programs := []string{}
 	for _, p := range v.Programs {
