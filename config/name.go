@@ -11,7 +11,8 @@ import (
 // app id, and a part of a socket's path (108 bytes in all).
 const MaxName = 32
 
-// reservedNames are the words that mean something else where VMs are named, with what.
+// reservedNames are the words that mean something else in the place of a VM's name, with
+// their meanings.
 // ("*", any side of a rule, has no character of a name's.)
 var reservedNames = map[string]string{
 	ClipHost: "means this machine itself",
@@ -66,8 +67,7 @@ func NameFor(base string) string {
 	return name
 }
 
-// maxApp bounds what of a guest's app id is kept, in bytes: app ids are matched by
-// rules.
+// maxApp bounds the kept part of a guest's app id, in bytes: rules match app ids.
 const maxApp = 64
 
 // AppID returns the application id that the compositor sees for the app id that a
