@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A Clipboard is what the user says of data that goes from one VM to another, or
-// between a VM and the host:
+// A Clipboard has the user's rules for data that goes from one VM to another, or between a
+// VM and the host:
 //
 //	[clipboard]
 //	ttl     = "30s"     # how long a copy is held
@@ -32,7 +32,7 @@ type Clipboard struct {
 	Rules   []ClipRule
 }
 
-// A ClipRule says what may go from one side to another.
+// A ClipRule says which data may go from one side to another.
 type ClipRule struct {
 	From, To string // a VM's name, ClipHost or ClipAny
 	Action   string // ClipDeny, ClipAsk or ClipAllow
@@ -52,11 +52,11 @@ const (
 	ClipAllow = "allow"
 )
 
-// Profiles of a VM: what is copied flows by itself, without an act.
+// Profiles of a VM: copies flow by themselves, without an act of the user's.
 const (
 	ClipIsolated  = "isolated"   // nothing does
-	ClipSharedOut = "shared-out" // what is copied in the VM, to the host
-	ClipSharedIn  = "shared-in"  // what is copied on the host, to the VM while it has the focus
+	ClipSharedOut = "shared-out" // copies in the VM, to the host
+	ClipSharedIn  = "shared-in"  // copies on the host, to the VM while it has the focus
 	ClipShared    = "shared"     // both
 )
 
@@ -89,7 +89,7 @@ func (c *Clipboard) Rule(from, to string) ClipRule {
 	return ClipRule{From: ClipAny, To: ClipAny, Action: ClipAllow, Kinds: []string{"text", "image"}, TTL: c.TTL, Strip: true}
 }
 
-// May tells how much of a kind the rule lets pass, in bytes; 0 is none.
+// May returns how much of a kind the rule lets pass, in bytes; 0 is none.
 func (r ClipRule) May(kind string) int64 {
 	switch {
 	case r.Action == ClipDeny || !slices.Contains(r.Kinds, kind):
@@ -155,7 +155,7 @@ func (c *Clipboard) Drags(vm string) (rules []DragRule) {
 	return rules
 }
 
-// Most tells how much of a kind any rule lets pass from a side.
+// Most returns how much of a kind any rule lets pass from a side.
 func (c *Clipboard) Most(from, kind string) int64 {
 	most := c.Rule(from, "\x00").May(kind) // a side that only "*" fits
 	for _, r := range c.Rules {

@@ -1,5 +1,5 @@
-// Package config is the schema of config.toml: what a user may say about VMs,
-// the defaults, the checks, and the words that explain each key.
+// Package config is the schema of config.toml: the settings of VMs, their defaults, their
+// checks, and the words that explain each key.
 //
 //	[defaults]            # holds for every VM that does not say otherwise
 //	memory = "512M"
@@ -55,7 +55,7 @@ type VM struct {
 	Name   string `json:"name"`
 	Memory Size   `json:"memory"` // bytes, a multiple of 1 MiB
 	CPUs   int    `json:"cpus"`   // 1 … MaxCPUs
-	// MemoryMin is what stays of Memory when the host is short; CPUWeight the VM's share
+	// MemoryMin is the part of Memory that stays when the host is short; CPUWeight the VM's share
 	// of busy processors (cgroup v2's cpu.weight, 1 … MaxWeight; 100 is a program's).
 	MemoryMin Size     `json:"memory_min"`
 	CPUWeight int      `json:"cpu_weight"`
@@ -67,14 +67,14 @@ type VM struct {
 	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
 	Frame string `json:"frame"`
 	NoGUI bool   `json:"no_gui,omitempty"` // it has no display
-	// Clipboard is the profile of what flows by itself (clipboard.go).
+	// Clipboard is the profile of copies that flow by themselves (clipboard.go).
 	Clipboard string `json:"clipboard"`
 	// Allow and Deny are names of Wayland interfaces, well-formed; whether there are
 	// such interfaces, and such Limits, is known to who enforces them.
 	Allow  []string         `json:"allow,omitempty"`
 	Deny   []string         `json:"deny,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
-	// State is what is kept when the VM stops: "home", or "none".
+	// State is the state that the VM keeps when it stops: "home", or "none".
 	State    string   `json:"state"`
 	Shares   []Share  `json:"shares,omitempty"`
 	Packages []string `json:"packages,omitempty"` // of a root "debian:SUITE"
@@ -90,7 +90,7 @@ type VM struct {
 	Publish []Publish `json:"publish,omitempty"`
 	// Channel is what carries the agent's channel: ChannelAuto, ChannelVsock or ChannelSerial.
 	Channel string `json:"channel"`
-	// USB are the devices that the VM is given whenever they are there.
+	// USB are the devices that the VM gets whenever they are plugged in.
 	USB []USBDevice `json:"usb,omitempty"`
 }
 
@@ -201,7 +201,7 @@ func (c *Config) VMFor(program string) (VM, error) {
 	return c.VM(NameFor(base))
 }
 
-// fill sets what follows from the name where nothing was said.
+// fill sets the unset fields that follow from the name.
 func (v *VM) fill(name string) {
 	v.Name = name
 	if v.Tag == "" {

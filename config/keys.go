@@ -400,7 +400,7 @@ func isIdentifier(s, mark string) bool {
 	return s != "" && len(s) <= MaxWord && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789"+mark) == ""
 }
 
-// inTable is a mistake in a table that is the value of a key.
+// inTable makes a mistake in a table that is the value of a key.
 type inTable struct {
 	key string
 	err error

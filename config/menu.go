@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// A Menu is the table [menu]: what the menu of "vix-launcher menu" looks like.
+// A Menu is the table [menu]: the appearance of "vix-launcher menu".
 type Menu struct {
 	Theme  string // "auto", "light" or "dark"
 	Accent Color  // "" for the theme's own
 	Font   string // a family's name; "" for the desktop's sans-serif
 	Size   int    // of the font, in logical pixels
 	Width  int    // of the menu, in logical pixels
-	Lines  int    // that are shown at once
+	Lines  int    // rows that are shown at once
 	Icons  string // "auto", "none", or the name of an icon theme
 }
 

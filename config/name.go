@@ -11,9 +11,10 @@ import (
 // app id, and a part of a socket's path (108 bytes in all).
 const MaxName = 32
 
-// reserved are the words that mean something else where VMs are named, with what.
+// reservedNames are the words that mean something else in the place of a VM's name, with
+// their meanings.
 // ("*", any side of a rule, has no character of a name's.)
-var reserved = map[string]string{
+var reservedNames = map[string]string{
 	ClipHost: "means this machine itself",
 	"lock":   "is a file among the VMs' directories",
 }
@@ -26,8 +27,8 @@ func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("a VM's name must not be empty")
-	case reserved[name] != "":
-		return fmt.Errorf("VM name %q: %s; choose another, such as %q", name, reserved[name], NameFor(name))
+	case reservedNames[name] != "":
+		return fmt.Errorf("VM name %q: %s; choose another, such as %q", name, reservedNames[name], NameFor(name))
 	case len(name) > MaxName:
 		return fmt.Errorf("VM name %q: longer than %d characters", clip(name), MaxName)
 	case name[0] == '-' || name[0] == '_':
@@ -60,14 +61,13 @@ func NameFor(base string) string {
 	switch {
 	case name == "":
 		return "vm"
-	case reserved[name] != "":
+	case reservedNames[name] != "":
 		return name + "-vm"
 	}
 	return name
 }
 
-// maxApp bounds what of a guest's app id is kept, in bytes: app ids are matched by
-// rules.
+// maxApp bounds the kept part of a guest's app id, in bytes: rules match app ids.
 const maxApp = 64
 
 // AppID returns the application id that the compositor sees for the app id that a

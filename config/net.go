@@ -11,13 +11,13 @@ import (
 // The networks that a VM can have.
 const (
 	NetNone = "none" // no network card at all
-	NetNAT  = "nat"  // what the user of this machine reaches, but for its loopback
+	NetNAT  = "nat"  // everything that this machine's user reaches, except its loopback
 )
 
 // MaxPublish bounds the ports that one VM publishes.
 const MaxPublish = 64
 
-// A Publish is a port of the host's that leads to one of the guest's.
+// A Publish is a host port that leads to a guest port.
 type Publish struct {
 	Addr  netip.Addr `json:"addr"` // of the host, where it is bound: IPv4
 	Host  uint16     `json:"host"`
@@ -25,8 +25,7 @@ type Publish struct {
 	UDP   bool       `json:"udp"`
 }
 
-// loopback is where a port is bound that says nothing else: nobody but the users of
-// this machine reaches it.
+// loopback is the default address of a port: only the users of this machine reach it.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // String is what ParsePublish reads.
@@ -88,7 +87,7 @@ func publishes(x any) ([]Publish, error) {
 	return out, CheckPublish(out)
 }
 
-// CheckPublish checks what single ports cannot tell.
+// CheckPublish checks ports against one another.
 func CheckPublish(list []Publish) error {
 	if len(list) > MaxPublish {
 		return fmt.Errorf("%d ports; at most %d", len(list), MaxPublish)

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// Staging is the word for a share that is made anew for each run: an empty folder of
-// the host at a path in the guest that nobody can guess.
+// Staging is the word for a share that is made anew for each run: an empty host folder at an
+// unguessable path in the guest.
 const Staging = "staging"
 
-// ShareDir is where in the guest a share is that names no path of the guest.
+// ShareDir is the guest's directory for shares without a path of their own.
 const ShareDir = "/mnt"
 
-// A Share is a folder of the host's that a VM sees.
+// A Share is a host folder that a VM sees.
 type Share struct {
 	Host  string `json:"host"`  // an absolute path, or one that begins with "~/"; empty for staging
 	Guest string `json:"guest"` // an absolute path; empty for staging
@@ -34,7 +34,7 @@ func (s Share) String() string {
 	return s.Host + ":" + s.Guest + ":" + mode
 }
 
-// guestOwn are the paths of a guest that it cannot do without as they are.
+// guestOwn are the paths that a guest needs unchanged.
 var guestOwn = []string{"/proc", "/sys", "/dev", "/run"}
 
 // ParseShare reads HOSTDIR[:GUESTPATH][:ro|rw], or "staging". Without a mode a share
@@ -109,7 +109,7 @@ func shares(x any) ([]Share, error) {
 // on the guest's bus.
 const MaxShares = 8
 
-// CheckShares checks what single shares cannot tell.
+// CheckShares checks shares against one another.
 func CheckShares(list []Share) error {
 	if len(list) > MaxShares {
 		return fmt.Errorf("%d shares; at most %d", len(list), MaxShares)

@@ -111,12 +111,12 @@ func (e *env) addDebs(ctx context.Context, name, suite string, packages []string
 		return err
 	}
 	fmt.Fprintf(e.stderr, "vix-launcher: VM %s: %d packages are added until it stops; to have them at every start, say under [vm.%s] in config.toml:\n", name, len(files), name)
-	fmt.Fprintf(e.stdout, "packages = [%s]\n", quoted(append(v.Packages, packages...)))
+	fmt.Fprintf(e.stdout, "packages = [%s]\n", quote(append(v.Packages, packages...)))
 	return nil
 }
 
-// quoted is a TOML array's inside, of names each once.
-func quoted(names []string) string {
+// quote is a TOML array's inside, of names each once.
+func quote(names []string) string {
 	var list []string
 	seen := map[string]bool{}
 	for _, n := range names {
@@ -132,7 +132,7 @@ func quoted(names []string) string {
 const debsDir = "/var/cache/vix-add"
 
 func (e *env) installDebs(ctx context.Context, name string, files []string) error {
-	c := &copying{
+	c := &copyJob{
 		e: e, sources: files, to: location{name, debsDir},
 		user: "root", receive: agent.Receive{Directory: true, Make: true, Mode: 0o644},
 	}
@@ -170,20 +170,20 @@ func (e *env) asRoot(ctx context.Context, name, script string, args ...string) e
 		return err
 	}
 	defer reg.Close()
-	said := &lastLine{}
+	lastOutput := &lastLine{}
 	exit, err := reg.Run(ctx, vm.Run{
 		VM: name, How: vm.How{User: "root", Cwd: "/"}, Env: []string{"DEBIAN_FRONTEND=noninteractive"},
 		Argv:  append([]string{"sh", "-c", script, "sh"}, args...),
-		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: said,
+		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: lastOutput,
 	})
 	if err != nil {
 		return err
 	}
 	if code := launch.ExitCode(exit); code != 0 {
-		if said.text == "" {
-			said.text = fmt.Sprintf("status %d", code)
+		if lastOutput.text == "" {
+			lastOutput.text = fmt.Sprintf("status %d", code)
 		}
-		return errors.New("VM " + name + ": " + said.text)
+		return errors.New("VM " + name + ": " + lastOutput.text)
 	}
 	return nil
 }

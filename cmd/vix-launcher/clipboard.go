@@ -89,7 +89,7 @@ func (s *clipSide) find(ctx context.Context, e *env) (side string, err error) {
 	return sides.Focused(ctx)
 }
 
-func (s *clipSide) named() bool { return s.vm != "" || s.host }
+func (s *clipSide) isNamed() bool { return s.vm != "" || s.host }
 
 func clipCopyCommand(e *env) *cobra.Command {
 	var side clipSide
@@ -164,10 +164,10 @@ func (e *env) paste(ctx context.Context, side *clipSide) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return sides.Paste(clipflow.Pasting{
+	return sides.Paste(clipflow.Paste{
 		Slot:  side.slot(),
 		Find:  func() (string, error) { return side.find(ctx, e) },
-		Named: side.named(),
+		Named: side.isNamed(),
 		Ask:   func(text string) error { return e.askUser(ctx, text) },
 	})
 }
@@ -184,14 +184,14 @@ func clipStatusCommand(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			held, err := sides.Held()
+			holding, err := sides.Holding()
 			if err != nil && !errors.Is(err, clipflow.ErrNothingHeld) {
 				return err
 			}
 			if asJSON {
-				return json.NewEncoder(e.stdout).Encode(held)
+				return json.NewEncoder(e.stdout).Encode(holding)
 			}
-			fmt.Fprintln(e.stdout, held.String())
+			fmt.Fprintln(e.stdout, holding.String())
 			return nil
 		},
 	}

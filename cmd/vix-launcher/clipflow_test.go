@@ -68,16 +68,16 @@ func holdText(t *testing.T, e *env, from, text string) {
 	}
 }
 
-// asked is a notification server whose user answers after answer has been called.
-type asked struct {
+// requestLog is a notification server whose user answers after answer has been called.
+type requestLog struct {
 	conn   *dbus.Conn
 	answer func(body string) string
 }
 
-func (a *asked) GetCapabilities() ([]string, *dbus.Error) { return []string{"actions"}, nil }
-func (a *asked) CloseNotification(uint32) *dbus.Error     { return nil }
+func (a *requestLog) GetCapabilities() ([]string, *dbus.Error) { return []string{"actions"}, nil }
+func (a *requestLog) CloseNotification(uint32) *dbus.Error     { return nil }
 
-func (a *asked) Notify(_ string, _ uint32, _, _, body string, actions []string, _ map[string]dbus.Variant, _ int32) (uint32, *dbus.Error) {
+func (a *requestLog) Notify(_ string, _ uint32, _, _, body string, actions []string, _ map[string]dbus.Variant, _ int32) (uint32, *dbus.Error) {
 	if len(actions) > 0 {
 		go func() {
 			_ = a.conn.Emit("/org/freedesktop/Notifications", "org.freedesktop.Notifications.ActionInvoked", uint32(1), a.answer(body))
@@ -119,7 +119,7 @@ func sessionBus(t *testing.T, answer func(body string) string) (address string) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	a := &asked{conn, answer}
+	a := &requestLog{conn, answer}
 	if err := conn.Export(a, "/org/freedesktop/Notifications", "org.freedesktop.Notifications"); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestCopyWhileAsked(t *testing.T) {
 	if _, err := e.paste(t.Context(), side); err == nil || !strings.Contains(err.Error(), "something else was copied meanwhile") {
 		t.Errorf("vault's was pasted by the answer about work's: %v", err)
 	}
-	if held, err := sidesOf(t, e).Held(); err != nil || held.From != "vault" || held.Offered != "" {
+	if held, err := sidesOf(t, e).Holding(); err != nil || held.From != "vault" || held.Recipient != "" {
 		t.Errorf("%+v", held)
 	}
 }

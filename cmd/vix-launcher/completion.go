@@ -76,8 +76,8 @@ func completeVM(e *env) cobra.CompletionFunc {
 func vmNames(ctx context.Context, e *env) []string {
 	what := map[string]string{}
 	_ = e.withStore(func(_ *vm.Registry, s *vm.Store) error {
-		kept, err := s.Kept()
-		for _, name := range kept {
+		names, err := s.Names()
+		for _, name := range names {
 			what[name] = "stopped"
 		}
 		return err
@@ -102,7 +102,7 @@ func vmNames(ctx context.Context, e *env) []string {
 // names, and once something is typed, the host's own that a guest sees too.
 // The program's arguments are its own affair.
 func completeProgram(e *env) cobra.CompletionFunc {
-	return func(_ *cobra.Command, a []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return func(_ *cobra.Command, a []string, word string) ([]string, cobra.ShellCompDirective) {
 		if len(a) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -114,8 +114,8 @@ func completeProgram(e *env) cobra.CompletionFunc {
 				}
 			}
 		}
-		if typed != "" {
-			list = append(list, hostPrograms(filepath.SplitList(e.getenv("PATH")), typed)...)
+		if word != "" {
+			list = append(list, hostPrograms(filepath.SplitList(e.getenv("PATH")), word)...)
 		}
 		slices.Sort(list)
 		return slices.Compact(list), cobra.ShellCompDirectiveNoFileComp

@@ -51,18 +51,18 @@ func tryConfine(ctx context.Context, e *env, self string, own bool) (r sandbox.R
 	return sandbox.ReadReport(report)
 }
 
-// A confined is one process of a VM: what it said of itself when it was confined,
+// A confinedProcess is one process of a VM: what it said of itself when it was confined,
 // and what the kernel says now.
-type confined struct {
+type confinedProcess struct {
 	Process string `json:"process"` // display, qemu, virtiofsd, supervisor, "virtiofsd /where" of a share
 	sandbox.Report
 	Status sandbox.Status `json:"status"`
 }
 
 type confinedVM struct {
-	Name      string          `json:"name"`
-	Channel   vm.ChannelState `json:"channel"`
-	Processes []confined      `json:"processes"`
+	Name      string            `json:"name"`
+	Channel   vm.ChannelState   `json:"channel"`
+	Processes []confinedProcess `json:"processes"`
 }
 
 // confinedVMs looks at every VM that runs. A process that ends while it is looked at
@@ -79,20 +79,20 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 		return list
 	}
 	for _, v := range vms {
-		c := confinedVM{Name: v.Name, Channel: v.Channel, Processes: []confined{}}
+		c := confinedVM{Name: v.Name, Channel: v.Channel, Processes: []confinedProcess{}}
 		add := func(name string, pid int) {
 			if pid == 0 { // there is none, or not yet
 				return
 			}
-			var said sandbox.Report
+			var report sandbox.Report
 			for _, r := range v.Confinement {
 				if r.PID == pid {
-					said = r.Report
+					report = r.Report
 				}
 			}
 			for _, pid := range append([]int{pid}, sandbox.Workers(proc, pid)...) {
 				if st, err := sandbox.ReadStatus(proc, pid); err == nil {
-					c.Processes = append(c.Processes, confined{name, said, st})
+					c.Processes = append(c.Processes, confinedProcess{name, report, st})
 				}
 			}
 		}

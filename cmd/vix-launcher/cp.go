@@ -65,7 +65,7 @@ On a terminal, a copy that takes over a second shows how far it is.`,
 		ValidArgsFunction: completePaths(e),
 		Args:              args(2, -1, "SOURCE or DESTINATION"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			c, err := newCopying(e, a, recursive, limit)
+			c, err := newCopyJob(e, a, recursive, limit)
 			if err != nil {
 				return err
 			}
@@ -79,10 +79,10 @@ On a terminal, a copy that takes over a second shows how far it is.`,
 
 // completePaths completes the names of VMs that run, and the host's files.
 func completePaths(e *env) cobra.CompletionFunc {
-	return func(c *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 		var names []string
 		for _, n := range runningNames(c.Context(), e) {
-			if strings.HasPrefix(n, typed) {
+			if strings.HasPrefix(n, word) {
 				names = append(names, n+":")
 			}
 		}
@@ -117,8 +117,8 @@ func parseLocation(arg string) (location, error) {
 	return location{name, path}, nil
 }
 
-// A copying is one cp.
-type copying struct {
+// A copyJob is one cp.
+type copyJob struct {
 	e         *env
 	spawn     func(context.Context, vm.Run) (*vm.Exit, error) // of the registry
 	confine   func(to string)                                 // leaves this process only a directory; nil in tests
@@ -133,8 +133,8 @@ type copying struct {
 	receive   agent.Receive // of a receiving guest, what is not the sources' or the target's
 }
 
-func newCopying(e *env, args []string, recursive bool, limit string) (*copying, error) {
-	c := &copying{e: e, recursive: recursive}
+func newCopyJob(e *env, args []string, recursive bool, limit string) (*copyJob, error) {
+	c := &copyJob{e: e, recursive: recursive}
 	size, err := config.ParseMemory(limit)
 	if err != nil {
 		return nil, usagef("cp: --limit: %v", err)
@@ -161,7 +161,7 @@ func newCopying(e *env, args []string, recursive bool, limit string) (*copying, 
 }
 
 // run copies, until it is done or interrupted by a signal.
-func (c *copying) run(ctx context.Context) error {
+func (c *copyJob) run(ctx context.Context) error {
 	reg, err := c.e.registry()
 	if err != nil {
 		return err
@@ -192,7 +192,7 @@ func confineCopy(to, sockets string) {
 }
 
 // copy returns when both ends are done, and what is not complete is removed.
-func (c *copying) copy(ctx context.Context) (err error) {
+func (c *copyJob) copy(ctx context.Context) (err error) {
 	c.meter = newMeter(c.e.stderr, c.e.terminal)
 	switch {
 	case c.from == "":
@@ -210,7 +210,7 @@ func (c *copying) copy(ctx context.Context) (err error) {
 }
 
 // receiving is what a receiving guest is asked for.
-func (c *copying) receiving() agent.Request {
+func (c *copyJob) receiving() agent.Request {
 	r := c.receive
 	r.Path, r.Names, r.FilesOnly = c.to.path, c.names(), !c.recursive
 	r.Directory = r.Directory || len(c.sources) > 1
@@ -219,7 +219,7 @@ func (c *copying) receiving() agent.Request {
 
 // names are those that the sources have, and the only ones that are taken. A
 // guest's "." has one that is not known here, and "" is none.
-func (c *copying) names() []string {
+func (c *copyJob) names() []string {
 	var names []string
 	for _, p := range c.sources {
 		name := path.Base(path.Clean(p))
@@ -235,7 +235,7 @@ func (c *copying) names() []string {
 }
 
 // sending is what a sending guest is asked for.
-func (c *copying) sending() agent.Request {
+func (c *copyJob) sending() agent.Request {
 	return agent.Request{Send: &agent.Send{Paths: c.sources, Recursive: c.recursive}}
 }
 
@@ -262,8 +262,8 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// gone says that the reader of our pipe has ended, which is no error of ours.
-func gone(err error) error {
+// isGone says that the reader of our pipe has ended, which is no error of ours.
+func isGone(err error) error {
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
 		return errGone
 	}
@@ -271,7 +271,7 @@ func gone(err error) error {
 }
 
 // up sends files of the host.
-func (c *copying) up(ctx context.Context) error {
+func (c *copyJob) up(ctx context.Context) error {
 	sources, err := transfer.Sources(c.sources, c.recursive)
 	if err != nil {
 		return err
@@ -291,10 +291,10 @@ func (c *copying) up(ctx context.Context) error {
 	sent := make(chan error, 1)
 	go func() {
 		err := transfer.Send(w, sources, transfer.Sending{
-			Recursive: c.recursive, Skipped: c.skipped, Progress: c.meter.set,
+			Recursive: c.recursive, Skipped: c.onSkip, Progress: c.meter.setProgress,
 		})
 		w.Close() // what comes before its end is a cut stream
-		sent <- gone(err)
+		sent <- isGone(err)
 	}()
 	guest := c.guest(ctx, c.to.vm, c.receiving(), r, io.Discard)
 	r.Close()
@@ -317,12 +317,12 @@ func checkSource(src transfer.Source, check func(*os.File) error) error {
 	return errors.Join(check(f), f.Close())
 }
 
-func (c *copying) skipped(path, why string) {
+func (c *copyJob) onSkip(path, why string) {
 	c.meter.line("vix-launcher: %s: left out: %s", path, why)
 }
 
 // down takes files of a guest.
-func (c *copying) down(ctx context.Context) error {
+func (c *copyJob) down(ctx context.Context) error {
 	to, err := transfer.Find(c.to.path, len(c.sources) > 1)
 	if err != nil {
 		return err
@@ -344,7 +344,7 @@ func (c *copying) down(ctx context.Context) error {
 	unix.Umask(umask)
 	how := transfer.Receiving{
 		Names: c.names(), FilesOnly: !c.recursive,
-		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: transfer.Reserve(here), Progress: c.meter.set,
+		Umask: fs.FileMode(umask), Entries: maxEntries, Bytes: c.limit, Reserve: transfer.Reserve(here), Progress: c.meter.setProgress,
 	}
 	r, w, err := newPipe()
 	if err != nil {
@@ -378,7 +378,7 @@ func (c *copying) down(ctx context.Context) error {
 
 // across connects two guests. Nothing of the stream is looked at here: the one
 // that receives it trusts it no more than we would.
-func (c *copying) across(ctx context.Context) error {
+func (c *copyJob) across(ctx context.Context) error {
 	fromGuest, out, err := newPipe()
 	if err != nil {
 		return err
@@ -422,7 +422,7 @@ func (c *copying) across(ctx context.Context) error {
 }
 
 // guest runs a guest's end of the copy.
-func (c *copying) guest(ctx context.Context, name string, request agent.Request, stdin io.Reader, stdout io.Writer) error {
+func (c *copyJob) guest(ctx context.Context, name string, request agent.Request, stdin io.Reader, stdout io.Writer) error {
 	notes := &launch.Notes{}
 	how := vm.How{Kind: agent.KindRequest, Request: &request, User: c.user}
 	exit, err := c.spawn(ctx, vm.Run{VM: name, How: how, Stdin: stdin, Stdout: stdout, Stderr: notes, Pipes: true})
@@ -469,7 +469,7 @@ func newMeter(w io.Writer, terminal bool) *meter {
 	return m
 }
 
-func (m *meter) set(p transfer.Progress) {
+func (m *meter) setProgress(p transfer.Progress) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.at = p

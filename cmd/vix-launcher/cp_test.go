@@ -62,11 +62,11 @@ func takes(n int64, words string, code int) copier {
 	}
 }
 
-// copying makes a cp between fake guests, by name.
-func fakeCopying(t *testing.T, recursive bool, guests map[string]copier, args ...string) (*copying, *bytes.Buffer) {
+// fakeCopyJob makes a cp between fake guests, by name.
+func fakeCopyJob(t *testing.T, recursive bool, guests map[string]copier, args ...string) (*copyJob, *bytes.Buffer) {
 	t.Helper()
 	var stderr bytes.Buffer
-	c, err := newCopying(&env{stderr: &stderr}, args, recursive, "128M")
+	c, err := newCopyJob(&env{stderr: &stderr}, args, recursive, "128M")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,10 +114,10 @@ func TestCopyEnds(t *testing.T) {
 		web, mail copier
 		args      string
 		want      string // "" is success
-		said      string
+		stderr    string
 	}{
 		"down":                  {web: honest(at("guest")), args: "web:f " + host},
-		"down, a tree":          {web: honest(at("guest")), args: "-r web:d " + host, said: "1 symbolic links lead out"},
+		"down, a tree":          {web: honest(at("guest")), args: "-r web:d " + host, stderr: "1 symbolic links lead out"},
 		"up":                    {web: honest(at("guest")), args: at("h") + " web:up"},
 		"across":                {web: honest(at("guest")), mail: honest(at("other")), args: "web:f mail:f"},
 		"down, not there":       {web: honest(at("guest")), args: "web:none " + host, want: "VM web: "},
@@ -129,7 +129,7 @@ func TestCopyEnds(t *testing.T) {
 		"down, without words":   {web: says(nil, "", 137), args: "web:f " + host, want: "VM web: its end of the copy failed (status 137)"},
 		"down, more after":      {web: says(append(whole[:len(whole):len(whole)], bytes.Repeat([]byte("x"), 1<<20)...), "", 0), args: "web:f " + host},
 		"down, fails after all": {web: says(whole, "too late\n", 1), args: "web:f " + host, want: "VM web: too late"},
-		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, said: "vix-launcher: VM web: pipe: left out: \n"},
+		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, stderr: "vix-launcher: VM web: pipe: left out: \n"},
 		"down, garbage":         {web: says([]byte("\x7fELF and so on"), "", 0), args: "web:f " + host, want: "malformed stream of files"},
 		"up, took a part":       {web: takes(1000, "", 0), args: at("h") + " web:", want: "the guest took only a part"},
 		"up, full":              {web: takes(1000, "h: no space left on device\n", 1), args: at("h") + " web:", want: "VM web: h: no space left on device"},
@@ -142,12 +142,12 @@ func TestCopyEnds(t *testing.T) {
 		if recursive {
 			args = args[1:]
 		}
-		cp, stderr := fakeCopying(t, recursive, map[string]copier{"web": c.web, "mail": c.mail}, args...)
+		cp, stderr := fakeCopyJob(t, recursive, map[string]copier{"web": c.web, "mail": c.mail}, args...)
 		err := cp.copy(t.Context())
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
-		if err != nil && strings.ContainsAny(err.Error(), "\n\x1b\x07") || !strings.Contains(stderr.String(), c.said) || strings.ContainsAny(stderr.String(), "\x1b\x07") {
+		if err != nil && strings.ContainsAny(err.Error(), "\n\x1b\x07") || !strings.Contains(stderr.String(), c.stderr) || strings.ContainsAny(stderr.String(), "\x1b\x07") {
 			t.Errorf("%s: %q, said %q", name, err, stderr.String())
 		}
 	}
@@ -179,7 +179,7 @@ func TestCopyWithoutEnd(t *testing.T) {
 		return 141
 	}
 	to := t.TempDir()
-	c, _ := fakeCopying(t, false, map[string]copier{"web": endless}, "web:f", to)
+	c, _ := fakeCopyJob(t, false, map[string]copier{"web": endless}, "web:f", to)
 	if err := c.copy(t.Context()); err == nil || !strings.Contains(err.Error(), "more than the limit of 128 MiB") {
 		t.Error(err)
 	}
@@ -191,7 +191,7 @@ func TestCopyWithoutEnd(t *testing.T) {
 		_, _ = run.Stdout.Write(begun) // nobody hears it
 		return 0
 	}
-	c, _ = fakeCopying(t, false, map[string]copier{"web": silent}, "web:f", to)
+	c, _ = fakeCopyJob(t, false, map[string]copier{"web": silent}, "web:f", to)
 	if err := c.copy(ctx); !errors.Is(err, interrupted) {
 		t.Error(err)
 	}

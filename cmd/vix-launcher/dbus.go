@@ -60,7 +60,7 @@ func (e *env) serveBus(ctx context.Context, idle time.Duration) error {
 				VM: s.VM, App: s.App, Argv: s.Argv, Action: s.Action, Files: s.Files, Token: s.Token, Disposable: s.Disposable,
 			})
 		},
-		Entries: func() ([]desktop.Installed, error) { return desktop.List(data), nil },
+		Entries: func() ([]desktop.InstalledEntry, error) { return desktop.List(data), nil },
 	}
 	if err := s.Run(ctx); err != nil {
 		return fmt.Errorf("dbus-service: %w", err)

@@ -143,7 +143,7 @@ sync" makes them again, unless config.toml says otherwise.`,
 					return usagef("desktop remove: %v", err)
 				}
 			}
-			rest, err := desktop.Keep(data, func(i desktop.Installed) bool { return len(vms) > 0 && !slices.Contains(vms, i.VM) })
+			rest, err := desktop.Keep(data, func(i desktop.InstalledEntry) bool { return len(vms) > 0 && !slices.Contains(vms, i.VM) })
 			if err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ func (e *env) dataDir() (*os.Root, error) {
 
 // entries returns the files of every entry that the configuration asks for.
 func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop.File, notes []string, err error) {
-	self, err := e.installed()
+	self, err := e.installedPath()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -198,9 +198,9 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 	return files, notes, nil
 }
 
-// installed is the path that entries start Vix by: where PATH finds it, if that is
+// installedPath is the path that entries start Vix by: where PATH finds it, if that is
 // this program, since a link of the system's outlives a version.
-func (e *env) installed() (string, error) {
+func (e *env) installedPath() (string, error) {
 	self, err := e.self()
 	if err != nil {
 		return "", err

@@ -316,7 +316,7 @@ func checkKernel(context.Context, *env) check {
 
 func checkVix(ctx context.Context, e *env) check {
 	for _, name := range []string{"vix-waylandproxy", "vix-guest"} {
-		if _, err := e.sibling(name); err != nil {
+		if _, err := e.siblingPath(name); err != nil {
 			what, fix, _ := strings.Cut(err.Error(), "; ")
 			return bad(fix, "%s", what)
 		}

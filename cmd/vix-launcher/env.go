@@ -183,8 +183,8 @@ func (e *env) look(name string, places ...string) (string, error) {
 	return "", fmt.Errorf("%s is not installed", name)
 }
 
-// sibling finds another program of Vix: beside this one, or in ../libexec/vix.
-func (e *env) sibling(name string) (string, error) {
+// siblingPath finds another program of Vix: beside this one, or in ../libexec/vix.
+func (e *env) siblingPath(name string) (string, error) {
 	self, err := e.self()
 	if err != nil {
 		return "", err
@@ -226,10 +226,10 @@ func (e *env) parts() (p vm.Parts, err error) {
 		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
 	}
 	p.Passt, _ = e.look(passtName) // without it QEMU has a network of its own
-	if p.Proxy, err = e.sibling("vix-waylandproxy"); err != nil {
+	if p.Proxy, err = e.siblingPath("vix-waylandproxy"); err != nil {
 		return p, err
 	}
-	p.Guest, err = e.sibling("vix-guest")
+	p.Guest, err = e.siblingPath("vix-guest")
 	return p, err
 }
 

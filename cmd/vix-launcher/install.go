@@ -36,14 +36,14 @@ that it leads to. One that has the same name as another is refused.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: func(c *cobra.Command, a []string, typed string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(c *cobra.Command, a []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(a) > 0 {
 				return nil, cobra.ShellCompDirectiveDefault
 			}
-			return completeFirstName(e)(c, a, typed)
+			return completeFirstName(e)(c, a, word)
 		},
 		RunE: func(cmd *cobra.Command, a []string) error {
-			c := &copying{
+			c := &copyJob{
 				e: e, sources: a[1:], to: location{a[0], guestBin},
 				user: "root", receive: agent.Receive{Directory: true, Make: true, Mode: 0o755},
 				check: checkProgram,

@@ -162,7 +162,7 @@ func completeKept(e *env) cobra.CompletionFunc {
 	return func(_ *cobra.Command, a []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 		if len(a) == 0 {
 			_ = e.withStore(func(_ *vm.Registry, s *vm.Store) (err error) {
-				names, err = s.Kept()
+				names, err = s.Names()
 				return err
 			})
 		}

@@ -25,21 +25,21 @@ grow("again"); print "done\n"; <STDIN>;`
 
 const held = 600 << 20
 
-// A holding is one VM with the program.
-type holding struct {
+// A memoryHog is one VM with the program.
+type memoryHog struct {
 	name  string
 	p     *launched
 	stdin io.WriteCloser
 	qemu  int
 }
 
-func (h *holding) next(says string) {
+func (h *memoryHog) next(says string) {
 	fmt.Fprintln(h.stdin)
 	h.p.says(says)
 }
 
 // used is what of the guest's memory is the host's: the blocks of its file.
-func (h *holding) used(t *testing.T) uint64 {
+func (h *memoryHog) used(t *testing.T) uint64 {
 	t.Helper()
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", h.qemu))
 	for _, l := range links {
@@ -54,12 +54,12 @@ func (h *holding) used(t *testing.T) uint64 {
 	return residentOf(h.qemu) // of another user's, who is not root
 }
 
-func (r *rig) hold(name, data string, args ...string) *holding {
+func (r *rig) hold(name, data string, args ...string) *memoryHog {
 	stdin, keep := io.Pipe()
 	r.t.Cleanup(func() { keep.Close() })
 	p := r.start(stdin, append([]string{"run", "--vm", name, "--memory", "1G", "--cpus", "1", "--share", data, "perl", "-e", holder}, args...)...)
 	p.patience = 8 * time.Minute // three emulated guests touch 600 MiB at once
-	return &holding{name: name, stdin: keep, p: p}
+	return &memoryHog{name: name, stdin: keep, p: p}
 }
 
 // What idle VMs have freed goes back to the host by itself, and what they could free
@@ -89,14 +89,14 @@ func TestVMMemoryGoesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := r.start(nil, "status", "--watch", "--json")
-	var vms []*holding
+	var vms []*memoryHog
 	sum := func() (n uint64) {
 		for _, h := range vms {
 			n += h.used(t)
 		}
 		return n
 	}
-	add := func(h *holding, says string) {
+	add := func(h *memoryHog, says string) {
 		h.p.says(says)
 		for _, s := range r.list() {
 			if s.Name == h.name {

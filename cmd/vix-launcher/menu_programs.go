@@ -36,7 +36,7 @@ func (e *env) menuHost() session.Host {
 // startMenu starts vix-menu. Told to end it closes the window by itself; what was chosen
 // before goes on.
 func (e *env) startMenu(ctx context.Context) (*session.Child, error) {
-	path, err := e.sibling("vix-menu")
+	path, err := e.siblingPath("vix-menu")
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func TestVMOutdated(t *testing.T) {
 	installDeb(t, r.dir, tree, 1)
 	r.configure("[vm.t]\nroot = \"" + tree + "\"\nmemory = \"256M\"\nstate = \"none\"\n")
 
-	told := "VM t: programs of its root " + tree + " have changed since it started"
+	note := "VM t: programs of its root " + tree + " have changed since it started"
 	stdin, keep := io.Pipe()
 	defer keep.Close()
 	first := r.start(stdin, "run", "--no-gui", "--vm", "t", "sh", "-c", "echo up; read x")
@@ -73,17 +73,17 @@ func TestVMOutdated(t *testing.T) {
 		t.Errorf("told of an upgrade that there was not: %s", text)
 	}
 	installDeb(t, r.dir, tree, 2)
-	if text := all(); strings.Count(text, told) != 3 || !r.list()[0].Outdated {
+	if text := all(); strings.Count(text, note) != 3 || !r.list()[0].Outdated {
 		t.Errorf("not told three times: %s", text)
 	}
 	// Not found: it was not there when the VM looked first.
-	if p := r.start(nil, "exec", "t", "--", "only-in-2"); p.code() != 0 && !strings.Contains(p.err.String(), told) {
+	if p := r.start(nil, "exec", "t", "--", "only-in-2"); p.code() != 0 && !strings.Contains(p.err.String(), note) {
 		t.Errorf("a new program is not found, and nothing says why: %s", p.err.String())
 	}
 	if text := r.vix(0, "status", "t").out.String(); !strings.Contains(text, "have changed since the VM started") {
 		t.Error(text)
 	}
-	if text := r.vix(0, "logs", "t").out.String(); strings.Count(text, told) != 1 {
+	if text := r.vix(0, "logs", "t").out.String(); strings.Count(text, note) != 1 {
 		t.Errorf("the log says it not once: %s", text)
 	}
 	keep.Close()

@@ -55,16 +55,16 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 		t.Errorf("somebody was killed: %s", text)
 	}
 
-	const told = "VM t: out of memory: its kernel has ended perl; give the VM more (memory in config.toml, or --memory)"
+	const note = "VM t: out of memory: its kernel has ended perl; give the VM more (memory in config.toml, or --memory)"
 	hog := r.start(nil, "exec", "t", "--", "perl", "-e", `push @x, "x" x (1 << 20) while 1`)
-	if code := hog.code(); code != 137 || !strings.Contains(hog.err.String(), told) {
+	if code := hog.code(); code != 137 || !strings.Contains(hog.err.String(), note) {
 		t.Errorf("a program that takes all memory: %d: %s", code, hog.err.String())
 	}
 	fmt.Fprintln(keep, "two")
 	first.says("got two\n")
-	first.saysOn(&first.err, told)
+	first.saysOn(&first.err, note)
 	for _, verb := range [][]string{{"logs", "t"}, {"status", "t"}} {
-		if text := r.vix(0, verb...).out.String(); !strings.Contains(text, told) {
+		if text := r.vix(0, verb...).out.String(); !strings.Contains(text, note) {
 			t.Errorf("%v: %s", verb, text)
 		}
 	}

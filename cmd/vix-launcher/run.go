@@ -156,12 +156,12 @@ const rawUsage = "on a terminal too, pass every byte that the guest writes"
 func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
 	for _, f := range []struct {
 		name  string
-		given bool
+		isSet bool
 	}{
 		{"--memory", o.memory != ""}, {"--cpus", cpusSet}, {"--share", len(o.shares) > 0}, {"--no-gui", o.noGUI},
 		{"--net", o.net != ""}, {"--publish", len(o.publish) > 0},
 	} {
-		if f.given {
+		if f.isSet {
 			list = append(list, f.name)
 		}
 	}
@@ -215,12 +215,12 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 }
 
 // follow has the terminal say how far a start is, and stage and end, which are a
-// notification's. ignored are the options that a VM that runs already
+// notification's. ignoredOptions are the options that a VM that runs already
 // does not take.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, name string, ignored []string, stage func(string), end func(error)) {
+func (o *runOptions) follow(r *vm.Run, p *launch.Progress, name string, ignoredOptions []string, stage func(string), end func(error)) {
 	r.OnJoin = func() {
-		if len(ignored) > 0 {
-			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", name, strings.Join(ignored, ", "))
+		if len(ignoredOptions) > 0 {
+			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", name, strings.Join(ignoredOptions, ", "))
 		}
 	}
 	r.OnStage = func(s vm.Stage) {

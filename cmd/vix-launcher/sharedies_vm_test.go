@@ -49,7 +49,7 @@ func TestVMShareServerDies(t *testing.T) {
 		}
 		return list
 	}
-	told := 0
+	notes := 0
 	// kill kills what serves a folder, and waits until it is said what becomes of that.
 	kill := func(guest, want string) {
 		t.Helper()
@@ -61,14 +61,14 @@ func TestVMShareServerDies(t *testing.T) {
 			}
 		}
 		for text, more := logs.out.text(); ; text, more = logs.out.text() {
-			if len(text) > told && regexp.MustCompile("share "+guest+want).MatchString(text[told:]) {
-				told = len(text)
+			if len(text) > notes && regexp.MustCompile("share "+guest+want).MatchString(text[notes:]) {
+				notes = len(text)
 				return
 			}
 			select {
 			case <-more:
 			case <-time.After(time.Minute):
-				t.Fatalf("nobody says %q: %s", want, text[told:])
+				t.Fatalf("nobody says %q: %s", want, text[notes:])
 			}
 		}
 	}

@@ -252,7 +252,7 @@ const cancelled = "\x18"
 func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 	var saved unix.Termios
 	var lent bool
-	var left []byte
+	var rest []byte
 	r := bufio.NewReader(pipe)
 	for {
 		var head struct {
@@ -271,16 +271,16 @@ func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 			_, err := binary.Decode(b, binary.NativeEndian, &saved)
 			lent = err == nil
 		case guardScreen:
-			left = b
+			rest = b
 		case guardDismissed:
 			return nil
 		}
 	}
 	var err error
 	how := uint(unix.TCSETSW)
-	if screen != nil && len(left) > 0 {
+	if screen != nil && len(rest) > 0 {
 		how = unix.TCSETSF // the terminal may have said something
-		_, err = screen.WriteString(cancelled + string(left))
+		_, err = screen.WriteString(cancelled + string(rest))
 	}
 	if keyboard != nil && lent {
 		err = errors.Join(err, applyTermios(keyboard, &saved, how))

@@ -109,7 +109,7 @@ func TestGuard(t *testing.T) {
 	changed.Oflag &^= unix.OPOST
 	for _, c := range []struct {
 		name   string
-		told   func(*guard)
+		act    func(*guard)
 		echo   bool
 		screen string
 	}{
@@ -136,7 +136,7 @@ func TestGuard(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.told(&guard{pipe: w})
+		c.act(&guard{pipe: w})
 		w.Close()
 		if err := watchOver(tty, tty, r); err != nil {
 			t.Error(err)
@@ -156,7 +156,7 @@ func TestGuard(t *testing.T) {
 // Each output is looked at for itself: a terminal shows what is good for it, a pipe gets
 // every byte; and Vix's own line begins in a line of its own.
 func TestConsole(t *testing.T) {
-	const said = "a\x1b]52;c;eA==\a\x1b[31mb\x1b[H\xe2\x80\xaec"
+	const output = "a\x1b]52;c;eA==\a\x1b[31mb\x1b[H\xe2\x80\xaec"
 	master, tty := pty(t)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -172,15 +172,15 @@ func TestConsole(t *testing.T) {
 		t.Error("the terminal is not found behind its console")
 	}
 	out := e.guestOutput(false, false, nil)
-	_, _ = io.WriteString(out.stdout, said)
-	_, _ = io.WriteString(out.stderr, said)
+	_, _ = io.WriteString(out.stdout, output)
+	_, _ = io.WriteString(out.stderr, output)
 	out.end()
 	if _, err := io.WriteString(out.stderr, "late"); err == nil {
 		t.Error("written after the end")
 	}
 	_, _ = io.WriteString(e.stderr, "vix-launcher: \x1b]0;x\agone\n")
 	w.Close()
-	if got, _ := io.ReadAll(r); string(got) != said {
+	if got, _ := io.ReadAll(r); string(got) != output {
 		t.Errorf("the pipe got %q", got)
 	}
 	want := "a\x1b[31mbc\x1b[m\r\r\nvix-launcher: gone\r\n" // the terminal adds a return

@@ -268,7 +268,7 @@ func (d *desk) testSync() {
 		d.t.Fatal(err)
 	}
 	d.must(d.Launcher(), "desktop", "sync")
-	var list []desktop.Installed
+	var list []desktop.InstalledEntry
 	if err := json.Unmarshal([]byte(d.must(d.Launcher(), "desktop", "list", "--json")), &list); err != nil {
 		d.t.Fatal(err)
 	}

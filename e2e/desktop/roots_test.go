@@ -82,7 +82,7 @@ func (d *desk) synced(vm string) (stderr string, programs []string) {
 	if r.Code != 0 {
 		d.t.Fatalf("desktop sync: %v", r)
 	}
-	var list []desktop.Installed
+	var list []desktop.InstalledEntry
 	if err := json.Unmarshal([]byte(d.must(d.Launcher(), "desktop", "list", "--json")), &list); err != nil {
 		d.t.Fatal(err)
 	}

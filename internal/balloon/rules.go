@@ -6,7 +6,7 @@ import "time"
 const (
 	MiB = 1 << 20
 
-	leastKept  = 64 * MiB
+	minKept    = 64 * MiB
 	keptPart   = 16 // of the VM's memory
 	takePart   = 4
 	givePart   = 4
@@ -53,7 +53,7 @@ type View struct {
 }
 
 // keep is what a guest keeps available.
-func keep(memory uint64) uint64 { return max(leastKept, memory/keptPart) }
+func keep(memory uint64) uint64 { return max(minKept, memory/keptPart) }
 
 // Decide returns the size that the VM is to have, a whole number of MiB from Min to Max,
 // and why it is another than Target ("" if it is not).
@@ -69,25 +69,25 @@ func Decide(v View) (target uint64, why string) {
 		// From what it has: it may have taken back more than was offered, or have given
 		// back less than was asked for.
 		more := max(v.Max/givePart, kept-v.Guest.Available)
-		return changed(v, max(v.Target, within(size+more)), "the guest has little left")
+		return change(v, max(v.Target, within(size+more)), "the guest has little left")
 	case v.Short && v.Guest != nil && v.IdleFor >= IdleAfter && v.StartAgo >= StartHold && size <= v.Target+v.Max/slackPart:
 		if v.Guest.Available < kept+MiB {
 			break
 		}
 		more := min(v.Guest.Available-kept, v.Max/takePart, size)
 		target = min(within(size-more), size)
-		return changed(v, target, "the host is short of memory")
+		return change(v, target, "the host is short of memory")
 	case !v.Short && v.CalmFor >= CalmAfter && v.Target < v.Max:
 		step := v.Max / returnPart
 		if v.Available < v.Total/hostPart+step {
 			break
 		}
-		return changed(v, within(v.Target+step), "the host has room")
+		return change(v, within(v.Target+step), "the host has room")
 	}
 	return v.Target, ""
 }
 
-func changed(v View, target uint64, why string) (uint64, string) {
+func change(v View, target uint64, why string) (uint64, string) {
 	if target == v.Target {
 		return target, ""
 	}

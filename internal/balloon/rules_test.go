@@ -80,7 +80,7 @@ func TestDecideHolds(t *testing.T) {
 		if !v.Short || v.IdleFor < IdleAfter || v.StartAgo < StartHold || v.Guest == nil {
 			t.Fatalf("%+v: taken down to %d", v, got)
 		}
-		if taken := min(v.Size, v.Max) - got; v.Guest.Available < taken || v.Guest.Available-taken < min(leastKept, keep(v.Max))-MiB {
+		if taken := min(v.Size, v.Max) - got; v.Guest.Available < taken || v.Guest.Available-taken < min(minKept, keep(v.Max))-MiB {
 			t.Fatalf("%+v: %d leaves it too little", v, got)
 		}
 	})

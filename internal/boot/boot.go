@@ -1,4 +1,4 @@
-// Package boot finds and makes what a VM boots from: a kernel, and a first file system for it.
+// Package boot finds a VM's kernel, and makes its first file system.
 //
 //	FindKernel ─► Kernel ─┬─ vmlinux.go    bzImage → vmlinux with a PVH entry
 //	                      ├─ modules.go    names → closure, in load order
@@ -13,13 +13,12 @@
 //	/modules/NAME.ko      uncompressed, its signature beside it in NAME.ko.sig
 //	/dev/console, /proc, /sys, /run, /lower, /scratch, /root
 //
-// The groups may be loaded side by side once "base" is in: "root" holds what
-// mounting the root needs, "gpu" what the display needs; "disk" comes after "root", and one of
-// "disk-ext4", "disk-squashfs", "disk-erofs" and "disk-xfs" after that; "net" is the
-// network card's.
+// The groups may be loaded side by side once "base" is in: "root" is for mounting the root,
+// "gpu" for the display; "disk" comes after "root", and one of "disk-ext4",
+// "disk-squashfs", "disk-erofs" and "disk-xfs" after that; "net" is the network card's.
 //
-// The package is given every path it reads (a root directory, normally "/"), and starts no
-// process. The tree that becomes the guest's root is package rootfs's.
+// The caller gives the package every path that it reads (a root directory, normally "/"). It
+// starts no process. Package rootfs makes the guest's root.
 package boot
 
 import "errors"

@@ -261,8 +261,8 @@ func testConfig(t *testing.T) Config {
 
 func TestPrepare(t *testing.T) {
 	c := testConfig(t)
-	var said []string
-	c.Progress = func(s string) { said = append(said, s) }
+	var output []string
+	c.Progress = func(s string) { output = append(output, s) }
 	f, err := Prepare(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -270,17 +270,17 @@ func TestPrepare(t *testing.T) {
 	if b, err := os.ReadFile(f.Kernel); err != nil || !bytes.Equal(b, makeVmlinux(noteXenPhys32Entry)) || !f.PVH {
 		t.Errorf("kernel: %v", err)
 	}
-	if len(said) != 2 {
-		t.Errorf("said %q", said)
+	if len(output) != 2 {
+		t.Errorf("said %q", output)
 	}
 	checkArchive(t, f.Initrd)
 	checkModes(t, c.CacheDir)
 
 	before, _ := os.ReadFile(f.Initrd)
-	said = nil
+	output = nil
 	again, err := Prepare(t.Context(), c)
-	if err != nil || again != f || len(said) > 0 {
-		t.Errorf("again: %+v, %v, said %q", again, err, said)
+	if err != nil || again != f || len(output) > 0 {
+		t.Errorf("again: %+v, %v, said %q", again, err, output)
 	}
 	_ = os.Remove(f.Initrd)
 	if _, err := Prepare(t.Context(), c); err != nil {

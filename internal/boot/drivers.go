@@ -15,17 +15,16 @@ type Driver struct {
 	Signature []byte // behind the image, for a kernel that insists
 }
 
-// beside lists what a driver finds its devices with, but does not depend on.
+// beside lists modules by which a driver finds its devices, but which it does not depend on.
 var beside = map[string][]string{
 	"usbhid":      {"hid_generic", "evdev"},
 	"usb_storage": {"sd_mod", "vfat", "exfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"},
 	"uas":         {"usb_storage", "sd_mod", "vfat", "exfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"},
 }
 
-// Drivers returns the modules of kernel k for the named ones and for devices of these
-// aliases (modules.alias(5)), each after what it depends on. What the kernel has built in
-// needs none, and what it lacks is left out: a device without its driver is still there
-// for programs that need none.
+// Drivers returns the modules of kernel k with these names, and for devices of these
+// aliases (modules.alias(5)), each after its dependencies. It leaves out modules that the
+// kernel has built in, or lacks: programs that need no driver can still use such a device.
 func Drivers(k Kernel, names, aliases []string) ([]Driver, error) {
 	index, err := loadModuleIndex(k)
 	if err != nil || index.whole {

@@ -62,7 +62,7 @@ func writeInitramfs(w io.Writer, guest []byte, mods []packedModule) error {
 // endian (include/linux/module_signature.h).
 const signatureMagic = "~Module signature appended~\n"
 
-// splitSignature cuts what a module was signed with off it.
+// splitSignature cuts the signature off a module.
 func splitSignature(mod []byte) (bare, signature []byte) {
 	rest, ok := bytes.CutSuffix(mod, []byte(signatureMagic))
 	if !ok || len(rest) < 12 {

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// maxInitrd bounds an initrd of the user's, packed and unpacked.
+// maxInitrd bounds the user's initrd, packed and unpacked.
 const maxInitrd = 1 << 30
 
-// modulesIn returns what an initrd holds below lib/modules/RELEASE, by its path from
-// there. An initrd is one newc archive after another (Documentation/driver-api/early-
+// modulesIn returns an initrd's files below lib/modules/RELEASE, by their paths from there.
+// An initrd is one newc archive after another (Documentation/driver-api/early-
 // userspace/buffer-format.rst), any of which may be compressed: the first is often
 // microcode.
 func modulesIn(initrd []byte, release string) (map[string][]byte, error) {
@@ -66,7 +66,7 @@ const (
 
 var errInitrd = errors.New("a damaged cpio archive")
 
-// eachNewc calls f with each file of the archive at the beginning of b, which it takes.
+// eachNewc calls f with each file of the archive at the beginning of b, and consumes it.
 func eachNewc(b *[]byte, f func(name string, content []byte)) error {
 	take := func(n int) ([]byte, error) {
 		if n > len(*b) {

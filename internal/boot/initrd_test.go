@@ -61,7 +61,7 @@ func TestModulesIn(t *testing.T) {
 func TestNamedKernel(t *testing.T) {
 	dir := t.TempDir()
 	image := filepath.Join(dir, "boot", "my-kernel")
-	put := func(path, content string) {
+	add := func(path, content string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -70,27 +70,27 @@ func TestNamedKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	put(image, string(makeBzImage(t, "6.1-x", "none", makeVmlinux(noteXenPhys32Entry))))
+	add(image, string(makeBzImage(t, "6.1-x", "none", makeVmlinux(noteXenPhys32Entry))))
 	if k, err := NamedKernel(image, "", dir+"/none"); err != nil || k.Release != "6.1-x" || k.Modules != "" {
 		t.Errorf("without modules: %+v, %v", k, err)
 	}
-	put(dir+"/lib/modules/6.1-x/modules.dep", "")
+	add(dir+"/lib/modules/6.1-x/modules.dep", "")
 	if _, err := NamedKernel(image, "", dir+"/none"); err == nil || !strings.Contains(err.Error(), "kernel 6.1-x: the kernel has no virtio_pci driver") {
 		t.Errorf("with no modules: %v", err)
 	}
 	var builtin strings.Builder
-	for _, w := range wanted {
+	for _, w := range neededDrivers {
 		builtin.WriteString("kernel/" + w.name + ".ko\n")
 	}
-	put(dir+"/lib/modules/6.1-x/modules.builtin", builtin.String())
+	add(dir+"/lib/modules/6.1-x/modules.builtin", builtin.String())
 	if k, err := NamedKernel(image, "", dir+"/none"); err != nil || k.Modules != dir+"/lib/modules/6.1-x" {
 		t.Errorf("above it: %+v, %v", k, err)
 	}
-	put(dir+"/initrd", string(archive(t, map[string]string{"lib/modules/6.1-x/modules.dep": ""})))
+	add(dir+"/initrd", string(archive(t, map[string]string{"lib/modules/6.1-x/modules.dep": ""})))
 	if _, err := NamedKernel(image, dir+"/initrd", dir); err == nil || !strings.Contains(err.Error(), "initrd "+dir+"/initrd: the kernel has no") {
 		t.Errorf("an initrd without modules: %v", err)
 	}
-	put(dir+"/initrd", string(archive(t, map[string]string{"lib/modules/6.1-x/modules.dep": "", "lib/modules/6.1-x/modules.builtin": builtin.String()})))
+	add(dir+"/initrd", string(archive(t, map[string]string{"lib/modules/6.1-x/modules.dep": "", "lib/modules/6.1-x/modules.builtin": builtin.String()})))
 	if _, err := NamedKernel(image, dir+"/initrd", dir); err != nil {
 		t.Error(err)
 	}

@@ -44,10 +44,9 @@ var modulePatterns = []string{
 	"run/current-system/kernel-modules/lib/modules/%s",
 }
 
-// FindKernel returns the newest kernel under root (normally "/") that can be a
-// guest's: readable, at least 5.16, with its modules and virtio-gpu. Where
-// there is none, the error tells why the newest is not: it wraps ErrNoKernel,
-// ErrNoVirtioGPU, or says what to change.
+// FindKernel returns the newest kernel under root (normally "/") that a guest can use:
+// readable, at least 5.16, with its modules and virtio-gpu. If there is none, the error says
+// why the newest kernel is not: it wraps ErrNoKernel, ErrNoVirtioGPU, or says what to change.
 func FindKernel(root string) (Kernel, error) {
 	var good []Kernel
 	var bad []badKernel
@@ -82,7 +81,7 @@ type badKernel struct {
 	err     error
 }
 
-// inspect returns the kernel of an image, or why it cannot be a guest's.
+// inspect returns the kernel of an image, or why a guest cannot use it.
 func inspect(root, path string) (Kernel, error) {
 	k, err := inspectImage(path)
 	if err != nil {
@@ -95,10 +94,10 @@ func inspect(root, path string) (Kernel, error) {
 	return k, k.checkModules()
 }
 
-// NamedKernel returns the kernel image at a path of the user's. Its modules are those in
-// the initrd, if one is named; else those of the directory lib/modules beside the image
-// or above it, or of the tree root (normally "/"); else it has none, and everything that
-// a guest needs is built in.
+// NamedKernel returns the kernel image at the user's path. Its modules are in the initrd, if
+// one is named; otherwise in the directory lib/modules beside the image or above it, or of
+// the tree root (normally "/"); otherwise it has none, and must have everything that a guest
+// needs built in.
 func NamedKernel(image, initrd, root string) (Kernel, error) {
 	k, err := inspectImage(image)
 	if err != nil {
@@ -178,7 +177,7 @@ func setupHeader(head []byte) error {
 	return nil
 }
 
-// readRelease returns the release that an image itself states.
+// readRelease returns the release in an image itself.
 func readRelease(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

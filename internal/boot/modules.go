@@ -12,11 +12,11 @@ import (
 	"strings"
 )
 
-// wanted lists the modules that a guest needs, by group. Their dependencies
+// neededDrivers lists the modules that a guest needs, by group. Their dependencies
 // come from modules.dep.
-var wanted = []struct {
+var neededDrivers = []struct {
 	group, name string
-	missing     error // when it is neither built in nor there
+	missing     error // a special error for a module that is neither built in nor there
 }{
 	{GroupBase, "virtio_pci", nil},
 	{GroupBase, "virtio_console", nil},
@@ -27,20 +27,20 @@ var wanted = []struct {
 	{GroupMemory, "virtio_balloon", nil},
 }
 
-// optional: a guest runs without it, and keeps the memory that it has touched.
+// optional is a module that a guest runs without: then it keeps the memory that it has touched.
 const optional = "virtio_balloon"
 
-// disk lists besides what a guest needs whose root is on a disk, as far as the kernel
-// has it: the driver, and what ext4 and xfs ask the kernel's cryptography for by name;
-// and each file system in a group of its own, of which the guest loads one.
+// disk lists the further modules of a guest whose root is on a disk, as far as the kernel has
+// them: the driver, the checksums that ext4 and xfs request from the kernel's cryptography by
+// name, and each file system in a group of its own, of which the guest loads one.
 var disk = []struct{ group, name string }{
 	{GroupDisk, "virtio_blk"}, {GroupDisk, "crc32c_generic"},
 	{GroupDisk + "-ext4", "ext4"}, {GroupDisk + "-squashfs", "squashfs"}, {GroupDisk + "-erofs", "erofs"}, {GroupDisk + "-xfs", "xfs"},
 }
 
-// card is the driver of a network card, where a guest has one, and what DHCP asks by
-// before there is an address; vsockDriver is that of the agent's channel, where that is a
-// vsock connection.
+// card lists the driver of a network card, and the sockets that DHCP uses before there is an
+// address; vsockDriver lists the driver of the agent's channel, if that is a vsock
+// connection.
 var (
 	card        = []string{"virtio_net", "af_packet"}
 	vsockDriver = []string{"vmw_vsock_virtio_transport"}
@@ -53,7 +53,7 @@ type module struct {
 	path  string // relative to the modules' directory
 }
 
-// A moduleIndex is what depmod(8) wrote about a kernel's modules.
+// A moduleIndex is depmod(8)'s index of a kernel's modules.
 type moduleIndex struct {
 	file    func(path string, limit int64) ([]byte, error) // below the modules' directory
 	whole   bool                                           // the kernel has no modules: all is built in
@@ -65,7 +65,7 @@ type moduleIndex struct {
 // maxIndex bounds modules.dep; Debian's is 700 KiB.
 const maxIndex = 16 << 20
 
-// loadModuleIndex finds out about a kernel's modules.
+// loadModuleIndex reads the index of a kernel's modules.
 func loadModuleIndex(k Kernel) (*moduleIndex, error) {
 	m := &moduleIndex{path: map[string]string{}, deps: map[string][]string{}, builtin: map[string]bool{}}
 	switch {
@@ -125,8 +125,8 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(name, "-", "_")
 }
 
-// plan returns the modules to load, each once, after what it depends on: those that
-// every guest needs, and those of the groups with, of GroupDisk, GroupNet and GroupVsock.
+// plan returns the modules to load, each once, after its dependencies: the modules of every
+// guest, and those of the groups with, of GroupDisk, GroupNet and GroupVsock.
 func (m *moduleIndex) plan(with ...string) ([]module, error) {
 	var list []module
 	seen := map[string]bool{}
@@ -136,7 +136,7 @@ func (m *moduleIndex) plan(with ...string) ([]module, error) {
 			list = append(list, module{group, name, file})
 		}
 	}
-	for _, w := range wanted {
+	for _, w := range neededDrivers {
 		if m.whole || m.builtin[w.name] {
 			continue
 		}
@@ -190,7 +190,7 @@ func (m *moduleIndex) plan(with ...string) ([]module, error) {
 	return list, nil
 }
 
-// CheckVsock reports why a guest of this kernel has no vsock.
+// CheckVsock says why a guest of this kernel has no vsock.
 func (k Kernel) CheckVsock() error {
 	index, err := loadModuleIndex(k)
 	if err == nil {
@@ -202,7 +202,7 @@ func (k Kernel) CheckVsock() error {
 // maxModule bounds one unpacked module.
 const maxModule = 64 << 20
 
-// read returns a module's file as it is, compressed or not.
+// read returns a module's file unchanged, compressed or not.
 func (m *moduleIndex) read(mod module) ([]byte, error) {
 	if !filepath.IsLocal(mod.path) {
 		return nil, fmt.Errorf("modules.dep: %q is outside the modules' directory", mod.path)

@@ -31,12 +31,12 @@ type Config struct {
 	Disk     bool         // the root is on a disk
 	Net      bool         // the guest has a network card
 	Vsock    bool         // the agent's channel is a vsock connection
-	Progress func(string) // told what takes a while; may be nil
+	Progress func(string) // gets a line for each slow step; may be nil
 }
 
-// Files is what QEMU boots.
+// Files are the files that QEMU boots.
 type Files struct {
-	Kernel string // the uncompressed vmlinux, or the bzImage where that has no PVH entry
+	Kernel string // the uncompressed vmlinux, or the bzImage if that has no PVH entry
 	Initrd string
 	PVH    bool // Kernel is a vmlinux
 }
@@ -51,10 +51,10 @@ const oldTempPrefix = ".new-"
 // maxImage bounds a bzImage and vix-guest.
 const maxImage = 256 << 20
 
-// Prepare returns the files, making what the cache lacks. Entries are named by
-// the content that they are made from, and by their own (entry), so that any number
-// of Prepares may run at once, and what a disk has torn or turned is made again. A cache
-// that has all that is needed is only read.
+// Prepare returns the files, and makes those that the cache lacks. An entry's name comes from
+// the content that it is made from, and from its own (entry), so that any number of Prepares
+// may run at once, and files that a disk has damaged are made again. Prepare only reads a
+// cache that has everything.
 func Prepare(ctx context.Context, c Config) (Files, error) {
 	if c.Progress == nil {
 		c.Progress = func(string) {}
@@ -80,8 +80,8 @@ func Prepare(ctx context.Context, c Config) (Files, error) {
 	return f, nil
 }
 
-// ownCache refuses a cache that another user could write to: an entry's name vouches for
-// its content. It is the open directory that is looked at.
+// ownCache refuses a cache that another user could write to: an entry's name vouches for its
+// content. It checks the open directory.
 func ownCache(cache *os.Root) error {
 	st, err := cache.Stat(".")
 	if err != nil {
@@ -161,7 +161,7 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	return filepath.Join(c.CacheDir, name), err
 }
 
-// groups are those of the modules that not every guest needs.
+// groups returns the groups of modules that this guest needs beside those of every guest.
 func (c Config) groups() (list []string) {
 	for group, with := range map[string]bool{GroupDisk: c.Disk, GroupNet: c.Net, GroupVsock: c.Vsock} {
 		if with {
@@ -213,8 +213,8 @@ func (e *entry) Write(p []byte) (int, error) {
 
 func (e *entry) name(key string) string { return fmt.Sprintf("%s.%x.%08x", key, e.size, e.sum.Sum32()) }
 
-// lookUp returns the entry of a key, if it is whole, and marks it as used where that can be
-// written down. One that is not is removed.
+// lookUp returns the entry of a key if it is whole, and marks it as used if the cache can be
+// written to. It removes a damaged entry.
 func lookUp(cache *os.Root, key string) (name string, ok bool) {
 	names, _ := fs.Glob(cache.FS(), key+".*")
 	for _, name := range names {
@@ -243,7 +243,7 @@ func whole(cache *os.Root, key, name string) bool {
 	return err == nil && e.name(key) == name
 }
 
-// store writes an entry aside, and gives it its name when it is whole and on disk.
+// store writes an entry without a name, and gives it its name when it is whole and on disk.
 func store(cache *os.Root, key string, write func(io.Writer) error) (name string, err error) {
 	defer func() {
 		var pe *fs.PathError
@@ -272,8 +272,8 @@ func store(cache *os.Root, key string, write func(io.Writer) error) (name string
 	return name, errors.Join(err, f.Close())
 }
 
-// prune removes entries that were not used for long, and what an interrupted
-// store left where a file needs a name. Errors do not matter: it is tried again at the next store.
+// prune removes entries without a recent use, and the remains of interrupted stores on file
+// systems where a file needs a name. Errors do not matter: the next store tries again.
 func prune(cache *os.Root) {
 	durable.SweepFiles(cache, ".")
 	dir, err := cache.Open(".")

@@ -35,11 +35,11 @@ func TestPrepareDamaged(t *testing.T) {
 				if err := os.WriteFile(path, spoil(bytes.Clone(want)), 0o600); err != nil {
 					t.Fatal(err)
 				}
-				var said []string
-				c.Progress = func(s string) { said = append(said, s) }
+				var output []string
+				c.Progress = func(s string) { output = append(output, s) }
 				again, err := Prepare(t.Context(), c)
-				if got, rerr := os.ReadFile(path); err != nil || rerr != nil || again != f || len(said) != 1 || !bytes.Equal(got, want) {
-					t.Errorf("%s: %+v, %v, %v, said %q", filepath.Base(path), again, err, rerr, said)
+				if got, rerr := os.ReadFile(path); err != nil || rerr != nil || again != f || len(output) != 1 || !bytes.Equal(got, want) {
+					t.Errorf("%s: %+v, %v, %v, said %q", filepath.Base(path), again, err, rerr, output)
 				}
 			}
 			if entries, _ := os.ReadDir(c.CacheDir); len(entries) != 2 {

@@ -22,9 +22,9 @@ const maxVmlinux = 512 << 20
 // (its own decompressor runs in the guest).
 var errNoPVH = errors.New("no PVH entry")
 
-// extractVmlinux returns the ELF image inside a bzImage, which QEMU starts
-// directly at its PVH entry. errNoPVH, also for a compression that is not
-// known here, means that the bzImage has to be used as it is.
+// extractVmlinux returns the ELF image inside a bzImage, which QEMU starts directly at its
+// PVH entry. errNoPVH, also for an unknown compression, means that the guest has to boot the
+// bzImage itself.
 func extractVmlinux(image []byte) ([]byte, error) {
 	if err := setupHeader(image); err != nil {
 		return nil, err

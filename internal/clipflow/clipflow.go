@@ -1,18 +1,18 @@
-// Package clipflow carries what was copied from one side to another, where a side is a
-// VM or the host, as far as the rules of config.toml let it.
+// Package clipflow carries copied data from one side to another, as far as the rules of
+// config.toml permit it. A side is a VM or the host.
 //
-// Two processes of vix-launcher are made of it, and what the clipboard's verbs do:
+// Two processes of vix-launcher, and the clipboard's verbs, are made of it:
 //
 //	Flow    ("clipboard-flow", beside a VM whose profile lets something flow)
 //	        VM's display ── copied ──► Flow ── give ──► host, and the other way round
 //
 //	Take ─► Holder ("clipboard-hold", one for a session) ─► Paste
-//	        what was taken from a side waits there, until it is given to another
+//	        a side's data waits there until it goes to another side
 //
-// How a display process and the host's compositor are spoken to is package clipboard's;
-// which connection leads to a VM's display is package vm's. This package shows the user
-// nothing, and starts no process: whoever may ask the user, or starts a holder, hands in
-// a function.
+// Package clipboard knows how to speak with a display process and the host's compositor;
+// package vm knows which connection leads to a VM's display. This package shows the user
+// nothing, and starts no process: the caller hands in functions that ask the user, or start
+// a holder.
 package clipflow
 
 import (
@@ -33,23 +33,23 @@ import (
 	"vix/internal/wayland"
 )
 
-// Sides is where both sides of a copy are, and what may pass between them.
+// Sides finds both sides of a copy, and knows what may pass between them.
 type Sides struct {
 	RuntimeDir string // $XDG_RUNTIME_DIR, that holds vix/
 	Wayland    string // the path of the compositor's socket
 	Sway       string // sway's IPC socket; "" with another compositor
-	// Config reads config.toml. It is called for each copy, so that a change of the
-	// rules holds at once.
+	// Config reads config.toml. It is called for each copy, so that a change of the rules
+	// takes effect at once.
 	Config func() (*config.Config, error)
 }
 
-// Files of $XDG_RUNTIME_DIR/vix that are no VM's.
+// Files of $XDG_RUNTIME_DIR/vix that belong to no VM.
 const (
 	historyName = ".clipboard-history"
 	holderName  = ".clipboard"
 )
 
-// dir is where the VMs' directories are; the registry makes it.
+// dir returns the directory of the VMs' directories; the registry makes it.
 func (s *Sides) dir() (string, error) {
 	reg, err := vm.OpenRegistry(s.RuntimeDir)
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *Sides) Focused(ctx context.Context) (side string, err error) {
 	return config.ClipHost, nil
 }
 
-// Take asks a side for what is selected there, as far as any rule would let it pass.
+// Take asks a side for its selection, as far as any rule would let it pass.
 func (s *Sides) Take(ctx context.Context, conf *config.Config, from string, slot clipboard.Slot) ([]clipboard.Item, error) {
 	limits := limitsOf(func(kind string) int64 { return conf.Clipboard.Most(from, kind) })
 	if len(limits) == 0 {
@@ -128,8 +128,8 @@ func limitsOf(most func(kind string) int64) map[string]int64 {
 	return limits
 }
 
-// KeepHistory says, for this session, whether the host's clipboard managers may keep
-// what is pasted to the host.
+// KeepHistory sets, for this session, whether the host's clipboard managers may keep data
+// that is pasted to the host.
 func (s *Sides) KeepHistory(keep bool) error {
 	dir, err := s.dir()
 	if err != nil {
@@ -142,8 +142,8 @@ func (s *Sides) KeepHistory(keep bool) error {
 	return durable.ReplaceFile(filepath.Join(dir, historyName), 0o600, []byte(word))
 }
 
-// keepsHistory tells whether the host's clipboard managers may keep what is pasted: as
-// KeepHistory said, else as the configuration does.
+// keepsHistory reports whether the host's clipboard managers may keep pasted data: as
+// KeepHistory set it, or else as the configuration says.
 func (s *Sides) keepsHistory(conf *config.Config) bool {
 	b, err := os.ReadFile(filepath.Join(s.RuntimeDir, "vix", historyName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -152,7 +152,7 @@ func (s *Sides) keepsHistory(conf *config.Config) bool {
 	return err == nil && string(b) == "on\n"
 }
 
-// SideName is how a message names a side.
+// SideName returns a side's name for a message.
 func SideName(side string) string {
 	if side == config.ClipHost {
 		return "the host"
@@ -160,13 +160,13 @@ func SideName(side string) string {
 	return "VM " + side
 }
 
-// An Item is what may be told of an item: never its content.
+// An Item is the part of an item that may be shown: never its content.
 type Item struct {
 	Kind string `json:"kind"`
 	Size int64  `json:"size"`
 }
 
-// ItemsOf returns what may be told of items.
+// ItemsOf returns the parts of items that may be shown.
 func ItemsOf(items []clipboard.Item) []Item {
 	var list []Item
 	for _, it := range items {

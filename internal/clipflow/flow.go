@@ -20,38 +20,38 @@ import (
 //	host    ── copied ──► flow, and when the VM has had the keyboard for a moment
 //	                       ── give ──► display, until it loses the keyboard
 //
-// The rules are read for each, so a change of the file holds at once. What is newer,
-// wherever it was copied, takes the place of what flowed; what the flow put on the host
-// bears the VM's name, so that it goes to another VM by a rule for that pair alone.
+// The rules are read for each copy, so a change of the file takes effect at once. A newer
+// copy, wherever it was made, takes the place of one that flowed. Data that the flow put on
+// the host bears the VM's name, so that only a rule for that pair lets it into another VM.
 type Flow struct {
 	sides *Sides
 	vm    string
 	log   io.Writer
-	host  *clipboard.Host // tells what is copied on the host
+	host  *clipboard.Host // reports copies on the host
 	wg    sync.WaitGroup  // offers
 
-	last     clipboard.Status // of the VM
-	out      *time.Timer      // until the VM's copy is looked at
+	last     clipboard.Status // the VM's last status
+	out      *time.Timer      // until the flow looks at the VM's copy
 	lastOut  time.Time
-	withdraw context.CancelFunc // what is offered to the host
+	withdraw context.CancelFunc // ends the offer to the host; nil: none
 
-	in       *time.Timer          // until the VM has had the keyboard for a moment
-	onHost   clipboard.Selection  // what is offered next
-	copiedAt time.Time            // when that was copied; zero: nothing to offer
-	takeBack context.CancelFunc   // what is offered to the VM; nil: nothing
-	replaced chan context.Context // offers to the VM whose place something else took
+	in            *time.Timer          // until the VM has had the keyboard for a moment
+	onHost        clipboard.Selection  // the selection to offer next
+	copiedAt      time.Time            // when onHost was copied; zero: nothing to offer
+	takeBack      context.CancelFunc   // ends the offer to the VM; nil: none
+	displacements chan context.Context // offers to the VM that something else replaced
 }
 
-// flowPause is between two copies of a VM that are looked at: of a flood, the last.
+// flowPause is the time between two looks at a VM's copies: of a flood, the last counts.
 const flowPause = 250 * time.Millisecond
 
-// NewFlow returns the flow of a VM. log gets a line for each copy that a rule, or
-// trouble, kept from flowing.
+// NewFlow returns the flow of a VM. log gets a line for each copy that a rule or an error
+// kept from flowing.
 func NewFlow(sides *Sides, name string, log io.Writer) *Flow {
-	return &Flow{sides: sides, vm: name, log: log, out: stopped(), in: stopped(), replaced: make(chan context.Context)}
+	return &Flow{sides: sides, vm: name, log: log, out: stopped(), in: stopped(), displacements: make(chan context.Context)}
 }
 
-// stopped is a timer that does not run yet.
+// stopped returns a timer that does not run yet.
 func stopped() *time.Timer {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
@@ -69,8 +69,8 @@ func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
 		return errors.Join(fmt.Errorf("clipboard: %w", err), conn.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	states, followed := make(chan clipboard.Status), make(chan error, 1)
-	f.wg.Go(func() { followed <- follow(ctx, conn, states) })
+	states, followEnd := make(chan clipboard.Status), make(chan error, 1)
+	f.wg.Go(func() { followEnd <- follow(ctx, conn, states) })
 	defer func() {
 		cancel()
 		_ = conn.Close()
@@ -82,15 +82,15 @@ func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-followed:
+		case err := <-followEnd:
 			return fmt.Errorf("clipboard: VM %s: its display has ended: %w", f.vm, err)
 		case <-f.host.Done():
 			return errors.New("clipboard: the compositor has ended")
 		case st := <-states:
 			f.follow(st)
 		case <-f.host.Changed():
-			f.hostCopied()
-		case offer := <-f.replaced:
+			f.onHostCopy()
+		case offer := <-f.displacements:
 			if offer.Err() == nil { // and not by us
 				f.forget()
 			}
@@ -102,7 +102,7 @@ func (f *Flow) Run(ctx context.Context, ready func()) (err error) {
 	}
 }
 
-// follow asks for what changes, until conn or ctx ends.
+// follow asks for changes until conn or ctx ends.
 func follow(ctx context.Context, conn net.Conn, states chan<- clipboard.Status) error {
 	var st clipboard.Status
 	for {
@@ -118,19 +118,19 @@ func follow(ctx context.Context, conn net.Conn, states chan<- clipboard.Status) 
 	}
 }
 
-// say writes why something did not flow to the VM's log.
+// say writes to the VM's log why something did not flow.
 func (f *Flow) say(err error) {
 	if err != nil {
 		fmt.Fprintln(f.log, "nothing flows:", err)
 	}
 }
 
-// follow looks at what changed in the VM.
+// follow handles a change in the VM.
 func (f *Flow) follow(st clipboard.Status) {
 	was := f.last
 	f.last = st
 	switch {
-	case st.Copies != was.Copies && was.Seq != 0: // but not what there was before us
+	case st.Copies != was.Copies && was.Seq != 0: // but not the copies before us
 		f.forget()
 		f.out.Reset(max(0, flowPause-time.Since(f.lastOut)))
 	case !st.Has && f.withdraw != nil:
@@ -142,13 +142,13 @@ func (f *Flow) follow(st clipboard.Status) {
 		f.in.Stop()
 		f.takeAway()
 	case st.Enters != was.Enters && f.takeBack == nil:
-		f.whenSettled()
+		f.settle()
 	}
 }
 
-// whenSettled offers to the VM what was copied on the host, if anything, when its
-// window has had the keyboard for a moment: the display process says so as well.
-func (f *Flow) whenSettled() {
+// settle arms the timer that offers the host's copy to the VM, once the VM's window has had
+// the keyboard for a moment: the display process insists on that too.
+func (f *Flow) settle() {
 	if conf, err := f.sides.Config(); err == nil && !f.copiedAt.IsZero() {
 		f.in.Reset(conf.Clipboard.Moment + 10*time.Millisecond)
 	}
@@ -162,14 +162,14 @@ func (f *Flow) takeAway() {
 	}
 }
 
-// forget is when something newer is in the VM than what was copied on the host.
+// forget drops the host's copy: there is a newer one in the VM.
 func (f *Flow) forget() {
 	f.takeAway()
 	f.in.Stop()
 	f.copiedAt = time.Time{}
 }
 
-// toHost offers what a program of the VM copied to the host.
+// toHost offers the copy of a program in the VM to the host.
 func (f *Flow) toHost(ctx context.Context) error {
 	f.lastOut = time.Now()
 	conf, err := f.sides.Config()
@@ -202,7 +202,7 @@ func (f *Flow) toHost(ctx context.Context) error {
 		return err
 	}
 	offer, withdraw := context.WithTimeout(ctx, rule.TTL)
-	done, err := host.Give(offer, clipboard.Clipboard, stripped(items, rule), f.vm, !f.sides.keepsHistory(conf))
+	done, err := host.Give(offer, clipboard.Clipboard, strip(items, rule), f.vm, !f.sides.keepsHistory(conf))
 	if err != nil {
 		withdraw()
 		return errors.Join(err, host.Close())
@@ -219,8 +219,8 @@ func (f *Flow) toHost(ctx context.Context) error {
 	return nil
 }
 
-// stripped are the items as a rule lets them pass.
-func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
+// strip returns the items as a rule lets them pass.
+func strip(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 	for k, it := range items {
 		if it.Kind == clipboard.Text && rule.Strip {
 			items[k].Data = clipboard.Strip(it.Data)
@@ -229,9 +229,9 @@ func stripped(items []clipboard.Item, rule config.ClipRule) []clipboard.Item {
 	return items
 }
 
-// hostCopied notes that there is something new on the host. It is not asked for before
-// the VM may have it.
-func (f *Flow) hostCopied() {
+// onHostCopy notes a new copy on the host. The flow does not ask for the data before the VM
+// may have it.
+func (f *Flow) onHostCopy() {
 	f.takeAway()
 	f.copiedAt = time.Time{}
 	f.onHost = f.host.Selection(clipboard.Clipboard)
@@ -239,12 +239,12 @@ func (f *Flow) hostCopied() {
 		f.copiedAt = time.Now()
 	}
 	if f.last.Enters != 0 {
-		f.whenSettled()
+		f.settle()
 	}
 }
 
-// toVM offers to the VM what was copied on the host, for what is left of its time. What is
-// decided is about that alone: something newer has its own turn (hostCopied).
+// toVM offers the host's copy to the VM, for the rest of its time. The decision is about
+// this copy alone: a newer one has its own turn (onHostCopy).
 func (f *Flow) toVM(ctx context.Context) error {
 	conf, err := f.sides.Config()
 	if err != nil {
@@ -265,7 +265,7 @@ func (f *Flow) toVM(ctx context.Context) error {
 	case from == config.ClipHost && clipboard.Secret(types):
 		return errors.New("to the VM: it is a password")
 	}
-	if f.sides.Sway != "" { // the display process is not the only one to ask
+	if f.sides.Sway != "" { // a second check, beside the display process's
 		if side, err := f.sides.Focused(ctx); err != nil || side != f.vm {
 			return err
 		}
@@ -281,7 +281,7 @@ func (f *Flow) toVM(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := clipboard.Give(conn, clipboard.GiveRequest{Moment: conf.Clipboard.Moment, Keep: true}, stripped(items, rule)); err != nil {
+	if err := clipboard.Give(conn, clipboard.GiveRequest{Moment: conf.Clipboard.Moment, Keep: true}, strip(items, rule)); err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	offer, takeBack := context.WithTimeout(ctx, left)
@@ -293,7 +293,7 @@ func (f *Flow) toVM(ctx context.Context) error {
 		defer unhook()
 		if clipboard.AwaitEnd(conn) == clipboard.EndReplaced {
 			select {
-			case f.replaced <- offer:
+			case f.displacements <- offer:
 			case <-ctx.Done():
 			}
 		}

@@ -22,7 +22,7 @@ import (
 	"vix/internal/vm"
 )
 
-// A Holder has what "clipboard copy" took. holding.go shows how it is spoken to.
+// A Holder has the data of "clipboard copy". holding.go shows its protocol.
 type Holder struct {
 	sides *Sides
 	id    string
@@ -32,7 +32,7 @@ type Holder struct {
 	once  sync.Once
 	wg    sync.WaitGroup
 
-	pasting   sync.Mutex // one offer is made at a time; taken before mu
+	pasteMu   sync.Mutex // one offer is made at a time; taken before mu
 	mu        sync.Mutex
 	timer     *time.Timer
 	ends      time.Time
@@ -40,8 +40,8 @@ type Holder struct {
 	cancel    context.CancelFunc // of the offer
 }
 
-// ReadHolder returns the holder of the data that Hold writes to in. Nobody else may look
-// at the process that calls it, or have it in a core file.
+// ReadHolder returns the holder of the data that Hold writes to in. It closes the calling
+// process to debuggers and core files.
 func ReadHolder(sides *Sides, in io.Reader) (*Holder, error) {
 	h := &Holder{sides: sides, over: make(chan struct{})}
 	return h, h.read(in)
@@ -77,7 +77,7 @@ func lockedMemory(n int64) []byte {
 	if err != nil {
 		return make([]byte, n)
 	}
-	_ = unix.Mlock(b) // a limit of the user's: then it may be swapped
+	_ = unix.Mlock(b) // over the user's limit, the memory may be swapped
 	_ = unix.Madvise(b, unix.MADV_DONTDUMP)
 	return b
 }
@@ -90,7 +90,7 @@ func (h *Holder) Run(ctx context.Context, ready func()) error {
 		return err
 	}
 	path := filepath.Join(dir, holderName)
-	_ = os.Remove(path) // of one that was killed
+	_ = os.Remove(path) // left from a killed holder
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (h *Holder) Run(ctx context.Context, ready func()) error {
 	case <-h.over:
 	}
 	h.timer.Stop()
-	err = l.Close() // which removes the socket, before whoever wants to clear hears that it is gone
+	err = l.Close() // this removes the socket, before a client of clear learns that the data is gone
 	cancel()
 	h.wg.Wait()
 	for _, it := range h.items {
@@ -119,7 +119,7 @@ func (h *Holder) Run(ctx context.Context, ready func()) error {
 func (h *Holder) end() { h.once.Do(func() { close(h.over) }) }
 
 func (h *Holder) accept(ctx context.Context, l *net.UnixListener) {
-	// Whom there is no descriptor for sees his connection end, and may ask again.
+	// A client for whom there is no descriptor sees the connection end, and may ask again.
 	_ = accept.Serve(l, func(conn *net.UnixConn) { h.wg.Go(func() { h.answer(ctx, conn) }) }, func(*net.UnixConn, error) {})
 }
 
@@ -132,11 +132,11 @@ func (h *Holder) answer(ctx context.Context, conn *net.UnixConn) {
 	if json.NewDecoder(io.LimitReader(conn, maxHoldLine)).Decode(&req) != nil {
 		return
 	}
-	var rep Held
+	var rep Holding
 	switch req.Op {
 	case "status":
 		h.mu.Lock()
-		rep = Held{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Offered: h.offeredTo}
+		rep = Holding{ID: h.id, From: h.from, Items: ItemsOf(h.items), Seconds: int(time.Until(h.ends).Seconds() + 0.5), Recipient: h.offeredTo}
 		h.mu.Unlock()
 	case "paste":
 		if err := h.paste(ctx, req); err != nil {
@@ -152,8 +152,8 @@ func (h *Holder) answer(ctx context.Context, conn *net.UnixConn) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// passing are copies of the items that a paste lets pass: the offer wipes its own.
-func (h *Holder) passing(req request) (items []clipboard.Item) {
+// itemsFor returns copies of the items that a paste lets pass: the offer wipes its copies.
+func (h *Holder) itemsFor(req request) (items []clipboard.Item) {
 	for _, it := range h.items {
 		if limit, ok := req.Limits[it.Kind]; !ok || int64(len(it.Data)) > limit {
 			continue
@@ -167,15 +167,15 @@ func (h *Holder) passing(req request) (items []clipboard.Item) {
 	return items
 }
 
-// paste makes the offer. An offer that stands is taken back first: were two made at
-// once, as by a key that is pressed twice, each would take the other's place, and end it.
+// paste makes the offer. It takes a standing offer back first: of two offers at once, as by
+// a key that is pressed twice, each would take the other's place, and end it.
 func (h *Holder) paste(ctx context.Context, req request) error {
 	if req.ID != h.id {
 		return errors.New("something else was copied meanwhile; look at clipboard status, and paste again")
 	}
-	h.pasting.Lock()
-	defer h.pasting.Unlock()
-	items := h.passing(req)
+	h.pasteMu.Lock()
+	defer h.pasteMu.Unlock()
+	items := h.itemsFor(req)
 	h.mu.Lock()
 	if h.cancel != nil {
 		h.cancel()
@@ -202,13 +202,13 @@ func (h *Holder) paste(ctx context.Context, req request) error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if ctx.Err() == nil {
-			h.offeredTo = "" // its VM has gone: what was copied is still there
+			h.offeredTo = "" // its VM has gone: the data is still here
 		}
 	})
 	return nil
 }
 
-// fromVM is the VM that a side is, "" for the host.
+// fromVM returns the name of a side's VM, "" for the host.
 func fromVM(side string) string {
 	if side == config.ClipHost {
 		return ""
@@ -216,8 +216,8 @@ func fromVM(side string) string {
 	return side
 }
 
-// give offers items until ctx is done. over tells at the end whether they were used,
-// or something else took their place.
+// give offers items until ctx is done. At the end, over says whether somebody used them, or
+// something else took their place.
 func (h *Holder) give(ctx context.Context, req request, items []clipboard.Item) (over <-chan bool, err error) {
 	end := make(chan bool, 1)
 	if req.To == config.ClipHost {

@@ -92,9 +92,9 @@ func (s *session) hold(from, text string) error {
 	})
 }
 
-func (s *session) now(t *testing.T) Held {
+func (s *session) now(t *testing.T) Holding {
 	t.Helper()
-	held, err := s.Held()
+	held, err := s.Holding()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestCopiesAtOnce(t *testing.T) {
 	if err := s.Clear(); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Held(); !errors.Is(err, ErrNothingHeld) {
+	if _, err := s.Holding(); !errors.Is(err, ErrNothingHeld) {
 		t.Errorf("after clear: %v", err)
 	}
 	name := filepath.Join(s.RuntimeDir, "vix", holderName)
@@ -167,7 +167,7 @@ func TestHolderLimits(t *testing.T) {
 		if limits != "" {
 			req.Limits[limits] = 4
 		}
-		if got := h.passing(req); len(got) != want {
+		if got := h.itemsFor(req); len(got) != want {
 			t.Errorf("limits of %q: %d pass, want %d", limits, len(got), want)
 		}
 	}

@@ -17,19 +17,19 @@ import (
 	"vix/internal/clipboard"
 )
 
-// The holder is the process that has what "clipboard copy" took, in memory that is
-// not swapped where that can be had, until it is used, replaced, cleared or too old.
-// It is asked over $XDG_RUNTIME_DIR/vix/.clipboard, a line of JSON each way:
+// The holder is the process that has the data of "clipboard copy", in memory that is not
+// swapped if possible, until the data is used, replaced, cleared or too old. Requests come
+// over $XDG_RUNTIME_DIR/vix/.clipboard, a line of JSON each way:
 //
 //	copy  ── stdin: {"from":…,"ttl":…,"items":[…]} and the data ──► holder
 //	      ◄─ stdout: "ok", once it listens ──
 //	paste ── {"op":"status"} ──► holder
-//	      ◄─ {"id":…,"from":…,"items":…} ─ on which paste decides, by rules or by asking
+//	      ◄─ {"id":…,"from":…,"items":…} ─ paste decides on it, by rules or by asking
 //	paste ── {"op":"paste","id":…,"to":…,…} ──► holder ── give ──► the VM's display, or the host
 //	      ◄─ {} or {"error":…} ──────────
 type request struct {
 	Op     string           `json:"op"`
-	ID     string           `json:"id,omitempty"` // of what is pasted, as "status" told
+	ID     string           `json:"id,omitempty"` // of the data to paste, from "status"
 	To     string           `json:"to,omitempty"`
 	Slot   clipboard.Slot   `json:"slot,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"`
@@ -39,23 +39,23 @@ type request struct {
 	TTL    time.Duration    `json:"ttl,omitempty"`
 }
 
-// Held is what a holder says it has; From is empty when that is nothing.
-type Held struct {
-	From    string `json:"from,omitempty"`
-	Items   []Item `json:"items,omitempty"`
-	Seconds int    `json:"seconds,omitempty"` // left
-	Offered string `json:"offered,omitempty"` // to whom
-	ID      string `json:"id,omitempty"`      // of what is held: another for each copy
-	Error   string `json:"error,omitempty"`
+// Holding describes the holder's data; From is empty when there is none.
+type Holding struct {
+	From      string `json:"from,omitempty"`
+	Items     []Item `json:"items,omitempty"`
+	Seconds   int    `json:"seconds,omitempty"` // until the data is too old
+	Recipient string `json:"offered,omitempty"` // the side that the data is offered to
+	ID        string `json:"id,omitempty"`      // of the data: another for each copy
+	Error     string `json:"error,omitempty"`
 }
 
-func (r Held) String() string {
+func (r Holding) String() string {
 	if r.From == "" {
 		return "nothing is held"
 	}
 	s := fmt.Sprintf("%s from %s, for %d s more", Describe(r.Items), SideName(r.From), r.Seconds)
-	if r.Offered != "" {
-		s += ", offered to " + SideName(r.Offered)
+	if r.Recipient != "" {
+		s += ", offered to " + SideName(r.Recipient)
 	}
 	return s
 }
@@ -65,14 +65,13 @@ var ErrNothingHeld = errors.New("clipboard: nothing was copied; select something
 
 const (
 	maxHoldLine  = 4096
-	holdPatience = 90 * time.Second // of a question to the holder
+	holdPatience = 90 * time.Second // for an answer of the holder
 )
 
-// Held asks the holder what it has. Without one it returns ErrNothingHeld.
-func (s *Sides) Held() (Held, error) { return s.ask(request{Op: "status"}) }
+// Holding asks the holder what it has. Without one it returns ErrNothingHeld.
+func (s *Sides) Holding() (Holding, error) { return s.ask(request{Op: "status"}) }
 
-// Clear has the holder, if there is one, forget what it has, and take back what is
-// offered.
+// Clear has the holder, if there is one, forget its data, and take back its offer.
 func (s *Sides) Clear() error {
 	_, err := s.ask(request{Op: "clear"})
 	if errors.Is(err, ErrNothingHeld) {
@@ -82,8 +81,8 @@ func (s *Sides) Clear() error {
 }
 
 // ask asks the holder, if there is one.
-func (s *Sides) ask(req request) (Held, error) {
-	var rep Held
+func (s *Sides) ask(req request) (Holding, error) {
+	var rep Holding
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(s.RuntimeDir, "vix", holderName), Net: "unix"})
 	if err != nil {
 		return rep, ErrNothingHeld
@@ -98,7 +97,7 @@ func (s *Sides) ask(req request) (Held, error) {
 		if req.Op == "clear" {
 			return rep, nil
 		}
-		return rep, ErrNothingHeld // its time was over just now
+		return rep, ErrNothingHeld // the holder's time was over just now
 	}
 	if rep.Error != "" {
 		return rep, fmt.Errorf("clipboard: %s", rep.Error)
@@ -106,21 +105,21 @@ func (s *Sides) ask(req request) (Held, error) {
 	return rep, nil
 }
 
-// A Child is the process of a holder, just started: what it reads and writes, and its
-// end. Release gives up waiting for that.
+// A Child is the process of a holder, just started: its standard streams, and its end.
+// Release gives up waiting for the end.
 type Child struct {
 	Stdin         io.WriteCloser
 	Stdout        io.Reader
 	Wait, Release func() error
 }
 
-// Ready is what a holder's process writes, before it closes its standard output, when it
-// can be asked.
+// Ready is the word that a holder's process writes when it takes requests, before it closes
+// its standard output.
 const Ready = "ok\n"
 
-// Hold hands items to a holder that start starts, in the place of the one there may be,
-// and wipes them. Whoever else copies now waits: of two holders, one could not be
-// reached, and would take the other's socket away.
+// Hold hands items to a holder that start starts, in the place of an earlier one, and wipes
+// them. Other copies wait meanwhile: of two holders, one could not be reached, and would
+// take the other's socket away.
 func (s *Sides) Hold(from string, ttl time.Duration, items []clipboard.Item, start func() (*Child, error)) error {
 	path, err := s.dir()
 	if err != nil {
@@ -149,24 +148,24 @@ func (s *Sides) Hold(from string, ttl time.Duration, items []clipboard.Item, sta
 		clear(it.Data)
 	}
 	_ = child.Stdin.Close()
-	answer, _ := io.ReadAll(io.LimitReader(child.Stdout, maxHoldLine)) // to its end: the holder closes it
+	answer, _ := io.ReadAll(io.LimitReader(child.Stdout, maxHoldLine)) // until the end: the holder closes it
 	if err != nil || string(answer) != Ready {
 		return errors.Join(err, fmt.Errorf("the process that holds it does not start: %s", answer), child.Wait())
 	}
 	return child.Release()
 }
 
-// heldData is what the holder is started with.
+// heldData is the first line of the holder's standard input.
 type heldData struct {
 	From  string        `json:"from"`
 	TTL   time.Duration `json:"ttl"`
 	Items []Item        `json:"items"`
 }
 
-// A Pasting is what "clipboard paste" asks for.
-type Pasting struct {
+// A Paste is a request of "clipboard paste".
+type Paste struct {
 	Slot clipboard.Slot
-	// Find finds the side that gets it, once something is held.
+	// Find returns the side that gets the data, once a holder has some.
 	Find func() (side string, err error)
 	// Named: the user named that side, so its window needs no focus.
 	Named bool
@@ -174,15 +173,15 @@ type Pasting struct {
 	Ask func(text string) error
 }
 
-// Paste has the holder offer what it has to another side, and says what moves. What is
-// decided is about what is held now: its ID goes with the decision, and the holder
-// refuses it for anything else.
-func (s *Sides) Paste(p Pasting) (string, error) {
+// Paste has the holder offer its data to another side, and returns a text about it. The
+// decision is about the present data: its ID goes with the decision, and the holder refuses
+// the decision for anything else.
+func (s *Sides) Paste(p Paste) (string, error) {
 	conf, err := s.Config()
 	if err != nil {
 		return "", err
 	}
-	held, err := s.Held()
+	holding, err := s.Holding()
 	if err != nil {
 		return "", err
 	}
@@ -190,19 +189,19 @@ func (s *Sides) Paste(p Pasting) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	rule := conf.Clipboard.Rule(held.From, to)
-	limits, moved, err := pass(rule, held, to)
+	rule := conf.Clipboard.Rule(holding.From, to)
+	limits, items, err := pass(rule, holding, to)
 	if err != nil {
 		return "", fmt.Errorf("clipboard: %w", err)
 	}
-	text := fmt.Sprintf("%s from %s to %s", Describe(moved), SideName(held.From), SideName(to))
+	text := fmt.Sprintf("%s from %s to %s", Describe(items), SideName(holding.From), SideName(to))
 	if rule.Action == config.ClipAsk {
 		if err := p.Ask(text); err != nil {
 			return "", fmt.Errorf("clipboard: %s: %w", text, err)
 		}
 	}
 	req := request{
-		Op: "paste", ID: held.ID, To: to, Slot: p.Slot, Limits: limits, Strip: rule.Strip,
+		Op: "paste", ID: holding.ID, To: to, Slot: p.Slot, Limits: limits, Strip: rule.Strip,
 		TTL: rule.TTL, Secret: !s.keepsHistory(conf), Moment: conf.Clipboard.Moment,
 	}
 	if p.Named {
@@ -214,26 +213,26 @@ func (s *Sides) Paste(p Pasting) (string, error) {
 	return text, nil
 }
 
-// pass says what of the items a rule lets pass, or why nothing.
-func pass(rule config.ClipRule, held Held, to string) (limits map[string]int64, moved []Item, err error) {
+// pass returns the items that a rule lets pass, or why there are none.
+func pass(rule config.ClipRule, holding Holding, to string) (limits map[string]int64, items []Item, err error) {
 	if rule.Action == config.ClipDeny {
-		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", SideName(held.From), SideName(to))
+		return nil, nil, fmt.Errorf("a rule denies what goes from %s to %s; see [[clipboard.rule]] in config.toml", SideName(holding.From), SideName(to))
 	}
 	limits = map[string]int64{}
 	var why []string
-	for _, it := range held.Items {
+	for _, it := range holding.Items {
 		switch most := rule.May(it.Kind); {
 		case most == 0:
-			why = append(why, fmt.Sprintf("no %s may go from %s to %s", it.Kind, SideName(held.From), SideName(to)))
+			why = append(why, fmt.Sprintf("no %s may go from %s to %s", it.Kind, SideName(holding.From), SideName(to)))
 		case it.Size > most:
-			why = append(why, fmt.Sprintf("%d bytes of %s, and at most %d may go from %s to %s", it.Size, it.Kind, most, SideName(held.From), SideName(to)))
+			why = append(why, fmt.Sprintf("%d bytes of %s, and at most %d may go from %s to %s", it.Size, it.Kind, most, SideName(holding.From), SideName(to)))
 		default:
 			limits[it.Kind] = most
-			moved = append(moved, it)
+			items = append(items, it)
 		}
 	}
-	if len(moved) == 0 {
+	if len(items) == 0 {
 		return nil, nil, fmt.Errorf("%s; a [[clipboard.rule]] in config.toml can allow it", strings.Join(why, ", "))
 	}
-	return limits, moved, nil
+	return limits, items, nil
 }

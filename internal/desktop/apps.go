@@ -17,8 +17,8 @@ import (
 	"vix/internal/plain"
 )
 
-// An App is a program that a VM's root has a .desktop file for. All of it is the
-// guest's word, bounded and plain: to be shown, and never to be run on the host.
+// An App is a program with a .desktop file in a VM's root. All of it is the guest's word,
+// bounded and plain: Vix shows it, and never runs it on the host.
 type App struct {
 	VM string
 	// ID is the desktop file's id in the root, such as "org.gnome.Maps".
@@ -30,9 +30,9 @@ type App struct {
 	Categories  []string
 	// Icon is a name of the root's icon theme, or a path in it; "" is none.
 	Icon string
-	// Class is the app id that its windows have in the guest, as far as is known.
+	// Class is the app id of its windows in the guest, as far as it is known.
 	Class string
-	// MimeTypes are what it opens.
+	// MimeTypes are the types of files that it opens.
 	MimeTypes []string
 	exec      command
 	program   string // what exec runs, without the terminal around it, if it runs that alone
@@ -41,11 +41,11 @@ type App struct {
 // Limits of what one root may list.
 const (
 	maxApps    = 2000
-	maxRootDir = 8192 // names of a directory that are read
+	maxRootDir = 8192 // names that are read of one directory
 )
 
-// appDirs are where a root's .desktop files are, the most important first (XDG base
-// directories; what lies in a home is the guest's state, and no part of its root).
+// appDirs are the directories of a root's .desktop files, the most important first (XDG base
+// directories; those in a home are the guest's state, and no part of its root).
 var appDirs = []string{"usr/local/share/applications", "usr/share/applications"}
 
 // A Menu says what a tree is made of that has all of a root that Apps and Icon look at.
@@ -61,10 +61,10 @@ func MenuOfRoot() Menu {
 	return Menu{Programs: []string{terminal}, Apps: appDirs, Bins: binDirs, Icons: iconPlaces}
 }
 
-// binDirs are where a root has programs.
+// binDirs are the directories of a root's programs.
 var binDirs = []string{"usr/local/bin", "usr/bin", "bin", "usr/games", "usr/sbin"}
 
-// terminal shows programs that want one.
+// terminal runs programs that need a terminal.
 const terminal = "foot"
 
 // EntryName is the name of the App's own desktop entry and D-Bus name.
@@ -73,12 +73,11 @@ func (a App) EntryName() string { return EntryName(a.VM, a.ID) }
 // AppID is the app id that the compositor sees of its windows.
 func (a App) AppID() string { return config.AppID(a.VM, a.Class) }
 
-// Argv is the command to be run in the VM, with the guest's paths of the files to
-// be opened.
+// Argv returns the command to run in the VM, with the guest's paths of the files to open.
 func (a App) Argv(files ...string) []string { return a.exec.argv(files) }
 
-// Program is the base name of the program, "" for one that is started with arguments:
-// there "foot" is not what "foot --server" is.
+// Program returns the base name of the program, "" for one with arguments: "foot --server"
+// is another program than "foot".
 func (a App) Program() string { return a.program }
 
 // OpensFiles reports that Argv has a place for files.
@@ -89,8 +88,8 @@ func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 // program of a root of the VM's own, and none of the host's, which has hundreds.
 func (a App) Wanted(v config.VM) bool {
 	if v.Desktop == nil {
-		named := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
-		return named || len(v.Programs) == 0 && v.Root != "host"
+		isNamed := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
+		return isNamed || len(v.Programs) == 0 && v.Root != "host"
 	}
 	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
 		ok, err := path.Match(pattern, a.ID)
@@ -155,7 +154,7 @@ func entryFiles(root *os.Root, dir string) ([]string, error) {
 	return files, err
 }
 
-// dirNames reads a directory; one that is not there is empty.
+// dirNames reads a directory; a missing one counts as empty.
 func dirNames(root *os.Root, dir string) ([]fs.DirEntry, error) {
 	real, err := resolve(root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -205,7 +204,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	if err != nil {
 		return App{}, err
 	}
-	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !installed(root, e["TryExec"]) {
+	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !isInstalled(root, e["TryExec"]) {
 		return App{}, errNotShown
 	}
 	a := App{
@@ -219,7 +218,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	if a.Name[""] == "" {
 		return App{}, errors.New("no Name")
 	}
-	// Where nothing is said, a program's app id is its entry's id.
+	// Without a class, a program's app id is its entry's id.
 	if a.Class == "" {
 		a.Class = id
 	}
@@ -230,7 +229,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		a.program = path.Base(argv[0])
 	}
 	if e.is("Terminal") {
-		if !installed(root, terminal) {
+		if !isInstalled(root, terminal) {
 			return App{}, errors.New("needs a terminal, and the root has no " + terminal)
 		}
 		a.exec = append(command{terminal, "--app-id=" + id, "--"}, a.exec...)
@@ -242,8 +241,8 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	return a, nil
 }
 
-// installed reports that a program is in the root; "" is no condition.
-func installed(root *os.Root, program string) bool {
+// isInstalled reports whether a program is in the root; "" always is.
+func isInstalled(root *os.Root, program string) bool {
 	if program == "" {
 		return true
 	}
@@ -264,8 +263,8 @@ func installed(root *os.Root, program string) bool {
 // maxLinks is Linux's own limit of links in a path.
 const maxLinks = 40
 
-// resolve follows the links of a path as a process does whose root directory is
-// root. os.Root refuses absolute ones, which roots are full of.
+// resolve follows the links of a path as a process with the root directory root does.
+// os.Root refuses absolute links, which roots are full of.
 func resolve(root *os.Root, name string) (string, error) {
 	rest := strings.Split(path.Clean("/" + name)[1:], "/")
 	done, links := "", 0
@@ -314,7 +313,7 @@ func readIn(root *os.Root, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not blocking: what is called a file may be a pipe.
+	// Not blocking: it may be a pipe.
 	f, err := root.OpenFile(real, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, cause(err)

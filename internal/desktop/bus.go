@@ -9,8 +9,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// DialBus connects to the session bus at address, as DBUS_SESSION_BUS_ADDRESS has
-// it. The connection is the caller's to close, and ends with ctx.
+// DialBus connects to the session bus at address, which has the form of
+// DBUS_SESSION_BUS_ADDRESS. The caller closes the connection, which also ends with ctx.
 func DialBus(ctx context.Context, address string) (*dbus.Conn, error) {
 	// By user id alone: the library's other way looks for a cookie in the home.
 	auth := dbus.WithAuth(dbus.AuthExternal(strconv.Itoa(os.Getuid())))
@@ -21,8 +21,8 @@ func DialBus(ctx context.Context, address string) (*dbus.Conn, error) {
 	return conn, nil
 }
 
-// Reload tells the bus at address that service files have changed, and our service,
-// if it runs, that entries have. Who is not there needs not be told.
+// Reload tells the bus at address, if there is one, that service files have changed, and our
+// service, if it runs, that entries have.
 func Reload(ctx context.Context, address string) {
 	conn, err := DialBus(ctx, address)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package desktop is Vix's side of the desktop that it runs on: what a user of it
-// meets outside of the VMs' windows.
+// Package desktop is Vix's side of the desktop that it runs on: everything that a user meets
+// outside of the VMs' windows.
 //
 //	notify.go   org.freedesktop.Notifications: words, progress, questions
 //	sway.go     sway-ipc(7): who has the focus, workspaces, events, commands
@@ -10,10 +10,10 @@
 //	text.go     a guest's words as plain text
 //	bus.go      the session bus
 //
-// What it shows may have come from a guest (a title, a program's last words), so
-// every text is bounded and plain: no markup, no control or format characters.
+// Its texts may come from a guest (a title, a program's last words), so every text is
+// bounded and plain: no markup, no control or format characters.
 //
-// It starts no process, and looks for nothing in the environment: the bus's
-// address and sway's socket are handed to it. It is a client of the VMs'
-// supervisors like any verb, and holds no state of theirs.
+// It starts no process, and looks for nothing in the environment: the caller gives it the
+// bus's address and sway's socket. It is a client of the VMs' supervisors like any verb,
+// and holds no state of theirs.
 package desktop

@@ -137,8 +137,8 @@ func escape(s string) string {
 // code alone ("%f", "%F", "%u", "%U") stand for files.
 type command []string
 
-// parseExec takes an Exec apart. Field codes that say nothing to a program in a VM
-// (%i, %c, %k and the deprecated ones) are left out.
+// parseExec takes an Exec apart. It leaves out field codes that mean nothing to a program in
+// a VM (%i, %c, %k and the deprecated ones).
 func parseExec(value string) (command, error) {
 	s := unescape(value)
 	if len(s) > maxExec || strings.ContainsRune(s, 0) {

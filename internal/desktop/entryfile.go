@@ -19,15 +19,15 @@ const (
 	ActionStop       = "stop"       // the end of the VM
 )
 
-// Actions are an entry's, with what they are called.
+// Actions are an entry's actions, with their names for people.
 var Actions = []Action{
 	{ActionDisposable, "In a new disposable VM"},
 	{ActionShell, "Terminal in this VM"},
 	{ActionStop, "Stop this VM"},
 }
 
-// EntryFile is what a desktop entry is made of. Every word in Exec is ours: what
-// the guest's file says is looked up when the program starts, and runs in the VM.
+// EntryFile has the content of a desktop entry. Every word in Exec is ours: Vix looks up the
+// guest's own command when the program starts, and runs it in the VM.
 type EntryFile struct {
 	App      App
 	VM       config.VM
@@ -107,7 +107,7 @@ func list(words []string) string {
 	return b.String()
 }
 
-// quoteExec makes a value of Exec of words that are to be taken as they are.
+// quoteExec makes a value of Exec of literal words.
 func quoteExec(words []string) string {
 	for i, w := range words {
 		w = strings.ReplaceAll(w, "%", "%%")

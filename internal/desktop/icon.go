@@ -24,8 +24,8 @@ import (
 // the small one, menus at twice the scale for the other.
 var IconSizes = []int{48, 128}
 
-// A Rasterise makes a PNG of size × size pixels of an SVG. What it is given is
-// hostile; what it returns is taken for hostile too.
+// A Rasterise makes a PNG of size × size pixels of an SVG. The SVG is hostile; the PNG is
+// taken for hostile too.
 type Rasterise func(ctx context.Context, svg []byte, size int) ([]byte, error)
 
 var errNoIcon = errors.New("no icon")

@@ -109,7 +109,7 @@ var errorDocs = [][2]string{
 	{"Failed", "everything else; the message says what, and what to do"},
 }
 
-// Reference is docs/dbus.md, made from what the service tells of itself.
+// Reference returns docs/dbus.md, made from the service's introspection.
 func Reference() string {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `# The D-Bus service

@@ -35,7 +35,7 @@ func encodeID(id string) string {
 	return strings.Join(elements, ".")
 }
 
-// ParseEntryName is the opposite of EntryName. It takes nothing that EntryName does not
+// ParseEntryName is the inverse of EntryName. It refuses a name that EntryName does not
 // make.
 func ParseEntryName(name string) (vm, id string, err error) {
 	bad := fmt.Errorf("%q: not the name of an entry", plain.Text(name, maxLabel, plain.OneLine))

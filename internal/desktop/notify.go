@@ -19,7 +19,7 @@ const (
 	notifyPath = dbus.ObjectPath("/org/freedesktop/Notifications")
 )
 
-// Limits of what a notification says, in bytes, and of a server's patience.
+// Limits of a notification's texts, in bytes, and of the wait for a server.
 const (
 	maxSummary  = 256
 	maxBody     = 2048
@@ -36,15 +36,14 @@ const (
 	Critical Urgency = 1 // stays until it is closed, with most servers
 )
 
-// A Note is what a notification says. Summary, body and labels are plain text:
-// they may hold whatever a guest said.
+// A Note is the content of a notification. Summary, body and labels are plain text: they
+// may hold a guest's words.
 type Note struct {
 	Summary string
 	Body    string // may have several lines
 	Icon    string // a name of the icon theme, or a path
 	Urgency Urgency
-	// Replaces is the id of the notification in whose place this one comes; 0 is a
-	// new one.
+	// Replaces is the id of the notification that this one replaces; 0 for none.
 	Replaces uint32
 	// Progress is how much is done, 0 … 100; nil is none.
 	Progress *int
@@ -59,7 +58,7 @@ type Note struct {
 // An Action is a button. The key "default" is a click on the notification itself.
 type Action struct{ Key, Label string }
 
-// What Ask returns when nothing was chosen.
+// Ask's errors when the user chose nothing.
 var (
 	ErrDismissed = errors.New("the question was closed without an answer")
 	ErrNoActions = errors.New("the notification server shows no actions")
@@ -117,7 +116,7 @@ func expiry(d time.Duration) int32 {
 	return int32(min(max(d.Milliseconds(), 1), 1<<31-1))
 }
 
-// Close takes a notification away. One that is gone already is no error.
+// Close takes a notification away. It is no error if it is gone already.
 func (n *Notifier) Close(ctx context.Context, id uint32) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyLimit)
 	defer cancel()
@@ -131,8 +130,8 @@ func (n *Notifier) Close(ctx context.Context, id uint32) error {
 
 // Ask shows note and waits until one of its actions is chosen, whose key it
 // returns. The error is ErrDismissed if the user closes it or the server does,
-// ErrNoActions if the server cannot ask, or ctx's: then the question is taken
-// back. Who asks sets the limit with ctx.
+// ErrNoActions if the server cannot ask, or ctx's: then Ask takes the question back. The
+// caller sets the limit with ctx.
 func (n *Notifier) Ask(ctx context.Context, note Note) (string, error) {
 	caps, err := n.capabilities(ctx)
 	if err != nil {
@@ -180,7 +179,7 @@ func (n *Notifier) Ask(ctx context.Context, note Note) (string, error) {
 	}
 }
 
-// answer reads what a signal says of notification id.
+// answer reads a signal's news about notification id.
 func answer(s *dbus.Signal, id uint32) (key string, done bool, err error) {
 	var of uint32
 	switch s.Name {
@@ -214,7 +213,7 @@ func notifyError(err error) error {
 	return fmt.Errorf("notification: %w", err)
 }
 
-// Tell is vm.Desktop's: what goes wrong in a VM, on the bus that it was started on.
+// Tell is supervise.Desktop's: it shows a VM's trouble on the bus that the VM was started on.
 func Tell(ctx context.Context, l vm.Launch, text string) error {
 	if l.Bus == "" {
 		return nil

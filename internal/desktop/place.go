@@ -13,11 +13,11 @@ import (
 // askedLife is how long after a run its window still gets the focus.
 const askedLife = 2 * time.Minute
 
-// Place is a vm.Place: it runs in the supervisor of a VM that has a workspace, on a
-// sway. The VM's windows open on the workspace without taking the focus, but for the
-// one that the user has asked for: sway gives a window no focus that opens on another
-// workspace than his, whatever its token says.
-func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
+// Place is a supervise.Place: it runs in the supervisor of a VM that has a workspace, on a
+// sway. The VM's windows open on the workspace without taking the focus, except the one that
+// the user has asked for: sway gives no focus to a window that opens on another workspace
+// than the user's, whatever its token says.
+func Place(ctx context.Context, l vm.Launch, requests <-chan time.Time) error {
 	if l.VM.Workspace == "" || l.Sway == "" {
 		return nil
 	}
@@ -41,7 +41,7 @@ func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
 		case e.Kind == "workspace" && e.Change == "reload":
 			err = s.Run(ctx, assign) // sway has forgotten it
 		case e.Kind == "window" && e.Change == "new" && ours && name == l.VM.Name:
-			err = s.placeWindow(ctx, e.Window, workspace, wanted(asked))
+			err = s.placeWindow(ctx, e.Window, workspace, takeRequest(requests))
 		}
 		if err != nil && ctx.Err() != nil {
 			return err
@@ -50,10 +50,10 @@ func Place(ctx context.Context, l vm.Launch, asked <-chan time.Time) error {
 	}
 }
 
-// wanted takes note of a run whose window the user waits for.
-func wanted(asked <-chan time.Time) bool {
+// takeRequest takes a pending request, and reports whether the user still waits for its window.
+func takeRequest(requests <-chan time.Time) bool {
 	select {
-	case at := <-asked:
+	case at := <-requests:
 		return time.Since(at) < askedLife
 	default:
 		return false

@@ -31,7 +31,7 @@ const (
 	errorPrefix      = "dev.vix.Error."
 )
 
-// Limits of what a caller may ask for.
+// Limits of a caller's requests.
 const (
 	maxRunWords = 256
 	maxRunBytes = 64 << 10
@@ -59,11 +59,11 @@ type Service struct {
 	Conn     *dbus.Conn
 	Registry *vm.Registry
 	Version  string
-	// Start runs a program, and returns when it runs or cannot; with files, when it has
-	// ended. It tells the user.
+	// Start runs a program and tells the user. It returns when the program runs or cannot; with
+	// files, when the program has ended.
 	Start func(context.Context, Start) error
 	// Entries are the desktop entries that exist; each is a name of the bus.
-	Entries func() ([]Installed, error)
+	Entries func() ([]InstalledEntry, error)
 	Idle    time.Duration
 	Log     *slog.Logger
 
@@ -71,22 +71,22 @@ type Service struct {
 
 	mu       sync.Mutex
 	busy     int
-	used     chan struct{} // tells that busy or watchers has changed
+	uses     chan struct{} // a signal that busy or watchers has changed
 	watchers map[string]bool
 	vms      map[string]map[string]dbus.Variant
-	entries  map[string]Installed // by name
-	running  sync.WaitGroup       // launches
+	entries  map[string]InstalledEntry // by name
+	running  sync.WaitGroup            // launches
 }
 
-// Run serves until it is idle or ctx ends. It returns when everything that it started
-// has ended: a program that was asked for runs on.
+// Run serves until it is idle or ctx ends. It returns when everything that it started has
+// ended, except the callers' programs, which run on.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer cancel()
 	s.ctx = ctx
-	s.used = make(chan struct{}, 1)
-	s.watchers, s.vms, s.entries = map[string]bool{}, map[string]map[string]dbus.Variant{}, map[string]Installed{}
+	s.uses = make(chan struct{}, 1)
+	s.watchers, s.vms, s.entries = map[string]bool{}, map[string]map[string]dbus.Variant{}, map[string]InstalledEntry{}
 
 	ready := make(chan struct{})
 	watched := make(chan error, 1)
@@ -139,7 +139,7 @@ func (s *Service) untilIdle(ctx context.Context, watched <-chan error) error {
 	defer idle.Stop()
 	for {
 		select {
-		case <-s.used:
+		case <-s.uses:
 			idle.Reset(s.Idle)
 		case <-idle.C:
 			if s.idle() {
@@ -148,7 +148,7 @@ func (s *Service) untilIdle(ctx context.Context, watched <-chan error) error {
 			idle.Reset(s.Idle)
 		case n, ok := <-gone:
 			if !ok {
-				return nil // the bus has gone, and with it whoever could ask
+				return nil // the bus has gone, and with it all callers
 			}
 			var name, old, next string
 			if n.Sender == "org.freedesktop.DBus" && dbus.Store(n.Body, &name, &old, &next) == nil && next == "" {
@@ -168,8 +168,8 @@ func (s *Service) idle() bool {
 	return s.busy == 0 && len(s.watchers) == 0
 }
 
-// giveUp releases our names: what is called from then on starts another process. Calls
-// that were on their way already are answered.
+// giveUp releases our names: later calls start another process. It answers calls that were
+// already on their way.
 func (s *Service) giveUp() {
 	s.mu.Lock()
 	names := append(slices.Collect(maps.Keys(s.entries)), BusName)
@@ -182,7 +182,7 @@ func (s *Service) giveUp() {
 	_ = s.Conn.BusObject().CallWithContext(s.ctx, "org.freedesktop.DBus.GetId", 0).Err
 	for !s.idle() {
 		select {
-		case <-s.used:
+		case <-s.uses:
 		case <-s.ctx.Done():
 			return
 		}
@@ -205,7 +205,7 @@ func (s *Service) enter() func() {
 
 func (s *Service) poke() {
 	select {
-	case s.used <- struct{}{}:
+	case s.uses <- struct{}{}:
 	default:
 	}
 }
@@ -225,28 +225,28 @@ func (s *Service) allow(sender dbus.Sender) *dbus.Error {
 	err := s.Conn.BusObject().CallWithContext(s.ctx, "org.freedesktop.DBus.GetConnectionUnixUser", 0, string(sender)).Store(&uid)
 	if err != nil || int(uid) != os.Getuid() {
 		s.Log.Warn("D-Bus call refused", "sender", string(sender), "uid", uid, "err", err)
-		return failed("Denied", "this service is for user %d alone", os.Getuid())
+		return errorOf("Denied", "this service is for user %d alone", os.Getuid())
 	}
 	return nil
 }
 
-// failed makes a typed error.
-func failed(kind, format string, a ...any) *dbus.Error {
+// errorOf makes a typed error.
+func errorOf(kind, format string, a ...any) *dbus.Error {
 	return dbus.NewError(errorPrefix+kind, []any{plain.Text(fmt.Sprintf(format, a...), maxBody, plain.OneLine)})
 }
 
-// typed finds an error's type.
-func typed(err error) *dbus.Error {
+// errorTyped finds an error's type.
+func errorTyped(err error) *dbus.Error {
 	var f *vm.Failure
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &f) && f.Code == vm.CodeNotFound:
-		return failed("ProgramNotFound", "%v", err)
+		return errorOf("ProgramNotFound", "%v", err)
 	case errors.As(err, &f) && f.Code == vm.CodeNotExec:
-		return failed("ProgramNotExecutable", "%v", err)
+		return errorOf("ProgramNotExecutable", "%v", err)
 	}
-	return failed("Failed", "%v", err)
+	return errorOf("Failed", "%v", err)
 }
 
 func (s *Service) export() error {
@@ -255,7 +255,7 @@ func (s *Service) export() error {
 			"List": s.list, "Run": s.run, "Stop": s.stop, "Watch": s.watch, "Reload": s.reloadCall,
 		}, managerPath, managerInterface),
 		s.Conn.ExportMethodTable(map[string]any{
-			"Get": s.get, "GetAll": s.getAll, "Set": s.set,
+			"Get": s.get, "GetAll": s.getAll, "Set": s.refuseSet,
 		}, managerPath, propsInterface),
 		s.introspectable(managerPath, managerNode()),
 	)
@@ -268,7 +268,7 @@ func (s *Service) list(sender dbus.Sender) ([]map[string]dbus.Variant, *dbus.Err
 	}
 	all, err := s.Registry.List(s.ctx)
 	if err != nil {
-		return nil, typed(err)
+		return nil, errorTyped(err)
 	}
 	list := []map[string]dbus.Variant{}
 	for _, v := range all {
@@ -286,28 +286,28 @@ func (s *Service) run(sender dbus.Sender, name string, argv []string, options ma
 	for _, a := range argv {
 		size += len(a)
 		if strings.ContainsRune(a, 0) {
-			return failed("InvalidArgs", "an argument with a null byte")
+			return errorOf("InvalidArgs", "an argument with a null byte")
 		}
 	}
 	if err := config.CheckName(name); err != nil {
-		return failed("InvalidArgs", "%v", err)
+		return errorOf("InvalidArgs", "%v", err)
 	}
 	if len(argv) == 0 || argv[0] == "" || len(argv) > maxRunWords || size > maxRunBytes {
-		return failed("InvalidArgs", "want a program and at most %d words of %d bytes", maxRunWords, maxRunBytes)
+		return errorOf("InvalidArgs", "want a program and at most %d words of %d bytes", maxRunWords, maxRunBytes)
 	}
 	start := Start{VM: name, Argv: argv, Token: token(options)}
 	for key, v := range options {
 		switch key {
 		case "disposable":
 			if v.Store(&start.Disposable) != nil {
-				return failed("InvalidArgs", "disposable: want a boolean")
+				return errorOf("InvalidArgs", "disposable: want a boolean")
 			}
 		case "activation-token", "desktop-startup-id":
 		default:
-			return failed("InvalidArgs", "unknown option %q", plain.Text(key, maxLabel, plain.OneLine))
+			return errorOf("InvalidArgs", "unknown option %q", plain.Text(key, maxLabel, plain.OneLine))
 		}
 	}
-	return typed(s.Start(s.ctx, start))
+	return errorTyped(s.Start(s.ctx, start))
 }
 
 // token is the activation token of a caller's platform data.
@@ -327,16 +327,16 @@ func (s *Service) stop(sender dbus.Sender, name string, force bool) *dbus.Error 
 		return err
 	}
 	if err := config.CheckName(name); err != nil {
-		return failed("InvalidArgs", "%v", err)
+		return errorOf("InvalidArgs", "%v", err)
 	}
 	running, err := s.Registry.Names(s.ctx)
 	if err != nil {
-		return typed(err)
+		return errorTyped(err)
 	}
 	if !slices.Contains(running, name) {
-		return failed("NotRunning", "VM %s: not running", name)
+		return errorOf("NotRunning", "VM %s: not running", name)
 	}
-	return typed(s.Registry.Stop(s.ctx, name, force))
+	return errorTyped(s.Registry.Stop(s.ctx, name, force))
 }
 
 func (s *Service) watch(sender dbus.Sender) *dbus.Error {
@@ -361,7 +361,7 @@ func (s *Service) reloadCall(sender dbus.Sender) *dbus.Error {
 		return err
 	}
 	_, err := s.reload()
-	return typed(err)
+	return errorTyped(err)
 }
 
 // reload takes the names of the entries that exist and gives up the others. It returns
@@ -373,7 +373,7 @@ func (s *Service) reload() (int, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := map[string]Installed{}
+	found := map[string]InstalledEntry{}
 	for _, i := range list {
 		found[i.Entry] = i
 	}
@@ -442,14 +442,14 @@ func (s *Service) activate(sender dbus.Sender, name, action string, files []stri
 	s.mu.Unlock()
 	switch {
 	case !ok:
-		return failed("NotFound", "%s: no such entry", name)
+		return errorOf("NotFound", "%s: no such entry", name)
 	case action != "" && !slices.ContainsFunc(Actions, func(a Action) bool { return a.Key == action }):
-		return failed("InvalidArgs", "unknown action %q", plain.Text(action, maxLabel, plain.OneLine))
+		return errorOf("InvalidArgs", "unknown action %q", plain.Text(action, maxLabel, plain.OneLine))
 	}
 	for k, f := range files {
 		path, err := localPath(f)
 		if err != nil {
-			return failed("InvalidArgs", "%v", err)
+			return errorOf("InvalidArgs", "%v", err)
 		}
 		files[k] = path
 	}
@@ -463,7 +463,7 @@ func (s *Service) activate(sender dbus.Sender, name, action string, files []stri
 	return nil
 }
 
-// event notes what has happened to a VM, and tells who listens.
+// event notes a VM's event, and signals it to listeners.
 func (s *Service) event(e vm.Event) {
 	s.mu.Lock()
 	before := s.names()
@@ -503,7 +503,7 @@ func (s *Service) names() []string {
 	return names
 }
 
-// describe is a VM's state as a caller gets it.
+// describe returns a VM's state for a caller.
 func describe(v vm.State) map[string]dbus.Variant {
 	programs := []string{}
 	for _, p := range v.Programs {
@@ -549,7 +549,7 @@ func (s *Service) getAll(sender dbus.Sender, iface string) (map[string]dbus.Vari
 	return s.properties(), nil
 }
 
-func (s *Service) set(sender dbus.Sender, _, name string, _ dbus.Variant) *dbus.Error {
+func (s *Service) refuseSet(sender dbus.Sender, _, name string, _ dbus.Variant) *dbus.Error {
 	defer s.enter()()
 	if err := s.allow(sender); err != nil {
 		return err

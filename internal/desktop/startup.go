@@ -9,8 +9,8 @@ import (
 // startupAfter is how long a start may take before it is worth a notification.
 const startupAfter = time.Second
 
-// startupStages is how far a VM's start is when a stage is done, of 100, and what
-// comes next (vm.Stage has the names).
+// startupStages has, for each finished stage, the progress of a VM's start, of 100, and the
+// next step (vm.Stage has the names).
 var startupStages = map[string]struct {
 	done int
 	next string
@@ -32,8 +32,8 @@ type Startup struct {
 	done   chan struct{}
 }
 
-// Startup begins one, for a program of a VM. It ends with End, which has to be called.
-// Whoever shows it slowly, or not at all, delays nothing but End.
+// Startup begins a Startup for a program of a VM. The caller has to call End. A server that
+// shows it slowly, or not at all, delays nothing but End.
 func (n *Notifier) Startup(ctx context.Context, vm, program string) *Startup {
 	s := &Startup{stages: make(chan string, 1), end: make(chan error, 1), done: make(chan struct{})}
 	go func() {
@@ -43,8 +43,8 @@ func (n *Notifier) Startup(ctx context.Context, vm, program string) *Startup {
 	return s
 }
 
-// Stage tells of a stage that is done. Of those that come faster than they are shown,
-// the newest is.
+// Stage shows that a stage is done. If stages come faster than the server shows them, it
+// shows the newest.
 func (s *Startup) Stage(name string) {
 	if _, ok := startupStages[name]; !ok {
 		return
@@ -103,7 +103,7 @@ func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
 func failure(vm, program string, err error, replaces uint32) Note {
 	return Note{
 		Summary: fmt.Sprintf("%s did not start in %s", program, vm),
-		Body:    fmt.Sprintf("See vix logs %s\n%v", vm, err), // servers cut what is long at its end
+		Body:    fmt.Sprintf("See vix logs %s\n%v", vm, err), // servers cut long texts at the end
 		Icon:    "dialog-error", Replaces: replaces, Category: "device.error",
 	}
 }

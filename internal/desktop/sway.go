@@ -30,16 +30,16 @@ const (
 const (
 	// maxSway bounds a reply: a tree of some thousand windows.
 	maxSway = 16 << 20
-	// swayLimit is for one question and its answer.
+	// swayLimit bounds one question and its answer.
 	swayLimit = 5 * time.Second
 )
 
-// A Sway asks the sway whose IPC socket (SWAYSOCK) it is given. Each question has a
-// connection of its own, so that it may be used by several goroutines.
+// A Sway asks the sway with this IPC socket (SWAYSOCK). Each question has a connection of
+// its own, so that several goroutines may use a Sway.
 type Sway struct{ Socket string }
 
-// A Window is one of sway's. Title and app id are as the window's client gave
-// them: for a VM's window as Vix rewrote them, for another as they are.
+// A Window is one of sway's. Title and app id are those of the window's client: for a VM's
+// window, Vix has rewritten them.
 type Window struct {
 	ID        int64 // con_id
 	AppID     string
@@ -49,10 +49,10 @@ type Window struct {
 	Workspace string // the name of the one that it is on
 }
 
-// VM returns the VM whose window it is, and the app id that the guest gave.
+// VM returns the window's VM, and the guest's own app id.
 func (w Window) VM() (vm, app string, ok bool) { return SplitAppID(w.AppID) }
 
-// SplitAppID takes apart what Vix makes of a guest's app id: vix.VM.APP.
+// SplitAppID splits an app id that Vix has made of a guest's: vix.VM.APP.
 func SplitAppID(id string) (vm, app string, ok bool) {
 	rest, ok := strings.CutPrefix(id, "vix.")
 	if !ok {
@@ -78,7 +78,7 @@ type Workspace struct {
 // ErrNoFocus: no window has the keyboard.
 var ErrNoFocus = errors.New("no window has the focus")
 
-// swayNode is as much of a node of the tree as is of use here.
+// swayNode has the useful members of a node of the tree.
 type swayNode struct {
 	ID       int64       `json:"id"`
 	Type     string      `json:"type"`
@@ -248,7 +248,7 @@ type SwayEvent struct {
 
 var swayKinds = map[uint32]string{0: "workspace", 1: "output", 2: "mode", 3: "window", 6: "shutdown"}
 
-// SwayEvents are what Subscribe returns.
+// SwayEvents is a subscription; see Subscribe.
 type SwayEvents struct {
 	ctx  context.Context
 	conn *swayConn

@@ -15,7 +15,7 @@ import (
 	"vix/internal/durable"
 )
 
-// Where Sync writes, below $XDG_DATA_HOME.
+// The directories that Sync writes to, below $XDG_DATA_HOME.
 const (
 	entriesDir  = "applications"
 	servicesDir = "dbus-1/services"
@@ -24,14 +24,14 @@ const (
 
 func iconDir(size int) string { return fmt.Sprintf("%s/%dx%d/apps", iconsDir, size, size) }
 
-// A File is one that is to be there, by its path below $XDG_DATA_HOME.
+// A File is a file that is to exist, by its path below $XDG_DATA_HOME.
 type File struct {
 	Path  string
 	Bytes []byte
 }
 
-// Files returns what an entry consists of: itself, its icons, and the service file of
-// its D-Bus name. unit is the systemd unit of our service, or "".
+// Files returns the files of an entry: itself, its icons, and the service file of its D-Bus
+// name. unit is the systemd unit of our service, or "".
 func (f EntryFile) Files(icons map[int][]byte, unit string) []File {
 	name := f.App.EntryName()
 	files := []File{{path.Join(entriesDir, name+".desktop"), f.Bytes()}}
@@ -44,7 +44,7 @@ func (f EntryFile) Files(icons map[int][]byte, unit string) []File {
 	return files
 }
 
-// A Change is what Sync did, or would do, to a file.
+// A Change is Sync's change of a file, made or planned.
 type Change struct {
 	Action string `json:"action"` // "add", "update" or "remove"
 	Path   string `json:"path"`   // below $XDG_DATA_HOME
@@ -54,10 +54,10 @@ type Change struct {
 // with the mark in it; an icon has no place for one.
 var ours = regexp.MustCompile(`^dev\.vix\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+\.(desktop|service|png)$`)
 
-// Sync makes our files below data, which is $XDG_DATA_HOME, exactly want: what is there
-// and not wanted is removed. Each file is replaced in one step. Files that are not
-// ours are left alone: one that has the name of a wanted one is an error, after all
-// else is done. With dry nothing is changed.
+// Sync makes our files below data, which is $XDG_DATA_HOME, exactly want, and removes our
+// other files. It replaces each file in one step. It leaves alone files that are not ours:
+// one with the name of a wanted file is an error, after everything else is done. With dry it
+// changes nothing.
 func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 	var changes []Change
 	var errs []error
@@ -73,7 +73,7 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 		switch {
 		case err == nil && bytes.Equal(old, f.Bytes):
 			continue
-		case err == nil && !marked(f.Path, old) && !torn(old):
+		case err == nil && !isMarked(f.Path, old) && !torn(old):
 			errs = append(errs, fmt.Errorf("%s: not made by desktop sync, and left as it is; rename or remove it", f.Path))
 			continue
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -108,7 +108,7 @@ func Sync(data *os.Root, want []File, dry bool) ([]Change, error) {
 	return changes, errors.Join(errs...)
 }
 
-// ourDirs are where Sync writes.
+// ourDirs are the directories that Sync writes to.
 func ourDirs() []string {
 	dirs := []string{entriesDir, servicesDir}
 	for _, size := range IconSizes {
@@ -130,7 +130,7 @@ func written(data *os.Root) []string {
 			if !n.Type().IsRegular() || !ours.MatchString(n.Name()) {
 				continue
 			}
-			if b, err := data.ReadFile(at); err == nil && (marked(at, b) || torn(b)) {
+			if b, err := data.ReadFile(at); err == nil && (isMarked(at, b) || torn(b)) {
 				found = append(found, at)
 			}
 		}
@@ -138,8 +138,8 @@ func written(data *os.Root) []string {
 	return found
 }
 
-// marked reports that a file is ours.
-func marked(at string, b []byte) bool {
+// isMarked reports whether a file is ours.
+func isMarked(at string, b []byte) bool {
 	return strings.HasSuffix(at, ".png") || bytes.HasPrefix(b, []byte(madeBy)) && bytes.Contains(b, []byte(keyVM+"="))
 }
 
@@ -157,17 +157,17 @@ func replace(data *os.Root, f File) error {
 	return durable.Replace(data, f.Path, 0o644, f.Bytes)
 }
 
-// An Installed is a desktop entry that Sync has written.
-type Installed struct {
+// An InstalledEntry is a desktop entry that Sync has written.
+type InstalledEntry struct {
 	Entry string `json:"entry"` // its D-Bus name too: dev.vix.VM.APP
 	VM    string `json:"vm"`
 	App   string `json:"app"` // the id in the VM
 	Name  string `json:"name"`
 }
 
-// List returns the entries that are there, by name.
-func List(data *os.Root) []Installed {
-	list := []Installed{}
+// List returns the existing entries, by name.
+func List(data *os.Root) []InstalledEntry {
+	list := []InstalledEntry{}
 	for _, at := range written(data) {
 		name, ok := strings.CutSuffix(path.Base(at), ".desktop")
 		if !ok {
@@ -182,13 +182,13 @@ func List(data *os.Root) []Installed {
 		if err != nil || nameErr != nil || e[keyVM] != vm || e["X-Vix-App"] != app {
 			continue
 		}
-		list = append(list, Installed{Entry: name, VM: vm, App: app, Name: e.text("Name", maxName+64)})
+		list = append(list, InstalledEntry{Entry: name, VM: vm, App: app, Name: e.text("Name", maxName+64)})
 	}
 	return list
 }
 
 // Keep returns the files of those entries that keep wants, as Sync takes them.
-func Keep(data *os.Root, keep func(Installed) bool) ([]File, error) {
+func Keep(data *os.Root, keep func(InstalledEntry) bool) ([]File, error) {
 	names := map[string]bool{}
 	for _, i := range List(data) {
 		names[i.Entry] = keep(i)

@@ -139,10 +139,10 @@ func TestSync(t *testing.T) {
 			t.Errorf("step %d:\n%s\nwant\n%s", i, got, c.changes)
 		}
 	}
-	if list := List(data); len(list) != 1 || list[0] != (Installed{"dev.vix.web.evil", "web", "evil", "Evil Exec=rm -rf / (web)"}) {
+	if list := List(data); len(list) != 1 || list[0] != (InstalledEntry{"dev.vix.web.evil", "web", "evil", "Evil Exec=rm -rf / (web)"}) {
 		t.Errorf("%+v", list)
 	}
-	kept, err := Keep(data, func(i Installed) bool { return i.VM == "web" })
+	kept, err := Keep(data, func(i InstalledEntry) bool { return i.VM == "web" })
 	if err != nil || len(kept) != 4 {
 		t.Errorf("%d kept, %v", len(kept), err)
 	}

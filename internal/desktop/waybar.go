@@ -11,9 +11,8 @@ import (
 	"vix/internal/vm"
 )
 
-// A Bar is what a module of waybar shows of the VMs: a mark in each one's colour, and
-// more of it in the tooltip. Its lines are those of "return-type": "json"
-// (waybar-custom(5)).
+// A Bar makes the lines of a waybar module about the VMs: a mark in each VM's colour, and
+// details in the tooltip. The lines are those of "return-type": "json" (waybar-custom(5)).
 type Bar struct{ vms []vm.State }
 
 // Update takes note of an event.
@@ -28,7 +27,7 @@ func (b *Bar) Update(e vm.Event) {
 	slices.SortFunc(b.vms, func(x, y vm.State) int { return strings.Compare(x.Name, y.Name) })
 }
 
-// marks are what stands for a VM in a state; all are in common fonts.
+// marks are the signs of the states; all are in common fonts.
 var marks = map[string]string{vm.StateStarting: "◌", vm.StateRunning: "●", vm.StateStopping: "○", vm.StateUnresponsive: "✕", vm.StateNotAnswering: "✕"}
 
 // Line returns the module as it is now, one line of JSON. class is "none" without VMs,

@@ -120,7 +120,7 @@ func Hold(dir *os.File, name string, f *os.File) bool {
 	case err != nil:
 		return true
 	}
-	return named(dir, name, f)
+	return isNamed(dir, name, f)
 }
 
 func lock(f *os.File) error {
@@ -131,8 +131,8 @@ func lock(f *os.File) error {
 	}
 }
 
-// named reports whether dir has f by that name.
-func named(dir *os.File, name string, f *os.File) bool {
+// isNamed reports whether dir has f by that name.
+func isNamed(dir *os.File, name string, f *os.File) bool {
 	var is, at unix.Stat_t
 	err := errors.Join(unix.Fstat(int(f.Fd()), &is), unix.Fstatat(int(dir.Fd()), name, &at, unix.AT_SYMLINK_NOFOLLOW))
 	return err == nil && is.Dev == at.Dev && is.Ino == at.Ino
@@ -161,23 +161,23 @@ func (u *Unplaced) Place(name string, over bool) error {
 	if u.temp == "" {
 		err := u.link(name)
 		if err == nil || !over || !errors.Is(err, unix.EEXIST) {
-			return u.failed(name, err)
+			return u.failure(name, err)
 		}
 		_ = lock(u.File) // before it has a name: no Sweep is faster
 		temp := TempName()
 		if err := u.link(temp); err != nil {
-			return u.failed(name, err)
+			return u.failure(name, err)
 		}
 		u.temp = temp
 	}
 	if !over { // a rename that replaces nothing is not known to every file system
 		if err := unix.Linkat(at, u.temp, at, name, 0); err != nil {
-			return u.failed(name, err)
+			return u.failure(name, err)
 		}
-		return u.failed(name, u.drop())
+		return u.failure(name, u.drop())
 	}
 	if err := unix.Renameat(at, u.temp, at, name); err != nil {
-		return u.failed(name, err)
+		return u.failure(name, err)
 	}
 	u.temp = ""
 	return nil
@@ -188,7 +188,7 @@ func (u *Unplaced) link(name string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", u.Fd()), int(u.dir.Fd()), name, unix.AT_SYMLINK_FOLLOW)
 }
 
-func (u *Unplaced) failed(name string, err error) error {
+func (u *Unplaced) failure(name string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -245,7 +245,7 @@ func sweep(dir *os.File, name string, remove func(name string)) {
 		return
 	}
 	defer f.Close()
-	if lock(f) == nil && named(dir, name, f) {
+	if lock(f) == nil && isNamed(dir, name, f) {
 		remove(name)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A VMApps is what a VM offers in menus, and how its root is read.
+// A VMApps is a VM's programs for menus, and the root to read them from.
 type VMApps struct {
 	VM   config.VM
 	Apps []desktop.App
@@ -29,7 +29,7 @@ func (l *Launcher) Apps(conf *config.Config) (list []VMApps, notes []string) {
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
 		v := conf.VMs[name]
 		a := VMApps{VM: v}
-		if noneWanted(v) {
+		if wantsNone(v) {
 			list = append(list, a)
 			continue
 		}
@@ -38,7 +38,7 @@ func (l *Launcher) Apps(conf *config.Config) (list []VMApps, notes []string) {
 		if a.Root, err = l.OpenRoot(v); err == nil {
 			a.Apps, more, err = desktop.Apps(a.Root, name)
 		}
-		if err != nil && !errors.Is(err, errUnread) { // who tried to read it has said why
+		if err != nil && !errors.Is(err, errUnread) { // ReadImages has said why
 			more = append(more, err.Error())
 		}
 		notes = append(notes, more...)
@@ -48,8 +48,8 @@ func (l *Launcher) Apps(conf *config.Config) (list []VMApps, notes []string) {
 	return list, notes
 }
 
-// noneWanted reports that v's root needs not be read.
-func noneWanted(v config.VM) bool {
+// wantsNone reports whether v shows no programs, so that its root need not be read.
+func wantsNone(v config.VM) bool {
 	if v.Desktop != nil {
 		return len(v.Desktop) == 0
 	}
@@ -65,7 +65,7 @@ func CloseApps(list []VMApps) {
 	}
 }
 
-// OpenRoot opens the tree of a VM's root; of an image, what was read of it.
+// OpenRoot opens the tree of a VM's root; of an image, the tree that ReadImages keeps.
 func (l *Launcher) OpenRoot(v config.VM) (*os.Root, error) {
 	v, err := l.Dirs.expandPaths(v)
 	if err != nil {
@@ -93,7 +93,7 @@ func (l *Launcher) OpenRoot(v config.VM) (*os.Root, error) {
 	return root, err
 }
 
-// errUnread: nobody has read an image yet, or what was read is gone.
+// errUnread: nobody has read the image yet, or the result is gone.
 var errUnread = errors.New("the programs of its image are not known yet")
 
 // FindApp returns one program of a VM by its id.

@@ -17,20 +17,20 @@ import (
 	"vix/internal/transfer"
 )
 
-// Files that desktop entries open are shown to a VM in one folder for all of them, which is
-// one of its few shares, read-only:
+// A VM sees the files that desktop entries open in one folder for all of them, which is one
+// of its few shares, read-only:
 //
 //	$XDG_DATA_HOME/vix/open/VM/NAME ─► grantsPath/NAME in the guest
 //
 // Each entry is a process of its own. It holds the folder's lock, shared, while its program
-// runs, and then takes its files back; the last one, which gets the lock for itself, takes
-// the share away too, so that nothing that the guest still holds of it leads anywhere.
+// runs, and then takes its files back. The last process, which gets the lock for itself,
+// takes the share away too, so that the guest's remaining handles lead nowhere.
 const (
 	grantsDir  = "vix/open" // below $XDG_DATA_HOME: beside most files of the user's
 	grantsPath = config.ShareDir + "/open-files"
 )
 
-// A grants is one process's part of a VM's folder.
+// A grants is one process's files in a VM's folder.
 type grants struct {
 	path  string
 	root  *os.Root // of $XDG_DATA_HOME
@@ -40,7 +40,7 @@ type grants struct {
 	names []string // of our files
 }
 
-// openGrants opens the folder of a VM. What a process that was killed has left is removed.
+// openGrants opens the folder of a VM, and removes the files of killed processes.
 func openGrants(data, vmName string) (_ *grants, err error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
@@ -77,12 +77,12 @@ func openGrants(data, vmName string) (_ *grants, err error) {
 		if now, err := g.root.Stat(g.name); err == nil && os.SameFile(ours, now) {
 			return g, nil
 		}
-		g.lock.Close() // whoever was last has just removed it
+		g.lock.Close() // the last process has just removed it
 		g.dir.Close()
 	}
 }
 
-// sweep removes every file; nobody else has any here.
+// sweep removes every file; no other process has one here.
 func (g *grants) sweep() {
 	entries, _ := fs.ReadDir(g.dir.FS(), ".")
 	for _, e := range entries {
@@ -91,7 +91,7 @@ func (g *grants) sweep() {
 }
 
 // add puts a file into the folder, and returns its name there: its own, or with a number in
-// front where that is taken.
+// front if that is taken.
 func (g *grants) add(file string) (string, error) {
 	const most = 1000 // files of one name at once
 	for i := 0; ; i++ {
@@ -106,8 +106,8 @@ func (g *grants) add(file string) (string, error) {
 	}
 }
 
-// revoke takes this process's files back. The last process has the share taken away by
-// unshare, which reports whether that is so, and removes the folder.
+// revoke takes this process's files back. The last process calls unshare, which takes the
+// share away and reports whether it is gone, and removes the folder.
 func (g *grants) revoke(unshare func() bool) {
 	defer g.close()
 	for _, name := range g.names {
@@ -129,10 +129,10 @@ func (g *grants) close() {
 	}
 }
 
-// handOver puts file into dir, under its own name, and returns the name: a second link
-// to the same file, which costs nothing and has its later content too, or where that
-// cannot be a copy. The file is opened once: what is linked or copied is what was checked.
-// i counts the attempts to find a name; that it is taken is fs.ErrExist.
+// handOver puts file into dir, under its own name, and returns the name. It makes a second
+// link to the same file, which costs nothing and shows later content too, or a copy if there
+// can be no link. It opens the file once, so that it links or copies the file that it has
+// checked. i counts the attempts to find a name; fs.ErrExist means that the name is taken.
 func handOver(file string, dir *os.Root, i int) (string, error) {
 	fail := func(err error) (string, error) {
 		return "", fmt.Errorf("%s: %w", plain.Clip(file), transfer.Cause(err))

@@ -25,14 +25,14 @@ import (
 	"vix/internal/vm"
 )
 
-// What the file system of a disk image is made of, the host's kernel is not to find
-// out: an image is read by a guest. That guest is fresh, and has nothing but the image
-// (no home, network, share or display), so that nobody but the image has a say in what is
-// found; a VM that runs could say that "Mail", of the image that it shares with another
-// VM, is a command of its own choice. What is found is kept as a small tree:
+// The host's kernel must not parse the file system of a disk image: a guest reads it. That
+// guest is fresh, and has nothing but the image (no home, network, share or display), so
+// that the image alone decides what is found. A running VM could claim that "Mail", of the
+// image that it shares with another VM, is a command of its own choice. The result is kept
+// as a small tree:
 //
 //	$XDG_CACHE_HOME/vix/images/KEY/root    .desktop files, icons, names of programs
-//	                              /stamp   of which state of the image
+//	                              /stamp   the state of the image that was read
 //
 // and read like any other root: as hostile.
 
@@ -47,19 +47,19 @@ const (
 	imageStamp = "stamp"
 )
 
-// imagesDir is where what was read of images is, below $XDG_CACHE_HOME.
+// imagesDir returns the directory of the trees that were read, below $XDG_CACHE_HOME.
 func (l *Launcher) imagesDir() (string, error) {
 	cache, err := l.Dirs.cache()
 	return filepath.Join(cache, "vix", "images"), err
 }
 
-// imageKey is the name of an image's directory there.
+// imageKey returns the name of an image's directory there.
 func imageKey(image string) string {
 	sum := sha256.Sum256([]byte(image))
 	return hex.EncodeToString(sum[:10])
 }
 
-// stampOf tells one state of an image from another.
+// stampOf returns a text that differs between two states of an image.
 func stampOf(image string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(image, &st); err != nil {
@@ -68,7 +68,7 @@ func stampOf(image string) (string, error) {
 	return fmt.Sprintf("%s\nfile %d of %d, %d bytes, of %d, there since %d\n", image, st.Ino, st.Dev, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
 }
 
-// imageTree is where what was read of an image is, however long ago; "" is nowhere.
+// imageTree returns the path of an image's tree, however old; "" if there is none.
 func (l *Launcher) imageTree(image string) string {
 	dir, err := l.imagesDir()
 	if err != nil {
@@ -77,8 +77,8 @@ func (l *Launcher) imageTree(image string) string {
 	return filepath.Join(dir, imageKey(image), imageRoot)
 }
 
-// ReadImages reads the images of the VMs that may have entries, as far as they have
-// changed, and forgets those that no VM has. notes say what could not be read.
+// ReadImages reads the changed images of the VMs that may have entries, and removes the
+// trees of images that no VM has. notes say what could not be read.
 func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes []string) {
 	dir, err := l.imagesDir()
 	if err != nil {
@@ -88,12 +88,12 @@ func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes [
 	for _, name := range slices.Sorted(maps.Keys(conf.VMs)) {
 		v, err := l.Dirs.expandPaths(conf.VMs[name])
 		image, ok := strings.CutPrefix(v.Root, config.RootImage)
-		if err != nil || !ok || noneWanted(v) || used[imageKey(image)] {
+		if err != nil || !ok || wantsNone(v) || used[imageKey(image)] {
 			continue
 		}
 		used[imageKey(image)] = true
 		if _, err := os.Stat(image); err != nil {
-			continue // who opens the root says it
+			continue // OpenRoot reports it
 		}
 		if err := l.readImage(ctx, v); err != nil {
 			notes = append(notes, fmt.Sprintf("VM %s: the programs of its image cannot be read: %v", name, err))
@@ -113,7 +113,7 @@ func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes [
 	return notes
 }
 
-// lockImages makes who reads images the only one.
+// lockImages lets one process at a time read images.
 func lockImages(dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -145,7 +145,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 		old, err := os.ReadFile(filepath.Join(at, imageStamp))
 		return err == nil && string(old) == stamp
 	}
-	if known() { // what is there can be read where nothing can be written or locked
+	if known() { // a tree can be used even if nothing can be written or locked
 		return nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -156,7 +156,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 		return err
 	}
 	defer unlock()
-	if known() { // by now
+	if known() { // another process has read it by now
 		return nil
 	}
 	tmp := filepath.Join(dir, ".new-"+rand.Text()[:12])
@@ -178,7 +178,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 	return os.Rename(tmp, at)
 }
 
-// errReceived is what the guest's end is told when ours wants no more.
+// errReceived is the error of the guest's end when our end wants no more.
 var errReceived = errors.New("the guest took only a part")
 
 // takeMenu receives the tree of a guest with v's root into dir.
@@ -226,7 +226,7 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 	return nil
 }
 
-// removeTree removes what a guest may have forbidden us to.
+// removeTree removes a tree whose modes a guest may have chosen.
 func removeTree(dir string) {
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {

@@ -16,8 +16,8 @@ import (
 	"vix/internal/vm"
 )
 
-// A Request is what a desktop entry, the D-Bus service or the menu asks for: a program
-// of a VM, with nobody at a terminal.
+// A Request of a desktop entry, the D-Bus service or the menu asks for a program of a VM,
+// with nobody at a terminal.
 type Request struct {
 	VM     string
 	App    string // the desktop file's id in the VM; "" with Argv
@@ -29,22 +29,22 @@ type Request struct {
 	Disposable bool
 }
 
-// Start does what r asks for. It returns when the program runs; with files, when
-// it has ended. How far it is, and why it failed, the user sees as a notification.
+// Start starts r's program. It returns when the program runs; with files, when the program
+// has ended. A notification shows the user its progress, and why it failed.
 func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error {
 	conf, err := l.Config()
 	if err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if r.Action == desktop.ActionStop {
-		return l.failed(ctx, r, reg.Stop(ctx, r.VM, false))
+		return l.failure(ctx, r, reg.Stop(ctx, r.VM, false))
 	}
 	v, argv, err := l.find(ctx, conf, reg, r)
 	if err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if v, err = l.Complete(v); err != nil {
-		return l.failed(ctx, r, err)
+		return l.failure(ctx, r, err)
 	}
 	if len(r.Files) == 0 {
 		return l.startProgram(ctx, reg, v, argv(nil), r.Token)
@@ -54,7 +54,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 
 // find returns the VM and the command of r.
 func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, func([]string) []string, error) {
-	fixed := func(argv ...string) func([]string) []string {
+	constant := func(argv ...string) func([]string) []string {
 		return func(files []string) []string { return append(slices.Clone(argv), files...) }
 	}
 	if r.App == "" {
@@ -62,7 +62,7 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 		if r.Disposable {
 			v.State = "none"
 		}
-		return v, fixed(r.Argv...), err
+		return v, constant(r.Argv...), err
 	}
 	v, app, err := l.FindApp(ctx, conf, r.VM, r.App)
 	if err != nil {
@@ -72,7 +72,7 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 	switch r.Action {
 	case "":
 	case desktop.ActionShell:
-		argv = fixed("foot")
+		argv = constant("foot")
 	case desktop.ActionDisposable:
 		err = l.disposable(ctx, reg, &v)
 	default:
@@ -135,8 +135,8 @@ func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage f
 	}
 }
 
-// failed shows an error of what was not started at all.
-func (l *Launcher) failed(ctx context.Context, r Request, err error) error {
+// failure shows the error of a request that started nothing.
+func (l *Launcher) failure(ctx context.Context, r Request, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -147,13 +147,13 @@ func (l *Launcher) failed(ctx context.Context, r Request, err error) error {
 	return err
 }
 
-// maxOpen is how many files are handed to a program at once.
+// maxOpen is how many files a program gets at once.
 const maxOpen = 32
 
 // openFiles shows the program its files, in the VM's folder of grants, and takes them back
 // when it has ended.
 func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, r Request) error {
-	fail := func(err error) error { return l.failed(ctx, r, err) }
+	fail := func(err error) error { return l.failure(ctx, r, err) }
 	if len(r.Files) > maxOpen {
 		return fail(misusef("%d files: at most %d at once", len(r.Files), maxOpen))
 	}
@@ -193,7 +193,7 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 	defer cancel(nil)
 	name, started := v.Name, v
 	started.Shares = append(slices.Clone(v.Shares), share)
-	// Who else is starting the VM is found out when it is joined, before argv runs.
+	// Run joins a VM that another process is starting before argv runs.
 	join := func() {
 		_, err := reg.Mount(ctx, name, share.String())
 		if err == nil {
@@ -201,7 +201,7 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		}
 		st, serr := reg.State(ctx, name)
 		if serr != nil || st.State != vm.StateRunning && st.State != vm.StateNotAnswering {
-			return // on its way out: Run starts another
+			return // it is stopping: Run starts another
 		}
 		if !slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == share.Guest && sh.PID > 0 }) {
 			cancel(err)

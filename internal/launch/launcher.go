@@ -1,19 +1,18 @@
-// Package launch starts programs in VMs, for whoever was asked to: the verb run, a
-// desktop entry, the D-Bus service, the menu, and who reads a disk image by its own
-// guest. A program's way:
+// Package launch starts programs in VMs, for the verb run, desktop entries, the D-Bus
+// service, the menu, and the reader of disk images. A program's way:
 //
 //	Request ─► find       which VM, which command; its root may have to be read for that
-//	        ─► Complete   places with "~", shares, what the display's policy refuses
+//	        ─► Complete   paths with "~", shares, the check of the display's policy
 //	        ─► BuildRoot  a root of packages that is not there yet
-//	        ─► Run        vm.Registry's; a new VM is made of what Spec gathers
+//	        ─► Run        vm.Registry's; Spec gathers what a new VM needs
 //
-// How far it is, and why it failed, a notification says (Startup), or a line on a
-// terminal (Progress). Files that a desktop entry opens are granted to the VM while
-// their program runs (grants.go).
+// A notification (Startup), or a line on a terminal (Progress), shows how far the start is,
+// and why it failed. The VM has the files that a desktop entry opens while their program
+// runs (grants.go).
 //
-// It reads no command line and no environment, and starts no process: a Launcher has
-// the machine and the session as cmd/ found them, and functions for the rest. What a VM
-// is made of, and how it is asked, is package vm's.
+// It reads no command line and no environment, and starts no process: a Launcher has the
+// machine and the session as cmd/ found them, and functions for the rest. Package vm
+// defines what starts a VM, and how to ask one.
 package launch
 
 import (
@@ -31,7 +30,7 @@ import (
 	"vix/internal/vm"
 )
 
-// A Launcher is what starts programs in VMs. Its fields do not change.
+// A Launcher starts programs in VMs. Its fields do not change.
 type Launcher struct {
 	Version  string // of Vix
 	Dirs     Dirs
@@ -39,7 +38,7 @@ type Launcher struct {
 	Session  vm.Session // of the desktop, for windows
 	Bus      string     // D-Bus address of the session's bus; "" where there is none
 	GuestEnv []string   // K=V for every program in a guest
-	Log      io.Writer  // gets a line for what takes long
+	Log      io.Writer  // gets a line for each slow step
 
 	// Config reads config.toml, for each program anew.
 	Config func() (*config.Config, error)
@@ -66,32 +65,32 @@ type Dirs struct {
 	Runtime string
 }
 
-func (d Dirs) cache() (string, error) { return named(d.Cache, "XDG_CACHE_HOME") }
+func (d Dirs) cache() (string, error) { return requireDir(d.Cache, "XDG_CACHE_HOME") }
 
-func (d Dirs) data() (string, error) { return named(d.Data, "XDG_DATA_HOME") }
+func (d Dirs) data() (string, error) { return requireDir(d.Data, "XDG_DATA_HOME") }
 
-func named(dir, variable string) (string, error) {
+func requireDir(dir, variable string) (string, error) {
 	if dir == "" {
 		return "", fmt.Errorf("neither %s nor HOME is set", variable)
 	}
 	return dir, nil
 }
 
-// Roots is where roots that were built are.
+// Roots returns the directory of the roots that Vix has built.
 func (d Dirs) Roots() (string, error) {
 	cache, err := d.cache()
 	return filepath.Join(cache, "vix", "roots"), err
 }
 
-// A MisuseError is a mistake in what was asked for, not a failure.
+// A MisuseError is a mistake in the request, not a failure.
 type MisuseError struct{ text string }
 
 func (e *MisuseError) Error() string { return e.text }
 
 func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(format, a...)} }
 
-// Run runs a program in v, which is started if it does not run, and returns as
-// vm.Registry's Run does. Of r it fills in what is v's and the session's.
+// Run runs a program in v, which it starts if v does not run, and returns as vm.Registry's
+// Run does. It fills in r's fields about v and the session.
 func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
 	r.VM, r.Session = v.Name, l.Session
 	r.Launch = func() (vm.Launch, error) { return l.Spec(v) }

@@ -99,7 +99,7 @@ func TestComplete(t *testing.T) {
 		Name: "web", Kernel: "~/kernel", Initrd: "~/initrd", Root: config.RootImage + "~/disk",
 		Shares: []config.Share{{Host: "~/notes", Guest: "/mnt/notes"}},
 	}
-	given := slices.Clone(v.Shares)
+	shares := slices.Clone(v.Shares)
 	more := config.Share{Host: "/srv", Guest: "/mnt/srv"}
 	got, err := l.Complete(v, more)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestComplete(t *testing.T) {
 		len(got.Shares) != 2 || got.Shares[0].Host != in("notes") || got.Shares[1] != more {
 		t.Errorf("%+v", got)
 	}
-	if !slices.Equal(v.Shares, given) {
+	if !slices.Equal(v.Shares, shares) {
 		t.Errorf("the configuration's own shares were changed: %+v", v.Shares)
 	}
 	l.Dirs.Home = ""

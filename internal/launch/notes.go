@@ -15,7 +15,7 @@ type Notes struct {
 	buf bytes.Buffer
 }
 
-// Bounds of what is kept, and of a line that is shown, in bytes.
+// Bounds of the kept text, and of a shown line, in bytes.
 const (
 	maxNotes = 4 << 10
 	maxLine  = 1 << 10

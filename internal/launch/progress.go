@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// progressAfter is how long a start may take before the terminal is told what
-// it waits for.
+// progressAfter is how long a start may take before the terminal shows what it waits for.
 const progressAfter = time.Second
 
-// A Progress is the line on a terminal that says what a start waits for. Other
-// lines go through it, so that they do not end up within it.
+// A Progress is the line on a terminal that says what a start waits for. Other lines go
+// through it, so that they do not end up within that line.
 type Progress struct {
 	w    io.Writer
 	name string
@@ -52,7 +51,7 @@ func (p *Progress) show() {
 	p.drawLocked()
 }
 
-// ClearLine takes away what stands on a terminal's line.
+// ClearLine empties the current line of a terminal.
 const ClearLine = "\r\x1b[K"
 
 func (p *Progress) drawLocked() {

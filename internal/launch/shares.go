@@ -11,8 +11,8 @@ import (
 	"vix/internal/vm"
 )
 
-// private returns the directories of Vix's own: a VM that could write to one of them, or
-// read it, would have power over other VMs.
+// private returns Vix's own directories: a VM that could write to one of them, or read it,
+// would have power over other VMs.
 func (l *Launcher) private() []string {
 	var list []string
 	for _, dir := range []string{l.Dirs.Config, l.Dirs.Cache, l.Dirs.State} {
@@ -26,8 +26,8 @@ func (l *Launcher) private() []string {
 	return list
 }
 
-// OtherShares returns the shares of the configuration's VMs but name. One whose place is not
-// known is left out: its VM cannot start.
+// OtherShares returns the shares of the configured VMs except name. It leaves out a share
+// whose path is not known: that VM cannot start.
 func (l *Launcher) OtherShares(conf *config.Config, name string) (list []vm.SharedFolder) {
 	for _, other := range slices.Sorted(maps.Keys(conf.VMs)) {
 		for _, s := range conf.VMs[other].Shares {
@@ -40,7 +40,7 @@ func (l *Launcher) OtherShares(conf *config.Config, name string) (list []vm.Shar
 	return list
 }
 
-// realPath is path without links, as far as it is there.
+// realPath returns path without links, as far as the path exists.
 func realPath(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		return real
@@ -51,7 +51,7 @@ func realPath(path string) string {
 	return path
 }
 
-// expandShares finds the home directory where the place of a share begins with "~/".
+// expandShares puts the home directory in the place of a leading "~" of each share.
 func (d Dirs) expandShares(list []config.Share) ([]config.Share, error) {
 	list = slices.Clone(list)
 	for i := range list {
@@ -63,7 +63,7 @@ func (d Dirs) expandShares(list []config.Share) ([]config.Share, error) {
 	return list, nil
 }
 
-// Expand puts the home directory in the place of "~".
+// Expand puts the home directory in the place of a leading "~".
 func (d Dirs) Expand(path string) (string, error) {
 	if path != "~" && !strings.HasPrefix(path, "~/") {
 		return path, nil

@@ -13,8 +13,8 @@ import (
 	"vix/internal/vm"
 )
 
-// Complete finds the places that a VM's configuration names by "~", adds shares, which
-// are run's, and checks what package config cannot.
+// Complete expands "~" in a VM's configuration, adds shares, which are run's, and checks
+// what package config cannot.
 func (l *Launcher) Complete(v config.VM, shares ...config.Share) (config.VM, error) {
 	v, err := l.Dirs.expandPaths(v)
 	if err != nil {
@@ -49,8 +49,7 @@ func (d Dirs) expandPaths(v config.VM) (_ config.VM, err error) {
 	return v, nil
 }
 
-// Spec gathers what a new VM needs. What is missing is said here, before anything is
-// started.
+// Spec gathers what a new VM needs. Its error says what is missing, before anything starts.
 func (l *Launcher) Spec(v config.VM) (vm.Launch, error) {
 	parts, err := l.Parts()
 	if err != nil {
@@ -94,7 +93,7 @@ func (l *Launcher) compositor() (string, error) {
 	return socket, conn.Close()
 }
 
-// BuildRoot builds the root of a VM, if it is one that is built and is not there yet.
+// BuildRoot builds the root of a VM, if it is a built one and does not exist yet.
 func (l *Launcher) BuildRoot(ctx context.Context, v config.VM) error {
 	suite, ok := strings.CutPrefix(v.Root, config.RootDebian)
 	if !ok {

@@ -18,7 +18,7 @@ import (
 	"vix/internal/durable"
 )
 
-// A History counts what was chosen. A choice counts half after halfLife.
+// A History counts the user's choices. A choice counts half after halfLife.
 //
 //	menu-history: a line for each item: weight SPACE unix-seconds SPACE id
 type History struct {
@@ -43,8 +43,8 @@ const (
 // NewHistory returns an empty one.
 func NewHistory() *History { return parseHistory(nil) }
 
-// ReadHistory reads the file in dir. A file that is not there, or is none, is an empty
-// history: what it holds is no loss.
+// ReadHistory reads the file in dir. A missing or broken file is an empty history: nothing
+// of value is lost.
 func ReadHistory(dir *os.Root) *History {
 	f, err := dir.Open(historyName)
 	if err != nil {
@@ -80,8 +80,8 @@ func validID(id string) bool {
 	return id != "" && len(id) <= maxID && !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f })
 }
 
-// Use is how much an item was used by now: the number of its choices, each of which
-// counts the less the longer ago it is.
+// Use returns how much an item has been used by now: the number of its choices, where older
+// choices count less.
 func (h *History) Use(id string, now time.Time) float64 {
 	u, ok := h.uses[id]
 	if !ok {
@@ -99,7 +99,7 @@ func (h *History) Add(id string, now time.Time) {
 	h.uses[id] = use{min(h.Use(id, now)+1, maxWeight), max(now.Unix(), 0)}
 }
 
-// bytes writes the most used.
+// bytes encodes the most used items.
 func (h *History) bytes(now time.Time) []byte {
 	ids := slices.SortedFunc(maps.Keys(h.uses), func(a, b string) int {
 		return cmp.Or(cmp.Compare(h.Use(b, now), h.Use(a, now)), cmp.Compare(a, b))
@@ -116,8 +116,8 @@ func (h *History) bytes(now time.Time) []byte {
 	return b.Bytes()
 }
 
-// Choose counts a choice in the file of dir, which is replaced in one step. Of two
-// menus at the same moment one may be forgotten.
+// Choose counts a choice in the file of dir, which it replaces in one step. Of two menus at
+// the same moment, one choice may be lost.
 func Choose(dir *os.Root, id string, now time.Time) error {
 	h := ReadHistory(dir)
 	h.Add(id, now)

@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// Items are many, and read before the menu can be seen: JSON takes a hundred times as
-// long for them as this.
+// There are many items, and the menu reads them before it shows: JSON takes a hundred times
+// as long for them as this format.
 //
 //	packed: count, then each item: id name generic icon vm tag color, keywords, flags, use
 //	string: length, bytes    keywords: count, strings    flags: 1 for a VM    use: float64, 8 bytes
@@ -42,7 +42,7 @@ func PackItems(items []Item) []byte {
 
 var errPacked = errors.New("menu: the packed items are damaged")
 
-// UnpackItems is PackItems's inverse. The items' strings are parts of packed.
+// UnpackItems is the inverse of PackItems. The items' strings are parts of packed.
 func UnpackItems(packed string) ([]Item, error) {
 	u := unpacker{rest: packed, ok: true}
 	n := u.number()
@@ -64,7 +64,7 @@ func UnpackItems(packed string) ([]Item, error) {
 			it.Keywords = append(it.Keywords, u.text())
 		}
 		it.Machine = u.number()&1 != 0
-		it.Use = math.Float64frombits(u.fixed())
+		it.Use = math.Float64frombits(u.fixed64())
 	}
 	if !u.ok || u.rest != "" {
 		return nil, errPacked
@@ -72,8 +72,7 @@ func UnpackItems(packed string) ([]Item, error) {
 	return items, nil
 }
 
-// An unpacker takes what it is asked for from the front of rest; ok is false once there
-// was too little.
+// An unpacker takes values from the front of rest; ok is false once there was too little.
 type unpacker struct {
 	rest string
 	ok   bool
@@ -101,7 +100,7 @@ func (u *unpacker) number() uint64 {
 
 func (u *unpacker) text() string { return u.take(u.number()) }
 
-func (u *unpacker) fixed() uint64 {
+func (u *unpacker) fixed64() uint64 {
 	s := u.take(8)
 	if s == "" {
 		return 0

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// How a word of the query stands in a text, the better the larger. A tier is worth
-// more than any place or length within it, and as much as maxUse, so that what is used
-// much rises by one tier and no further.
+// The tiers of a word's place in a text; a larger one is better. A tier is worth more than
+// any place or length within it, and as much as maxUse, so that an item in frequent use
+// rises by one tier and no further.
 const (
 	noMatch   = 0
 	scattered = 100 * iota // its letters, in order
@@ -88,7 +88,7 @@ func words(query string) []string {
 	return out
 }
 
-// score is how well the item matches every word, 0 if one of them does not.
+// score returns how well the item matches every word, 0 if one word does not match.
 func (k key) score(ws []string, use float64) float64 {
 	if len(ws) == 0 {
 		return 1 + use

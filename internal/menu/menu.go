@@ -1,16 +1,15 @@
-// Package menu is the launcher menu without its window: what it shows, how what is
-// typed chooses and ranks, what has been used how often, and the messages between the
-// two processes that are a menu.
+// Package menu is the launcher menu without its window: its items, the matching and ranking
+// of a query, the history of choices, and the messages between the menu's two processes.
 //
 //	vix-launcher menu  ── Setup, Update ──►  vix-menu      draws, reads keys (menu/window, menu/draw)
 //	                   ◄── Event ─────────                 holds no authority but its window
 //
-// The first knows programs, VMs and the configuration, and does what was chosen; the
-// second is a small binary of its own, because it loads libxkbcommon. Messages are
-// lines of JSON (protocol.go).
+// The first process knows programs, VMs and the configuration, and carries out the choice;
+// the second is a small binary of its own, because it loads libxkbcommon. Messages are lines
+// of JSON (protocol.go).
 //
-// The package starts nothing, opens no file but the history that it is given a
-// directory for, and knows nothing of Wayland.
+// The package starts nothing, opens no file but the history in the caller's directory, and
+// knows nothing of Wayland.
 package menu
 
 // An Item is a row of the menu: a program in a VM, or a VM.
@@ -28,7 +27,7 @@ type Item struct {
 	Use float64 `json:"use,omitempty"`
 }
 
-// A VM is what a row shows of its VM's state.
+// A VM is the state of a VM, as a row shows it.
 type VM struct {
 	State    string  `json:"state"`              // as vm.State says: "starting", "running", …; "" for a stopped one
 	Progress float64 `json:"progress,omitempty"` // 0 to 1, of a starting one
@@ -39,12 +38,12 @@ type Action struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	Icon string `json:"icon,omitempty"`
-	// Running and Stopped tell for VMs in which states it makes sense.
+	// Running and Stopped are the VMs' states in which the action makes sense.
 	Running bool `json:"running,omitempty"`
 	Stopped bool `json:"stopped,omitempty"`
 	// Programs only, not VMs.
 	Programs bool   `json:"programs,omitempty"`
 	VM       string `json:"vm,omitempty"` // if set, it is for this VM alone
-	// Keep leaves the menu open: it shows what comes of it.
+	// Keep leaves the menu open, to show the result.
 	Keep bool `json:"keep,omitempty"`
 }

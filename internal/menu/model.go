@@ -7,8 +7,8 @@ import (
 	"unicode"
 )
 
-// A Model is the state of an open menu: what was typed, what matches, what is
-// selected. Its methods are what keys, wheel and fingers do.
+// A Model is the state of an open menu: the query, the matches, the selection. Its methods
+// are the actions of keys, wheel and fingers.
 type Model struct {
 	Lines int // rows that are shown at once
 
@@ -118,7 +118,7 @@ func (m *Model) all() []int {
 	return list
 }
 
-// Query is what was typed, and where the cursor is in it.
+// Query returns the typed text, and the cursor's place in it.
 func (m *Model) Query() (string, int) { return string(m.query), m.cursor }
 
 // Edit changes the query by a function of its runes and the cursor. The second pane
@@ -140,7 +140,7 @@ func (m *Model) edit(f func(q []rune, at int) ([]rune, int)) {
 	}
 }
 
-// Insert types text; what cannot be printed is left out.
+// Insert types text, without characters that cannot be printed.
 func (m *Model) Insert(text string) {
 	var add []rune
 	for _, r := range text {
@@ -153,7 +153,7 @@ func (m *Model) Insert(text string) {
 	}
 }
 
-// Backspace removes what is before the cursor: a character, or a word.
+// Backspace removes the character, or the word, before the cursor.
 func (m *Model) Backspace(word bool) {
 	m.edit(func(q []rune, at int) ([]rune, int) {
 		from := max(at-1, 0)
@@ -169,7 +169,7 @@ func (m *Model) Delete() {
 	m.edit(func(q []rune, at int) ([]rune, int) { return slices.Delete(q, at, min(at+1, len(q))), at })
 }
 
-// Kill removes what is before the cursor, or what is after it.
+// Kill removes all text before the cursor, or all text after it.
 func (m *Model) Kill(before bool) {
 	m.edit(func(q []rune, at int) ([]rune, int) {
 		if before {
@@ -255,14 +255,13 @@ func (m *Model) Line(i int) (it *Item, a *Action) {
 	return &m.items[m.hits[i]], nil
 }
 
-// Selected is the item that is selected, or that the second pane is of; nil if nothing
-// matches.
+// Selected returns the selected item, or the second pane's item; nil if nothing matches.
 func (m *Model) Selected() *Item {
 	it, _ := m.Line(m.sel)
 	return it
 }
 
-// Pane is the item whose actions are shown, nil in the first pane.
+// Pane returns the item of the second pane, nil in the first pane.
 func (m *Model) Pane() *Item {
 	if m.pane == nil {
 		return nil
@@ -270,7 +269,7 @@ func (m *Model) Pane() *Item {
 	return &m.items[m.paneOf]
 }
 
-// Open opens the second pane, with what can be done with the selected item.
+// Open opens the second pane, with the actions of the selected item.
 func (m *Model) Open() bool {
 	it := m.Selected()
 	if it == nil || m.pane != nil {

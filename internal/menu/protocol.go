@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// A Setup is the first message to vix-menu: what it needs to make its window, while
-// vix-launcher gathers the items. The first Update brings these, and is waited for.
+// A Setup is the first message to vix-menu: it has everything for making the window, while
+// vix-launcher gathers the items. vix-menu waits for the first Update, which has these.
 type Setup struct {
 	Look   Look   `json:"look"`
 	Socket string `json:"socket"` // the compositor's, relative to XDG_RUNTIME_DIR
@@ -28,7 +28,7 @@ type Setup struct {
 	Icons []Icon `json:"icons"`
 }
 
-// A Look is what the menu looks like, in logical pixels.
+// A Look is the menu's appearance, in logical pixels.
 type Look struct {
 	Scheme   string  `json:"scheme"` // "light" or "dark"
 	Accent   string  `json:"accent"` // "#rrggbb", or "" for the scheme's own
@@ -38,7 +38,7 @@ type Look struct {
 	Icons    bool    `json:"icons"`
 }
 
-// An Update is a later message to vix-menu. Nothing of it that is not set changes.
+// An Update is a later message to vix-menu. Fields that are not set change nothing.
 type Update struct {
 	VMs map[string]VM `json:"vms,omitempty"`
 	// HaveVMs tells that VMs is set: an empty map is one without a VM that runs.

@@ -20,20 +20,20 @@ import (
 // (prctl(2)), and Go ends threads when it likes. So every child is made by one
 // goroutine that is locked to its thread and lives as long as the children.
 
-// A nest makes children from one thread that lasts until close.
+// A Nest makes children from one thread that lasts until close.
 type Nest struct {
-	jobs chan func()
-	done chan struct{}
-	kept programFiles
+	jobs  chan func()
+	done  chan struct{}
+	files programFiles
 }
 
-// newNest returns a nest whose children run self as what runs now, and each of the
+// NewNest returns a nest whose children run self as what runs now, and each of the
 // others as what its path names now, whatever becomes of the files (kept.go).
 func NewNest(self string, others ...string) *Nest {
-	return &Nest{jobs: make(chan func()), done: make(chan struct{}), kept: openPrograms(self, others)}
+	return &Nest{jobs: make(chan func()), done: make(chan struct{}), files: openPrograms(self, others)}
 }
 
-// run serves start until close. It must be a goroutine of its own, and ends
+// Run serves start until close. It must be a goroutine of its own, and ends
 // with its thread.
 func (n *Nest) Run() {
 	defer close(n.done)
@@ -50,8 +50,8 @@ func (n *Nest) start(cmd *exec.Cmd) error {
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	result := make(chan error, 1)
 	n.jobs <- func() {
-		// For as long as it takes to write the child's user namespace's maps. That it
-		// may fail is seen by what it is for.
+		// Dumpable for as long as it takes to write the maps of the child's user namespace. If
+		// this fails, writing the maps fails, and reports it.
 		_ = sandbox.SetDumpable(true)
 		err := cmd.Start()
 		_ = sandbox.SetDumpable(false)
@@ -60,30 +60,30 @@ func (n *Nest) start(cmd *exec.Cmd) error {
 	return <-result
 }
 
-// close ends the thread, and with it any child that is still there.
+// Close ends the thread, and with it any child that is still there.
 func (n *Nest) Close() {
-	n.kept.close()
+	n.files.close()
 	close(n.jobs)
 	<-n.done
 }
 
-// A command is what a child is started from.
+// A Command describes a child to start.
 type Command struct {
 	Name  string // in messages and in the log
 	Path  string
 	Args  []string
-	Files []*os.File // descriptors 3, 4, …; closed here by start
+	Files []*os.File // descriptors 3, 4, …; Start closes ours
 	Attr  *syscall.SysProcAttr
-	// own, if set, is tried before attr: namespaces of the child's own, of which
-	// the child is told by an argument behind its verb.
+	// Own, if set, is tried before Attr: namespaces of the child's own. An argument after
+	// its verb tells the child about them.
 	Own *syscall.SysProcAttr
 	Env []string
-	// stdout, if set, is given the lines of standard output; else they are
-	// logged as those of standard error are.
+	// Stdout, if set, gets the lines of standard output; otherwise they go to the log, as
+	// those of standard error do.
 	Stdout func(string)
 }
 
-// A child is one process of a VM.
+// A Child is one process of a VM.
 type Child struct {
 	Name string
 	Cmd  *exec.Cmd
@@ -93,7 +93,7 @@ type Child struct {
 	Trap trapReader    // of its standard error; read after done
 }
 
-// startChild starts c; its output goes to the journal. It closes c.files, also
+// Start starts c; its output goes to the journal. Start closes c.Files, also
 // when it fails.
 func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	defer func() {
@@ -138,8 +138,8 @@ func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	return ch, nil
 }
 
-// start starts c's program, in its own namespaces if the machine lets it: what is
-// missing, the child says in its report.
+// start starts c's program, in its own namespaces if the machine permits that: the child's
+// report says what is missing.
 func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 	build := func(attr *syscall.SysProcAttr, args []string) *exec.Cmd {
 		cmd := exec.Command(c.Path, args...)
@@ -148,7 +148,7 @@ func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 			cmd.Env = []string{} // nil would be ours
 		}
 		cmd.ExtraFiles, cmd.SysProcAttr = c.Files, attr
-		n.kept.choose(cmd)
+		n.files.choose(cmd)
 		cmd.Stdout, cmd.Stderr = stdout, stderr
 		return cmd
 	}
@@ -162,7 +162,7 @@ func (c Command) start(n *Nest, stdout, stderr *os.File) (*exec.Cmd, error) {
 	return cmd, n.start(cmd)
 }
 
-// drainLimit bounds the wait for output that a dead child's own children hold
+// DrainLimit bounds the wait for output that a dead child's own children hold
 // open.
 const DrainLimit = 200 * time.Millisecond
 
@@ -179,13 +179,13 @@ func (c *Child) wait(j *Journal, readers *sync.WaitGroup, outputs ...*os.File) {
 	close(c.Done)
 }
 
-// kill ends the child for certain and waits for its end.
+// Kill ends the child for certain and waits for its end.
 func (c *Child) Kill() {
 	_ = c.Cmd.Process.Kill() // an error means that it has ended already
 	<-c.Done
 }
 
-// end waits for the child to end by itself, and kills it after limit.
+// End waits for the child to end by itself, and kills it after limit.
 func (c *Child) End(limit time.Duration) {
 	t := time.NewTimer(limit)
 	defer t.Stop()
@@ -196,7 +196,7 @@ func (c *Child) End(limit time.Duration) {
 	}
 }
 
-// status says how the child ended.
+// Status says how the child ended.
 func (c *Child) Status() string {
 	var ee *exec.ExitError
 	switch {
@@ -209,15 +209,15 @@ func (c *Child) Status() string {
 	}
 }
 
-// killed reports that a signal ended the child.
+// Killed reports that a signal ended the child.
 func (c *Child) Killed() bool {
 	st, ok := c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && st.Signaled()
 }
 
-// broken says, if the child made a system call that its confinement forbids, which
-// one. The kernel kills for the worst of them, and tells nobody but its own log
-// which it was; of the others, the Go runtime makes a crash that shows it.
+// Broken reports whether the child made a system call that its confinement forbids, and
+// which one. For the worst calls the kernel kills the child, and names the call in its own
+// log alone; for the others, the Go runtime crashes and names it.
 func (c *Child) Broken() (what string, ok bool) {
 	st, _ := c.Cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
@@ -231,15 +231,15 @@ func (c *Child) Broken() (what string, ok bool) {
 	return "", false
 }
 
-// A trapReader finds in the crash of a Go program that a system call was trapped,
-// and which: package sandbox says how; or that it could make no more threads.
+// A trapReader finds the reason in the crash of a Go program: a trapped system call, and
+// which (package sandbox says how), or that there were no more threads.
 type trapReader struct {
 	trapped bool
 	Crowded bool
 	call    string // its number
 }
 
-// noThread begins the crash of a Go program for which the kernel made no more threads.
+// NoThread begins the crash of a Go program for which the kernel made no more threads.
 const (
 	NoThread     = "runtime: failed to create new OS thread"
 	NoThreadText = "there is no room for another thread; end other programs of yours, or raise the limit of processes (ulimit -u, or pids.max of the control group)"
@@ -259,7 +259,7 @@ func (t *trapReader) line(line string) {
 	}
 }
 
-// execCause is the system's word alone: the path is in the message already.
+// ExecCause returns the system's error alone: the path is in the message already.
 func ExecCause(err error) error {
 	var pe *os.PathError
 	var ee *exec.Error

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ProcessorTime is what a process has used of processors (proc_pid_stat(5): the fields
-// after the name, of which the kernel counts 100 a second for every program to see).
+// ProcessorTime returns the processor time of a process (proc_pid_stat(5): fields after the
+// name, in ticks of which every program sees 100 a second).
 func ProcessorTime(proc string, pid int) (time.Duration, error) {
 	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
 	if err != nil {

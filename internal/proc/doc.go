@@ -3,6 +3,6 @@
 //	Nest ── Start(Command) ──► Child ── lines of its output ──► Journal ──► followers
 //	one thread for all                   its last words: Tail
 //
-// A child dies with the process that started it. How it is confined is package
-// sandbox's; what its end means is the caller's.
+// A child dies with the process that started it. Package sandbox confines it; the caller
+// decides what its end means.
 package proc

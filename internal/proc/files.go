@@ -24,7 +24,7 @@ func DupFile(f *os.File) (dup *os.File, err error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// socketpair returns two ends of a connected unix socket: ours, and a file to
+// Socketpair returns two ends of a connected unix socket: ours, and a file to
 // hand to a child.
 func Socketpair(name string) (ours, theirs *os.File, err error) {
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
@@ -40,7 +40,7 @@ func CloseFiles(files []*os.File) {
 	}
 }
 
-// unixConn makes a connection of a file, which it takes over.
+// UnixConn makes a connection of a file, which it closes.
 func UnixConn(f *os.File) (*net.UnixConn, error) {
 	defer f.Close() // FileConn makes a copy
 	c, err := net.FileConn(f)
@@ -54,7 +54,7 @@ func UnixConn(f *os.File) (*net.UnixConn, error) {
 	return u, nil
 }
 
-func Received(oob []byte) ([]*os.File, error) {
+func ParseFiles(oob []byte) ([]*os.File, error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, err

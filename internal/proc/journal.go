@@ -22,11 +22,11 @@ const (
 
 	maxLogFile  = 2 << 20 // then log becomes log.1
 	MaxLogLine  = 4 << 10
-	maxFollower = 1024 // lines that wait for one reader of logs -f
+	maxFollower = 1024 // lines that may wait for one reader of logs -f
 )
 
-// A journal is the log of one VM: lines with a time and a source, in a file of
-// bounded size, and to whoever follows. Every line is made fit for a terminal.
+// A Journal is the log of one VM: lines with a time and a source, in a file of bounded
+// size, and sent to followers. Every line is safe for a terminal.
 type Journal struct {
 	dir   *os.Root
 	start time.Time
@@ -46,7 +46,7 @@ func OpenJournal(dir *os.Root, start time.Time) (*Journal, error) {
 	return &Journal{dir: dir, start: start, file: f, followers: map[chan string]struct{}{}}, nil
 }
 
-// printf adds one line from source.
+// Printf adds one line from source.
 func (j *Journal) Printf(source, format string, args ...any) {
 	j.Add(source, fmt.Sprintf(format, args...))
 }
@@ -84,8 +84,8 @@ func (j *Journal) rotateLocked() {
 	j.file = f
 }
 
-// copyTo sends the log so far to emit, and with follow what comes until the
-// journal closes or ctx ends.
+// CopyTo sends the log so far to emit, and with follow also new lines until the journal
+// closes or ctx ends.
 func (j *Journal) CopyTo(ctx context.Context, follow bool, emit func(string) error) error {
 	next := make(chan string, maxFollower)
 	past, err := j.subscribe(next, follow)
@@ -166,7 +166,7 @@ func emitLines(r io.Reader, emit func(string) error) error {
 	}
 }
 
-// close ends the log; followers end after the last line.
+// Close ends the log; followers end after the last line.
 func (j *Journal) Close() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -178,7 +178,7 @@ func (j *Journal) Close() error {
 	return j.file.Close()
 }
 
-// eachLine calls f with every line of r, a longer one than maxLogLine in
+// EachLine calls f with every line of r, a longer one than maxLogLine in
 // pieces, until r ends.
 func EachLine(r io.Reader, f func(string)) {
 	b := bufio.NewReaderSize(r, MaxLogLine)
@@ -193,7 +193,7 @@ func EachLine(r io.Reader, f func(string)) {
 	}
 }
 
-// A tail remembers the last lines of a stream, to explain how it ended.
+// A Tail remembers the last lines of a stream, to explain how it ended.
 type Tail struct {
 	mu   sync.Mutex
 	last []string
@@ -214,7 +214,7 @@ func (t *Tail) Add(line string) {
 	}
 }
 
-// trouble returns the last line that says what is wrong; "" if there was none.
+// Trouble returns the last line that says what is wrong; "" if there was none.
 func (t *Tail) Trouble() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -228,7 +228,7 @@ func (t *Tail) String() string {
 	return strings.Join(t.last, " | ")
 }
 
-// lineWriter is called with every write, which a slog handler makes one line.
+// LineWriter is called with every write; a slog handler writes a line at a time.
 type LineWriter func(string)
 
 func (w LineWriter) Write(p []byte) (int, error) {
@@ -236,8 +236,8 @@ func (w LineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// saysTrouble reports whether a line of QEMU's says what is wrong; what follows it is a dump
-// of registers, which does not.
+// saysTrouble reports whether a line of QEMU's says what is wrong; the dump of registers
+// that follows does not.
 func saysTrouble(line string) bool {
 	l := strings.ToLower(line)
 	return strings.Contains(l, "error") || strings.Contains(l, "fail")

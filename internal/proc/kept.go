@@ -6,8 +6,8 @@ import (
 	"os/exec"
 )
 
-// Vix's own programs may be replaced or removed while VMs run, by an upgrade. A VM goes
-// on with those that it began with:
+// An upgrade may replace or remove Vix's own programs while VMs run. A VM goes on with the
+// programs that it began with:
 //
 //	vix-launcher       starts again as what runs, not by its path
 //	vix-waylandproxy   starts by a descriptor that was opened when the VM began
@@ -15,19 +15,19 @@ import (
 //
 // The path stays argv[0], so that a list of processes says what they are.
 
-// Running is the path by which a program starts itself again, whatever has become of the
-// file that it was started from. (In a new process, it is still the parent's program until
-// it executes another.)
+// Running is the path by which a program starts itself again, whatever has become of its
+// file. (In a new process, the path still means the parent's program until the process
+// executes another.)
 const Running = "/proc/self/exe"
 
-// programFiles are the programs that a nest starts other than by their paths.
+// programFiles are the programs that a nest does not start by their paths.
 type programFiles struct {
 	self   string // path of the running program
 	others map[string]*os.File
 }
 
-// openPrograms opens the others. One that cannot be opened is started by its path, which
-// fails with the reason.
+// openPrograms opens the others. A program that cannot be opened is started by its path,
+// which fails with the reason.
 func openPrograms(self string, others []string) programFiles {
 	p := programFiles{self: self, others: map[string]*os.File{}}
 	for _, path := range others {
@@ -38,7 +38,7 @@ func openPrograms(self string, others []string) programFiles {
 	return p
 }
 
-// choose has cmd execute what its path named when the VM began.
+// choose has cmd execute the program that its path named when the VM began.
 func (p programFiles) choose(cmd *exec.Cmd) {
 	file := p.others[cmd.Path]
 	switch {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killTree kills a supervisor, and what it has started: that ends with it (PDEATHSIG),
-// but for a program that has changed its user since, as passt does for root.
+// KillTree kills a supervisor and its children. They would end with it (PDEATHSIG), but for
+// a program that has changed its user since, as passt does for root.
 func KillTree(supervisor *os.File) error {
 	top, err := pidOf(supervisor)
 	if err != nil {
@@ -25,7 +25,7 @@ func KillTree(supervisor *os.File) error {
 	}
 	var below []*os.File
 	for _, pid := range descendants("/proc", top) {
-		// Until its parent has waited for it, which is stopped, the number is its own.
+		// The number stays this process's until its parent waits for it, and the parent is stopped.
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			below = append(below, os.NewFile(uintptr(fd), "process"))
 		}
@@ -40,7 +40,7 @@ func KillTree(supervisor *os.File) error {
 	return nil
 }
 
-// pidOf is the process id that a pidfd is of.
+// pidOf returns the process id of a pidfd.
 func pidOf(pidfd *os.File) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pidfd.Fd()))
 	if err != nil {

@@ -7,24 +7,24 @@ import (
 	"vix/internal/proc"
 )
 
-// A Device is what a part of a VM adds to QEMU's command line, with the files behind it.
-// Machine numbers the files. Whoever has the device owns them.
+// A Device is a part's share of QEMU's command line, with the files behind it. Machine
+// numbers the files. The holder of the device owns them.
 type Device struct {
 	files []*os.File
 	args  func(fd int) []string // fd is the number of the first file
 	words []string              // of the kernel's command line
 }
 
-// Close closes the files of a device that no machine has got.
+// Close closes the files of a device that is in no machine.
 func (d Device) Close() { proc.CloseFiles(d.files) }
 
-func fixed(args ...string) func(int) []string { return func(int) []string { return args } }
+func constantArgs(args ...string) func(int) []string { return func(int) []string { return args } }
 
 // RootTag is the virtiofs tag of the root file system; the guest learns it
 // from its command line.
 const RootTag = "root"
 
-// RootDisk stands there instead for a root on a disk: its first, or a partition of it.
+// RootDisk takes its place for a root on a disk: the first disk, or a partition of it.
 const RootDisk = "/dev/vda"
 
 // AgentPort is the name of the virtio-serial port of the agent.
@@ -52,8 +52,8 @@ func RootFS(socket *os.File) Device {
 	}}
 }
 
-// Disk is a root that is an image, of format "raw" or "qcow2". It is never written to, and
-// of files QEMU is given the one descriptor.
+// Disk is a root on an image, of format "raw" or "qcow2". QEMU never writes to it, and gets
+// one descriptor and no other file.
 func Disk(image *os.File, format string) Device {
 	return Device{files: []*os.File{image}, words: []string{"vix.root=" + RootDisk}, args: func(fd int) []string {
 		return []string{
@@ -99,7 +99,7 @@ func Card(socket *os.File) Device {
 
 // CardOf is a network card on a network that QEMU makes itself: a value of -netdev, without
 // the id.
-func CardOf(netdev string) Device { return Device{args: fixed(card(netdev)...)} }
+func CardOf(netdev string) Device { return Device{args: constantArgs(card(netdev)...)} }
 
 // The card has no ROM to boot from: nothing does.
 func card(netdev string) []string {
@@ -112,10 +112,10 @@ const (
 	BalloonPath = "/machine/peripheral/" + balloonID
 )
 
-// Balloon gives memory back. What the guest frees goes by itself; what it could free, when it
-// is asked for. A guest that is asked for too much takes it back.
+// Balloon gives memory back to the host: what the guest frees, by itself; what the guest
+// could free, on request. After a request for too much, the guest takes memory back.
 func Balloon() Device {
-	return Device{args: fixed("-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on")}
+	return Device{args: constantArgs("-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on")}
 }
 
 // Where a USB controller goes, and its id.
@@ -126,7 +126,7 @@ const (
 
 // USB is an empty hot-pluggable port for a controller.
 func USB() Device {
-	return Device{args: fixed("-device", "pcie-root-port,id="+USBPort+",addr=1d.0,chassis=64")}
+	return Device{args: constantArgs("-device", "pcie-root-port,id="+USBPort+",addr=1d.0,chassis=64")}
 }
 
 // Ports are n hot-pluggable ports for shares, at most 8, all functions of one slot.
@@ -135,14 +135,14 @@ func Ports(n int) Device {
 	for i := range n {
 		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,addr=1e.%d,multifunction=on,chassis=%d", PortName(i), i, i+1))
 	}
-	return Device{args: fixed(args...)}
+	return Device{args: constantArgs(args...)}
 }
 
 // PortName is the id of a port for a share.
 func PortName(i int) string { return fmt.Sprintf("port%d", i) }
 
-// Share is a folder that a virtiofsd serves under tag, over vhost-user. It sits on a port;
-// or, if that is -1, on the bus itself, for ever.
+// Share is a folder that a virtiofsd serves under tag, over vhost-user. It sits on a port,
+// or for ever on the bus itself if port is -1.
 func Share(tag string, port int, socket *os.File) Device {
 	return Device{files: []*os.File{socket}, args: func(fd int) []string {
 		bus := ""

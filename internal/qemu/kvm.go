@@ -19,10 +19,10 @@ const (
 	kvmAPIVersion    = 12 // "the only one that will ever be"
 )
 
-// CheckKVM says why KVM would not work, or returns nil. device is /dev/kvm,
-// cpuinfo /proc/cpuinfo. That the device opens, and even makes VMs, is not
-// enough: inside some virtual machines it does, while the processor has
-// neither VMX nor SVM, and a guest's kernel dies in instruction emulation.
+// CheckKVM says why KVM would not work, or returns nil. device is /dev/kvm, cpuinfo
+// /proc/cpuinfo. A device that opens, and even makes VMs, is not enough: inside some virtual
+// machines it does that while the processor has neither VMX nor SVM, and a guest's kernel
+// dies in instruction emulation.
 func CheckKVM(device, cpuinfo string) error {
 	if _, err := os.Stat(device); err != nil {
 		return fmt.Errorf("%s does not exist; load the module kvm_intel or kvm_amd, or switch virtualisation on in the firmware", device)

@@ -9,8 +9,8 @@ import (
 	"vix/internal/proc"
 )
 
-// A Machine is what QEMU's command line depends on. It owns the files of its devices,
-// until Command has given them away.
+// A Machine has everything that QEMU's command line depends on. It owns the files of its
+// devices until Command has returned them.
 type Machine struct {
 	Name   string
 	Accel  string // "kvm" or "tcg"
@@ -23,12 +23,12 @@ type Machine struct {
 	Devices []Device // in the order of the bus
 }
 
-// firstFile is the number of the first descriptor that a child is given (os/exec).
+// firstFile is the number of the first descriptor that a child gets (os/exec).
 const firstFile = 3
 
-// Command returns QEMU's arguments, and the files that it has to be given as descriptors
-// 3, 4, …, which are the caller's. No path and no network address is among the arguments
-// that QEMU would listen on: every channel is a connected descriptor.
+// Command returns QEMU's arguments, and the files that QEMU needs as descriptors 3, 4, …,
+// which the caller owns. The arguments have no path and no network address that QEMU would
+// listen on: every channel is a connected descriptor.
 func (m Machine) Command() (args []string, files []*os.File) {
 	files = []*os.File{m.QMP}
 	var devices, words []string
@@ -82,9 +82,9 @@ func (m Machine) accel() []string {
 	return []string{"-accel", "tcg,thread=multi", "-cpu", "max,erms=off,fsrm=off,fzrm=off,fsrs=off"}
 }
 
-// cmdline is the kernel's command line, with the words of the devices. What it skips is
-// only what a VM of this shape does not have, except under TCG: an emulated processor has
-// no speculation to mitigate, and is slow enough to feel each of them.
+// cmdline returns the kernel's command line, with the words of the devices. It skips only
+// what a VM of this shape does not have, except under TCG: an emulated processor has no
+// speculation to mitigate, and is slow enough to feel each mitigation.
 func (m Machine) cmdline(devices []string) string {
 	words := []string{"console=ttyS0", "panic=-1", "quiet", "audit=0", "cryptomgr.notests", "8250.nr_uarts=1"}
 	words = append(words, devices...)

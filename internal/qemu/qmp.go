@@ -19,7 +19,7 @@ import (
 // QMP's flow (QEMU docs/interop/qmp-spec): a greeting, qmp_capabilities, then
 // one JSON object a line: our commands, and QEMU's replies and events mixed.
 //
-//	QEMU ──► reader ─┬─ "event"           ──► events, never waited for
+//	QEMU ──► reader ─┬─ "event"           ──► events; the reader never blocks on them
 //	                 └─ "return", "error" ──► replies ──► execute, one at a time
 //
 // monitor implements go-qemu's qmp.Monitor over a descriptor, with its types.
@@ -31,12 +31,12 @@ import (
 const (
 	qmpTimeout = 5 * time.Second // of one command; QEMU answers in milliseconds
 	maxQMPLine = 4 << 20         // query-qmp-schema is about 300 KiB
-	qmpEvents  = 64              // that wait; beyond it the oldest is dropped
+	qmpEvents  = 64              // events that may wait; then the oldest is dropped
 )
 
-// A monitor is a QMP connection. After a broken line it is closed. A command that QEMU
-// does not answer in time has failed, and QEMU may go on: each has an id, which its reply
-// repeats, so that a late one is not taken for that of the next command.
+// A Monitor is a QMP connection. A broken line closes it. A command fails if QEMU does not
+// answer in time, and QEMU may go on: each command has an id, which its reply repeats, so
+// that a late reply does not count as the next command's.
 type Monitor struct {
 	conn    *os.File
 	timeout time.Duration
@@ -50,7 +50,7 @@ type Monitor struct {
 
 var _ qmp.Monitor = (*Monitor)(nil)
 
-// newMonitor returns a monitor over conn, which it owns.
+// NewMonitor returns a monitor over conn, which it owns.
 func NewMonitor(conn *os.File) *Monitor {
 	return &Monitor{conn: conn, timeout: qmpTimeout, replies: make(chan []byte, 1), events: make(chan qmp.Event, qmpEvents), done: make(chan struct{})}
 }
@@ -181,8 +181,8 @@ func (m *Monitor) runInTurn(command []byte, file *os.File, id uint64) ([]byte, e
 	}
 }
 
-// answers reports whether a reply is that of command id: none is said where QEMU could not
-// read it.
+// answers reports whether a reply is command id's. A reply without an id is: QEMU could not
+// read the command.
 func answers(reply []byte, id uint64) bool {
 	var r struct {
 		ID *uint64 `json:"id"`
@@ -221,10 +221,10 @@ type qmpError struct {
 
 func (e *qmpError) Error() string { return e.Desc }
 
-// execute runs one command and decodes what it returns into out.
+// Execute runs one command and decodes its result into out.
 func (m *Monitor) Execute(name string, args, out any) error { return m.Call(nil, name, args, out) }
 
-// call is execute with a descriptor that belongs to the command, or nil.
+// Call is Execute with a descriptor that belongs to the command, or nil.
 func (m *Monitor) Call(file *os.File, name string, args, out any) error {
 	m.turn.Lock()
 	defer m.turn.Unlock()
@@ -259,7 +259,7 @@ func (m *Monitor) Call(file *os.File, name string, args, out any) error {
 
 // The commands that a supervisor uses.
 
-// status returns QEMU's run state: running, paused, shutdown, …
+// Status returns QEMU's run state: running, paused, shutdown, …
 func (m *Monitor) Status() (string, error) {
 	var s struct {
 		Status string `json:"status"`

@@ -63,8 +63,8 @@ func TestQMP(t *testing.T) {
 	if err := m.Execute("qom-list", nil, &long); err != nil || len(long) != 200<<10 {
 		t.Errorf("a long reply: %d bytes, %v", len(long), err)
 	}
-	var refused *qmpError
-	if err := m.Execute("quit", nil, nil); !errors.As(err, &refused) || refused.Class != "GenericError" || err.Error() != "qmp: quit: not now" {
+	var refusal *qmpError
+	if err := m.Execute("quit", nil, nil); !errors.As(err, &refusal) || refusal.Class != "GenericError" || err.Error() != "qmp: quit: not now" {
 		t.Errorf("refused: %v", err)
 	}
 	if err := m.Disconnect(); err != nil {

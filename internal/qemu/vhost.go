@@ -14,7 +14,7 @@ import (
 	"vix/internal/proc"
 )
 
-// CheckVhost reports why the device, normally /dev/vhost-vsock, carries no vsock for a VM.
+// CheckVhost says why the device, normally /dev/vhost-vsock, cannot carry a VM's vsock.
 func CheckVhost(device string) error {
 	f, err := OpenVhost(device)
 	if err != nil {
@@ -26,7 +26,7 @@ func CheckVhost(device string) error {
 }
 
 func OpenVhost(device string) (*os.File, error) {
-	// Not to wait, should it be a pipe.
+	// O_NONBLOCK, in case it is a pipe.
 	f, err := os.OpenFile(device, os.O_RDWR|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
@@ -40,7 +40,7 @@ func OpenVhost(device string) (*os.File, error) {
 // vhostVsockSetGuestCID is VHOST_VSOCK_SET_GUEST_CID of linux/vhost.h, _IOW(0xaf, 0x60, __u64).
 const vhostVsockSetGuestCID = 0x4008af60
 
-// setGuestCID gives the VM of a vhost-vsock device its context ID. QEMU does it again, with
+// SetGuestCID gives the VM of a vhost-vsock device its context ID. QEMU does it again, with
 // the same.
 func SetGuestCID(device *os.File, cid uint32) error {
 	arg := uint64(cid)
@@ -54,12 +54,12 @@ func SetGuestCID(device *os.File, cid uint32) error {
 	return fmt.Errorf("%s: %w", device.Name(), errno)
 }
 
-// maxClaims bounds the attempts to find a number that is free: of four thousand million,
-// a handful is taken.
+// maxClaims bounds the attempts to find a free number: of four thousand million, a handful
+// is in use.
 const maxClaims = 16
 
-// claim tries random numbers until one is not taken: context IDs (3 and more are guests'),
-// or ports that need no privilege. The last number stands for any.
+// Claim tries random numbers until one is free: context IDs (guests have 3 and more), or
+// ports that need no privilege. The last number is no number: it means any.
 func Claim(try func(uint32) error) (n uint32, err error) {
 	for range maxClaims {
 		var b [4]byte
@@ -72,6 +72,6 @@ func Claim(try func(uint32) error) (n uint32, err error) {
 	return 0, err
 }
 
-// maxPrivileged is the last port that a guest's kernel gives to root alone (LAST_RESERVED_PORT,
-// net/vmw_vsock/af_vsock.c). The agent connects from one: a program of the guest's could not.
+// MaxPrivileged is the last port that a guest's kernel gives to root alone (LAST_RESERVED_PORT,
+// net/vmw_vsock/af_vsock.c). The agent connects from such a port: the guest's programs cannot.
 const MaxPrivileged = 1023

@@ -22,7 +22,7 @@ import (
 	"vix/internal/durable"
 )
 
-// A Debian is a root that is built from packages, once for all VMs that use the same.
+// A Debian is a root that is built from packages, once for all VMs with the same ones.
 // Below CacheDir:
 //
 //	debian-SUITE-KEY/      a finished root; the key is of the suite and the packages
@@ -34,7 +34,7 @@ type Debian struct {
 	Packages []string
 	CacheDir string // $XDG_CACHE_HOME/vix/roots
 
-	// What Build needs besides.
+	// Further needs of Build.
 	Mirror   string                                                               // of the archive
 	Keyring  string                                                               // a file of keys; "" is left to apt
 	Run      func(ctx context.Context, log io.Writer, pipeline ...[]string) error // runs programs, each reading what the one before writes
@@ -43,16 +43,16 @@ type Debian struct {
 
 const tempPrefix = ".new-"
 
-// debianFormat is part of the key: change it with what is built.
+// debianFormat is part of the key: change it with the content of roots.
 const debianFormat = "1"
 
-// Dir is where the finished root is, or will be.
+// Dir returns the path of the finished root, before it is built too.
 func (d Debian) Dir() string {
 	return filepath.Join(d.CacheDir, "debian-"+d.Suite+"-"+d.key())
 }
 
-// key is a hash of what the root is built from: each part with its length, so that no two
-// lists look the same.
+// key returns a hash of the root's ingredients: each with its length, so that no two lists
+// look the same.
 func (d Debian) key() string {
 	h := sha256.New()
 	for _, part := range []string{debianFormat, d.Suite, strings.Join(slices.Sorted(slices.Values(d.Packages)), ",")} {
@@ -67,8 +67,8 @@ func (d Debian) Built() bool {
 	return err == nil && st.IsDir()
 }
 
-// Build builds the root, unless it is there. Of two builders, one builds and the other
-// waits; a root that is not finished never has the name of one that is.
+// Build builds the root, unless it exists. Of two builders, one builds and the other waits;
+// an unfinished root never has the name of a finished one.
 func (d Debian) Build(ctx context.Context) error {
 	if d.Built() {
 		return nil
@@ -136,8 +136,8 @@ func (d Debian) build(ctx context.Context) (err error) {
 	return d.settle(root)
 }
 
-// settle gives a root that is whole its name, when all of it is on disk: dpkg was told not
-// to care.
+// settle gives a whole root its name, after writing all of it to disk: dpkg had orders not
+// to.
 func (d Debian) settle(root string) error {
 	dir, err := os.Open(d.CacheDir)
 	if err != nil {
@@ -153,8 +153,8 @@ func (d Debian) settle(root string) error {
 	return durable.SyncDir(dir)
 }
 
-// pipeline is what builds the root in dir. An ordinary user's is made in a user
-// namespace, and its files become the user's own: so removing it needs no help, and
+// pipeline returns the commands that build the root in dir. An ordinary user builds it in a
+// user namespace, and its files become the user's own: removing it needs no help, and
 // virtiofsd shows them as root's.
 func (d Debian) pipeline(dir string, root bool) [][]string {
 	source := d.source()
@@ -177,7 +177,7 @@ func (d Debian) pipeline(dir string, root bool) [][]string {
 	}
 }
 
-// A builderLog keeps what the builder says, shows what it is at, and remembers its last
+// A builderLog keeps the builder's output, shows its progress, and remembers its last
 // complaint.
 type builderLog struct {
 	log      io.Writer

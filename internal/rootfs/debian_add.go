@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Download fetches packages, and what they depend on that the finished root has not,
-// with apt's own programs and checks, but no state of this machine's apt. It returns the
-// files' paths, none if the root has it all. Below CacheDir:
+// Download fetches packages, and the dependencies that the finished root lacks, with apt's
+// own programs and checks, but without the state of this machine's apt. It returns the
+// files' paths, none if the root has everything. Below CacheDir:
 //
 //	apt-SUITE/             lists and packages, kept for the next time
 //
-// What the guest says of its packages is not asked: it could make apt do anything.
+// Download does not ask the guest about its packages: the guest could make apt do anything.
 func (d Debian) Download(ctx context.Context, packages []string) ([]string, error) {
 	dir := filepath.Join(d.CacheDir, "apt-"+d.Suite)
 	for _, sub := range []string{"etc/preferences.d", "etc/sources.list.d", "state/lists/partial", "archives/partial"} {
@@ -50,11 +50,11 @@ func (d Debian) Download(ctx context.Context, packages []string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	return d.needed(ctx, dir, install, there)
+	return d.findNeeded(ctx, dir, install, there)
 }
 
-// needed picks of the packages that are there those that install would install.
-func (d Debian) needed(ctx context.Context, dir string, install, there []string) ([]string, error) {
+// findNeeded returns those of the packages there that installing install would use.
+func (d Debian) findNeeded(ctx context.Context, dir string, install, there []string) ([]string, error) {
 	plan, err := d.apt(ctx, dir, append([]string{"--simulate"}, install...)...)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (d Debian) needed(ctx context.Context, dir string, install, there []string)
 	return files, nil
 }
 
-// source is the archive as a line of sources.list(5).
+// source returns the archive as a line of sources.list(5).
 func (d Debian) source() string {
 	if d.Keyring != "" {
 		return "deb [signed-by=" + d.Keyring + "] " + d.Mirror + " " + d.Suite + " main"
@@ -92,8 +92,8 @@ func (d Debian) source() string {
 	return "deb " + d.Mirror + " " + d.Suite + " main"
 }
 
-// apt runs apt-get on the state in dir, over the packages of the root, and returns what
-// it says.
+// apt runs apt-get on the state in dir, over the packages of the root, and returns its
+// output.
 func (d Debian) apt(ctx context.Context, dir string, args ...string) (string, error) {
 	argv := []string{"apt-get", "-qq", "--yes", "--no-install-recommends"}
 	for _, o := range [][2]string{
@@ -104,8 +104,8 @@ func (d Debian) apt(ctx context.Context, dir string, args ...string) (string, er
 	} {
 		argv = append(argv, "-o", o[0]+"="+o[1])
 	}
-	var said bytes.Buffer
-	news := &builderLog{log: &said, progress: func(string) {}}
+	var output bytes.Buffer
+	news := &builderLog{log: &output, progress: func(string) {}}
 	if err := d.Run(ctx, news, append(argv, args...)); err != nil {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
@@ -116,5 +116,5 @@ func (d Debian) apt(ctx context.Context, dir string, args ...string) (string, er
 		}
 		return "", errors.New("apt-get: " + last)
 	}
-	return said.String(), nil
+	return output.String(), nil
 }

@@ -11,6 +11,6 @@
 // Another source of roots (a Nix closure, say) is another way to a Root.Dir or a
 // Root.Disk: nothing else changes.
 //
-// The package is given every path it reads (a root directory, normally "/"), and
-// starts no process: who builds a root gives Debian.Run.
+// The caller gives the package every path that it reads (a root directory, normally "/").
+// The package starts no process: whoever builds a root provides Debian.Run.
 package rootfs

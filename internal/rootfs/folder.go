@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A DirID tells a directory from all others, whatever it is called and wherever it is
-// moved, as long as it exists.
+// A DirID identifies a directory, whatever its name and wherever it is moved, as long as it
+// exists.
 type DirID struct {
 	Dev uint64 `json:"dev"`
 	Ino uint64 `json:"ino"`
 }
 
-// A Folder is a directory of the host's that was found once. What is decided about it is
-// about its descriptor, and so is what is done: its name may lead elsewhere by then.
+// A Folder is a host directory that was opened once. Decisions about it, and their
+// execution, go by its descriptor: its name may lead elsewhere by then.
 //
 //	path ─ OpenFolder: one component at a time, links followed here and never again ─► File
 //	File ─ Above: "..", "..", … up to the root, compared by DirID ─► may it be shared?
@@ -27,8 +27,8 @@ type DirID struct {
 type Folder struct {
 	File *os.File // O_PATH
 	Path string   // its name when it was opened, without links
-	// Way are the directories that the given path led through, those that links led to
-	// included, without the Folder itself.
+	// Way has the directories that the given path led through, with those behind links and
+	// without the Folder itself.
 	Way []DirID
 }
 
@@ -42,15 +42,15 @@ var (
 // maxFolderLinks is Linux's own limit of links in a path.
 const maxFolderLinks = 40
 
-// OpenFolder opens the directory at path, which is absolute. Links in it are followed,
-// for they are the user's, but for those in or below a directory of which written says
-// that a guest could write to it: those are ErrLink.
+// OpenFolder opens the directory at path, which is absolute. It follows links, for they are
+// the user's, but not in or below a directory that a guest could write to, as written says:
+// such a link is ErrLink.
 func OpenFolder(path string, written func(DirID) bool) (*Folder, error) {
 	return openWalk(&walk{written: written, rest: split(path)}, path)
 }
 
-// OpenParent opens the directory that the file at path is in, where its links lead; of a
-// directory, that itself.
+// OpenParent opens the directory that holds the file at path, after its links; if path is a
+// directory, it opens that itself.
 func OpenParent(path string, written func(DirID) bool) (*Folder, error) {
 	return openWalk(&walk{written: written, rest: split(path), file: true}, path)
 }
@@ -76,7 +76,7 @@ func openWalk(w *walk, path string) (*Folder, error) {
 	return &Folder{File: os.NewFile(uintptr(w.at), real), Path: real, Way: w.way[:len(w.way)-1]}, nil
 }
 
-// FolderOf is the Folder of an open directory of our own, which it takes over.
+// FolderOf returns the Folder of an open directory of our own, and owns the file from then on.
 func FolderOf(f *os.File) (*Folder, error) {
 	real, err := fdPath(int(f.Fd()))
 	if err != nil {
@@ -85,7 +85,7 @@ func FolderOf(f *os.File) (*Folder, error) {
 	return &Folder{File: f, Path: real}, nil
 }
 
-// fdPath is the path of a descriptor, now.
+// fdPath returns the present path of a descriptor.
 func fdPath(fd int) (string, error) {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err == nil && !filepath.IsAbs(path) {
@@ -97,7 +97,7 @@ func fdPath(fd int) (string, error) {
 // A walk is a path on its way to a directory.
 type walk struct {
 	written func(DirID) bool
-	at      int // the directory that it has come to, if opened
+	at      int // the directory that it has reached, if opened
 	opened  bool
 	way     []DirID
 	rest    []string
@@ -140,7 +140,7 @@ func (w *walk) step() error {
 	if name == "" || name == "." {
 		return nil
 	}
-	// Not by a magic link, nor by an automounter's whim: what it is is looked at first.
+	// Look before opening: it must be no magic link, and trigger no automounter.
 	fd, err := unix.Openat(w.at, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -193,14 +193,14 @@ func idOf(fd int) (DirID, error) {
 	return DirID{st.Dev, st.Ino}, nil
 }
 
-// ID is the Folder's own.
+// ID returns the Folder's own ID.
 func (f *Folder) ID() (DirID, error) { return idOf(int(f.File.Fd())) }
 
 // maxAbove is far more than a path can be deep.
 const maxAbove = unix.PathMax
 
-// Above returns the Folder's ID and those of the directories that it lies in now, up to
-// the root: whatever was renamed or moved meanwhile.
+// Above returns the Folder's ID and those of the directories that it lies in now, up to the
+// root, after any rename or move.
 func (f *Folder) Above() ([]DirID, error) {
 	fd, err := unix.Openat(int(f.File.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -227,7 +227,7 @@ func (f *Folder) Above() ([]DirID, error) {
 	return nil, unix.ENAMETOOLONG
 }
 
-// Passes reports whether the path that the Folder was found by led through a directory.
+// Passes reports whether the path that was opened led through a directory.
 func (f *Folder) Passes(id DirID) bool { return slices.Contains(f.Way, id) }
 
 // Close closes the descriptor.

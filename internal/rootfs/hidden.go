@@ -65,11 +65,11 @@ var secretWords = [][]byte{
 var examples = []string{"pass:insta"} // openssl.cnf
 
 const (
-	// maxScanned is the largest file of etc that is looked into; larger ones are databases,
+	// scanLimit is the largest file of etc that is looked into; larger ones are databases,
 	// which hold no text of an administrator's.
-	maxScanned = 256 << 10
-	// maxLooked bounds the entries of one tree of etc or var.
-	maxLooked = 5000
+	scanLimit = 256 << 10
+	// lookLimit bounds the entries of one tree of etc or var.
+	lookLimit = 5000
 )
 
 // lookDepth is how many components a path below the root may have to be looked at.
@@ -133,7 +133,7 @@ func lookInto(root, rel string) (list []string, err error) {
 	if st, err := os.Lstat(filepath.Join(root, rel)); err != nil || st.Mode()&fs.ModeSymlink != 0 {
 		return nil, nil // fs.WalkDir would follow it
 	}
-	looked := 0
+	looks := 0
 	err = fs.WalkDir(os.DirFS(root), rel, func(at string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil && at == rel:
@@ -147,7 +147,7 @@ func lookInto(root, rel string) (list []string, err error) {
 			}
 			return nil
 		}
-		if looked++; looked > maxLooked && rebuilt(rel) {
+		if looks++; looks > lookLimit && isRebuilt(rel) {
 			list = []string{rel}
 			return fs.SkipAll
 		}
@@ -186,7 +186,7 @@ func isHidden(root, at string, d fs.DirEntry) (bool, error) {
 		return true, nil
 	case admins && secretNames.MatchString(path.Base(at)):
 		return true, nil
-	case strings.HasPrefix(at, "etc/") && info.Mode().IsRegular() && info.Size() <= maxScanned:
+	case strings.HasPrefix(at, "etc/") && info.Mode().IsRegular() && info.Size() <= scanLimit:
 		return hasSecret(filepath.Join(root, at))
 	}
 	return false, nil
@@ -217,7 +217,7 @@ func hasSecret(name string) (bool, error) {
 		return true, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxScanned))
+	b, err := io.ReadAll(io.LimitReader(f, scanLimit))
 	if err != nil {
 		return true, err
 	}

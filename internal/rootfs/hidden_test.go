@@ -102,7 +102,7 @@ func TestViewHidesSecrets(t *testing.T) {
 		lines := strings.Split(out, "\n")
 		for _, f := range secretsOf {
 			// What is covered, in a tree that is bound whole, has its name, and no more.
-			if there := slices.Contains(lines, "path "+f.path); there != f.shown && rebuilt(f.path) {
+			if there := slices.Contains(lines, "path "+f.path); there != f.shown && isRebuilt(f.path) {
 				t.Errorf("%s: %s is in the view: %v", name, f.path, there)
 			}
 			if read := slices.Contains(lines, "read "+f.path); read != f.shown {
@@ -140,7 +140,7 @@ func TestHidden(t *testing.T) {
 	if err := os.Mkdir(root+"/etc/gimp", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for i := range maxLooked + 1 {
+	for i := range lookLimit + 1 {
 		if err := os.Symlink("x", filepath.Join(root, "etc/gimp", strconv.Itoa(i))); err != nil {
 			t.Fatal(err)
 		}

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// A Root is the read-only tree below a guest's overlay. Who makes one (root.go for
-// what is there already, debian.go for what is built) fills in one of the three; who
-// runs a VM need not know more of it:
+// A Root is the read-only tree below a guest's overlay. Its maker (root.go for existing
+// roots, debian.go for built ones) fills in one of the three; a supervisor needs to know no
+// more of it:
 //
 //	View   virtiofsd on MountView's allow-listed view of the host
 //	Dir    virtiofsd on a directory, as it is
@@ -20,8 +20,7 @@ type Root struct {
 	View bool
 	Dir  string
 	Disk string
-	// Squash: the files of Dir belong to the user who built it, and are to be root's in
-	// the guest.
+	// Squash: the files of Dir belong to the user who built it, and to root in the guest.
 	Squash bool
 }
 

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountShare binds the folder host on the existing directory dir, for the calling
-// process and its children alone: the process was started with ViewAttr. host is a path,
-// or /proc/self/fd/N of a descriptor that was opened outside, and decided on there. What is
-// mounted below host is covered by nothing: a share is one folder's own files, and
-// not a disk that happens to be mounted in it. From then on the share is that folder,
-// wherever its name leads.
+// MountShare binds the folder host on the existing directory dir, for the calling process
+// and its children alone: the process was started with ViewAttr. host is a path, or
+// /proc/self/fd/N of a descriptor that was opened and checked outside. Empty mounts cover
+// what is mounted below host: a share is one folder's own files, and not a disk that
+// happens to be mounted in it. From then on the share is that folder, wherever its name
+// leads.
 func MountShare(host, dir string, write bool) error {
 	if err := bindShare(host, dir, write); err != nil {
 		return fmt.Errorf("share %s: %w", host, err)
@@ -24,7 +24,7 @@ func MountShare(host, dir string, write bool) error {
 	return nil
 }
 
-// MountTree does so with a root, read-only: what is mounted in it is a part of it.
+// MountTree does the same with a root, read-only, and keeps the mounts in it.
 func MountTree(host, dir string) error {
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if err == nil {
@@ -56,19 +56,19 @@ func bindShare(host, dir string, write bool) error {
 			return fmt.Errorf("cover %s: %w", path, err)
 		}
 	}
-	// What covers, too.
+	// The covers get the attributes too.
 	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: attr})
 }
 
 // bindFolder puts host at dir, by descriptors. A descriptor of another mount namespace
-// cannot be mounted: so the folder is opened again here, and has to be the same.
+// cannot be mounted: so bindFolder opens the folder again, and it has to be the same.
 func bindFolder(host, dir string, attr uint64) error {
-	given, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(host, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(given)
-	path, err := fdPath(given)
+	defer unix.Close(fd)
+	path, err := fdPath(fd)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func bindFolder(host, dir string, attr uint64) error {
 		return err
 	}
 	defer unix.Close(found)
-	want, err1 := idOf(given)
+	want, err1 := idOf(fd)
 	is, err2 := idOf(found)
 	if err := errors.Join(err1, err2); err != nil {
 		return err

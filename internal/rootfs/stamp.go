@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stamped is what changes in a root when programs are installed, upgraded or removed: the
-// databases of package managers, the links of profiles, and, for what is installed
-// without any, the folders that programs and libraries are in.
-var stamped = []string{
+// stampPaths are the paths that change in a root when programs are installed, upgraded or
+// removed: the databases of package managers, the links of profiles, and, for installations
+// without either, the folders of programs and libraries.
+var stampPaths = []string{
 	"var/lib/dpkg/status", "var/lib/pacman/local", "lib/apk/db/installed",
 	"var/lib/rpm/rpmdb.sqlite", "usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/Packages",
 	"nix/var/nix/profiles/system", "nix/var/nix/profiles/default", "run/current-system",
 	"usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/local/bin", "usr/local/lib", "opt", "etc/ld.so.cache",
 }
 
-// Stamp is a text that is another one when the programs of r may be: a few stats, and
-// nothing is read. system is the tree of the root "host".
+// Stamp returns a text that changes when the programs of r may have changed. It costs a few
+// stats, and reads nothing. system is the tree of the root "host".
 //
-// A guest keeps what it has seen of its root (virtiofsd's --cache=always; with
-// --cache=auto, the first window of a VM came 30 % later), so of a root that changes under
-// it, it sees some of the old and some of the new.
+// A guest caches what it has seen of its root (virtiofsd's --cache=always; with
+// --cache=auto, the first window of a VM came 30 % later). So of a root that changes
+// meanwhile, it sees some old and some new files.
 func Stamp(r Root, system string) string {
 	var b strings.Builder
 	switch {
@@ -34,7 +34,7 @@ func Stamp(r Root, system string) string {
 		r.Dir = system
 		fallthrough
 	default:
-		for _, rel := range stamped {
+		for _, rel := range stampPaths {
 			stamp(&b, filepath.Join(r.Dir, rel))
 		}
 	}

@@ -41,7 +41,7 @@ func TestStamp(t *testing.T) {
 	// Long ago, so that a change within the clock's tick is one.
 	old := time.Unix(1_000_000_000, 0)
 	age := func() {
-		for _, rel := range stamped {
+		for _, rel := range stampPaths {
 			_ = os.Chtimes(filepath.Join(dir, rel), old, old)
 		}
 	}

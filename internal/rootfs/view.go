@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ViewPaths is the allow-list of the root "host": what of the host's tree a
-// guest can read, as patterns of path/filepath.Match below the root. What is
-// not here does not exist for a guest: no home directories, no mutable state,
-// and of /etc only what programs need to start and show text.
+// ViewPaths is the allow-list of the root "host": the parts of the host's tree that a guest
+// can read, as patterns of path/filepath.Match below the root. Nothing else exists for a
+// guest: no home directories, no mutable state, and of /etc only what programs need to start
+// and show text.
 var ViewPaths = []string{
 	"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix/store",
 
@@ -50,10 +50,10 @@ var viewDirs = []string{
 	"var/cache", "var/lib", "var/log", "var/tmp",
 }
 
-// ViewAttr returns how a process that calls MountView is to be started: in a
-// mount namespace of its own, and, as an ordinary user, in a user namespace in
-// which that user is root. There the host root's files belong to 65534, so
-// virtiofsd wants --translate-uid host:65534:0:1 and the same for gid.
+// ViewAttr returns the attributes of a process that calls MountView: it has a mount
+// namespace of its own, and, for an ordinary user, a user namespace in which that user is
+// root. There the host root's files belong to 65534, so virtiofsd needs
+// --translate-uid host:65534:0:1 and the same for gid.
 //
 // It is the first process of a process namespace of its own: virtiofsd serves from a
 // child, which it can only ask to end, and which may hang; so the child ends with it.
@@ -113,8 +113,8 @@ func buildView(root, dir string) error {
 	return unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: viewAttr | unix.MOUNT_ATTR_RDONLY})
 }
 
-// viewAttr is of every mount of a view: nothing in it is executed on the host, nor is a
-// device, or anybody's rights.
+// viewAttr are the attributes of every mount of a view: on the host, nothing in it can be
+// executed, act as a device, or give anybody rights.
 const viewAttr = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 // A viewBuilder puts a view together at dir.
@@ -125,7 +125,7 @@ type viewBuilder struct {
 
 // show puts a path into the view: a link as the link that it is (what it names
 // is there only if it is allowed itself), all else as a bind mount. What is shown is what was
-// looked at: by a descriptor.
+// looks at: by a descriptor.
 func (v viewBuilder) show(rel string) error {
 	if slices.Contains(v.hidden, rel) {
 		return nil
@@ -158,7 +158,7 @@ func (v viewBuilder) show(rel string) error {
 		if err := os.MkdirAll(target, 0o755); err != nil {
 			return err
 		}
-		if rebuilt(rel) && v.hides(rel) {
+		if isRebuilt(rel) && v.hides(rel) {
 			return v.showRest(rel)
 		}
 	case unix.S_IFREG:
@@ -185,10 +185,10 @@ func bind(fd int, target string) error {
 	return unix.MoveMount(tree, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
-// rebuilt tells of which trees a directory with something hidden in it is made anew, with
+// isRebuilt tells of which trees a directory with something hidden in it is made anew, with
 // its other entries bound one by one, so that what is hidden has no name there either.
 // Elsewhere what is hidden is covered.
-func rebuilt(rel string) bool {
+func isRebuilt(rel string) bool {
 	return strings.HasPrefix(rel, "etc/") || strings.HasPrefix(rel, "var/")
 }
 
@@ -213,7 +213,7 @@ func (v viewBuilder) showRest(rel string) error {
 // cover puts something empty over what is hidden in trees that are bound whole.
 func (v viewBuilder) cover() error {
 	for _, rel := range v.hidden {
-		if rebuilt(rel) {
+		if isRebuilt(rel) {
 			continue
 		}
 		top, err := unix.Open(v.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -259,8 +259,8 @@ func readUsers(path string) ([]byte, error) {
 	return b, err
 }
 
-// writeSystemUsers copies passwd or group without people: a guest is not told
-// who uses the host.
+// writeSystemUsers copies passwd or group without people: a guest does not learn who uses
+// the host.
 func writeSystemUsers(source, target string) error {
 	in, err := readUsers(source)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -285,11 +285,11 @@ func writeSystemUsers(source, target string) error {
 	return os.WriteFile(target, []byte(out.String()), 0o644)
 }
 
-// Hidden reports, for doctor, what of the Shown paths a guest does not see, sorted, relative
-// to root.
+// Hidden returns, for doctor, the parts of the Shown paths that a guest does not see, sorted,
+// relative to root.
 func Hidden(root string) ([]string, error) { return hiddenOf(root, Shown(root)) }
 
-// Shown reports which of ViewPaths exist under root, sorted, relative to it.
+// Shown returns those of ViewPaths that exist under root, sorted, relative to it.
 func Shown(root string) []string {
 	var list []string
 	for _, p := range ViewPaths {

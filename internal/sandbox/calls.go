@@ -168,8 +168,8 @@ var hostileCalls = []uint32{
 	unix.SYS_MKNODAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT, unix.SYS_RENAMEAT2, unix.SYS_FCHMODAT, unix.SYS_FCHOWNAT,
 }
 
-// allowed counts the calls that may succeed.
-func (l *CallList) allowed() int {
+// countAllowed returns the number of calls that may succeed.
+func (l *CallList) countAllowed() int {
 	n := 0
 	for _, c := range l.calls {
 		if c.verdict == allow || len(c.tests) > 0 {

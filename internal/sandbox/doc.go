@@ -1,8 +1,8 @@
-// Package sandbox takes from a process what it does not need, so that whoever
-// takes it over from a guest gains little. A Profile says what stays; Confine
-// applies it to the calling process, and Exec does and becomes another program.
+// Package sandbox takes from a process what it does not need, so that a guest that takes the
+// process over gains little. A Profile says what stays; Confine applies it to the calling
+// process, and Exec also becomes another program.
 //
-// Measures, in the order in which they are taken, each with what it needs:
+// The measures, in their order, each with its requirements:
 //
 //	namespaces   net, ipc, uts, pid, mount  started so (Attr); as an ordinary user
 //	                                        in a user namespace too

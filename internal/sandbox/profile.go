@@ -45,7 +45,7 @@ type Report struct {
 	Weaker   []string `json:"weaker,omitempty"` // what is missing, and why
 }
 
-func (r *Report) took(format string, a ...any) {
+func (r *Report) addMeasure(format string, a ...any) {
 	r.Measures = append(r.Measures, fmt.Sprintf(format, a...))
 }
 
@@ -86,7 +86,7 @@ func Confine(p Profile) Report {
 		if err == nil {
 			err = loadFilter(program)
 		}
-		r.try(fmt.Sprintf("seccomp (%d calls)", p.Calls.allowed()), err)
+		r.try(fmt.Sprintf("seccomp (%d calls)", p.Calls.countAllowed()), err)
 	}
 	return r
 }
@@ -97,9 +97,9 @@ func confine(p Profile) Report {
 	switch {
 	case p.KeepMounts:
 	case p.Own && p.Network:
-		r.took("own IPC and process namespaces")
+		r.addMeasure("own IPC and process namespaces")
 	case p.Own:
-		r.took("own network, IPC and process namespaces")
+		r.addMeasure("own network, IPC and process namespaces")
 	default:
 		r.weaker("namespaces", errors.New("none of its own"))
 	}
@@ -129,7 +129,7 @@ func (r *Report) try(what string, err error) {
 	if err != nil {
 		r.weaker(what, err)
 	} else {
-		r.took("%s", what)
+		r.addMeasure("%s", what)
 	}
 }
 

@@ -40,8 +40,8 @@ func run(t *testing.T, p []unix.SockFilter, data []byte) verdict {
 	return 0
 }
 
-// meaning is what the list says of a call.
-func (l *CallList) meaning(nr uint32, args [6]uint64) verdict {
+// verdictOf is what the list says of a call.
+func (l *CallList) verdictOf(nr uint32, args [6]uint64) verdict {
 	for _, c := range l.calls {
 		if c.nr != nr {
 			continue
@@ -94,7 +94,7 @@ func TestFilterMeansTheList(t *testing.T) {
 				for i := range args {
 					args[i] = values[r.IntN(len(values))]
 				}
-				if got, want := run(t, p, seccompData(nr, auditArch, args)), l.meaning(nr, args); got != want {
+				if got, want := run(t, p, seccompData(nr, auditArch, args)), l.verdictOf(nr, args); got != want {
 					t.Fatalf("call %d %#x: %#x, want %#x", nr, args, got, want)
 				}
 			}

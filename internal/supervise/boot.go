@@ -12,7 +12,7 @@ import (
 	"vix/internal/vm"
 )
 
-// A bootPart is what the machine runs on: how its processor is made, a kernel, an initramfs.
+// A bootPart has what the machine boots: an accelerator, a kernel, an initramfs.
 type bootPart struct {
 	passive
 	*host
@@ -31,7 +31,7 @@ func (p *bootPart) start() error {
 	if err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // a kernel was read: 20 MiB that are never needed again
+	debug.FreeOSMemory() // the kernel's file took 20 MiB, which nobody needs again
 	p.accel, p.files = accel, files
 	if slow != "" {
 		p.note("%s", slow)
@@ -43,7 +43,7 @@ func (p *bootPart) start() error {
 	return nil
 }
 
-// chooseAccel decides how the processor is made, and says why not by KVM.
+// chooseAccel chooses the accelerator, and says why if it is not KVM.
 func chooseAccel(l vm.Launch) (accel, slow string, err error) {
 	v := l.VM
 	if v.Accel == "tcg" {
@@ -59,8 +59,8 @@ func chooseAccel(l vm.Launch) (accel, slow string, err error) {
 	return "tcg", fmt.Sprintf("no KVM, so VM %s is emulated and slow: %v", v.Name, err), nil
 }
 
-// prepareBoot finds the host's kernel and makes what QEMU boots. A variable,
-// because the tests' QEMU boots nothing.
+// prepareBoot finds the host's kernel and makes the files that QEMU boots. It is a
+// variable because the tests' QEMU boots nothing.
 var prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
 	kernel, err := findKernel(l)
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 	"vix/internal/vm"
 )
 
-// memoryBound is the bound of the memory of the VM's control group: the second line
-// behind the limits of all that a VM may have.
+// memoryBound is the memory bound of the VM's control group: the second line behind the
+// limits of everything that a VM may have.
 type memoryBound struct {
 	*host
 	sync.Mutex
@@ -24,7 +24,7 @@ type memoryBound struct {
 	seen   map[unix.Fsid]struct{} // file systems in memory, in budget.Files already
 }
 
-// budgetOf is what a VM may have of the host's memory.
+// budgetOf returns how much of the host's memory a VM may have.
 func budgetOf(v config.VM, emulated bool) scope.Budget {
 	limit := func(name string, def int64) int64 {
 		if n, ok := v.Limits[name]; ok {
@@ -40,8 +40,8 @@ func budgetOf(v config.VM, emulated bool) scope.Budget {
 	return b
 }
 
-// widenFor adds a folder that the guest may fill to the bound, when it is in memory: a
-// tmpfs' pages are charged to the group whose process writes them.
+// widenFor raises the bound for a folder in memory that the guest may fill: the kernel
+// charges a tmpfs' pages to the group of the process that writes them.
 func (s *memoryBound) widenFor(folder config.Share) {
 	var fs unix.Statfs_t
 	if !folder.Write || unix.Statfs(folder.Host, &fs) != nil || fs.Type != unix.TMPFS_MAGIC && fs.Type != unix.RAMFS_MAGIC {
@@ -49,7 +49,7 @@ func (s *memoryBound) widenFor(folder config.Share) {
 	}
 	size := int64(min(fs.Blocks, 1<<40) * uint64(fs.Bsize))
 	if fs.Blocks == 0 {
-		size = 1 << 60 // it has no end
+		size = 1 << 60 // a tmpfs without a limit
 	}
 	b := s
 	b.Lock()
@@ -69,16 +69,16 @@ func (s *memoryBound) widenFor(folder config.Share) {
 	}
 }
 
-// scopeLimit bounds the wait for the session's systemd, without which it works as well.
+// scopeLimit bounds the wait for the session's systemd; a VM runs without it as well.
 const scopeLimit = 3 * time.Second
 
-// enterScope puts this process, and so all that it will start, into a control group of
-// the VM's. The function leaves it, when the others have ended.
+// enterScope puts this process, and so everything that it will start, into a control group
+// for the VM. The function that it returns leaves the group, when the others have ended.
 func (s *memoryBound) enterScope() (leave func() error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
 	defer cancel()
 	v := s.launch.VM
-	accel, _, _ := chooseAccel(s.launch) // start says what is wrong with it
+	accel, _, _ := chooseAccel(s.launch) // start reports the error
 	b := budgetOf(v, accel != "kvm")
 	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, Memory: b.Max(), PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
 	s.Lock()

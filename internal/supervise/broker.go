@@ -35,16 +35,16 @@ func brokerFiles() (ours *net.UnixConn, theirs *os.File, err error) {
 	return c.(*net.UnixConn), theirs, nil
 }
 
-// A broker is what the supervisor knows of the display's connections.
+// A broker makes the display's connections to the compositor.
 type broker struct {
 	listener string // path
 	dir      *os.Root
 
 	mu      sync.Mutex
 	session vm.Session
-	witness *os.File      // our connection, or nil
-	context bool          // connections go through the listener
-	renewed chan struct{} // closed and replaced when another compositor is met
+	witness *os.File      // our connection to the compositor, or nil
+	context bool          // connections go through the security context's listener
+	renewed chan struct{} // closed and replaced when the compositor is another one
 }
 
 func newBroker(h *host) *broker {
@@ -105,7 +105,7 @@ func (b *broker) connect() (*os.File, error) {
 	return connectFile(b.session.Wayland)
 }
 
-// lives reports whether the compositor that we saw first is still there.
+// lives reports whether the compositor that we met first still runs.
 func (b *broker) lives() bool {
 	if b.witness == nil {
 		return false

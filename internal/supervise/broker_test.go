@@ -82,7 +82,7 @@ func askBroker(t *testing.T, c *net.UnixConn, what string) (string, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := proc.Received(oob[:on])
+	files, err := proc.ParseFiles(oob[:on])
 	if err != nil || len(files) == 0 {
 		return string(b[:n]), nil
 	}

@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchClock calls jumped whenever the host's wall clock has jumped, until ctx ends: when
-// somebody sets it, and when the host wakes up, since a machine that sleeps stops the
-// clock that a guest goes by. The kernel tells of both by cancelling a timer
-// (timerfd_create(2), TFD_TIMER_CANCEL_ON_SET): nothing is polled. A variable, because
-// tests do not set the machine's clock.
+// watchClock calls jumped whenever the host's wall clock has jumped, until ctx ends: after
+// somebody has set it, and after the host's sleep, which stops the clock that a guest goes
+// by. The kernel reports both by cancelling a timer (timerfd_create(2),
+// TFD_TIMER_CANCEL_ON_SET): nothing polls. It is a variable because tests do not set the
+// machine's clock.
 var watchClock = func(ctx context.Context, jumped func()) error {
 	return watchTimer(ctx, clockEnd, jumped)
 }
 
-// clockEnd is the last second that the kernel's clocks can hold, in 2262: a timer set to it
-// does not fire. One set to a time of which it is past fires for ever.
+// clockEnd is the last second that the kernel's clocks can hold, in 2262. A timer for that
+// second does not fire; a timer for a second in the past fires for ever.
 const clockEnd = math.MaxInt64 / int64(time.Second)
 
-// watchTimer is watchClock by a timer for the second end. It is an error that it fires.
+// watchTimer is watchClock by a timer for the second end. It fails if the timer fires.
 func watchTimer(ctx context.Context, end int64, jumped func()) error {
 	at := unix.ItimerSpec{Value: unix.Timespec{Sec: end}}
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)

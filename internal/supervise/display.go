@@ -21,7 +21,7 @@ import (
 const displayChild = "display"
 
 // A displayPart is the display process, vix-waylandproxy host: its connections to the
-// compositor, its windows, and what is asked of it.
+// compositor, its windows, and the requests to it.
 type displayPart struct {
 	passive
 	*host
@@ -79,7 +79,7 @@ func (s *displayPart) start() error {
 	})
 	s.pumps.Go(func() { s.serveBroker(broker) })
 	s.own(child, "the display process ended", func(p *vm.PIDs) *int { return &p.Display })
-	// Something else may hold the pipe: the reader must not outlive the process.
+	// Another process may hold the pipe open: the reader must not outlive this one.
 	s.pumps.Go(func() {
 		<-child.Done
 		_ = events.SetReadDeadline(time.Now().Add(proc.DrainLimit))
@@ -103,8 +103,8 @@ func (s *displayPart) stop(graceful bool) error {
 	return nil
 }
 
-// readEvents reads what the display process pid tells of itself and of windows, a
-// JSON object a line, until it ends. Titles are a guest's words.
+// readEvents reads the events of the display process pid, about itself and its windows, as
+// one JSON object a line, until the process ends. Titles are a guest's words.
 func (s *displayPart) readEvents(r io.Reader, pid int) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 4<<10), 64<<10)
@@ -119,7 +119,7 @@ func (s *displayPart) readEvents(r io.Reader, pid int) {
 			continue
 		}
 		if e.Event == "confined" {
-			s.confined(displayChild, pid, e.Report)
+			s.noteConfinement(displayChild, pid, e.Report)
 			continue
 		}
 		s.windowEvent(e.Event, e.Window)
@@ -180,7 +180,7 @@ func (s *displayPart) send(r display.Request, file *os.File) error {
 	return display.Send(s.control, r, file)
 }
 
-// activate hands a run's activation token to the display, for the program's window.
+// activate passes a run's activation token to the display, for the program's window.
 func (s *displayPart) activate(token string) {
 	if err := s.send(display.Request{Request: display.RequestActivate, Token: token}, nil); err != nil {
 		s.log.Printf("vix", "activation: %v", err)

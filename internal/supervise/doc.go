@@ -12,11 +12,11 @@
 //	                                     ├─ passt                   if it has a network: socketpair to QEMU (net.go)
 //	                                     └─ qemu-system-*           QMP and agent socketpairs to the supervisor (channel.go)
 //
-// Each of them is confined (package sandbox): the display process does it itself
-// when it has what it needs; the others are what vix-launcher's hidden verb
-// confine becomes (sandbox.Spec). What each says of its confinement is in the state, for
-// doctor. The display process cannot connect to the compositor; the supervisor does
-// it for it (broker.go).
+// Each of them is confined (package sandbox). The display process confines itself once
+// it has what it needs; vix-launcher's hidden verb confine becomes each of the others
+// (sandbox.Spec). The state holds each one's report of its confinement, for doctor. The
+// display process cannot connect to the compositor; the supervisor connects for it
+// (broker.go).
 //
 // # States
 //
@@ -27,8 +27,8 @@
 //	ended ◄──────────────── stopping ◄───────────────────────┘
 //
 // A failure is the unexpected end of any child, a broken agent channel, or a
-// start that takes too long. In stopping, everything that was started is ended
-// in reverse order; the directory goes last, then the lock.
+// start that takes too long. Stopping ends everything in the reverse order of its
+// start; the directory goes last, then the lock.
 //
-// The package decides nothing about windows: that is the display process's.
+// The package decides nothing about windows: the display process does.
 package supervise

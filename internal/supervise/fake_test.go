@@ -174,7 +174,7 @@ func fakeTrace(f *os.File) {
 		if err != nil || n == 0 {
 			return
 		}
-		files, err := proc.Received(oob[:on])
+		files, err := proc.ParseFiles(oob[:on])
 		if err != nil || len(files) != 1 {
 			return
 		}
@@ -339,7 +339,7 @@ type fdReader struct {
 func (r *fdReader) Read(b []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, on, _, _, err := r.ReadMsgUnix(b, oob)
-	if files, err := proc.Received(oob[:on]); err == nil {
+	if files, err := proc.ParseFiles(oob[:on]); err == nil {
 		r.files = append(r.files, files...)
 	}
 	if n == 0 && err == nil {

@@ -7,9 +7,9 @@ import (
 	"vix/internal/proc"
 )
 
-// What a VM's programs have selected goes past the supervisor, as a trace does: it
-// hands one end of a socket to the display process, and never sees what is said on
-// the other.
+// The selections of a VM's programs go past the supervisor, as a trace does: the
+// supervisor passes one end of a socket to the display process, and never sees the
+// messages.
 
 const flowChild = "clipboard"
 
@@ -20,8 +20,8 @@ type flowPart struct {
 	broker *broker
 }
 
-// run keeps the process that carries out the VM's profile, one for each session. The
-// VM does not depend on it: when it ends, nothing flows until there is another session.
+// run runs the process that carries out the VM's profile, one for each session. The VM
+// does not depend on it: after its end, nothing flows until the next session.
 func (s *flowPart) run(ctx context.Context) {
 	l := s.launch
 	if l.VM.NoGUI || l.VM.Clipboard == "" || l.VM.Clipboard == config.ClipIsolated {

@@ -15,20 +15,20 @@ import (
 	"vix/internal/vm"
 )
 
-// Which folder a share is, is decided once, and by its descriptor (rootfs.Folder):
+// A share's folder is chosen once, and by its descriptor (rootfs.Folder):
 //
 //	path ─ open, link by link ─► Folder ─ not Vix's own? apart from all other shares? ─►
 //	noted in folders, and kept as long as the share ─► virtiofsd's view, by the descriptor
 //
 // A guest that can write to a folder chooses what the names in it mean. So no share may lie
-// in one that a VM can write to, or hold one: at its next start it would be what
-// that guest has put in its place. And because names are remembered (in config.toml, in
-// somebody's history) longer than VMs run, what was ever shared to be written to is
-// noted in the state directory: in there, no link of a path is followed.
+// in a folder that a VM can write to, or hold one: at its next start it would be whatever
+// that guest has put in its place. And names live (in config.toml, in somebody's history)
+// longer than VMs run. So the state directory has a list of every folder that was ever
+// shared for writing: in those, no link of a path is followed.
 //
-// Of other VMs, those that run are asked where their shares lie now, of which they
-// have descriptors, and those of the configuration are looked up. Two VMs that start at
-// once wait for one another: the decision and its note are under one lock.
+// Running VMs are asked where their shares lie now, of which they have descriptors; the
+// shares of other configured VMs are looked up. Two VMs that start at once wait for one
+// another: the decision and its note are under one lock.
 
 // A sharedFolder is a folder of a share of ours.
 type sharedFolder struct {
@@ -36,15 +36,15 @@ type sharedFolder struct {
 	write bool
 }
 
-// folders are those that the VM's processes are given, of shares and of the root; and the
+// folders are the folders of shares and root that the VM's processes get, and start the
 // virtiofsds that serve them.
 type folders struct {
 	*host
-	list    []sharedFolder // of shares that are, or are being made; under host.mu
-	serving sync.Mutex     // held while a virtiofsd is started: the socket's name is one
+	list    []sharedFolder // of shares that exist or are being made; under host.mu
+	serveMu sync.Mutex     // held while a virtiofsd starts: there is one socket name
 }
 
-// openFolder finds the folder at path, for a share, and notes it; the share drops it.
+// openFolder opens the folder at path for a share, and notes it; the share drops it.
 func (s *folders) openFolder(path string, write bool) (*rootfs.Folder, error) {
 	lock, err := s.reg.LockFolders(s.ctx)
 	if err != nil {
@@ -114,7 +114,7 @@ func (s *folders) notOurs(above []rootfs.DirID) error {
 	return nil
 }
 
-// nearest returns where path lies, or, if it is not there, where it would lie.
+// nearest returns where path lies, or where it would lie if it does not exist.
 func nearest(path string) (chain []rootfs.DirID, there bool, err error) {
 	there = true
 	for {
@@ -131,7 +131,7 @@ func nearest(path string) (chain []rootfs.DirID, there bool, err error) {
 }
 
 // apart refuses a folder that lies in a share, or holds one, if either of them can be
-// written to. The same folder twice is one: what it is no guest can change.
+// written to. The same folder may be shared twice: no guest can change what it is.
 func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []vm.FolderState) error {
 	for _, o := range others {
 		switch {
@@ -145,8 +145,8 @@ func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []vm.Folde
 	return nil
 }
 
-// otherFolders returns the shares of this VM, of those that run, and of those that are
-// configured; and of which directories a guest could ever write to.
+// otherFolders returns the shares of this VM, of running VMs and of configured VMs; and
+// the directories that a guest could ever write to.
 func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirID]bool, err error) {
 	if list, err = s.folderStates(); err != nil {
 		return nil, nil, err
@@ -165,7 +165,7 @@ func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirI
 		}
 		list = append(list, its...)
 	}
-	if written, err = s.remembered(); err != nil {
+	if written, err = s.writtenFolders(); err != nil {
 		return nil, nil, err
 	}
 	for _, o := range list {
@@ -176,7 +176,7 @@ func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirI
 	for _, o := range s.launch.Others {
 		f, err := rootfs.OpenFolder(o.Host, func(id rootfs.DirID) bool { return written[id] })
 		if err != nil {
-			continue // it is not there: its VM will hear of it
+			continue // it does not exist: its own VM will report that
 		}
 		above, err := f.Above()
 		_ = f.Close()
@@ -191,9 +191,9 @@ func (s *folders) otherFolders() (list []vm.FolderState, written map[rootfs.DirI
 	return list, written, nil
 }
 
-// checkPlaces refuses a root, an image, a kernel or an initrd in a folder that a VM can write
-// to: that guest could choose what this one is made of. They are opened by their names;
-// so nobody but the user may be able to change what those mean.
+// checkPlaces refuses a root, an image, a kernel or an initrd in a folder that a VM can
+// write to: that guest could choose what this VM is made of. They are opened by name, so
+// nobody but the user may be able to change what the names mean.
 func (s *folders) checkPlaces() error {
 	v := s.launch.VM
 	root := v.Root
@@ -245,7 +245,7 @@ func (s *folders) openPlace(path string) (*rootfs.Folder, error) {
 	return f, nil
 }
 
-// folderStates tells where our shares lie now.
+// folderStates returns where our shares lie now.
 func (s *folders) folderStates() ([]vm.FolderState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,7 +277,8 @@ func (s *folders) dropFolder(f *rootfs.Folder) {
 	_ = f.Close()
 }
 
-// folderStore opens the state directory; without one nothing is remembered, and nil.
+// folderStore opens the state directory. It returns nil if there is none: then no folder
+// is remembered.
 func (s *folders) folderStore() (*vm.Store, error) {
 	if s.launch.StateDir == "" {
 		return nil, nil
@@ -285,7 +286,7 @@ func (s *folders) folderStore() (*vm.Store, error) {
 	return vm.OpenStore(s.launch.StateDir)
 }
 
-func (s *folders) remembered() (map[rootfs.DirID]bool, error) {
+func (s *folders) writtenFolders() (map[rootfs.DirID]bool, error) {
 	written := map[rootfs.DirID]bool{}
 	store, err := s.folderStore()
 	if store == nil || err != nil {

@@ -24,9 +24,9 @@ type guest struct {
 	shares  *sharesPart
 	desktop Desktop
 
-	agent  *agent.Host        // nil before it has connected
-	hangUp context.CancelFunc // ends the channel; nil before
-	probes chan struct{}      // holds one; see probe
+	agent  *agent.Host        // nil before the guest has connected
+	hangUp context.CancelFunc // ends the channel; nil before the guest has connected
+	probes chan struct{}      // capacity 1; see probe
 
 	calls map[agent.CallKind]agent.Handler // what the guest may call for
 
@@ -34,8 +34,8 @@ type guest struct {
 	windowLosses windowLosses
 }
 
-// start waits for the guest's end of the channel, runs it, and returns when programs can be
-// started.
+// start waits for the guest's end of the channel, runs it, and returns when programs can
+// start.
 func (s *guest) start() error {
 	conn, err := s.channel.accept()
 	if err != nil {
@@ -50,20 +50,20 @@ func (s *guest) start() error {
 	s.mu.Lock()
 	s.traffic = s.agent.Traffic
 	s.mu.Unlock()
-	// Not s.ctx: the channel must outlive the wish to stop, to carry it.
+	// Not s.ctx: the channel has to carry the request to stop.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	s.hangUp = cancel
-	ran := make(chan struct{})
+	closed := make(chan struct{})
 	s.pumps.Go(func() {
-		defer close(ran)
-		s.agentEnded(s.agent.Run(ctx))
+		defer close(closed)
+		s.reportEnd(s.agent.Run(ctx))
 	})
 	s.pumps.Go(func() { s.keepClock(ctx) })
 	s.pumps.Go(func() {
 		select {
 		case err := <-s.agent.Failed():
-			s.agentEnded(err) // without waiting for the guest to switch itself off
-		case <-ran:
+			s.reportEnd(err) // without waiting for the guest to switch itself off
+		case <-closed:
 		}
 	})
 	return s.boot()
@@ -101,8 +101,8 @@ func (s *guest) stop(bool) error {
 	return nil
 }
 
-// pumpStages notes the guest's stages until there can be no more, and passes
-// on when it is ready, after the stages before that.
+// pumpStages notes the guest's stages until there can be no more. It passes ready's value
+// on to done, after the stages before it.
 func (s *guest) pumpStages(stages <-chan agent.Stage, ready <-chan error, done chan<- error) {
 	note := func(st agent.Stage) {
 		if st.State == "" {
@@ -139,8 +139,8 @@ func (s *guest) pumpStages(stages <-chan agent.Stage, ready <-chan error, done c
 	}
 }
 
-// agentEnded makes the end of the agent's channel a trouble.
-func (s *guest) agentEnded(err error) {
+// reportEnd makes the end of the agent's channel a trouble.
+func (s *guest) reportEnd(err error) {
 	name := s.launch.VM.Name
 	var ge *agent.GuestError
 	switch {
@@ -156,9 +156,9 @@ func (s *guest) agentEnded(err error) {
 }
 
 const (
-	// guestLimit is when a guest is said not to answer: a busy one, emulated, answers within a second.
+	// guestLimit is the silence after which a guest counts as not answering: a busy one, emulated, answers within a second.
 	guestLimit = 5 * time.Second
-	// pingPace is how often a guest is asked that gives no other reason to.
+	// pingPace is the time between two pings without another reason.
 	pingPace = 5 * time.Second
 )
 
@@ -167,11 +167,11 @@ const (
 //	QEMU stops it (STOP)          an error inside of KVM, an I/O error, a guest's panic: it
 //	                              will never run again, and is ended, with QEMU's reason
 //	it does not answer a ping     QEMU is stopped by a signal, the guest hangs, the host is
-//	                              overloaded: it may go on, and list and whoever waits say so
+//	                              overloaded: it may go on; list and waiting clients show that
 //
 // Vix itself never stops a VM's processors.
 
-// keepAnswer asks the guest for signs of life until ctx ends, and notes when it gives none.
+// keepAnswer pings the guest until ctx ends, and notes when the guest does not answer.
 func (s *guest) keepAnswer(ctx context.Context) {
 	t := time.NewTimer(pingPace)
 	defer t.Stop()
@@ -197,7 +197,7 @@ func (s *guest) keepAnswer(ctx context.Context) {
 	}
 }
 
-// probe has the guest asked now: somebody is about to wait for it.
+// probe has the guest pinged now: somebody is about to wait for it.
 func (s *guest) probe() {
 	select {
 	case s.probes <- struct{}{}:
@@ -235,7 +235,7 @@ func (s *guest) runOwn(request agent.Request, in io.Reader) error {
 		_ = p.Stdin.Close()
 	})
 	out.Go(func() { _, _ = io.Copy(io.Discard, p.Stdout) })
-	said, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
+	output, _ := io.ReadAll(io.LimitReader(p.Stderr, 1<<10))
 	_ = p.Stderr.Close()
 	select {
 	case <-p.Exited():
@@ -247,7 +247,7 @@ func (s *guest) runOwn(request agent.Request, in io.Reader) error {
 	case err != nil:
 		return err
 	case st.Code != 0 || st.Signal != 0:
-		return errors.New(plain.Text(strings.TrimSpace(string(said)), vm.MaxTitle, plain.OneLine))
+		return errors.New(plain.Text(strings.TrimSpace(string(output)), vm.MaxTitle, plain.OneLine))
 	}
 	return nil
 }

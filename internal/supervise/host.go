@@ -18,8 +18,8 @@ import (
 	"vix/internal/vm"
 )
 
-// A host is what a part has of the supervisor: it starts confined children, keeps the VM's
-// state and log, and hears of trouble. Its goroutines are the pumps; end waits for them.
+// A host is a part's view of the supervisor: it starts confined children, keeps the VM's
+// state and log, and collects troubles. Its goroutines are the pumps; end waits for them.
 type host struct {
 	launch vm.Launch
 	reg    *vm.Registry
@@ -34,17 +34,17 @@ type host struct {
 	troubles chan trouble // ends of children and of the agent channel
 	pumps    sync.WaitGroup
 
-	saving sync.Mutex // held by whoever writes state.json; before mu
+	saveMu sync.Mutex // held while state.json is written; taken before mu
 
 	mu    sync.Mutex
 	state vm.State
-	// traffic asks what the guest has said of its network last; nil until it can speak.
+	// traffic returns the guest's last word about its network; nil before the agent runs.
 	traffic func() agent.Traffic
 	silent  bool          // the guest does not answer
 	lastID  int           // of the last program that was started
 	changed chan struct{} // closed and replaced at every change of state
 
-	console proc.Tail // what the guest has printed last
+	console proc.Tail // the last lines that the guest printed
 }
 
 // lastProgram returns the id of the last program that was started.
@@ -54,7 +54,7 @@ func (s *host) lastProgram() (int, <-chan struct{}) {
 	return s.lastID, s.changed
 }
 
-// A trouble is the end of something that a VM cannot live without.
+// A trouble is the end of something that the VM cannot live without.
 type trouble struct {
 	rank int // the most telling first; see settle
 	err  *vm.Failure
@@ -62,13 +62,13 @@ type trouble struct {
 
 // Ranks of troubles. One death brings others: when QEMU is killed, the display
 // process and virtiofsd end as they should; when the guest switches itself off,
-// all three do. What ended badly explains what ended well.
+// all three do. A bad end explains the good ones.
 const (
 	rankKilled     = iota // a child was killed
 	rankGuest             // the guest said why, or broke the agent's protocol
 	rankStopped           // QEMU has stopped the machine, and said why
 	rankFailed            // a back end ended with an error
-	rankQEMUFailed        // QEMU did: its own fault, if no back end failed it
+	rankQEMUFailed        // QEMU ended with an error: its own fault, if no back end failed
 	rankQEMUEnded         // QEMU ended as if all were well
 	rankOther             // something ended as if all were well
 )
@@ -101,11 +101,11 @@ func (s *host) settle(first trouble) error {
 func (s *host) report(t trouble) {
 	select {
 	case s.troubles <- t:
-	default: // there are more troubles than anybody needs to hear of
+	default: // eight troubles explain enough
 	}
 }
 
-// wait waits for something of the start, and no longer than the start may go on.
+// wait waits for a step of the start, but no longer than the start may go on.
 func (s *host) wait(done <-chan error) error {
 	select {
 	case err := <-done:
@@ -130,17 +130,17 @@ func (s *host) failure(err error) *vm.Failure {
 	return vm.Failf("VM %s: %v", s.launch.VM.Name, err)
 }
 
-// update changes the state, tells whoever waits for a change, and saves it. f is
-// called with s.mu held.
+// update changes the state, wakes whoever waits for a change, and saves it. It calls f
+// with s.mu held.
 func (s *host) update(f func(*vm.State)) {
 	s.mu.Lock()
 	f(&s.state)
 	s.changedLocked()
 	s.mu.Unlock()
-	s.saving.Lock()
-	defer s.saving.Unlock()
+	s.saveMu.Lock()
+	defer s.saveMu.Unlock()
 	s.mu.Lock()
-	snapshot := s.cloneLocked() // at least as new as what another has written meanwhile
+	snapshot := s.cloneLocked() // at least as new as what another update has written meanwhile
 	s.mu.Unlock()
 	if err := vm.SaveState(s.dir, snapshot); err != nil {
 		s.log.Printf("vix", "%s: %v", vm.StateName, err)
@@ -152,7 +152,7 @@ func (s *host) changedLocked() {
 	s.changed = make(chan struct{})
 }
 
-// stage notes that a part of the start is done.
+// stage notes that a stage of the start is done.
 func (s *host) stage(name string, uptime time.Duration) {
 	st := vm.Stage{Name: name, Seconds: time.Since(s.state.Started).Seconds(), Uptime: uptime.Seconds()}
 	s.log.Printf("vix", "stage %s", name)
@@ -184,8 +184,8 @@ func (s *host) slogger(source string) *slog.Logger {
 		}}))
 }
 
-// tell sends a reply. A client that does not take it within answerLimit, or is
-// gone, has lost its interest.
+// tell sends a reply. It gives up on a client that is gone, or does not take the reply
+// within answerLimit.
 func (s *host) tell(c *vm.Control, r vm.Reply) {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(answerLimit))
 	_ = c.Send(r)
@@ -197,8 +197,8 @@ func (s *host) snapshot() vm.State {
 	return s.cloneLocked()
 }
 
-// cloneLocked is the state of now. That the guest's network has carried more is no change
-// that anybody is told of.
+// cloneLocked returns the present state. New traffic of the guest's network is in it, but
+// wakes nobody as a change.
 func (s *host) cloneLocked() vm.State {
 	if s.traffic != nil {
 		s.state.Net.Traffic(s.traffic())
@@ -216,9 +216,9 @@ func (s *host) watchState() (vm.State, <-chan struct{}) {
 	return s.cloneLocked(), s.changed
 }
 
-// confined notes how a process is confined. What is weaker than it could be is a
+// noteConfinement notes how a process is confined. Weaker measures than possible become a
 // line in the log, once for each process.
-func (s *host) confined(name string, pid int, r sandbox.Report) {
+func (s *host) noteConfinement(name string, pid int, r sandbox.Report) {
 	for i, m := range r.Measures {
 		r.Measures[i] = plain.Text(m, proc.MaxLogLine, plain.OneLine)
 	}
@@ -239,9 +239,9 @@ func (s *host) confined(name string, pid int, r sandbox.Report) {
 	})
 }
 
-// startConfined starts a process that carries out spec (vix-launcher's verb confine), of
-// which cmd says the name, the descriptors, the namespaces and where its output goes; the
-// socket that spec comes by is the last descriptor. It closes cmd.Files, also when it fails.
+// startConfined starts a process that carries out spec (vix-launcher's verb confine). cmd
+// has its name, descriptors, namespaces and outputs; the socket that brings spec becomes
+// the last descriptor. startConfined closes cmd.Files, also when it fails.
 func (s *host) startConfined(cmd proc.Command, spec sandbox.Spec) (*proc.Child, error) {
 	ours, theirs, err := spec.Offer()
 	if err != nil {
@@ -264,16 +264,16 @@ func (s *host) readReport(name string, c *proc.Child, f *os.File) {
 	defer f.Close()
 	r, err := sandbox.ReadReport(f)
 	if err != nil {
-		if !errors.Is(err, io.EOF) { // it ended before: its death says why
+		if !errors.Is(err, io.EOF) { // it ended first: its death says why
 			s.log.Printf("vix", "%s: report: %v", name, err)
 		}
 		return
 	}
-	s.confined(name, c.Cmd.Process.Pid, r)
+	s.noteConfinement(name, c.Cmd.Process.Pid, r)
 }
 
-// own makes a child a part of the VM: its end is a trouble. pid says where the state shows
-// it. Whoever has started it ends it, by end.
+// own makes the end of a child a trouble of the VM. pid selects the state's field for its
+// process id. The part that has started the child still has to end it.
 func (s *host) own(c *proc.Child, what string, pid func(*vm.PIDs) *int) {
 	s.update(func(st *vm.State) { *pid(&st.PIDs) = c.Cmd.Process.Pid })
 	s.pumps.Go(func() {
@@ -294,8 +294,8 @@ func endChild(c *proc.Child, graceful bool) {
 	}
 }
 
-// death says how a child ended, and its last word about it. When QEMU ended
-// well, the last word is the guest's, on its console.
+// death describes how a child ended, with its last words. When QEMU ended well, the last
+// words are the guest's, from its console.
 func (s *host) death(c *proc.Child, what string) trouble {
 	rank, last := rankOther, c.Last.String()
 	if call, ok := c.Broken(); ok {

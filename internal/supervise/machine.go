@@ -28,15 +28,15 @@ type machine struct {
 	*host
 	boot    *bootPart
 	network *networkPart
-	parts   []part // whose devices it has
+	parts   []part // the parts with devices, in the order of the bus
 
 	child      *proc.Child
 	monitor    *qemu.Monitor
-	stopReason string // of the monitor's events alone
+	stopReason string // from the monitor's events; their goroutine's alone
 
-	// unplugged are the devices that are being unplugged, under host.mu; each is closed
-	// when QEMU says so.
-	unplugged map[string]chan struct{}
+	// unplugs has a channel for each device that is being unplugged; QEMU's event closes it.
+	// Under host.mu.
+	unplugs map[string]chan struct{}
 }
 
 // start starts QEMU on the devices of the parts that have started, and connects to its
@@ -98,7 +98,7 @@ func (s *machine) stop(graceful bool) error {
 	return err
 }
 
-// confinement says what QEMU keeps, and which namespaces are its own.
+// confinement returns what QEMU may keep, and which namespaces are its own.
 func (s *machine) confinement() (spec sandbox.Spec, own *syscall.SysProcAttr, err error) {
 	kvm := ""
 	if s.boot.accel == "kvm" {
@@ -115,8 +115,8 @@ func (s *machine) confinement() (spec sandbox.Spec, own *syscall.SysProcAttr, er
 	return spec, own, nil
 }
 
-// connectQMP greets QEMU. That it answers also means that it accepted its
-// command line: a refusal is told by the trouble that follows.
+// connectQMP greets QEMU. An answer also means that QEMU accepted its command line; if
+// not, QEMU's end follows as a trouble, and says why.
 func (s *machine) connectQMP(conn *os.File) error {
 	m := qemu.NewMonitor(conn)
 	s.monitor = m
@@ -137,7 +137,7 @@ func (s *machine) connectQMP(conn *os.File) error {
 	return nil
 }
 
-// onQEMUEvent takes an event of QEMU's.
+// onQEMUEvent handles an event of QEMU's.
 func (s *machine) onQEMUEvent(e qmp.Event) {
 	s.log.Printf("qmp", "%s %v", e.Event, e.Data)
 	switch e.Event {
@@ -153,8 +153,7 @@ func (s *machine) onQEMUEvent(e qmp.Event) {
 	}
 }
 
-// stopped is why QEMU has stopped the machine: the state that it says to be in, and what it
-// wrote of it.
+// stopped says why QEMU has stopped the machine: its run state, and what it wrote about it.
 func (s *machine) stopped() *vm.Failure {
 	state, err := s.monitor.Status()
 	if err != nil {
@@ -170,16 +169,16 @@ func (s *machine) stopped() *vm.Failure {
 	return &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix-launcher doctor" if it persists`}
 }
 
-// deleteDevice takes a device of QEMU's away, and returns when it is gone.
+// deleteDevice unplugs a device, and returns when it is gone.
 func (s *machine) deleteDevice(id string) error {
 	gone := make(chan struct{})
 	s.mu.Lock()
-	s.unplugged[id] = gone
+	s.unplugs[id] = gone
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.unplugged, id)
+		delete(s.unplugs, id)
 	}()
 	if err := s.monitor.Execute("device_del", map[string]string{"id": id}, nil); err != nil {
 		return err
@@ -196,26 +195,26 @@ func (s *machine) deleteDevice(id string) error {
 	}
 }
 
-// onDeviceDeleted takes QEMU's event.
+// onDeviceDeleted handles QEMU's event.
 func (s *machine) onDeviceDeleted(device any) {
 	id, _ := device.(string)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if gone := s.unplugged[id]; gone != nil {
+	if gone := s.unplugs[id]; gone != nil {
 		close(gone)
-		delete(s.unplugged, id)
+		delete(s.unplugs, id)
 	}
 }
 
-// qemuFiles are the files that QEMU reaches by name: itself, what it is linked with,
-// its firmware, and what it boots.
+// qemuFiles returns the files that QEMU opens by name: itself, its libraries, its firmware,
+// and what it boots.
 func qemuFiles(qemu, kernel, initrd, kvm string) ([]sandbox.File, error) {
 	real, err := filepath.EvalSymlinks(qemu)
 	if err != nil {
 		return nil, vm.Failf("%s: cannot be started: %v", qemuChild, err)
 	}
 	files := sandbox.ProgramFiles(real)
-	// A QEMU that somebody built himself has its firmware beside it.
+	// A QEMU that its user has built has its firmware beside it.
 	if dir := filepath.Dir(real); filepath.Base(dir) == "bin" && !strings.HasPrefix(dir, "/usr/") && dir != "/bin" {
 		files = append(files, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "share")}, sandbox.File{Path: filepath.Join(filepath.Dir(dir), "lib")})
 	}

@@ -12,24 +12,24 @@ import (
 )
 
 const (
-	calmTick  = 5 * time.Second // while all is well, how often a guest is looked at
-	shortTick = 1 * time.Second // and while it has less than its memory, or the host is short
-	// busyShare of one processor, and the VM is not idle.
+	calmTick  = 5 * time.Second // between two looks at a guest while all is well
+	shortTick = 1 * time.Second // while it has less than its memory, or the host is short
+	// A VM that uses busyShare of one processor is not idle.
 	busyShare = 0.2
-	// statsAge is how old a guest's word may be: it is asked once in a tick, and answers
-	// when it gets to it.
+	// statsAge is the greatest age of a guest's statistics: the guest is asked once in a tick,
+	// and answers when it gets to it.
 	statsAge = 15 * time.Second
 )
 
-// A VM's memory, while it runs (package balloon has the rules):
+// The memory of a running VM (package balloon has the rules):
 //
 //	guest's statistics ─ QMP ─┐                        ┌─ QMP balloon ─► guest
 //	QEMU's processor time ────┼─► balloon.Decide ──────┤
 //	host: PSI, meminfo ───────┘   every tick, and at   └─ state: guest_memory
 //	programs that start           each event below
 //
-// Events are: the kernel's word that memory is short (poll on PSI), and a program that
-// starts.
+// The events are the kernel's report that memory is short (poll on PSI), and the start of a
+// program.
 
 // A keeper watches over one VM's memory.
 type keeper struct {
@@ -39,18 +39,18 @@ type keeper struct {
 	min uint64
 
 	target    uint64
-	tick      time.Duration // that the guest was told last, in seconds
+	tick      time.Duration // the interval that the guest has, in seconds
 	busyAt    time.Time
 	cpu       time.Duration // of QEMU, at the last look
 	cpuAt     time.Time
-	startAt   time.Time // of the last program, that the keeper knows of
+	startAt   time.Time // of the last program that the keeper knows of
 	lastID    int
 	shortAt   time.Time
 	triggered time.Time
-	failed    bool // said that QEMU does not answer
+	failed    bool // the log has a line that QEMU does not answer
 }
 
-// A memoryPart is the balloon, and who decides how large it is.
+// A memoryPart is the balloon, and decides its size.
 type memoryPart struct {
 	passive
 	*host
@@ -68,11 +68,11 @@ func (s *memoryPart) run(ctx context.Context) {
 		busyAt: time.Now(), startAt: time.Now(),
 	}
 	defer k.of.Close()
-	pressed := make(chan struct{}, 1)
+	pressure := make(chan struct{}, 1)
 	s.pumps.Go(func() {
 		err := k.of.Watch(ctx, func() {
 			select {
-			case pressed <- struct{}{}:
+			case pressure <- struct{}{}:
 			default:
 			}
 		})
@@ -80,10 +80,10 @@ func (s *memoryPart) run(ctx context.Context) {
 			s.log.Printf("vix", "memory: %v", err)
 		}
 	})
-	k.keep(ctx, pressed)
+	k.keep(ctx, pressure)
 }
 
-func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
+func (k *keeper) keep(ctx context.Context, pressure <-chan struct{}) {
 	for {
 		tick := k.look(time.Now())
 		_, changed := k.watchState()
@@ -95,11 +95,11 @@ func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
 				return
 			case <-t.C:
 				waiting = false
-			case <-pressed:
+			case <-pressure:
 				k.triggered = time.Now()
 				waiting = tick == shortTick // else not before the next look
 			case <-changed:
-				// A title may change a thousand times a second; only a program counts.
+				// The state may change a thousand times a second, by a title; only a program counts.
 				var last int
 				last, changed = k.lastProgram()
 				waiting = last == k.lastID
@@ -109,7 +109,7 @@ func (k *keeper) keep(ctx context.Context, pressed <-chan struct{}) {
 	}
 }
 
-// look decides once, and returns when to look again.
+// look decides once, and returns the time until the next look.
 func (k *keeper) look(now time.Time) time.Duration {
 	if last, _ := k.lastProgram(); last != k.lastID {
 		k.lastID, k.startAt = last, now
@@ -147,7 +147,7 @@ func (k *keeper) look(now time.Time) time.Duration {
 	return tick
 }
 
-// lookAtHost fills in what v says of the host.
+// lookAtHost fills in v's fields about the host.
 func (k *keeper) lookAtHost(v *balloon.View, now time.Time) {
 	mem, err := k.of.Read()
 	if err != nil {
@@ -178,8 +178,8 @@ func (k *keeper) lookAtCPU(now time.Time) {
 	k.cpu, k.cpuAt = cpu, now
 }
 
-// show puts the guest's memory into the state; who watches is told when the size has
-// changed, and of the rest with the next change.
+// show puts the guest's memory into the state. A new size wakes those who watch the state;
+// they get the rest with the next change.
 func (k *keeper) show(size uint64, stats *balloon.Stats) {
 	m := vm.GuestMemory{Size: size}
 	if stats != nil {
@@ -194,7 +194,7 @@ func (k *keeper) show(size uint64, stats *balloon.Stats) {
 	}
 }
 
-// setTick tells the guest's driver how often to say how it is.
+// setTick sets the interval at which the guest's driver reports its statistics.
 func (k *keeper) setTick(tick time.Duration) {
 	if tick == k.tick {
 		return
@@ -207,8 +207,8 @@ func (k *keeper) setTick(tick time.Duration) {
 	k.tick = tick
 }
 
-// guestMemory asks QEMU what of max bytes the guest may use, and what it said last of its
-// memory: nil if that is old, or nothing.
+// guestMemory asks QEMU how many of max bytes the guest may use, and for the guest's last
+// statistics: nil if there are none, or old ones.
 func (s *memoryPart) guestMemory(max uint64, now time.Time) (size uint64, stats *balloon.Stats, err error) {
 	var b struct {
 		Actual uint64 `json:"actual"`
@@ -225,7 +225,7 @@ func (s *memoryPart) guestMemory(max uint64, now time.Time) (size uint64, stats 
 }
 
 // guestStats is the balloon's property guest-stats (QEMU docs/interop/virtio-balloon-stats).
-// What a guest does not say is 2^64-1; but it may say anything.
+// A value that the guest leaves out is 2^64-1; but a guest may send anything.
 type guestStats struct {
 	Stats struct {
 		Total     uint64 `json:"stat-total-memory"`
@@ -237,9 +237,9 @@ type guestStats struct {
 }
 
 func (g guestStats) stats(max uint64, now time.Time) *balloon.Stats {
-	const unsaid = 1<<64 - 1
+	const unknown = 1<<64 - 1
 	age := now.Sub(time.Unix(g.LastUpdate, 0))
-	if g.LastUpdate <= 0 || age > statsAge || age < -statsAge || g.Stats.Total == unsaid || g.Stats.Available == unsaid {
+	if g.LastUpdate <= 0 || age > statsAge || age < -statsAge || g.Stats.Total == unknown || g.Stats.Available == unknown {
 		return nil
 	}
 	s := balloon.Stats{Total: g.Stats.Total, Available: g.Stats.Available, Free: g.Stats.Free, Caches: g.Stats.Caches}.Clamp(max)

@@ -13,7 +13,7 @@ import (
 	"vix/internal/vm"
 )
 
-// Shares of a VM that runs: share.go says how they are made.
+// Shares of a running VM; share.go shows how they are made.
 
 const (
 	mountLimit  = 30 * time.Second // for a guest to find a new device, and mount it, on a slow machine
@@ -34,7 +34,7 @@ func (s *supervisor) serveMount(c *vm.Control, req vm.Request) {
 	s.tell(c, vm.Reply{Mounted: st})
 }
 
-// serveUmount takes one away.
+// serveUmount takes a share away.
 func (s *supervisor) serveUmount(c *vm.Control, req vm.Request) {
 	if err := s.shares.umount(req.Path, req.Force); err != nil {
 		s.tell(c, vm.Reply{Fail: s.failure(err)})
@@ -43,10 +43,10 @@ func (s *supervisor) serveUmount(c *vm.Control, req vm.Request) {
 	s.tell(c, vm.Reply{Done: true})
 }
 
-// takeTurn waits until nobody else adds or takes away a share.
+// takeTurn waits until nobody else adds or takes away a share. The caller unlocks turn.
 func (s *sharesPart) takeTurn() error {
 	s.turn.Lock()
-	if st := s.snapshot().State; s.ended || st != vm.StateRunning {
+	if st := s.snapshot().State; s.closed || st != vm.StateRunning {
 		s.turn.Unlock()
 		return vm.Failf("VM %s: is %s; shares are changed while it runs", s.launch.VM.Name, st)
 	}
@@ -88,10 +88,10 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 	return &vm.ShareState{Host: sh.folder.Host, Guest: sh.folder.Guest, Write: sh.folder.Write, PID: s.serverOf(sh).Cmd.Process.Pid}, nil
 }
 
-// freePort returns a port without a device; -1 if there is none.
+// freePort returns a port without a device, or -1.
 func (s *sharesPart) freePort() int {
 	for port := range config.MaxShares {
-		if !s.stuck[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
+		if !s.stuckPorts[port] && !slices.ContainsFunc(s.shares, func(sh *share) bool { return sh.port == port }) {
 			return port
 		}
 	}
@@ -100,7 +100,7 @@ func (s *sharesPart) freePort() int {
 
 // attach plugs a share's device in, and has the guest mount it.
 func (s *sharesPart) attach(sh *share) error {
-	defer s.closeShares() // QEMU has its end, or never will
+	defer s.closeShares() // QEMU has its end by now, or never will
 	if err := s.machine.monitor.Call(sh.qemu, "getfd", map[string]string{"fdname": sh.tag}, nil); err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (s *sharesPart) unplug(sh *share) error {
 	if err == nil {
 		return s.machine.monitor.Execute("chardev-remove", map[string]string{"id": sh.tag}, nil)
 	}
-	s.stuck[sh.port] = true
+	s.stuckPorts[sh.port] = true
 	return err
 }
 
@@ -165,7 +165,7 @@ func (s *sharesPart) drop(sh *share) {
 	s.shares = slices.DeleteFunc(slices.Clone(s.shares), func(x *share) bool { return x == sh })
 	s.mu.Unlock()
 	s.noteShares()
-	sh.over.close() // before: nothing takes over what was taken away
+	sh.over.close() // first: no server may take over a share that is gone
 	s.serverOf(sh).Kill()
 	s.folders.dropFolder(sh.dir)
 	if sh.staging {

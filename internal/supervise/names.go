@@ -13,7 +13,7 @@ import (
 	"vix/internal/names"
 )
 
-// resolvConf says whom the host asks for names (resolv.conf(5)).
+// resolvConf names the host's name servers (resolv.conf(5)).
 const resolvConf = "etc/resolv.conf"
 
 // A nameServer is what a guest with a network calls with its programs' questions for names.
@@ -23,10 +23,10 @@ type nameServer struct {
 	told  pace // touched by serve, of which there is one at a time
 }
 
-// resolver is the file that says whom the host asks.
+// resolver returns the path of the host's resolv.conf.
 func (s *host) resolver() string { return filepath.Join(s.launch.Parts.System, resolvConf) }
 
-// search is the host's search list, for a guest with a network.
+// search returns the host's search list, for a guest with a network.
 func (s *host) search() []string {
 	if s.launch.VM.Net != config.NetNAT {
 		return nil

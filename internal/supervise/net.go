@@ -16,12 +16,12 @@ import (
 	"vix/internal/vm"
 )
 
-// A network is what a VM's network card leads to. Everything else knows no more of it
-// than this, so that another one (a firewall of our own) is another of these.
+// A network is what a VM's network card leads to. Nothing else knows more of it than
+// these methods, so that another network (a firewall of our own) needs only these.
 type network interface {
-	// start starts what serves the network. What it has begun when it fails, stop ends.
+	// start starts what serves the network. When it fails, stop ends what it has begun.
 	start() error
-	// card is QEMU's. It is called once; its file is the caller's.
+	// card returns QEMU's device. It is called once; the caller owns the file.
 	card() qemu.Device
 	// inQEMU reports that QEMU itself uses the host's network.
 	inQEMU() bool
@@ -32,7 +32,7 @@ type network interface {
 type networkPart struct {
 	passive
 	*host
-	network // nil: none
+	network // nil for none
 }
 
 // newNetwork chooses the VM's network.
@@ -84,7 +84,7 @@ func (s *networkPart) stop(graceful bool) error {
 	return s.network.stop(graceful)
 }
 
-// The guest's side of a NAT network. It is the same everywhere: a guest is not told
+// The guest's side of a NAT network. It is the same everywhere: a guest does not learn
 // the host's own addresses.
 const (
 	natAddress = "10.0.2.15"
@@ -93,10 +93,10 @@ const (
 	natDNS     = "10.0.2.3"
 )
 
-// passt is passt(1): it answers ARP and DHCP, and makes each connection of the guest's
-// one of its own, as an ordinary program of the host. It is a process of its own,
-// which shuts itself in (a user, a mount, an IPC and a UTS namespace, an empty root,
-// seccomp) before it reads a guest's first byte, and speaks with QEMU over a socketpair.
+// passt is passt(1): it answers ARP and DHCP, and carries each of the guest's connections
+// over one of its own, as an ordinary program of the host. The process shuts itself in (a
+// user, a mount, an IPC and a UTS namespace, an empty root, seccomp) before it reads a
+// guest's first byte, and speaks with QEMU over a socketpair.
 type passt struct {
 	*host
 	machine *machine
@@ -105,23 +105,23 @@ type passt struct {
 
 	qemu *os.File // QEMU's end of the connection, until QEMU has it
 
-	// end is passt's end of the connection to QEMU, kept for the one that takes the place
-	// of a passt that has ended: QEMU cannot connect again.
+	// end is passt's end of the connection to QEMU. The passt that replaces a dead one needs
+	// it: QEMU cannot connect again.
 	end *os.File
 
-	turn  sync.Mutex
-	child *proc.Child // the present one
-	ended bool        // there are no more
+	turn   sync.Mutex
+	child  *proc.Child // the present one
+	closed bool        // no other passt may start
 }
 
-// args has no IPv6: a guest that has one address family has one way past us to think of.
+// args leaves out IPv6: with one address family there is one way past us to think of.
 //
-// passt would take the router's address for the host's loopback: --no-map-gw is what
-// keeps 127.0.0.1 out of the guest's reach. That of its resolver never comes here: names.go.
+// passt would take the router's address for the host's loopback: --no-map-gw keeps
+// 127.0.0.1 out of the guest's reach. The resolver's address never comes here: see names.go.
 func (p *passt) args(fd int) []string {
 	args := []string{
 		"--foreground", "--quiet", "--fd", fmt.Sprint(fd), "--ipv4-only",
-		// The template of addresses that are all given; so it starts without a network too.
+		// A template for addresses that are all given; with it, passt starts without a network too.
 		"--interface", "lo",
 		"--address", natAddress, "--netmask", natNetmask, "--gateway", natRouter,
 		"--dns", natDNS, "--no-dhcp-search",
@@ -146,8 +146,8 @@ func (p *passt) start() error {
 		return err
 	}
 	p.qemu, p.end = ours, theirs
-	// passt sends the rest of a frame that did not fit by a write that has to block: else it
-	// says "partial frame send: Resource temporarily unavailable", and the stream is out of
+	// passt sends the rest of a frame that did not fit by a write that has to block. Otherwise
+	// it prints "partial frame send: Resource temporarily unavailable", and the stream is out of
 	// step for good.
 	if err := unix.SetNonblock(int(theirs.Fd()), false); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (p *passt) start() error {
 func (p *passt) serve() (*proc.Child, error) {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	if p.ended {
+	if p.closed {
 		return nil, net.ErrClosed
 	}
 	end, err := proc.DupFile(p.end)
@@ -182,11 +182,11 @@ func (p *passt) serve() (*proc.Child, error) {
 	return child, nil
 }
 
-// stop ends the present passt, and there is no other.
+// stop ends the present passt, and lets no other start.
 func (p *passt) stop(graceful bool) error {
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	p.ended = true
+	p.closed = true
 	endChild(p.child, graceful) // it ends when QEMU's end closes
 	proc.CloseFiles([]*os.File{p.qemu, p.end})
 	return nil
@@ -199,8 +199,8 @@ func (p *passt) abandoned() bool {
 	return n == 1 && err == nil
 }
 
-// drain takes what QEMU has said to a passt that has ended, while the guest says nothing
-// more: its frames have a length before them, and the next passt begins with one.
+// drain reads what QEMU has sent to a dead passt, while the guest sends nothing more: each
+// frame has its length before it, and the next passt expects a length first.
 func (p *passt) drain() {
 	b := make([]byte, 64<<10)
 	for {
@@ -214,9 +214,9 @@ func (p *passt) card() qemu.Device { return qemu.Card(take(&p.qemu)) }
 
 func (p *passt) inQEMU() bool { return false }
 
-// userNet is the network that QEMU has built in, for where passt is missing. QEMU then
-// uses the host's network itself, and the guest reaches the host's loopback: QEMU has
-// no option against that, and whoever starts the VM is told.
+// userNet is QEMU's built-in network, for machines without passt. QEMU then uses the host's
+// network itself, and the guest reaches the host's loopback: QEMU has no option against
+// that, and a note tells the user.
 type userNet struct {
 	*host
 	publish []config.Publish
@@ -247,7 +247,7 @@ func (u *userNet) inQEMU() bool { return true }
 
 const passtChild = "passt"
 
-// checkPorts finds ports that cannot be bound before passt or QEMU does, whose words
+// checkPorts finds ports that cannot be bound before passt or QEMU does: their messages
 // name neither the port nor the reason.
 func checkPorts(list []config.Publish) error {
 	for _, p := range list {
@@ -274,23 +274,23 @@ func checkPorts(list []config.Publish) error {
 	return nil
 }
 
-// maxPassts is how many of a VM's may end: a guest may know what one ends of.
+// maxPassts bounds the dead passts of a VM: a guest may know how to end one.
 const maxPassts = 4
 
-// keep makes passt a part of the VM, though not one that it cannot live without:
-// who has unsaved work in a VM would rather keep it than the network. When one ends,
-// another takes its place. But one that ends by itself while the VM starts has said why,
-// and a VM does not start with less than it was asked for.
+// keep watches passt. The VM outlives it: a user with unsaved work in a VM would rather
+// keep that than the network. When a passt ends, another takes its place. But a passt that
+// ends by itself while the VM starts has said why, and ends the start: a VM does not start
+// with less than the user wants.
 func (p *passt) keep(c *proc.Child) {
 	name := p.launch.VM.Name
-	for ended := 1; ; ended++ {
+	for ends := 1; ; ends++ {
 		<-c.Done
 		p.update(func(st *vm.State) { st.PIDs.Network, st.Net.Down = 0, true })
 		starting := p.snapshot().State == vm.StateStarting
 		if p.ctx.Err() != nil || p.abandoned() {
 			return
 		}
-		if ended < maxPassts && (c.Killed() || !starting) {
+		if ends < maxPassts && (c.Killed() || !starting) {
 			next, err := p.another(starting)
 			if err == nil {
 				p.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.Status())
@@ -309,8 +309,8 @@ func (p *passt) keep(c *proc.Child) {
 	}
 }
 
-// another starts a passt in the place of one that has ended. In a VM that starts,
-// there is no frame on its way yet, and perhaps no QEMU.
+// another starts a passt in the place of a dead one. While the VM starts, there is no frame
+// on its way yet, and perhaps no QEMU.
 func (p *passt) another(starting bool) (*proc.Child, error) {
 	if starting {
 		return p.serve()
@@ -322,8 +322,8 @@ func (p *passt) another(starting bool) (*proc.Child, error) {
 	return next, err
 }
 
-// setLink gives the guest's card its carrier, or takes it away, so that its programs fail
-// at once and do not wait.
+// setLink switches the carrier of the guest's card: without it, the guest's programs fail
+// at once instead of waiting.
 func (p *passt) setLink(up bool) {
 	if err := p.machine.monitor.Execute("set_link", map[string]any{"name": qemu.CardID, "up": up}, nil); err != nil {
 		p.log.Printf("vix", "network: %v", err)

@@ -52,7 +52,7 @@ func (b *bench) withBroken(name string, i int, when string) (all, stops []string
 	if err != nil || seat == nil {
 		b.t.Fatal(seat, err)
 	}
-	l := b.sharing(name, b.t.TempDir()+":/mnt/x:rw")
+	l := b.launchWithShares(name, b.t.TempDir()+":/mnt/x:rw")
 	l.VM.State, l.VM.Net, l.VM.Clipboard = "home", config.NetNAT, config.ClipShared
 	s, err := newSupervisor(l, Desktop{})
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"vix/internal/vm"
 )
 
-// enter counts a run in, unless the VM is on its way out.
-// first reports that it is the VM's first, for which it was started.
+// enter counts a run in, unless the VM is stopping. first says that it is the VM's first
+// run, for which the VM was started.
 func (s *supervisor) enter() (ok, first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,9 +33,9 @@ func (s *supervisor) enter() (ok, first bool) {
 	return true, first
 }
 
-// leave counts it out. The last one out ends the VM. That comes before its client is told
-// of its end: whoever asks for a program after it has heard of the last one's end, asks a
-// VM that ends. The run has its last word yet (running).
+// leave counts a run out. The last one ends the VM. Its client hears of the program's end
+// only afterwards, so that a client which then asks for another program finds a VM that
+// ends. The run still has to send its last reply (running).
 func (s *supervisor) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,9 +72,9 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	words := make(chan vm.Request, 8)
 	hangUp := cancel
 	if req.Detached {
-		hangUp = func(error) {} // the program is wanted, whatever becomes of who asked
+		hangUp = func(error) {} // the program is to start, whatever becomes of the client
 	}
-	go readWords(c, words, hangUp) // ends with the connection
+	go readWords(c, words, hangUp) // it ends with the connection
 	s.joinSession(c, req.Session)
 	if text := s.root.lookAtPrograms(); text != "" {
 		s.tell(c, vm.Reply{Note: text})
@@ -108,7 +108,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		exit, err = s.runForeground(ctx, c, req, p, files, words)
 	}
 	if err != nil {
-		// The channel has ended under the program; why is known in a moment.
+		// The channel has ended under the program; its cause is known in a moment.
 		<-s.ctx.Done()
 		exit = &vm.Exit{Code: vm.CodeVix}
 		follow.stop()
@@ -123,8 +123,8 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 
 var errHungUp = errors.New("the client is gone")
 
-// readWords passes on the signals and sizes that the client forwards, until it
-// goes away: then the run is over, or its program is hung up.
+// readWords passes on the client's signals and sizes until the client goes away: then the
+// run is over, or its program is hung up.
 func readWords(c *vm.Control, words chan<- vm.Request, gone context.CancelCauseFunc) {
 	defer gone(errHungUp)
 	for {
@@ -142,14 +142,14 @@ func readWords(c *vm.Control, words chan<- vm.Request, gone context.CancelCauseF
 	}
 }
 
-// A follower sends every stage and note to a client, those of the past too; notes of the
-// VM's start to its first client alone.
+// A follower sends every stage and note to a client, the past ones too. Only the VM's first
+// client gets the notes of its start.
 type follower struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// stop returns when the client has been told of everything up to now.
+// stop returns when the client has got everything up to now.
 func (f *follower) stop() {
 	f.cancel()
 	f.done.Wait()
@@ -193,7 +193,7 @@ func (s *supervisor) follow(ctx context.Context, c *vm.Control, first bool) *fol
 	return f
 }
 
-// awaitReady waits until programs can be started.
+// awaitReady waits until programs can start.
 func (s *supervisor) awaitReady(ctx context.Context) error {
 	for {
 		st, changed := s.watchState()
@@ -234,12 +234,12 @@ func (s *supervisor) addProgram(argv []string) vm.Program {
 	return p
 }
 
-// earlyLimit is how long a client in the background waits to hear whether the program that
-// it has started ends at once: for want of a library, a display, or descriptors.
+// earlyLimit is how long a client in the background waits to learn whether its program ends
+// at once: for want of a library, a display, or descriptors.
 const earlyLimit = 500 * time.Millisecond
 
-// runBackground waits for a program whose output goes to the VM's log. Its client is told
-// that it has failed, if it does so at once, and is let go.
+// runBackground waits for a program whose output goes to the VM's log. It tells the client
+// if the program fails at once, and lets the client go.
 func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string) (*vm.Exit, error) {
 	_ = p.Stdin.Close()
 	source := plain.Text(filepath.Base(name), vm.MaxTitle, plain.OneLine)
@@ -267,9 +267,9 @@ func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string)
 
 func exitOf(st agent.Status) *vm.Exit { return &vm.Exit{Code: st.Code, Signal: int(st.Signal)} }
 
-// runForeground passes streams and signals until the program has ended and
-// what it wrote has been taken. A client that goes away is a terminal that is
-// closed: the program gets SIGHUP, and the end of all its streams.
+// runForeground passes streams and signals until the program has ended and the client has
+// taken its output. A client that goes away is like a closed terminal: the program gets
+// SIGHUP, and the end of all its streams.
 func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Request, p *agent.Process, files []*os.File, words <-chan vm.Request) (*vm.Exit, error) {
 	var in, out sync.WaitGroup
 	in.Go(func() {
@@ -286,12 +286,12 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 		case w := <-words:
 			passOn(w, p)
 			if w.Signal > 0 {
-				out.Go(func() { s.tellHeard(signs, c) })
+				out.Go(func() { s.confirmSignal(signs, c) })
 			}
 		case <-hungUp:
 			hungUp = nil
 			if s.ctx.Err() == nil {
-				proc.CloseFiles(files) // first: the answer to the hang-up is no output of the client's
+				proc.CloseFiles(files) // first: the client gets no answer to the hang-up
 				hangUp(req, p)
 			}
 		case <-p.Exited():
@@ -300,8 +300,8 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 	}
 	stop()
 	files[0].Close()
-	stdout.exited()
-	stderr.exited()
+	stdout.noteExit()
+	stderr.noteExit()
 	in.Wait()
 	out.Wait()
 	st, err := p.Wait()
@@ -311,15 +311,15 @@ func (s *supervisor) runForeground(ctx context.Context, c *vm.Control, req vm.Re
 	return exitOf(st), nil
 }
 
-// tellHeard tells a client that its signal has reached the guest, once that is so.
-func (s *supervisor) tellHeard(ctx context.Context, c *vm.Control) {
+// confirmSignal waits until the client's signal has reached the guest, and tells the client.
+func (s *supervisor) confirmSignal(ctx context.Context, c *vm.Control) {
 	if s.guest.agent.Ping(ctx) == nil {
 		s.tell(c, vm.Reply{Heard: true})
 	}
 }
 
-// pour copies a client's input to a program, by what one frame holds: io.Copy's 32 KiB
-// would make a frame of nine bytes of every second one.
+// pour copies a client's input to a program, one frame's payload at a time: io.Copy's 32 KiB
+// would make every second frame one of nine bytes.
 func pour(dst io.Writer, src io.Reader) {
 	buf := make([]byte, agent.MaxData)
 	for {
@@ -335,14 +335,13 @@ func pour(dst io.Writer, src io.Reader) {
 	}
 }
 
-// lingerLimit is how long output is awaited after its program has ended. The
-// guest sends what the program wrote at once, then the end of the stream,
-// unless some descendant of the program holds it: a run does not wait for
-// those, as a shell does not.
+// lingerLimit bounds the wait for output after its program has ended. The guest sends what
+// the program wrote at once, then the end of the stream, unless a descendant of the program
+// holds it: a run does not wait for descendants, as a shell does not.
 const lingerLimit = 300 * time.Millisecond
 
-// A drain copies one output stream to the client. While the client does not
-// take it, nothing is lost, however long; only the wait for more ends.
+// A drain copies one output stream to the client. It loses nothing, however long the client
+// takes; only the wait for more output ends.
 type drain struct {
 	src io.ReadCloser
 	dst *os.File
@@ -355,8 +354,8 @@ type drain struct {
 
 func newDrain(src io.ReadCloser, dst *os.File) *drain { return &drain{src: src, dst: dst} }
 
-// lastWords is how many bytes a program whose client is gone may still write,
-// before writing kills it.
+// lastWords is how many bytes a program may still write after its client is gone, before
+// writing kills it.
 const lastWords = 1 << 20
 
 func (d *drain) run() {
@@ -385,8 +384,8 @@ func (d *drain) setReading(on bool) {
 	d.armLocked()
 }
 
-// exited says that the program has ended.
-func (d *drain) exited() {
+// noteExit notes that the program has ended.
+func (d *drain) noteExit() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended = true
@@ -403,7 +402,7 @@ func (d *drain) armLocked() {
 	}
 }
 
-// spawnOf is what the agent is asked for.
+// spawnOf makes a request to the agent of a client's.
 func spawnOf(r vm.Request) agent.Spawn {
 	h := r.How
 	return agent.Spawn{
@@ -412,7 +411,7 @@ func spawnOf(r vm.Request) agent.Spawn {
 	}
 }
 
-// passOn passes a client's word on to its program.
+// passOn passes a client's signal or size on to its program.
 func passOn(r vm.Request, p *agent.Process) {
 	if r.Size != nil {
 		_ = p.Resize(r.Size.Rows, r.Size.Cols)
@@ -421,9 +420,9 @@ func passOn(r vm.Request, p *agent.Process) {
 	_ = p.Kill(syscall.Signal(r.Signal))
 }
 
-// hangUp is for a client that is gone. What is stopped has to go on to hear of it.
-// A program's outputs stay open, as its last words would kill it; a terminal ends,
-// which its other process groups notice.
+// hangUp ends a program whose client is gone. A stopped program has to continue to notice.
+// A program's outputs stay open, as its last words would kill it; a terminal ends, which
+// its other process groups notice.
 func hangUp(r vm.Request, p *agent.Process) {
 	_ = p.Kill(syscall.SIGHUP)
 	_ = p.Kill(syscall.SIGCONT)

@@ -43,7 +43,7 @@ func TestRemovalKilled(t *testing.T) {
 		}
 	}
 	state := filepath.Join(dir, "state/vix")
-	interrupted := 0
+	interruptions := 0
 	for _, verb := range []string{"remove", "reset", "staging"} {
 		for round := range 4 {
 			at := filepath.Join(state, "vms/t/home")
@@ -60,10 +60,10 @@ func TestRemovalKilled(t *testing.T) {
 			if err := errors.Join(err1, err2, cmd.Start()); err != nil {
 				t.Fatal(err)
 			}
-			said := make([]byte, 64)
-			n, err := out.Read(said) // it has what it needs
-			if err != nil || string(said[:n]) != "ready\n" {
-				t.Fatalf("%q, %v", said[:n], err)
+			line := make([]byte, 64)
+			n, err := out.Read(line) // it has what it needs
+			if err != nil || string(line[:n]) != "ready\n" {
+				t.Fatalf("%q, %v", line[:n], err)
 			}
 			whole(at)
 			_, _ = fmt.Fprintln(in)
@@ -75,7 +75,7 @@ func TestRemovalKilled(t *testing.T) {
 				t.Fatalf("%s, round %d: %d files are there of %d", verb, round, n, files)
 			}
 			if count(state) > 0 && count(at) == 0 {
-				interrupted++
+				interruptions++
 			}
 			// What comes next: a verb, or a VM's start.
 			if round%2 == 0 {
@@ -111,7 +111,7 @@ func TestRemovalKilled(t *testing.T) {
 			waitForNone(t, state)
 		}
 	}
-	t.Logf("%d of 12 were interrupted while they removed", interrupted)
+	t.Logf("%d of 12 were interrupted while they removed", interruptions)
 }
 
 // removeFor is what is killed.
@@ -159,18 +159,18 @@ func waitForNone(t *testing.T, state string) {
 	t.Helper()
 	limit := time.Now().Add(time.Minute)
 	for {
-		var hidden []string
+		var hiddenNames []string
 		_ = filepath.WalkDir(state, func(path string, d fs.DirEntry, _ error) error {
 			if strings.HasPrefix(filepath.Base(path), ".") || strings.Contains(path, "staging/") {
-				hidden = append(hidden, path)
+				hiddenNames = append(hiddenNames, path)
 			}
 			return nil
 		})
-		if len(hidden) == 0 && count(state) == 0 {
+		if len(hiddenNames) == 0 && count(state) == 0 {
 			return
 		}
 		if time.Now().After(limit) {
-			t.Fatalf("%d files are left, and %.3q", count(state), hidden)
+			t.Fatalf("%d files are left, and %.3q", count(state), hiddenNames)
 		}
 		time.Sleep(5 * time.Millisecond) // the sweep of a supervisor says nothing
 	}

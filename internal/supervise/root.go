@@ -14,14 +14,14 @@ import (
 	"vix/internal/vm"
 )
 
-// A rootPart is the root file system: an image, or what a virtiofsd serves.
+// A rootPart is the root file system: an image, or a directory that a virtiofsd serves.
 type rootPart struct {
 	passive
 	*host
 	folders *folders
 	child   *proc.Child
 	qemu    *os.File // QEMU's end of the vhost-user socket, or the image; until QEMU has it
-	format  string   // of the image; "": there is none
+	format  string   // of the image; "" without one
 
 	programs programs // under host.mu
 }
@@ -65,14 +65,14 @@ func (s *rootPart) stop(graceful bool) error {
 // "host" mounts its view, in a mount namespace of its own.
 const viewName = "root"
 
-// command says how the VM's root is served on the listening socket that the child gets as
-// descriptor 3, and a directory's as 4: by virtiofsd, on
+// command returns the virtiofsd that serves the VM's root. The child gets the listening
+// socket as descriptor 3, and a directory as 4. It serves, for the root
 //
 //	host        an allow-listed view of the host
-//	/directory  the directory as it is, by its descriptor; that of a root that was built, too
+//	/directory  the directory as it is, by its descriptor; the same for a root that Vix has built
 //
-// virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). For it,
-// it needs its capabilities, in a user namespace if it is not root's, and mounts.
+// virtiofsd makes a sandbox of its own (mounts, processes, network, seccomp). That needs
+// capabilities, in a user namespace unless root runs it, and mounts.
 func (s *rootPart) command(from rootfs.Root) (cmd proc.Command, spec sandbox.Spec, err error) {
 	l := s.launch
 	if _, err := os.Stat(l.Parts.Virtiofsd); err != nil {
@@ -95,17 +95,17 @@ func (s *rootPart) command(from rootfs.Root) (cmd proc.Command, spec sandbox.Spe
 	return cmd, s.virtiofsdSpec(tree, virtiofsdArgs(view, s.uid, !from.View && from.Squash)), nil
 }
 
-// folderFD is the descriptor of the folder that a virtiofsd serves; before it, as 3, comes
-// the socket on which it does.
+// folderFD is the descriptor of the folder that a virtiofsd serves; 3 is its listening
+// socket.
 const folderFD = 4
 
-// virtiofsdSpec is how virtiofsd is confined that serves what is mounted in tree.
+// virtiofsdSpec is the confinement of a virtiofsd that serves tree.
 func (s *host) virtiofsdSpec(tree sandbox.Tree, args []string) sandbox.Spec {
 	return sandbox.Spec{Tree: &tree, KeepCapabilities: true, KeepMounts: true, Argv: append([]string{s.launch.Parts.Virtiofsd}, args...)}
 }
 
-// openImage opens a disk's image. QEMU gets the descriptor and no name, and looks for
-// no other file: what the image is, is looked at here.
+// openImage opens a disk image, and finds its format. QEMU gets the descriptor and no name,
+// and looks for no other file.
 func openImage(path string) (*os.File, string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -121,15 +121,15 @@ func openImage(path string) (*os.File, string, error) {
 	return f, format, nil
 }
 
-// virtiofsdArgs serves dir, read-only. Submounts are not announced: overlayfs
-// in the guest refuses a lower layer that crosses into one.
+// virtiofsdArgs are virtiofsd's arguments to serve dir read-only. It announces no
+// submounts: overlayfs in the guest refuses a lower layer that crosses into one.
 //
-// squash: every file is to be root's in the guest.
+// With squash, root owns every file in the guest.
 func virtiofsdArgs(dir string, uid int, squash bool) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--readonly", "--no-announce-submounts",
 		"--cache=always", "--sandbox=namespace", "--seccomp=kill", "--log-level=error",
-		// What a server that writes would need: root's own capabilities, if root runs it.
+		// Only a server that writes needs these capabilities, which it has if root runs it.
 		"--modcaps=-chown:-fowner:-fsetid:-mknod:-setfcap",
 	}
 	switch {
@@ -142,17 +142,17 @@ func virtiofsdArgs(dir string, uid int, squash bool) []string {
 	return args
 }
 
-// A VM keeps what it has seen of its root, and the host may upgrade it meanwhile
-// (rootfs.Stamp): who starts a program or lists VMs is told.
+// A VM caches what it has seen of its root, and the host may upgrade the root meanwhile
+// (rootfs.Stamp): run and list tell the user.
 
-// programs is what the VM's root was when the VM was started. It does not change once the
-// VM runs.
+// programs describes the VM's root as it was at the VM's start. It does not change once
+// the VM runs.
 type programs struct {
 	root  rootfs.Root
-	stamp string // "": not started yet
+	stamp string // "" before the start
 }
 
-// stampPrograms notes what the root is, before the guest sees of it.
+// stampPrograms notes the root's stamp before the guest sees any of the root.
 func (s *rootPart) stampPrograms(root rootfs.Root) {
 	stamp := rootfs.Stamp(root, s.launch.Parts.System)
 	s.mu.Lock()
@@ -160,7 +160,8 @@ func (s *rootPart) stampPrograms(root rootfs.Root) {
 	s.programs = programs{root, stamp}
 }
 
-// lookAtPrograms compares, and returns what is to be said; "" if the root is as it was.
+// lookAtPrograms compares the stamps, and returns a note for the user; "" if the root has
+// not changed.
 func (s *rootPart) lookAtPrograms() string {
 	s.mu.Lock()
 	was := s.programs

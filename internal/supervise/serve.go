@@ -32,7 +32,7 @@ func (s *supervisor) accept(ln *net.UnixListener) {
 	}
 }
 
-// refusal is what a client is told for whom there is no descriptor.
+// refusal is the reply to a client for whom there is no descriptor.
 func (s *supervisor) refusal(why error) *vm.Failure {
 	return vm.Failf("VM %s: its supervisor has no place for another client: %v; try again when fewer programs run in it", s.launch.VM.Name, why)
 }
@@ -103,7 +103,7 @@ func (s *supervisor) serveLogs(c *vm.Control, follow bool) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
 	defer cancel()
 	go func() {
-		// A client says nothing more; what comes is its end.
+		// A client sends nothing more; the next thing is its end.
 		_, _ = c.Conn.Read(make([]byte, 1))
 		cancel()
 	}()
@@ -117,7 +117,7 @@ func (s *supervisor) serveLogs(c *vm.Control, follow bool) {
 	c.Conn.Close()
 }
 
-// serveWatch sends the state whenever it has changed and the client has asked.
+// serveWatch sends the state when it has changed and the client has asked for it.
 func (s *supervisor) serveWatch(c *vm.Control) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(s.ctx))
 	defer cancel(nil)

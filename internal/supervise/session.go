@@ -10,15 +10,15 @@ import (
 	"vix/internal/vm"
 )
 
-// A VM may outlive the compositor on which it shows its windows: the user logs out and in
-// again, and the next one may have another name. Whoever runs a program in the VM says
-// which session is his, and where the VM's own compositor is gone, the VM's new windows
-// are shown on his. Beside the windows, two things belong to a session, and begin anew with it:
+// A VM may outlive the compositor that shows its windows: the user logs out and in again,
+// and the next compositor may have another name. A client that runs a program names its
+// session. If the VM's own compositor is gone, the VM shows new windows in that session.
+// Beside the windows, two things belong to a session, and begin anew with it:
 //
 //	run, exec ── Session ─► join ─► broker ─► the display's connections
 //	                          └─ renewed ─► keepFlow (the clipboard), keepPlace (workspaces)
 
-// meet makes sure that the compositor is there, and is our witness.
+// meet connects to the compositor, if it runs, and keeps the connection as the witness.
 func (b *broker) meet() error {
 	if b.lives() {
 		return nil
@@ -38,16 +38,16 @@ func (b *broker) renew() {
 	b.renewed = make(chan struct{})
 }
 
-// now is the VM's session, and tells when it is another.
+// now returns the VM's session, and a channel that closes when the session changes.
 func (b *broker) now() (vm.Session, <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_ = b.meet() // so that whom is met later is another
+	_ = b.meet() // so that a compositor that is met later counts as another
 	return b.session, b.renewed
 }
 
-// join takes the session of somebody who runs a program for the VM's, if the VM's is
-// over. It returns what he has to know, if his windows are not to be shown on it.
+// join makes a client's session the VM's, if the VM's own is over. It returns a text for
+// the client if the VM's windows will not appear in the client's session.
 func (b *broker) join(his vm.Session) (note string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,7 +89,7 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(x, y)
 }
 
-// joinSession gives a run's session to the VM, and tells its client what it has to know.
+// joinSession offers a run's session to the VM, and passes join's text to the client.
 func (s *supervisor) joinSession(c *vm.Control, his vm.Session) {
 	if s.launch.VM.NoGUI {
 		return
@@ -99,15 +99,15 @@ func (s *supervisor) joinSession(c *vm.Control, his vm.Session) {
 	}
 }
 
-// A placer has the VM's windows put where they belong, by the desktop.
+// A placer has the desktop put the VM's windows where they belong.
 type placer struct {
 	*host
 	broker   *broker
 	place    Place
-	requests chan time.Time // of runs with an activation token; holds one
+	requests chan time.Time // times of runs with an activation token; capacity 1
 }
 
-// keep has windows placed, anew with each session, until ctx ends.
+// keep runs the desktop's Place until ctx ends, anew with each session.
 func (s *placer) keep(ctx context.Context) {
 	for {
 		now, renewed := s.broker.now()
@@ -124,7 +124,7 @@ func (s *placer) keep(ctx context.Context) {
 	}
 }
 
-// ask notes that somebody wants to see a window of his.
+// ask notes that a user wants to see a program's window.
 func (s *placer) ask() {
 	select {
 	case s.requests <- time.Now():

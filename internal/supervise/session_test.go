@@ -20,7 +20,7 @@ func listenAt(t *testing.T, path string) *net.UnixListener {
 	return l
 }
 
-func accepted(t *testing.T, l *net.UnixListener) *net.UnixConn {
+func acceptOne(t *testing.T, l *net.UnixListener) *net.UnixConn {
 	t.Helper()
 	c, err := l.AcceptUnix()
 	if err != nil {
@@ -37,7 +37,7 @@ func TestJoinSession(t *testing.T) {
 		return vm.Session{Wayland: filepath.Join(dir, name), Sway: name + ".ipc"}
 	}
 	was, renewed := s.broker.now()
-	witness := accepted(t, first)
+	witness := acceptOne(t, first)
 	for _, his := range []vm.Session{was, {}, {Wayland: "wayland-2"}, at("none")} {
 		if note := s.broker.join(his); note != "" {
 			t.Errorf("%v: %s", his, note)
@@ -48,13 +48,13 @@ func TestJoinSession(t *testing.T) {
 	if note := s.broker.join(at("wayland-2")); !strings.Contains(note, "wayland-1, whose compositor still runs, and not at "+second.Addr().String()) {
 		t.Errorf("%q", note)
 	}
-	accepted(t, second).Close()
+	acceptOne(t, second).Close()
 	for _, what := range []string{"connect", "listen", "through"} {
 		if answer, _ := askBroker(t, c, what); answer != "ok" {
 			t.Fatalf("%s: %s", what, answer)
 		}
 	}
-	accepted(t, first)
+	acceptOne(t, first)
 	select {
 	case <-renewed:
 		t.Error("another session")
@@ -69,7 +69,7 @@ func TestJoinSession(t *testing.T) {
 	if note := s.broker.join(at("wayland-2")); note != "" {
 		t.Errorf("%q", note)
 	}
-	witness = accepted(t, second)
+	witness = acceptOne(t, second)
 	<-renewed
 	now, renewed := s.broker.now()
 	if now != at("wayland-2") {
@@ -78,13 +78,13 @@ func TestJoinSession(t *testing.T) {
 	if answer, f := askBroker(t, c, "connect"); answer != "ok" || f == nil {
 		t.Errorf("connect: %s", answer)
 	}
-	accepted(t, second)
+	acceptOne(t, second)
 	// The first name comes back while the second lives.
 	again := listenAt(t, was.Wayland)
 	if note := s.broker.join(was); !strings.Contains(note, "still runs") {
 		t.Errorf("%q", note)
 	}
-	accepted(t, again).Close()
+	acceptOne(t, again).Close()
 	// A compositor that returns under its own name is another session.
 	witness.Close()
 	if answer, _ := askBroker(t, c, "connect"); answer != "ok" {
@@ -104,11 +104,11 @@ func TestJoinIsTold(t *testing.T) {
 	first := b.goRun(b.start("t", "sleep", "60"))
 	b.state(first)
 	second := b.start("t", "true")
-	var told []string
-	second.run.OnWindows = func(text string) { told = append(told, text) }
+	var notes []string
+	second.run.OnWindows = func(text string) { notes = append(notes, text) }
 	<-b.goRun(second).done
-	if len(told) != 1 || !strings.HasPrefix(told[0], "VM t: no compositor at /nowhere: ") {
-		t.Errorf("%q", told)
+	if len(notes) != 1 || !strings.HasPrefix(notes[0], "VM t: no compositor at /nowhere: ") {
+		t.Errorf("%q", notes)
 	}
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)

@@ -20,40 +20,40 @@ import (
 	"vix/internal/vm"
 )
 
-// A share is a folder of the host's in the guest: its home directory, those of the
-// configuration, those of mount. Each has a virtiofsd of its own, on a bind of that
-// folder alone, and a virtio-fs device of its own in QEMU:
+// A share is a host folder in the guest: its home directory, a share of the configuration,
+// or one of mount. Each has a virtiofsd of its own, on a bind of that folder alone, and a
+// virtio-fs device of its own in QEMU:
 //
 //	HOSTDIR ─► vix-launcher confine ─► virtiofsd ─► vhost-user-fs-pci ─► guest: mount -t virtiofs TAG PATH
 //	           (own mount namespace)     (own sandbox)  on port N
 //
-// A device for each, and not one tree into which folders are bound, because only so
-// is a share gone when it is taken back: a guest's kernel keeps handles of the files
-// that it has seen, and a server goes on serving those, whatever is unmounted above
-// it. Here its server ends. The price is a process of some MiB for each share, and a
-// slot: the devices sit on hot-pluggable PCI Express ports, of which QEMU gets
-// config.MaxShares at its start.
+// One tree into which folders are bound would need one device only, but could not take a
+// share back: a guest's kernel keeps handles of the files that it has seen, and the server
+// goes on serving those, whatever is unmounted above it. With a device for each, the
+// share's server ends. The price is a process of some MiB for each share, and a slot: the
+// devices sit on hot-pluggable PCI Express ports, of which QEMU gets config.MaxShares at
+// its start.
 //
-// Adding one to a VM that runs:
+// A share is added to a running VM so:
 //
 //	virtiofsd ─ QMP getfd, chardev-add, device_add ─ agent: mount
 //
-// and taking it away the same backwards, but for a guest that does not let go: after
-// unplugLimit its server is ended all the same.
+// and taken away in the reverse order. If the guest does not let go of the device, the
+// server ends all the same, after unplugLimit.
 type share struct {
 	tag    string
-	port   int // -1: the home's, which stays
+	port   int // -1 for the home, which stays
 	folder config.Share
-	dir    *rootfs.Folder // what folder.Host is, for as long as there is the share
-	server *proc.Child    // under the supervisor's mu
+	dir    *rootfs.Folder // folder.Host, open as long as the share exists
+	server *proc.Child    // under host.mu
 	qemu   *os.File       // QEMU's end of the connection, until QEMU has it
-	over   *takeover      // nil: the home's, without which the VM cannot go on
-	fails  int            // how often a server of it has died
+	over   *takeover      // nil for the home, without which the VM cannot go on
+	fails  int            // how many of its servers have died
 
 	staging bool // folder is removed with the share
 }
 
-// A sharesPart is the home and the shares, as many as there are now.
+// A sharesPart is the home and the present shares.
 type sharesPart struct {
 	passive
 	*host
@@ -62,19 +62,18 @@ type sharesPart struct {
 	machine *machine
 	guest   *guest
 
-	store  *vm.Store     // nil if the VM keeps nothing
-	kept   *vm.KeptState // nil if it keeps no home
-	turn   sync.Mutex    // held by whoever adds or takes away a share
-	ended  bool          // under turn, as is
-	stuck  [config.MaxShares]bool
-	shares []*share // changed under turn and host.mu
+	store      *vm.Store     // nil if the VM keeps nothing
+	keptState  *vm.KeptState // nil if it keeps no home
+	turn       sync.Mutex    // held while a share is added or taken away
+	closed     bool          // no more shares; under turn, as is stuckPorts
+	stuckPorts [config.MaxShares]bool
+	shares     []*share // changed under turn and host.mu
 }
 
 // homeTag is the virtiofs tag of the home directory.
 const homeTag = "home"
 
-// openState opens what the VM keeps, and removes the staging folders of a run that was
-// killed.
+// openState opens the VM's kept state, and removes the staging folders of a killed run.
 func (s *sharesPart) openState() error {
 	l := s.launch
 	needs := slices.ContainsFunc(l.VM.Shares, func(sh config.Share) bool { return sh.Host == "" })
@@ -93,28 +92,28 @@ func (s *sharesPart) openState() error {
 	if l.VM.State != "home" {
 		return nil
 	}
-	s.kept, err = store.Open(l.VM.Name)
+	s.keptState, err = store.Open(l.VM.Name)
 	return err
 }
 
-// sweepStore finishes what others were interrupted in, while the VM starts and runs. What it
-// does not come to before the VM ends, the next one does.
+// sweepStore finishes interrupted removals while the VM starts and runs. The next VM does
+// what this one does not come to before its end.
 func sweepStore(dir string) {
 	store, err := vm.OpenStore(dir)
 	if err != nil {
 		return
 	}
-	_ = store.Sweep() // what cannot be removed, the verb that is to remove it says
+	_ = store.Sweep() // the verb that removes it reports the error
 	_ = store.Close()
 }
 
-// start starts a server for each folder of the VM's start.
+// start starts a server for the home and for each share of the launch.
 func (s *sharesPart) start() error {
 	if err := s.openState(); err != nil {
 		return err
 	}
-	if s.kept != nil {
-		home := config.Share{Host: s.kept.Home(), Guest: "/home/" + guestUser.Name, Write: true}
+	if s.keptState != nil {
+		home := config.Share{Host: s.keptState.Home(), Guest: "/home/" + guestUser.Name, Write: true}
 		if err := s.addShare(share{tag: homeTag, port: -1, folder: home}); err != nil {
 			return err
 		}
@@ -148,7 +147,7 @@ func (s *sharesPart) addShare(sh share) error {
 		return err
 	}
 	if sh.port >= 0 {
-		if err := s.standBetween(&sh); err != nil {
+		if err := s.insertTakeover(&sh); err != nil {
 			sh.server.Kill()
 			s.folders.dropFolder(sh.dir)
 			return err
@@ -167,11 +166,11 @@ func (s *sharesPart) addShare(sh share) error {
 	return nil
 }
 
-// maxFails is how many servers of a share may die: a guest may know what one dies of.
+// maxFails bounds the dead servers of a share: a guest may know how to kill one.
 const maxFails = 4
 
-// standBetween puts a takeover between QEMU and the share's server.
-func (s *sharesPart) standBetween(sh *share) error {
+// insertTakeover puts a takeover between QEMU and the share's server.
+func (s *sharesPart) insertTakeover(sh *share) error {
 	server, err := proc.UnixConn(sh.qemu)
 	sh.qemu = nil
 	if err != nil {
@@ -205,9 +204,9 @@ func (s *sharesPart) standBetween(sh *share) error {
 	return nil
 }
 
-// serveAgain starts a server in the place of one that has died. The share is not mounted
-// anew by us: until the old one is gone there can be no other, and between the two the
-// path would read as an empty folder.
+// serveAgain starts a server in the place of a dead one. We do not mount the share anew:
+// there can be no new mount until the old one is gone, and between the two the path would
+// read as an empty folder.
 func (s *sharesPart) serveAgain(sh *share) (*net.UnixConn, error) {
 	old := s.serverOf(sh)
 	old.Kill() // it has closed its connection, if it has not ended
@@ -239,7 +238,7 @@ func (s *sharesPart) serverOf(sh *share) *proc.Child {
 	return sh.server
 }
 
-// serveShare starts virtiofsd on the share's folder, which it gets as a descriptor.
+// serveShare starts virtiofsd on the share's folder, and gives it a descriptor of that.
 func (s *sharesPart) serveShare(sh *share) error {
 	if _, err := os.Stat(s.launch.Parts.Virtiofsd); err != nil {
 		return vm.Failf("virtiofsd: cannot be started: %v", err)
@@ -262,12 +261,12 @@ func (s *sharesPart) serveShare(sh *share) error {
 	return nil
 }
 
-// servedFiles are the folder, and of the home also the state's lock, which virtiofsd keeps
-// as long as it lives: whatever becomes of us, nobody serves the home a second time.
+// servedFiles returns the folder, and for the home also the state's lock, which virtiofsd
+// holds as long as it lives: whatever becomes of us, nobody serves the home a second time.
 func (s *sharesPart) servedFiles(sh *share) (files []*os.File, err error) {
 	of := []*os.File{sh.dir.File}
 	if sh.tag == homeTag {
-		of = append(of, s.kept.Lock)
+		of = append(of, s.keptState.Lock)
 	}
 	for _, f := range of {
 		dup, err := proc.DupFile(f)
@@ -280,11 +279,11 @@ func (s *sharesPart) servedFiles(sh *share) (files []*os.File, err error) {
 	return files, nil
 }
 
-// stop ends every share's server. From then on there are no new ones.
+// stop ends every share's server, and lets no new one start.
 func (s *sharesPart) stop(graceful bool) error {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	s.ended = true
+	s.closed = true
 	s.closeShares()
 	for _, sh := range s.shares {
 		if sh.over != nil {
@@ -294,11 +293,11 @@ func (s *sharesPart) stop(graceful bool) error {
 		s.folders.dropFolder(sh.dir)
 	}
 	var errs []error
-	if s.kept != nil {
-		errs = append(errs, s.kept.Close())
+	if s.keptState != nil {
+		errs = append(errs, s.keptState.Close())
 	}
 	if s.store != nil {
-		for folder := range s.store.Staged {
+		for folder := range s.store.StagingLocks {
 			errs = append(errs, s.store.DropStaging(folder))
 		}
 		errs = append(errs, s.store.Close())
@@ -306,8 +305,8 @@ func (s *sharesPart) stop(graceful bool) error {
 	return errors.Join(errs...)
 }
 
-// findShare makes a staging folder, or finds what is to be shared, and says of it by its
-// real name from then on.
+// findShare makes a staging folder, or opens the folder to share, and puts its real path
+// into sh.folder.
 func (s *sharesPart) findShare(sh *share) (err error) {
 	f := &sh.folder
 	switch {
@@ -334,9 +333,9 @@ func (s *sharesPart) findShare(sh *share) (err error) {
 	return nil
 }
 
-// shareArgs serves dir. Whoever the guest says that somebody is: on the host, all
-// belongs to the user who runs the VM (who is 0 in the server's user namespace, or is
-// root), and in the guest to its ordinary user.
+// shareArgs are virtiofsd's arguments to serve dir. Whatever owner the guest names: on the
+// host, all files belong to the user who runs the VM (who is 0 in the server's user
+// namespace, or is root), and in the guest to its ordinary user.
 func shareArgs(dir string, write bool) []string {
 	args := []string{
 		"--fd=3", "--shared-dir=" + dir, "--no-announce-submounts",
@@ -358,9 +357,9 @@ func shareArgs(dir string, write bool) []string {
 // guestUser is the ordinary user of every guest.
 var guestUser = agent.User{Name: "user", UID: 1000, GID: 1000}
 
-// serve starts virtiofsd, which gets the listening socket as 3, and cmd.Files from
+// serve starts virtiofsd with the listening socket as descriptor 3 and cmd.Files from
 // folderFD, and returns a connection to it for QEMU. The socket's name exists only until
-// that is made.
+// the connection is made.
 func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *proc.Child, err error) {
 	var undo []*os.File
 	defer func() {
@@ -369,8 +368,8 @@ func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *pro
 		}
 	}()
 	undo = append(undo, cmd.Files...)
-	s.serving.Lock()
-	defer s.serving.Unlock()
+	s.serveMu.Lock()
+	defer s.serveMu.Unlock()
 	at := s.reg.Socket(s.launch.VM.Name, "fs.sock")
 	ln, err := net.ListenUnix("unix", at)
 	if err != nil {
@@ -392,7 +391,7 @@ func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *pro
 		return nil, nil, err
 	}
 	cmd.Files = append([]*os.File{lnFile}, cmd.Files...)
-	undo = []*os.File{qemuEnd} // the others are closed with the start
+	undo = []*os.File{qemuEnd} // startConfined closes the others
 	c, err := s.startConfined(cmd, spec)
 	if err != nil {
 		return nil, nil, err
@@ -400,8 +399,7 @@ func (s *folders) serve(cmd proc.Command, spec sandbox.Spec) (_ *os.File, _ *pro
 	return qemuEnd, c, nil
 }
 
-// noteShares brings the state up to date. The home is no share to whoever looks: it is
-// in Home.
+// noteShares brings the state up to date. The state shows the home in Home, not as a share.
 func (s *sharesPart) noteShares() {
 	s.update(func(st *vm.State) {
 		st.Shares = []vm.ShareState{}
@@ -421,7 +419,7 @@ func (s *sharesPart) noteShares() {
 	})
 }
 
-// closeShares closes QEMU's ends, where QEMU did not get them.
+// closeShares closes the ends that QEMU did not get.
 func (s *sharesPart) closeShares() {
 	for _, sh := range s.shares {
 		if sh.qemu != nil {
@@ -431,7 +429,7 @@ func (s *sharesPart) closeShares() {
 	}
 }
 
-// mounts is what the guest is told to mount at its start.
+// mounts lists what the guest mounts at its start.
 func (s *sharesPart) mounts() []agent.Mount {
 	var list []agent.Mount
 	for _, sh := range s.shares {

@@ -12,8 +12,8 @@ import (
 	"vix/internal/vm"
 )
 
-// keeping is a launch of a VM that keeps its home.
-func (b *bench) keeping(name string) vm.Launch {
+// launchWithHome is a launch of a VM that keeps its home.
+func (b *bench) launchWithHome(name string) vm.Launch {
 	l := b.launch(name)
 	l.VM.State, l.StateDir = "home", filepath.Join(b.bin, "state")
 	return l
@@ -34,7 +34,7 @@ func (b *bench) now(s *session) *session {
 
 func TestStateAndShares(t *testing.T) {
 	b := newBench(t)
-	l := b.keeping("t")
+	l := b.launchWithHome("t")
 	folder := t.TempDir()
 	l.VM.Shares = []config.Share{{Host: folder, Guest: "/mnt/f", Write: true}, {Write: true}}
 	s := b.goRun(b.with(l, "sleep", "1000"))
@@ -93,7 +93,7 @@ func TestStateAndShares(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(l.StateDir, "vix/vms/u/home/x")); err != nil {
 		t.Error(err)
 	}
-	if kept, err := store.Kept(); err != nil || strings.Join(kept, " ") != "u" {
+	if kept, err := store.Names(); err != nil || strings.Join(kept, " ") != "u" {
 		t.Errorf("%q, %v", kept, err)
 	}
 	if err := errors.Join(b.reg.Reset(t.Context(), store, "u"), b.reg.Remove(t.Context(), store, "u")); err != nil {
@@ -106,7 +106,7 @@ func TestStateAndShares(t *testing.T) {
 // a VM's name, those of that VM go.
 func TestStagingOfTheDead(t *testing.T) {
 	b := newBench(t)
-	l := b.keeping("a")
+	l := b.launchWithHome("a")
 	store, err := vm.OpenStore(l.StateDir)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestBadStateAndShares(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			l := b.keeping("t")
+			l := b.launchWithHome("t")
 			dir := filepath.Join(l.StateDir, "vix/vms/t")
 			if err := errors.Join(os.MkdirAll(dir, 0o700), c.spoil(dir, &l)); err != nil {
 				t.Fatal(err)
@@ -204,7 +204,7 @@ func TestBadStateAndShares(t *testing.T) {
 // Without its home a VM ends; without another share it goes on.
 func TestShareDies(t *testing.T) {
 	b := newBench(t)
-	l := b.keeping("t")
+	l := b.launchWithHome("t")
 	l.VM.Shares = []config.Share{{Host: t.TempDir(), Guest: "/mnt/f"}}
 	s := b.goRun(b.with(l, "sleep", "1000"))
 	st := b.state(s)
@@ -225,7 +225,7 @@ func TestShareDies(t *testing.T) {
 // Shares of a VM that runs come and go.
 func TestMount(t *testing.T) {
 	b := newBench(t)
-	l := b.keeping("t")
+	l := b.launchWithHome("t")
 	s := b.goRun(b.with(l, "sleep", "1000"))
 	b.state(s)
 	folder := t.TempDir()
@@ -308,7 +308,7 @@ func TestMountStubborn(t *testing.T) {
 		t.Run(do, func(t *testing.T) {
 			b := newBench(t)
 			b.do("qemu", do)
-			s := b.goRun(b.with(b.keeping("t"), "sleep", "1000"))
+			s := b.goRun(b.with(b.launchWithHome("t"), "sleep", "1000"))
 			b.state(s)
 			st, err := b.reg.Mount(t.Context(), "t", t.TempDir()+":/mnt/f")
 			if want != "" && (err == nil || !strings.Contains(err.Error(), want)) || want == "" && err != nil {

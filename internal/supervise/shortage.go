@@ -9,25 +9,26 @@ import (
 	"vix/internal/vm"
 )
 
-// A guest's kernel that has no memory left ends a program, and whoever used that sees it
-// vanish. So the person is told which: whose run lasts, on the terminal; in the VM's log and
-// status; and by a notification, as windows have no other place.
+// A guest's kernel that has no memory left ends a program, which vanishes for its user. So
+// Vix names the program: on the terminal of each run, in the VM's log and status, and by a
+// notification, as windows have no other place.
 //
-// It is the guest's word, as often as it likes: see pace.
+// It is the guest's word, and a guest may repeat it for ever: see pace.
 
-// A pace bounds how often a person hears one kind of a guest's words, and how many stay.
+// A pace bounds how often a user gets one kind of a guest's messages, and how many become
+// notes.
 type pace struct {
 	notes int
-	free  time.Time // when all of the burst may be told again
+	free  time.Time // when the whole burst is free again
 }
 
 const (
-	paceBurst = 4                // that are told at once,
-	paceStep  = 10 * time.Second // then one in
-	maxNotes  = 32               // of a kind; what comes later is in the log
+	paceBurst = 4                // messages at once,
+	paceStep  = 10 * time.Second // then one in each step
+	maxNotes  = 32               // of a kind; later messages are in the log alone
 )
 
-// admits reports whether something may be told now.
+// admits reports whether a message may go out now.
 func (p *pace) admits(now time.Time) bool {
 	if p.free.Before(now) {
 		p.free = now
@@ -39,7 +40,7 @@ func (p *pace) admits(now time.Time) bool {
 	return true
 }
 
-// tellAt tells a person what the pace has admitted, and reports whether it has become a note.
+// tellAt shows the user an admitted message, and reports whether it has become a note.
 func (s *guest) tellAt(p *pace, text string) bool {
 	if p.notes++; p.notes > maxNotes {
 		s.log.Add("vix", text)
@@ -49,13 +50,13 @@ func (s *guest) tellAt(p *pace, text string) bool {
 	return true
 }
 
-// shortages is what has been told. It is touched by the agent's reader alone.
+// shortages counts the shortages that the user knows of. It is the agent's reader's alone.
 type shortages struct {
 	pace
-	count uint64 // the guest's, when it was told last
+	count uint64 // the guest's count in its last message
 }
 
-// next returns what is to be told of m; "" is nothing.
+// next returns the message for m; "" for none.
 func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
 	if !t.admits(now) {
 		return ""
@@ -80,7 +81,7 @@ func (s *guest) onShortage(m agent.Shortage) {
 	}
 }
 
-// notify shows a notification, where there is a desktop. Nobody waits for it.
+// notify shows a notification if there is a desktop, without waiting for it.
 func (s *guest) notify(text string) {
 	if s.desktop.Tell == nil {
 		return
@@ -92,8 +93,8 @@ func (s *guest) notify(text string) {
 	})
 }
 
-// A Desktop is what a supervisor has of the person's desktop, of which this package knows
-// nothing. Each may be nil.
+// A Desktop has the functions of the user's desktop, of which this package knows nothing.
+// Each may be nil.
 type Desktop struct {
 	Place Place
 	// Tell shows a notification about the VM.

@@ -13,21 +13,21 @@ import (
 func TestShortagesAreBounded(t *testing.T) {
 	var s shortages
 	now := time.Now()
-	told := 0
+	count := 0
 	for i := range uint64(100_000) {
 		if text := s.next("t", agent.Shortage{Program: "perl", Count: i + 1}, now.Add(time.Duration(i)*time.Millisecond)); text != "" {
-			told++
+			count++
 			want := "ended perl;"
-			if told > paceBurst {
+			if count > paceBurst {
 				want = "ended perl and 9999 other programs;"
 			}
-			if !strings.Contains(text, want) && told != paceBurst+1 {
+			if !strings.Contains(text, want) && count != paceBurst+1 {
 				t.Errorf("%d: %s", i, text)
 			}
 		}
 	}
-	if most := paceBurst + int(100*time.Second/paceStep); told < most-1 || told > most {
-		t.Errorf("told %d times in 100 seconds, want %d", told, most)
+	if most := paceBurst + int(100*time.Second/paceStep); count < most-1 || count > most {
+		t.Errorf("told %d times in 100 seconds, want %d", count, most)
 	}
 	for _, count := range []uint64{1, 0, 1<<64 - 1} { // a guest that cannot count
 		now = now.Add(time.Hour)

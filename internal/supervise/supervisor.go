@@ -21,10 +21,10 @@ import (
 	"vix/internal/vm"
 )
 
-// Limits of time. A limit is where patience ends, never how long something
-// takes: everything is waited for by its event.
+// Limits of time. A limit says where patience ends, never how long something takes:
+// the supervisor waits for the event itself.
 const (
-	firstClientLimit = 10 * time.Second       // a supervisor that nobody asks for anything leaves
+	firstClientLimit = 10 * time.Second       // for a first client, before the supervisor leaves
 	startLimit       = 4 * time.Minute        // for a guest to be ready, on a slow machine without KVM
 	settleLimit      = 150 * time.Millisecond // for the other deaths that one death brings, to name the first
 	explainLimit     = 2 * time.Second        // and for one that explains what ended as if all were well
@@ -38,33 +38,33 @@ const (
 // agent's pump, and the display's event reader; run returns after all of them.
 type supervisor struct {
 	*host
-	parts   []part // in the order in which they start
-	begun   int    // how many of them have begun to
-	display *displayPart
-	root    *rootPart
-	shares  *sharesPart
-	usb     *usbPart
-	machine *machine
-	guest   *guest
+	parts      []part // in the order in which they start
+	startCount int    // parts whose start was called
+	display    *displayPart
+	root       *rootPart
+	shares     *sharesPart
+	usb        *usbPart
+	machine    *machine
+	guest      *guest
 
 	broker  *broker
 	placer  *placer
 	folders *folders
 	bound   *memoryBound
-	// guestFile is vix-guest as it was when the VM began, or nil; launch names it.
+	// guestFile is vix-guest as it was when the VM began, or nil; launch has its path.
 	guestFile *os.File
 
 	clients   sync.WaitGroup // connections
-	running   sync.WaitGroup // programs, and runs that may still become one
+	running   sync.WaitGroup // programs, and runs that may still start one
 	gone      chan struct{}  // closed when the directory is removed
 	first     chan struct{}  // closed by the first client
 	once      sync.Once
-	forced    chan struct{} // closed by a stop that will not wait
+	forced    chan struct{} // closed by a forced stop
 	forceOnce sync.Once
-	users     int // programs that run, and runs on their way; under mu
+	users     int // running programs and runs under way; under mu
 }
 
-// Why a VM ends without having failed.
+// Reasons for a VM's end that are no failures.
 var (
 	errIdle   = errors.New("its last program has ended")
 	errStop   = errors.New("stopped")
@@ -72,10 +72,10 @@ var (
 	errNobody = errors.New("nobody asked for a program")
 )
 
-// Supervise is the body of a supervisor process: it reads its Launch from
-// spec, serves the clients of listener, and holds lock until it returns, when
-// every process and file of the VM is gone. ctx ending stops the VM. desktop.Place runs
-// beside the VM, until it ends, to put its windows where they belong.
+// Run is the body of a supervisor process. It reads its Launch from spec, serves the
+// clients of listener, and holds lock until it returns; by then every process and file of
+// the VM is gone. The end of ctx stops the VM. desktop.Place runs beside the VM until the
+// VM ends, to put its windows where they belong.
 func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop Desktop) error {
 	defer lock.Close()
 	var l vm.Launch
@@ -93,8 +93,8 @@ func Run(ctx context.Context, spec io.Reader, lock, listener *os.File, desktop D
 	return s.run(ctx, ln)
 }
 
-// listen accepts at a socket that the launcher has bound. Listening again makes this process
-// the one whose id a client sees (SO_PEERCRED is that of the last listen).
+// listen takes over a socket that the launcher has bound. It calls listen(2) again, so that
+// clients see this process's id (SO_PEERCRED is that of the last listen).
 func listen(socket *os.File) (*net.UnixListener, error) {
 	defer socket.Close()
 	if err := unix.Listen(int(socket.Fd()), unix.SOMAXCONN); err != nil {
@@ -107,10 +107,10 @@ func listen(socket *os.File) (*net.UnixListener, error) {
 	return ln.(*net.UnixListener), nil
 }
 
-// A Place puts the VM's windows where they belong. asked gets the time of each run
-// that came with an activation token: whoever started it wants to see its window. The
-// error is a line in the VM's log; the VM does not depend on it.
-type Place func(ctx context.Context, l vm.Launch, asked <-chan time.Time) error
+// A Place puts the VM's windows where they belong. requests gets the time of each run that
+// came with an activation token: whoever started it wants to see its window. The error
+// becomes a line in the VM's log; the VM does not depend on it.
+type Place func(ctx context.Context, l vm.Launch, requests <-chan time.Time) error
 
 func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 	if err := config.CheckName(l.VM.Name); err != nil {
@@ -173,7 +173,7 @@ func (s *supervisor) compose(desktop Desktop) {
 	s.folders, s.bound = &folders{host: h}, &memoryBound{host: h}
 	channel := &channelPart{host: h}
 	boot := &bootPart{host: h, channel: channel}
-	s.machine = &machine{host: h, boot: boot, unplugged: map[string]chan struct{}{}}
+	s.machine = &machine{host: h, boot: boot, unplugs: map[string]chan struct{}{}}
 	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1), calls: map[agent.CallKind]agent.Handler{}}
 	if h.launch.VM.Net == config.NetNAT {
 		s.guest.calls[agent.CallNames] = (&nameServer{host: h, guest: s.guest}).handler()
@@ -197,7 +197,7 @@ func (s *supervisor) compose(desktop Desktop) {
 func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
 	defer s.cancel(nil)
-	s.confined("supervisor", os.Getpid(), sandbox.ConfineStarter())
+	s.noteConfinement("supervisor", os.Getpid(), sandbox.ConfineStarter())
 	go s.nest.Run()
 	ln.SetUnlinkOnClose(false)
 	s.update(func(*vm.State) {})
@@ -235,7 +235,7 @@ func (s *supervisor) waitFirst() error {
 // start brings the VM up, part by part.
 func (s *supervisor) start() error {
 	for _, p := range s.parts {
-		s.begun++
+		s.startCount++
 		if err := p.start(); err != nil {
 			return s.failure(err)
 		}
@@ -262,8 +262,8 @@ func (s *supervisor) watch() error {
 	}
 }
 
-// end is the state stopping: the guest is asked, if there is reason to hope
-// for an answer; then everything is ended, last first.
+// end is the state stopping. It asks the guest to switch itself off, if an answer can be
+// expected; then it stops the parts, the last one first.
 func (s *supervisor) end(ln *net.UnixListener) error {
 	cause := context.Cause(s.ctx)
 	wasRunning := false
@@ -274,11 +274,11 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	s.log.Printf("vix", "stopping: %v", cause)
 	graceful := wasRunning && s.planned() && s.powerOff()
 	var errs []error
-	for _, p := range slices.Backward(s.parts[:s.begun]) {
+	for _, p := range slices.Backward(s.parts[:s.startCount]) {
 		errs = append(errs, p.stop(graceful))
 	}
 	s.pumps.Wait()
-	s.running.Wait() // every run has its last word
+	s.running.Wait() // until every run has sent its last reply
 	s.nest.Close()
 	proc.CloseFiles([]*os.File{s.guestFile})
 	errs = append(errs, s.log.Close(), ln.Close())
@@ -289,15 +289,15 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	return errors.Join(errs...)
 }
 
-// planned reports whether the VM ends because it is to end, and nothing failed.
+// planned reports whether the VM ends on purpose, and not by a failure.
 func (s *supervisor) planned() bool {
 	cause := context.Cause(s.ctx)
 	return errors.Is(cause, errIdle) || errors.Is(cause, errStop) || errors.Is(cause, context.Canceled)
 }
 
-// powerOff lets the guest end its programs and switch itself off. When it does not, it
-// hangs, or what it waits for does: then powerOff reports false, nothing is waited for any
-// more, and all is killed. A second stop, by force, cuts the waiting short.
+// powerOff lets the guest end its programs and switch itself off. When the guest does not,
+// it hangs, or something that it waits for does: then powerOff returns false, and the caller
+// kills everything without waiting. A second stop, by force, cuts the wait short.
 func (s *supervisor) powerOff() bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), powerOffLimit)
 	defer cancel()

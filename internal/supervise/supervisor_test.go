@@ -94,9 +94,9 @@ func TestState(t *testing.T) {
 			t.Errorf("log has no %q:\n%s", want, log.String())
 		}
 	}
-	var traced strings.Builder
-	if err := b.reg.Trace(t.Context(), "t", "input,shell", &traced); err != nil || traced.String() != `{"request":"trace","classes":"input,shell"}`+"\n" {
-		t.Errorf("trace %q, %v", traced.String(), err)
+	var trace strings.Builder
+	if err := b.reg.Trace(t.Context(), "t", "input,shell", &trace); err != nil || trace.String() != `{"request":"trace","classes":"input,shell"}`+"\n" {
+		t.Errorf("trace %q, %v", trace.String(), err)
 	}
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)
@@ -208,17 +208,17 @@ func TestWithoutNamespaces(t *testing.T) {
 		if forbidden {
 			own.Chroot = "/no/such/root"
 		}
-		var said []string
+		var output []string
 		c, err := proc.Start(n, j, proc.Command{
 			Name: "x", Path: "/bin/echo", Args: []string{"verb", "last"}, Own: own,
-			Stdout: func(line string) { said = append(said, line) },
+			Stdout: func(line string) { output = append(output, line) },
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		<-c.Done
-		if len(said) != 1 || said[0] != want {
-			t.Errorf("forbidden %v: %q", forbidden, said)
+		if len(output) != 1 || output[0] != want {
+			t.Errorf("forbidden %v: %q", forbidden, output)
 		}
 	}
 }

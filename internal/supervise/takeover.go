@@ -14,23 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a virtiofsd that died leaves is a guest that waits for ever: for its requests there
-// is no time limit in the guest's kernel, and as long as one is open it gives back neither
-// the mount nor the device. QEMU has no way to put another server in the place of the
-// first. So between it and the server of a share stands a takeover, which passes on what
-// QEMU says of memory and queues, and keeps it; the requests do not come this way:
+// A virtiofsd that dies leaves a guest that waits for ever: the guest's kernel has no time
+// limit for its requests, and while one is open it gives back neither the mount nor the
+// device. QEMU cannot put another server in the place of the first. So a takeover stands
+// between QEMU and the server of a share: it passes on what QEMU says of memory and queues,
+// and keeps it. The requests do not come this way:
 //
 //	QEMU ◄─ set-up messages ─► takeover ◄─► virtiofsd          dies
-//	                              └─ all that it was told ────► another one
+//	                              └─ the kept set-up ─────────► another one
 //	guest ◄─ queues, in shared memory, and eventfds ──────────► (the same)
 //
-// The new one goes on where the used ring ends. That is the first request without an
-// answer: virtiofsd answers the requests of a queue one after the other (it has no pool of
-// threads unless it is asked for one). As there was no FUSE INIT, it knows no file, and
-// answers all with an error, until the guest has unmounted the share, and mounts it again.
+// The new server goes on where the used ring ends. That is the first request without an
+// answer: virtiofsd answers the requests of a queue one after the other (it has a pool of
+// threads only on request). As it has seen no FUSE INIT, it knows no file, and answers
+// everything with an error until the guest unmounts the share and mounts it again.
 //
-// QEMU is trusted less than we are: what it says is bounded, and forwarded or kept, and of
-// memory one word is read, by pread.
+// We trust QEMU less than ourselves: its messages are bounded, and only forwarded or kept;
+// of memory we read one word, by pread.
 type takeover struct {
 	qemu *net.UnixConn
 	// renew starts another server. Its error ends the takeover.
@@ -38,15 +38,15 @@ type takeover struct {
 
 	mu      sync.Mutex
 	server  *net.UnixConn
-	renewed chan struct{} // closed and replaced when server is another one, or none any more
+	renewed chan struct{} // closed and replaced when server changes, or there is none any more
 	closed  bool
-	waits   int // answers that QEMU waits for
-	told    fsTold
+	waits   int // number of answers that QEMU waits for
+	setup   fsSetup
 }
 
-// fsTold is what a server has to be told.
-type fsTold struct {
-	features, protocol []byte // payloads; nil: not said
+// fsSetup is the set-up that a new server needs.
+type fsSetup struct {
+	features, protocol []byte // payloads; nil before QEMU has sent them
 	regions            []fsRegion
 	rings              [maxFSRings]fsRing
 }
@@ -64,8 +64,8 @@ type fsRing struct {
 	started           bool
 }
 
-// The messages of vhost-user that are kept (QEMU's docs/interop/vhost-user.rst). All others
-// are forwarded, and forgotten.
+// The messages of vhost-user that a takeover knows (QEMU's docs/interop/vhost-user.rst). It
+// forwards all others, and forgets them.
 const (
 	fsGetFeatures         = 1
 	fsSetFeatures         = 2
@@ -112,13 +112,13 @@ func (m *fsMessage) close() {
 	m.fds = nil
 }
 
-// keep takes the i-th descriptor.
+// keep duplicates the i-th descriptor.
 func (m *fsMessage) keep(i int) (fd int, err error) {
 	return unix.FcntlInt(uintptr(m.fds[i]), unix.F_DUPFD_CLOEXEC, 3)
 }
 
-// answered reports whether the sender waits for an answer.
-func (m *fsMessage) answered() bool {
+// needsAnswer reports whether the sender waits for an answer.
+func (m *fsMessage) needsAnswer() bool {
 	switch m.req {
 	case fsGetFeatures, fsGetVringBase, fsGetProtocolFeatures, fsGetQueueNum, fsGetMaxMemSlots:
 		return true
@@ -167,11 +167,11 @@ func readFS(c *net.UnixConn) (m fsMessage, err error) {
 	return m, err
 }
 
-// fsLimit bounds each wait for a server, or for QEMU, that t.mu is held for: whoever is
-// stopped in the middle must not keep a VM from ending.
+// fsLimit bounds each wait for a server or QEMU while t.mu is held: a peer that is stopped
+// in the middle must not keep a VM from ending.
 const fsLimit = 5 * time.Second
 
-// writeFS writes a message. After an error the connection is of no use.
+// writeFS writes a message. After an error the connection is useless.
 func writeFS(c *net.UnixConn, m fsMessage) error {
 	if err := c.SetWriteDeadline(time.Now().Add(fsLimit)); err != nil {
 		return err
@@ -195,7 +195,7 @@ func newTakeover(qemu, server *net.UnixConn, renew func() (*net.UnixConn, error)
 	return &takeover{qemu: qemu, server: server, renew: renew, renewed: make(chan struct{})}
 }
 
-// close ends both connections: nobody takes over any more.
+// close ends both connections, and with them all taking over.
 func (t *takeover) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -209,11 +209,11 @@ func (t *takeover) closeLocked() {
 	t.closed = true
 	t.qemu.Close()
 	t.server.Close()
-	t.told.forget()
+	t.setup.forget()
 	close(t.renewed)
 }
 
-// fromQEMU forwards what QEMU says, until it or t ends.
+// fromQEMU forwards QEMU's messages until QEMU or t ends.
 func (t *takeover) fromQEMU() error {
 	defer t.close()
 	for {
@@ -231,7 +231,7 @@ func (t *takeover) fromQEMU() error {
 	}
 }
 
-// forward hands m to the server, or to the next one if that has died.
+// forward sends m to the server, or to the next one if that one has died.
 func (t *takeover) forward(m fsMessage) error {
 	for {
 		t.mu.Lock()
@@ -240,10 +240,10 @@ func (t *takeover) forward(m fsMessage) error {
 			return net.ErrClosed
 		}
 		if err := writeFS(t.server, m); err == nil {
-			if m.answered() {
+			if m.needsAnswer() {
 				t.waits++
 			}
-			err := t.told.note(&m)
+			err := t.setup.note(&m)
 			t.mu.Unlock()
 			return err
 		}
@@ -254,8 +254,8 @@ func (t *takeover) forward(m fsMessage) error {
 	}
 }
 
-// fromServer forwards what the server says, and has another take over when it ends, until
-// t ends. The error is why there is no other.
+// fromServer forwards the server's messages until t ends, and has another server take over
+// when one ends. Its error says why there is no other server.
 func (t *takeover) fromServer() error {
 	defer t.close()
 	server := t.server
@@ -281,7 +281,7 @@ func (t *takeover) fromServer() error {
 	}
 }
 
-// replace starts another server and tells it all.
+// replace starts another server and sets it up.
 func (t *takeover) replace() (*net.UnixConn, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -292,7 +292,7 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 	switch {
 	case t.waits > 0:
 		return nil, errors.New("QEMU waits for an answer of the one that ended")
-	case t.told.features == nil || t.told.protocol == nil:
+	case t.setup.features == nil || t.setup.protocol == nil:
 		return nil, errors.New("QEMU has not set it up yet")
 	}
 	var why error
@@ -302,7 +302,7 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 			return nil, errors.Join(err, why)
 		}
 		t.server = server
-		if why = t.told.tell(server); why == nil {
+		if why = t.setup.tell(server); why == nil {
 			close(t.renewed)
 			t.renewed = make(chan struct{})
 			return server, nil
@@ -311,8 +311,8 @@ func (t *takeover) replace() (*net.UnixConn, error) {
 	}
 }
 
-// note keeps what m says.
-func (f *fsTold) note(m *fsMessage) (err error) {
+// note keeps the content of m.
+func (f *fsSetup) note(m *fsMessage) (err error) {
 	bad := fmt.Errorf("vhost-user: message %d: not understood", m.req)
 	switch m.req {
 	case fsSetFeatures:
@@ -338,7 +338,7 @@ func (f *fsTold) note(m *fsMessage) (err error) {
 		if len(m.payload) != 8+fsRegionSize {
 			return bad
 		}
-		// Of a region, its place in the guest and its size say which it is.
+		// A region is known by its guest address and its size.
 		f.regions = slices.DeleteFunc(f.regions, func(r fsRegion) bool {
 			same := string(r.words[:16]) == string(m.payload[8:24])
 			if same {
@@ -361,7 +361,7 @@ func (f *fsTold) note(m *fsMessage) (err error) {
 	return nil
 }
 
-func (f *fsTold) addRegion(m *fsMessage, i int, words []byte) error {
+func (f *fsSetup) addRegion(m *fsMessage, i int, words []byte) error {
 	fd, err := m.keep(i)
 	if err != nil {
 		return err
@@ -399,14 +399,14 @@ func replaceFD(at *int, m *fsMessage) (err error) {
 	return err
 }
 
-func (f *fsTold) forgetMemory() {
+func (f *fsSetup) forgetMemory() {
 	for _, r := range f.regions {
 		_ = unix.Close(r.fd)
 	}
 	f.regions = nil
 }
 
-func (f *fsTold) forgetRings() {
+func (f *fsSetup) forgetRings() {
 	for i := range f.rings {
 		for _, fd := range []int{f.rings[i].kick, f.rings[i].call} {
 			if fd != 0 {
@@ -417,13 +417,13 @@ func (f *fsTold) forgetRings() {
 	}
 }
 
-func (f *fsTold) forget() {
+func (f *fsSetup) forget() {
 	f.forgetMemory()
 	f.forgetRings()
 }
 
-// tell says everything to a new server, in the order in which QEMU says it.
-func (f *fsTold) tell(server *net.UnixConn) error {
+// tell sets up a new server, in the order in which QEMU would.
+func (f *fsSetup) tell(server *net.UnixConn) error {
 	le := binary.LittleEndian
 	say := func(req uint32, payload []byte, fds ...int) error {
 		return writeFS(server, fsMessage{req: req, flags: fsVersion, payload: payload, fds: fds})
@@ -462,7 +462,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 		if !r.started {
 			continue
 		}
-		used, err := f.used(r)
+		answered, err := f.usedIndex(r)
 		if err != nil {
 			return err
 		}
@@ -473,7 +473,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 			}
 			return say(req, index, fd)
 		}
-		err = errors.Join(say(fsSetVringNum, r.num), say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(used))),
+		err = errors.Join(say(fsSetVringNum, r.num), say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(answered))),
 			say(fsSetVringAddr, r.addr), withFile(fsSetVringKick, r.kick), withFile(fsSetVringCall, r.call))
 		if r.enable != nil {
 			err = errors.Join(err, say(fsSetVringEnable, r.enable))
@@ -482,7 +482,7 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 			return err
 		}
 	}
-	// It has to look for what was asked before, which it does when it is kicked; but a kick
+	// The server has to look for older requests, which it does when it is kicked; but a kick
 	// that comes before it has taken the rest is lost.
 	err = ask(fsGetFeatures)
 	for _, r := range f.rings {
@@ -493,14 +493,14 @@ func (f *fsTold) tell(server *net.UnixConn) error {
 	return cmp.Or(err, server.SetReadDeadline(time.Time{}))
 }
 
-// used reads how many requests of a queue have been answered, from its used ring in the
+// usedIndex reads the number of a queue's answered requests from its used ring in the
 // guest's memory (the virtio specification, 2.7.8).
-func (f *fsTold) used(r fsRing) (uint16, error) {
+func (f *fsSetup) usedIndex(r fsRing) (uint16, error) {
 	le := binary.LittleEndian
 	if len(r.addr) < 40 || len(r.num) < 8 {
 		return 0, errors.New("a queue that has no place")
 	}
-	at := le.Uint64(r.addr[16:]) + 2 // index, flags, descriptors, used, available: addresses of QEMU's
+	at := le.Uint64(r.addr[16:]) + 2 // index, flags, then QEMU's addresses of descriptors, used, available
 	for _, region := range f.regions {
 		// guest's address, size, QEMU's address, offset in the file
 		size, start, offset := le.Uint64(region.words[8:]), le.Uint64(region.words[16:]), le.Uint64(region.words[24:])

@@ -64,7 +64,7 @@ func TestTakeover(t *testing.T) {
 		return b
 	}
 	// The second region lies at 0x10000 of QEMU's, and at 0x2000 of the file.
-	said := []fsMessage{
+	messages := []fsMessage{
 		{req: fsSetOwner},
 		{req: fsSetProtocolFeatures, payload: words(fsMemSlots)},
 		{req: fsSetFeatures, payload: words(1 << 30)},
@@ -87,7 +87,7 @@ func TestTakeover(t *testing.T) {
 		t.Cleanup(m.close)
 		return m
 	}
-	for _, m := range said {
+	for _, m := range messages {
 		m.flags = fsVersion
 		if err := writeFS(qemu, m); err != nil {
 			t.Fatal(err)
@@ -178,20 +178,20 @@ func TestTakeoverOfTheHung(t *testing.T) {
 	_ = qemu.Close()
 }
 
-func FuzzTakeoverTold(f *testing.F) {
+func FuzzTakeoverSetup(f *testing.F) {
 	for _, req := range []uint32{fsSetMemTable, fsAddMemReg, fsRemMemReg, fsSetVringAddr, fsSetVringKick, fsSetVringNum} {
 		f.Add(req, make([]byte, 8))
 		f.Add(req, make([]byte, 40))
 		f.Add(req, []byte{255, 255, 255, 255})
 	}
 	f.Fuzz(func(_ *testing.T, req uint32, payload []byte) {
-		var told fsTold
-		defer told.forget()
+		var setup fsSetup
+		defer setup.forget()
 		for range 2 {
-			_ = told.note(&fsMessage{req: req, flags: fsVersion, payload: payload})
+			_ = setup.note(&fsMessage{req: req, flags: fsVersion, payload: payload})
 		}
-		for _, ring := range told.rings {
-			_, _ = told.used(ring)
+		for _, ring := range setup.rings {
+			_, _ = setup.usedIndex(ring)
 		}
 	})
 }

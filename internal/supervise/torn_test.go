@@ -22,7 +22,7 @@ func TestTornMarker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			l := b.keeping("t")
+			l := b.launchWithHome("t")
 			store, err := vm.OpenStore(l.StateDir)
 			if err != nil {
 				t.Fatal(err)
@@ -71,7 +71,7 @@ func TestTornMarker(t *testing.T) {
 // is whole, and the verbs that make room work.
 func TestFullStore(t *testing.T) {
 	b := newBench(t)
-	l := b.keeping("t")
+	l := b.launchWithHome("t")
 	if err := os.MkdirAll(l.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestFullStore(t *testing.T) {
 	if s := b.now(b.with(l, "true")); s.fail != nil {
 		t.Error("a home that is there: ", s.fail)
 	}
-	failure(t, b.now(b.with(b.keeping("other"), "true")), vm.CodeVix, "no space left on device; free some, or run with --disposable")
+	failure(t, b.now(b.with(b.launchWithHome("other"), "true")), vm.CodeVix, "no space left on device; free some, or run with --disposable")
 	if after := len(entriesOf(t, k.Home())); after != before {
 		t.Errorf("%d files, not %d", after, before)
 	}
@@ -120,7 +120,7 @@ func TestFullStore(t *testing.T) {
 	if err := b.reg.Remove(t.Context(), store, "t"); err != nil {
 		t.Error(err)
 	}
-	if s := b.now(b.with(b.keeping("other"), "true")); s.fail != nil {
+	if s := b.now(b.with(b.launchWithHome("other"), "true")); s.fail != nil {
 		t.Error(s.fail)
 	}
 }

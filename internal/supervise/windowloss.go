@@ -8,21 +8,21 @@ import (
 )
 
 // When the guest's Wayland proxy ends, all windows of the VM vanish, and no program says
-// why. So the person is told, as of a shortage, and in the guest's words too.
+// why. So Vix tells the user, as of a shortage; this too is the guest's word.
 
-// windowLosses is what has been told. It is touched by the agent's reader alone.
+// windowLosses counts the losses that the user knows of. It is the agent's reader's alone.
 type windowLosses struct {
 	pace
-	count uint64 // the guest's, when it was told last
+	count uint64 // the guest's count in its last message
 }
 
-// next returns what is to be told of m; "" is nothing.
+// next returns the message for m; "" for none.
 func (t *windowLosses) next(name string, m agent.WindowLoss, now time.Time) string {
 	if !t.admits(now) {
 		return ""
 	}
 	times := ""
-	if m.Count > t.count && m.Count-t.count > 1 { // else the guest cannot count, or it is the next
+	if m.Count > t.count && m.Count-t.count > 1 { // otherwise m is the next loss, or the guest cannot count
 		times = fmt.Sprintf(" %d times", m.Count-t.count)
 	}
 	t.count = m.Count

@@ -32,17 +32,17 @@ func TestWindowLoss(t *testing.T) {
 func TestWindowLossesAreBounded(t *testing.T) {
 	var l windowLosses
 	now := time.Now()
-	told := 0
+	count := 0
 	for i := range uint64(100_000) {
 		if text := l.next("t", agent.WindowLoss{How: "exit status 2", Count: i + 1}, now.Add(time.Duration(i)*time.Millisecond)); text != "" {
-			told++
-			if told == 1 && !strings.Contains(text, "ended: exit status 2; another one shows new windows") {
+			count++
+			if count == 1 && !strings.Contains(text, "ended: exit status 2; another one shows new windows") {
 				t.Error(text)
 			}
 		}
 	}
-	if most := paceBurst + int(100*time.Second/paceStep); told < most-1 || told > most {
-		t.Errorf("told %d times in 100 seconds, want %d", told, most)
+	if most := paceBurst + int(100*time.Second/paceStep); count < most-1 || count > most {
+		t.Errorf("told %d times in 100 seconds, want %d", count, most)
 	}
 	now = now.Add(time.Hour)
 	for _, count := range []uint64{1, 0, 1<<64 - 1} { // a guest that cannot count

@@ -105,12 +105,12 @@ func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
 // A receiver's levels are the directories that are open: the target's own, and
 // each one in the one before.
 type receiver struct {
-	d       *decoder
-	how     Receiving
-	levels  []*level
-	file    *newFile
-	done    Result
-	unasked int64 // bytes written since the free space was looked at
+	d              *decoder
+	how            Receiving
+	levels         []*level
+	file           *newFile
+	done           Result
+	uncheckedBytes int64 // bytes written since the free space was looked at
 }
 
 // A level is a directory that is being filled.
@@ -131,13 +131,13 @@ type level struct {
 
 // A newFile is the file that is being written.
 type newFile struct {
-	fd       int
-	unplaced *durable.Unplaced // of fd; nil where nobody has seen the directory yet
-	name     string
-	mode     fs.FileMode
-	mtime    int64
-	size     int64
-	hole     bool // it ends with one
+	fd        int
+	placement *durable.Unplaced // of fd; nil where nobody has seen the directory yet
+	name      string
+	mode      fs.FileMode
+	mtime     int64
+	size      int64
+	hole      bool // it ends with one
 }
 
 func (v *receiver) top() *level { return v.levels[len(v.levels)-1] }
@@ -190,7 +190,7 @@ func (v *receiver) entry(r record) error {
 		return malformed("more entries than one")
 	}
 	l.last, l.any = r.name, true
-	if err := v.asked(l, r); err != nil {
+	if err := v.checkRequested(l, r); err != nil {
 		return err
 	}
 	if l.only != "" {
@@ -211,8 +211,8 @@ func (v *receiver) entry(r record) error {
 	return err
 }
 
-// asked says whether an entry is what was asked for.
-func (v *receiver) asked(l *level, r record) error {
+// checkRequested says whether an entry is what was asked for.
+func (v *receiver) checkRequested(l *level, r record) error {
 	if len(v.levels) == 1 && l.only == "" && v.how.Names != nil && !slices.Contains(v.how.Names, r.name) {
 		return fmt.Errorf("%q was not asked for", r.name)
 	}
@@ -334,8 +334,8 @@ func (v *receiver) beginFile(l *level, r record) error {
 	var err error
 	if l.fresh {
 		n.fd, err = l.dir.create(n.name)
-	} else if n.unplaced, err = durable.New(l.dir.at, 0o600); err == nil {
-		n.fd = int(n.unplaced.Fd())
+	} else if n.placement, err = durable.New(l.dir.at, 0o600); err == nil {
+		n.fd = int(n.placement.Fd())
 	}
 	if err != nil {
 		return err
@@ -396,15 +396,15 @@ func (v *receiver) endFile(l *level, f *newFile) error {
 	if err := unix.Fchmod(f.fd, uint32(f.mode)); err != nil {
 		return err
 	}
-	if f.unplaced != nil {
-		if err := errors.Join(setTime(f.unplaced.File, f.mtime), f.unplaced.Sync()); err != nil {
+	if f.placement != nil {
+		if err := errors.Join(setTime(f.placement.File, f.mtime), f.placement.Sync()); err != nil {
 			return err
 		}
-		if err := f.unplaced.Place(f.name, true); err != nil {
+		if err := f.placement.Place(f.name, true); err != nil {
 			return err
 		}
 		v.file = nil
-		return f.unplaced.Close()
+		return f.placement.Close()
 	}
 	fd := f.fd
 	f.fd = -1
@@ -466,10 +466,10 @@ func (v *receiver) room(n int64) error {
 	if v.how.Reserve == 0 {
 		return nil
 	}
-	if v.unasked -= n; v.unasked > 0 {
+	if v.uncheckedBytes -= n; v.uncheckedBytes > 0 {
 		return nil
 	}
-	v.unasked = roomEvery
+	v.uncheckedBytes = roomEvery
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(v.levels[0].dir.fd(), &st); err != nil {
 		return err
@@ -484,8 +484,8 @@ func (v *receiver) room(n int64) error {
 func (v *receiver) undo() error {
 	var errs []error
 	if f := v.file; f != nil {
-		if f.unplaced != nil {
-			errs = append(errs, f.unplaced.Close())
+		if f.placement != nil {
+			errs = append(errs, f.placement.Close())
 		} else if f.fd >= 0 {
 			unix.Close(f.fd)
 		}

@@ -155,7 +155,7 @@ func Send(w io.Writer, sources []Source, how Sending) error {
 			return err
 		}
 	}
-	if err := s.put(record{kind: kindEnd}); err != nil {
+	if err := s.writeRecord(record{kind: kindEnd}); err != nil {
 		return err
 	}
 	return s.flush()
@@ -172,7 +172,7 @@ type sender struct {
 // holds. A record of a file's bytes is always behind fewer.
 const flushAt = 64 << 10
 
-func (s *sender) put(r record) error {
+func (s *sender) writeRecord(r record) error {
 	s.buf = appendRecord(s.buf, r)
 	if len(s.buf) < flushAt {
 		return nil
@@ -222,7 +222,7 @@ func (s *sender) entry(dir folder, name, as, path string, depth int) error {
 			var target string
 			if target, err = dir.Readlink(name); err == nil {
 				s.done.Entries++
-				return s.put(record{kind: kindLink, name: as, target: target, mtime: st.Mtim.Nano()})
+				return s.writeRecord(record{kind: kindLink, name: as, target: target, mtime: st.Mtim.Nano()})
 			}
 		case depth == 0:
 			return fmt.Errorf("%s: neither a file nor a directory", show(path))
@@ -247,7 +247,7 @@ func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, dept
 	}
 	defer dir.Close()
 	s.done.Entries++
-	if err := s.put(record{kind: kindDir, name: as, mode: permissions(st), mtime: st.Mtim.Nano()}); err != nil {
+	if err := s.writeRecord(record{kind: kindDir, name: as, mode: permissions(st), mtime: st.Mtim.Nano()}); err != nil {
 		return err
 	}
 	for _, n := range names {
@@ -258,7 +258,7 @@ func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, dept
 			return err
 		}
 	}
-	return s.put(record{kind: kindUp})
+	return s.writeRecord(record{kind: kindUp})
 }
 
 func permissions(st *unix.Stat_t) fs.FileMode { return fs.FileMode(st.Mode).Perm() }
@@ -311,7 +311,7 @@ func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
 	size := max(st.Size, 0)
 	s.done.Entries++
 	s.done.Name, s.done.Size, s.done.Taken = as, size, 0
-	if err := s.put(record{kind: kindFile, name: as, mode: permissions(&st), mtime: st.Mtim.Nano(), size: uint64(size)}); err != nil {
+	if err := s.writeRecord(record{kind: kindFile, name: as, mode: permissions(&st), mtime: st.Mtim.Nano(), size: uint64(size)}); err != nil {
 		return err
 	}
 	switch {
@@ -326,7 +326,7 @@ func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
 		return err
 	}
 	s.progress()
-	return s.put(record{kind: kindFileIn})
+	return s.writeRecord(record{kind: kindFileIn})
 }
 
 // bytes sends n bytes from where the file is, or as many as there are.
@@ -376,7 +376,7 @@ func (s *sender) sparse(fd int, end int64) error {
 		data = min(data, end)
 		if data > at {
 			s.done.Taken += data - at
-			if err := s.put(record{kind: kindHole, size: uint64(data - at)}); err != nil {
+			if err := s.writeRecord(record{kind: kindHole, size: uint64(data - at)}); err != nil {
 				return err
 			}
 		}

@@ -215,12 +215,12 @@ func (d *decoder) bytes() (record, error) {
 	return record{kind: kindBytes, data: p}, err
 }
 
-// fixed is the length of a payload's numbers.
-var fixed = map[kind]int{kindDir: 12, kindUp: 0, kindFile: 20, kindBytes: 0, kindHole: 8, kindFileIn: 0, kindLink: 10, kindEnd: 0}
+// fixedSizes is the length of a payload's numbers.
+var fixedSizes = map[kind]int{kindDir: 12, kindUp: 0, kindFile: 20, kindBytes: 0, kindHole: 8, kindFileIn: 0, kindLink: 10, kindEnd: 0}
 
 func parseRecord(k kind, p []byte) (record, error) {
 	r := record{kind: k}
-	n, known := fixed[k]
+	n, known := fixedSizes[k]
 	if !known {
 		return r, malformed("a record of kind %#x", byte(k))
 	}

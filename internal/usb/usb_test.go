@@ -9,8 +9,8 @@ import (
 	"vix/config"
 )
 
-// recorded is a part of a laptop's /sys/bus/usb/devices, and a device that says bad things.
-func recorded() fstest.MapFS {
+// recordings is a part of a laptop's /sys/bus/usb/devices, and a device that says bad things.
+func recordings() fstest.MapFS {
 	tree := fstest.MapFS{}
 	add := func(dir string, files map[string]string) {
 		for name, text := range files {
@@ -29,7 +29,7 @@ func recorded() fstest.MapFS {
 }
 
 func TestList(t *testing.T) {
-	list, err := List(recorded())
+	list, err := List(recordings())
 	if err != nil || len(list) != 3 {
 		t.Fatalf("%+v, %v", list, err)
 	}

@@ -25,7 +25,7 @@ const (
 	forceLimit = 3 * time.Second  // the same by force, before its supervisor is killed
 )
 
-// dial connects to a supervisor and makes sure that it is this user's. It
+// Dial connects to a supervisor and makes sure that it is this user's. It
 // returns the supervisor's process id too.
 func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
 	conn, err := net.DialUnix("unix", nil, r.Socket(name, controlName))
@@ -43,7 +43,7 @@ func (r *Registry) Dial(name string) (*net.UnixConn, int, error) {
 	return conn, pid, nil
 }
 
-// dialCause is err without the address, which says nothing to anybody.
+// DialCause returns err without the address, which means nothing to the user.
 func DialCause(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -78,19 +78,19 @@ func (r *Registry) State(ctx context.Context, name string) (State, error) {
 	return *rep.State, nil
 }
 
-// List returns the state of every VM that runs, by name. What dead supervisors
-// left is removed.
+// List returns the state of every running VM, by name. It removes what dead supervisors
+// have left.
 func (r *Registry) List(ctx context.Context) ([]State, error) {
 	names, err := r.Names(ctx)
 	if err != nil {
 		return nil, err
 	}
 	found := make([]*State, len(names))
-	var asked sync.WaitGroup
+	var queries sync.WaitGroup
 	for i, name := range names {
-		asked.Go(func() { found[i] = r.stateOrSaved(ctx, name) })
+		queries.Go(func() { found[i] = r.stateOrSaved(ctx, name) })
 	}
-	asked.Wait()
+	queries.Wait()
 	list := []State{}
 	for _, st := range found {
 		if st != nil {
@@ -100,15 +100,15 @@ func (r *Registry) List(ctx context.Context) ([]State, error) {
 	return list, nil
 }
 
-// stateOrSaved falls back to state.json where a supervisor lives and does not
-// answer. It returns nil for a VM that is gone after all.
+// stateOrSaved returns a VM's state, from state.json if its supervisor does not answer. It
+// returns nil for a VM that is gone after all.
 func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 	st, err := r.State(ctx, name)
 	if err == nil {
 		return &st
 	}
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
-		// Nobody listens any more: it is at its very end, or was killed just now.
+		// Nobody listens any more: the supervisor is at its very end, or was killed just now.
 		wait, cancel := context.WithTimeout(ctx, stateLimit)
 		defer cancel()
 		if r.WaitGone(wait, name) == nil {
@@ -118,8 +118,8 @@ func (r *Registry) stateOrSaved(ctx context.Context, name string) *State {
 	return r.savedState(name)
 }
 
-// savedState is the state in state.json, of a supervisor that does not answer. It
-// is nil for a VM that is gone.
+// savedState returns the state in state.json, for a supervisor that does not answer. It
+// returns nil for a VM that is gone.
 func (r *Registry) savedState(name string) *State {
 	st, err := LoadState(r.Root, name)
 	if err != nil {
@@ -131,8 +131,8 @@ func (r *Registry) savedState(name string) *State {
 	return &st
 }
 
-// Stop stops a VM and returns when it is gone. With force nothing is asked of
-// the guest, and a supervisor that does not answer is killed.
+// Stop stops a VM and returns when it is gone. With force the guest is not asked, and a
+// supervisor that does not answer is killed.
 func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	if err := config.CheckName(name); err != nil {
 		return Failf("%v", err)
@@ -150,12 +150,12 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	}
 	wait, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	process, refused := r.askToStop(wait, name, force)
+	process, refusal := r.askToStop(wait, name, force)
 	defer proc.CloseFiles([]*os.File{process})
 	switch {
-	case refused != nil && !force:
-		return refused
-	case refused != nil:
+	case refusal != nil && !force:
+		return refusal
+	case refusal != nil:
 		cancel() // it will not end by itself
 	}
 	err = r.WaitGone(wait, name)
@@ -177,11 +177,10 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 	return err
 }
 
-// askToStop sends the request, waits for the answer or the end, and returns
-// the supervisor's process if it could be reached, which the caller closes: its
-// number may be another's by the time that it is killed. refused is why it does not
-// stop, if it says so.
-func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refused error) {
+// askToStop sends the request, and waits for the answer or the end. It returns the
+// supervisor's process if that could be reached; the caller closes it. (By the time of a
+// kill, the process id may be another's.) refusal is the supervisor's reason not to stop.
+func (r *Registry) askToStop(ctx context.Context, name string, force bool) (process *os.File, refusal error) {
 	conn, pid, err := r.Dial(name)
 	if err != nil {
 		return nil, nil // on its way out already
@@ -239,12 +238,12 @@ func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writ
 	}
 }
 
-// AttachUSB gives a VM that runs a device of the host's, as config.ParseUSB names it.
+// AttachUSB gives a host device to a running VM. config.ParseUSB reads device.
 func (r *Registry) AttachUSB(ctx context.Context, name, device string) (USBState, error) {
 	return r.askUSB(ctx, name, Request{Op: OpUSBAttach, Path: device})
 }
 
-// DetachUSB takes it back.
+// DetachUSB takes the device back.
 func (r *Registry) DetachUSB(ctx context.Context, name, device string) (USBState, error) {
 	return r.askUSB(ctx, name, Request{Op: OpUSBDetach, Path: device})
 }
@@ -260,7 +259,7 @@ func (r *Registry) askUSB(ctx context.Context, name string, req Request) (USBSta
 	return *rep.USB, nil
 }
 
-// Mount adds a share to a VM that runs, and says where it is.
+// Mount adds a share to a running VM, and returns where it is.
 func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
 	rep, err := r.ask(ctx, name, Request{Op: OpMount, Share: share})
 	if err != nil {
@@ -272,14 +271,14 @@ func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, e
 	return *rep.Mounted, nil
 }
 
-// Umount takes the share at a path of the guest away; with force also if it is in use.
+// Umount takes away the share at a path of the guest; with force also if it is in use.
 func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
 	_, err := r.ask(ctx, name, Request{Op: OpUmount, Path: path, Force: force})
 	return err
 }
 
-// ask sends a request to the supervisor of a VM that has to run, and waits for the one
-// reply.
+// ask sends a request to the supervisor of a running VM, and waits for the one reply. It
+// is an error if the VM does not run.
 func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply, err error) {
 	if err := config.CheckName(name); err != nil {
 		return rep, Failf("%v", err)
@@ -294,7 +293,7 @@ func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply
 	c := &Control{Conn: conn}
 	req.Version = ControlVersion
 	if err = c.ask(req); err == nil {
-		_ = c.Recv(&rep, MaxFrame) // no reply is told by there being none
+		_ = c.Recv(&rep, MaxFrame) // an empty rep says that there was none
 	} else {
 		errors.As(err, &rep.Fail)
 	}
@@ -309,7 +308,7 @@ func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply
 	return rep, nil
 }
 
-// join returns a connection to the supervisor of a VM that has to run.
+// join returns a connection to the supervisor of a running VM, or an error if it does not run.
 func (r *Registry) join(name string) (*net.UnixConn, error) {
 	conn, _, err := r.Dial(name)
 	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {

@@ -55,8 +55,8 @@ import (
 // the supervisor never holds the client's terminal, from which a read could
 // not be taken back. A client that goes away hangs up its program (SIGHUP).
 
-// What never changes, whatever version the two ends are of, so that whatever has been
-// started can be seen and stopped: the frames, and
+// Some of it never changes, so that any version can list and stop a VM of any other: the
+// frames, and
 //
 //	{"version":N,"op":"state"}               ─►   ◄─ {"state":{"name":S,"state":S,…}}
 //	{"version":N,"op":"stop","force":true}   ─►   ◄─ {"done":true}, when all is ended and removed
@@ -68,7 +68,7 @@ const (
 	ControlVersion = 3
 	// maxFrame bounds a frame: the state of a VM with all its windows.
 	MaxFrame = 1 << 20
-	// maxRequest bounds a request: arguments and environment of one program.
+	// MaxRequest bounds a request: arguments and environment of one program.
 	MaxRequest = 128 << 10
 )
 
@@ -102,7 +102,7 @@ type Request struct {
 	Disposable bool     `json:"disposable,omitempty"`
 	GUI        bool     `json:"gui,omitempty"`      // do not join a VM without a display
 	Detached   bool     `json:"detached,omitempty"` // the client's end does not end the start
-	Token      string   `json:"token,omitempty"`    // xdg-activation's, of the host's compositor
+	Token      string   `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
 	Session    Session  `json:"session,omitzero"`   // the client's
 	Force      bool     `json:"force,omitempty"`
 	Follow     bool     `json:"follow,omitempty"`
@@ -114,7 +114,7 @@ type Request struct {
 	Path       string   `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
 }
 
-// A reply has one field set.
+// A Reply has one field set.
 type Reply struct {
 	Stage   *Stage      `json:"stage,omitempty"`
 	Note    string      `json:"note,omitempty"`
@@ -127,7 +127,7 @@ type Reply struct {
 	Done    bool        `json:"done,omitempty"`
 	Mounted *ShareState `json:"mounted,omitempty"`
 	USB     *USBState   `json:"usb,omitempty"`
-	// Folders are the VM's shares, but for its home and staging folders.
+	// Folders are the VM's shares, without its home and staging folders.
 	Folders *[]FolderState `json:"folders,omitempty"`
 	// Leaving: the VM is stopping; wait until it is gone, then start it anew.
 	Leaving bool `json:"leaving,omitempty"`
@@ -143,14 +143,14 @@ type Exit struct {
 	Signal int `json:"signal,omitempty"`
 }
 
-// A control is one end of a connection. One goroutine may read while others
+// A Control is one end of a connection. One goroutine may read while others
 // write.
 type Control struct {
 	Conn *net.UnixConn
 	wmu  sync.Mutex
 }
 
-// send writes v as one frame, with files' descriptors beside it.
+// Send writes v as one frame, with files' descriptors beside it.
 func (c *Control) Send(v any, files ...*os.File) error {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -179,8 +179,8 @@ func (c *Control) Send(v any, files ...*os.File) error {
 	return err
 }
 
-// ask sends a client's request. A supervisor that refuses a client does not wait for what it
-// wants: then the error is what it said, a *Failure.
+// ask sends a client's request. A supervisor that refuses a client does not wait for the
+// request: then the error is its reply's, a *Failure.
 func (c *Control) ask(v any, files ...*os.File) error {
 	err := c.Send(v, files...)
 	var rep Reply
@@ -190,7 +190,7 @@ func (c *Control) ask(v any, files ...*os.File) error {
 	return err
 }
 
-// recv reads one frame of at most limit bytes into v.
+// Recv reads one frame of at most limit bytes into v.
 func (c *Control) Recv(v any, limit int) error {
 	var head [4]byte
 	if _, err := io.ReadFull(c.Conn, head[:]); err != nil {
@@ -202,7 +202,7 @@ func (c *Control) Recv(v any, limit int) error {
 // maxFiles is how many descriptors come with a request: a program's three streams.
 const maxFiles = 3
 
-// errNoDescriptor: the kernel could not give us a descriptor that was sent.
+// ErrNoDescriptor: the kernel could not give us a descriptor that was sent.
 var ErrNoDescriptor error = unix.EMFILE
 
 func (c *Control) body(head [4]byte, v any, limit int) error {
@@ -217,14 +217,14 @@ func (c *Control) body(head [4]byte, v any, limit int) error {
 	return json.Unmarshal(b, v)
 }
 
-// foreign reports whether err is that a member is of another type than ours, as another
-// version may have it. The others have been read all the same.
+// Foreign reports whether err says that a member has another type than ours, as another
+// version may have it. The other members have been read all the same.
 func Foreign(err error) bool {
 	var t *json.UnmarshalTypeError
 	return errors.As(err, &t)
 }
 
-// recvFiles reads one frame with up to three descriptors, which the caller
+// RecvFiles reads one frame with up to three descriptors, which the caller
 // owns, also when it fails.
 func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	var head [4]byte
@@ -233,7 +233,7 @@ func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := proc.Received(oob[:oobn])
+	files, err := proc.ParseFiles(oob[:oobn])
 	switch {
 	case err != nil:
 		return files, err
@@ -242,7 +242,7 @@ func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	case len(files) > maxFiles:
 		return files, errors.New("more descriptors than three")
 	case flags&unix.MSG_CTRUNC != 0:
-		// There was room for one more than there may be: the rest could not be had.
+		// There was room for one descriptor more than allowed: the kernel could not give us the rest.
 		return files, ErrNoDescriptor
 	}
 	if _, err := io.ReadFull(c.Conn, head[n:]); err != nil {
@@ -251,7 +251,7 @@ func (c *Control) RecvFiles(v any, limit int) ([]*os.File, error) {
 	return files, c.body(head, v, limit)
 }
 
-// checkPeer refuses a peer that is not a process of this user, and returns its
+// CheckPeer refuses a peer that is not a process of this user, and returns its
 // process id.
 func CheckPeer(conn *net.UnixConn, uid int) (int, error) {
 	raw, err := conn.SyscallConn()
@@ -274,16 +274,16 @@ func CheckPeer(conn *net.UnixConn, uid int) (int, error) {
 	return int(cred.Pid), nil
 }
 
-// peerProcess returns a descriptor of the process pid, of which checkPeer said that it
-// is the peer's; nil if it has ended.
+// peerProcess returns a descriptor of the process pid, the peer's by CheckPeer; nil if the
+// process has ended.
 func peerProcess(conn *net.UnixConn, pid int) *os.File {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil
 	}
 	process := os.NewFile(uintptr(fd), "process")
-	// The number was the peer's while that lived, and it lives as long as its end of the
-	// connection is open: then so is the descriptor.
+	// The number was the peer's while the peer lived, and it lives as long as its end of the
+	// connection is open: then the descriptor is the peer's too.
 	raw, err := conn.SyscallConn()
 	hungUp := true
 	if err == nil {

@@ -48,9 +48,9 @@ func OpenRegistry(dir string) (*Registry, error) {
 	return &Registry{Path: path, Root: root, at: at}, nil
 }
 
-// openOwn opens the directory path of this user's alone. What is checked is what was
-// opened, whatever takes its name meanwhile; a link would lead what is made or removed
-// in it elsewhere.
+// openOwn opens the directory path, which must be this user's alone. It checks what it has
+// opened, whatever takes the name meanwhile; a link would lead files that are made or
+// removed in the directory elsewhere.
 func openOwn(path string) (root *os.Root, at *os.File, err error) {
 	fd, err := unix.Open(path, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	switch {
@@ -64,7 +64,7 @@ func openOwn(path string) (root *os.Root, at *os.File, err error) {
 	if err == nil {
 		err = ownDir(st)
 	}
-	if err == nil { // by the descriptor: os.OpenRoot takes a name only
+	if err == nil { // by the descriptor, as os.OpenRoot takes only a name
 		root, err = os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
 	}
 	if err != nil {
@@ -138,7 +138,7 @@ func waitLock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// tryLock takes f's lock if it is free.
+// TryLock takes f's lock if it is free.
 func TryLock(f *os.File) (bool, error) {
 	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -147,8 +147,8 @@ func TryLock(f *os.File) (bool, error) {
 	return err == nil, err
 }
 
-// A seat is what a new supervisor is given: the lock of its directory, and the
-// socket on which clients may already be waiting.
+// A Seat is what a new supervisor gets: the lock of its directory, and the socket on which
+// clients may already be waiting.
 type Seat struct {
 	Lock     *os.File
 	Listener *os.File
@@ -159,7 +159,7 @@ func (s *Seat) Close() {
 	s.Listener.Close()
 }
 
-// take makes the directory of the VM name and takes its lock, both under the
+// Take makes the directory of the VM name and takes its lock, both under the
 // upper lock. It returns nil if the VM runs: its lock is taken.
 func (r *Registry) Take(ctx context.Context, name string) (*Seat, error) {
 	all, err := r.lockAll(ctx)
@@ -175,7 +175,7 @@ func (r *Registry) Take(ctx context.Context, name string) (*Seat, error) {
 		return nil, nil
 	default:
 		lock.Close()
-		// What is left of the group, the new supervisor removes.
+		// The new supervisor removes the remains of the group.
 		if err := errors.Join(r.removeDead(name), r.Root.RemoveAll(name)); err != nil {
 			return nil, Failf("%v", err)
 		}
@@ -227,8 +227,8 @@ func (r *Registry) make(name string) (*Seat, error) {
 	return &Seat{Lock: lock, Listener: f}, nil
 }
 
-// socket is the address of a socket in a VM's directory, by the descriptor that was checked:
-// it is in that directory, whatever has its name.
+// Socket returns the address of a socket in a VM's directory, by the checked descriptor: it
+// is in that directory, whatever has the name now.
 func (r *Registry) Socket(name, file string) *net.UnixAddr {
 	return &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s/%s", r.at.Fd(), name, file), Net: "unix"}
 }
@@ -281,9 +281,9 @@ func (r *Registry) Names(ctx context.Context) ([]string, error) {
 	return live, errors.Join(errs...)
 }
 
-// removeDead removes what a VM whose supervisor was killed has left: its directory and its
-// control group. Its processes end at their parent's death, but not at once; until they have,
-// the directory stays for whoever looks next.
+// removeDead removes the directory and the control group of a VM whose supervisor was
+// killed. The VM's processes end at their parent's death, but not at once; until they have,
+// the directory stays for the next caller.
 func (r *Registry) removeDead(name string) error {
 	if st, err := LoadState(r.Root, name); err == nil && st.Scope != nil {
 		if errors.Is(st.Scope.RemoveLeft(name), unix.EBUSY) {
@@ -293,7 +293,7 @@ func (r *Registry) removeDead(name string) error {
 	return r.Root.RemoveAll(name)
 }
 
-// waitGone returns when no supervisor of the VM name lives.
+// WaitGone returns when no supervisor of the VM name lives.
 func (r *Registry) WaitGone(ctx context.Context, name string) error {
 	f, err := r.Root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

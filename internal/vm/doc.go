@@ -1,7 +1,7 @@
 // Package vm is the contract between the supervisors of virtual machines and
-// whoever uses them, and its client: what a VM is started from (Launch), what it
-// shows of itself (State), what can be asked of it (Request, Reply), and where it
-// is found (Registry). What a VM keeps when it ends is in a Store.
+// their clients, and the client's side of it: what starts a VM (Launch), what a VM shows of
+// itself (State), what a client can ask (Request, Reply), and where VMs are found
+// (Registry). A Store has what a VM keeps when it ends.
 //
 //	vix-launcher run ──control.sock──► vix-launcher supervise NAME   (package supervise)
 //	vix-launcher list, stop, logs ──►
@@ -17,13 +17,11 @@
 //	    wayland                      where the compositor accepts the VM's connections, if it can tell them apart
 //	    log, log.1                   lines of the supervisor and of its children
 //
-// A directory whose lock nobody holds is what a dead supervisor left; the next
-// list or run removes it. Two runs at once make one VM: whoever gets the upper
-// lock first makes the directory, takes its lock, listens on control.sock and
-// hands both to a new supervisor; the other finds the VM's lock taken, and
-// connects. A connection waits in the socket's backlog until the supervisor
-// accepts, so nobody polls for anything.
+// A directory whose lock nobody holds is left from a dead supervisor; the next list or run
+// removes it. Two runs at once make one VM: the run that gets the upper lock first makes
+// the directory, takes its lock, listens on control.sock and hands both to a new
+// supervisor; the other run finds the VM's lock taken, and connects. A connection waits in
+// the socket's backlog until the supervisor accepts it, so nobody polls.
 //
-// The package starts one kind of process, a supervisor, and knows nothing of what
-// that is made of.
+// The package starts one kind of process, a supervisor, and knows nothing of its parts.
 package vm

@@ -10,7 +10,7 @@ import (
 	"vix/config"
 )
 
-// An Exchange is what is asked of a VM's clipboard.
+// An Exchange is a kind of request to a VM's clipboard.
 type Exchange string
 
 // The exchanges (package clipboard).
@@ -20,8 +20,8 @@ const (
 	FollowSelection Exchange = OpFollow
 )
 
-// Exchange returns a connection to the display process of a VM, which has been told
-// what for.
+// Exchange returns a connection to the display process of a VM, after telling the process
+// its purpose.
 func (r *Registry) Exchange(ctx context.Context, name string, what Exchange) (net.Conn, error) {
 	if err := config.CheckName(name); err != nil {
 		return nil, Failf("%v", err)

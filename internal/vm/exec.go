@@ -4,7 +4,7 @@ import (
 	"vix/internal/agent"
 )
 
-// How says how a program is started, beside its arguments and environment.
+// How says how to start a program, beside its arguments and environment.
 type How struct {
 	Kind    agent.Kind     `json:"kind,omitempty"` // a program, the login shell, or a request
 	Request *agent.Request `json:"request,omitempty"`

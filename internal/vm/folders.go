@@ -14,20 +14,20 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A folderState is a share of a VM that runs, as its supervisor tells it to others.
+// A FolderState is a share of a running VM, as its supervisor reports it to others.
 type FolderState struct {
 	VM    string         `json:"vm"`
 	Path  string         `json:"path"`
 	Write bool           `json:"write"`
-	Above []rootfs.DirID `json:"above"` // its own ID, and those of what it lies in now
+	Above []rootfs.DirID `json:"above"` // its own ID, and those of the directories that it lies in now
 }
 
 func (f FolderState) ID() rootfs.DirID { return f.Above[0] }
 
-// folderLimit is for another VM to tell its shares.
+// folderLimit bounds the wait for another VM's shares.
 const folderLimit = 10 * time.Second
 
-// lockFolders makes whoever decides on a share the only one. The lock is the registry's
+// LockFolders lets one process at a time decide on a share. The lock is the registry's
 // directory itself.
 func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	f, err := r.Root.Open(".")
@@ -40,14 +40,14 @@ func (r *Registry) LockFolders(ctx context.Context) (*os.File, error) {
 	return f, nil
 }
 
-// folders asks a VM that runs for its shares; one that is at its end has none.
+// Folders asks a running VM for its shares; a VM at its end has none.
 func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, error) {
-	gone := func(err error) bool {
+	isGone := func(err error) bool {
 		return errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET)
 	}
 	conn, _, err := r.Dial(name)
 	if err != nil {
-		if gone(err) {
+		if isGone(err) {
 			err = nil
 		}
 		return nil, err
@@ -64,7 +64,7 @@ func (r *Registry) Folders(ctx context.Context, name string) ([]FolderState, err
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case gone(err) || errors.Is(err, unix.EPIPE):
+	case isGone(err) || errors.Is(err, unix.EPIPE):
 		return nil, nil // its shares end before its socket does
 	case err != nil:
 		return nil, err

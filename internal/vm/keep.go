@@ -10,11 +10,10 @@ import (
 	"vix/internal/proc"
 )
 
-// The verbs that change what a VM has kept. While one works, the VM cannot start:
-// it holds the VM's seat, as a supervisor would, and a run waits for it.
+// The verbs that change a VM's kept state. While one works, the VM cannot start: the verb
+// holds the VM's seat, as a supervisor would, and a run waits for it.
 
-// CheckKept says why the verb cannot be done to the VM name: it runs, or it has kept
-// nothing.
+// CheckKept says why the verb cannot work on the VM name: it runs, or it has kept nothing.
 func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) error {
 	live, err := r.Names(ctx)
 	if err != nil {
@@ -23,8 +22,8 @@ func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) e
 	if slices.Contains(live, name) {
 		return runs(name, verb)
 	}
-	kept, err := s.Kept()
-	if err == nil && !slices.Contains(kept, name) {
+	names, err := s.Names()
+	if err == nil && !slices.Contains(names, name) {
 		err = noState(name)
 	}
 	return err
@@ -36,7 +35,7 @@ func runs(name, verb string) *Failure {
 
 func noState(name string) *Failure { return Failf("VM %s: has kept nothing", name) }
 
-// withState calls f while the VM name does not run, and what it has kept is locked.
+// withState calls f while the VM name does not run, and its kept state is locked.
 func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f func() error) error {
 	seat, err := r.Take(ctx, name)
 	if err != nil {
@@ -47,7 +46,7 @@ func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f
 	}
 	defer seat.Close()
 	change := func() error {
-		k, err := s.existing(name)
+		k, err := s.openExisting(name)
 		if err != nil {
 			return err
 		}
@@ -76,7 +75,7 @@ func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
 	return s.Sweep()
 }
 
-// Rename gives what the VM from has kept to the VM to, which must have nothing.
+// Rename gives the kept state of the VM from to the VM to, which must have none.
 func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error {
 	seat, err := r.Take(ctx, to)
 	if err != nil {

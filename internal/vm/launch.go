@@ -4,7 +4,7 @@ import (
 	"vix/config"
 )
 
-// A Launch is all that a supervisor is given: it looks at no environment.
+// A Launch is everything that a supervisor gets: it looks at no environment.
 type Launch struct {
 	Version    string            `json:"version"` // of Vix
 	VM         config.VM         `json:"vm"`
@@ -13,7 +13,7 @@ type Launch struct {
 	Wayland    string            `json:"wayland"`     // the compositor's socket
 	Bus        string            `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
 	GuestEnv   []string          `json:"guest_env"`   // K=V for every program
-	Warnings   []string          `json:"warnings"`    // for whoever starts a program while the VM starts
+	Warnings   []string          `json:"warnings"`    // for clients that start a program while the VM starts
 	Parts      Parts             `json:"parts"`
 	RootsDir   string            `json:"roots_dir"`        // $XDG_CACHE_HOME/vix/roots, of roots that were built
 	StateDir   string            `json:"state_dir"`        // $XDG_STATE_HOME, that holds vix/; "" where there is none
@@ -45,7 +45,7 @@ type Parts struct {
 // A Session is what a VM has of the user's desktop session.
 type Session struct {
 	Wayland string `json:"wayland,omitempty"` // the compositor's socket
-	Sway    string `json:"sway,omitempty"`    // sway's IPC socket; for who places windows
+	Sway    string `json:"sway,omitempty"`    // sway's IPC socket, to place windows
 }
 
 // A SharedFolder is a share of another VM's configuration.

@@ -15,21 +15,21 @@ import (
 	"vix/internal/proc"
 )
 
-// Removing what VMs have kept and staged.
+// The removal of what VMs have kept and staged.
 //
 //	putAway   NAME ─► .removed-XXXXXXXX    in one step: nothing is ever half there under its name
 //	takeApart         .removed-XXXXXXXX ─► nothing
 //
-// Who is interrupted between the two leaves a tree that has no name any more. Whoever comes
-// by next goes on with it (Sweep): every verb that drops something, and every start of a VM
-// that keeps something, in the background. A lock on the tree itself keeps them apart.
+// An interruption between the two leaves a tree without its name. Sweep goes on with it:
+// every verb that drops something calls Sweep, and so does every start of a VM that keeps
+// something, in the background. A lock on the tree itself keeps them apart.
 const removedPrefix = ".removed-"
 
 // putAway puts a tree out of the way, and returns its name there; "" if there was none.
 func (s *Store) putAway(name string) (away string, err error) {
 	away = removedPrefix + strings.ToLower(rand.Text()[:12])
 	err = s.root.Rename(name, away)
-	if errors.Is(err, fs.ErrPermission) { // a guest may have forbidden its home to be written to, as by a move
+	if errors.Is(err, fs.ErrPermission) { // a guest may have made its home read-only, which also forbids a move
 		_ = s.root.Chmod(name, 0o700)
 		err = s.root.Rename(name, away)
 	}
@@ -42,7 +42,7 @@ func (s *Store) putAway(name string) (away string, err error) {
 	return away, nil
 }
 
-// takeApart removes what was put away, unless somebody else is at it.
+// takeApart removes a tree that was put away, unless another process does.
 func (s *Store) takeApart(away string) error {
 	top, err := openBelow(s.root, away, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	switch {
@@ -61,7 +61,7 @@ func (s *Store) takeApart(away string) error {
 // staged. It returns the first of its errors, having tried everything.
 func (s *Store) Sweep() error {
 	first := s.SweepStaging("")
-	// Where an earlier version put things away.
+	// Earlier versions put trees away here.
 	for _, pattern := range []string{VmsName + "/" + removedPrefix + "*", VmsName + "/*/" + removedPrefix + "*"} {
 		old, _ := fs.Glob(s.root.FS(), pattern)
 		for _, name := range old {
@@ -82,13 +82,13 @@ func (s *Store) Sweep() error {
 	return first
 }
 
-// stagingLock ends the name of the file, beside a staging folder, that is locked as long
-// as the folder is in use. Earlier versions made none: such a folder goes with the next run
-// of its VM.
+// stagingLock ends the name of the file beside a staging folder that is locked while the
+// folder is in use. Earlier versions made none: the next run of the VM removes such a
+// folder.
 const stagingLock = ".lock"
 
-// newStaging makes a fresh folder for one run of the VM name, and returns its path. It is
-// in use until it is dropped, or the Store closed.
+// NewStaging makes a fresh folder for one run of the VM name, and returns its path. The
+// folder is in use until DropStaging, or the Store's end.
 func (s *Store) NewStaging(name, word string) (string, error) {
 	if err := s.makeDir(StagingName); err != nil {
 		return "", err
@@ -103,7 +103,7 @@ func (s *Store) NewStaging(name, word string) (string, error) {
 	if err != nil {
 		return "", stateFailure(filepath.Join(s.path, StagingName, folder), err)
 	}
-	s.Staged[folder] = lock
+	s.StagingLocks[folder] = lock
 	dir := filepath.Join(StagingName, folder)
 	if err := s.makeDir(dir); err != nil {
 		return "", errors.Join(err, s.DropStaging(folder))
@@ -111,12 +111,12 @@ func (s *Store) NewStaging(name, word string) (string, error) {
 	return filepath.Join(s.path, dir), nil
 }
 
-// dropStaging removes a folder that newStaging made.
+// DropStaging removes a folder that newStaging made.
 func (s *Store) DropStaging(folder string) error {
 	away, err := s.unstage(folder)
-	if lock := s.Staged[folder]; lock != nil {
+	if lock := s.StagingLocks[folder]; lock != nil {
 		lock.Close()
-		delete(s.Staged, folder)
+		delete(s.StagingLocks, folder)
 	}
 	if away == "" {
 		return err
@@ -136,7 +136,7 @@ func (s *Store) unstage(folder string) (away string, err error) {
 	return away, nil
 }
 
-// sweepStaging puts away what killed runs have staged: also what an earlier version's
+// SweepStaging puts away what killed runs have staged: also what an earlier version's
 // run of the VM name has, which is the caller's. A name has no '.', and a word no '-': no
 // VM's is another's.
 func (s *Store) SweepStaging(name string) (first error) {
@@ -162,7 +162,7 @@ func (s *Store) SweepStaging(name string) (first error) {
 	return first
 }
 
-// sweepFolder puts a folder away that is not in use.
+// sweepFolder puts away a folder that is not in use.
 func (s *Store) sweepFolder(folder string) error {
 	path := filepath.Join(StagingName, folder+stagingLock)
 	lock, err := openBelow(s.root, path, os.O_RDWR|unix.O_NONBLOCK, 0)

@@ -26,16 +26,16 @@ import (
 
 // Limits of a run's patience.
 const (
-	leaveLimit = 10 * time.Second // for a VM that is on its way out, before a new run
+	leaveLimit = 10 * time.Second // for a stopping VM to be gone, before a new run
 	heardLimit = time.Second      // for a signal to reach a guest, after which a second one leaves the run
-	maxTries   = 3                // of a run that keeps meeting VMs on their way out
+	maxTries   = 3                // of a run that keeps meeting stopping VMs
 )
 
-// A Run is one program to be run in a VM.
+// A Run is one program to run in a VM.
 type Run struct {
 	VM string
-	// Launch is called when the VM does not run yet, and has to be started. If it
-	// is nil, that is an error.
+	// Launch is called when the VM does not run yet and has to start. If it is nil, that is an
+	// error.
 	Launch     func() (Launch, error)
 	How        How
 	Argv       []string
@@ -43,12 +43,12 @@ type Run struct {
 	Background bool     // return when the program runs, and has not ended at once
 	Disposable bool     // do not join a VM that keeps its home
 	GUI        bool     // do not join a VM without a display
-	// Detached: the program is started even if the caller ends before it runs.
+	// Detached: the program starts even if the caller ends before it runs.
 	Detached bool
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
-	// Session is the caller's: where the program's windows are shown if the VM's own
+	// Session is the caller's session, which shows the program's windows if the VM's own
 	// session is over.
 	Session Session
 
@@ -60,11 +60,11 @@ type Run struct {
 	Signals <-chan os.Signal // passed on to the program; before it runs, they end the run
 	Sizes   <-chan Size      // of the terminal, if How has one
 
-	// What happens before the program runs, and "window" after. They are called
-	// from one goroutine and may be nil.
+	// The events before the program runs, and "window" after it. The functions are called from
+	// one goroutine and may be nil.
 	OnStage func(Stage)
 	OnNote  func(string)
-	// OnWindows is told why the program's windows are not shown in the caller's session.
+	// OnWindows gets the reason if the caller's session does not show the program's windows.
 	OnWindows func(string)
 	OnStart   func(Program)
 	OnJoin    func() // the VM runs already
@@ -74,7 +74,7 @@ type Run struct {
 	// OnHeard is called when the guest has taken the signals that were passed on.
 	OnHeard func()
 
-	unheard *atomic.Bool // a signal is on its way to the guest; made by converse
+	signalPending *atomic.Bool // a signal is on its way to the guest; converse makes the field
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
@@ -97,8 +97,8 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 			exit, err = run.converse(ctx, conn)
 		}
 		if errors.Is(err, errLost) {
-			// The connection ends a moment before the lock is free. After this
-			// line a list is to show nothing, and a run to work.
+			// The connection ends a moment before the lock is free. After this line a list has to
+			// show nothing, and a run has to work.
 			wait, cancel := context.WithTimeout(ctx, leaveLimit)
 			_ = r.WaitGone(wait, name)
 			cancel()
@@ -120,8 +120,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	return nil, Failf("VM %s: stopped %d times while it was asked to run a program", name, maxTries)
 }
 
-// lastPanic returns what a supervisor that crashed wrote last, from the log
-// that it left.
+// lastPanic returns the last words of a crashed supervisor, from its log.
 func (r *Registry) lastPanic(name string) string {
 	b, err := r.Root.ReadFile(filepath.Join(name, proc.LogName))
 	if err != nil {
@@ -131,8 +130,7 @@ func (r *Registry) lastPanic(name string) string {
 		if strings.HasPrefix(line, proc.NoThread) {
 			return ": " + proc.NoThreadText
 		}
-		// What a supervisor logs begins with a time; these are Go's last words, and
-		// main's.
+		// A supervisor's own lines begin with a time; these are Go's last words, and main's.
 		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
 			if strings.HasPrefix(line, prefix) {
 				return ": " + plain.Text(strings.TrimSpace(line), MaxTitle, plain.OneLine)
@@ -214,11 +212,11 @@ func (r *Registry) startSupervisor(s *Seat, l Launch) error {
 	if err := cmd.Start(); err != nil {
 		return Failf("VM %s: its supervisor cannot be started: %v", l.VM.Name, proc.ExecCause(err))
 	}
-	go func() { _ = cmd.Wait() }() // it outlives us, or we bury it
+	go func() { _ = cmd.Wait() }() // if it does not outlive us, this reaps it
 	return nil
 }
 
-// errLeaving: the VM is on its way out; wait, and start it anew.
+// errLeaving: the VM is stopping; wait, and start it anew.
 var errLeaving = errors.New("the VM is stopping")
 
 // errLost: the supervisor's end of the connection closed without a last word.
@@ -227,7 +225,7 @@ var errLost = errors.New("its supervisor was killed")
 // converse asks for the program, and stays until it has ended.
 func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error) {
 	c := &Control{Conn: conn}
-	run.unheard = new(atomic.Bool)
+	run.signalPending = new(atomic.Bool)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unhook := context.AfterFunc(ctx, func() { conn.Close() })
@@ -241,9 +239,9 @@ func (run *Run) converse(ctx context.Context, conn *net.UnixConn) (*Exit, error)
 	defer streams.close()
 	err = c.ask(run.request(), streams.theirs...)
 	proc.CloseFiles(streams.theirs)
-	switch refused := (*Failure)(nil); {
-	case errors.As(err, &refused):
-		return nil, refused
+	switch refusal := (*Failure)(nil); {
+	case errors.As(err, &refusal):
+		return nil, refusal
 	case err != nil:
 		return nil, errLeaving // it went away before it saw the request
 	}
@@ -278,7 +276,7 @@ func (run *Run) listen(c *Control, streams *streams, started chan struct{}) (*Ex
 		case r.Silent && run.OnSilent != nil:
 			run.OnSilent()
 		case r.Heard:
-			run.unheard.Store(false)
+			run.signalPending.Store(false)
 			if run.OnHeard != nil {
 				run.OnHeard()
 			}
@@ -307,9 +305,9 @@ func (run *Run) listen(c *Control, streams *streams, started chan struct{}) (*Ex
 	}
 }
 
-// forward passes signals and sizes on. A signal that comes before the program
-// runs ends the run, as it would have ended a program. So does a second one that wants an
-// end where the guest has not heard of the first: the VM stands still.
+// forward passes signals and sizes on. A signal before the program runs ends the run, as it
+// would have ended a program. A second signal that is to end the program also ends the run,
+// if the guest has not got the first: then the VM stands still.
 func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}, cancel context.CancelCauseFunc) {
 	runs := func() bool {
 		select {
@@ -320,8 +318,8 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 		}
 	}
 	early, sizes := started, (<-chan Size)(nil) // no size before there is a terminal
-	var sent time.Time                          // of the last signal by which somebody wants an end
-	var second syscall.Signal                   // that came while it was unheard
+	var sentAt time.Time                        // when the last signal that is to end the program was sent
+	var second syscall.Signal                   // the signal that came while the first was pending
 	var patience <-chan time.Time               // ends it
 	for {
 		var word Request
@@ -338,10 +336,10 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 			switch {
 			case !ok:
 				return
-			case runs() && ends(n) && run.unheard.Load():
+			case runs() && ends(n) && run.signalPending.Load():
 				second = n
 				if patience == nil {
-					patience = time.After(time.Until(sent.Add(heardLimit)))
+					patience = time.After(time.Until(sentAt.Add(heardLimit)))
 				}
 				continue
 			case runs():
@@ -353,15 +351,15 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 				return
 			}
 		case <-patience:
-			if run.unheard.Load() {
+			if run.signalPending.Load() {
 				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
 				return
 			}
 			patience, word.Signal = nil, int(second)
 		}
 		if ends(syscall.Signal(word.Signal)) {
-			sent = time.Now()
-			run.unheard.Store(true)
+			sentAt = time.Now()
+			run.signalPending.Store(true)
 		}
 		if err := c.Send(word); err != nil {
 			return
@@ -369,13 +367,12 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 	}
 }
 
-// ends reports whether a signal is one by which somebody wants a program to end.
+// ends reports whether a signal is meant to end a program.
 func ends(n syscall.Signal) bool {
 	return n == unix.SIGINT || n == unix.SIGTERM || n == unix.SIGQUIT || n == unix.SIGHUP
 }
 
-// streams are the pipes of one run: our ends, and those that the supervisor
-// is given.
+// streams are the pipes of one run: our ends, and the supervisor's.
 type streams struct {
 	ours, theirs []*os.File // stdin, stdout, stderr; nil of ours where the caller has it
 	out          sync.WaitGroup
@@ -386,8 +383,8 @@ func openStreams(run *Run) (*streams, error) {
 	if run.Background {
 		return s, nil
 	}
-	for i, given := range []any{run.Stdin, run.Stdout, run.Stderr} {
-		f, ok := given.(*os.File)
+	for i, stream := range []any{run.Stdin, run.Stdout, run.Stderr} {
+		f, ok := stream.(*os.File)
 		if ok && run.Pipes {
 			dup, err := proc.DupFile(f)
 			if err != nil {
@@ -414,8 +411,8 @@ func openStreams(run *Run) (*streams, error) {
 
 func (s *streams) close() { proc.CloseFiles(s.ours) }
 
-// copy begins to copy, once there is a program to copy for: until then what
-// stands in Stdin is not taken from whoever reads it next.
+// copy begins to copy once there is a program to copy for: until then it leaves Stdin's
+// content to whoever reads it next.
 func (s *streams) copy(run *Run) {
 	if s.ours[0] != nil {
 		go func() {
@@ -429,7 +426,7 @@ func (s *streams) copy(run *Run) {
 			continue
 		}
 		s.out.Go(func() {
-			// Whoever reads dst may go first: the program is to notice.
+			// The reader of dst may end first: the program has to notice.
 			_, _ = io.Copy(dst, src)
 			src.Close()
 		})

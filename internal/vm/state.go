@@ -24,15 +24,14 @@ const (
 	StateStarting = "starting"
 	StateRunning  = "running"
 	StateStopping = "stopping"
-	// StateNotAnswering is a VM that runs, and whose guest has given no sign of life for
-	// some seconds.
+	// StateNotAnswering is a running VM whose guest has not answered for some seconds.
 	StateNotAnswering = "not answering"
 	// StateUnresponsive is a client's word for a supervisor that holds its
 	// lock and does not answer.
 	StateUnresponsive = "unresponsive"
 )
 
-// A State is everything that a supervisor tells of its VM.
+// A State is everything that a supervisor reports of its VM.
 type State struct {
 	Name  string       `json:"name"`
 	State string       `json:"state"`
@@ -56,14 +55,13 @@ type State struct {
 	Windows     []Window     `json:"windows"`
 	Stages      []Stage      `json:"stages"`
 	Notes       []string     `json:"notes"`
-	Home        string       `json:"home"` // the directory of the host that is the guest's home; "" if that is thrown away
+	Home        string       `json:"home"` // the host directory that is the guest's home; "" if the VM keeps no home
 	Shares      []ShareState `json:"shares"`
 	Net         NetState     `json:"net"`
 	USB         []USBState   `json:"usb"`
 	// Channel is what carries the agent's channel; empty until it is known.
 	Channel ChannelState `json:"channel"`
-	// Confinement is what the processes said of themselves: display, qemu,
-	// virtiofsd and supervisor.
+	// Confinement has the processes' own reports: display, qemu, virtiofsd and supervisor.
 	Confinement map[string]Confinement `json:"confinement"`
 }
 
@@ -76,25 +74,25 @@ type PIDs struct {
 	Network    int `json:"network"` // passt
 }
 
-// A ChannelState is what a VM's state tells of the agent's channel.
+// A ChannelState is the state of the agent's channel.
 type ChannelState struct {
 	Kind string `json:"kind"` // "serial" or "vsock"
 	By   string `json:"by"`   // who carries it: "qemu" or "kernel"
 }
 
-// A NetState is what a VM's state tells of its network.
+// A NetState is the state of a VM's network.
 type NetState struct {
 	Kind    string   `json:"kind"`           // "none" or "nat"
 	By      string   `json:"by,omitempty"`   // who serves it: "passt" or "qemu"
 	Publish []string `json:"publish"`        // as config.ParsePublish reads them
-	Down    bool     `json:"down,omitempty"` // who served it has ended
-	// Received and Sent are the bytes that the guest's network card has carried, in the
-	// guest's words: neither passt nor QEMU counts them.
+	Down    bool     `json:"down,omitempty"` // its server has ended
+	// Received and Sent are the bytes that the guest's network card has carried. They are the
+	// guest's words: neither passt nor QEMU counts bytes.
 	Received uint64 `json:"received"`
 	Sent     uint64 `json:"sent"`
 }
 
-// A Program is one program that was started in a VM.
+// A Program is one program of a VM.
 type Program struct {
 	ID    int      `json:"id"`
 	Argv  []string `json:"argv"`
@@ -102,15 +100,15 @@ type Program struct {
 	Exit  *Exit    `json:"exit,omitempty"`
 }
 
-// A Window is what the display process says of a toplevel. Title and app id
-// are as shown: with the VM's tag, without control characters.
+// A Window is a toplevel, as the display process reports it. Title and app id are as
+// shown: with the VM's tag, without control characters.
 type Window struct {
 	ID    uint64 `json:"id"`
 	Title string `json:"title"`
 	AppID string `json:"app_id"`
 }
 
-// A Stage is a part of the start that is done: "prepared" (kernel and
+// A Stage is a step of the start that is done: "prepared" (kernel and
 // initramfs), "qemu" (started), then the guest's own "init", "root", "proxy",
 // "network" (an address, where there is a network card), then "ready" (programs can be started) and "window" (the first one shown).
 type Stage struct {
@@ -124,7 +122,7 @@ const (
 	MaxWindows  = 512
 	MaxTitle    = 256 // bytes
 	maxArgs     = 32  // of a program
-	maxExited   = 32  // ended programs that are remembered
+	maxExited   = 32  // ended programs in a state
 	MaxVMStages = 32
 )
 
@@ -134,10 +132,10 @@ type savedStateFile struct {
 	State
 }
 
-// stateVersion is that of state.json: change it where an older one would be misread.
+// stateVersion is the version of state.json: change it when an older file would be misread.
 const stateVersion = 1
 
-// saveState writes state.json in one step.
+// SaveState writes state.json in one step.
 func SaveState(dir *os.Root, s State) error {
 	b, err := json.MarshalIndent(savedStateFile{stateVersion, s}, "", "\t")
 	if err != nil {
@@ -146,24 +144,24 @@ func SaveState(dir *os.Root, s State) error {
 	return durable.Replace(dir, StateName, 0o600, append(b, '\n'))
 }
 
-// loadState reads the state.json of the VM name, that of another version as if it said
-// no more than the name.
+// LoadState reads the state.json of the VM name. A file of another version counts as if it
+// had the name alone.
 func LoadState(dir *os.Root, name string) (State, error) {
 	b, err := dir.ReadFile(filepath.Join(name, StateName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, err
 	}
-	var saved savedStateFile
-	if err != nil || json.Unmarshal(b, &saved) != nil || saved.Version != stateVersion {
+	var file savedStateFile
+	if err != nil || json.Unmarshal(b, &file) != nil || file.Version != stateVersion {
 		return State{Name: name}, nil
 	}
-	return saved.State, nil
+	return file.State, nil
 }
 
-// traffic notes what the guest says of its network.
+// Traffic notes the guest's words about its network.
 func (n *NetState) Traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 
-// clone returns a copy that shares nothing that changes.
+// Clone returns a copy that shares nothing that changes.
 func (s State) Clone() State {
 	s.Programs = slices.Clone(s.Programs)
 	s.Windows = slices.Clone(s.Windows)
@@ -173,16 +171,16 @@ func (s State) Clone() State {
 	return s
 }
 
-// shownArgv is as much of a command line as a state holds.
+// ShownArgv returns as much of a command line as a state holds.
 func ShownArgv(argv []string) []string {
-	shown := slices.Clone(argv[:min(len(argv), maxArgs)])
-	for i := range shown {
-		shown[i] = plain.Text(shown[i], MaxTitle, plain.OneLine)
+	list := slices.Clone(argv[:min(len(argv), maxArgs)])
+	for i := range list {
+		list[i] = plain.Text(list[i], MaxTitle, plain.OneLine)
 	}
-	return shown
+	return list
 }
 
-// addProgram appends p and forgets the oldest that have ended.
+// AddProgram appends p and forgets the oldest that have ended.
 func (s *State) AddProgram(p Program) {
 	ended := 0
 	for _, q := range s.Programs {
@@ -200,7 +198,7 @@ func (s *State) AddProgram(p Program) {
 	s.Programs = append(s.Programs, p)
 }
 
-// endProgram notes how program id ended.
+// EndProgram notes how program id ended.
 func (s *State) EndProgram(id int, e *Exit) {
 	for i := range s.Programs {
 		if s.Programs[i].ID == id {
@@ -209,7 +207,7 @@ func (s *State) EndProgram(id int, e *Exit) {
 	}
 }
 
-// A ShareState is what a VM's state tells of a share.
+// A ShareState is the state of a share.
 type ShareState struct {
 	Host  string `json:"host"`
 	Guest string `json:"guest"`
@@ -217,7 +215,7 @@ type ShareState struct {
 	PID   int    `json:"pid"` // of its virtiofsd; 0 if that has ended
 }
 
-// A USBState is what a VM's state tells of a device that it has.
+// A USBState is the state of a device that a VM has.
 type USBState struct {
 	Port string `json:"port"`
 	ID   string `json:"id"`
@@ -225,21 +223,19 @@ type USBState struct {
 	Rule bool   `json:"rule"` // by the configuration, not by hand
 }
 
-// A GuestMemory is what a guest has and says of its memory, in bytes. All but Size are
-// the guest's words.
+// A GuestMemory describes a guest's memory, in bytes. All but Size are the guest's words.
 type GuestMemory struct {
-	Size uint64 `json:"size"` // that it may use now, of the VM's memory
+	Size uint64 `json:"size"` // the part of the VM's memory that it may use now
 	balloon.Stats
 }
 
-// A Confinement is what a process of a VM said of itself when it had been
-// confined.
+// A Confinement is the report of a VM's process about its confinement.
 type Confinement struct {
 	PID int `json:"pid"`
 	sandbox.Report
 }
 
-// OutdatedText is what a person is told of a VM whose State is Outdated.
+// OutdatedText is the note for the user about a VM whose State is Outdated.
 func OutdatedText(name, root string) string {
 	return fmt.Sprintf("VM %s: programs of its root %s have changed since it started, and it sees some old and some new; stop it and run it again", name, root)
 }

@@ -20,7 +20,7 @@ import (
 	"vix/internal/rootfs"
 )
 
-// What VMs keep, and where folders for one run are made:
+// The state that VMs keep, and the folders for one run:
 //
 //	$XDG_STATE_HOME/vix/           0700
 //	  vms/NAME/                    0700
@@ -29,12 +29,12 @@ import (
 //	    home/                      the home directory of the guest's user
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by a later one
 //	  staging/NAME-XXXXXXXX.lock   flock: held while that run lasts
-//	  .removed-XXXXXXXXXXXX/       what is being removed (removal.go)
-//	  written.json                 which folders of the user's a VM could ever write to (folder.go)
+//	  .removed-XXXXXXXXXXXX/       a tree that is being removed (removal.go)
+//	  written.json                 the user's folders that a VM could ever write to (written.go)
 //
-// Whatever is in home and staging was written by a guest: it is removed and renamed,
-// never read. Nothing above them may be a symbolic link, and everything belongs to
-// the user alone: a VM's files are where no other user can execute them.
+// A guest has written whatever is in home and staging: Vix removes and renames it, but never
+// reads it. Nothing above them may be a symbolic link, and everything belongs to the user
+// alone: no other user can execute a VM's files.
 const (
 	storeVersion = 1
 	MarkerName   = "vix.json"
@@ -45,9 +45,9 @@ const (
 
 // A Store is the state directory of one user.
 type Store struct {
-	path   string // of $XDG_STATE_HOME/vix
-	root   *os.Root
-	Staged map[string]*os.File // the locks of the staging folders that it has made
+	path         string // of $XDG_STATE_HOME/vix
+	root         *os.Root
+	StagingLocks map[string]*os.File // locks of the staging folders that this Store has made, by name
 }
 
 // OpenStore opens dir/vix, and makes it if there is none. dir is $XDG_STATE_HOME.
@@ -74,13 +74,13 @@ func OpenStore(dir string) (*Store, error) {
 
 // Close releases the directory.
 func (s *Store) Close() error {
-	for _, lock := range s.Staged {
+	for _, lock := range s.StagingLocks {
 		lock.Close()
 	}
 	return s.root.Close()
 }
 
-// stateFailure says what to do where the state cannot be kept.
+// stateFailure says what to do if the state cannot be kept.
 func stateFailure(path string, err error) *Failure {
 	next := "run with --disposable, or set XDG_STATE_HOME to a directory that can be written to"
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
@@ -117,7 +117,7 @@ func (s *Store) makeDir(name string) error {
 	return nil
 }
 
-// A keptState is the state of one VM, locked.
+// A KeptState is the state of one VM, locked.
 type KeptState struct {
 	path string // of its directory
 	Lock *os.File
@@ -133,7 +133,7 @@ type marker struct {
 	Version int `json:"version"`
 }
 
-// open opens the state of the VM name, made if there is none, and locks it.
+// Open opens the state of the VM name, which it makes if there is none, and locks it.
 func (s *Store) Open(name string) (*KeptState, error) {
 	dir := filepath.Join(VmsName, name)
 	for _, d := range []string{VmsName, dir} {
@@ -187,12 +187,12 @@ func (s *Store) readMarker(dir string) (m marker, err error) {
 		return m, err
 	}
 	if json.Unmarshal(b, &m) != nil {
-		return m, fs.ErrNotExist // a power cut has left a part of it, or zeros; it says no more than is known
+		return m, fs.ErrNotExist // a power cut has left a part of it, or zeros; fill can make it again
 	}
 	return m, nil
 }
 
-// unlockLimit is how long a state may be in use by what has been killed.
+// unlockLimit is how long killed processes may still hold a state.
 const unlockLimit = 3 * time.Second
 
 // lock locks an existing state.
@@ -200,14 +200,13 @@ func (s *Store) lock(name string) (*KeptState, error) {
 	file := filepath.Join(VmsName, name, lockName)
 	f, err := openBelow(s.root, file, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
-		// It can be locked all the same, and the home read, if it was made before.
+		// The state can be locked all the same, and the home read, if it was made before.
 		f, err = openBelow(s.root, file, os.O_RDONLY, 0)
 	}
 	if err != nil {
 		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
-	// What serves the home holds the lock too: when a supervisor is killed, that ends a
-	// moment later.
+	// The home's server holds the lock too: it ends a moment after a supervisor is killed.
 	ctx, cancel := context.WithTimeout(context.Background(), unlockLimit)
 	defer cancel()
 	switch err := waitLock(ctx, f); {
@@ -219,8 +218,8 @@ func (s *Store) lock(name string) (*KeptState, error) {
 	return &KeptState{filepath.Join(s.path, VmsName, name), f}, nil
 }
 
-// Kept returns the names of the VMs that have kept something.
-func (s *Store) Kept() ([]string, error) {
+// Names returns the names of the VMs that have kept something.
+func (s *Store) Names() ([]string, error) {
 	entries, err := fs.ReadDir(s.root.FS(), VmsName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Failf("%s: %v", filepath.Join(s.path, VmsName), proc.Cause(err))
@@ -235,8 +234,8 @@ func (s *Store) Kept() ([]string, error) {
 	return names, nil
 }
 
-// existing locks the state that a VM has kept; nil where there is none.
-func (s *Store) existing(name string) (*KeptState, error) {
+// openExisting locks a VM's kept state; nil if there is none.
+func (s *Store) openExisting(name string) (*KeptState, error) {
 	dir := filepath.Join(VmsName, name)
 	st, err := s.root.Lstat(dir)
 	switch {
@@ -250,23 +249,23 @@ func (s *Store) existing(name string) (*KeptState, error) {
 	return s.lock(name)
 }
 
-// drop puts away what a VM has kept; Sweep removes it.
+// drop puts a VM's kept state away; Sweep removes it.
 func (s *Store) drop(name string) error {
 	_, err := s.putAway(filepath.Join(VmsName, name))
 	return err
 }
 
-// dropHome empties a VM's home; Sweep removes what was in it.
+// dropHome empties a VM's home; Sweep removes its content.
 func (s *Store) dropHome(name string) error {
 	home := filepath.Join(VmsName, name, HomeName)
 	if _, err := s.putAway(home); err != nil {
 		return err
 	}
-	_ = s.makeDir(home) // on a full disk, the next start makes it
+	_ = s.makeDir(home) // if the disk is full, the next start makes it
 	return nil
 }
 
-// openDir opens a directory of the store, by the name that it was made by: nothing on the
+// OpenDir opens a directory of the store by the name that it was made with: nothing on the
 // way is a link.
 func (s *Store) OpenDir(name string) (*rootfs.Folder, error) {
 	dir, err := openBelow(s.root, name, unix.O_PATH|unix.O_DIRECTORY, 0)

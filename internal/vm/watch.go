@@ -15,16 +15,16 @@ import (
 	"vix/config"
 )
 
-// What is followed, and by which event:
+// What Watch follows, and by which event:
 //
 //	a VM appears      inotify on $XDG_RUNTIME_DIR/vix         ─┐
 //	its state changes reply{state} after a request{op: watch}  ├─► one Event at a time
 //	it is gone        reply{done}, or its lock is free        ─┘
 //
-// A supervisor sends its state, and the next only when the client has asked for it
-// with an empty request: whoever is slow gets the newest, and nothing is queued for him.
+// A supervisor sends its state, and the next one only after the client's empty request: a
+// slow client gets the newest state, and nothing queues up for it.
 
-// watchPace is the least time between two states of one VM: a guest that changes a
+// WatchPace is the least time between two states of one VM: a guest that changes a
 // title a thousand times a second must not keep every bar of the desktop busy.
 const WatchPace = 100 * time.Millisecond
 
@@ -32,7 +32,7 @@ const WatchPace = 100 * time.Millisecond
 const (
 	EventState = "state" // a VM has appeared, or its state has changed
 	EventEnded = "ended" // a VM is gone
-	EventReady = "ready" // every VM that ran when the watch began has been told of
+	EventReady = "ready" // there was an event of every VM that ran when the watch began
 )
 
 // An Event is a line of "status --watch --json".
@@ -42,10 +42,10 @@ type Event struct {
 	State *State `json:"vm,omitempty"`   // with EventState
 }
 
-// Watch tells each of every VM's state, or with a name of that VM's alone: first as
-// it is, then as it changes, until ctx ends (nil) or each fails (its error). A VM
-// that does not run is waited for. While each is at work the VMs change on, and the
-// next event has what is newest; each is called from the caller's goroutine.
+// Watch calls each with the state of every VM, or of the VM name alone: first the present
+// state, then each change, until ctx ends (nil) or each fails (its error). It waits for a VM
+// that does not run. The VMs go on changing while each works, and the next event has the
+// newest state; each is called from the caller's goroutine.
 func (r *Registry) Watch(ctx context.Context, name string, each func(Event) error) error {
 	if name != "" {
 		if err := config.CheckName(name); err != nil {
@@ -57,30 +57,30 @@ func (r *Registry) Watch(ctx context.Context, name string, each func(Event) erro
 		return Failf("%s: %v", r.Path, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{reg: r, name: name, events: make(chan Event), ended: make(chan string), followed: map[string]bool{}}
+	w := &watch{reg: r, name: name, events: make(chan Event), ends: make(chan string), followers: map[string]bool{}}
 	defer w.running.Wait()
 	defer cancel()
-	looked := make(chan error)
-	w.running.Go(func() { lookOut(ctx, notes, looked) })
-	return w.run(ctx, looked, each)
+	looks := make(chan error)
+	w.running.Go(func() { lookOut(ctx, notes, looks) })
+	return w.run(ctx, looks, each)
 }
 
 // A watch is the state of one call of Watch.
 type watch struct {
-	reg      *Registry
-	name     string // or "": all
-	events   chan Event
-	ended    chan string     // a follower's last word: the name
-	followed map[string]bool // VMs that have a follower; true: it has told of its VM, or ended
-	running  sync.WaitGroup
+	reg       *Registry
+	name      string // or "": all
+	events    chan Event
+	ends      chan string     // names of VMs whose follower has ended
+	followers map[string]bool // VMs that have a follower; true after its first event, or its end
+	running   sync.WaitGroup
 }
 
-func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) error) error {
+func (w *watch) run(ctx context.Context, looks <-chan error, each func(Event) error) error {
 	if err := w.look(ctx); err != nil {
-		return unlessDone(ctx, err)
+		return errorUnlessDone(ctx, err)
 	}
 	for ready := false; ; {
-		if !ready && w.allTold() {
+		if !ready && w.isComplete() {
 			ready = true
 			if err := each(Event{Event: EventReady}); err != nil {
 				return err
@@ -89,14 +89,14 @@ func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) e
 		var err error
 		select {
 		case e := <-w.events:
-			w.followed[e.Name] = true
+			w.followers[e.Name] = true
 			err = each(e)
-		case name := <-w.ended:
-			delete(w.followed, name)
-			err = unlessDone(ctx, w.look(ctx)) // another of that name may have come meanwhile
-		case err = <-looked:
+		case name := <-w.ends:
+			delete(w.followers, name)
+			err = errorUnlessDone(ctx, w.look(ctx)) // another of that name may have come meanwhile
+		case err = <-looks:
 			if err == nil {
-				err = unlessDone(ctx, w.look(ctx))
+				err = errorUnlessDone(ctx, w.look(ctx))
 			}
 		case <-ctx.Done():
 			return nil
@@ -110,15 +110,15 @@ func (w *watch) run(ctx context.Context, looked <-chan error, each func(Event) e
 	}
 }
 
-func unlessDone(ctx context.Context, err error) error {
+func errorUnlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
-func (w *watch) allTold() bool {
-	for _, told := range w.followed {
+func (w *watch) isComplete() bool {
+	for _, told := range w.followers {
 		if !told {
 			return false
 		}
@@ -128,20 +128,20 @@ func (w *watch) allTold() bool {
 
 // look starts a follower for each VM that has none.
 func (w *watch) look(ctx context.Context) error {
-	// It takes the upper lock: a directory that is being made is whole then.
+	// Names takes the upper lock: a directory that is being made is whole then.
 	names, err := w.reg.Names(ctx)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if _, ok := w.followed[name]; ok || w.name != "" && w.name != name {
+		if _, ok := w.followers[name]; ok || w.name != "" && w.name != name {
 			continue
 		}
-		w.followed[name] = false
+		w.followers[name] = false
 		w.running.Go(func() {
 			w.follow(ctx, name)
 			select {
-			case w.ended <- name:
+			case w.ends <- name:
 			case <-ctx.Done():
 			}
 		})
@@ -149,7 +149,7 @@ func (w *watch) look(ctx context.Context) error {
 	return nil
 }
 
-// follow tells of one VM until it is gone.
+// follow sends one VM's events until the VM is gone.
 func (w *watch) follow(ctx context.Context, name string) {
 	// This VM's own lock: another of the same name has another file.
 	lock, err := w.reg.Root.OpenFile(filepath.Join(name, lockName), os.O_RDWR, 0)
@@ -182,8 +182,8 @@ func (w *watch) tell(ctx context.Context, e Event) error {
 	}
 }
 
-// watchVM passes on what a supervisor tells of its VM until the connection ends. It
-// reports whether the VM has ended in good order.
+// watchVM passes on a supervisor's states until the connection ends. It reports whether
+// the VM has ended in good order.
 func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) error) (ended bool) {
 	conn, _, err := r.Dial(name)
 	if err != nil {
@@ -196,7 +196,7 @@ func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) e
 	if c.Send(Request{Version: ControlVersion, Op: OpWatch}) != nil {
 		return false
 	}
-	// Something is told of a supervisor that hangs too; it may answer yet.
+	// A supervisor that hangs gets an event too; it may answer yet.
 	answered := make(chan struct{})
 	var patience sync.WaitGroup
 	patience.Go(func() {
@@ -216,7 +216,7 @@ func (r *Registry) watchVM(ctx context.Context, name string, tell func(*State) e
 		}
 		rep = Reply{}
 	}
-	if rep.Fail != nil { // of another version; what it does is in its file
+	if rep.Fail != nil { // it has another version; its state is in its file
 		_ = tell(r.savedState(name))
 	}
 	return err == nil && rep.Done
@@ -235,9 +235,9 @@ func (r *Registry) watchDir() (*os.File, error) {
 	return notes, nil
 }
 
-// lookOut says with each batch of notes that it is time to look again, and closes
-// notes when ctx ends. Which names they have does not matter: what is there, does.
-func lookOut(ctx context.Context, notes *os.File, looked chan<- error) {
+// lookOut asks for a new look after each batch of notes, and closes notes when ctx ends.
+// The names in the notes do not matter: the look finds what is there.
+func lookOut(ctx context.Context, notes *os.File, looks chan<- error) {
 	defer notes.Close()
 	unhook := context.AfterFunc(ctx, func() { notes.Close() })
 	defer unhook()
@@ -248,7 +248,7 @@ func lookOut(ctx context.Context, notes *os.File, looked chan<- error) {
 			err = io.ErrUnexpectedEOF
 		}
 		select {
-		case looked <- err:
+		case looks <- err:
 		case <-ctx.Done():
 			return
 		}

@@ -15,17 +15,17 @@ import (
 	"vix/internal/rootfs"
 )
 
-// What was shared to be written to is remembered, the last maxRemembered of it, in
-// writtenName of the state directory: {"version": 1, "folders": [{vm, path, dev, ino}]}.
+// writtenName of the state directory lists the last maxWritten folders that were shared for
+// writing: {"version": 1, "folders": [{vm, path, dev, ino}]}.
 const (
 	writtenName     = "written.json"
 	writtenVersion  = 1
-	maxRemembered   = 1024
+	maxWritten      = 1024
 	maxWrittenBytes = 1 << 20
 )
 
 type WrittenFolder struct {
-	VM   string `json:"vm"` // the last one
+	VM   string `json:"vm"` // the last VM that had it
 	Path string `json:"path"`
 	rootfs.DirID
 }
@@ -35,8 +35,8 @@ type writtenFile struct {
 	Folders []WrittenFolder `json:"folders"`
 }
 
-// written returns what is remembered. A file that cannot be read is an error: without it,
-// a link that a guest has made would be followed.
+// Written returns the list. A file that cannot be read is an error: without it, Vix would
+// follow a link that a guest has made.
 func (s *Store) Written() ([]WrittenFolder, error) {
 	path := filepath.Join(s.path, writtenName)
 	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -58,7 +58,7 @@ func (s *Store) Written() ([]WrittenFolder, error) {
 	return w.Folders, nil
 }
 
-// addWritten remembers a folder; the caller has lockFolders.
+// AddWritten adds a folder; the caller holds LockFolders.
 func (s *Store) AddWritten(f WrittenFolder) error {
 	list, err := s.Written()
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Store) AddWritten(f WrittenFolder) error {
 		return nil
 	}
 	list = append(slices.DeleteFunc(list, func(x WrittenFolder) bool { return x.DirID == f.DirID }), f)
-	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxRemembered):]})
+	b, err := json.Marshal(writtenFile{writtenVersion, list[max(0, len(list)-maxWritten):]})
 	if err != nil {
 		return err
 	}

@@ -13,10 +13,10 @@ func TestRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	for i := range maxRemembered + 10 {
+	for i := range maxWritten + 10 {
 		f := WrittenFolder{VM: "a", Path: "/p"}
 		f.Ino = uint64(i)
-		if i > 20 && i < maxRemembered {
+		if i > 20 && i < maxWritten {
 			continue // fewer files to write
 		}
 		if err := errors.Join(store.AddWritten(f), store.AddWritten(f)); err != nil {
@@ -24,7 +24,7 @@ func TestRemembered(t *testing.T) {
 		}
 	}
 	list, err := store.Written()
-	if err != nil || len(list) != 31 || list[30].Ino != maxRemembered+9 {
+	if err != nil || len(list) != 31 || list[30].Ino != maxWritten+9 {
 		t.Errorf("%d, %v", len(list), err)
 	}
 	for _, bad := range []string{"", "{", `{"version": 2}`} {

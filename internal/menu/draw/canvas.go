@@ -12,16 +12,16 @@ type Color = [3]uint8
 
 // A Canvas is the pixels of a buffer: wl_shm.format.argb8888, premultiplied.
 type Canvas struct {
-	W, H int // pixels
-	Pix  []uint32
-	held []string // what each region shows, as Painter says
+	W, H     int // pixels
+	Pix      []uint32
+	contents []string // what each region shows, as Painter says
 }
 
 // NewCanvas returns a canvas of pixels that are all to be painted yet.
 func NewCanvas(w, h int, pix []uint32) *Canvas { return &Canvas{W: w, H: h, Pix: pix} }
 
 // Forget has all of it painted anew.
-func (c *Canvas) Forget() { c.held = nil }
+func (c *Canvas) Forget() { c.contents = nil }
 
 func opaque(c Color) uint32 {
 	return 0xff000000 | uint32(c[0])<<16 | uint32(c[1])<<8 | uint32(c[2])

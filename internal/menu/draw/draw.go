@@ -51,7 +51,7 @@ type Painter struct {
 	theme   theme
 	mix     mixer
 	texts   map[textKey]text
-	marked  map[markKey]*image.Alpha
+	marks   map[markKey]*image.Alpha
 	regions []region
 	shown   []string // keys of what was painted last, in whichever canvas
 	missing map[rune]bool
@@ -91,7 +91,7 @@ const maxTexts = 300
 // Reset is to be called when a public field has changed.
 func (p *Painter) Reset() {
 	p.theme = themeOf(p.Look.Scheme, p.Look.Accent)
-	p.mix, p.texts, p.marked, p.shown, p.missing = mixer{}, map[textKey]text{}, map[markKey]*image.Alpha{}, nil, map[rune]bool{}
+	p.mix, p.texts, p.marks, p.shown, p.missing = mixer{}, map[textKey]text{}, map[markKey]*image.Alpha{}, nil, map[rune]bool{}
 }
 
 // Size is the menu's, in logical pixels.
@@ -153,17 +153,17 @@ func (p *Painter) Paint(c *Canvas, m *menu.Model, s State) []image.Rectangle {
 	}
 	p.foot(m, s)
 	p.scrollbar(m)
-	if len(c.held) != len(p.regions) {
-		c.held = make([]string, len(p.regions))
+	if len(c.contents) != len(p.regions) {
+		c.contents = make([]string, len(p.regions))
 	}
 	if len(p.shown) != len(p.regions) {
 		p.shown = make([]string, len(p.regions))
 	}
 	var damage []image.Rectangle
 	for i, r := range p.regions {
-		if c.held[i] != r.key {
+		if c.contents[i] != r.key {
 			r.paint(c)
-			c.held[i] = r.key
+			c.contents[i] = r.key
 		}
 		if p.shown[i] != r.key {
 			damage = append(damage, r.rect)
@@ -240,13 +240,13 @@ func (p *Painter) text(s string, size float64, room int, bold bool, marks map[in
 		return t
 	}
 	m := markKey{t.all, fmt.Sprint(marks)}
-	if t.marked = p.marked[m]; t.marked == nil {
+	if t.marked = p.marks[m]; t.marked == nil {
 		t.marked = image.NewAlpha(t.all.Rect)
 		t.line.Draw(t.marked, 0, t.base, func(i int) bool { return marks[i] })
-		if len(p.marked) >= maxTexts {
-			clear(p.marked)
+		if len(p.marks) >= maxTexts {
+			clear(p.marks)
 		}
-		p.marked[m] = t.marked
+		p.marks[m] = t.marked
 	}
 	return t
 }
@@ -271,8 +271,8 @@ func (p *Painter) drawText(k textKey) (t text) {
 	return t
 }
 
-// put paints a text whose middle is at y.
-func (p *Painter) put(c *Canvas, t text, x, y int, bg, fg Color) {
+// blit paints a text whose middle is at y.
+func (p *Painter) blit(c *Canvas, t text, x, y int, bg, fg Color) {
 	if t.all == nil {
 		return
 	}
@@ -306,14 +306,14 @@ func (p *Painter) entry(m *menu.Model, s State) {
 		room := r.Max.X - x - p.px(70)
 		if query != "" {
 			count := p.text(fmt.Sprint(m.Count()), p.Look.FontSize*0.83, p.px(60), false, nil)
-			p.put(c, count, w-p.px(padding+margin)-count.w, mid, p.theme.ground, p.theme.dim)
+			p.blit(c, count, w-p.px(padding+margin)-count.w, mid, p.theme.ground, p.theme.dim)
 		}
-		p.typed(c, x, mid, room, query, at, s.Preedit)
+		p.drawQuery(c, x, mid, room, query, at, s.Preedit)
 	})
 }
 
-// typed paints the query with its cursor; of one that is too long, its end.
-func (p *Painter) typed(c *Canvas, x, mid, room int, query string, at int, preedit string) {
+// drawQuery paints the query with its cursor; of one that is too long, its end.
+func (p *Painter) drawQuery(c *Canvas, x, mid, room int, query string, at int, preedit string) {
 	size := p.Look.FontSize * 1.13
 	before := []rune(query)[:at]
 	before = append(before, []rune(preedit)...)
@@ -324,10 +324,10 @@ func (p *Painter) typed(c *Canvas, x, mid, room int, query string, at int, preed
 	}
 	if query == "" && preedit == "" {
 		hint := p.text("Search programs and VMs", size, room, false, nil)
-		p.put(c, hint, x+p.px(4), mid, p.theme.ground, p.theme.dim)
+		p.blit(c, hint, x+p.px(4), mid, p.theme.ground, p.theme.dim)
 	}
 	all := p.text(string(before)+string(after), size, room, false, nil)
-	p.put(c, all, x, mid, p.theme.ground, p.theme.ink)
+	p.blit(c, all, x, mid, p.theme.ground, p.theme.ink)
 	cx, half := x+width(before), p.px(11)
 	c.fill(image.Rect(cx, mid-half, cx+max(p.px(1.6), 1), mid+half), p.theme.accent)
 }
@@ -346,7 +346,7 @@ func (p *Painter) paneTitle(c *Canvas, r image.Rectangle, mid int, it menu.Item)
 	c.stroke(x-p.f(3), float64(mid), x+p.f(2), float64(mid)+p.f(5), p.f(1.8), p.theme.dim)
 	left := p.px(padding + margin + iconSide + gap)
 	end := p.tag(c, r.Max.X-p.px(padding), mid, it, p.theme.ground, true)
-	p.put(c, p.text(it.Name, p.Look.FontSize*1.13, end-left-p.px(gap), false, nil), left, mid, p.theme.ground, p.theme.ink)
+	p.blit(c, p.text(it.Name, p.Look.FontSize*1.13, end-left-p.px(gap), false, nil), left, mid, p.theme.ground, p.theme.ink)
 }
 
 // foot says what keys do, or a notice.
@@ -364,7 +364,7 @@ func (p *Painter) foot(m *menu.Model, s State) {
 	p.add(r, fmt.Sprint("foot\x00", words, fg), func(c *Canvas) {
 		c.fill(r, p.theme.ground)
 		t := p.text(words, p.Look.FontSize*0.8, r.Dx()-p.px(padding), false, nil)
-		p.put(c, t, p.px(padding+margin), (r.Min.Y+r.Max.Y)/2, p.theme.ground, fg)
+		p.blit(c, t, p.px(padding+margin), (r.Min.Y+r.Max.Y)/2, p.theme.ground, fg)
 	})
 }
 

@@ -49,7 +49,7 @@ func (p *Painter) nothing(m *menu.Model, r image.Rectangle) {
 			words = "Nothing matches “" + query + "”"
 		}
 		t := p.text(words, p.Look.FontSize, r.Dx()-p.px(2*margin), false, nil)
-		p.put(c, t, r.Min.X+p.px(margin+iconSide+gap), (r.Min.Y+r.Max.Y)/2, p.theme.ground, p.theme.dim)
+		p.blit(c, t, r.Min.X+p.px(margin+iconSide+gap), (r.Min.Y+r.Max.Y)/2, p.theme.ground, p.theme.dim)
 	})
 }
 
@@ -83,13 +83,13 @@ func (p *Painter) item(c *Canvas, r image.Rectangle, it menu.Item, vm menu.VM, q
 	if words := stateWords(vm); words != "" {
 		t := p.text(words, p.Look.FontSize*0.8, p.px(120), false, nil)
 		end -= t.w + p.px(gap-2)
-		p.put(c, t, end, mid, bg, p.theme.dim)
+		p.blit(c, t, end, mid, bg, p.theme.dim)
 	}
 	room := end - left - p.px(gap)
 	name := p.text(it.Name, p.Look.FontSize, room, false, menu.Marks(query, it.Name))
-	p.put(c, name, left, mid, bg, p.theme.ink)
+	p.blit(c, name, left, mid, bg, p.theme.ink)
 	if room -= name.w + p.px(gap); it.Generic != "" && room > p.px(40) {
-		p.put(c, p.text(it.Generic, p.Look.FontSize*0.87, room, false, nil), left+name.w+p.px(gap), mid, bg, p.theme.dim)
+		p.blit(c, p.text(it.Generic, p.Look.FontSize*0.87, room, false, nil), left+name.w+p.px(gap), mid, bg, p.theme.dim)
 	}
 	if vm.State == "starting" {
 		p.progress(c, r, left, r.Max.X-p.px(margin), it, vm.Progress, bg)
@@ -123,10 +123,10 @@ func (p *Painter) tag(c *Canvas, x, mid int, it menu.Item, bg Color, runs bool) 
 	b := box{float64(x - w), math.Round(float64(mid) - half), float64(x), math.Round(float64(mid) + half), p.f(tagCorner)}
 	if runs {
 		c.box(b, color)
-		p.put(c, t, x-w+p.px(8), mid, color, label.Ink(color))
+		p.blit(c, t, x-w+p.px(8), mid, color, label.Ink(color))
 	} else {
 		c.outline(b, max(p.f(1.2), 1), p.visible(color, bg))
-		p.put(c, t, x-w+p.px(8), mid, bg, p.theme.dim)
+		p.blit(c, t, x-w+p.px(8), mid, bg, p.theme.dim)
 	}
 	return x - w
 }
@@ -177,7 +177,7 @@ func (p *Painter) letter(c *Canvas, x, mid, side int, name string, bg Color) {
 	c.box(box{float64(x), float64(mid - side/2), float64(x + side), float64(mid - side/2 + side), p.f(6)}, fill)
 	for _, r := range name {
 		t := p.text(string(unicode.ToUpper(r)), p.Look.FontSize*0.9, side, true, nil)
-		p.put(c, t, x+(side-t.w)/2, mid, fill, p.theme.ink)
+		p.blit(c, t, x+(side-t.w)/2, mid, fill, p.theme.ink)
 		break
 	}
 }
@@ -194,5 +194,5 @@ func (p *Painter) action(c *Canvas, r image.Rectangle, a menu.Action, selected b
 	}
 	left += p.px(iconSide + gap)
 	t := p.text(a.Name, p.Look.FontSize, r.Max.X-left-p.px(margin), false, nil)
-	p.put(c, t, left, (r.Min.Y+r.Max.Y)/2, bg, p.theme.ink)
+	p.blit(c, t, left, (r.Min.Y+r.Max.Y)/2, bg, p.theme.ink)
 }

@@ -87,8 +87,8 @@ func (s *Session) act(ctx context.Context, ev menu.Event) error {
 	if err != nil {
 		return err
 	}
-	if said := strings.TrimSpace(string(out)); said != "" {
-		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(errors.New(said))}})
+	if output := strings.TrimSpace(string(out)); output != "" {
+		s.tell(menu.Update{Notice: &menu.Notice{Text: plain.Error(errors.New(output))}})
 	}
 	s.offerUSB(ctx)
 	return nil

@@ -130,7 +130,7 @@ func (s *Session) icon(ctx context.Context, ev menu.Event) {
 	i := menu.Icon{Name: ev.Name, Side: ev.Side, Path: ev.Path, File: ev.Path}
 	if strings.HasSuffix(ev.Path, ".svg") {
 		var err error
-		if i.File, err = s.rasterised(ctx, ev.Path, ev.Side); err != nil {
+		if i.File, err = s.rasterise(ctx, ev.Path, ev.Side); err != nil {
 			i.File = "" // drawn without
 		}
 		s.tell(menu.Update{Icon: &i})

@@ -88,7 +88,7 @@ func (s *Session) addPrograms() {
 		}
 		return apps
 	}
-	claimed := map[string]bool{} // programs of the host that a VM's configuration has
+	claims := map[string]bool{} // programs of the host that a VM's configuration has
 	for _, name := range slices.Sorted(maps.Keys(s.conf.VMs)) {
 		v := s.conf.VMs[name]
 		if v.Desktop == nil && v.Root == "host" && len(v.Programs) == 0 || v.Desktop != nil && len(v.Desktop) == 0 {
@@ -97,14 +97,14 @@ func (s *Session) addPrograms() {
 		for _, app := range appsOf(v) {
 			if app.VM = name; app.Wanted(v) {
 				s.addProgram(v, app)
-				claimed[app.ID] = claimed[app.ID] || v.Root == "host"
+				claims[app.ID] = claims[app.ID] || v.Root == "host"
 			}
 		}
 	}
 	host := s.conf.Defaults
 	host.Root = "host"
 	for _, app := range appsOf(host) {
-		if claimed[app.ID] {
+		if claims[app.ID] {
 			continue
 		}
 		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" {

@@ -193,8 +193,8 @@ const (
 	maxSVG   = 1 << 20
 )
 
-// rasterised returns the file of an SVG's picture, from the cache if it is there.
-func (s *Session) rasterised(ctx context.Context, svg string, side int) (string, error) {
+// rasterise returns the file of an SVG's picture, from the cache if it is there.
+func (s *Session) rasterise(ctx context.Context, svg string, side int) (string, error) {
 	if s.cache() == "" {
 		return "", errors.New("there is no place for its picture")
 	}

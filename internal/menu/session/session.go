@@ -39,11 +39,11 @@ type Session struct {
 	iconsAs    string       // what icons depend on
 	iconsNew   bool         // mu: icons is not what the last menu left
 
-	to      *menu.Writer // vix-menu, nil before and without it
-	working sync.WaitGroup
-	mu      sync.Mutex
-	errs    []error // of what was done after the menu had gone
-	closed  bool
+	to     *menu.Writer // vix-menu, nil before and without it
+	work   sync.WaitGroup
+	mu     sync.Mutex
+	errs   []error // of what was done after the menu had gone
+	closed bool
 }
 
 // Close gives back what the session has open.
@@ -71,18 +71,18 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 		return err
 	}
 	s.to = menu.NewWriter(child.Stdin)
-	watching, stop := context.WithCancel(ctx)
+	watchCtx, stop := context.WithCancel(ctx)
 	old, err := s.open(ctx)
 	var helpers sync.WaitGroup
 	if err == nil {
-		helpers.Go(func() { s.watch(watching) })
-		helpers.Go(func() { s.askScheme(watching) })
-		err = s.listen(watching, menu.NewReader(child.Stdout), func() {
+		helpers.Go(func() { s.watch(watchCtx) })
+		helpers.Go(func() { s.askScheme(watchCtx) })
+		err = s.listen(watchCtx, menu.NewReader(child.Stdout), func() {
 			// Slow, and for later: they would take the processor from the first frame.
 			helpers.Go(func() {
 				s.refresh(old)
 				s.fontsAgain()
-				s.offerUSB(watching)
+				s.offerUSB(watchCtx)
 				settled()
 			})
 		})
@@ -91,7 +91,7 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 	child.Stdin.Close()
 	helpers.Wait()
 	err = errors.Join(err, menuEnd(ctx, child.Wait()))
-	s.working.Wait()
+	s.work.Wait()
 	s.keepIcons()
 	return errors.Join(append([]error{err}, s.errs...)...)
 }
@@ -153,9 +153,9 @@ func (s *Session) listen(ctx context.Context, from *menu.Reader, shown func()) e
 			s.mu.Unlock()
 			shown()
 		case menu.EventIcon:
-			s.working.Go(func() { s.icon(ctx, ev) })
+			s.work.Go(func() { s.icon(ctx, ev) })
 		case menu.EventFont:
-			s.working.Go(func() { s.findFont(ctx, ev.Text) })
+			s.work.Go(func() { s.findFont(ctx, ev.Text) })
 		case menu.EventRun:
 			s.do(func() error { return s.Start(context.WithoutCancel(ctx), ev.Item, "", ev.Token) })
 		case menu.EventAction:
@@ -167,7 +167,7 @@ func (s *Session) listen(ctx context.Context, from *menu.Reader, shown func()) e
 // do does something beside the menu. What goes wrong is a notice in the menu while it
 // is open, and the verb's own error when it is not.
 func (s *Session) do(f func() error) {
-	s.working.Go(func() {
+	s.work.Go(func() {
 		err := f()
 		if err == nil {
 			return

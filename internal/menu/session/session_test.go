@@ -57,11 +57,11 @@ func testHost(t *testing.T) Host {
 	}
 }
 
-// An ended is how a program ended.
-type ended int
+// An exitStatus is how a program ended.
+type exitStatus int
 
-func (e ended) Error() string { return "it ended" }
-func (e ended) ExitCode() int { return int(e) }
+func (e exitStatus) Error() string { return "it ended" }
+func (e exitStatus) ExitCode() int { return int(e) }
 
 // A screen is the test's end of a menu, in the place of vix-menu.
 type screen struct {
@@ -164,7 +164,7 @@ func TestShow(t *testing.T) {
 // vix-menu's own failure, about which it has written, is told from others.
 func TestMenuFails(t *testing.T) {
 	for end, want := range map[error]string{
-		ended(1): ErrEnded.Error(), ended(2): "vix-menu: it ended", errors.New("lost"): "vix-menu: lost",
+		exitStatus(1): ErrEnded.Error(), exitStatus(2): "vix-menu: it ended", errors.New("lost"): "vix-menu: lost",
 	} {
 		sc, _ := openMenu(t, testHost(t), func() {}, end)
 		sc.send(menu.Event{Kind: menu.EventClosed})
@@ -187,9 +187,9 @@ func TestDmenu(t *testing.T) {
 		{"fuzzel", line + "\n", "1\n", nil, `menu: want the index of an entry, not "1"`},
 		{"/usr/bin/tofi", line + "\n", line + "\n", nil, "VM web: the VM would start now"},
 		{"tofi", line + "\n", "Schreib\n", nil, `menu: "Schreib" is none of the entries`},
-		{"tofi", line + "\n", "", ended(1), ""},
-		{"tofi", line + "\n", "", ended(-1), ""},
-		{"tofi", line + "\n", "", ended(127), "menu: --dmenu tofi: it ended"},
+		{"tofi", line + "\n", "", exitStatus(1), ""},
+		{"tofi", line + "\n", "", exitStatus(-1), ""},
+		{"tofi", line + "\n", "", exitStatus(127), "menu: --dmenu tofi: it ended"},
 		{"tofi", line + "\n", "", errors.New("no shell"), "menu: --dmenu tofi: no shell"},
 		{"", line + "\n", "", nil, ""},
 	} {

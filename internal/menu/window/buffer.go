@@ -155,10 +155,10 @@ func (w *window) firstIcons() {
 	limit := time.NewTimer(iconsWait)
 	defer limit.Stop()
 	updates := w.Updates
-	for w.icons.waiting() {
+	for w.icons.isWaiting() {
 		select {
 		case p := <-w.icons.out:
-			w.loaded(p)
+			w.onLoad(p)
 		case u, ok := <-updates:
 			if !ok {
 				w.done = true

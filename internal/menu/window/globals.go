@@ -12,7 +12,7 @@ import (
 // globals are what the compositor offers, of what the menu uses.
 type globals struct {
 	registry *wl.Registry
-	offered  []wl.RegistryGlobalEvent
+	globals  []wl.RegistryGlobalEvent
 
 	compositorVersion uint32
 	compositor        *wl.Compositor
@@ -49,7 +49,7 @@ func (g *globals) scaleOf(out *wl.Output) int32 {
 // HandleRegistryGlobal notes a global.
 func (g *globals) HandleRegistryGlobal(ev wl.RegistryGlobalEvent) {
 	if g.compositor == nil {
-		g.offered = append(g.offered, ev)
+		g.globals = append(g.globals, ev)
 	}
 }
 
@@ -58,7 +58,7 @@ func (g *globals) bind(ctx *wl.Context) error {
 	take := func(ev wl.RegistryGlobalEvent, most uint32, p wl.Proxy) {
 		_ = g.registry.Bind(ev.Name, ev.Interface, min(ev.Version, most), p)
 	}
-	for _, ev := range g.offered {
+	for _, ev := range g.globals {
 		switch {
 		case ev.Interface == "wl_compositor" && g.compositor == nil:
 			g.compositor = wl.NewCompositor(ctx)

@@ -14,17 +14,17 @@ import (
 //	get ─► in ─► work: Find, Read, Decode, Fit ─► out ─► keep
 //	                └─► what was found: out ─► vix-launcher ─► of an SVG, rasterised ─► in
 //
-// Of an icon that the last menu found, the file is read at once (remembered), and it
+// Of an icon that the last menu found, the file is read at once (lastIcons), and it
 // is looked for when the first frame is on the screen (verify).
 type loader struct {
-	themes     *icon.Themes
-	remembered map[iconKey]menu.Icon
-	in         chan job
-	out        chan picture
-	done       sync.WaitGroup
-	ended      chan struct{}
+	themes    *icon.Themes
+	lastIcons map[iconKey]menu.Icon
+	in        chan job
+	out       chan picture
+	done      sync.WaitGroup
+	quit      chan struct{}
 
-	known map[iconKey]*entry // the loop's alone
+	entries map[iconKey]*entry // the loop's alone
 }
 
 type iconKey struct {
@@ -36,7 +36,7 @@ type entry struct {
 	img     *image.RGBA
 	pending bool
 	file    string // that was read, or is being read
-	guessed bool   // it is the one of the last menu
+	guess   bool   // it is the one of the last menu
 }
 
 type job struct {
@@ -56,29 +56,29 @@ type picture struct {
 // maxIcons bounds the pictures in memory: 27 MiB at scale 2 if all were there.
 const maxIcons = 2500
 
-func newLoader(t *icon.Themes, remembered []menu.Icon) *loader {
-	l := &loader{themes: t, remembered: map[iconKey]menu.Icon{}, in: make(chan job, 512), out: make(chan picture, 64), ended: make(chan struct{}), known: map[iconKey]*entry{}}
-	for _, i := range remembered {
-		l.remembered[iconKey{i.Name, i.Side}] = i
+func newLoader(t *icon.Themes, lastIcons []menu.Icon) *loader {
+	l := &loader{themes: t, lastIcons: map[iconKey]menu.Icon{}, in: make(chan job, 512), out: make(chan picture, 64), quit: make(chan struct{}), entries: map[iconKey]*entry{}}
+	for _, i := range lastIcons {
+		l.lastIcons[iconKey{i.Name, i.Side}] = i
 	}
 	l.done.Go(l.work)
 	return l
 }
 
 func (l *loader) close() {
-	close(l.ended)
+	close(l.quit)
 	l.done.Wait()
 }
 
 func (l *loader) work() {
 	for {
 		select {
-		case <-l.ended:
+		case <-l.quit:
 			return
 		case j := <-l.in:
 			select {
 			case l.out <- l.load(j):
-			case <-l.ended:
+			case <-l.quit:
 				return
 			}
 		}
@@ -114,14 +114,14 @@ func isSVG(path string) bool { return strings.HasSuffix(path, ".svg") }
 // get returns what is known, and asks for what is not.
 func (l *loader) get(name string, side int) (*image.RGBA, bool) {
 	k := iconKey{name, side}
-	e := l.known[k]
+	e := l.entries[k]
 	if e == nil {
-		if len(l.known) >= maxIcons {
+		if len(l.entries) >= maxIcons {
 			l.forget()
 		}
-		was, guessed := l.remembered[k]
-		e = &entry{pending: !guessed || was.File != "", file: was.File, guessed: guessed}
-		l.known[k] = e
+		was, guess := l.lastIcons[k]
+		e = &entry{pending: !guess || was.File != "", file: was.File, guess: guess}
+		l.entries[k] = e
 		if e.pending {
 			l.send(job{iconKey: k, file: was.File})
 		}
@@ -134,36 +134,36 @@ func (l *loader) send(j job) {
 	select {
 	case l.in <- j:
 	default:
-		delete(l.known, j.iconKey) // asked for again when it is painted again
+		delete(l.entries, j.iconKey) // asked for again when it is painted again
 	}
 }
 
 func (l *loader) forget() {
-	for k, e := range l.known {
+	for k, e := range l.entries {
 		if !e.pending {
-			delete(l.known, k)
+			delete(l.entries, k)
 		}
 	}
 }
 
 // verify looks for all icons that the last menu had found, if they are what they were.
 func (l *loader) verify() {
-	for k := range l.remembered {
-		if e := l.known[k]; e != nil && e.guessed {
-			e.guessed = false
-			l.send(job{iconKey: k, have: l.remembered[k].Path})
+	for k := range l.lastIcons {
+		if e := l.entries[k]; e != nil && e.guess {
+			e.guess = false
+			l.send(job{iconKey: k, have: l.lastIcons[k].Path})
 		}
 	}
-	clear(l.remembered)
+	clear(l.lastIcons)
 }
 
 // keep takes what the worker has made.
 func (l *loader) keep(p picture) {
-	e := l.known[p.iconKey]
+	e := l.entries[p.iconKey]
 	switch {
 	case e == nil:
-	case !p.found && p.img == nil && e.guessed:
-		e.guessed, e.file = false, "" // the file has gone
+	case !p.found && p.img == nil && e.guess:
+		e.guess, e.file = false, "" // the file has gone
 		l.send(job{iconKey: p.iconKey})
 	case p.found && (p.same || isSVG(p.path)):
 		// What is shown stays, until the picture of an SVG is there.
@@ -172,10 +172,10 @@ func (l *loader) keep(p picture) {
 	}
 }
 
-// rasterised takes vix-launcher's answer about an SVG.
-func (l *loader) rasterised(i menu.Icon) {
+// onRasterised takes vix-launcher's answer about an SVG.
+func (l *loader) onRasterised(i menu.Icon) {
 	k := iconKey{i.Name, i.Side}
-	e := l.known[k]
+	e := l.entries[k]
 	switch {
 	case e == nil:
 	case i.File == "":
@@ -186,9 +186,9 @@ func (l *loader) rasterised(i menu.Icon) {
 	}
 }
 
-// waiting says whether an icon that was asked for is not there.
-func (l *loader) waiting() bool {
-	for _, e := range l.known {
+// isWaiting says whether an icon that was asked for is not there.
+func (l *loader) isWaiting() bool {
+	for _, e := range l.entries {
 		if e.pending {
 			return true
 		}

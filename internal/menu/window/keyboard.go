@@ -25,13 +25,13 @@ type keyboard struct {
 	compose *xkbcommon.ComposeState // nil until its table is loaded, or for ever
 	preedit string
 	tables  chan *xkbcommon.ComposeState
-	loading sync.WaitGroup
+	loads   sync.WaitGroup
 
 	rate  time.Duration // between repeats; 0: none
 	delay time.Duration
 
-	repeat   *time.Timer
-	repeated uint32 // the key that is down
+	repeat    *time.Timer
+	repeatKey uint32 // the key that is down
 }
 
 // maxKeymap is ten times a large one.
@@ -66,7 +66,7 @@ func (w *window) listen() {
 func (w *window) loadCompose() {
 	w.keys.tables = make(chan *xkbcommon.ComposeState, 1)
 	locale := w.Setup.Locale
-	w.keys.loading.Go(func() {
+	w.keys.loads.Go(func() {
 		if x := xkbcommon.ContextNew(0); x != nil {
 			if table := x.ComposeTableNewFromLocale(locale, xkbcommon.ComposeCompileNoFlags); table != nil {
 				w.keys.tables <- xkbcommon.ComposeStateNew(table, xkbcommon.ComposeStateNoFlags)
@@ -157,9 +157,9 @@ func (w *window) HandleKeyboardKeymap(ev wl.KeyboardKeymapEvent) {
 // HandleKeyboardEnter is the focus.
 func (w *window) HandleKeyboardEnter(wl.KeyboardEnterEvent) {
 	w.call(func() {
-		if w.leaving != nil {
-			w.leaving.Stop()
-			w.leaving = nil
+		if w.leaveTimer != nil {
+			w.leaveTimer.Stop()
+			w.leaveTimer = nil
 		}
 	})
 }
@@ -168,7 +168,7 @@ func (w *window) HandleKeyboardEnter(wl.KeyboardEnterEvent) {
 func (w *window) HandleKeyboardLeave(wl.KeyboardLeaveEvent) {
 	w.call(func() {
 		w.stopRepeat()
-		w.leaving = time.NewTimer(leaveAfter)
+		w.leaveTimer = time.NewTimer(leaveAfter)
 	})
 }
 
@@ -198,7 +198,7 @@ func (w *window) HandleKeyboardKey(ev wl.KeyboardKeyEvent) {
 		code := ev.Key + evdev
 		w.keys.serial = ev.Serial
 		if ev.State == 0 {
-			if code == w.keys.repeated {
+			if code == w.keys.repeatKey {
 				w.stopRepeat()
 			}
 			return
@@ -209,7 +209,7 @@ func (w *window) HandleKeyboardKey(ev wl.KeyboardKeyEvent) {
 		w.stopRepeat()
 		again := w.press(code, false)
 		if again && w.keys.rate > 0 && w.keys.keymap.KeyRepeats(code) {
-			w.keys.repeated, w.keys.repeat = code, time.NewTimer(w.keys.delay)
+			w.keys.repeatKey, w.keys.repeat = code, time.NewTimer(w.keys.delay)
 		}
 	})
 }
@@ -218,12 +218,12 @@ func (w *window) stopRepeat() {
 	if w.keys.repeat != nil {
 		w.keys.repeat.Stop()
 	}
-	w.keys.repeat, w.keys.repeated = nil, 0
+	w.keys.repeat, w.keys.repeatKey = nil, 0
 }
 
 // repeat presses the key again.
 func (w *window) repeat() {
-	w.press(w.keys.repeated, true)
+	w.press(w.keys.repeatKey, true)
 	w.keys.repeat.Reset(w.keys.rate)
 }
 
@@ -237,14 +237,14 @@ func (w *window) modifiers() modifiers {
 }
 
 // press does what a key means. It says whether the key may repeat.
-func (w *window) press(code uint32, repeated bool) bool {
+func (w *window) press(code uint32, repeat bool) bool {
 	sym := w.keys.state.KeyGetOneSym(code)
 	mods := w.modifiers()
 	w.dirty = true
-	if w.composing(sym, repeated) {
+	if w.compose(sym, repeat) {
 		return true
 	}
-	if done, again := w.command(sym, mods, repeated); done {
+	if done, again := w.command(sym, mods, repeat); done {
 		return again
 	}
 	if mods.ctrl || mods.alt {
@@ -257,14 +257,14 @@ func (w *window) press(code uint32, repeated bool) bool {
 	return false
 }
 
-// composing feeds a key to the compose sequence. It says whether that was its meaning.
-func (w *window) composing(sym uint32, repeated bool) bool {
+// compose feeds a key to the compose sequence. It says whether that was its meaning.
+func (w *window) compose(sym uint32, repeat bool) bool {
 	select {
 	case w.keys.compose = <-w.keys.tables:
 	default:
 	}
 	c := w.keys.compose
-	if c == nil || repeated || c.Feed(sym) != xkbcommon.ComposeFeedAccepted {
+	if c == nil || repeat || c.Feed(sym) != xkbcommon.ComposeFeedAccepted {
 		return false
 	}
 	switch c.GetStatus() {
@@ -392,7 +392,7 @@ func (w *window) control(sym uint32) (done, again bool) {
 // comes of it may take the focus.
 func (w *window) activate(keep bool) {
 	it, action := w.model.Line(w.model.At())
-	if it == nil || w.chosen != nil {
+	if it == nil || w.choice != nil {
 		return
 	}
 	ev := menu.Event{Kind: menu.EventRun, Item: it.ID, Keep: keep}
@@ -402,7 +402,7 @@ func (w *window) activate(keep bool) {
 		w.model.Open()
 		return
 	}
-	w.chosen = &ev
+	w.choice = &ev
 	if !w.askToken() {
 		w.choose("")
 	}

@@ -37,11 +37,11 @@ func (w *window) HandleActivationTokenV1Done(ev proto.ActivationTokenV1DoneEvent
 // choose tells what was chosen, and closes the menu unless it stays.
 func (w *window) choose(token string) {
 	w.token = nil
-	if w.chosen == nil {
+	if w.choice == nil {
 		return // too late
 	}
-	ev := *w.chosen
-	w.chosen = nil
+	ev := *w.choice
+	w.choice = nil
 	ev.Token = token
 	w.Emit(ev)
 	if ev.Keep {

@@ -88,9 +88,9 @@ type window struct {
 	mouse pointer
 	touch finger
 
-	leaving *time.Timer // after the keyboard's focus has gone
-	token   *time.Timer // until an activation token is given up
-	chosen  *menu.Event // waits for the token
+	leaveTimer *time.Timer // after the keyboard's focus has gone
+	token      *time.Timer // until an activation token is given up
+	choice     *menu.Event // waits for the token
 }
 
 // Run shows the menu until something is chosen or it is dismissed. The last event that
@@ -122,7 +122,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	cfg.Connected() // while the compositor thinks about the surface
 	err = w.loop(ctx, display)
-	w.keys.loading.Wait()
+	w.keys.loads.Wait()
 	cfg.Emit(menu.Event{Kind: menu.EventClosed})
 	return err
 }
@@ -245,12 +245,12 @@ func (w *window) loop(ctx context.Context, display *wl.Display) error {
 			w.painter.Fonts, w.painter.Bold, w.dirty = f[0], f[1], true
 			w.prepare()
 		case p := <-w.icons.out:
-			w.loaded(p)
+			w.onLoad(p)
 		case <-timerOf(w.keys.repeat):
 			w.repeat()
 		case <-timerOf(w.touch.long):
 			w.longPress()
-		case <-timerOf(w.leaving):
+		case <-timerOf(w.leaveTimer):
 			w.done = true
 		case <-timerOf(w.token):
 			w.choose("")
@@ -328,7 +328,7 @@ func (w *window) update(u menu.Update) {
 		}
 	}
 	if u.Icon != nil {
-		w.icons.rasterised(*u.Icon)
+		w.icons.onRasterised(*u.Icon)
 	}
 	w.done = w.done || u.Close
 	w.dirty = true
@@ -454,7 +454,7 @@ func (w *window) configure() {
 // picture is draw.Icons.
 func (w *window) picture(name string, side int) (*image.RGBA, bool) { return w.icons.get(name, side) }
 
-func (w *window) loaded(p picture) {
+func (w *window) onLoad(p picture) {
 	if p.found {
 		w.Emit(menu.Event{Kind: menu.EventIcon, Name: p.name, Path: p.path, Side: p.side})
 	}
