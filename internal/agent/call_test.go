@@ -146,7 +146,9 @@ func TestCallAndEnd(t *testing.T) {
 	if _, err := p.guest.Call(t.Context(), names); !errors.Is(err, ErrClosed) {
 		t.Errorf("another call: %v", err)
 	}
-	<-p.hostErr // so all of Serve have returned
+	if err := <-p.hostErr; err != nil { // when it is there, all of Serve have returned
+		t.Errorf("the host's end: %v", err)
+	}
 	if n := len(served); n == 0 {
 		t.Error("the host still serves")
 	}
@@ -200,8 +202,11 @@ func FuzzGuest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		a, b := net.Pipe()
 		g := NewGuest(b, GuestConfig{Log: quiet, Boot: func(Boot) {}, Start: startFake})
-		ended := make(chan error, 1)
-		go func() { ended <- g.Run(t.Context()) }()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = g.Run(t.Context()) // what such a host makes of it
+		}()
 		called := make(chan struct{})
 		go func() {
 			defer close(called)
