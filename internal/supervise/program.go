@@ -55,16 +55,8 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	defer s.running.Done()
 	leave := sync.OnceFunc(s.leave)
 	defer leave()
-	if len(files) != 3 && !req.Background {
-		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: run without its three streams", s.launch.VM.Name)})
-		return
-	}
-	if name := s.launch.VM.Name; req.Disposable && s.launch.VM.State == "home" {
-		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)})
-		return
-	}
-	if name := s.launch.VM.Name; req.GUI && s.launch.VM.NoGUI {
-		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: runs already, and has no display; stop it first, or name another one", name)})
+	if refusal := s.refuseRun(req, len(files)); refusal != nil {
+		s.tell(c, vm.Reply{Fail: refusal})
 		return
 	}
 	ctx, cancel := context.WithCancelCause(s.ctx)
@@ -88,12 +80,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		return
 	}
 	s.guest.probe()
-	if req.Token != "" { // before the program can have a window
-		if s.placer != nil {
-			s.placer.ask()
-		}
-		s.display.activate(req.Token)
-	}
+	s.expectWindow(req.Token)
 	p, err := s.guest.agent.Spawn(ctx, spawnOf(req))
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
@@ -119,6 +106,32 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Exit: exit})
 	}
 	s.update(func(st *vm.State) { st.EndProgram(prog.ID, exit) })
+}
+
+// refuseRun says why a run cannot be one of this VM's.
+func (s *supervisor) refuseRun(req vm.Request, streams int) *vm.Failure {
+	name := s.launch.VM.Name
+	switch {
+	case streams != 3 && !req.Background:
+		return vm.Failf("VM %s: run without its three streams", name)
+	case req.Disposable && s.launch.VM.State == "home":
+		return vm.Failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)
+	case req.GUI && s.launch.VM.NoGUI:
+		return vm.Failf("VM %s: runs already, and has no display; stop it first, or name another one", name)
+	}
+	return nil
+}
+
+// expectWindow tells who places windows, and the display, that a run with an activation
+// token is to have one; "" is none. It comes before the program can have a window.
+func (s *supervisor) expectWindow(token string) {
+	if token == "" {
+		return
+	}
+	if s.placer != nil {
+		s.placer.ask()
+	}
+	s.display.activate(token)
 }
 
 var errHungUp = errors.New("the client is gone")

@@ -422,75 +422,89 @@ func (f *fsSetup) forget() {
 	f.forgetRings()
 }
 
-// tell sets up a new server, in the order in which QEMU would.
-func (f *fsSetup) tell(server *net.UnixConn) error {
-	le := binary.LittleEndian
-	say := func(req uint32, payload []byte, fds ...int) error {
-		return writeFS(server, fsMessage{req: req, flags: fsVersion, payload: payload, fds: fds})
-	}
-	ask := func(req uint32) error {
-		if err := say(req, nil); err != nil {
-			return err
-		}
-		m, err := readFS(server)
-		m.close()
+// An fsClient speaks to a new server as QEMU does.
+type fsClient struct{ *net.UnixConn }
+
+func (c fsClient) say(req uint32, payload []byte, fds ...int) error {
+	return writeFS(c.UnixConn, fsMessage{req: req, flags: fsVersion, payload: payload, fds: fds})
+}
+
+func (c fsClient) ask(req uint32) error {
+	if err := c.say(req, nil); err != nil {
 		return err
 	}
+	m, err := readFS(c.UnixConn)
+	m.close()
+	return err
+}
+
+// tell sets up a new server, in the order in which QEMU would.
+func (f *fsSetup) tell(server *net.UnixConn) error {
+	c := fsClient{server}
 	if err := server.SetReadDeadline(time.Now().Add(fsLimit)); err != nil {
 		return err
 	}
-	err := errors.Join(ask(fsGetFeatures), say(fsSetOwner, nil), ask(fsGetProtocolFeatures), say(fsSetProtocolFeatures, f.protocol), ask(fsGetQueueNum), say(fsSetFeatures, f.features))
+	err := errors.Join(c.ask(fsGetFeatures), c.say(fsSetOwner, nil), c.ask(fsGetProtocolFeatures), c.say(fsSetProtocolFeatures, f.protocol), c.ask(fsGetQueueNum), c.say(fsSetFeatures, f.features))
 	if err != nil {
 		return err
 	}
-	if len(f.protocol) == 8 && le.Uint64(f.protocol)&fsMemSlots != 0 {
-		for _, r := range f.regions {
-			if err := say(fsAddMemReg, append(make([]byte, 8), r.words[:]...), r.fd); err != nil {
-				return err
-			}
-		}
-	} else {
-		table, fds := le.AppendUint64(nil, uint64(len(f.regions))), []int(nil)
-		for _, r := range f.regions {
-			table, fds = append(table, r.words[:]...), append(fds, r.fd)
-		}
-		if err := say(fsSetMemTable, table, fds...); err != nil {
-			return err
-		}
+	if err := f.tellMemory(c); err != nil {
+		return err
 	}
 	for i, r := range f.rings {
 		if !r.started {
 			continue
 		}
-		answered, err := f.usedIndex(r)
-		if err != nil {
-			return err
-		}
-		index := le.AppendUint64(nil, uint64(i))
-		withFile := func(req uint32, fd int) error {
-			if fd == 0 {
-				return say(req, le.AppendUint64(nil, uint64(i)|fsNoFile))
-			}
-			return say(req, index, fd)
-		}
-		err = errors.Join(say(fsSetVringNum, r.num), say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(answered))),
-			say(fsSetVringAddr, r.addr), withFile(fsSetVringKick, r.kick), withFile(fsSetVringCall, r.call))
-		if r.enable != nil {
-			err = errors.Join(err, say(fsSetVringEnable, r.enable))
-		}
-		if err != nil {
+		if err := f.tellRing(c, uint64(i), r); err != nil {
 			return err
 		}
 	}
 	// The server has to look for older requests, which it does when it is kicked; but a kick
 	// that comes before it has taken the rest is lost.
-	err = ask(fsGetFeatures)
+	err = c.ask(fsGetFeatures)
 	for _, r := range f.rings {
 		if err == nil && r.started && r.kick != 0 {
-			_, err = unix.Write(r.kick, le.AppendUint64(nil, 1))
+			_, err = unix.Write(r.kick, binary.LittleEndian.AppendUint64(nil, 1))
 		}
 	}
 	return cmp.Or(err, server.SetReadDeadline(time.Time{}))
+}
+
+func (f *fsSetup) tellMemory(c fsClient) error {
+	le := binary.LittleEndian
+	if len(f.protocol) == 8 && le.Uint64(f.protocol)&fsMemSlots != 0 {
+		for _, r := range f.regions {
+			if err := c.say(fsAddMemReg, append(make([]byte, 8), r.words[:]...), r.fd); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	table, fds := le.AppendUint64(nil, uint64(len(f.regions))), []int(nil)
+	for _, r := range f.regions {
+		table, fds = append(table, r.words[:]...), append(fds, r.fd)
+	}
+	return c.say(fsSetMemTable, table, fds...)
+}
+
+func (f *fsSetup) tellRing(c fsClient, i uint64, r fsRing) error {
+	le := binary.LittleEndian
+	answered, err := f.usedIndex(r)
+	if err != nil {
+		return err
+	}
+	withFile := func(req uint32, fd int) error {
+		if fd == 0 {
+			return c.say(req, le.AppendUint64(nil, i|fsNoFile))
+		}
+		return c.say(req, le.AppendUint64(nil, i), fd)
+	}
+	err = errors.Join(c.say(fsSetVringNum, r.num), c.say(fsSetVringBase, le.AppendUint32(le.AppendUint32(nil, uint32(i)), uint32(answered))),
+		c.say(fsSetVringAddr, r.addr), withFile(fsSetVringKick, r.kick), withFile(fsSetVringCall, r.call))
+	if r.enable != nil {
+		err = errors.Join(err, c.say(fsSetVringEnable, r.enable))
+	}
+	return err
 }
 
 // usedIndex reads the number of a queue's answered requests from its used ring in the
