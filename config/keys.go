@@ -139,7 +139,7 @@ const (
 func builtin() VM {
 	return VM{
 		Memory: 512 << 20, MemoryMin: MinMemory, CPUs: 2, CPUWeight: 100,
-		Root: "host", Accel: "auto", Frame: "full", State: "home", Net: NetNone, Clipboard: ClipIsolated, Channel: ChannelAuto,
+		Root: RootHost, Accel: "auto", Frame: "full", State: "home", Net: NetNone, Clipboard: ClipIsolated, Channel: ChannelAuto,
 	}
 }
 
@@ -263,7 +263,7 @@ func parseRoot(x any) (string, error) {
 	switch {
 	case !ok:
 		return "", fmt.Errorf("want a string, not %s", typeName(x))
-	case s == "host":
+	case s == RootHost:
 		return s, nil
 	case len(s) > MaxRoot || !printable(s):
 		return "", errors.New("not a usable path")
@@ -304,6 +304,7 @@ func hostPath(x any) (string, error) {
 // What a root begins with that is not a directory.
 const (
 	RootDebian = "debian:"
+	RootHost   = "host" // this machine's own programs
 	RootImage  = "image:"
 )
 

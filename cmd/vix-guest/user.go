@@ -131,7 +131,7 @@ func environment(b agent.Boot, display, bus bool) []string {
 		"USER=" + b.User.Name,
 		"LOGNAME=" + b.User.Name,
 		"SHELL=" + loginShell(),
-		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin",
+		"PATH=" + agent.UserPath,
 		"LANG=C.UTF-8",
 		"XDG_RUNTIME_DIR=" + run,
 		"NO_AT_BRIDGE=1", "GTK_A11Y=none", // no accessibility bus in a guest

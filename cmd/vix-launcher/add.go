@@ -67,7 +67,7 @@ func (e *env) add(ctx context.Context, name string, packages []string) error {
 	}
 	suite, debian := strings.CutPrefix(st.Root, config.RootDebian)
 	switch {
-	case st.Root == "host":
+	case st.Root == config.RootHost:
 		return fmt.Errorf("VM %s: its programs are this machine's own; install %s here, and the VM has it from its next start; or give it a root of its own, such as root = \"debian:trixie\"", name, strings.Join(packages, ", "))
 	case !debian:
 		return e.addByOwn(ctx, name, packages)

@@ -185,7 +185,7 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 			f := desktop.EntryFile{App: app, VM: a.VM, Launcher: self, Icon: name, DBus: true}
 			icons, err := desktop.Icon(ctx, a.Root, app.Icon, a.VM.Color, e.rasterise)
 			if err != nil {
-				if f.Icon = "application-x-executable"; a.VM.Root == "host" && app.Icon != "" {
+				if f.Icon = "application-x-executable"; a.VM.Root == config.RootHost && app.Icon != "" {
 					f.Icon = app.Icon // of the host's own theme
 				}
 			}

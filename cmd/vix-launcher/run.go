@@ -39,7 +39,8 @@ program joins it. The VM ends when its last program has ended.
 Without --vm, the VM is the one whose "programs" in config.toml lists PROGRAM,
 else one named after it (its base name, in lower case, with '-' for what a name
 cannot hold). PROGRAM and its arguments are the guest's: a name is looked up on
-the guest's PATH, a path is one of the guest's root. It runs there as an
+the guest's PATH, a path is one of the guest's root. A name that this machine lacks
+starts no VM with the root "host". It runs there as an
 ordinary user. With --executable, PROGRAM only names the VM, and EXE is run in it.
 
 In the foreground, standard input, output and error are the program's, signals

@@ -89,6 +89,9 @@ import (
 // Version is the protocol's version, said in hello.
 const Version = 6
 
+// UserPath is where a guest looks for a program that is named without a path.
+const UserPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin"
+
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
 

@@ -89,7 +89,7 @@ func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 func (a App) Wanted(v config.VM) bool {
 	if v.Desktop == nil {
 		isNamed := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
-		return isNamed || len(v.Programs) == 0 && v.Root != "host"
+		return isNamed || len(v.Programs) == 0 && v.Root != config.RootHost
 	}
 	return slices.ContainsFunc(v.Desktop, func(pattern string) bool {
 		ok, err := path.Match(pattern, a.ID)

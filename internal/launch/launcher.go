@@ -93,7 +93,12 @@ func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(fo
 // Run does. It fills in r's fields about v and the session.
 func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
 	r.VM, r.Session = v.Name, l.Session
-	r.Launch = func() (vm.Launch, error) { return l.Spec(v) }
+	r.Launch = func() (vm.Launch, error) {
+		if err := l.checkProgram(v, r); err != nil {
+			return vm.Launch{}, err
+		}
+		return l.Spec(v)
+	}
 	return reg.Run(ctx, r)
 }
 

@@ -30,6 +30,15 @@ func testLauncher(t *testing.T, conf string) (*Launcher, *vm.Registry) {
 	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	bin := filepath.Join(dir, "usr/bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"edit", "true", "foot"} {
+		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	at := func(name string) string { return filepath.Join(dir, "home", name) }
 	l := &Launcher{
 		Version: "test", System: dir, Log: io.Discard,
@@ -72,6 +81,7 @@ tag = "refused"
 		{Request{VM: "new", Argv: []string{"true"}}, "VM new: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-tmp1: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionShell}, "VM web: " + errNoParts.Error()},
+		{Request{VM: "web", Argv: []string{"edti"}}, `VM web: edti: not found: its programs are this machine's (root = "host"), which has no such program; did you mean edit?`},
 		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix-launcher desktop sync"},
 		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; there are disposable, shell and stop`},
 		{Request{VM: "web", App: "editor", Files: make([]string, maxOpen+1)}, "33 files: at most 32 at once"},
