@@ -31,6 +31,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -150,7 +151,7 @@ func Parse(label string, src []byte) (*Config, error) {
 	}
 	var tree map[string]any
 	if _, err := toml.Decode(string(src), &tree); err != nil {
-		return nil, syntaxError(label, err)
+		return nil, syntaxError(label, string(src), err)
 	}
 	r := &reader{label: label, lines: indexLines(string(src))}
 	c := r.config(tree)
@@ -161,7 +162,7 @@ func Parse(label string, src []byte) (*Config, error) {
 	return c, nil
 }
 
-func syntaxError(label string, err error) error {
+func syntaxError(label, src string, err error) error {
 	e := &Error{File: label, Msg: err.Error()}
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
@@ -172,7 +173,35 @@ func syntaxError(label string, err error) error {
 		}
 	}
 	e.Msg = strings.Join(strings.Fields(e.Msg), " ")
+	if m := definedTwice.FindStringSubmatch(e.Msg); m != nil {
+		e.Key, e.Msg = m[1], "is there twice; take one away"
+		if first := indexLines(firstLines(src, e.Line-1))[strings.ReplaceAll(m[1], ".", "\x00")]; first > 0 {
+			e.Msg = fmt.Sprintf("is there twice; the first is on line %d", first)
+		}
+	}
+	if m := bareWord.FindStringSubmatch(e.Msg); m != nil {
+		e.Msg = fmt.Sprintf("%s is no value; text needs quotes: \"%s\"", m[1], m[1])
+	}
 	return e
+}
+
+// What the library says of a table or key that is defined twice, and of text without quotes.
+var (
+	definedTwice = regexp.MustCompile(`^Key '(.+)' has already been defined\.$`)
+	bareWord     = regexp.MustCompile(`^expected value but found "([A-Za-z][\w-]*)" instead$`)
+)
+
+// firstLines returns the first n lines of a text.
+func firstLines(text string, n int) string {
+	end := 0
+	for range n {
+		i := strings.IndexByte(text[end:], '\n')
+		if i < 0 {
+			return text
+		}
+		end += i + 1
+	}
+	return text[:end]
 }
 
 // VM returns the configuration of the VM called name: the file's, or the
@@ -241,7 +270,7 @@ func (r *reader) config(tree map[string]any) *Config {
 		case "clipboard":
 			r.clipboard(v, &c.Clipboard)
 		default:
-			r.fail([]string{name}, "unknown key%s", suggest(name, []string{"clipboard", "defaults", "menu", "vm"}))
+			r.fail([]string{name}, "%s", misplaced(name, v))
 		}
 	}
 	vms, ok := tree["vm"]
@@ -271,6 +300,22 @@ func (r *reader) config(tree map[string]any) *Config {
 	return c
 }
 
+// misplaced says what is wrong with a key or a table of the top level that is none.
+func misplaced(name string, v any) string {
+	valid := []string{"clipboard", "defaults", "menu", "vm"}
+	_, table := v.(map[string]any)
+	switch near := suggest(name, valid); {
+	case !table && slices.Contains(keyNames(true), name):
+		return "belongs to a VM; put it under [defaults] or [vm.NAME]"
+	case !table && slices.Contains(keyNames(false), name):
+		return "belongs to one VM; put it under [vm.NAME]"
+	case table && CheckName(name) == nil && strings.Contains(near, "valid here"):
+		return fmt.Sprintf("unknown table; a VM's is [vm.%s]%s", name, near)
+	default:
+		return "unknown key" + near
+	}
+}
+
 // table reads the keys of one VM, or of the defaults, into vm.
 func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 	t, ok := v.(map[string]any)
@@ -285,7 +330,7 @@ func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 		case i < 0:
 			r.fail(at, "unknown key%s", suggest(name, keyNames(defaults)))
 		case defaults && keys[i].perVM:
-			r.fail(at, "belongs to one VM: say it under [vm.NAME]")
+			r.fail(at, "belongs to one VM: put it under [vm.NAME]")
 		default:
 			err := keys[i].set(vm, val)
 			var in *inTable

@@ -272,6 +272,9 @@ func parseRoot(x any) (string, error) {
 		if !isIdentifier(suite, "-") || suite[0] == '-' {
 			return "", fmt.Errorf(`%q is not the name of a suite of Debian; want one such as "debian:trixie"`, clip(suite))
 		}
+		if name, ok := debianSuites[suite]; ok {
+			return "", fmt.Errorf("%q is the suite %q", s, RootDebian+name)
+		}
 		return s, nil
 	}
 	if image, ok := strings.CutPrefix(s, RootImage); ok {
@@ -288,6 +291,9 @@ func parseRoot(x any) (string, error) {
 	}
 	return s, nil
 }
+
+// debianSuites are the names of Debian's releases, which its mirrors know by no number.
+var debianSuites = map[string]string{"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
 
 // hostPath reads an absolute path of the host's, or one that begins with "~/".
 func hostPath(x any) (string, error) {

@@ -10,7 +10,7 @@ import (
 func suggest(unknown string, valid []string) string {
 	best, dist := "", len(unknown)/2+2
 	for _, v := range valid {
-		if d := editDistance(strings.ToLower(clip(unknown)), v); d < dist {
+		if d := Distance(strings.ToLower(clip(unknown)), v); d < dist {
 			best, dist = v, d
 		}
 	}
@@ -20,24 +20,28 @@ func suggest(unknown string, valid []string) string {
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// editDistance counts the insertions, deletions and substitutions between a
-// and b (Levenshtein), row by row.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+// Distance counts the letters that are to be added, left out, changed, or swapped with
+// their neighbours to make b of a.
+func Distance(a, b string) int {
+	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
+	last := rows[0]
+	for j := range last {
+		last[j] = j
 	}
 	for i := range len(a) {
-		diag := row[0]
+		before, row := rows[(i+2)%3], rows[(i+1)%3]
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := diag
+			cost := last[j]
 			if a[i] != b[j] {
 				cost++
 			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
+			row[j+1] = min(cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
+		last = row
 	}
-	return row[len(b)]
+	return last[len(b)]
 }

@@ -25,7 +25,7 @@ files (ulimit -Hn) is low, many thousands fail with "Too many open files in syst
 prints both: the host's, and the guest's. It is removed when it is taken back, or when
 the VM stops.
 
-The share goes with the VM, or with umount. To have it at every start, say it under
+The share goes with the VM, or with umount. To have it at every start, put it under
 "shares" in config.toml.`,
 		Example: `  vix-launcher mount web ~/Downloads:/home/user/Downloads:rw
   vix-launcher mount office /srv/papers

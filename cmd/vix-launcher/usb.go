@@ -33,7 +33,7 @@ one device and can open no other. The guest is sent the drivers that the device 
 of the host's kernel, and its user may use the device. When the VM stops, or the device
 is unplugged, it is the host's again.
 
-To have a device in a VM whenever it is there, say it under "usb" in config.toml.
+To have a device in a VM whenever it is there, put it under "usb" in config.toml.
 
 You need the right to open the device. Where it is lacking, attach prints the udev rule
 that grants it to whoever sits at the machine.`,

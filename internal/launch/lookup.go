@@ -65,7 +65,10 @@ func nearNames(system string, dirs []string, name string) []string {
 			continue
 		}
 		for _, e := range entries {
-			if d := distance(name, e.Name(), most); d > 0 && d <= most {
+			if diff := len(e.Name()) - len(name); diff > most || -diff > most {
+				continue
+			}
+			if d := config.Distance(name, e.Name()); d > 0 && d <= most {
 				found = append(found, near{e.Name(), d})
 			}
 		}
@@ -79,31 +82,4 @@ func nearNames(system string, dirs []string, name string) []string {
 		names = append(names, plain.Clip(n.name))
 	}
 	return names
-}
-
-// distance is how many letters are to be added, left out, changed, or swapped with their
-// neighbours to make b of a; anything above most is most+1.
-func distance(a, b string, most int) int {
-	if len(a)-len(b) > most || len(b)-len(a) > most {
-		return most + 1
-	}
-	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
-	for j := range rows[1] {
-		rows[1][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, last, row := rows[(i+2)%3], rows[i%3], rows[(i+1)%3]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-	}
-	return min(rows[(len(a)+1)%3][len(b)], most+1)
 }

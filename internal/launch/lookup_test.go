@@ -13,23 +13,6 @@ import (
 	"vix/internal/vm"
 )
 
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{
-		{"firefox", "firefox", 0}, {"fierfox", "firefox", 1}, {"firefx", "firefox", 1}, {"fireffox", "firefox", 1},
-		{"firefix", "firefox", 1}, {"frefix", "firefox", 2}, {"chromium", "firefox", 3}, {"", "ab", 2}, {"abcd", "a", 3}, {"ba", "ab", 1},
-	} {
-		if d := distance(c.a, c.b, 2); d != c.want {
-			t.Errorf("%s, %s: %d, not %d", c.a, c.b, d, c.want)
-		}
-		if d := distance(c.b, c.a, 2); d != c.want {
-			t.Errorf("%s, %s: %d, not %d", c.b, c.a, d, c.want)
-		}
-	}
-}
-
 // A program that the host lacks is refused before the VM starts, with the names that are
 // near; all else is left to the guest.
 func TestCheckProgram(t *testing.T) {
