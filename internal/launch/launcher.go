@@ -94,10 +94,11 @@ func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(fo
 func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
 	r.VM, r.Session = v.Name, l.Session
 	r.Launch = func() (vm.Launch, error) {
-		if err := l.checkProgram(v, r); err != nil {
-			return vm.Launch{}, err
+		spec, err := l.Spec(v)
+		if err == nil {
+			err = l.checkProgram(v, r)
 		}
-		return l.Spec(v)
+		return spec, err
 	}
 	return reg.Run(ctx, r)
 }
