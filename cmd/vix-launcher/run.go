@@ -81,6 +81,8 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 
 --memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
 a VM that this run starts, and override config.toml (--share and --publish add to it).
+In a VM that runs already, --share mounts the folder; another option that is not as
+that VM is, is an error.
 --notify shows a start that takes a moment, and why it failed, as a notification.
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
@@ -152,23 +154,6 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 
 const rawUsage = "on a terminal too, pass every byte that the guest writes"
 
-// ignoredOptions returns the options that cannot change a running VM, of those that were
-// given.
-func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
-	for _, f := range []struct {
-		name  string
-		isSet bool
-	}{
-		{"--memory", o.memory != ""}, {"--cpus", cpusSet}, {"--share", len(o.shares) > 0}, {"--no-gui", o.noGUI},
-		{"--net", o.net != ""}, {"--publish", len(o.publish) > 0},
-	} {
-		if f.isSet {
-			list = append(list, f.name)
-		}
-	}
-	return list
-}
-
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
 	v, err := o.choose(e, argv, cpusSet)
 	if err != nil {
@@ -200,7 +185,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if o.notify {
 		stage, end = l.Startup(ctx, v.Name, argv[0])
 	}
-	o.follow(&r, p, v.Name, o.ignoredOptions(cpusSet), stage, end)
+	r.OnJoin = func() error { return o.join(ctx, e, reg, v, cpusSet) }
+	o.follow(&r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
 	end(err)
 	if err != nil || exit == nil {
@@ -216,14 +202,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 }
 
 // follow has the terminal say how far a start is, and stage and end, which are a
-// notification's. ignoredOptions are the options that a VM that runs already
-// does not take.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, name string, ignoredOptions []string, stage func(string), end func(error)) {
-	r.OnJoin = func() {
-		if len(ignoredOptions) > 0 {
-			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", name, strings.Join(ignoredOptions, ", "))
-		}
-	}
+// notification's.
+func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
 		stage(s.Name)

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -189,23 +188,22 @@ func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM,
 // program runs.
 func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, token string) error {
 	stage, end := l.Startup(ctx, v.Name, argv[0])
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	name, started := v.Name, v
 	started.Shares = append(slices.Clone(v.Shares), share)
 	// Run joins a VM that another process is starting before argv runs.
-	join := func() {
+	join := func() error {
 		_, err := reg.Mount(ctx, name, share.String())
 		if err == nil {
-			return
+			return nil
 		}
 		st, serr := reg.State(ctx, name)
 		if serr != nil || st.State != vm.StateRunning && st.State != vm.StateNotAnswering {
-			return // it is stopping: Run starts another
+			return nil // it is stopping: Run starts another
 		}
-		if !slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == share.Guest && sh.PID > 0 }) {
-			cancel(err)
+		if slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == share.Guest && sh.PID > 0 }) {
+			return nil
 		}
+		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
 		Argv: argv, Disposable: v.State == "none", Token: token,
@@ -214,9 +212,6 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		OnStage: func(s vm.Stage) { stage(s.Name) },
 		OnStart: func(vm.Program) { end(nil) },
 	})
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = cause // of the share
-	}
 	end(err)
 	return err
 }

@@ -57,15 +57,21 @@ func (s *networkPart) start() error {
 		return err
 	}
 	s.update(func(st *vm.State) {
-		st.Net = vm.NetState{Kind: s.launch.VM.Net, Publish: []string{}, By: passtChild}
-		if s.inQEMU() {
+		st.Net = netState(s.launch.VM)
+		if st.Net.By = passtChild; s.inQEMU() {
 			st.Net.By = qemuChild
-		}
-		for _, p := range s.launch.VM.Publish {
-			st.Net.Publish = append(st.Net.Publish, p.String())
 		}
 	})
 	return nil
+}
+
+// netState is the network as it is configured.
+func netState(v config.VM) vm.NetState {
+	st := vm.NetState{Kind: v.Net, Publish: []string{}}
+	for _, p := range v.Publish {
+		st.Publish = append(st.Publish, p.String())
+	}
+	return st
 }
 
 func (s *networkPart) inQEMU() bool { return s.network != nil && s.network.inQEMU() }

@@ -143,7 +143,7 @@ func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 				Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 				PIDs:     vm.PIDs{Supervisor: os.Getpid()},
 				Programs: []vm.Program{}, Windows: []vm.Window{}, Stages: []vm.Stage{}, Notes: []string{}, Shares: []vm.ShareState{},
-				Net: vm.NetState{Kind: l.VM.Net, Publish: []string{}}, USB: []vm.USBState{},
+				Net: netState(l.VM), USB: []vm.USBState{},
 			},
 		},
 		guestFile: guestFile,

@@ -67,7 +67,9 @@ type Run struct {
 	// OnWindows gets the reason if the caller's session does not show the program's windows.
 	OnWindows func(string)
 	OnStart   func(Program)
-	OnJoin    func() // the VM runs already
+	// OnJoin is called when the VM runs already, or is started by another. Its error ends
+	// the run.
+	OnJoin func() error
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
@@ -166,7 +168,9 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 		return nil, err
 	}
 	if seat == nil && run.OnJoin != nil {
-		run.OnJoin()
+		if err := run.OnJoin(); err != nil {
+			return nil, err
+		}
 	}
 	if seat != nil {
 		l, err := run.Launch()
