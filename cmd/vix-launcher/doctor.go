@@ -136,9 +136,29 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		return err
 	}
 	if failed > 0 {
-		return &exitError{exitFailed, fmt.Errorf("doctor: %d of %d checks failed; no VM can run until they are mended", failed, len(checks))}
+		return &exitError{exitFailed, fmt.Errorf("doctor: %d of %d checks failed; VMs cannot start until this is fixed", failed, len(checks))}
 	}
-	return nil
+	if !asJSON {
+		_, err = fmt.Fprintf(e.stdout, "\n%s\n", verdict(report.Checks))
+	}
+	return err
+}
+
+// verdict says in one line what checks of which none failed come to.
+func verdict(checks []check) string {
+	warnings := 0
+	for _, c := range checks {
+		if c.Status == "warn" {
+			warnings++
+		}
+	}
+	switch warnings {
+	case 0:
+		return "All is well; VMs can run."
+	case 1:
+		return "1 warning; VMs can run."
+	}
+	return fmt.Sprintf("%d warnings; VMs can run.", warnings)
 }
 
 // hostView is what a VM with root = "host" can read of this machine's files, and what of
