@@ -87,6 +87,13 @@ func TestSessionsPass(t *testing.T) {
 	// The desktop ends.
 	on.Sway.Signal(syscall.SIGTERM)
 	on.Sway.Wait()
+	// That the clipboard's process has ended too is told to whoever runs a program meanwhile.
+	for limit := time.Now().Add(time.Minute); !strings.Contains(vix("status", "--json", "s"), "its clipboard is isolated until there is another session"); {
+		if time.Now().After(limit) {
+			t.Fatal("the clipboard's process outlives its session")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	if res := try("exec", "s", "--", "echo", "hi"); res.Stdout != "hi\n" || res.Code != 0 || res.Stderr != "" {
 		t.Errorf("exec without a desktop: %v", res)
 	}

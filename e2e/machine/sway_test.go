@@ -60,6 +60,7 @@ func startDesk(t *testing.T, full bool, sway string) *desk {
 		t.Skipf("needs %s; make test runs it where they are", s)
 	}
 	d := &desk{full: full, Desktop: desktoptest.Start(t, desktoptest.Config{Width: deskWidth, Height: deskHeight, Sway: sway, Timeout: 10 * time.Second})}
+	d.x, d.y = deskWidth-1, deskHeight-1 // where desktoptest has put the pointer
 	d.vms = [2]*vm{
 		{name: "alpha", color: "#2060c0", frame: color.RGBA{0x20, 0x60, 0xc0, 255}, pixels: newPixels(t, lime, yellow), content: [2]color.RGBA{lime, yellow}},
 		{name: "beta", color: "#c06020", frame: color.RGBA{0xc0, 0x60, 0x20, 255}, pixels: newPixels(t, magenta, cyan), content: [2]color.RGBA{magenta, cyan}},
@@ -235,9 +236,10 @@ func (d *desk) frames(t soft, img *image.RGBA, guests []*guest, full bool) (foun
 	if in := image.Rect(at.Min.X+sideWidth, at.Min.Y+top, at.Max.X-sideWidth, at.Max.Y-sideWidth); in.Empty() || !at.In(img.Rect) {
 		return nil
 	}
+	pointer := image.Rect(d.x-maxImage, d.y-maxImage, d.x+maxImage+1, d.y+maxImage+1) // it lies over a window that fills the screen
 	for y := at.Min.Y; y < at.Max.Y; y++ {
 		for x := at.Min.X; x < at.Max.X; x++ {
-			if x >= at.Min.X+sideWidth && x < at.Max.X-sideWidth && y >= at.Min.Y+top && y < at.Max.Y-sideWidth {
+			if image.Pt(x, y).In(pointer) || x >= at.Min.X+sideWidth && x < at.Max.X-sideWidth && y >= at.Min.Y+top && y < at.Max.Y-sideWidth {
 				continue
 			}
 			v := k[y*w+x]
