@@ -20,7 +20,7 @@ import (
 func newVsockRig(t testing.TB) *rig {
 	t.Helper()
 	if err := qemu.CheckVhost(vhostVsock); err != nil {
-		t.Skip("lacks: ", err)
+		t.Skip("no vsock here: ", err)
 	}
 	r := newRig(t)
 	r.configure("[vm.t]\nchannel = \"vsock\"\n")
