@@ -57,7 +57,7 @@ that grants it to whoever sits at the machine.`,
 // A usbEntry is a line of usb list.
 type usbEntry struct {
 	usb.Device
-	VM     string `json:"vm"`     // that has it; "": the host
+	VM     string `json:"vm"`     // the VM that has it; "": the host
 	Access bool   `json:"access"` // the user may open it
 }
 
