@@ -259,7 +259,7 @@ type (
 	Stage struct {
 		Name   string `json:"name"`            // "init", "root", "proxy", …
 		Uptime int64  `json:"uptime_ms"`       // the guest's clock since its kernel started
-		State  string `json:"state,omitempty"` // "" is done; "absent": there is no such part here
+		State  string `json:"state,omitempty"` // "" is done; "absent": the VM has no such part
 	}
 
 	// Ready reports that the guest can start programs.
@@ -347,7 +347,7 @@ type (
 
 	// NamesCall is a call of CallNames.
 	NamesCall struct {
-		Failure string `json:"failure,omitempty"` // what has ended the last; "" in the first
+		Failure string `json:"failure,omitempty"` // why the last call ended; "" for the first
 	}
 
 	// Accept opens call ID.

@@ -55,7 +55,7 @@ type (
 		Directory bool     `json:"directory,omitempty"`  // Path is a directory
 		Make      bool     `json:"make,omitempty"`       // Path is made if it does not exist
 		FilesOnly bool     `json:"files_only,omitempty"` // no directories, no links
-		Names     []string `json:"names,omitempty"`      // that may come; "" is a source without a name
+		Names     []string `json:"names,omitempty"`      // allowed names; "" is a source without a name
 		Mode      uint32   `json:"mode,omitempty"`       // permissions of every file; 0: the file's own
 	}
 
