@@ -157,7 +157,7 @@ func (c *Clipboard) Drags(vm string) (rules []DragRule) {
 
 // Most returns how much of a kind any rule lets pass from a side.
 func (c *Clipboard) Most(from, kind string) int64 {
-	most := c.Rule(from, "\x00").May(kind) // a side that only "*" fits
+	most := c.Rule(from, "\x00").May(kind) // a side that only "*" matches
 	for _, r := range c.Rules {
 		if r.From == ClipAny || r.From == from {
 			most = max(most, r.May(kind))
