@@ -81,7 +81,7 @@ func SyncAll(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs
 type Unplaced struct {
 	*os.File
 	dir  *os.File
-	temp string // the name that it has meanwhile; "" is none
+	temp string // its temporary name; "" if none
 }
 
 var tmpfile = unix.O_TMPFILE // 0 in a test: no file system without it is available

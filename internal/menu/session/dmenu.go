@@ -19,7 +19,7 @@ import (
 // how they show icons and in their output for the chosen entry.
 type dmenuKind struct {
 	args  []string // to make it read lines and print an index
-	icons string   // "name": after the line, as rofi has it; "file": before it, as wofi
+	icons string   // "name": after the line, as in rofi; "file": before it, as in wofi
 	index bool     // it prints the index, not the line
 }
 

@@ -172,7 +172,7 @@ func (s *Session) addVMs(running []vm.State) {
 // An Entry is an item in the output of --json.
 type Entry struct {
 	menu.Item
-	State string   `json:"state"` // of its VM; "" if it does not run
+	State string   `json:"state"` // state of its VM; "" if it is not running
 	Argv  []string `json:"argv,omitempty"`
 }
 
