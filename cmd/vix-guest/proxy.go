@@ -123,7 +123,8 @@ func (g *guest) startProxy(d *display) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the wayland proxy: %w", err)
 	}
-	// The whole guest ends without the proxy: for want of memory, the kernel should kill any other process.
+	// Without the proxy the whole guest ends: for want of memory, the kernel should kill any other
+	// process.
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte("-900"), 0); err != nil {
 		g.log.Warn("the proxy may be ended for want of memory", "err", err)
 	}

@@ -238,7 +238,8 @@ func (o *outbox) readyLocked() {
 	o.l.work.Signal()
 }
 
-// maySendLocked reports whether frames may be sent: not before the guest reports that the run runs, not even the end.
+// maySendLocked reports whether frames may be sent. No frame, not even the end, may come before
+// the guest reports that the run runs.
 func (o *outbox) maySendLocked() bool {
 	return !o.eofSent && (o.owner == nil || o.owner.talksLocked())
 }
