@@ -48,7 +48,6 @@ const secure = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 // memory, each about 1 KiB. All of this counts the machine's whole memory: memory that the
 // host took by the balloon comes back as files grow, and at once before the kernel would kill
 // a program (deflate-on-oom).
-// back as files grow, and at once before the kernel would end a program (deflate-on-oom).
 const (
 	scratchDir   = "/scratch"
 	scratchSpare = 64 << 20

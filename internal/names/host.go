@@ -97,7 +97,6 @@ func (r *replies) tell(list []string) {
 
 // answer asks the servers one after the other, and returns the first answer that is not a
 // refusal, or else a refusal.
-// refusal, else a refusal.
 func (f *Forwarder) answer(ctx context.Context, how how, question []byte, servers []netip.Addr) []byte {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
