@@ -13,11 +13,11 @@ import (
 // VM and the host:
 //
 //	[clipboard]
-//	ttl     = "30s"     # how long a copy is held
-//	moment  = "500ms"   # a window that has the keyboard for less is not pasted to
-//	history = "off"     # "off": the host's clipboard managers are asked to keep nothing
+//	ttl     = "30s"     # how long a copy is kept
+//	moment  = "500ms"   # no pastes into a window that has had the keyboard for less
+//	history = "off"     # "off": asks the host's clipboard managers to keep nothing
 //
-//	[[clipboard.rule]]  # the first that fits holds
+//	[[clipboard.rule]]  # the first rule that fits applies
 //	from   = "work"     # a VM's name, "host", or "*"
 //	to     = "host"
 //	action = "ask"      # "deny", "ask" or "allow"
@@ -52,18 +52,18 @@ const (
 	ClipAllow = "allow"
 )
 
-// Profiles of a VM: copies flow by themselves, without an act of the user's.
+// Profiles of a VM: which copies flow by themselves, without an act of the user.
 const (
-	ClipIsolated  = "isolated"   // nothing does
-	ClipSharedOut = "shared-out" // copies in the VM, to the host
-	ClipSharedIn  = "shared-in"  // copies on the host, to the VM while it has the focus
+	ClipIsolated  = "isolated"   // no copies
+	ClipSharedOut = "shared-out" // copies made in the VM, to the host
+	ClipSharedIn  = "shared-in"  // copies made on the host, to the VM while it has the focus
 	ClipShared    = "shared"     // both
 )
 
 // Limits and defaults of the clipboard.
 const (
 	DefaultClipLimit = 64 << 10
-	// DefaultImageLimit is of a picture as the host encodes it.
+	// DefaultImageLimit applies to a picture as the host encodes it.
 	DefaultImageLimit = 4 << 20
 	MaxClipLimit      = 64 << 20
 	maxClipTTL        = time.Hour
@@ -77,8 +77,8 @@ func defaultClipboard() Clipboard {
 	return Clipboard{TTL: 30 * time.Second, Moment: 500 * time.Millisecond}
 }
 
-// Rule returns what holds between two sides, each a VM's name or ClipHost: the first
-// rule that fits, else that the user's own act is enough, for text and pictures.
+// Rule returns the rule between two sides, each a VM's name or ClipHost: the first that
+// fits, or else one that needs only the user's own act, for text and pictures.
 func (c *Clipboard) Rule(from, to string) ClipRule {
 	fits := func(word, side string) bool { return word == ClipAny || word == side }
 	for _, r := range c.Rules {
@@ -102,10 +102,10 @@ func (r ClipRule) May(kind string) int64 {
 	return DefaultClipLimit
 }
 
-// Flow returns the rule by which what is copied on one side goes to the other without
-// an act of the user's. Between a VM and the host it is the VM's profile that wants it,
-// and a rule with an action other than "allow" that prevents it. From one VM to another
-// it takes a rule that allows it and names both.
+// Flow returns the rule by which copies on one side go to the other without an act of the
+// user. Between a VM and the host, the VM's profile asks for the flow, and a rule with an
+// action other than "allow" prevents it. From one VM to another, it needs a rule that
+// allows it and names both.
 func (c *Config) Flow(from, to string) (rule ClipRule, ok bool) {
 	rule = c.Clipboard.Rule(from, to)
 	profile := func(name, way string) bool {
@@ -123,16 +123,16 @@ func (c *Config) Flow(from, to string) (rule ClipRule, ok bool) {
 	return rule, profile(to, ClipSharedIn) && rule.From == from && rule.To == to
 }
 
-// A DragRule is a rule as far as drags go, for whoever enforces it.
+// A DragRule is the part of a rule about drags, for the process that enforces it.
 type DragRule struct {
 	From   string           `json:"from"`
 	To     string           `json:"to"`
-	Limits map[string]int64 `json:"limits,omitempty"` // bytes, by kind; none: refused
+	Limits map[string]int64 `json:"limits,omitempty"` // bytes, by kind; a kind without a limit is refused
 	Strip  bool             `json:"strip,omitempty"`
 }
 
-// Drags returns the rules that say something of drags to or from a VM, in order; nil
-// where they are all refused. A drag takes a rule that allows it: nobody is asked.
+// Drags returns the rules about drags to or from a VM, in order; nil where they refuse all.
+// A drag needs a rule that allows it: no question is asked.
 func (c *Clipboard) Drags(vm string) (rules []DragRule) {
 	allowed := false
 	for _, r := range c.Rules {
@@ -157,7 +157,7 @@ func (c *Clipboard) Drags(vm string) (rules []DragRule) {
 
 // Most returns how much of a kind any rule lets pass from a side.
 func (c *Clipboard) Most(from, kind string) int64 {
-	most := c.Rule(from, "\x00").May(kind) // a side that only "*" fits
+	most := c.Rule(from, "\x00").May(kind) // a side that only "*" matches
 	for _, r := range c.Rules {
 		if r.From == ClipAny || r.From == from {
 			most = max(most, r.May(kind))
@@ -291,7 +291,7 @@ func clipSize(x any) (int64, error) {
 	return n, nil
 }
 
-// duration reads such as "30s" or "500ms".
+// duration reads a text such as "30s" or "500ms".
 func duration(x any, low, high time.Duration) (time.Duration, error) {
 	s, ok := x.(string)
 	if !ok {

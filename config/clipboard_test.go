@@ -111,7 +111,7 @@ action = "allow"
 	if got := flow.Clipboard.Drags("denied"); len(got) != 3 || got[1].Limits != nil {
 		t.Errorf("drags: %+v", got)
 	}
-	k.Rules = k.Rules[:2] // none allows
+	k.Rules = k.Rules[:2] // none allows the drag
 	if got := k.Drags("work"); got != nil {
 		t.Errorf("drags: %+v", got)
 	}

@@ -9,9 +9,8 @@ import (
 // A Color is "#rrggbb" in lower case.
 type Color string
 
-// palette holds the colours that have names, and from which a VM without one
-// gets its own. They differ in hue and are all legible as a thin frame on a
-// dark or a light desktop.
+// palette holds the named colours. A VM without a colour gets one of them. They differ in hue
+// and are all legible as a thin frame on a dark or a light desktop.
 var palette = []struct {
 	name string
 	rgb  Color
@@ -29,7 +28,7 @@ func paletteNames() []string {
 	return names
 }
 
-// ColorFor returns the palette's colour for a VM's name, always the same.
+// ColorFor returns the palette's colour for a VM's name. It is always the same.
 func ColorFor(name string) Color {
 	h := fnv.New32a()
 	h.Write([]byte(name))

@@ -1,7 +1,7 @@
 // Package config is the schema of config.toml: the settings of VMs, their defaults, their
-// checks, and the words that explain each key.
+// checks, and the explanation of each key.
 //
-//	[defaults]            # holds for every VM that does not say otherwise
+//	[defaults]            # for every VM that does not override them
 //	memory = "512M"
 //
 //	[vm.web]              # one VM; the name is the table's
@@ -11,17 +11,17 @@
 //
 //	[clipboard]           # between VMs and the host (clipboard.go)
 //
-//	[vm.web.limits]       # names that the display process knows; other defaults stay
+//	[vm.web.limits]       # names that the display process knows; other limits keep their defaults
 //	surfaces = 4000
 //
 // Reading is strict. An unknown key, a wrong type or a value out of range is an
 // *Error: one line with file, line, key and, for an unknown key, the nearest
-// valid one. The first mistake of the file is reported; nothing of a file with
-// a mistake is used. The table keys (keys.go) is the only place that knows a
-// key: reading, suggestions and documentation all come from it.
+// valid one. The first mistake of the file is reported, and a file with a mistake
+// is not used at all. Only the table keys (keys.go) knows the keys: reading,
+// suggestions and documentation all come from it.
 //
-// The package reads the one file it is given and never writes one; it does not
-// look at the machine (whether a root exists is found out when a VM starts).
+// The package reads only the file that it is given and never writes one; it does not
+// look at the machine (a missing root is found when a VM starts).
 package config
 
 import (
@@ -38,11 +38,11 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// MaxFile is the largest config.toml that is read, in bytes: room for a
-// thousand VMs, and no room for a mistaken path to something huge.
+// MaxFile is the largest config.toml that is read, in bytes: enough for a thousand VMs, and
+// too small for a huge file named by mistake.
 const MaxFile = 256 << 10
 
-// A Config is what a file says, checked, with the built-in defaults below it.
+// A Config is the checked content of a file, with the built-in defaults filled in.
 type Config struct {
 	Defaults VM            // its Name and Programs are empty
 	VMs      map[string]VM // complete: the defaults are filled in
@@ -51,55 +51,55 @@ type Config struct {
 	Clipboard Clipboard
 }
 
-// A VM is everything that is configured for one virtual machine.
+// A VM is the whole configuration of one virtual machine.
 type VM struct {
 	Name   string `json:"name"`
 	Memory Size   `json:"memory"` // bytes, a multiple of 1 MiB
 	CPUs   int    `json:"cpus"`   // 1 … MaxCPUs
-	// MemoryMin is the part of Memory that stays when the host is short; CPUWeight the VM's share
-	// of busy processors (cgroup v2's cpu.weight, 1 … MaxWeight; 100 is a program's).
+	// MemoryMin is the part of Memory that stays when the host is short. CPUWeight is the VM's
+	// share of busy processors (cgroup v2's cpu.weight, 1 … MaxWeight; 100 is a program's).
 	MemoryMin Size     `json:"memory_min"`
 	CPUWeight int      `json:"cpu_weight"`
-	Tag       string   `json:"tag"`      // shown before every title; the name if not set
-	Color     Color    `json:"color"`    // of the frame; from the name if not set
+	Tag       string   `json:"tag"`      // shown before every title; the name by default
+	Color     Color    `json:"color"`    // of the frame; derived from the name by default
 	Root      string   `json:"root"`     // "host", "debian:SUITE", "image:PATH", or an absolute directory
 	Accel     string   `json:"accel"`    // "auto", "kvm" or "tcg"
-	Programs  []string `json:"programs"` // base names that run here without --vm
-	// Frame is how much of a frame the VM's windows get: "full", "border" or "none".
+	Programs  []string `json:"programs"` // base names of programs that run here without --vm
+	// Frame is how much of a frame the VM's windows have: "full", "border" or "none".
 	Frame string `json:"frame"`
-	NoGUI bool   `json:"no_gui,omitempty"` // it has no display
+	NoGUI bool   `json:"no_gui,omitempty"` // the VM has no display
 	// Clipboard is the profile of copies that flow by themselves (clipboard.go).
 	Clipboard string `json:"clipboard"`
-	// Allow and Deny are names of Wayland interfaces, well-formed; whether there are
-	// such interfaces, and such Limits, is known to who enforces them.
+	// Allow and Deny are well-formed names of Wayland interfaces. The process that enforces
+	// them knows whether such interfaces, and such Limits, exist.
 	Allow  []string         `json:"allow,omitempty"`
 	Deny   []string         `json:"deny,omitempty"`
 	Limits map[string]int64 `json:"limits,omitempty"` // each 1 … MaxLimit
-	// State is the state that the VM keeps when it stops: "home", or "none".
+	// State is what the VM keeps when it stops: "home", or "none".
 	State    string   `json:"state"`
 	Shares   []Share  `json:"shares,omitempty"`
 	Packages []string `json:"packages,omitempty"` // of a root "debian:SUITE"
-	// Desktop are patterns of the programs that get desktop entries; nil is what their
-	// root suggests, which an empty list is not.
+	// Desktop holds patterns of the programs that get desktop entries. nil means the root's
+	// suggestions; an empty list means no entries.
 	Desktop   []string `json:"desktop,omitempty"`
-	MIME      []string `json:"mime,omitempty"`      // types of files that the entries open
-	Workspace string   `json:"workspace,omitempty"` // sway's, for the VM's windows
+	MIME      []string `json:"mime,omitempty"`      // file types that the entries open
+	Workspace string   `json:"workspace,omitempty"` // sway's workspace for the VM's windows
 	Kernel    string   `json:"kernel,omitempty"`    // path of an image; "" is the host's
 	Initrd    string   `json:"initrd,omitempty"`    // path; holds the modules of Kernel
-	// Net is the VM's network, NetNone or NetNAT, and Publish what leads into it.
+	// Net is the VM's network, NetNone or NetNAT; Publish holds the host ports that lead into it.
 	Net     string    `json:"net"`
 	Publish []Publish `json:"publish,omitempty"`
-	// Channel is what carries the agent's channel: ChannelAuto, ChannelVsock or ChannelSerial.
+	// Channel is the transport of the agent's channel: ChannelAuto, ChannelVsock or ChannelSerial.
 	Channel string `json:"channel"`
-	// USB are the devices that the VM gets whenever they are plugged in.
+	// USB holds the devices that the VM gets whenever they are plugged in.
 	USB []USBDevice `json:"usb,omitempty"`
 }
 
 // An Error is a mistake in the file.
 type Error struct {
 	File string
-	Line int    // from 1; 0 where the mistake has no line
-	Key  string // as a dotted TOML key; empty for bad TOML
+	Line int    // from 1; 0 if the mistake has no line
+	Key  string // a dotted TOML key; empty for bad TOML
 	Msg  string
 }
 
@@ -114,8 +114,8 @@ func (e *Error) Error() string {
 	return at + ": " + e.Msg
 }
 
-// Load reads the file name below dir. label names the file in errors (its full
-// path). A file that does not exist is an empty one.
+// Load reads the file name below dir. label is the file's full path, for errors. A missing
+// file counts as empty.
 func Load(dir *os.Root, name, label string) (*Config, error) {
 	f, err := dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -135,7 +135,7 @@ func Load(dir *os.Root, name, label string) (*Config, error) {
 	return Parse(label, src)
 }
 
-// cause is err without the path, which the label already says.
+// cause returns err without the path, which label already contains.
 func cause(err error) string {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
@@ -144,7 +144,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// Parse reads the text of a file. label names it in errors.
+// Parse reads the text of a file. label is its name in errors.
 func Parse(label string, src []byte) (*Config, error) {
 	if len(src) > MaxFile {
 		return nil, &Error{File: label, Msg: fmt.Sprintf("larger than %d KiB; is it the right file?", MaxFile>>10)}
@@ -166,7 +166,7 @@ func syntaxError(label, src string, err error) error {
 	e := &Error{File: label, Msg: err.Error()}
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		// A string that breaks off on the first line is reported on the line before.
+		// For a string cut off on the first line, the library reports the line before.
 		e.Line, e.Msg = max(pe.Position.Line, 1), pe.Message
 		if e.Msg == "" {
 			e.Msg = strings.TrimPrefix(pe.Error(), "toml: ")
@@ -185,7 +185,8 @@ func syntaxError(label, src string, err error) error {
 	return e
 }
 
-// What the library says of a table or key that is defined twice, and of text without quotes.
+// The library's messages about a table or key that is defined twice, and about text without
+// quotes.
 var (
 	definedTwice = regexp.MustCompile(`^Key '(.+)' has already been defined\.$`)
 	bareWord     = regexp.MustCompile(`^expected value but found "([A-Za-z][\w-]*)" instead$`)
@@ -204,8 +205,8 @@ func firstLines(text string, n int) string {
 	return text[:end]
 }
 
-// VM returns the configuration of the VM called name: the file's, or the
-// defaults under that name.
+// VM returns the configuration of the VM called name: from the file, or the defaults under
+// that name.
 func (c *Config) VM(name string) (VM, error) {
 	if err := CheckName(name); err != nil {
 		return VM{}, err
@@ -218,8 +219,8 @@ func (c *Config) VM(name string) (VM, error) {
 	return v, nil
 }
 
-// VMFor returns the VM in which program (a path or a name) runs when no VM is
-// named: the one that lists the program's base name, else one named after it.
+// VMFor returns the VM in which program (a path or a name) runs when no VM is named: the
+// VM that lists the program's base name, or else one named after it.
 func (c *Config) VMFor(program string) (VM, error) {
 	base := program[strings.LastIndexByte(program, '/')+1:]
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
@@ -241,8 +242,8 @@ func (v *VM) fill(name string) {
 	}
 }
 
-// reader walks a decoded file; it collects mistakes so that the first in the
-// file, and not the first in map order, is reported.
+// A reader walks a decoded file. It collects all mistakes, in order to report the first in the
+// file and not the first in map order.
 type reader struct {
 	label string
 	lines lineIndex
@@ -300,7 +301,7 @@ func (r *reader) config(tree map[string]any) *Config {
 	return c
 }
 
-// misplaced says what is wrong with a key or a table of the top level that is none.
+// misplaced explains an unknown key or table of the top level.
 func misplaced(name string, v any) string {
 	valid := []string{"clipboard", "defaults", "menu", "vm"}
 	_, table := v.(map[string]any)
@@ -344,8 +345,8 @@ func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 	}
 }
 
-// programsOnce refuses a program that two VMs claim: where it runs would
-// depend on the order of reading.
+// programsOnce refuses a program that two VMs claim: the reading order would decide where it
+// runs.
 func (r *reader) programsOnce(c *Config) {
 	owner := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {

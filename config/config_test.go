@@ -80,8 +80,8 @@ func TestDefaultColorIsStable(t *testing.T) {
 	}
 }
 
-// Every mistake is one line with file, line, key and the next step. Each case
-// stands for a bad value of one key.
+// Every mistake is one line with file, line, key and advice. Each case stands for a bad value
+// of one key.
 func TestMistakes(t *testing.T) {
 	for _, tt := range []struct{ name, src, want string }{
 		{"syntax", "[defaults]\nmemory = \n", "c:2: expected value but found '\\n' instead"},
@@ -230,12 +230,12 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input panics; a mistake is one printable line with a line
-// number; what is accepted obeys the documented limits; and the line index
-// knows every key that the TOML decoder knows.
+// FuzzParse: no input panics; a mistake is one printable line with a line number; an accepted
+// file obeys the documented limits; and the line index knows every key that the TOML decoder
+// knows.
 func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, src []byte) {
-		// The fuzzer itself would wait for an input that hangs, and forget it.
+		// The fuzzer itself would wait for an input that hangs, and not save it.
 		defer time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("hangs: %q", src)) }).Stop()
 		c, err := Parse("c", src)
 		if err != nil {
@@ -253,7 +253,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// A fuzz target whose corpus has gone missing tests nothing.
+// A fuzz target without a corpus tests nothing.
 func TestCorpus(t *testing.T) {
 	if files, _ := filepath.Glob("testdata/fuzz/FuzzParse/*"); len(files) < 5 {
 		t.Fatalf("%d corpus files", len(files))

@@ -16,13 +16,13 @@ import (
 	"vix/internal/plain"
 )
 
-// Limits of the values. Each is far above use and far below harm.
+// Limits of the values. Each is far above normal use and far below harm.
 const (
-	MinMemory = Size(128 << 20) // less does not boot
+	MinMemory = Size(128 << 20) // a VM with less does not boot
 	MaxMemory = Size(1 << 40)
 	MaxCPUs   = 64
-	MaxWeight = 10000 // cgroup v2's own
-	MaxTag    = 32    // runes: a tag must leave room for the title
+	MaxWeight = 10000 // cgroup v2's limit
+	MaxTag    = 32    // runes: a tag must leave space for the title
 	MaxRoot   = 1024  // bytes of a path
 	MaxList   = 256   // programs of one VM
 	MaxWord   = 128   // bytes of one program's name
@@ -33,8 +33,8 @@ const (
 // and how a decoded TOML value is checked and stored.
 type key struct {
 	name  string
-	def   string // as it would stand in the file
-	perVM bool   // makes no sense under [defaults]
+	def   string // as written in the file
+	perVM bool   // not allowed under [defaults]
 	doc   string
 	set   func(*VM, any) error
 }
@@ -129,7 +129,7 @@ var keys = []key{
 		func(v *VM, x any) (err error) { v.Workspace, err = workspace(x); return }},
 }
 
-// What carries the agent's channel.
+// Transports of the agent's channel.
 const (
 	ChannelAuto   = "auto"
 	ChannelVsock  = "vsock"
@@ -159,7 +159,7 @@ type KeyDoc struct {
 	PerVM              bool // only under [vm.NAME]
 }
 
-// Keys returns the documentation of every key, by name.
+// Keys returns the documentation of every key, sorted by name.
 func Keys() []KeyDoc {
 	docs := make([]KeyDoc, len(keys))
 	for i, k := range keys {
@@ -168,7 +168,7 @@ func Keys() []KeyDoc {
 	return docs
 }
 
-// Explain writes what every key means, for a terminal.
+// Explain writes the meaning of every key, for a terminal.
 func Explain(w io.Writer) error {
 	for _, k := range Keys() {
 		where := "[defaults] or [vm.NAME]"
@@ -185,7 +185,7 @@ func Explain(w io.Writer) error {
 // A Size is a number of bytes.
 type Size uint64
 
-// String gives the largest unit that divides s: 512M, 1G.
+// String uses the largest unit that divides s: 512M, 1G.
 func (s Size) String() string {
 	for i, unit := range []string{"T", "G", "M", "K"} {
 		if shift := 10 * (4 - i); s >= 1<<shift && s&(1<<shift-1) == 0 {
@@ -238,7 +238,7 @@ func intIn(x any, low, high int64) (int, error) {
 	return int(n), nil
 }
 
-// no reads a boolean, and is its opposite.
+// no reads a boolean and negates it.
 func no(x any) (bool, error) {
 	b, ok := x.(bool)
 	if !ok {
@@ -292,10 +292,10 @@ func parseRoot(x any) (string, error) {
 	return s, nil
 }
 
-// debianSuites are the names of Debian's releases, which its mirrors know by no number.
+// debianSuites holds the names of Debian's releases: the mirrors know no release numbers.
 var debianSuites = map[string]string{"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
 
-// hostPath reads an absolute path of the host's, or one that begins with "~/".
+// hostPath reads an absolute path on the host, or one that begins with "~/".
 func hostPath(x any) (string, error) {
 	s, ok := x.(string)
 	switch {
@@ -307,7 +307,7 @@ func hostPath(x any) (string, error) {
 	return filepath.Clean(s), nil
 }
 
-// What a root begins with that is not a directory.
+// Prefixes of a root that is not a directory.
 const (
 	RootDebian = "debian:"
 	RootHost   = "host" // this machine's own programs
@@ -354,8 +354,7 @@ func words(x any) ([]string, error) {
 	})
 }
 
-// patterns reads a list of ids of .desktop files, names of programs or patterns of
-// path.Match.
+// patterns reads a list of .desktop file ids, program names or path.Match patterns.
 func patterns(x any) ([]string, error) {
 	return list(x, func(s string) error {
 		if _, err := path.Match(s, ""); err != nil || s == "" || len(s) > MaxWord || strings.ContainsRune(s, '/') || !printable(s) {
@@ -376,7 +375,7 @@ func mimeTypes(x any) ([]string, error) {
 	})
 }
 
-// workspace reads a workspace's name; it becomes a part of a command to sway.
+// workspace reads a workspace's name, which becomes part of a sway command.
 func workspace(x any) (string, error) {
 	s, ok := x.(string)
 	switch {
@@ -402,12 +401,12 @@ func interfaces(x any) ([]string, error) {
 	})
 }
 
-// isIdentifier reports that s is made of lower-case letters, digits and mark.
+// isIdentifier reports whether s consists of lower-case letters, digits and mark.
 func isIdentifier(s, mark string) bool {
 	return s != "" && len(s) <= MaxWord && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789"+mark) == ""
 }
 
-// inTable makes a mistake in a table that is the value of a key.
+// An inTable is a mistake in a table that is a key's value.
 type inTable struct {
 	key string
 	err error
@@ -415,7 +414,7 @@ type inTable struct {
 
 func (e *inTable) Error() string { return e.key + ": " + e.err.Error() }
 
-// limits reads a table of limits over those that hold already.
+// limits reads a table of limits, which override those in base.
 func limits(base map[string]int64, x any) (map[string]int64, error) {
 	t, ok := x.(map[string]any)
 	if !ok {
@@ -443,7 +442,7 @@ func limits(base map[string]int64, x any) (map[string]int64, error) {
 	return out, nil
 }
 
-// list reads an array of distinct strings that check accepts.
+// list reads an array of distinct strings, and checks each with check.
 func list(x any, check func(string) error) ([]string, error) {
 	array, ok := x.([]any)
 	if !ok {
@@ -469,13 +468,12 @@ func list(x any, check func(string) error) ([]string, error) {
 	return out, nil
 }
 
-// printable reports that s is plain text of one line, so that it may stand in a title
-// or on a terminal.
+// printable reports whether s is plain text of one line, fit for a title or a terminal.
 func printable(s string) bool {
 	return plain.Text(s, len(s), plain.OneLine) == s
 }
 
-// clip shortens what a message quotes.
+// clip shortens a text that a message quotes.
 func clip(s string) string {
 	if r := []rune(s); len(r) > 40 {
 		return string(r[:40]) + "…"
@@ -483,7 +481,7 @@ func clip(s string) string {
 	return s
 }
 
-// typeName is the TOML name of a decoded value's type, with its article.
+// typeName returns the TOML name of a decoded value's type, with its article.
 func typeName(x any) string {
 	switch x.(type) {
 	case string:

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// The TOML library tells the line of a syntax error, but of a decoded key only
-// the name. lineIndex supplies the rest: a scan of text that is already known
-// to be valid TOML, which needs to see no more than where a statement begins.
+// The TOML library gives the line of a syntax error, but only the name of a decoded key.
+// lineIndex supplies its line, by a scan of text that is already known to be valid TOML: the
+// scan only needs to find where statements begin.
 
 // lineIndex maps a key's path, joined by NUL, to the line of its statement.
 type lineIndex map[string]int
 
-// of returns the line of path or, for a key within an inline table or array,
-// of the statement that holds it.
+// of returns the line of path or, for a key within an inline table or array, the line of the
+// statement that holds it.
 func (l lineIndex) of(path []string) int {
 	for n := len(path); n > 0; n-- {
 		if line, ok := l[strings.Join(path[:n], "\x00")]; ok {
@@ -24,8 +24,8 @@ func (l lineIndex) of(path []string) int {
 }
 
 func (l lineIndex) add(path []string, line int) {
-	// A table may be opened implicitly, by a key below it: the first statement
-	// that mentions it stands for it.
+	// A key below a table may open the table implicitly: the first statement that mentions the
+	// table then gives its line.
 	for n := 1; n <= len(path); n++ {
 		k := strings.Join(path[:n], "\x00")
 		if _, ok := l[k]; !ok {
@@ -103,7 +103,7 @@ func (s *scanner) space() {
 	}
 }
 
-// keyPath reads a dotted key up to and with its '=', or up to its ']'.
+// keyPath reads a dotted key, up to and including its '=', or up to its ']'.
 func (s *scanner) keyPath() []string {
 	var path []string
 	for s.pos < len(s.src) {
@@ -128,8 +128,7 @@ func (s *scanner) keyPath() []string {
 	return path
 }
 
-// quoted consumes a string of any of the four kinds and returns it with its
-// quotes.
+// quoted consumes a string of any of the four kinds and returns it with its quotes.
 func (s *scanner) quoted() string {
 	start := s.pos
 	quote := s.src[s.pos : s.pos+1]
@@ -144,7 +143,7 @@ func (s *scanner) quoted() string {
 			s.next()
 		}
 	}
-	// A multi-line string's text may itself end in up to two quotes.
+	// The text of a multi-line string may itself end in up to two quotes.
 	for range len(quote) + 2*(len(quote)/3) {
 		s.skipOne(quote[0])
 	}
@@ -160,8 +159,8 @@ func unquote(q string) string {
 	return strings.Trim(q, q[:1])
 }
 
-// value consumes the rest of a statement: to the end of the line on which no
-// bracket is open.
+// value consumes the rest of a statement: to the end of the first line where no bracket is
+// open.
 func (s *scanner) value() {
 	depth := 0
 	for s.pos < len(s.src) {

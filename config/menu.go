@@ -12,9 +12,9 @@ type Menu struct {
 	Theme  string // "auto", "light" or "dark"
 	Accent Color  // "" for the theme's own
 	Font   string // a family's name; "" for the desktop's sans-serif
-	Size   int    // of the font, in logical pixels
-	Width  int    // of the menu, in logical pixels
-	Lines  int    // rows that are shown at once
+	Size   int    // font size, in logical pixels
+	Width  int    // width of the menu, in logical pixels
+	Lines  int    // number of visible rows
 	Icons  string // "auto", "none", or the name of an icon theme
 }
 

@@ -7,22 +7,20 @@ import (
 	"unicode/utf8"
 )
 
-// MaxName is the longest name of a VM: it becomes a host name, a part of an
-// app id, and a part of a socket's path (108 bytes in all).
+// MaxName is the longest name of a VM: the name becomes a host name, part of an app id, and
+// part of a socket's path (108 bytes in all).
 const MaxName = 32
 
-// reservedNames are the words that mean something else in the place of a VM's name, with
-// their meanings.
-// ("*", any side of a rule, has no character of a name's.)
+// reservedNames holds the words that have another meaning in the place of a VM's name, with
+// their meanings. ("*", any side of a rule, is not a valid name anyway.)
 var reservedNames = map[string]string{
 	ClipHost: "means this machine itself",
 	"lock":   "is a file among the VMs' directories",
 }
 
-// CheckName checks a VM's name: 1 to MaxName of a–z, 0–9, '-' and '_', the
-// first a letter or digit. So a name is never a path, an option, or another
-// name in different case. Nor is it reserved: a VM called "host" would be this
-// machine in every rule.
+// CheckName checks a VM's name: 1 to MaxName of a–z, 0–9, '-' and '_', the first a letter or
+// digit. So a name is never a path, an option, or another name in different case. Reserved
+// names are refused: a VM called "host" would be this machine in every rule.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -46,9 +44,9 @@ func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 }
 
-// NameFor makes a valid VM name of a program's base name: lower case, with '-'
-// for what a name cannot hold. org.gnome.Maps becomes org-gnome-maps, and host, a
-// reserved word, host-vm.
+// NameFor derives a valid VM name from a program's base name: in lower case, with '-' for
+// characters that a name cannot have. org.gnome.Maps becomes org-gnome-maps, and the reserved
+// word host becomes host-vm.
 func NameFor(base string) string {
 	name := strings.Map(func(r rune) rune {
 		if nameRune(r) {
@@ -70,9 +68,9 @@ func NameFor(base string) string {
 // maxApp bounds the kept part of a guest's app id, in bytes: rules match app ids.
 const maxApp = 64
 
-// AppID returns the application id that the compositor sees for the app id that a
-// guest's program gave. A guest's own "vix." is spoilt, so that a rule for another
-// VM's windows does not match in the middle of it.
+// AppID returns the application id that the compositor sees, for the app id of a guest's
+// program. It breaks a "vix." in the guest's id, so that a rule for another VM's windows
+// does not match in the middle of it.
 func AppID(vm, app string) string {
 	for len(app) > maxApp {
 		_, size := utf8.DecodeLastRuneInString(app)

@@ -22,8 +22,7 @@ func TestAppID(t *testing.T) {
 	})
 }
 
-// A VM called "host" would be this machine in every rule: none is, whatever way the name
-// comes in.
+// A VM called "host" would be this machine in every rule: no VM can get that name, by any way.
 func TestHostIsReserved(t *testing.T) {
 	err := CheckName("host")
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "host-vm") {
@@ -47,13 +46,13 @@ func TestHostIsReserved(t *testing.T) {
 	if _, err := Parse("f", []byte("\n[vm.host]\nmemory = \"1G\"\n")); err == nil || !strings.HasPrefix(err.Error(), "f:2: vm.host: ") {
 		t.Errorf("config: %v", err)
 	}
-	// In a rule it stays the word for this machine, and "*" for all: no VM is one of them.
+	// In a rule, "host" still means this machine and "*" all; no VM has either name.
 	if r := (&Clipboard{Rules: []ClipRule{{From: ClipHost, To: ClipAny, Action: ClipDeny}}}).Rule("host-vm", "vault"); r.Action == ClipDeny {
 		t.Error("a rule of this machine's holds for host-vm")
 	}
 }
 
-// Whatever NameFor makes can be a VM's name.
+// NameFor always makes a valid VM name.
 func TestNameFor(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.OneOf(rapid.String(), rapid.StringMatching(`[-_]*([hH][oO][sS][tT]|lock)[-_]*`)).Draw(t, "base")
@@ -63,7 +62,7 @@ func TestNameFor(t *testing.T) {
 	})
 }
 
-// An app id tells its VM: a name has no '.', so that no two VMs and programs have one.
+// An app id identifies its VM: a name has no '.', so no two pairs of VM and program share one.
 func TestAppIDsAreApart(t *testing.T) {
 	names := rapid.StringMatching(`[a-z0-9][a-z0-9_-]{0,31}`).Filter(func(s string) bool { return CheckName(s) == nil })
 	rapid.Check(t, func(t *rapid.T) {

@@ -11,7 +11,7 @@ import (
 // The networks that a VM can have.
 const (
 	NetNone = "none" // no network card at all
-	NetNAT  = "nat"  // everything that this machine's user reaches, except its loopback
+	NetNAT  = "nat"  // everything that this machine's user can reach, except its loopback
 )
 
 // MaxPublish bounds the ports that one VM publishes.
@@ -19,16 +19,16 @@ const MaxPublish = 64
 
 // A Publish is a host port that leads to a guest port.
 type Publish struct {
-	Addr  netip.Addr `json:"addr"` // of the host, where it is bound: IPv4
+	Addr  netip.Addr `json:"addr"` // the host's address to bind: IPv4
 	Host  uint16     `json:"host"`
 	Guest uint16     `json:"guest"`
 	UDP   bool       `json:"udp"`
 }
 
-// loopback is the default address of a port: only the users of this machine reach it.
+// loopback is a port's default address: only users of this machine can reach it.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// String is what ParsePublish reads.
+// String returns the form that ParsePublish reads.
 func (p Publish) String() string {
 	s := fmt.Sprintf("%s:%d:%d", p.Addr, p.Host, p.Guest)
 	if p.UDP {
@@ -87,7 +87,7 @@ func publishes(x any) ([]Publish, error) {
 	return out, CheckPublish(out)
 }
 
-// CheckPublish checks ports against one another.
+// CheckPublish checks ports for conflicts with one another.
 func CheckPublish(list []Publish) error {
 	if len(list) > MaxPublish {
 		return fmt.Errorf("%d ports; at most %d", len(list), MaxPublish)

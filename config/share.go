@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Staging is the word for a share that is made anew for each run: an empty host folder at an
-// unguessable path in the guest.
+// Staging requests a new share for each run: an empty host folder at an unguessable path in
+// the guest.
 const Staging = "staging"
 
 // ShareDir is the guest's directory for shares without a path of their own.
@@ -22,7 +22,7 @@ type Share struct {
 	Write bool   `json:"write"`
 }
 
-// String is what ParseShare reads.
+// String returns the form that ParseShare reads.
 func (s Share) String() string {
 	if s.Host == "" {
 		return Staging
@@ -34,11 +34,11 @@ func (s Share) String() string {
 	return s.Host + ":" + s.Guest + ":" + mode
 }
 
-// guestOwn are the paths that a guest needs unchanged.
+// guestOwn holds the paths that a guest needs unchanged.
 var guestOwn = []string{"/proc", "/sys", "/dev", "/run"}
 
-// ParseShare reads HOSTDIR[:GUESTPATH][:ro|rw], or "staging". Without a mode a share
-// is read-only, without a path it is ShareDir/NAME, where NAME is HOSTDIR's.
+// ParseShare reads HOSTDIR[:GUESTPATH][:ro|rw], or "staging". A share is read-only by
+// default, and its default path is ShareDir/NAME, where NAME is HOSTDIR's base name.
 func ParseShare(text string) (Share, error) {
 	if text == Staging {
 		return Share{Write: true}, nil
@@ -85,7 +85,7 @@ func (s *Share) checkGuest() error {
 	return nil
 }
 
-// shares reads a list of shares, no two at one path.
+// shares reads a list of shares with distinct paths.
 func shares(x any) ([]Share, error) {
 	texts, err := list(x, func(s string) error {
 		_, err := ParseShare(s)
@@ -105,11 +105,11 @@ func shares(x any) ([]Share, error) {
 	return out, CheckShares(out)
 }
 
-// MaxShares bounds the shares of one VM: each is a process of the host's, and a slot
-// on the guest's bus.
+// MaxShares bounds the shares of one VM: each takes a process on the host and a slot on the
+// guest's bus.
 const MaxShares = 8
 
-// CheckShares checks shares against one another.
+// CheckShares checks shares for conflicts with one another.
 func CheckShares(list []Share) error {
 	if len(list) > MaxShares {
 		return fmt.Errorf("%d shares; at most %d", len(list), MaxShares)
@@ -131,9 +131,9 @@ func CheckShares(list []Share) error {
 	return nil
 }
 
-// Apart refuses two shares of which one lies in the other, if either can be written to:
-// the guest could put a link in the place of the inner one, and the next start would share
-// what that names. By their names here; whoever opens them looks at what they are.
+// Apart refuses two shares if one lies in the other and either is writable: the guest could
+// replace the inner one by a link, and the next start would share the link's target. Apart
+// compares names; the process that opens them compares the folders.
 func Apart(a, b Share) error {
 	if a.Host == "" || b.Host == "" || a.Host == b.Host || !a.Write && !b.Write {
 		return nil

@@ -45,7 +45,7 @@ func TestParseShare(t *testing.T) {
 	}
 }
 
-// A guest that can write to a folder could put a link in the place of a share in it.
+// A guest that can write to a folder could replace a share in it by a link.
 func TestOverlap(t *testing.T) {
 	for _, c := range []struct {
 		shares  []string

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// suggest ends the message about an unknown key: with the nearest valid key,
-// or with all of them where none is near.
+// suggest ends the message about an unknown key: with the nearest valid key, or with all of
+// them where none is near.
 func suggest(unknown string, valid []string) string {
 	best, dist := "", len(unknown)/2+2
 	for _, v := range valid {
@@ -20,8 +20,8 @@ func suggest(unknown string, valid []string) string {
 	return fmt.Sprintf("; did you mean %q?", best)
 }
 
-// Distance counts the letters that are to be added, left out, changed, or swapped with
-// their neighbours to make b of a.
+// Distance counts the letters to add, drop, change or swap with a neighbour in order to turn
+// a into b.
 func Distance(a, b string) int {
 	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
 	last := rows[0]

@@ -9,14 +9,13 @@ import (
 // MaxUSB bounds the USB devices of one VM: the ports of its controller.
 const MaxUSB = 8
 
-// A USBDevice names host devices: all of a kind, by vendor and product, or any device at a
-// port.
+// A USBDevice names host devices: all of one vendor and product, or any device at a port.
 type USBDevice struct {
 	ID   string `json:"id,omitempty"`   // "046d:c52b", four hexadecimal digits each; or
 	Port string `json:"port,omitempty"` // "1-2.3", as in /sys/bus/usb/devices
 }
 
-// String is what ParseUSB reads.
+// String returns the form that ParseUSB reads.
 func (d USBDevice) String() string {
 	if d.ID != "" {
 		return d.ID

@@ -11,9 +11,9 @@ import (
 	"vix/internal/agent"
 )
 
-// An account is whom a program runs as. The guest's ordinary user is the rule;
-// any other of the guest's users, root too, can be asked for: the guest is its
-// user's own machine, and nothing of the host's relies on who does what in it.
+// An account is the user that a program runs as: normally the guest's ordinary user. The
+// host may ask for any other user of the guest, root too: the guest is its user's own
+// machine, and nothing on the host relies on who does what in it.
 type account struct {
 	name     string
 	uid, gid int
@@ -74,8 +74,9 @@ func (a account) credential() *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid), Groups: a.groups}
 }
 
-// environment is that of the ordinary user, but for what is its own. A window
-// can be opened by any user who may reach the socket, so that is named in full.
+// environment returns the ordinary user's environment, with the account's own values in place
+// of his. Any user who can reach the display socket may open windows, so its path is given
+// in full.
 func (a account) environment(g *guest) []string {
 	if a.ordinary {
 		return g.env
@@ -89,7 +90,7 @@ func (a account) environment(g *guest) []string {
 	return mergeEnv(env, []string{"HOME=" + a.home, "USER=" + a.name, "LOGNAME=" + a.name, "SHELL=" + a.shell})
 }
 
-// loginShell is the shell that the guest's root has: one to type at, if it does.
+// loginShell returns a shell in the guest's root, one for interactive use if there is one.
 func loginShell() string {
 	if isProgram("/bin/bash") {
 		return "/bin/bash"

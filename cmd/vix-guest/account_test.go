@@ -34,7 +34,7 @@ user:x:1000:1000:user:/home/user:/bin/sh`
 	}
 }
 
-// Another user's programs find the display, and nothing else of the ordinary one's.
+// Another user's programs find the display, and nothing else of the ordinary user's.
 func TestAccountEnvironment(t *testing.T) {
 	g := &guest{user: agent.User{Name: "user", UID: 1000, GID: 1000}}
 	g.env = environment(agent.Boot{User: g.user, Env: []string{"LANG=xx"}}, true, true)
@@ -52,7 +52,7 @@ func TestAccountEnvironment(t *testing.T) {
 	}
 }
 
-// What is carried out is a request, and nothing else.
+// Only a valid request is carried out.
 func TestOwnCommand(t *testing.T) {
 	argv, err := ownCommand(agent.Request{Receive: &agent.Receive{Path: "-x", Names: []string{"a b", ""}, Mode: 0o644}})
 	if want := []string{copyName, `{"receive":{"path":"-x","names":["a b",""],"mode":420}}`}; err != nil || !slices.Equal(argv, want) {

@@ -13,21 +13,21 @@ import (
 	"vix/internal/agent"
 )
 
-// The user's session bus. Its socket is there from the beginning; its daemon,
-// the root's own, starts when the first program connects, by systemd's protocol
-// of passed sockets (sd_listen_fds(3)): a guest whose programs use no bus has none.
+// The user's session bus. Its socket exists from the beginning; its daemon, from the root,
+// starts when the first program connects, by systemd's protocol for passed sockets
+// (sd_listen_fds(3)): a guest whose programs use no bus runs no daemon.
 
 const (
 	busName   = "bus"
 	busDaemon = "/usr/bin/dbus-daemon"
-	// busLife is how long a daemon must have lived to be started again.
+	// busLife is the least life of a daemon that may be started again.
 	busLife = 10 * time.Second
 )
 
-// busCommand passes the socket on: LISTEN_PID has to be the daemon's own.
+// busCommand passes the socket to the daemon: LISTEN_PID has to be the daemon's own pid.
 const busCommand = "export LISTEN_FDS=1 LISTEN_PID=$$; exec " + busDaemon + " --session --address=systemd: --nofork --nopidfile --nosyslog"
 
-// listenBus makes the bus's socket; nil where the root has no daemon for it.
+// listenBus makes the bus's socket; nil if the root has no daemon for it.
 func listenBus(u agent.User) (*os.File, error) {
 	if unix.Access(busDaemon, unix.X_OK) != nil {
 		return nil, nil
@@ -37,11 +37,11 @@ func listenBus(u agent.User) (*os.File, error) {
 		return nil, err
 	}
 	defer l.Close()
-	return l.File() // a listener itself cannot be waited for without accepting
+	return l.File() // a listener cannot be polled without accepting
 }
 
-// serveBus starts the daemon when somebody connects, and again after its end. It
-// lasts as long as the machine.
+// serveBus starts the daemon when a program connects, and again after the daemon's end. It
+// runs as long as the machine.
 func (g *guest) serveBus(socket *os.File) {
 	defer socket.Close()
 	for {
@@ -81,7 +81,7 @@ func (g *guest) startBus(socket *os.File) (*child, error) {
 	return c, errors.Join(err, startErr)
 }
 
-// waitReadable returns when a connection waits to be accepted.
+// waitReadable returns when a connection can be accepted.
 func waitReadable(socket *os.File) error {
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -94,7 +94,7 @@ func waitReadable(socket *os.File) error {
 	})
 }
 
-// listenAs makes a socket of the user's in the runtime directory.
+// listenAs makes a socket that belongs to the user, in the runtime directory.
 func listenAs(u agent.User, name string) (*net.UnixListener, error) {
 	if err := makeRuntimeDir(u); err != nil {
 		return nil, err

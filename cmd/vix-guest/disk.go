@@ -10,9 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskTypes are the file systems that a root on a disk may have: the mark in their
-// superblocks, and what a mount needs that must not write: a journal that was left
-// unclean stays as it is.
+// diskTypes are the file systems that a root disk may have: the mark in their superblocks,
+// and the mount option that prevents all writing: an unclean journal is not replayed.
 var diskTypes = []struct {
 	name    string
 	at      int64
@@ -25,8 +24,8 @@ var diskTypes = []struct {
 	{"xfs", 0, "XFSB", "norecovery"},
 }
 
-// mountDisk mounts the file system that is on the disk, or on one of its partitions,
-// and holds a Linux system, on /lower.
+// mountDisk mounts a Linux system on /lower: the file system on the disk, or on one of its
+// partitions.
 func mountDisk(modules *os.Root, disk string) error {
 	plugged, err := listenUevents()
 	if err != nil {
@@ -64,7 +63,7 @@ func mountDisk(modules *os.Root, disk string) error {
 	return fmt.Errorf("root: %w", errors.Join(errs...))
 }
 
-// mountType mounts a device on /lower by what its superblock says that it is.
+// mountType mounts a device on /lower, as the file system that its superblock names.
 func mountType(modules *os.Root, device string) error {
 	f, err := os.Open(device)
 	if err != nil {
@@ -84,8 +83,8 @@ func mountType(modules *os.Root, device string) error {
 	return fmt.Errorf("%s holds no file system of a kind that can be mounted (ext4, squashfs, erofs or xfs)", device)
 }
 
-// isSystem reports whether a tree looks like a Linux system, and not like the boot
-// partition of one.
+// isSystem reports whether a tree looks like a Linux system, and not just like its boot
+// partition.
 func isSystem(dir string) bool {
 	return isDir(dir+"/etc") && (isDir(dir+"/usr") || isDir(dir+"/bin"))
 }

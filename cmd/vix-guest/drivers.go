@@ -14,10 +14,10 @@ import (
 	"vix/internal/agent"
 )
 
-// A guest has no modules of its own, whatever its root: the host sends those of the kernel
-// that it booted, when a device needs them.
+// A guest has no modules of its own, whatever its root: when a device needs modules, the host
+// sends those of the kernel that it booted.
 
-// loadDrivers loads the modules that follow each other in in.
+// loadDrivers loads the modules from in, where they follow each other.
 func loadDrivers(d agent.Drivers, in io.Reader) error {
 	var errs []error
 	for _, m := range d.Modules {
@@ -33,7 +33,7 @@ func loadDrivers(d agent.Drivers, in io.Reader) error {
 	return nil
 }
 
-// initModule loads a module as loadModule does: without its signature, if the kernel takes it.
+// initModule loads a module like loadModule: without its signature, if the kernel accepts that.
 func initModule(b []byte, image int) error {
 	err := unix.InitModule(b[:image], "")
 	if errors.Is(err, unix.EKEYREJECTED) || errors.Is(err, unix.EPERM) {
@@ -45,8 +45,8 @@ func initModule(b []byte, image int) error {
 	return err
 }
 
-// ownDevices gives the nodes of USB devices to the guest's user, as udev would to whoever
-// sits at a machine. It runs as long as the machine is on.
+// ownDevices gives the nodes of USB devices to the guest's user, as udev does for the user
+// at a machine. It runs as long as the machine.
 func (g *guest) ownDevices() {
 	events, err := listenUevents()
 	if err != nil {
@@ -64,13 +64,13 @@ func (g *guest) ownDevices() {
 			return
 		}
 		if node := usbNode(buf[:n]); node != "" {
-			_ = os.Chown(filepath.Join("/dev", node), g.user.UID, g.user.GID) // it may be gone already
+			_ = os.Chown(filepath.Join("/dev", node), g.user.UID, g.user.GID) // the device may have gone already
 		}
 	}
 }
 
-// usbNode returns the node below /dev of a device that was added behind a USB
-// controller; "" for any other event.
+// usbNode returns the node below /dev of a device that appeared behind a USB controller; ""
+// for any other event.
 func usbNode(event []byte) string {
 	var action, devpath, node string
 	for field := range bytes.SplitSeq(event, []byte{0}) {

@@ -12,7 +12,7 @@ import (
 
 func timeNow() int64 { return time.Now().Unix() }
 
-// ends waits for QEMU to end by itself, and returns how long that took.
+// ends waits for QEMU to end by itself, and returns the time that it took.
 func (v *vm) ends(t *testing.T, limit time.Duration) time.Duration {
 	t.Helper()
 	at := time.Now()
@@ -29,7 +29,7 @@ func (v *vm) ends(t *testing.T, limit time.Duration) time.Duration {
 
 func TestPowerOff(t *testing.T) {
 	v := startVM(t, "root")
-	// A program may be asked for before the guest is ready: it waits.
+	// A program that is requested before the guest is ready waits.
 	polite, err := v.host.Spawn(t.Context(), sh("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done"))
 	if err != nil {
 		t.Fatal(err)

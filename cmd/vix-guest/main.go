@@ -1,5 +1,5 @@
-// Command vix-guest is the first process of a Vix guest: its /init, PID 1, and
-// the agent that the host talks to. It is static, and lies in the initramfs.
+// Command vix-guest is the first process of a Vix guest (its /init, PID 1) and the agent that
+// the host talks to. It is static, and is part of the initramfs.
 //
 //  1. mount /proc /sys /dev, load the bus's modules
 //  2. open the agent's channel, say hello                         stage "init"
@@ -11,19 +11,19 @@
 //     d. loopback up; where there is a network card, an
 //     address by DHCP                                        stage "network"
 //  4. ready: start programs as the ordinary user, report how they end
-//  5. power off when the host says so, or when the channel ends; the proxy is
-//     started again when it ends
+//  5. power off at the host's request, or when the channel ends; start the proxy again
+//     whenever it ends
 //
-// Nothing the host does relies on it: a guest that replaces it harms itself.
-// Started under the name vix-waylandproxy it is the guest's Wayland proxy; under the names
-// vix-copy, vix-mount and vix-drivers it carries out a request (own.go): the guest's end of
-// vix-launcher cp, of mount and umount, of usb attach. A program runs as the ordinary user, unless the host asks for
-// another of the guest's users.
+// The host relies on nothing that it does: a guest that replaces it harms only itself.
+// Under the name vix-waylandproxy it is the guest's Wayland proxy; under the names vix-copy,
+// vix-mount and vix-drivers it carries out a request (own.go): the guest's end of
+// vix-launcher cp, of mount and umount, and of usb attach. A program runs as the ordinary
+// user, unless the host asks for another user of the guest.
 //
-// The kernel's command line names the root share, vix.root=TAG (default "root"), or the
-// disk that the root is on, vix.root=/dev/NAME; and the agent's channel, if that is not
-// the virtio-serial port, vix.agent=vsock:PORT, a port of the host's; a guest that cannot
-// connect to that takes the virtio-serial port.
+// The kernel's command line names the root share, vix.root=TAG (default "root"), or the root
+// disk, vix.root=/dev/NAME. It also names the agent's channel, if that is not the
+// virtio-serial port: vix.agent=vsock:PORT, a port of the host. A guest that cannot connect
+// to that port uses the virtio-serial port.
 package main
 
 import (
@@ -79,14 +79,14 @@ type guest struct {
 	boot   bootMessage
 
 	hotplug  sync.Once // of the first USB device
-	resolver string    // what resolv.conf was written with last; by who serves names
+	resolver string    // last content written to resolv.conf; used by the name service's goroutine
 
-	ready chan struct{} // closed when programs can start: then these are set
+	ready chan struct{} // closed when programs can start; the fields below are then set
 	user  agent.User
 	env   []string
 }
 
-// serve is the life of the guest: it returns when the machine has to go off.
+// serve runs the guest; it returns when the machine has to go off.
 func serve(log *slog.Logger) error {
 	if err := mountEarly(); err != nil {
 		return err
@@ -129,14 +129,14 @@ func serve(log *slog.Logger) error {
 	return g.agent.Run(ctx)
 }
 
-// bring boots the guest up to ready, and then watches the proxy. Its error is that
-// the guest cannot go on.
+// bring boots the guest up to ready, and then watches the proxy. It returns an error when the
+// guest cannot continue.
 func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	g.agent.Stage("init", "", uptime())
 	var parts sync.WaitGroup
 	var rootErr, displayErr, netErr error
-	var windows *display // nil where there is no GPU
-	var net *network     // nil where there is no card
+	var windows *display // nil without a GPU
+	var net *network     // nil without a network card
 	parts.Go(func() { rootErr = g.bringRoot(ctx, modules) })
 	parts.Go(func() { windows, displayErr = g.bringDisplay(ctx, modules) })
 	parts.Go(func() { net, netErr = g.bringNetwork(ctx, modules) })
@@ -144,7 +144,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	if err := errors.Join(rootErr, displayErr, netErr); err != nil {
 		return err
 	}
-	// The host's memory, not ours: without it the guest only keeps what it has touched.
+	// This module saves the host's memory: without it the guest keeps everything that it has touched.
 	if err := loadModules(modules, groupMemory); err != nil {
 		g.log.Warn("memory cannot be given back", "err", err)
 	}
@@ -153,7 +153,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 		return err
 	}
 	if net != nil {
-		g.writeResolver(boot.Search) // which needs the root to be there
+		g.writeResolver(boot.Search) // needs the root to be mounted
 		go g.serveNames(ctx, net.names)
 		go g.keep(ctx, net)
 		go g.tellTraffic(ctx, net)
@@ -174,7 +174,7 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	return nil
 }
 
-// bringRoot makes the shared root this process's, and a home for the user.
+// bringRoot makes the shared root this process's root, and prepares it for the user.
 func (g *guest) bringRoot(ctx context.Context, modules *os.Root) error {
 	if err := switchRoot(modules); err != nil {
 		return err
@@ -209,7 +209,7 @@ func (g *guest) bringDisplay(ctx context.Context, modules *os.Root) (*display, e
 	return d, nil
 }
 
-// A bootMessage is the host's, once it has come.
+// A bootMessage holds the host's boot message once it has arrived.
 type bootMessage struct {
 	came chan struct{}
 	msg  agent.Boot
@@ -239,10 +239,10 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// rootTag is the virtiofs tag of the root, from the kernel's command line.
+// rootTag returns the root's virtiofs tag, from the kernel's command line.
 func rootTag() (string, error) { return bootWord("vix.root", "root") }
 
-// bootWord is what the kernel's command line says of a name.
+// bootWord returns the value of a name on the kernel's command line.
 func bootWord(name, fallback string) (string, error) {
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {

@@ -14,12 +14,11 @@ import (
 	"vix/internal/transfer"
 )
 
-// maxMenuFile is what a .desktop file or an icon may have: larger ones are nobody's.
+// maxMenuFile bounds a .desktop file or an icon: no real one is larger.
 const maxMenuFile = 2 << 20
 
-// A menuTree is a small tree of the files of this root that a desktop's menu is made
-// of, in a temporary directory. What is wanted is the host's to say, and what is found
-// the host's to check.
+// A menuTree is a small tree of this root's files for a desktop's menu, in a temporary
+// directory. The host says what it wants, and checks what it gets.
 type menuTree struct {
 	dir   string
 	bins  []string // directories of programs
@@ -27,7 +26,7 @@ type menuTree struct {
 	seen  map[string]bool
 }
 
-// sendMenu sends what a Menu asks for.
+// sendMenu sends the files that a Menu asks for.
 func sendMenu(m agent.Menu, out io.Writer) error {
 	t := &menuTree{bins: m.Bins, icons: m.Icons, seen: map[string]bool{}}
 	var err error
@@ -59,7 +58,7 @@ func sendMenu(m agent.Menu, out io.Writer) error {
 	return transfer.Send(out, sources, transfer.Sending{Recursive: true, Skipped: func(string, string) {}})
 }
 
-// app takes a .desktop file, and what it names.
+// app adds a .desktop file, and the files that it names.
 func (t *menuTree) app(file string) error {
 	b, err := t.take(file)
 	for s := bufio.NewScanner(bytes.NewReader(b)); err == nil && s.Scan(); {
@@ -92,7 +91,7 @@ func (t *menuTree) icon(name string) error {
 	return nil
 }
 
-// program takes note of a program that is there.
+// program records a program if it exists.
 func (t *menuTree) program(name string) error {
 	places := []string{name}
 	if !path.IsAbs(name) {
@@ -109,7 +108,7 @@ func (t *menuTree) program(name string) error {
 	return nil
 }
 
-// take copies a file, if it is one that can be read. The error is of writing alone.
+// take copies a file if it is readable. An error means that writing failed.
 func (t *menuTree) take(file string) ([]byte, error) {
 	if t.seen[file] {
 		return nil, nil

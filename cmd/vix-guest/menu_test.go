@@ -14,8 +14,8 @@ import (
 	"vix/internal/transfer"
 )
 
-// TestSendMenu: what is sent is the entries, their icons and the names of programs that
-// are there, and no other content.
+// TestSendMenu checks that the guest sends the entries, their icons and the names of existing
+// programs, and no other content.
 func TestSendMenu(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{

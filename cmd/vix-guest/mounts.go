@@ -36,39 +36,38 @@ func mountAll(list []mount) error {
 
 const secure = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 
-// scratchDir holds the one file system in the guest's memory: /run, /tmp, /dev/shm and what is
-// written over the root are directories of it, so that what all files together may take
-// has one bound. Beyond it a write is "no space left", long before the kernel has to end
-// programs for want of memory; with a bound for each, four of them would take twice what
-// there is.
+// scratchDir holds the only file system in the guest's memory: /run, /tmp, /dev/shm and the
+// overlay over the root are directories of it, so all their files together have one bound.
+// Beyond it a write fails with "no space left", long before the kernel has to kill programs
+// for want of memory. With a bound for each, the four could take twice the memory.
 //
-// The bound is half of the memory, as the kernel has it for one tmpfs: what fits on a
-// machine with a single one fits here, and programs have the other half. Of a small memory
-// it is less: programs keep scratchSpare, of which a guest takes about 35 MiB itself. How
-// many files there may be is the kernel's bound, one for two pages of memory, each about
-// 1 KiB. All is of the machine's whole memory: what the host has taken by the balloon comes
-// back as files grow, and at once before the kernel would end a program (deflate-on-oom).
+// The bound is half of the memory, the kernel's default for one tmpfs: everything that fits
+// on a machine with a single tmpfs fits here, and programs have the other half. With little
+// memory the bound is smaller: programs keep scratchSpare, of which the guest itself takes
+// about 35 MiB. The number of files has the kernel's default bound, one for two pages of
+// memory, each about 1 KiB. All of this counts the machine's whole memory: memory that the
+// host took by the balloon comes back as files grow, and at once before the kernel would kill
+// a program (deflate-on-oom).
 const (
 	scratchDir   = "/scratch"
 	scratchSpare = 64 << 20
-	devicesLimit = "mode=0755,size=4m" // the kernel's own file system for /dev: nobody has files there
+	devicesLimit = "mode=0755,size=4m" // the kernel's own file system for /dev: no program keeps files there
 )
 
-// scratchSize is the bound on a machine with total bytes of memory.
+// scratchSize returns the bound on a machine with total bytes of memory.
 func scratchSize(total uint64) uint64 {
 	return max(min(total/2, total-min(total, scratchSpare)), total/8)
 }
 
-// scratchDirs are its directories.
+// scratchDirs are the directories in scratchDir.
 var scratchDirs = []struct {
 	name string
 	mode uint32
 }{{"run", 0o755}, {"tmp", 0o1777}, {"shm", 0o1777}, {"upper", 0o755}, {"work", 0o755}}
 
-// mountEarly mounts what PID 1 itself needs, in the initramfs. These stay, and
-// the new root gets the same ones again (one /run, one /dev): what runs beside
-// switchRoot finds them under the same names before and after, and the proxy,
-// which may start before, keeps them.
+// mountEarly mounts what PID 1 itself needs, in the initramfs. These mounts stay, and the new
+// root gets the same ones again (one /run, one /dev): processes beside switchRoot find them
+// under the same names before and after, and the proxy, which may start before, keeps them.
 func mountEarly() error {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -96,7 +95,7 @@ func mountEarly() error {
 	return bindScratch("run", "/run")
 }
 
-// bindScratch shows a directory of scratch at target, where nobody gains rights by a file.
+// bindScratch mounts a directory of scratch at target, where no file confers privileges.
 func bindScratch(name, target string) error {
 	if err := (mount{scratchDir + "/" + name, target, "", unix.MS_BIND, ""}).do(); err != nil {
 		return err
@@ -106,8 +105,8 @@ func bindScratch(name, target string) error {
 
 const newRoot = "/root"
 
-// switchRoot mounts the shared root under an overlay in memory and makes it
-// this process's root. The initramfs stays below, unreachable.
+// switchRoot mounts the shared root under an overlay in memory and makes it this process's
+// root. The initramfs stays below it, unreachable.
 func switchRoot(modules *os.Root) error {
 	tag, err := rootTag()
 	if err != nil {
@@ -155,7 +154,7 @@ func switchRoot(modules *os.Root) error {
 	return os.Chdir("/")
 }
 
-// linkDevices makes the links that programs expect and udev would make.
+// linkDevices makes the links that programs expect and that udev would make.
 func linkDevices(dev string) error {
 	for _, l := range [][2]string{
 		{"fd", "/proc/self/fd"}, {"stdin", "fd/0"}, {"stdout", "fd/1"}, {"stderr", "fd/2"},

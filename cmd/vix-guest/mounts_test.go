@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// Files never take so much that a guest's own processes have no place.
+// Files always leave enough memory for a guest's own processes.
 func TestScratchSize(t *testing.T) {
 	const mib = 1 << 20
 	for total, want := range map[uint64]uint64{

@@ -19,34 +19,34 @@ import (
 	"vix/internal/names"
 )
 
-// A guest that has a network card gets an address by DHCP (RFC 2131):
+// A guest with a network card gets an address by DHCP (RFC 2131):
 //
 //	load the driver ─ link up ─ DISCOVER … ACK ─ address, route
-//	                                └─ at half of the lease: renew; at its end: anew
+//	                                └─ at half of the lease: renew; at its end: start again
 //
-// Names are resolved by the host, whoever that asks at the time: a server of our own at
-// resolverAddr carries questions to it (package names), by the agent's channel.
+// The host resolves names, with whatever servers it uses at the time: our own server at
+// resolverAddr carries questions to it (package names), over the agent's channel.
 //
-// It goes on beside the mounting of the root, and is done long before that; programs
-// are started with the network there. A server that does not answer holds a start up
-// for leaseLimit, and is asked again from then on.
+// The network starts while the root is mounted, and is up long before that ends; programs
+// start with the network in place. A DHCP server that does not answer delays a start by
+// leaseLimit, and the guest then goes on asking it.
 const (
 	resolverAddr = "10.0.2.3"
-	leaseLimit   = 3 * time.Second  // that ready waits for the first lease
-	askAgain     = 10 * time.Second // between vain attempts
-	leastLease   = 10 * time.Second // a shorter lease is renewed as if it were this long
+	leaseLimit   = 3 * time.Second  // how long ready waits for the first lease
+	askAgain     = 10 * time.Second // between failed attempts
+	leastLease   = 10 * time.Second // a shorter lease is renewed as if it lasted this long
 )
 
-// A network is the guest's card, with what DHCP gave.
+// A network is the guest's card and its settings from DHCP.
 type network struct {
 	link  netlink.Link
 	names *names.Stub
-	lease *nclient4.Lease // nil: none (yet)
-	addr  *netlink.Addr   // that is set
+	lease *nclient4.Lease // nil: no lease yet
+	addr  *netlink.Addr   // the address that is set
 }
 
-// bringNetwork brings loopback and card up and asks for a lease. It returns nil where
-// there is no card.
+// bringNetwork brings loopback and card up and asks for a lease. It returns nil if there is no
+// card.
 func (g *guest) bringNetwork(ctx context.Context, modules *os.Root) (*network, error) {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -79,8 +79,8 @@ func (g *guest) bringNetwork(ctx context.Context, modules *os.Root) (*network, e
 	return n, nil
 }
 
-// listenNames takes questions from now on. The address is none of the card's: what is sent
-// to it stays in the guest.
+// listenNames listens for questions. The address is not on the card, so packets to it stay in
+// the guest.
 func listenNames(lo netlink.Link) (*names.Stub, error) {
 	addr := netip.MustParseAddr(resolverAddr)
 	if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
@@ -90,16 +90,16 @@ func listenNames(lo netlink.Link) (*names.Stub, error) {
 }
 
 const (
-	// A call for names that lives shorter than this has not lived, and the pause before the
+	// A names call must last this long to count as a success; otherwise the pause before the
 	// next one doubles.
 	namesLife       = time.Minute
 	leastNamesPause = time.Second
 	mostNamesPause  = time.Minute
 )
 
-// serveNames has the stub's questions answered by the host, for as long as the machine is
-// on. It is done by this process, which the kernel does not end for want of memory. A call
-// that ends is followed by another, at a pace; who asks meanwhile waits for that.
+// serveNames lets the host answer the stub's questions, for as long as the machine is on. It
+// runs in this process, which the kernel does not kill for want of memory. When a call ends,
+// the next one follows after a pause; questions wait meanwhile.
 func (g *guest) serveNames(ctx context.Context, stub *names.Stub) {
 	failure := ""
 	for pause := time.Duration(0); ; {
@@ -126,8 +126,8 @@ func (g *guest) serveNames(ctx context.Context, stub *names.Stub) {
 	}
 }
 
-// callForNames makes one call. It returns who takes questions next, nil if nobody can, and
-// what has ended the call.
+// callForNames makes one call. It returns the next Stub, nil if none can listen, and the
+// reason for the call's end.
 func (g *guest) callForNames(ctx context.Context, stub *names.Stub, failure string) (*names.Stub, error) {
 	conn, err := g.agent.Call(ctx, agent.Call{Names: &agent.NamesCall{Failure: failure}})
 	if err != nil {
@@ -143,7 +143,7 @@ func (g *guest) callForNames(ctx context.Context, stub *names.Stub, failure stri
 	return next, err
 }
 
-// findCard returns the first network card that looks like Ethernet, or nil.
+// findCard returns the first network card that looks like Ethernet; nil if there is none.
 func findCard() (netlink.Link, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -157,7 +157,7 @@ func findCard() (netlink.Link, error) {
 	return nil, nil
 }
 
-// ask gets a lease: it renews the one that there is, or asks for a first one.
+// ask renews the present lease, or asks for a first one.
 func (n *network) ask(ctx context.Context) error {
 	client, err := nclient4.New(n.link.Attrs().Name, nclient4.WithTimeout(time.Second), nclient4.WithRetry(2))
 	if err != nil {
@@ -180,7 +180,7 @@ func (n *network) ask(ctx context.Context) error {
 	return nil
 }
 
-// apply sets address and route.
+// apply sets the address and the route.
 func (n *network) apply(ack *dhcpv4.DHCPv4) error {
 	if ack.YourIPAddr == nil || ack.YourIPAddr.IsUnspecified() {
 		return errors.New("dhcp: a lease without an address")
@@ -204,13 +204,13 @@ func (n *network) apply(ack *dhcpv4.DHCPv4) error {
 		}
 	}
 	if mtu := ack.Options.Get(dhcpv4.OptionInterfaceMTU); len(mtu) == 2 {
-		// A card that cannot goes on with what it has.
+		// A card that cannot change its MTU keeps the old one.
 		_ = netlink.LinkSetMTU(n.link, int(mtu[0])<<8|int(mtu[1]))
 	}
 	return nil
 }
 
-// drop takes the address back, and with it the routes.
+// drop removes the address, and with it the routes.
 func (n *network) drop() {
 	if n.addr != nil {
 		_ = netlink.AddrDel(n.link, n.addr)
@@ -218,7 +218,7 @@ func (n *network) drop() {
 	n.addr, n.lease = nil, nil
 }
 
-// keep keeps the lease for as long as the machine is on.
+// keep maintains the lease for as long as the machine is on.
 func (g *guest) keep(ctx context.Context, n *network) {
 	for wait := n.nextAsk(); ; {
 		select {
@@ -243,10 +243,10 @@ func (g *guest) keep(ctx context.Context, n *network) {
 	}
 }
 
-// trafficPace is the time between two reports of what the card has carried.
+// trafficPace is the time between two reports of the card's byte counts.
 const trafficPace = 2 * time.Second
 
-// tellTraffic tells the host what the card has carried, as long as that changes. The
+// tellTraffic reports the card's byte counts to the host whenever they have changed. The
 // kernel has no event for it.
 func (g *guest) tellTraffic(ctx context.Context, n *network) {
 	pace := time.NewTicker(trafficPace)
@@ -260,7 +260,7 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 		}
 		link, err := netlink.LinkByIndex(n.link.Attrs().Index)
 		if err != nil || link.Attrs().Statistics == nil {
-			continue // as long as the card is away
+			continue // the card is away
 		}
 		if now := *link.Attrs().Statistics; now.RxBytes != told.RxBytes || now.TxBytes != told.TxBytes {
 			g.agent.Traffic(now.RxBytes, now.TxBytes)
@@ -269,11 +269,11 @@ func (g *guest) tellTraffic(ctx context.Context, n *network) {
 	}
 }
 
-// resolvConf is resolv.conf(5).
+// resolvConf is the path of resolv.conf(5).
 const resolvConf = "/etc/resolv.conf"
 
-// writeResolver writes resolv.conf, with the host's search list, unless somebody in the
-// guest has written another.
+// writeResolver writes resolv.conf, with the host's search list, unless a program in the guest
+// has written another.
 func (g *guest) writeResolver(search []string) {
 	if now, err := os.ReadFile(resolvConf); g.resolver != "" && (err != nil || string(now) != g.resolver) {
 		g.log.Info("resolv.conf is another's now, and stays", "search", search)
@@ -300,7 +300,7 @@ func (n *network) nextAsk() time.Duration {
 	return renewal(n.lease.ACK)
 }
 
-// renewal is when a lease is renewed: what the server says, else half of it.
+// renewal returns the time until a lease is renewed: the server's value, or half of the lease.
 func renewal(ack *dhcpv4.DHCPv4) time.Duration {
 	lease := max(ack.IPAddressLeaseTime(time.Hour), leastLease)
 	return min(max(ack.IPAddressRenewalTime(lease/2), leastLease/2), lease/2)

@@ -10,16 +10,16 @@ import (
 	"vix/internal/agent"
 )
 
-// What the agent does itself, it does in a process of its own: this binary, started by one
-// of these names, with the host's request as its only argument. Only the copier runs as
-// another user than root.
+// The agent does its own tasks in a process of their own: this binary, started by one of these
+// names, with the host's request as its only argument. Only the copier runs as another user
+// than root.
 const (
 	copyName    = "vix-copy"
 	driversName = "vix-drivers"
 	mountName   = "vix-mount"
 )
 
-// ownCommand returns the command line that carries a request out.
+// ownCommand returns the command line that carries out a request.
 func ownCommand(r agent.Request) ([]string, error) {
 	text, err := r.Encode()
 	if err != nil {
@@ -35,7 +35,7 @@ func ownCommand(r agent.Request) ([]string, error) {
 	return []string{name, string(text)}, nil
 }
 
-// ownMain carries out the request that is its argument.
+// ownMain carries out the request in its argument.
 func ownMain(args []string) int {
 	if len(args) != 1 {
 		fmt.Fprintln(os.Stderr, "one request is carried out")
@@ -54,9 +54,8 @@ func ownMain(args []string) int {
 	case r.Drivers != nil:
 		err = loadDrivers(*r.Drivers, os.Stdin)
 	default:
-		_ = os.WriteFile("/proc/self/comm", []byte(copyName), 0) // what ps shows
-		// The end of the stream tells a receiver that its peer is gone: it has things
-		// to remove.
+		_ = os.WriteFile("/proc/self/comm", []byte(copyName), 0) // the name in ps
+		// A receiver learns of its peer's end by the end of the stream, and then has files to remove.
 		signal.Ignore(unix.SIGHUP, unix.SIGINT)
 		err = copyFiles(r, os.Stdin, os.Stdout, os.Stderr)
 	}

@@ -12,13 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// portLimit bounds the wait for the agent's port: its name comes by a message
-// of the device, after the driver has loaded.
+// portLimit bounds the wait for the agent's port: the device sends its name in a message
+// after the driver has loaded.
 const portLimit = 30 * time.Second
 
-// A port is a virtio-serial port. Until the host's end is known to the driver,
-// which a message tells it, a write waits but a read returns end of file: so
-// Read waits for the first Write.
+// A port is a virtio-serial port. Until a message tells the driver that the host's end is open,
+// a write blocks but a read returns end of file: so Read waits for the first Write.
 type port struct {
 	*os.File
 	once sync.Once
@@ -42,9 +41,9 @@ func (p *port) Close() error {
 	return err
 }
 
-// openPort opens the virtio-serial port of a name, waiting for it to appear.
+// openPort opens the virtio-serial port called name, and waits for it to appear.
 func openPort(name string) (*port, error) {
-	// Listen first: what appears between the look and the wait is not missed.
+	// Listening comes first, so that a port that appears after the check is not missed.
 	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
 		return nil, fmt.Errorf("kernel events: %w", err)

@@ -14,8 +14,8 @@ import (
 	"vix/internal/agent"
 )
 
-// start starts a program as the user asked for, in a session and a control group of its
-// own. It may be asked before the guest is ready, and then waits.
+// start starts a program as the requested user, in a session and a control group of its own.
+// It may be called before the guest is ready, and then waits.
 func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error) {
 	select {
 	case <-g.ready:
@@ -81,7 +81,7 @@ func credential(u agent.User, groups ...uint32) *syscall.Credential {
 	return &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID), Groups: groups}
 }
 
-// exec starts the program with the given descriptors, which it closes here.
+// exec starts the program with the given descriptors, and closes our copies of them.
 func (g *guest) exec(path string, argv []string, attr *syscall.ProcAttr, files ...*os.File) (*child, error) {
 	for _, f := range files {
 		// Fd makes the file blocking, as programs expect theirs to be.
@@ -101,8 +101,8 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// execError: the file was found, so a shell's code is 126 whatever is wrong
-// with it (a missing interpreter is ENOENT too).
+// execError returns a shell's code for a file that was found but not executed: always 126 (a
+// missing interpreter is ENOENT too).
 func execError(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -111,26 +111,26 @@ func execError(path string, err error) error {
 		return &agent.SpawnError{Code: 126, Text: path + ": not a program for this machine"}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return &agent.SpawnError{Code: 126, Text: path + ": not executable by the guest's user"}
-	case errors.Is(err, unix.EAGAIN): // as execve(2) has it after a change of user
+	case errors.Is(err, unix.EAGAIN): // the error of execve(2) after a change of user
 		return &agent.SpawnError{Code: 126, Text: "the guest's user has as many processes as it may; end some in the VM"}
 	}
 	return &agent.SpawnError{Code: 126, Text: path + ": " + err.Error()}
 }
 
-// pipeSize is the capacity of a program's pipes: at the default of 64 KiB, which is less
-// than what cat writes at once, a guest spends up to a third of its processor on
-// switching between the program and us.
+// pipeSize is the capacity of a program's pipes. The default of 64 KiB is less than cat writes
+// at once, and a guest then spends up to a third of its processor on switching between the
+// program and us.
 const pipeSize = 256 << 10
 
-// widen leaves a pipe as it is where the guest's kernel refuses.
+// widen enlarges a pipe, unless the guest's kernel refuses.
 func widen(pipe *os.File) {
-	if c, err := pipe.SyscallConn(); err == nil { // Fd would make it blocking
+	if c, err := pipe.SyscallConn(); err == nil { // Fd would make the pipe blocking
 		_ = c.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 	}
 }
 
 func (g *guest) startPipes(path string, argv []string, attr *syscall.ProcAttr) (_ *agent.Program, err error) {
-	var ends []*os.File // stdin, stdout, stderr: read end, write end
+	var ends []*os.File // stdin, stdout, stderr: each a read end and a write end
 	defer func() {
 		if err != nil {
 			closeAll(ends)
@@ -154,8 +154,8 @@ func (g *guest) startPipes(path string, argv []string, attr *syscall.ProcAttr) (
 	}, nil
 }
 
-// groupSignal signals the program's process group: it leads one, being the
-// leader of its session.
+// groupSignal signals the program's process group, which it leads as the leader of its
+// session.
 func groupSignal(pid int) func(syscall.Signal) error {
 	return func(sig syscall.Signal) error { return unix.Kill(-pid, sig) }
 }
@@ -180,7 +180,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 	search := getEnv(env, "PATH")
 	for _, d := range filepath.SplitList(search) {
 		if !filepath.IsAbs(d) {
-			continue // a program is never taken from where the caller happens to be
+			continue // the caller's working directory is never searched
 		}
 		path := filepath.Join(d, name)
 		err := executable(path)
@@ -201,7 +201,7 @@ func executable(path string) error {
 	st, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return errors.Unwrap(err) // a PathError: the caller says whose
+		return errors.Unwrap(err) // a PathError: the caller adds the path
 	case st.IsDir():
 		return errors.New("is a directory")
 	case st.Mode()&0o111 == 0:

@@ -45,7 +45,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// expect runs a program that has to succeed, and returns its output.
+// expect runs a program that must succeed, and returns its output.
 func (v *vm) expect(t *testing.T, s agent.Spawn) string {
 	t.Helper()
 	out, errOut, st := v.output(t, "", s)
@@ -69,7 +69,7 @@ func testIdentity(t *testing.T, v *vm) {
 		"cat /sys/class/net/lo/flags; ls /sys/class/net":              "0x9\nlo",
 		"grep -c '^user:' /etc/passwd; wc -c < /etc/machine-id":       "1\n33",
 		"ulimit -Sn; ulimit -Hn":                                      "1024\n524288",
-		"ls /proc/self/fd | wc -l":                                    "4", // ls' own and three
+		"ls /proc/self/fd | wc -l":                                    "4", // those of ls, and three
 	} {
 		if got := v.expect(t, sh(script)); got != want {
 			t.Errorf("%s: %q, not %q", script, got, want)
@@ -97,8 +97,8 @@ func testEnvironment(t *testing.T, v *vm) {
 	}
 }
 
-// testBus holds that a program finds a session bus, whose daemon starts with the
-// first connection, as the user.
+// testBus checks that a program finds a session bus, whose daemon starts with the first
+// connection, as the user.
 func testBus(t *testing.T, v *vm) {
 	if _, err := os.Stat(busDaemon); err != nil {
 		t.Skipf("the root has no %s", busDaemon)
@@ -131,8 +131,7 @@ func testStatus(t *testing.T, v *vm) {
 		if err != nil || st.Signal != sig {
 			t.Errorf("killed by %v: %v, %v", sig, st, err)
 		}
-		// The group was signalled: nobody holds the output. A background job
-		// of sh ignores SIGINT.
+		// The group was signalled, so nobody holds the output. A background job of sh ignores SIGINT.
 		if sig != syscall.SIGINT {
 			if _, err := io.ReadAll(p.Stdout); err != nil {
 				t.Error(err)
@@ -223,7 +222,7 @@ func testSlowReader(t *testing.T, v *vm) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// By the time that this has run, the writer has filled what there is.
+	// When this has run, the writer has filled the window.
 	v.expect(t, sh("head -c 3000000 /dev/zero | sha256sum"))
 	guest, host := v.rss(t)-guestBefore, int64(heap())-int64(hostBefore)
 	t.Logf("a program of %d MiB of output unread: guest +%d KiB, host +%d KiB", size>>20, guest, host>>10)
@@ -255,7 +254,7 @@ func testHangup(t *testing.T, v *vm) {
 	if st, err := p.Wait(); st.ExitCode() != 128+13 && st.Code != 1 || err != nil {
 		t.Errorf("yes without a reader: %v, %v", st, err)
 	}
-	// The other way: the program does not read.
+	// In the other direction, the program does not read.
 	p, err = v.host.Spawn(t.Context(), sh("exec <&-; echo closed; read x <&1"))
 	if err != nil {
 		t.Fatal(err)
@@ -297,8 +296,8 @@ func testTerminal(t *testing.T, v *vm) {
 	if b, err := io.ReadAll(p.Stderr); len(b) > 0 || err != nil {
 		t.Errorf("stderr %q, %v", b, err)
 	}
-	// Ctrl-C ends what runs in the foreground: a cat, once it has answered. (While
-	// the shell is still making its child, the shell may miss the signal.)
+	// Ctrl-C ends the foreground program: a cat, once it has answered. (The shell may miss the
+	// signal while it is still making its child.)
 	s.Argv[2] = "cat; echo no"
 	p, err = v.host.Spawn(t.Context(), s)
 	if err != nil {
@@ -342,8 +341,8 @@ func testOrphans(t *testing.T, v *vm) {
 	}
 }
 
-// testTree: SIGKILL takes what left the program's session and group, and nothing of
-// another program; a group that is not needed any more goes.
+// testTree: SIGKILL reaches processes that left the program's session and group, and none of
+// another program; an unused group is removed.
 func testTree(t *testing.T, v *vm) {
 	const sleeps = "pgrep -fc '^sleep 7[0-9]*$'; true"
 	other, err := v.host.Spawn(t.Context(), sh("echo; exec sleep 71"))
@@ -368,7 +367,7 @@ func testTree(t *testing.T, v *vm) {
 	if st, err := p.Wait(); err != nil || st.Signal != syscall.SIGKILL {
 		t.Errorf("%v, %v", st, err)
 	}
-	if _, err := io.ReadAll(p.Stdout); err != nil { // its children held it, too
+	if _, err := io.ReadAll(p.Stdout); err != nil { // its children held it too
 		t.Error(err)
 	}
 	if got := v.expect(t, sh(sleeps)); got != "1" {
@@ -383,7 +382,7 @@ func testTree(t *testing.T, v *vm) {
 	}
 }
 
-// testClock: a guest that is late is set right.
+// testClock checks that the clock of a guest that is late is corrected.
 func testClock(t *testing.T, v *vm) {
 	root := sh("date -s 2001-01-01")
 	root.User = "root"
@@ -397,8 +396,8 @@ func testClock(t *testing.T, v *vm) {
 	}
 }
 
-// testMany: PID 1 has 1024 descriptors at most, so leaking each program's
-// three streams would show; and a lost status would hang.
+// testMany: PID 1 has at most 1024 descriptors, so a leak of each program's three streams would
+// show; and a lost status would hang.
 func testMany(t *testing.T, v *vm) {
 	const programs, atOnce = 400, 10
 	next := make(chan int)

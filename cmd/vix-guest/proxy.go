@@ -22,16 +22,16 @@ const (
 	proxyName   = "vix-waylandproxy"
 	displayName = "wayland-0"
 
-	// renderGroup owns the render node. The proxy is its only member: programs
-	// that find a GPU they cannot draw with lose seconds trying.
+	// renderGroup owns the render node. The proxy is its only member: programs that find a GPU
+	// without drawing support lose seconds trying it.
 	renderGroup = 992
 )
 
-// A display is where the guest's programs connect to for windows.
+// A display is the socket that the guest's programs connect to for windows, with its proxy.
 type display struct {
 	node     string
 	user     agent.User
-	listener *os.File // outlives a proxy: who connects waits for the next one
+	listener *os.File // outlives a proxy: clients wait in it for the next one
 	proxy    *child   // the present one
 }
 
@@ -52,16 +52,16 @@ func (g *guest) startDisplay(node string, u agent.User) (*display, error) {
 }
 
 const (
-	// A proxy that lives shorter than this has not lived.
+	// A proxy must last this long to count as a success.
 	proxyLife = 10 * time.Second
-	// freeProxies that have not lived, one after the other, are followed at once. Before
-	// the next there is a pause, which grows.
+	// freeProxies is how many failures in a row are followed by a new proxy at once. A pause that
+	// grows comes before each later one.
 	freeProxies = 3
 	leastPause  = time.Second
 	mostPause   = time.Minute
 )
 
-// proxyPause is the pause before the next proxy, when the last ones have not lived.
+// proxyPause returns the pause before the next proxy, after short failures in a row.
 func proxyPause(short int) time.Duration {
 	if short <= freeProxies {
 		return 0
@@ -69,9 +69,9 @@ func proxyPause(short int) time.Duration {
 	return min(leastPause<<min(short-freeProxies-1, 6), mostPause)
 }
 
-// keepDisplay starts another proxy whenever one ends, or could not be started, until ctx
-// ends. The programs that have windows lose them, as when a compositor ends; who connects
-// meanwhile waits for the next one. The host is told.
+// keepDisplay starts another proxy whenever one ends or fails to start, until ctx ends. Programs
+// with windows lose them, as when a compositor ends; new clients wait for the next proxy.
+// keepDisplay reports each end to the host.
 func (g *guest) keepDisplay(ctx context.Context, d *display) {
 	defer d.listener.Close()
 	ends := uint64(0)
@@ -79,7 +79,7 @@ func (g *guest) keepDisplay(ctx context.Context, d *display) {
 		began := uptime()
 		how := (<-d.proxy.status).String()
 		if ctx.Err() != nil {
-			return // the guest switches itself off
+			return // the guest is switching itself off
 		}
 		if uptime()-began > proxyLife {
 			short = 0
@@ -105,8 +105,7 @@ func (g *guest) keepDisplay(ctx context.Context, d *display) {
 	}
 }
 
-// startProxy starts the Wayland proxy as the guest's user and returns when it
-// serves.
+// startProxy starts the Wayland proxy as the guest's user and returns when it serves.
 func (g *guest) startProxy(d *display) (*child, error) {
 	ready, readyW, err := os.Pipe()
 	if err != nil {
@@ -124,7 +123,8 @@ func (g *guest) startProxy(d *display) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the wayland proxy: %w", err)
 	}
-	// Without it the whole guest ends: the kernel is to take any other for want of memory.
+	// Without the proxy the whole guest ends: for want of memory, the kernel should kill any other
+	// process.
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte("-900"), 0); err != nil {
 		g.log.Warn("the proxy may be ended for want of memory", "err", err)
 	}
@@ -141,9 +141,9 @@ func giveNode(node string) error {
 	return os.Chmod(node, 0o660)
 }
 
-// listenDisplay makes the socket before the proxy runs: from then on a program
-// that connects waits instead of failing. The socket is made in the initramfs'
-// /run, which moves to the new root with everything in it.
+// listenDisplay makes the socket before the proxy runs: a program that connects early waits
+// instead of failing. The socket is in the initramfs' /run, which moves to the new root with
+// everything in it.
 func listenDisplay(u agent.User) (*os.File, error) {
 	if err := lockDisplay(u); err != nil {
 		return nil, err
@@ -156,9 +156,9 @@ func listenDisplay(u agent.User) (*os.File, error) {
 	return l.File()
 }
 
-// lockDisplay takes libwayland's lock on the name (wl_display_add_socket), for as
-// long as the machine is on: a compositor that runs in the guest would take a
-// socket without one for a dead one's.
+// lockDisplay takes libwayland's lock on the name (wl_display_add_socket), for as long as the
+// machine is on: a compositor in the guest would take over a socket without a lock, as that of
+// a dead one.
 func lockDisplay(u agent.User) error {
 	if err := makeRuntimeDir(u); err != nil {
 		return err
@@ -171,15 +171,15 @@ func lockDisplay(u agent.User) error {
 	return errors.Join(unix.Fchown(fd, u.UID, u.GID), unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB))
 }
 
-// proxyMain is the proxy: descriptor 3 is its listening socket, 4 takes one
-// byte when it serves.
+// proxyMain is the proxy: descriptor 3 is its listening socket; it writes one byte to 4 when
+// it serves.
 func proxyMain(args []string) int {
 	flags := flag.NewFlagSet(proxyName, flag.ContinueOnError)
 	device := flags.String("device", "", "render node of the virtio-gpu `device`")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	// The name that ps shows: the kernel took it from the path executed.
+	// The name in ps: the kernel's default is from the executed path.
 	_ = os.WriteFile("/proc/self/comm", []byte(proxyName), 0)
 	socket := os.NewFile(3, "wayland")
 	l, err := net.FileListener(socket)

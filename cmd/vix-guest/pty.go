@@ -9,11 +9,11 @@ import (
 	"vix/internal/agent"
 )
 
-// ttyGroup owns terminals, as devpts is mounted (Debian's "tty").
+// ttyGroup owns terminals, as in devpts's mount options (Debian's "tty").
 const ttyGroup = 5
 
-// startTTY starts a program on a new terminal, which is its stdin, stdout and
-// stderr, and controls its session.
+// startTTY starts a program on a new terminal, which is its stdin, stdout and stderr and its
+// session's controlling terminal.
 func (g *guest) startTTY(path string, uid int, s agent.Spawn, attr *syscall.ProcAttr) (*agent.Program, error) {
 	master, slave, err := openPTY(uid)
 	if err != nil {
@@ -71,7 +71,7 @@ func setSize(master *os.File, rows, cols uint16) error {
 	})
 }
 
-// control runs f on a file's descriptor without making it blocking, as Fd would.
+// control runs f on a file's descriptor without making the file blocking, as Fd would.
 func control(file *os.File, f func(fd uintptr) error) error {
 	c, err := file.SyscallConn()
 	if err != nil {
@@ -84,8 +84,8 @@ func control(file *os.File, f func(fd uintptr) error) error {
 	return ferr
 }
 
-// A ttyInput writes to a terminal; its end is the end-of-file character, since
-// the terminal itself goes on to show output.
+// A ttyInput writes to a terminal. Its Close sends the end-of-file character, since the
+// terminal itself still shows output.
 type ttyInput struct{ *os.File }
 
 func (t ttyInput) Close() error {

@@ -11,21 +11,21 @@ import (
 	"vix/internal/agent"
 )
 
-// A child is a process that PID 1 has started itself.
+// A child is a process that PID 1 itself has started.
 type child struct {
 	pid    int
 	status chan agent.Status // yields once, when the process has ended
 }
 
-// A reaper waits for every process that ends: those started by it, whose
-// status it delivers, and the orphans that fall to PID 1.
+// A reaper waits for every process that ends: its own children, whose status it delivers, and
+// the orphans that PID 1 inherits.
 type reaper struct {
-	// Held while a process is started, so that its end is never seen before
-	// its entry is made (and syscall.ForkExec may wait for its own failures).
+	// Held during the start of a process, so that run sees its end only after its entry is made
+	// (and syscall.ForkExec can wait for its own failures).
 	mu       sync.Mutex
 	children map[int]*child
 	ended    chan os.Signal
-	before   func() // is called before a child's status is delivered
+	before   func() // called before a child's status is delivered
 }
 
 func newReaper(before func()) *reaper {
@@ -34,7 +34,7 @@ func newReaper(before func()) *reaper {
 	return r
 }
 
-// run reaps for as long as the machine is on.
+// run reaps processes for as long as the machine is on.
 func (r *reaper) run() {
 	for range r.ended {
 		r.reap()

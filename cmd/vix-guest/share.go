@@ -12,7 +12,7 @@ import (
 	"vix/internal/agent"
 )
 
-// mountDevice mounts a share whose device may still be on its way.
+// mountDevice mounts a share whose device may not have appeared yet.
 func mountDevice(m agent.Mount) error {
 	plugged, err := listenUevents()
 	if err != nil {
@@ -21,7 +21,7 @@ func mountDevice(m agent.Mount) error {
 	defer unix.Close(plugged)
 	for {
 		err := mountShare(m)
-		if !errors.Is(err, unix.EINVAL) { // EINVAL: no device has the tag (yet)
+		if !errors.Is(err, unix.EINVAL) { // EINVAL: no device has the tag yet
 			return err
 		}
 		if err := awaitUevent(plugged); err != nil {
@@ -42,7 +42,7 @@ func unmount(m agent.Unmount) error {
 	return err
 }
 
-// mountShare mounts one share; what is missing of its path is made.
+// mountShare mounts one share, and makes missing parts of its path.
 func mountShare(m agent.Mount) error {
 	if err := makeMountPoint(m.Path); err != nil {
 		return err
@@ -57,7 +57,7 @@ func mountShare(m agent.Mount) error {
 	return nil
 }
 
-// makeMountPoint makes a directory. A part of it in the user's home is the user's.
+// makeMountPoint makes a directory. The user owns the parts in his home.
 func makeMountPoint(dir string) error {
 	st, err := os.Lstat(dir)
 	switch {
@@ -84,12 +84,11 @@ func makeMountPoint(dir string) error {
 	return nil
 }
 
-// ueventLimit is how long a device that was plugged in may take to appear, on a slow
-// machine without KVM.
+// ueventLimit is the time that a new device may take to appear, on a slow machine without KVM.
 var ueventLimit = unix.Timeval{Sec: 20}
 
-// listenUevents opens the kernel's channel of device events (netlink(7)): a driver
-// has found its device when it says so here.
+// listenUevents opens the kernel's channel of device events (netlink(7)): an event there means
+// that a driver has found its device.
 func listenUevents() (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -106,14 +105,14 @@ func listenUevents() (int, error) {
 	return fd, nil
 }
 
-// awaitUevent waits for the next event; which it is does not matter.
+// awaitUevent waits for the next event, of any kind.
 func awaitUevent(fd int) error {
 	buf := make([]byte, 8<<10)
 	for {
 		_, _, err := unix.Recvfrom(fd, buf, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.ENOBUFS): // events were lost: there were some
+		case errors.Is(err, unix.ENOBUFS): // events were lost, so there were some
 			return nil
 		case errors.Is(err, unix.EAGAIN):
 			return fmt.Errorf("no event for %d s", ueventLimit.Sec)

@@ -11,18 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A killLog reads the kernel's log for programs that it has ended for want of memory, and
-// tells of each:
+// A killLog reads the kernel's log for programs that the kernel has killed for want of memory,
+// and reports each:
 //
 //	/dev/kmsg ─► record ─► "…: Killed process 123 (name) total-vm:…" ─► tell(name, count)
 //
-// The log is read as it grows, and besides whenever a program has ended: so it is told
-// before that end is.
+// The log is read as it grows, and also when a program has ended, so that the report comes
+// before that end.
 type killLog struct {
 	tell func(program string, count uint64)
 
-	mu    sync.Mutex // held by whoever reads
-	file  *os.File   // nil: there is none
+	mu    sync.Mutex // held while reading
+	file  *os.File   // nil: there is no log
 	count uint64
 }
 
@@ -49,7 +49,7 @@ func (k *killLog) run() error {
 	if err != nil {
 		return err
 	}
-	// The runtime calls this when there is something to read.
+	// The runtime calls this when the log is readable.
 	return conn.Read(func(fd uintptr) bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -57,7 +57,7 @@ func (k *killLog) run() error {
 	})
 }
 
-// look takes what the log holds now.
+// look reads the log's new records.
 func (k *killLog) look() {
 	if k.file == nil {
 		return
@@ -72,7 +72,7 @@ func (k *killLog) look() {
 // maxRecord bounds a record, as the kernel does (printk: CONSOLE_EXT_LOG_MAX).
 const maxRecord = 8 << 10
 
-// readLocked reads to the log's end, and returns nil there. One read(2) is one record.
+// readLocked reads to the log's end, where it returns nil. One read(2) is one record.
 func (k *killLog) readLocked(fd int) error {
 	buf := make([]byte, maxRecord)
 	for {
@@ -80,7 +80,7 @@ func (k *killLog) readLocked(fd int) error {
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return nil
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EPIPE): // records were overwritten unread
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EPIPE): // EPIPE: records were overwritten unread
 			continue
 		case err != nil:
 			return err
@@ -94,8 +94,8 @@ func (k *killLog) readLocked(fd int) error {
 	}
 }
 
-// killedIn returns whom a record of /dev/kmsg says to have been ended for want of memory:
-// "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". What a program has written there is none of the
+// killedIn returns the program that a record of /dev/kmsg reports as killed for want of memory:
+// "PRIORITY,SEQUENCE,TIME,FLAGS;TEXT". Records that programs write there do not have the
 // kernel's facility.
 func killedIn(record []byte) (name string, ok bool) {
 	head, text, _ := bytes.Cut(record, []byte(";"))

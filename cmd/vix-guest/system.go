@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The module groups of the initramfs' list; see package rootfs, which this
-// binary does not import to stay small.
+// The module groups in the initramfs' list; see package rootfs, which this binary does not
+// import, in order to stay small.
 const (
 	groupBase   = "base"
 	groupRoot   = "root"
@@ -37,17 +37,17 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// setClock sets the wall clock to ns since 1970, as the host sent it.
+// setClock sets the wall clock to ns since 1970.
 func setClock(ns int64) {
 	if ns > 0 {
 		ts := unix.NsecToTimespec(ns)
-		_ = unix.ClockSettime(unix.CLOCK_REALTIME, &ts) // an emulated RTC is near enough
+		_ = unix.ClockSettime(unix.CLOCK_REALTIME, &ts) // on failure, the emulated RTC is near enough
 	}
 }
 
-// loadModules loads a group of the initramfs' modules in the listed order. The
-// groups root and gpu share nothing, and may be loaded at the same time. The
-// directory is an open one, because its name ends when the root is switched.
+// loadModules loads a group of the initramfs' modules in the listed order. The groups root
+// and gpu share nothing, and may be loaded at the same time. modules is an open directory,
+// because its path ends when the root is switched.
 func loadModules(modules *os.Root, group string) error {
 	list, err := modules.ReadFile(moduleList)
 	if err != nil {
@@ -65,9 +65,9 @@ func loadModules(modules *os.Root, group string) error {
 	return nil
 }
 
-// loadModule loads a module. Its signature lies beside it, because checking one
-// takes an emulated processor longer than all else about it, and what is in the
-// initramfs is the host's own choice; a kernel that insists gets both.
+// loadModule loads a module. Its signature is in a file beside it, because checking one takes
+// an emulated processor longer than the rest of the loading, and the host itself chose the
+// content of the initramfs; a kernel that insists gets both.
 func loadModule(modules *os.Root, file string) error {
 	f, err := modules.Open(file)
 	if err != nil {
@@ -96,9 +96,8 @@ func loadSigned(modules *os.Root, file string) error {
 	return unix.InitModule(append(image, signature...), "")
 }
 
-// findGPU loads the display's modules and returns the render node, or "" where
-// the machine has no GPU. The drivers probe before their modules are loaded,
-// so there is nothing to wait for.
+// findGPU loads the display's modules and returns the render node, or "" if the machine has
+// no GPU. The drivers probe before their loading returns, so there is nothing to wait for.
 func findGPU(modules *os.Root) (string, error) {
 	if !hasVirtio(virtioGPU) {
 		return "", nil
@@ -119,8 +118,7 @@ const (
 	virtioGPU     = 16
 )
 
-// hasVirtio reports whether there is a virtio device of this kind. They are known when
-// the bus's driver has been loaded.
+// hasVirtio reports whether there is a virtio device of this kind. It needs the bus's driver.
 func hasVirtio(id uint64) bool {
 	files, _ := filepath.Glob("/sys/bus/virtio/devices/*/device")
 	for _, f := range files {
@@ -137,7 +135,7 @@ func powerOff() {
 	_ = unix.Kill(-1, unix.SIGKILL)
 	unix.Sync()
 	err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	// PID 1 ending makes the kernel panic, and panic=-1 end the machine.
+	// The end of PID 1 makes the kernel panic, and panic=-1 then ends the machine.
 	fmt.Fprintln(os.Stderr, "vix-guest: power off:", err)
 	os.Exit(1)
 }

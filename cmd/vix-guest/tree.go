@@ -11,31 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// treesDir holds a control group for each program that the host has started: what the
-// program forks stays in it, whichever sessions and parents that makes for itself.
+// treesDir holds a control group for each program that the host has started. The program's
+// descendants stay in it, whatever sessions and parents they get.
 const treesDir = "/sys/fs/cgroup/programs"
 
-// trees makes the control groups (cgroup v2).
+// trees makes and removes the control groups (cgroup v2).
 type trees struct {
 	mu     sync.Mutex
 	lastID int
-	ended  map[string]bool // their program has ended; what that left behind may still run
+	ended  map[string]bool // groups whose program has ended; its descendants may still run
 }
 
-// A tree is a program with everything that descends from it.
+// A tree is a program and all its descendants.
 type tree struct {
 	of  *trees
 	dir string
 	fd  int // of dir, until the program is started
 }
 
-// plant makes an empty tree. The program enters it as it is made (clone3(2),
-// CLONE_INTO_CGROUP): there is no moment in which it could fork outside.
+// plant makes an empty tree. The program is born in it (clone3(2), CLONE_INTO_CGROUP), so it
+// can never fork outside.
 func (ts *trees) plant(attr *syscall.SysProcAttr) (*tree, error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	for dir := range ts.ended {
-		if unix.Rmdir(dir) == nil { // else something in it still runs
+		if unix.Rmdir(dir) == nil { // otherwise a process in it still runs
 			delete(ts.ended, dir)
 		}
 	}
@@ -52,11 +52,11 @@ func (ts *trees) plant(attr *syscall.SysProcAttr) (*tree, error) {
 	return t, nil
 }
 
-// planted is called when the program has been started, or has not.
+// planted is called when the program has started or failed to start.
 func (t *tree) planted() { _ = unix.Close(t.fd) }
 
-// signal returns what sends a signal to the program, whose process group gets group's:
-// but SIGKILL, which leaves no chance to end children, goes to the whole tree.
+// signal returns the function that signals the program: SIGKILL, which leaves no chance to
+// end children, goes to the whole tree, and other signals go to group.
 func (t *tree) signal(group func(syscall.Signal) error) func(syscall.Signal) error {
 	return func(sig syscall.Signal) error {
 		if sig == unix.SIGKILL && os.WriteFile(filepath.Join(t.dir, "cgroup.kill"), []byte("1"), 0) == nil {

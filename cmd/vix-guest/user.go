@@ -18,16 +18,16 @@ import (
 func homeOf(u agent.User) string       { return "/home/" + u.Name }
 func runtimeDirOf(u agent.User) string { return "/run/user/" + strconv.Itoa(u.UID) }
 
-// settle makes the switched root a home for the host's boot message: the
-// user, the name, the loopback. All of it goes to the overlay.
+// settle applies the host's boot message to the switched root: the user, the name, the
+// loopback. All changes go to the overlay.
 func settle(b agent.Boot) error {
 	if err := unix.Sethostname([]byte(b.Hostname)); err != nil {
 		return fmt.Errorf("hostname: %w", err)
 	}
-	// Nothing needs the descriptors more than systemd's default.
+	// No program needs more descriptors than systemd's default.
 	limit := unix.Rlimit{Cur: 1024, Max: 512 << 10}
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	_ = os.Mkdir("/root", 0o700) // the view of the host has none, and it may be there
+	_ = os.Mkdir("/root", 0o700) // the view of the host has no /root; another root may have one
 	if err := errors.Join(addUser(b.User), makeRuntimeDir(b.User), writeEtc(b.Hostname)); err != nil {
 		return err
 	}
@@ -39,9 +39,8 @@ func settle(b agent.Boot) error {
 	return nil
 }
 
-// addUser enters the user into the guest's passwd and group, where those of
-// the shared root's own people are dropped: a guest has one user, and the
-// host's names are none of its business.
+// addUser adds the user to the guest's passwd and group, and drops the people of the shared
+// root: a guest has one user, and does not need to know the host's names.
 func addUser(u agent.User) error {
 	passwd := fmt.Sprintf("%s:x:%d:%d:%s:%s:%s\n", u.Name, u.UID, u.GID, u.Name, homeOf(u), loginShell())
 	group := fmt.Sprintf("%s:x:%d:\n", u.Name, u.GID)
@@ -57,13 +56,13 @@ func addUser(u agent.User) error {
 	return ownedDir(homeOf(u), u)
 }
 
-// People's ids begin at 1000; nobody's is kept.
+// The ids of people begin at 1000; nobody's id is kept.
 const (
 	firstPerson = 1000
 	nobody      = 65534
 )
 
-// withoutPeople drops the lines of people, and of a name or id that is ours.
+// withoutPeople drops the lines of people, and any line with our name or id.
 func withoutPeople(file, name string, id int) string {
 	var out strings.Builder
 	for line := range strings.Lines(file) {
@@ -94,8 +93,8 @@ func ownedDir(path string, u agent.User) error {
 	return errors.Join(os.Chown(path, u.UID, u.GID), os.Chmod(path, 0o700))
 }
 
-// writeEtc names the machine. A new machine-id each boot: a guest is not to be
-// recognised, nor to know its host's.
+// writeEtc names the machine. It gets a new machine-id at each boot: a guest should not be
+// recognisable, nor know its host's id.
 func writeEtc(hostname string) error {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
@@ -106,8 +105,8 @@ func writeEtc(hostname string) error {
 	)
 }
 
-// replaceFile puts a new file in place of an old one without opening that: it
-// may be a link out of the tree, and an overlay would copy it up first.
+// replaceFile replaces a file without opening the old one: that may be a link out of the tree,
+// and an overlay would copy it up first.
 func replaceFile(path, content string) error {
 	temp := path + ".vix"
 	if err := os.WriteFile(temp, []byte(content), 0o644); err != nil {
@@ -123,7 +122,7 @@ func readOr(path, fallback string) string {
 	return fallback
 }
 
-// environment is what every program gets. The host's words come last.
+// environment returns the environment of every program. The host's values come last.
 func environment(b agent.Boot, display, bus bool) []string {
 	home, run := homeOf(b.User), runtimeDirOf(b.User)
 	env := []string{
@@ -143,7 +142,7 @@ func environment(b agent.Boot, display, bus bool) []string {
 			"GDK_BACKEND=wayland",
 			"QT_QPA_PLATFORM=wayland",
 			"MOZ_ENABLE_WAYLAND=1",
-			// The guest has no GPU that draws: a toolkit that tries one loses seconds.
+			// The guest has no GPU with drawing support: a toolkit that tries it loses seconds.
 			"GSK_RENDERER=cairo",
 			"LIBGL_ALWAYS_SOFTWARE=1",
 			"QT_QUICK_BACKEND=software",
@@ -155,7 +154,7 @@ func environment(b agent.Boot, display, bus bool) []string {
 	return mergeEnv(env, b.Env)
 }
 
-// mergeEnv returns base with the K=V of over in place of its own.
+// mergeEnv returns base with the K=V of over replacing its own.
 func mergeEnv(base, over []string) []string {
 	out := slices.Clone(base)
 	for _, kv := range over {

@@ -24,8 +24,8 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A vm is a real guest: QEMU, virtiofsd over this machine's own root, and the
-// host's end of the agent channel. It has no GPU.
+// A vm is a real guest: QEMU, virtiofsd over this machine's own root, and the host's end of the
+// agent channel. It has no GPU.
 type vm struct {
 	host    *agent.Host
 	qemu    *exec.Cmd
@@ -41,15 +41,15 @@ var testBoot = agent.Boot{
 	Env: []string{"VIX_TEST=boot"},
 }
 
-// startVM boots a guest and returns when its agent channel runs. The root tag
-// is "root", the only share there is.
+// startVM boots a guest and returns when its agent channel runs. The only share has the tag
+// "root".
 func startVM(t *testing.T, rootTag string) *vm {
 	t.Helper()
 	return startVMBy(t, rootTag, serialChannel)
 }
 
-// A channel is how the agent's channel reaches the guest: QEMU's arguments for it, a word
-// of the kernel's command line, and what gives the host's end once the guest runs.
+// A channel is a transport for the agent's channel: QEMU's arguments for it, a word of the
+// kernel's command line, and a function that returns the host's end once the guest runs.
 type channel struct {
 	args   []string
 	word   string
@@ -76,7 +76,7 @@ func serialChannel(t *testing.T) channel {
 	}
 }
 
-// startVMBy does so over a channel.
+// startVMBy is startVM with a choice of channel.
 func startVMBy(t *testing.T, rootTag string, by func(*testing.T) channel) *vm {
 	t.Helper()
 	qemu, virtiofsd, files := needVM(t)
@@ -134,7 +134,7 @@ func startVMBy(t *testing.T, rootTag string, by func(*testing.T) channel) *vm {
 	return v
 }
 
-// ready waits until the guest takes programs, and logs the stages.
+// ready waits until the guest can start programs, and logs the stages.
 func (v *vm) ready(t *testing.T) *vm {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
@@ -153,8 +153,8 @@ func (v *vm) ready(t *testing.T) *vm {
 	}
 }
 
-// serveView starts virtiofsd on the view of this machine's root, as the
-// launcher does for root "host". The test binary is the child that becomes it.
+// serveView starts virtiofsd on the view of this machine's root, as the launcher does for
+// root "host". The test binary is the child that becomes virtiofsd.
 func serveView(t *testing.T, virtiofsd, socket string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -192,7 +192,7 @@ func start(t *testing.T, c *exec.Cmd) {
 	})
 }
 
-// waitFor waits for a socket to appear, which another process makes.
+// waitFor waits for a socket that another process makes.
 func waitFor(t *testing.T, path string) {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -217,12 +217,12 @@ func waitFor(t *testing.T, path string) {
 
 var prepared struct {
 	once  sync.Once
-	why   string // not to run
+	why   string // reason to skip the test
 	err   error
 	files boot.Files
 }
 
-// needVM skips the test where this machine cannot run a VM, and says why.
+// needVM skips the test, with the reason, if this machine cannot run a VM.
 func needVM(t *testing.T) (qemu, virtiofsd string, files boot.Files) {
 	t.Helper()
 	if testing.Short() {
@@ -257,7 +257,7 @@ func needVM(t *testing.T) (qemu, virtiofsd string, files boot.Files) {
 	return qemu, virtiofsd, prepared.files
 }
 
-var scratch string // for what all tests share
+var scratch string // for files that all tests share
 
 func TestMain(m *testing.M) {
 	if os.Getenv(viewEnv) != "" {

@@ -15,9 +15,8 @@ import (
 	"vix/internal/agent"
 )
 
-// openAgent opens the agent's channel: a vsock connection, or where there is none the
-// virtio-serial port. It is the guest that dials: did it listen, other programs of the
-// host could connect to it.
+// openAgent opens the agent's channel: a vsock connection, or otherwise the virtio-serial
+// port. The guest dials: if it listened, other programs on the host could connect to it.
 func openAgent(modules *os.Root) (io.ReadWriteCloser, error) {
 	where, err := bootWord("vix.agent", "")
 	if err != nil {
@@ -39,8 +38,8 @@ func openAgent(modules *os.Root) (io.ReadWriteCloser, error) {
 	return openPort(agent.PortName)
 }
 
-// agentPort is the guest's end of the connection. That only root may have one below 1024
-// tells the host that it speaks with this process; package vsock has no call for it.
+// agentPort is the guest's end of the connection. Only root may use a port below 1024, which
+// tells the host that it talks to this process; package vsock has no call for it.
 const agentPort = 1023
 
 func dialHost(modules *os.Root, text string) (*socket.Conn, error) {
@@ -66,13 +65,13 @@ func dialHost(modules *os.Root, text string) (*socket.Conn, error) {
 	return c, nil
 }
 
-// maxWrite bounds one write to a vsock connection. A kernel sends a packet of more than
-// 32 KiB, headers included, in pieces (virtio_vsock_alloc_skb, since Linux 6.17 and in
-// stable kernels); vhost-device-vsock up to 0.3.0 takes one piece, drops such a packet
-// without a word, and the stream hangs.
+// maxWrite bounds one write to a vsock connection. A kernel sends a packet of more than 32 KiB,
+// headers included, in pieces (virtio_vsock_alloc_skb, since Linux 6.17 and in stable
+// kernels); vhost-device-vsock up to 0.3.0 takes one piece and silently drops such a packet,
+// and the stream hangs.
 const maxWrite = 16 << 10
 
-// A vsockConn writes in packets that every device takes.
+// A vsockConn writes in packets that every device accepts.
 type vsockConn struct{ *socket.Conn }
 
 func (c vsockConn) Write(b []byte) (n int, err error) {

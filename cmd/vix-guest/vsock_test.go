@@ -14,8 +14,8 @@ import (
 	"vix/internal/agent"
 )
 
-// vsockChannel is a vsock connection that the guest makes, through the user-space device
-// of vhost-device-vsock: a port of the host is a Unix socket there.
+// vsockChannel is a vsock connection that the guest makes, through the user-space device of
+// vhost-device-vsock, which represents a host port by a Unix socket.
 func vsockChannel(t *testing.T) channel {
 	t.Helper()
 	device, err := exec.LookPath("vhost-device-vsock")
@@ -42,9 +42,9 @@ func vsockChannel(t *testing.T) channel {
 	}
 }
 
-// The agent's protocol is the same over vsock. Its figures beside those of virtio-serial,
-// in one run, are what decided which a VM uses. They are those of a user-space device:
-// what the kernel's (/dev/vhost-vsock) does is not seen here.
+// The agent's protocol is the same over vsock. The comparison with virtio-serial, in one run,
+// decided which of them a VM uses. The figures are those of a user-space device, and do not
+// show what the kernel's device (/dev/vhost-vsock) does.
 func TestVsock(t *testing.T) {
 	for _, by := range []struct {
 		name string
@@ -52,7 +52,7 @@ func TestVsock(t *testing.T) {
 	}{{"vsock", vsockChannel}, {"virtio-serial", serialChannel}} {
 		t.Run(by.name, func(t *testing.T) {
 			v := startVMBy(t, "root", by.make).ready(t)
-			limit := time.AfterFunc(4*time.Minute, func() { v.conn.Close() }) // a channel that hangs
+			limit := time.AfterFunc(4*time.Minute, func() { v.conn.Close() }) // in case the channel hangs
 			defer limit.Stop()
 			testIdentity(t, v)
 			testStatus(t, v)
@@ -68,7 +68,7 @@ func TestVsock(t *testing.T) {
 	}
 }
 
-// A guest that is told of vsock, and has none, takes the virtio-serial port.
+// A guest that should use vsock, but has none, uses the virtio-serial port.
 func TestVsockMissing(t *testing.T) {
 	v := startVMBy(t, "root", func(t *testing.T) channel {
 		ch := serialChannel(t)
@@ -82,7 +82,7 @@ func TestVsockMissing(t *testing.T) {
 	}
 }
 
-// compareChannel measures what a channel carries, and how soon a program has run.
+// compareChannel measures a channel's throughput, and the time to run a program.
 func compareChannel(t *testing.T, v *vm) {
 	t.Helper()
 	const mib, runs = 32, 20

@@ -75,7 +75,7 @@ func (e *env) add(ctx context.Context, name string, packages []string) error {
 	return e.addDebs(ctx, name, suite, packages)
 }
 
-// addDebs fetches packages for a root of Debian, and installs them in the VM.
+// addDebs fetches packages for a Debian root and installs them in the VM.
 func (e *env) addDebs(ctx context.Context, name, suite string, packages []string) error {
 	conf, err := e.config()
 	if err != nil {
@@ -115,7 +115,7 @@ func (e *env) addDebs(ctx context.Context, name, suite string, packages []string
 	return nil
 }
 
-// quote is a TOML array's inside, of names each once.
+// quote returns the inside of a TOML array of the names, each once.
 func quote(names []string) string {
 	var list []string
 	seen := map[string]bool{}
@@ -128,7 +128,7 @@ func quote(names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// debsDir is where packages are put in a guest, to be installed from.
+// debsDir is the guest's directory of packages to install.
 const debsDir = "/var/cache/vix-add"
 
 func (e *env) installDebs(ctx context.Context, name string, files []string) error {
@@ -143,7 +143,7 @@ func (e *env) installDebs(ctx context.Context, name string, files []string) erro
 	return e.asRoot(ctx, name, "cd "+debsDir+" && dpkg --force-unsafe-io --install ./*.deb; s=$?; rm -r "+debsDir+"; exit $s")
 }
 
-// ownManagers install "$@" as root, or say that there is no way.
+// ownManagers installs "$@" as root, or reports that it cannot.
 const ownManagers = `
 awk 'NR > 1 && $2 == "00000000" { ok = 1 } END { exit !ok }' /proc/net/route 2>/dev/null ||
 	{ echo "the VM has no network" >&2; exit 100; }
@@ -163,7 +163,7 @@ func (e *env) addByOwn(ctx context.Context, name string, packages []string) erro
 	return nil
 }
 
-// asRoot runs a script in a VM as its root. Of what it says, the end is the error's.
+// asRoot runs a script as root in a VM. An error contains the end of the script's output.
 func (e *env) asRoot(ctx context.Context, name, script string, args ...string) error {
 	reg, err := e.registry()
 	if err != nil {
@@ -188,7 +188,7 @@ func (e *env) asRoot(ctx context.Context, name, script string, args ...string) e
 	return nil
 }
 
-// A lastLine keeps the last line that was written, fit for a terminal.
+// A lastLine keeps the last line written to it, made fit for a terminal.
 type lastLine struct {
 	rest []byte
 	text string

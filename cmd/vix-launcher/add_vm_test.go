@@ -11,8 +11,8 @@ import (
 	"vix/internal/rootfs"
 )
 
-// A package with what it needs is added to a VM without a network, whose root is a real
-// Debian's: the system root that the tests run in.
+// A package and its dependencies are added to a VM without a network, whose root is a real
+// Debian: the system root that the tests run in.
 func TestVMAdd(t *testing.T) {
 	r := newRig(t)
 	tree := os.Getenv("VIX_IN_ROOT")

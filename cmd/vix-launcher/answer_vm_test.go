@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clients that go away at any moment of a start, while the guest listens and while QEMU is
-// stopped; and what is said of a VM that does not answer.
+// Clients leave at any moment of a start, while the guest listens and while QEMU is stopped;
+// and the verbs report a VM that does not answer.
 func TestVMAbandonedAndStopped(t *testing.T) {
 	r := newRig(t)
 	stdin, keep := io.Pipe()
@@ -54,7 +54,7 @@ func TestVMAbandonedAndStopped(t *testing.T) {
 	}
 	began := time.Now()
 	_ = running.Process.Signal(unix.SIGINT)
-	_ = running.Process.Signal(unix.SIGTERM) // two of one kind that come together are one
+	_ = running.Process.Signal(unix.SIGTERM) // two waiting signals of one kind count as one
 	if c := running.code(); c != 130 && c != 143 || !strings.Contains(running.err.String(), "VM t: does not answer; left sh") {
 		t.Errorf("left with %d: %s", c, running.err.String())
 	}
@@ -69,7 +69,7 @@ func TestVMAbandonedAndStopped(t *testing.T) {
 		t.Errorf("afterwards: %q", p.out.String())
 	}
 	keep.Close()
-	if c := first.code(); c != 0 && c != 1 { // read's, at the end of file
+	if c := first.code(); c != 0 && c != 1 { // the status of read at the end of file
 		t.Errorf("the VM's first program: %d: %s", c, first.err.String())
 	}
 	r.nothingLeft()

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is booted is whole: a boot cache that a disk has torn or turned is made again, and a
-// complete one need not be written to.
+// The booted files are complete: a boot cache that a disk has torn or corrupted is made again,
+// and a complete one need not be writable.
 func TestVMBootCache(t *testing.T) {
 	r := newRig(t)
 	cache := filepath.Join(r.dir, "cache")

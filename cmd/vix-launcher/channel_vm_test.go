@@ -27,8 +27,8 @@ func newVsockRig(t testing.TB) *rig {
 	return r
 }
 
-// The verbs over vsock, where the machine has the kernel's device. The guest's side of it is
-// also tested without (cmd/vix-guest).
+// The verbs work over vsock, if the machine has the kernel's device. cmd/vix-guest also tests
+// the guest's side without it.
 func TestVMVsock(t *testing.T) {
 	r := newVsockRig(t)
 	stdin, keep := io.Pipe()
@@ -63,7 +63,7 @@ func TestVMVsock(t *testing.T) {
 			test(t, &sub)
 		})
 	}
-	t.Run("streams", func(t *testing.T) { // larger than any packet, both ways
+	t.Run("streams", func(t *testing.T) { // larger than any packet, in both directions
 		in := bytes.Repeat([]byte("0123456789abcde\n"), 1<<18)
 		p := r.start(bytes.NewReader(in), "exec", "t", "--", "cat")
 		if p.code() != 0 || p.out.String() != string(in) {
@@ -78,8 +78,8 @@ func TestVMVsock(t *testing.T) {
 	r.nothingLeft()
 }
 
-// hostileVsock tries in the guest what an agent does, when there is one already: from a
-// port that only root may have, where that works; and again and again.
+// hostileVsock connects from the guest as an agent does, while there is one already: from a
+// root-only port, where that works; and repeatedly.
 const hostileVsock = `
 import re, socket
 port = int(re.search(r"vix.agent=vsock:(\d+)", open("/proc/cmdline").read())[1])
@@ -99,8 +99,8 @@ for i in range(30):
 print("refused", refused)
 `
 
-// BenchmarkVMChannel compares the two channels, in two VMs side by side: how soon a
-// program has run, and what a stream carries each way.
+// BenchmarkVMChannel compares the two channels, in two VMs side by side: the time to run a
+// program, and the rate of a stream in each direction.
 func BenchmarkVMChannel(b *testing.B) {
 	if b.N > 1 {
 		return
@@ -132,7 +132,7 @@ func BenchmarkVMChannel(b *testing.B) {
 		metric(b, t/u, unit+"-ratio")
 	}
 	took := map[string][]time.Duration{}
-	for range execs { // in turn, so that what else the machine does falls on both
+	for range execs { // alternating, so that other load on the machine affects both
 		for _, name := range []string{"t", "u"} {
 			begin := time.Now()
 			r.vix(0, "exec", name, "--", "true")

@@ -47,7 +47,7 @@ go from where to where.`,
 	return c
 }
 
-// A clipSide is how the user names one side: by a flag, or by the focus.
+// A clipSide is the user's choice of one side: by a flag, or by the focus.
 type clipSide struct {
 	vm      string
 	host    bool
@@ -69,7 +69,7 @@ func (s *clipSide) slot() clipboard.Slot {
 	return clipboard.Clipboard
 }
 
-// find returns the VM's name, or config.ClipHost.
+// find returns the side: a VM's name, or config.ClipHost.
 func (s *clipSide) find(ctx context.Context, e *env) (side string, err error) {
 	switch {
 	case s.vm != "" && s.host:
@@ -113,7 +113,7 @@ func clipCopyCommand(e *env) *cobra.Command {
 			}
 			items, err := sides.Take(c.Context(), conf, from, side.slot())
 			if err != nil {
-				if failure := (*vm.Failure)(nil); !errors.As(err, &failure) { // one names the VM
+				if failure := (*vm.Failure)(nil); !errors.As(err, &failure) { // such a failure names the VM
 					err = fmt.Errorf("%s: %w", clipflow.SideName(from), err)
 				}
 				err = fmt.Errorf("clipboard: %w", err)
@@ -155,10 +155,10 @@ func clipPasteCommand(e *env) *cobra.Command {
 	return c
 }
 
-// askLimit is how long a question about a paste stands.
+// askLimit is the time that a question about a paste stays open.
 const askLimit = 20 * time.Second
 
-// paste carries out the second act, and says what moved.
+// paste performs the second act, and returns a description of what moved.
 func (e *env) paste(ctx context.Context, side *clipSide) (string, error) {
 	sides, err := e.sides()
 	if err != nil {
@@ -252,8 +252,8 @@ func (e *env) notifier(ctx context.Context) (*desktop.Notifier, func(), error) {
 	return desktop.NewNotifier(conn), func() { _ = conn.Close() }, nil
 }
 
-// notify tells the user what moved, where there is something to tell it with. The
-// words are on standard output anyway.
+// notify tells the user what moved, if there is a notification service. Standard output has
+// the text in any case.
 func (e *env) notify(ctx context.Context, summary, body string) {
 	n, done, err := e.notifier(ctx)
 	if err != nil {
@@ -263,7 +263,7 @@ func (e *env) notify(ctx context.Context, summary, body string) {
 	_, _ = n.Show(ctx, desktop.Note{Summary: summary, Body: body, Category: "transfer", Expire: 4 * time.Second})
 }
 
-// askUser asks by a notification with buttons. Whoever cannot be asked has refused.
+// askUser asks by a notification with buttons. If the user cannot be asked, the answer is no.
 func (e *env) askUser(ctx context.Context, text string) error {
 	n, done, err := e.notifier(ctx)
 	if err != nil {

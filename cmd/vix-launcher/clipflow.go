@@ -15,7 +15,7 @@ import (
 
 // The clipboard's two processes (package clipflow), both hidden verbs.
 
-// sides is where the clipboards of VMs and host are.
+// sides returns the places of the clipboards of VMs and host.
 func (e *env) sides() (*clipflow.Sides, error) {
 	dir, err := e.runtimeDir()
 	if err != nil {
@@ -75,11 +75,10 @@ func holdCommand(e *env) *cobra.Command {
 	}
 }
 
-// seal keeps what was copied from whoever would look at this process, and out of a core
-// file.
+// seal keeps copied data from processes that would trace this one, and out of core dumps.
 func seal() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
 
-// startHolder starts "clipboard-hold", which outlives us.
+// startHolder starts "clipboard-hold", which outlives this process.
 func (e *env) startHolder() (*clipflow.Child, error) {
 	cmd, err := e.again(context.Background(), "clipboard-hold")
 	if err != nil {

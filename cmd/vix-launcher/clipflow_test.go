@@ -19,14 +19,14 @@ import (
 	"vix/internal/clipflow"
 )
 
-// holderEnv is what the verbs take, with real holders, and configuration.
+// holderEnv is an env with real clipboard holders, and a configuration.
 func holderEnv(t *testing.T, conf string, vars map[string]string) *env {
 	t.Helper()
-	self, err := exec.LookPath("vix-launcher") // the test binary, by that name
+	self, err := exec.LookPath("vix-launcher") // the test binary, under that name
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "vix") // short: the path of a socket
+	dir, err := os.MkdirTemp("", "vix") // short, for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ to = "*"
 action = "ask"
 `
 
-// Something else is copied while the user is asked: his yes is about what he was asked.
+// The user copies something else during the question: his yes applies to what he was asked.
 func TestCopyWhileAsked(t *testing.T) {
 	var e *env
 	var again atomic.Bool

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A guest whose clock is wrong is set right when the host's is set (here to what it is
-// already), as it is when the host wakes up: the kernel tells of both in one way.
+// The clock of a guest is corrected when the host's clock is set (here to its own time). The
+// kernel reports a wake-up of the host in the same way.
 func testClock(t *testing.T, r *rig) {
 	now := func() (ts unix.Timespec) {
 		_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts)

@@ -14,7 +14,7 @@ import (
 	"vix/internal/vm"
 )
 
-// shortName is the other name that this program is installed under.
+// shortName is this program's second installed name.
 const shortName = "vix"
 
 func completionCommand(e *env) *cobra.Command {
@@ -40,8 +40,8 @@ shells find it themselves.`,
 	}
 }
 
-// completionScript is cobra's script for a shell, which knows one name of the
-// program, taught the other.
+// completionScript returns cobra's script for a shell. cobra's knows one name of the program;
+// this one knows the other too.
 func completionScript(root *cobra.Command, shell string) ([]byte, error) {
 	var b bytes.Buffer
 	name := root.Name()
@@ -65,8 +65,8 @@ func completionScript(root *cobra.Command, shell string) ([]byte, error) {
 	return nil, usagef("completion: %q is not bash, zsh or fish", clip(shell))
 }
 
-// completeVM completes the name of a VM that a program is to run in: all that
-// are known, with what they are. It has no place for errors.
+// completeVM completes the name of a VM in which a program will run, from all known VMs, each
+// with a description. Completion cannot show errors.
 func completeVM(e *env) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return vmNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
@@ -98,9 +98,8 @@ func vmNames(ctx context.Context, e *env) []string {
 	return list
 }
 
-// completeProgram completes the program of run: those that the configuration
-// names, and once something is typed, the host's own that a guest sees too.
-// The program's arguments are its own affair.
+// completeProgram completes run's program: those in the configuration and, once something is
+// typed, the host's programs that a guest sees too. It leaves the program's arguments alone.
 func completeProgram(e *env) cobra.CompletionFunc {
 	return func(_ *cobra.Command, a []string, word string) ([]string, cobra.ShellCompDirective) {
 		if len(a) > 0 {
@@ -122,7 +121,7 @@ func completeProgram(e *env) cobra.CompletionFunc {
 	}
 }
 
-// hostPrograms lists the programs below /usr whose names begin so.
+// hostPrograms lists the programs below /usr whose names begin with prefix.
 func hostPrograms(path []string, prefix string) []string {
 	var names []string
 	for _, dir := range path {

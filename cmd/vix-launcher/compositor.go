@@ -9,7 +9,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// What a VM's programs need of the compositor, and what is worse without.
+// Requirements of a VM's programs on the compositor, and the effect of a missing one.
 var (
 	neededGlobals = []string{"wl_compositor", "wl_subcompositor", "wl_shm", "wl_seat", "wl_output", "xdg_wm_base"}
 	wantedGlobals = []struct{ name, why string }{

@@ -16,9 +16,9 @@ import (
 	"vix/internal/sandbox"
 )
 
-// confineCommand is the process that confines itself and becomes another program, as a
-// sandbox.Spec says, which comes by its descriptor FD. Who starts it does so in namespaces
-// of its own where that can be.
+// confineCommand is the process that confines itself and becomes another program, as the
+// sandbox.Spec on descriptor FD says. Its parent starts it in namespaces of its own where
+// possible.
 func confineCommand(*env) *cobra.Command {
 	var own bool
 	c := &cobra.Command{
@@ -41,8 +41,8 @@ func confineCommand(*env) *cobra.Command {
 				}
 			}
 			tell := func(r sandbox.Report) {
-				_ = json.NewEncoder(f).Encode(r) // nobody waits for it
-				_ = f.Close()                    // and it is not inherited by the program
+				_ = json.NewEncoder(f).Encode(r) // the parent may have gone
+				_ = f.Close()                    // the program must not inherit it
 			}
 			return sandbox.Exec(spec.Profile(own), tell, spec.Argv, nil)
 		},
@@ -51,16 +51,16 @@ func confineCommand(*env) *cobra.Command {
 	return c
 }
 
-// mountTree mounts what the process becomes the server of.
+// mountTree mounts the tree that this process will serve.
 func mountTree(t sandbox.Tree) error {
 	if !ownMounts() {
 		return usagef("confine: mounts in a namespace of its own only")
 	}
-	unix.Umask(0o022) // the supervisor's would keep the guest's user out, and a guest chooses its files' permissions
+	unix.Umask(0o022) // the supervisor's would lock the guest's user out, and a guest chooses its files' permissions
 	if t.Folder == 0 {
 		return rootfs.MountView(t.Host, t.Dir)
 	}
-	unix.CloseOnExec(t.Folder) // it is outside of all that virtiofsd is to reach
+	unix.CloseOnExec(t.Folder) // virtiofsd must not reach outside the tree
 	mount := func(host, dir string) error { return rootfs.MountShare(host, dir, t.Write) }
 	if t.Whole {
 		mount = rootfs.MountTree
@@ -71,21 +71,21 @@ func mountTree(t sandbox.Tree) error {
 	return rootfs.DenySetuid()
 }
 
-// ownMounts reports whether this process has a mount namespace of its own: what
-// it mounts must not appear on the host.
+// ownMounts reports whether this process has a mount namespace of its own: its mounts must
+// not appear on the host.
 func ownMounts() bool {
 	ours, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
 		return false
 	}
-	// From within a user namespace the parent cannot be looked at.
+	// From within a user namespace, the parent's namespace is not readable.
 	parents, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", os.Getppid()))
 	return err != nil || ours != parents
 }
 
-// confinedCommand makes the command of a child of ours that carries out spec, with an empty
-// environment, and in namespaces of its own if own. Its report comes from report. Both
-// report and cmd.ExtraFiles[0] are the caller's to close, the latter when it has started.
+// confinedCommand makes the command of a child that carries out spec, with an empty
+// environment and, if own is set, in namespaces of its own. Its report comes from report. The
+// caller closes report and, after the start, cmd.ExtraFiles[0].
 func (e *env) confinedCommand(ctx context.Context, spec sandbox.Spec, own bool) (cmd *exec.Cmd, report *os.File, err error) {
 	if cmd, err = e.again(ctx, sandbox.Verb(3, own)...); err != nil {
 		return nil, nil, err

@@ -13,9 +13,9 @@ import (
 	"vix/internal/sandbox"
 )
 
-// The process that becomes virtiofsd has the folder that was opened outside, whatever its
-// name leads to by now, on a mount that gives nothing away; and not the descriptor, by
-// which it could leave it.
+// The process that becomes virtiofsd serves the folder that was opened outside, whatever its
+// name leads to by now, on a mount without privileges; and it does not keep the descriptor,
+// by which it could leave the folder.
 func TestShareIsOfTheDescriptor(t *testing.T) {
 	self, err := exec.LookPath("vix-launcher")
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	"vix/internal/vm"
 )
 
-// checkConfinement tries on a process of no importance what the processes of a VM
-// undergo.
+// checkConfinement confines a test process in the same way as the processes of a VM.
 func checkConfinement(ctx context.Context, e *env) check {
 	const fix = "nothing needs it, but a newer kernel, or one that lets ordinary users make namespaces, confines more"
 	self, err := e.self()
@@ -34,7 +33,7 @@ func checkConfinement(ctx context.Context, e *env) check {
 	return good("%s", strings.Join(r.Measures, ", "))
 }
 
-// tryConfine runs the verb confine as QEMU is run, and returns its report.
+// tryConfine runs the verb confine as for QEMU, and returns its report.
 func tryConfine(ctx context.Context, e *env, self string, own bool) (r sandbox.Report, err error) {
 	cmd, report, err := e.confinedCommand(ctx, sandbox.Spec{Files: []sandbox.File{{Path: self, Exec: true}}, Argv: []string{self, "--version"}}, own)
 	if err != nil {
@@ -51,8 +50,8 @@ func tryConfine(ctx context.Context, e *env, self string, own bool) (r sandbox.R
 	return sandbox.ReadReport(report)
 }
 
-// A confinedProcess is one process of a VM: what it said of itself when it was confined,
-// and what the kernel says now.
+// A confinedProcess is one process of a VM: its own report at the time of its confinement,
+// and the kernel's view now.
 type confinedProcess struct {
 	Process string `json:"process"` // display, qemu, virtiofsd, supervisor, "virtiofsd /where" of a share
 	sandbox.Report
@@ -65,13 +64,12 @@ type confinedVM struct {
 	Processes []confinedProcess `json:"processes"`
 }
 
-// confinedVMs looks at every VM that runs. A process that ends while it is looked at
-// is left out.
+// confinedVMs inspects every running VM. It leaves out a process that ends meanwhile.
 func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 	list := []confinedVM{}
 	reg, err := e.registry()
 	if err != nil {
-		return list // a check has said so
+		return list // another check reports it
 	}
 	defer reg.Close()
 	vms, err := reg.List(ctx)
@@ -81,7 +79,7 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 	for _, v := range vms {
 		c := confinedVM{Name: v.Name, Channel: v.Channel, Processes: []confinedProcess{}}
 		add := func(name string, pid int) {
-			if pid == 0 { // there is none, or not yet
+			if pid == 0 { // the process does not exist, or not yet
 				return
 			}
 			var report sandbox.Report
@@ -113,8 +111,8 @@ func confinedVMs(ctx context.Context, e *env, proc fs.FS) []confinedVM {
 	return list
 }
 
-// writeConfinement prints what is in force, from the kernel's word alone, and below
-// it what only the process itself can know.
+// writeConfinement prints the measures in force, from the kernel alone, and below them those
+// that only the process itself can know.
 func writeConfinement(b *strings.Builder, vms []confinedVM) {
 	for _, v := range vms {
 		fmt.Fprintf(b, "\nVM %s: the confinement in force\n", v.Name)
@@ -124,7 +122,7 @@ func writeConfinement(b *strings.Builder, vms []confinedVM) {
 		for i, p := range v.Processes {
 			fmt.Fprintf(b, "  %-11s %-8d %s\n", p.Process, p.Status.PID, inForce(p.Status))
 			if i+1 < len(v.Processes) && v.Processes[i+1].Process == p.Process {
-				continue // its worker says the rest
+				continue // its worker reports the rest
 			}
 			if len(p.Measures) > 0 {
 				fmt.Fprintf(b, "  %-11s %-8s took: %s\n", "", "", strings.Join(p.Measures, ", "))

@@ -8,17 +8,16 @@ import (
 	"vix/internal/termsafe"
 )
 
-// A console is an output that is a terminal, for Vix's own words. A person's
-// terminal obeys what it is shown, so that no word of a guest's gets there but
-// through package termsafe: not in Vix's own lines either, which name titles, programs
-// and files.
+// A console is a terminal that shows Vix's own output. A terminal obeys control sequences, so
+// guest text reaches it only through package termsafe. This includes Vix's own lines, since
+// they quote titles, programs and files.
 type console struct {
 	io.Writer
 	file   *os.File
-	screen *termsafe.Terminal // of both outputs
+	screen *termsafe.Terminal // shared by both outputs
 }
 
-// onConsole returns f for Vix's own words. What is no terminal is left alone.
+// onConsole returns f for Vix's own output. A file that is not a terminal is unchanged.
 func onConsole(screen *termsafe.Terminal, f *os.File) io.Writer {
 	if ttyOf(f) == nil {
 		return f
@@ -37,15 +36,15 @@ func fileOf(f any) *os.File {
 	return nil
 }
 
-// A guestOutput is where what a program of a guest writes goes.
+// A guestOutput is the destination of a guest program's output.
 type guestOutput struct {
 	stdout, stderr io.Writer
-	streams        []*termsafe.Stream // those that are shown on a terminal
+	streams        []*termsafe.Stream // those shown on a terminal
 }
 
-// guestOutput returns our outputs for a guest's program. A terminal shows what is
-// good for it, unless raw is true; pipes and files get every byte. A program with a
-// terminal of its own (tty) has one output; leftOn is told how it leaves ours.
+// guestOutput returns our outputs for a guest's program. A terminal shows only safe sequences,
+// unless raw is set; pipes and files get every byte. A program with its own terminal (tty) has
+// one output; leftOn receives the sequences that restore ours.
 func (e *env) guestOutput(tty, raw bool, leftOn func([]byte)) *guestOutput {
 	out, errs := termsafe.Line, termsafe.Line
 	if tty {
@@ -70,19 +69,19 @@ func (g *guestOutput) stream(w io.Writer, kind termsafe.Kind, leftOn func([]byte
 	return s
 }
 
-// end puts the terminal back. What the guest still writes is not shown.
+// end restores the terminal. Later guest output is not shown.
 func (g *guestOutput) end() {
 	for _, s := range g.streams {
-		_ = s.Close() // a terminal that is gone
+		_ = s.Close() // the terminal may have gone
 	}
 }
 
-// reports tells whether a terminal may have sent more than what was typed.
+// reports reports whether a terminal may send input that nobody typed.
 func (g *guestOutput) reports() bool {
 	return slices.ContainsFunc(g.streams, (*termsafe.Stream).Reports)
 }
 
-// suspend and resume give a terminal back for a while. A nil g has none.
+// suspend and resume give the terminal back temporarily. A nil g has none.
 func (g *guestOutput) suspend() {
 	if g != nil {
 		for _, s := range g.streams {

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkVMCopy sets cp beside cat and tar over the same channel, in one VM and in
-// turns: what it reports are medians of the ratios of the rounds (VIX_BENCH_ROUNDS, 5),
-// which a machine that is busy with other things changes less than the rates.
+// BenchmarkVMCopy compares cp with cat and tar over the same channel, in one VM and
+// alternating. It reports medians of the rounds' ratios (VIX_BENCH_ROUNDS, 5), which other
+// load on the machine changes less than the rates.
 func BenchmarkVMCopy(b *testing.B) {
 	if b.N > 1 {
 		return // it takes longer than the default -benchtime
@@ -61,7 +61,7 @@ func BenchmarkVMCopy(b *testing.B) {
 	compare("MB/s", mb, "cp-down", "$VIX cp t:/tmp/file $D/cp", "cat-down", "$VIX exec t -- cat /tmp/file >$D/cat")
 	r.shell(b, "cmp $D/file $D/cp && cmp $D/file $D/cat && $VIX exec t -- rm /tmp/file /tmp/cat")
 	n := float64(files)
-	// Each into a new place: none pays for the removal of the last.
+	// Each copy has a new target, so none includes the removal of the last.
 	compare("files/s", n, "cp-r-up", "$VIX cp -r $D/tree t:/tmp/cp.$$", "tar-up", "tar -C $D -c tree | $VIX exec t -- sh -c 'mkdir /tmp/tar.'$$' && tar -C /tmp/tar.'$$' -x'")
 	r.shell(b, "$VIX exec t -- sh -c 'mv $(ls -d /tmp/cp.* | head -n 1) /tmp/tree'")
 	compare("files/s", n, "cp-r-down", "$VIX cp -r t:/tmp/tree $D/cp.$$", "tar-down", "mkdir $D/tar.$$ && $VIX exec t -- tar -C /tmp -c tree | tar -C $D/tar.$$ -x")
@@ -71,8 +71,8 @@ func BenchmarkVMCopy(b *testing.B) {
 	p.code()
 }
 
-// cpuSeconds is what a VM's processes, and those that this one has waited for, have used
-// of the processors.
+// cpuSeconds returns the processor time used by a VM's processes and by the waited-for
+// children of this one.
 func cpuSeconds(b *testing.B, r *rig, name string) float64 {
 	b.Helper()
 	var own unix.Rusage

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Into a kept home, where a file has a name before it is whole (virtiofs): a copy whose
-// VM is killed leaves nothing under its name, and what it leaves goes with a later copy.
+// In a kept home a file has a name before it is complete (virtiofs). A copy whose VM is killed
+// leaves nothing under its final name, and a later copy removes its remains.
 func TestVMCopyKilled(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -34,9 +34,9 @@ func TestVMCopyKilled(t *testing.T) {
 		return p
 	}
 	first := start()
-	r.vix(0, "cp", small, "t:big") // what is replaced
+	r.vix(0, "cp", small, "t:big") // this file is replaced
 	up := r.start(nil, "cp", big, "t:big")
-	for limit := time.Now().Add(2 * time.Minute); len(hidden()) == 0; time.Sleep(5 * time.Millisecond) { // the beginning of a file has no event
+	for limit := time.Now().Add(2 * time.Minute); len(hidden()) == 0; time.Sleep(5 * time.Millisecond) { // the start of a file has no event
 		if time.Now().After(limit) {
 			t.Fatal("the copy does not begin, or virtiofs can make files without a name")
 		}

@@ -27,11 +27,11 @@ import (
 	"vix/internal/vm"
 )
 
-// What a guest may put on the host.
+// Limits on the files that a guest may put on the host.
 const (
-	// cpLimit is the default of --limit: more than a user copies without knowing.
+	// cpLimit is the default of --limit: more than a user copies by accident.
 	cpLimit = "16G"
-	// maxEntries: a kernel's source has a hundred thousand.
+	// maxEntries is far above real trees: a kernel source has a hundred thousand entries.
 	maxEntries = 2_000_000
 )
 
@@ -77,7 +77,7 @@ On a terminal, a copy that takes over a second shows how far it is.`,
 	return c
 }
 
-// completePaths completes the names of VMs that run, and the host's files.
+// completePaths completes the names of running VMs, and the host's files.
 func completePaths(e *env) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 		var names []string
@@ -93,13 +93,13 @@ func completePaths(e *env) cobra.CompletionFunc {
 	}
 }
 
-// A location is a path of a VM's, or of the host's.
+// A location is a path in a VM or on the host.
 type location struct {
 	vm   string // "" for the host
 	path string
 }
 
-// parseLocation reads NAME:PATH or PATH: a colon after a slash is a path's.
+// parseLocation reads NAME:PATH or PATH. A colon after a slash belongs to the path.
 func parseLocation(arg string) (location, error) {
 	name, path, ok := strings.Cut(arg, ":")
 	if !ok || strings.Contains(name, "/") {
@@ -117,20 +117,20 @@ func parseLocation(arg string) (location, error) {
 	return location{name, path}, nil
 }
 
-// A copyJob is one cp.
+// A copyJob is one run of cp.
 type copyJob struct {
 	e         *env
-	spawn     func(context.Context, vm.Run) (*vm.Exit, error) // of the registry
-	confine   func(to string)                                 // leaves this process only a directory; nil in tests
-	check     func(*os.File) error                            // of each file that is sent; nil: none
+	spawn     func(context.Context, vm.Run) (*vm.Exit, error) // the registry's
+	confine   func(to string)                                 // restricts this process to a directory; nil in tests
+	check     func(*os.File) error                            // checks each file to send; may be nil
 	sources   []string
-	from      string // the sources' VM
+	from      string // the VM of the sources
 	to        location
 	recursive bool
 	limit     int64
 	meter     *meter
-	user      string        // of the guest's end; its ordinary user if empty
-	receive   agent.Receive // of a receiving guest, what is not the sources' or the target's
+	user      string        // user of the guest's end; empty for the ordinary user
+	receive   agent.Receive // for a receiving guest: the fields that do not depend on sources or target
 }
 
 func newCopyJob(e *env, args []string, recursive bool, limit string) (*copyJob, error) {
@@ -160,7 +160,7 @@ func newCopyJob(e *env, args []string, recursive bool, limit string) (*copyJob, 
 	return c, nil
 }
 
-// run copies, until it is done or interrupted by a signal.
+// run copies until the copy is complete or a signal interrupts it.
 func (c *copyJob) run(ctx context.Context) error {
 	reg, err := c.e.registry()
 	if err != nil {
@@ -184,14 +184,14 @@ func (c *copyJob) run(ctx context.Context) error {
 	return c.copy(ctx)
 }
 
-// confineCopy leaves this process, which is about to read a guest's bytes, no more
-// of the file system than the place that they go to, and the VMs' sockets. Where the
-// kernel has no Landlock, the os.Root that everything goes through stands alone.
+// confineCopy restricts this process, which is about to read a guest's bytes, to the target
+// directory and the VMs' sockets. Without Landlock in the kernel, the os.Root that everything
+// goes through is the only protection.
 func confineCopy(to, sockets string) {
 	_ = landlock.V5.BestEffort().RestrictPaths(landlock.RWDirs(to), landlock.RODirs(sockets).IgnoreIfMissing())
 }
 
-// copy returns when both ends are done, and what is not complete is removed.
+// copy returns when both ends are done and incomplete files are removed.
 func (c *copyJob) copy(ctx context.Context) (err error) {
 	c.meter = newMeter(c.e.stderr, c.e.terminal)
 	switch {
@@ -209,7 +209,7 @@ func (c *copyJob) copy(ctx context.Context) (err error) {
 	return err
 }
 
-// receiving is what a receiving guest is asked for.
+// receiving returns the request to a receiving guest.
 func (c *copyJob) receiving() agent.Request {
 	r := c.receive
 	r.Path, r.Names, r.FilesOnly = c.to.path, c.names(), !c.recursive
@@ -217,8 +217,8 @@ func (c *copyJob) receiving() agent.Request {
 	return agent.Request{Receive: &r}
 }
 
-// names are those that the sources have, and the only ones that are taken. A
-// guest's "." has one that is not known here, and "" is none.
+// names returns the names of the sources; no others are accepted. The name of a guest's "." is
+// unknown here, and "" is no name.
 func (c *copyJob) names() []string {
 	var names []string
 	for _, p := range c.sources {
@@ -234,23 +234,23 @@ func (c *copyJob) names() []string {
 	return names
 }
 
-// sending is what a sending guest is asked for.
+// sending returns the request to a sending guest.
 func (c *copyJob) sending() agent.Request {
 	return agent.Request{Send: &agent.Send{Paths: c.sources, Recursive: c.recursive}}
 }
 
-// errGone is what our end of a pipe is told when the guest's has ended.
+// errGone is the error of our end of a pipe after the end of the guest's.
 var errGone = errors.New("the guest took only a part")
 
-// pipeSize is more than cp's ends write at once.
+// pipeSize is larger than one write of either end.
 const pipeSize = 256 << 10
 
-// newPipe is a pipe of which a supervisor may be given an end.
+// newPipe makes a pipe whose ends may be passed to a supervisor.
 func newPipe() (r, w *os.File, err error) {
 	if r, w, err = os.Pipe(); err != nil {
 		return nil, nil, err
 	}
-	if c, err := r.SyscallConn(); err == nil { // as it is where there are too many pipes
+	if c, err := r.SyscallConn(); err == nil { // fails harmlessly where there are too many pipes
 		_ = c.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 	}
 	return r, w, nil
@@ -262,7 +262,7 @@ func closeAll(files ...*os.File) {
 	}
 }
 
-// isGone says that the reader of our pipe has ended, which is no error of ours.
+// isGone reports whether err means that our pipe's reader has ended, which is not our error.
 func isGone(err error) error {
 	if errors.Is(err, unix.EPIPE) || errors.Is(err, os.ErrClosed) {
 		return errGone
@@ -270,7 +270,7 @@ func isGone(err error) error {
 	return err
 }
 
-// up sends files of the host.
+// up sends files of the host to a guest.
 func (c *copyJob) up(ctx context.Context) error {
 	sources, err := transfer.Sources(c.sources, c.recursive)
 	if err != nil {
@@ -293,12 +293,12 @@ func (c *copyJob) up(ctx context.Context) error {
 		err := transfer.Send(w, sources, transfer.Sending{
 			Recursive: c.recursive, Skipped: c.onSkip, Progress: c.meter.setProgress,
 		})
-		w.Close() // what comes before its end is a cut stream
+		w.Close() // the stream so far is cut off
 		sent <- isGone(err)
 	}()
 	guest := c.guest(ctx, c.to.vm, c.receiving(), r, io.Discard)
 	r.Close()
-	w.Close() // a supervisor that hangs has the other end too
+	w.Close() // a supervisor that hangs also holds the other end
 	err = <-sent
 	switch {
 	case err != nil && !errors.Is(err, errGone):
@@ -321,7 +321,7 @@ func (c *copyJob) onSkip(path, why string) {
 	c.meter.line("vix-launcher: %s: left out: %s", path, why)
 }
 
-// down takes files of a guest.
+// down receives files of a guest.
 func (c *copyJob) down(ctx context.Context) error {
 	to, err := transfer.Find(c.to.path, len(c.sources) > 1)
 	if err != nil {
@@ -333,7 +333,7 @@ func (c *copyJob) down(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", c.to.path, transfer.Cause(err))
 	}
 	defer at.Close()
-	here := fmt.Sprintf("/proc/self/fd/%d", at.Fd()) // the place that was found, whatever its name is by now
+	here := fmt.Sprintf("/proc/self/fd/%d", at.Fd()) // the directory that was opened, even if it was renamed
 	if c.confine != nil {
 		c.confine(here)
 	}
@@ -361,14 +361,14 @@ func (c *copyJob) down(ctx context.Context) error {
 	guest := c.guest(ctx, c.from, c.sending(), strings.NewReader(""), w)
 	w.Close()
 	if ctx.Err() != nil {
-		_ = r.SetReadDeadline(time.Now()) // a supervisor that hangs has the other end too
+		_ = r.SetReadDeadline(time.Now()) // a supervisor that hangs also holds the other end
 	}
 	err = <-received
 	if err == nil && result.Escaping > 0 {
 		c.meter.line("vix-launcher: cp: %d symbolic links lead out of what was copied", result.Escaping)
 	}
 	if guest != nil && (err == nil || errors.Is(err, transfer.ErrCut)) {
-		return guest // which explains it
+		return guest // it explains the failure
 	}
 	if err != nil {
 		return fmt.Errorf("VM %s: %w", c.from, err)
@@ -376,8 +376,8 @@ func (c *copyJob) down(ctx context.Context) error {
 	return nil
 }
 
-// across connects two guests. Nothing of the stream is looked at here: the one
-// that receives it trusts it no more than we would.
+// across connects two guests. This process does not inspect the stream: the receiving guest
+// trusts it no more than we would.
 func (c *copyJob) across(ctx context.Context) error {
 	fromGuest, out, err := newPipe()
 	if err != nil {
@@ -388,7 +388,7 @@ func (c *copyJob) across(ctx context.Context) error {
 		closeAll(fromGuest, out)
 		return err
 	}
-	first := make(chan error, 2) // the first to fail explains the other
+	first := make(chan error, 2) // the first failure explains the other
 	var all sync.WaitGroup
 	all.Go(func() {
 		err := c.guest(ctx, c.from, c.sending(), strings.NewReader(""), out)
@@ -398,7 +398,7 @@ func (c *copyJob) across(ctx context.Context) error {
 		out.Close()
 	})
 	all.Go(func() {
-		// Not the files themselves: they have ways of their own, with buffers of 32 KiB.
+		// The files themselves have copy methods of their own, with buffers of 32 KiB.
 		_, _ = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(toGuest, c.meter)}, struct{ io.Reader }{fromGuest}, make([]byte, pipeSize))
 		closeAll(fromGuest, toGuest)
 	})
@@ -409,7 +409,7 @@ func (c *copyJob) across(ctx context.Context) error {
 		}
 		in.Close()
 		if ctx.Err() != nil {
-			closeAll(fromGuest, toGuest) // a supervisor that hangs has the other ends too
+			closeAll(fromGuest, toGuest) // a supervisor that hangs also holds the other ends
 		}
 	})
 	all.Wait()
@@ -443,11 +443,11 @@ func (c *copyJob) guest(ctx context.Context, name string, request agent.Request,
 	return nil
 }
 
-// A meter shows on a terminal how far a copy is.
+// A meter shows the progress of a copy on a terminal.
 type meter struct {
 	w     io.Writer
 	start time.Time
-	stop  chan struct{} // nil where there is nothing to show
+	stop  chan struct{} // nil if nothing is shown
 	done  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -475,7 +475,7 @@ func (m *meter) setProgress(p transfer.Progress) {
 	m.at = p
 }
 
-// Write counts the bytes of a stream that is not looked at.
+// Write counts the bytes of a stream that this process does not inspect.
 func (m *meter) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -500,7 +500,7 @@ func (m *meter) show() {
 	}
 }
 
-// line writes a line of its own.
+// line writes a separate line.
 func (m *meter) line(format string, a ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -510,7 +510,7 @@ func (m *meter) line(format string, a ...any) {
 	fmt.Fprintf(m.w, format+"\n", a...)
 }
 
-// end takes the line away.
+// end erases the progress line.
 func (m *meter) end() {
 	if m.stop == nil {
 		return
@@ -522,7 +522,7 @@ func (m *meter) end() {
 	}
 }
 
-// maxShownName keeps the line on one line.
+// maxShownName keeps the progress on one line.
 const maxShownName = 33 // bytes
 
 func meterLine(p transfer.Progress, since time.Duration) string {
@@ -540,7 +540,7 @@ func meterLine(p transfer.Progress, since time.Duration) string {
 	return line
 }
 
-// amount is a number of bytes for people.
+// amount formats a number of bytes for people.
 func amount(n int64) string {
 	v, unit := float64(n), "B"
 	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {

@@ -16,10 +16,10 @@ import (
 	"vix/internal/vm"
 )
 
-// A copier is a guest's end of a copy: what it does, and how it ends.
+// A copier is a guest's end of a copy: it returns its exit status.
 type copier func(t *testing.T, run vm.Run) int
 
-// honest is the guest's own copier, in a directory of the test's.
+// honest is the guest's own copier, in a directory of the test.
 func honest(dir string) copier {
 	return func(t *testing.T, run vm.Run) int {
 		var err error
@@ -44,7 +44,7 @@ func honest(dir string) copier {
 	}
 }
 
-// says sends a stream as it is.
+// says sends a stream unchanged.
 func says(stream []byte, words string, code int) copier {
 	return func(t *testing.T, run vm.Run) int {
 		_, _ = run.Stdout.Write(stream)
@@ -53,7 +53,7 @@ func says(stream []byte, words string, code int) copier {
 	}
 }
 
-// takes takes so many bytes.
+// takes takes n bytes.
 func takes(n int64, words string, code int) copier {
 	return func(t *testing.T, run vm.Run) int {
 		_, _ = io.CopyN(io.Discard, run.Stdin, n)
@@ -97,7 +97,7 @@ func streamOf(t *testing.T, paths ...string) []byte {
 	return b.Bytes()
 }
 
-// What the guest's end does, cp says in one line, and leaves nothing half-made.
+// cp reports in one line what the guest's end did, and leaves no unfinished file.
 func TestCopyEnds(t *testing.T) {
 	dir := t.TempDir()
 	at := func(n string) string { return filepath.Join(dir, n) }
@@ -165,12 +165,12 @@ func TestCopyEnds(t *testing.T) {
 	}
 }
 
-// A guest that goes on for ever: by the limit, or by Ctrl-C.
+// A guest sends without end: the limit, or Ctrl-C, ends the copy.
 func TestCopyWithoutEnd(t *testing.T) {
 	dir := t.TempDir()
 	_ = os.WriteFile(filepath.Join(dir, "f"), []byte("content"), 0o644)
 	begun := streamOf(t, filepath.Join(dir, "f"))
-	begun = begun[:len(begun)-10] // in the file
+	begun = begun[:len(begun)-10] // inside the file
 	endless := func(t *testing.T, run vm.Run) int {
 		_, err := run.Stdout.Write(begun)
 		for piece := append([]byte{'B', 0, 0, 1, 0}, make([]byte, 1<<16)...); err == nil; {
@@ -188,7 +188,7 @@ func TestCopyWithoutEnd(t *testing.T) {
 	silent := func(t *testing.T, run vm.Run) int {
 		_, _ = run.Stdout.Write(begun)
 		cancel(interrupted)
-		_, _ = run.Stdout.Write(begun) // nobody hears it
+		_, _ = run.Stdout.Write(begun) // nobody reads it
 		return 0
 	}
 	c, _ = fakeCopyJob(t, false, map[string]copier{"web": silent}, "web:f", to)
@@ -230,8 +230,8 @@ func TestMeterLine(t *testing.T) {
 	}
 }
 
-// confinedCopy is what is left to a process that takes files: it may write in the
-// directory that it is given, and read nothing else.
+// confinedCopy checks the rights of a process that receives files: it may write in its
+// directory, and read nothing else.
 func confinedCopy() {
 	dir := os.Args[1]
 	confineCopy(dir, filepath.Join(dir, "none"))

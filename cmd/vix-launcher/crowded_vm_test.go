@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Where the guest's user may have no more processes, or no more threads, each verb says so in
-// one line, and the VM goes on.
+// If the guest's user may have no more processes or threads, each verb says so in one line,
+// and the VM goes on.
 func TestVMCrowded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -18,7 +18,7 @@ func TestVMCrowded(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Programs have the limit of the guest's first process, which is not bound by it.
+	// Programs inherit the limit of the guest's first process, which is exempt from it.
 	limit := func(n string) {
 		t.Helper()
 		r.vix(0, "exec", "t", "--user", "root", "--", "prlimit", "--pid", "1", "--nproc="+n)

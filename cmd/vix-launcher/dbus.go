@@ -14,11 +14,11 @@ import (
 	"vix/internal/launch"
 )
 
-// busIdle is how long the D-Bus service stays when nobody needs it: as long as
-// somebody may take to go from one menu entry to the next.
+// busIdle is how long an unused D-Bus service stays: the time that a user may take between
+// two menu entries.
 const busIdle = 30 * time.Second
 
-// dbusServiceCommand is what the bus starts.
+// dbusServiceCommand is the service that the bus starts.
 func dbusServiceCommand(e *env) *cobra.Command {
 	idle := busIdle
 	c := &cobra.Command{

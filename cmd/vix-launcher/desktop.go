@@ -155,7 +155,7 @@ sync" makes them again, unless config.toml says otherwise.`,
 	return c
 }
 
-// dataDir opens $XDG_DATA_HOME, and makes it if need be.
+// dataDir opens $XDG_DATA_HOME, and makes it if necessary.
 func (e *env) dataDir() (*os.Root, error) {
 	dir, err := e.xdg("XDG_DATA_HOME", filepath.Join(".local", "share"))
 	if err != nil {
@@ -167,7 +167,7 @@ func (e *env) dataDir() (*os.Root, error) {
 	return os.OpenRoot(dir)
 }
 
-// entries returns the files of every entry that the configuration asks for.
+// entries returns the files of every entry that the configuration requests.
 func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop.File, notes []string, err error) {
 	self, err := e.installedPath()
 	if err != nil {
@@ -186,7 +186,7 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 			icons, err := desktop.Icon(ctx, a.Root, app.Icon, a.VM.Color, e.rasterise)
 			if err != nil {
 				if f.Icon = "application-x-executable"; a.VM.Root == config.RootHost && app.Icon != "" {
-					f.Icon = app.Icon // of the host's own theme
+					f.Icon = app.Icon // an icon of the host's own theme
 				}
 			}
 			if err := ctx.Err(); err != nil {
@@ -198,8 +198,8 @@ func (e *env) entries(ctx context.Context, conf *config.Config) (files []desktop
 	return files, notes, nil
 }
 
-// installedPath is the path that entries start Vix by: where PATH finds it, if that is
-// this program, since a link of the system's outlives a version.
+// installedPath is the path of Vix in entries: the one found in PATH if it is this program,
+// since a system link outlives a version.
 func (e *env) installedPath() (string, error) {
 	self, err := e.self()
 	if err != nil {
@@ -211,7 +211,7 @@ func (e *env) installedPath() (string, error) {
 	return self, nil
 }
 
-// sameFile tells whether two paths lead to one.
+// sameFile reports whether two paths lead to one file.
 func sameFile(a, b string) bool {
 	realA, err := filepath.EvalSymlinks(a)
 	if err != nil {
@@ -240,7 +240,7 @@ func (e *env) unit() string {
 	return ""
 }
 
-// applyEntries makes the files want, says what changed, and tells the bus.
+// applyEntries writes the files in want, prints the changes, and tells the bus.
 func (e *env) applyEntries(ctx context.Context, want []desktop.File, dry, asJSON bool) error {
 	data, err := e.dataDir()
 	if err != nil {
@@ -273,9 +273,8 @@ func (e *env) applyEntries(ctx context.Context, want []desktop.File, dry, asJSON
 	return err
 }
 
-// announceEntries tells who keeps lists of entries: the bus of its services, our own
-// service of its names, and file managers of what opens what. None of them has to be
-// there.
+// announceEntries notifies those who keep lists of entries: the bus about its services, our
+// own service about its names, and file managers about file types. All of them are optional.
 func (e *env) announceEntries(ctx context.Context, data string) {
 	if address, err := e.sessionBus(); err == nil {
 		limit, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -287,8 +286,8 @@ func (e *env) announceEntries(ctx context.Context, data string) {
 	}
 }
 
-// sessionBus is the address of the session bus (D-Bus specification; systemd's
-// pam puts one into the runtime directory).
+// sessionBus returns the address of the session bus (D-Bus specification; systemd's pam puts
+// its socket into the runtime directory).
 func (e *env) sessionBus() (string, error) {
 	if a := e.getenv("DBUS_SESSION_BUS_ADDRESS"); a != "" {
 		return a, nil
@@ -303,8 +302,8 @@ const (
 	maxRasterised  = 4 << 20
 )
 
-// rasterise has librsvg draw an SVG of a guest's, in a child that has no files but
-// the system's own, no network, and nothing to gain.
+// rasterise lets librsvg draw a guest's SVG, in a child that has only the system's files, no
+// network, and no privileges to gain.
 func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, error) {
 	tool, err := e.look("rsvg-convert")
 	if err != nil {
@@ -318,7 +317,7 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 	ctx, cancel := context.WithTimeout(ctx, rasteriseLimit)
 	defer cancel()
 	var out []byte
-	for _, own := range []bool{true, false} { // not every machine lets a user have namespaces
+	for _, own := range []bool{true, false} { // not every machine allows users to make namespaces
 		var cmd *exec.Cmd
 		var report *os.File
 		if cmd, report, err = e.confinedCommand(ctx, spec, own); err != nil {
@@ -335,7 +334,7 @@ func (e *env) rasterise(ctx context.Context, svg []byte, size int) ([]byte, erro
 	return out, err
 }
 
-// outputOf runs cmd and returns what it writes, which is at most limit bytes.
+// outputOf runs cmd and returns its output, at most limit bytes.
 func outputOf(cmd *exec.Cmd, limit int64) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

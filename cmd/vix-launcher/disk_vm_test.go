@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// within runs vix-launcher in a mount namespace of its own, in which it finds what a
-// script has mounted.
+// within runs vix-launcher in a mount namespace of its own, after a script has mounted there.
 func (r *rig) within(script string, args ...string) *launched {
 	r.t.Helper()
 	unshare := []string{"unshare", "--mount"}
@@ -23,21 +22,20 @@ func (r *rig) within(script string, args ...string) *launched {
 		r.t.Fatal(err)
 	}
 	go func() {
-		_ = p.Wait() // its ProcessState is looked at
+		_ = p.Wait() // its ProcessState is used
 		close(p.done)
 	}()
 	return p
 }
 
-// full mounts a small file system on a directory of the rig's, and fills all but some KiB
-// of it; "0" leaves nothing.
+// full mounts a small file system on a directory of the rig, and fills it except for left KiB.
 func full(dir, left string) string {
 	return `mkdir -p -m 700 $D/` + dir + `; mount -t tmpfs -o size=256k,mode=700 full $D/` + dir +
 		`; head -c $((256-` + left + `))k /dev/zero >$D/` + dir + `/fill`
 }
 
-// Where nothing can be written, a run is one line that says what to do, and leaves
-// nothing; once a VM runs, it goes on.
+// If nothing can be written, a run prints one line with advice, and leaves nothing; once a VM
+// runs, it goes on.
 func TestVMFullDisk(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -75,7 +73,7 @@ func TestVMFullDisk(t *testing.T) {
 		}
 		r.nothingLeft()
 	}
-	// One VM: no room for its log and state, and its home fills up while it runs.
+	// One VM has no space for its log and state, and its home fills up while it runs.
 	p := r.within(full("run3", "0")+"; export XDG_RUNTIME_DIR=$D/run3; "+full(".local/state", "64"),
 		"run", "--no-gui", "--vm", "t", "sh", "-c", "head -c 1M /dev/zero 2>&1 >~/much | grep -o 'No space left on device'; echo alive; cat ~/small; exit 7")
 	if code := p.code(); code != 7 || !strings.Contains(p.out.String(), "No space left on device\nalive\n") {

@@ -31,11 +31,11 @@ import (
 	"vix/internal/scope"
 )
 
-// A check is one requirement: what it is, how it is, and what to do about it.
+// A check is one requirement: its name, its state, and advice about it.
 type check struct {
 	Name   string `json:"name"`
 	Status string `json:"status"` // "ok", "warn" or "fail"
-	Detail string `json:"detail"` // what was found
+	Detail string `json:"detail"` // the finding
 	Fix    string `json:"fix,omitempty"`
 }
 
@@ -43,7 +43,7 @@ func good(format string, a ...any) check {
 	return check{Status: "ok", Detail: fmt.Sprintf(format, a...)}
 }
 
-// warning: it works, but worse. bad: no VM can run.
+// warning is a check of something that works, but worse; bad is one that lets no VM run.
 func warning(fix, format string, a ...any) check {
 	return check{Status: "warn", Detail: fmt.Sprintf(format, a...), Fix: fix}
 }
@@ -77,7 +77,7 @@ what of the view is hidden, because others may not read it, or it holds a secret
 	return c
 }
 
-// checkLimit bounds each check: a program that hangs is one that does not work.
+// checkLimit bounds each check: a program that hangs counts as broken.
 const checkLimit = 10 * time.Second
 
 func doctor(ctx context.Context, e *env, asJSON bool) error {
@@ -161,8 +161,8 @@ func verdict(checks []check) string {
 	return fmt.Sprintf("%d warnings; VMs can run.", warnings)
 }
 
-// hostView is what a VM with root = "host" can read of this machine's files, and what of
-// that is hidden.
+// A hostView is the part of this machine's files that a VM with root = "host" can read, and
+// which of them are hidden.
 type hostView struct {
 	View   []string `json:"view"`
 	Hidden []string `json:"hidden"`
@@ -180,7 +180,7 @@ func viewOfHost(root string) (hostView, error) {
 	return v, err
 }
 
-// maxHiddenShown is how much of what is hidden a terminal is told; JSON has all.
+// maxHiddenShown bounds the hidden paths on a terminal; JSON has all.
 const maxHiddenShown = 12
 
 func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) error {
@@ -205,7 +205,7 @@ func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) e
 	return err
 }
 
-// writePaths writes paths in lines of a terminal's width.
+// writePaths writes paths in lines as wide as a terminal.
 func writePaths(b *strings.Builder, paths []string) {
 	line := " "
 	for _, path := range paths {
@@ -310,7 +310,7 @@ func checkNetwork(ctx context.Context, e *env) check {
 	return good(`%s%s, for VMs with net = "nat"; by default a VM has no network`, path, version)
 }
 
-// checkChannel says what channel = "auto" is here. Either is as good.
+// checkChannel reports the transport that channel = "auto" means here. Each is as good.
 func checkChannel(context.Context, *env) check {
 	err := qemu.CheckVhost(vhostVsock)
 	if err == nil {
@@ -342,7 +342,7 @@ func checkVix(ctx context.Context, e *env) check {
 		}
 	}
 	var old []string
-	if reg, err := e.registry(); err == nil { // else another check says why
+	if reg, err := e.registry(); err == nil { // otherwise another check reports it
 		defer reg.Close()
 		vms, _ := reg.List(ctx)
 		for _, v := range vms {
@@ -381,7 +381,7 @@ func checkConfig(_ context.Context, e *env) check {
 	return good("%s, with %d VMs", path, len(c.VMs))
 }
 
-// overlaps says which VMs' shares cannot both be: whichever has them second does not start.
+// overlaps lists VMs whose shares exclude each other: the second of them does not start.
 func overlaps(l *launch.Launcher, c *config.Config) (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		for _, own := range c.VMs[name].Shares {
@@ -422,8 +422,8 @@ func checkRuntimeDir(_ context.Context, e *env) check {
 	return good("%s", dir)
 }
 
-// checkNamespaces tries what the process that serves a root does: a mount
-// namespace, and for an ordinary user a user namespace around it.
+// checkNamespaces does what the server of a root does: it makes a mount namespace and, for an
+// ordinary user, a user namespace around it.
 func checkNamespaces(ctx context.Context, e *env) check {
 	cmd, err := e.again(ctx, "--version")
 	if err != nil {
@@ -456,8 +456,8 @@ func checkMemfd(context.Context, *env) check {
 	return good("shared memory with seals")
 }
 
-// wantFiles is what one VM with a busy desktop program holds open in its
-// largest process (virtiofsd), with room.
+// wantFiles is the number of descriptors in a VM's largest process (virtiofsd) with a busy
+// desktop program, with reserve.
 const wantFiles = 4096
 
 func checkOpenFiles(context.Context, *env) check {
@@ -476,7 +476,7 @@ func checkLockedMemory(context.Context, *env) check {
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l); err != nil {
 		return bad("", "%v", err)
 	}
-	// Nothing locks guest memory; io_uring on old kernels counts against it.
+	// No part locks guest memory, but io_uring on old kernels counts against the limit.
 	const least = 64 << 10
 	switch {
 	case l.Cur == unix.RLIM_INFINITY:
@@ -495,7 +495,7 @@ func checkMemory(ctx context.Context, e *env) check {
 	vms, sum := 0, uint64(0)
 	if reg, err := e.registry(); err == nil {
 		defer reg.Close()
-		list, _ := reg.List(ctx) // what runs is no part of this check
+		list, _ := reg.List(ctx) // without the running VMs, the check goes on
 		for _, v := range list {
 			vms, sum = vms+1, sum+v.Memory
 		}
@@ -507,8 +507,8 @@ func checkMemory(ctx context.Context, e *env) check {
 	return memoryCheck(host, uint64(c.Defaults.Memory), vms, sum)
 }
 
-// memoryCheck compares the host's memory with what a new VM wants, and with what the vms
-// that run may use together, sum.
+// memoryCheck compares the host's memory with the demand of a new VM, and with sum, the total
+// that the running vms may use.
 func memoryCheck(host balloon.Memory, want uint64, vms int, sum uint64) check {
 	if sum > host.Total {
 		return warning("stop a VM, or give VMs less (memory in config.toml)",
@@ -520,7 +520,7 @@ func memoryCheck(host balloon.Memory, want uint64, vms int, sum uint64) check {
 	return good("%d MiB available; a VM has %d MiB; those that run, %d of %d MiB", host.Available>>20, want>>20, sum>>20, host.Total>>20)
 }
 
-// checkPressure: idle VMs give memory back when the host is short of it.
+// checkPressure checks that idle VMs can return memory when the host is short of it.
 func checkPressure(context.Context, *env) check {
 	h := balloon.OpenHost(pressureFile, filepath.Join("/proc", "meminfo"))
 	defer h.Close()
@@ -530,7 +530,7 @@ func checkPressure(context.Context, *env) check {
 	return good("the kernel tells when memory is short; idle VMs then give theirs back")
 }
 
-// checkGroups: a VM's share of the processors needs a control group.
+// checkGroups checks for a control group, which a VM's processor share needs.
 func checkGroups(ctx context.Context, e *env) check {
 	bus, err := e.sessionBus()
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 	"vix/internal/vm"
 )
 
-// An env is everything that a verb takes from its surroundings; nothing below
-// cmd/ looks for itself.
+// An env holds everything that a verb takes from its environment; packages below cmd/ do not
+// look for themselves.
 type env struct {
 	getenv         func(string) string
 	environ        func() []string
 	self           func() (string, error)
 	stdin          io.Reader
-	stdout, stderr io.Writer // for Vix's own words: a *console where that is a terminal
-	terminal       bool      // stderr is one
+	stdout, stderr io.Writer // for Vix's own output: a *console for a terminal
+	terminal       bool      // stderr is a terminal
 }
 
 func osEnv() *env {
@@ -36,7 +36,7 @@ func osEnv() *env {
 	}
 }
 
-// runtimeDir is where sockets live (XDG base directory specification).
+// runtimeDir returns the directory of sockets (XDG base directory specification).
 func (e *env) runtimeDir() (string, error) {
 	dir := e.getenv("XDG_RUNTIME_DIR")
 	switch {
@@ -68,7 +68,7 @@ func (e *env) xdg(variable, below string) (string, error) {
 	return filepath.Join(home, below), nil
 }
 
-// configPath is where config.toml is, or would be.
+// configPath returns the path of config.toml, whether or not it exists.
 func (e *env) configPath() (string, error) {
 	dir, err := e.xdg("XDG_CONFIG_HOME", ".config")
 	return filepath.Join(dir, "vix", "config.toml"), err
@@ -103,8 +103,8 @@ func (e *env) wayland() (string, error) {
 	return filepath.Join(dir, name), err
 }
 
-// launcher starts programs in VMs, with what this machine and session have for it. What
-// is missing it says when it is needed.
+// launcher returns a launcher of programs in VMs, with the parts that this machine and session
+// have. It reports a missing part when it needs it.
 func (e *env) launcher() *launch.Launcher {
 	bus, err := e.sessionBus()
 	if err != nil {
@@ -117,7 +117,7 @@ func (e *env) launcher() *launch.Launcher {
 	}
 }
 
-// dirs are the user's directories, as far as anything names them.
+// dirs returns the user's directories, those that can be determined.
 func (e *env) dirs() launch.Dirs {
 	named := func(dir string, err error) string {
 		if err != nil {
@@ -139,23 +139,22 @@ func (e *env) dirs() launch.Dirs {
 	}
 }
 
-// session is what a VM may have of the user's desktop session.
+// session returns the parts of the user's desktop session that a VM may use.
 func (e *env) session() vm.Session {
-	socket, _ := e.wayland() // who needs it says why there is none
+	socket, _ := e.wayland() // its user reports why there is none
 	return vm.Session{Wayland: socket, Sway: e.getenv("SWAYSOCK")}
 }
 
-// Where a distribution puts programs that are not on anybody's PATH.
+// Directories outside PATH where distributions install virtiofsd.
 var virtiofsdPlaces = []string{
 	"/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/qemu/virtiofsd",
 	"/run/current-system/sw/bin/virtiofsd",
 }
 
-// qemuName is QEMU's program for the only kind of machine that internal/qemu
-// describes.
+// qemuName is QEMU's program for the only kind of machine that internal/qemu describes.
 const qemuName = "qemu-system-x86_64"
 
-// Where the kernel shows USB devices, and where programs open them.
+// The kernel's directory of USB devices, and the directory of the nodes that programs open.
 const (
 	usbDevices = "/sys/bus/usb/devices"
 	usbNodes   = "/dev/bus/usb"
@@ -175,7 +174,7 @@ func (e *env) look(name string, places ...string) (string, error) {
 		}
 	}
 	for _, p := range places {
-		// LookPath with a slash in it checks that p can be executed.
+		// LookPath of a path with a slash checks that p is executable.
 		if _, err := exec.LookPath(p); err == nil {
 			return p, nil
 		}
@@ -183,7 +182,7 @@ func (e *env) look(name string, places ...string) (string, error) {
 	return "", fmt.Errorf("%s is not installed", name)
 }
 
-// siblingPath finds another program of Vix: beside this one, or in ../libexec/vix.
+// siblingPath finds another program of Vix: in this program's directory, or in ../libexec/vix.
 func (e *env) siblingPath(name string) (string, error) {
 	self, err := e.self()
 	if err != nil {
@@ -198,7 +197,7 @@ func (e *env) siblingPath(name string) (string, error) {
 	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; install Vix again", name, dir)
 }
 
-// again is a command of this program as it runs, whatever has taken the place of its file.
+// again makes a command of this running program, even if its file was replaced.
 func (e *env) again(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	self, err := e.self()
 	if err != nil {
@@ -209,8 +208,8 @@ func (e *env) again(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// pressureFile says how long programs wait for memory. A variable, so that a test's
-// build can have a host that is short of it.
+// pressureFile reports how long programs wait for memory. It is a variable, so that a test's
+// build can imitate a host short of memory.
 var pressureFile = "/proc/pressure/memory"
 
 // parts finds the programs that a VM needs.
@@ -225,7 +224,7 @@ func (e *env) parts() (p vm.Parts, err error) {
 	if p.Virtiofsd, err = e.look("virtiofsd", virtiofsdPlaces...); err != nil {
 		return p, fmt.Errorf("%w; install it (Debian, Fedora, Arch: virtiofsd)", err)
 	}
-	p.Passt, _ = e.look(passtName) // without it QEMU has a network of its own
+	p.Passt, _ = e.look(passtName) // QEMU has a network without it
 	if p.Proxy, err = e.siblingPath("vix-waylandproxy"); err != nil {
 		return p, err
 	}
@@ -233,8 +232,8 @@ func (e *env) parts() (p vm.Parts, err error) {
 	return p, err
 }
 
-// guestEnv is what of our environment every program in a guest sees: the
-// language alone.
+// guestEnv returns the part of our environment that every program in a guest sees: only the
+// language.
 func (e *env) guestEnv() []string {
 	var list []string
 	for _, kv := range e.environ() {

@@ -93,7 +93,7 @@ func execCommand(e *env) *cobra.Command {
 	return c
 }
 
-// guestUser is a name or number of the guest's passwd, as the agent takes it.
+// guestUser matches a name or number in the guest's passwd, in the agent's form.
 var guestUser = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 func checkUser(user string) error {
@@ -124,7 +124,7 @@ func (o *execOptions) check(name string, argv []string) error {
 	return nil
 }
 
-// passedSignals are those that a program in a guest is told of.
+// passedSignals are the signals that are passed on to a program in a guest.
 var passedSignals = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 
 func (o *execOptions) exec(ctx context.Context, e *env, name string, argv []string) error {
@@ -140,15 +140,15 @@ func (o *execOptions) exec(ctx context.Context, e *env, name string, argv []stri
 	return runInVM(ctx, e, run, o.tty, o.raw)
 }
 
-// runInVM runs a program of a VM that runs, with our own streams; its status is
-// that of the error.
+// runInVM runs a program in a running VM, on our own streams; the error carries its exit
+// status.
 func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	reg, err := e.registry()
 	if err != nil {
 		return err
 	}
 	defer reg.Close()
-	p := launch.NewProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal has no place for it
+	p := launch.NewProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal cannot show it
 	defer p.End()
 	run.Stdin, run.Session = e.stdin, e.session()
 	run.OnStage = func(s vm.Stage) { p.Stage(s.Name) }
@@ -176,7 +176,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	return nil
 }
 
-// completeFirstName completes a verb's first argument as a VM that runs.
+// completeFirstName completes a verb's first argument as the name of a running VM.
 func completeFirstName(e *env) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {

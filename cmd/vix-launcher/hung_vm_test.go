@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is one process of a VM, which stays the same one whoever has its number later.
+// A process is one process of a VM, even if another gets its pid later.
 type process struct {
 	pid  int
 	name string
 	fd   int // a pidfd
 }
 
-// tree returns the processes below pid, and pid itself first.
+// tree returns pid and then all its descendants.
 func tree(t *testing.T, pid int) []process {
 	t.Helper()
 	below := map[int][]int{}
@@ -73,7 +73,7 @@ func (p process) servesHome() bool {
 	return strings.Contains(p.name, "virtiofsd") && strings.Contains(p.name, "/home ")
 }
 
-// has reports whether a file whose path ends so is open in the process.
+// has reports whether the process has a file open whose path ends in end.
 func (p process) has(end string) bool {
 	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.pid))
 	return slices.ContainsFunc(paths, func(path string) bool {
@@ -82,7 +82,7 @@ func (p process) has(end string) bool {
 	})
 }
 
-// Whatever of a VM hangs, a stop ends all of it, and nobody opens a home that is served.
+// Whichever process of a VM hangs, a stop ends the VM, and nobody opens a home that is served.
 func TestVMHungStops(t *testing.T) {
 	r := newRig(t)
 	home := process.servesHome
@@ -107,7 +107,7 @@ func TestVMHungStops(t *testing.T) {
 			p := r.start(stdin, "run", "--net", "nat", "--vm", "t", "sh", "-c", "echo up; read x")
 			p.says("up\n")
 			procs := tree(t, r.list()[0].PIDs.Supervisor)
-			// A test that fails leaves nothing that is stopped.
+			// A test that fails leaves no stopped process.
 			defer func() {
 				for _, p := range procs {
 					p.signal(unix.SIGKILL)
@@ -126,7 +126,7 @@ func TestVMHungStops(t *testing.T) {
 			began := time.Now()
 			c.end(procs[0])
 			t.Logf("ended after %v", time.Since(began))
-			// At once, and not after what is left has ended by itself.
+			// The next start works at once, without a wait for the remaining processes.
 			next := r.start(nil, "run", "--vm", "t", "sh", "-c", "echo again")
 			if c := next.code(); c != 0 || next.out.String() != "again\n" {
 				t.Errorf("the next run: %d, %q, %s", c, next.out.String(), next.err.String())
@@ -136,7 +136,7 @@ func TestVMHungStops(t *testing.T) {
 					t.Errorf("lives on: %d %s", p.pid, p.name)
 				}
 			}
-			keep.Close() // exec.Cmd waits for its reader of stdin
+			keep.Close() // exec.Cmd waits until its stdin is closed
 			p.code()
 		})
 	}

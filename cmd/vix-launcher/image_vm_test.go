@@ -14,8 +14,8 @@ import (
 	"vix/internal/boot"
 )
 
-// testImageRoots starts the VM t, which has kept its home, with its root on a disk of
-// every kind; without a display, as there is no compositor for it.
+// testImageRoots starts the VM t, which has kept its home, with its root on every kind of disk;
+// without a display, as there is no compositor.
 func testImageRoots(t *testing.T, r *rig) {
 	tree := smallSystem(t, r.dir)
 	ext4 := filepath.Join(r.dir, "disk.ext4")
@@ -86,8 +86,8 @@ func smallSystem(t *testing.T, dir string) string {
 	return tree
 }
 
-// ownKernel puts the machine's kernel and its modules aside, these in an initrd, and
-// returns the lines of config.toml that name both.
+// ownKernel copies the machine's kernel and its modules, these into an initrd, and returns the
+// lines of config.toml that name both.
 func ownKernel(t *testing.T, dir string) string {
 	t.Helper()
 	k, err := boot.FindKernel("/")

@@ -12,7 +12,7 @@ import (
 	"vix/internal/agent"
 )
 
-// guestBin is on every guest's PATH, before what its root has.
+// guestBin is in every guest's PATH, before the root's directories.
 const guestBin = "/usr/local/bin"
 
 func installCommand(e *env) *cobra.Command {
@@ -53,7 +53,7 @@ that it leads to. One that has the same name as another is refused.`,
 	}
 }
 
-// checkProgram: what cannot be executed is a mistake here, not later in the VM.
+// checkProgram refuses a file that is not executable, before it fails in the VM.
 func checkProgram(f *os.File) error {
 	path := f.Name()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {

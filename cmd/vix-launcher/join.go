@@ -11,12 +11,12 @@ import (
 	"vix/internal/vm"
 )
 
-// join has a VM that runs already be what the options of a run ask for: a share is mounted,
-// as mount does it. What cannot be changed, and is not as it was asked for, is an error.
+// join applies a run's options to a VM that is already running: it mounts a share, as mount
+// does. An option that differs from the VM and cannot be changed is an error.
 func (o *runOptions) join(ctx context.Context, e *env, reg *vm.Registry, v config.VM, cpusSet bool) error {
 	st, err := reg.State(ctx, v.Name)
 	if err != nil {
-		return nil // it is at its end: the run begins it anew
+		return nil // the VM is ending: the run starts it again
 	}
 	var refused []string
 	for _, f := range []struct {
@@ -54,7 +54,7 @@ func (o *runOptions) join(ctx context.Context, e *env, reg *vm.Registry, v confi
 	return nil
 }
 
-// mountOnce mounts a share, unless the VM has it.
+// mountOnce mounts a share, unless the VM has it already.
 func mountOnce(ctx context.Context, reg *vm.Registry, st vm.State, sh config.Share) error {
 	has := func(st vm.State) bool {
 		return sh.Host != "" && slices.ContainsFunc(st.Shares, func(x vm.ShareState) bool {
@@ -67,7 +67,7 @@ func mountOnce(ctx context.Context, reg *vm.Registry, st vm.State, sh config.Sha
 	}
 	_, err := reg.Mount(ctx, st.Name, sh.String())
 	if err != nil {
-		if now, serr := reg.State(ctx, st.Name); serr == nil && has(now) { // it was starting, with this share
+		if now, serr := reg.State(ctx, st.Name); serr == nil && has(now) { // the VM started meanwhile, with this share
 			return nil
 		}
 	}

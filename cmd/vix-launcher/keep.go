@@ -13,7 +13,7 @@ import (
 	"vix/internal/vm"
 )
 
-// The verbs about what VMs keep.
+// The verbs about data that VMs keep.
 
 func resetCommand(e *env) *cobra.Command {
 	var force bool
@@ -80,14 +80,14 @@ NEW's: change the name there too.`,
 		RunE: func(c *cobra.Command, a []string) error {
 			return e.withStore(func(r *vm.Registry, s *vm.Store) error {
 				err := r.Rename(c.Context(), s, a[0], a[1])
-				_ = s.Sweep() // which is not what was asked for
+				_ = s.Sweep() // its failure does not concern the request
 				return err
 			})
 		},
 	}
 }
 
-// oneVM checks that a verb is given one VM's name.
+// oneVM checks that a verb has one VM's name as its argument.
 func oneVM(verb string) cobra.PositionalArgs {
 	return func(c *cobra.Command, a []string) error {
 		if err := args(1, 1, "NAME")(c, a); err != nil {
@@ -100,7 +100,7 @@ func oneVM(verb string) cobra.PositionalArgs {
 	}
 }
 
-// withStore calls f with what VMs are and what they keep.
+// withStore calls f with the registry of VMs and the store of their data.
 func (e *env) withStore(f func(*vm.Registry, *vm.Store) error) error {
 	reg, err := e.registry()
 	if err != nil {
@@ -119,11 +119,11 @@ func (e *env) withStore(f func(*vm.Registry, *vm.Store) error) error {
 	return f(reg, store)
 }
 
-// drop asks, and drops what a VM has kept.
+// drop asks, and deletes data that a VM has kept.
 func (e *env) drop(ctx context.Context, name, verb, what string, force bool) error {
 	return e.withStore(func(r *vm.Registry, s *vm.Store) error {
 		if err := r.CheckKept(ctx, s, name, verb); err != nil {
-			_ = s.Sweep() // of an earlier one, perhaps, that was interrupted
+			_ = s.Sweep() // of an earlier drop, perhaps, that was interrupted
 			return err
 		}
 		if !force {
@@ -142,7 +142,7 @@ func (e *env) drop(ctx context.Context, name, verb, what string, force bool) err
 	})
 }
 
-// ask asks a question on the terminal; anything but yes is no.
+// ask asks a question on the terminal; any answer but yes means no.
 func (e *env) ask(question string) (bool, error) {
 	in, ok := e.stdin.(*os.File)
 	if st, err := os.Stdin.Stat(); !ok || !e.terminal || err != nil || st.Mode()&os.ModeCharDevice == 0 {
@@ -157,7 +157,7 @@ func (e *env) ask(question string) (bool, error) {
 	return line == "y" || line == "yes", nil
 }
 
-// completeKept completes the names of VMs that have kept something.
+// completeKept completes the names of VMs with kept data.
 func completeKept(e *env) cobra.CompletionFunc {
 	return func(_ *cobra.Command, a []string, _ string) (names []string, _ cobra.ShellCompDirective) {
 		if len(a) == 0 {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// One VM with shares, those that it starts with and those that come and go; then, on a
-// root that is a disk's image, what it has kept.
+// One VM has shares from its start and shares that come and go; then it runs on a disk image,
+// with its kept data.
 func TestVMKeepsAndShares(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -37,7 +37,7 @@ func TestVMKeepsAndShares(t *testing.T) {
 		if b, err := os.ReadFile(folder + "/two"); string(b) != "two\n" || err != nil {
 			t.Errorf("%q, %v", b, err)
 		}
-		// A link is followed in the guest, and "..", wherever it starts, ends there.
+		// The guest follows a link, and "..", wherever it starts, stays in the share.
 		guest(t, "t\n", "cat /srv/f/abs; cat /srv/f/up /srv/f/../outside 2>/dev/null")
 	})
 	t.Run("staging", func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 	"vix/internal/launch"
 )
 
-// desktopLaunchCommand is what the Exec of an entry names.
+// desktopLaunchCommand is the command in an entry's Exec.
 func desktopLaunchCommand(e *env) *cobra.Command {
 	var r launch.Request
 	c := &cobra.Command{
@@ -24,7 +24,7 @@ func desktopLaunchCommand(e *env) *cobra.Command {
 			}
 			defer reg.Close()
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-			defer stop() // files that were handed over are taken back
+			defer stop() // takes back the files that were passed
 			return runStatus(e.launcher().Start(ctx, reg, r))
 		},
 	}
@@ -32,7 +32,7 @@ func desktopLaunchCommand(e *env) *cobra.Command {
 	return c
 }
 
-// activationToken is the one that whoever started us gave us: his permission to show
+// activationToken returns the token from the process that started us: its permission to show
 // a window.
 func (e *env) activationToken() string {
 	for _, name := range []string{"XDG_ACTIVATION_TOKEN", "DESKTOP_STARTUP_ID"} {

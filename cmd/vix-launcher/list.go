@@ -83,7 +83,7 @@ func printList(w io.Writer, vms []vmUse) error {
 	return t.Flush()
 }
 
-// maxShown bounds a text that is shown of a guest's, or of a stranger's, in bytes.
+// maxShown bounds a shown text from a guest or a stranger, in bytes.
 const maxShown = 1 << 10
 
 // maxNames bounds the last column.
@@ -99,7 +99,7 @@ func programNames(programs []vm.Program) string {
 	return short(strings.Join(names, ", "), maxNames)
 }
 
-// short is plain text of at most most bytes, which tells where it was cut.
+// short returns s as plain text of at most most bytes, with a mark where it was cut.
 func short(s string, most int) string {
 	const cut = "…"
 	if s = plain.Text(s, len(s), plain.OneLine); len(s) <= most {
@@ -108,7 +108,7 @@ func short(s string, most int) string {
 	return plain.Text(s, most-len(cut), plain.OneLine) + cut
 }
 
-// runningNames is what the shell completes; it has no place for errors.
+// runningNames returns the names for shell completion, which cannot show errors.
 func runningNames(ctx context.Context, e *env) []string {
 	reg, err := e.registry()
 	if err != nil {
@@ -119,7 +119,7 @@ func runningNames(ctx context.Context, e *env) []string {
 	return names
 }
 
-// completeNames completes the names of VMs that run.
+// completeNames completes the names of running VMs.
 func completeNames(e *env) cobra.CompletionFunc {
 	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp

@@ -35,7 +35,7 @@ holds text alone; a terminal is shown no more of it than that, unless --raw is g
 			defer reg.Close()
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			ctx, unread, err := untilUnread(ctx, e.stdout) // though nothing is said any more
+			ctx, unread, err := untilUnread(ctx, e.stdout) // even when there is no new output
 			if err != nil {
 				return err
 			}

@@ -1,9 +1,9 @@
-// Command vix-launcher runs programs in virtual machines of their own. Each
-// verb is a file; what a verb does is in its help text.
+// Command vix-launcher runs programs in virtual machines of their own. Each verb has a file;
+// its help text says what it does.
 //
 //	run, list, status, stop, logs, exec, shell, cp, install   clients of the VMs' supervisors
-//	desktop, dbus-service          what the desktop sees of VMs; the latter is started by the bus
-//	doctor                         looks at the machine, changes nothing
+//	desktop, dbus-service          VMs as the desktop sees them; the bus starts the latter
+//	doctor                         inspects the machine, changes nothing
 //	supervise, confine, clipboard-flow   hidden: the processes of a VM that are this program
 package main
 
@@ -27,7 +27,7 @@ import (
 var version = "devel"
 
 func main() {
-	// What ps shows of a process that was started by vm.Running.
+	// The name in ps of a process that vm.Running started.
 	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 	os.Exit(run(os.Args[1:], osEnv()))
 }
@@ -91,10 +91,10 @@ not found.`,
 		mountCommand(e), umountCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), configTopic())
-	root.CompletionOptions.DisableDefaultCmd = true // ours knows both names
+	root.CompletionOptions.DisableDefaultCmd = true // our own completion knows both names
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
-		help.Args = func(_ *cobra.Command, args []string) error { // cobra's shows its own help instead
+		help.Args = func(_ *cobra.Command, args []string) error { // otherwise cobra shows its own help
 			if _, rest, _ := root.Find(args); len(rest) > 0 {
 				return usagef("help: no verb or topic %q; see vix-launcher --help", clip(rest[0]))
 			}
@@ -107,7 +107,7 @@ not found.`,
 	return root
 }
 
-// verbOf begins a message about the use of a verb: "usb list: ".
+// verbOf returns the beginning of a message about the use of a verb: "usb list: ".
 func verbOf(c *cobra.Command) string {
 	if !c.HasParent() {
 		return ""
@@ -115,14 +115,14 @@ func verbOf(c *cobra.Command) string {
 	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ") + ": "
 }
 
-// flagError is what is wrong with an option, without the words of Go's parsers.
+// flagError describes a wrong option, without the wording of Go's parsers.
 func flagError(err error) string {
 	text, _, _ := strings.Cut(err.Error(), ": strconv.")
 	text, _, _ = strings.Cut(text, ": time: ")
 	return text
 }
 
-// configTopic is no verb but a help topic: vix-launcher help config.
+// configTopic is a help topic, not a verb: vix-launcher help config.
 func configTopic() *cobra.Command {
 	var b strings.Builder
 	b.WriteString(`config.toml is read at every start of a VM, from $XDG_CONFIG_HOME/vix or
@@ -133,7 +133,7 @@ func configTopic() *cobra.Command {
 	return &cobra.Command{Use: "config", Short: "the keys of config.toml", Long: strings.TrimSpace(b.String())}
 }
 
-// args checks the number of a verb's arguments; at most -1 is no limit.
+// args checks the number of a verb's arguments; -1 for most means no limit.
 func args(least, most int, names string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
@@ -168,8 +168,7 @@ type exitError struct {
 func (e *exitError) Error() string { return fmt.Sprint(e.err) }
 func (e *exitError) Unwrap() error { return e.err }
 
-// status maps an error to the exit status, and says whether there is
-// something to print.
+// status maps an error to the exit status, and reports whether it has a message to print.
 func status(err error) (code int, show bool) {
 	var exit *exitError
 	switch {
@@ -181,14 +180,14 @@ func status(err error) (code int, show bool) {
 	return exitFailed, true
 }
 
-// isMisuse tells a mistake of whoever wrote the command line from a failure.
+// isMisuse distinguishes a mistake on the command line from a failure.
 func isMisuse(err error) bool {
 	var usage *usageError
 	var misuse *launch.MisuseError
 	return errors.As(err, &usage) || errors.As(err, &misuse)
 }
 
-// runStatus gives an error of the verb run its exit status.
+// runStatus maps an error of the verb run to its exit status.
 func runStatus(err error) error {
 	var exit *exitError
 	var failure *vm.Failure
@@ -201,5 +200,5 @@ func runStatus(err error) error {
 	return &exitError{vm.CodeVix, err}
 }
 
-// clip shortens what a message quotes.
+// clip shortens a text that a message quotes.
 func clip(s string) string { return plain.Clip(s) }

@@ -14,9 +14,8 @@ import (
 	"vix/internal/vm"
 )
 
-// holder is a program that (with "grow") has 600 MiB of its own and frees them, reads a
-// file of as many through the guest's cache, and wants them again; each step when it is
-// told to.
+// holder is a program that (with "grow") allocates and frees 600 MiB, reads a file of the same
+// size through the guest's cache, and allocates the memory again; each step on request.
 const holder = `$| = 1; use Time::HiRes "time";
 sub grow { my $t = time; my $x = "x"; $x x= 600 << 20; printf "%s %.2f s\n", $_[0], time - $t; <STDIN>; undef $x }
 if (@ARGV) { grow("grown"); print "freed\n"; } else { print "up\n"; } <STDIN>;
@@ -25,7 +24,7 @@ grow("again"); print "done\n"; <STDIN>;`
 
 const held = 600 << 20
 
-// A memoryHog is one VM with the program.
+// A memoryHog is one VM with that program.
 type memoryHog struct {
 	name  string
 	p     *launched
@@ -38,7 +37,7 @@ func (h *memoryHog) next(says string) {
 	h.p.says(says)
 }
 
-// used is what of the guest's memory is the host's: the blocks of its file.
+// used returns how much of the guest's memory the host holds: the blocks of its file.
 func (h *memoryHog) used(t *testing.T) uint64 {
 	t.Helper()
 	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", h.qemu))
@@ -51,7 +50,7 @@ func (h *memoryHog) used(t *testing.T) uint64 {
 			return uint64(st.Sys().(*syscall.Stat_t).Blocks) * 512
 		}
 	}
-	return residentOf(h.qemu) // of another user's, who is not root
+	return residentOf(h.qemu) // the file of another user is not visible
 }
 
 func (r *rig) hold(name, data string, args ...string) *memoryHog {
@@ -62,8 +61,8 @@ func (r *rig) hold(name, data string, args ...string) *memoryHog {
 	return &memoryHog{name: name, stdin: keep, p: p}
 }
 
-// What idle VMs have freed goes back to the host by itself, and what they could free
-// when the host is short; and a guest that grows gets it back before it suffers.
+// Memory that idle VMs have freed returns to the host by itself, and memory that they could
+// free returns when the host is short; a guest that grows gets it back before it suffers.
 func TestVMMemoryGoesBack(t *testing.T) {
 	r := newRig(t)
 	pressure := r.pressure
@@ -85,7 +84,7 @@ func TestVMMemoryGoesBack(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(filepath.Join(data, "file"), held); err != nil { // zeros fill a guest's cache as well
+	if err := os.Truncate(filepath.Join(data, "file"), held); err != nil { // zeros fill a guest's cache too
 		t.Fatal(err)
 	}
 	events := r.start(nil, "status", "--watch", "--json")
@@ -123,7 +122,7 @@ func TestVMMemoryGoesBack(t *testing.T) {
 		h.p.says("cached")
 	}
 	cached := sum()
-	all := cached - before // some of it were pages that the host had given already
+	all := cached - before // the host had already given some of these pages
 	if all < 3*held/2 {
 		t.Fatalf("the guests do not keep the file: %d MiB, then %d", before>>20, cached>>20)
 	}
@@ -137,7 +136,7 @@ func TestVMMemoryGoesBack(t *testing.T) {
 			t.Errorf("%s: %+v", s.Name, m)
 		}
 	}
-	m0.next("again") // and the host is short all the while
+	m0.next("again") // the host stays short
 	var first, again float64
 	_, _ = fmt.Sscanf(m0.p.out.String(), "grown %f", &first)
 	_, after, _ := strings.Cut(m0.p.out.String(), "again ")
@@ -149,7 +148,7 @@ func TestVMMemoryGoesBack(t *testing.T) {
 		"before_cache_mib": before >> 20, "cached_mib": cached >> 20, "under_pressure_mib": taken >> 20, "under_pressure_percent": share(cached-taken, all), "under_pressure_seconds": took.Seconds(),
 		"first_growth_seconds": first, "growth_under_pressure_seconds": again,
 	})
-	// A program that starts gets all that the VM has.
+	// A program's start gives the VM all its memory back.
 	r.vix(0, "exec", "m1", "--", "true")
 	waitEvent(t, events, func(s vm.State) bool { return s.Name == "m1" && s.GuestMemory != nil && s.GuestMemory.Size == 1<<30 })
 	for _, h := range vms {
@@ -158,14 +157,14 @@ func TestVMMemoryGoesBack(t *testing.T) {
 			t.Errorf("%s: status %d: %s", h.name, code, h.p.err.String())
 		}
 	}
-	r.vix(0, "stop", "--all") // a run ends with its program, and its VM a moment later
+	r.vix(0, "stop", "--all") // a run ends with its program, its VM a moment later
 	_ = events.Process.Signal(syscall.SIGINT)
 	events.code()
 }
 
 func share(part, whole uint64) uint64 { return part * 100 / whole }
 
-// waitBelow returns what n is when it is below limit. A page that goes back is no event.
+// waitBelow returns n's value once it is below limit. A returned page has no event.
 func waitBelow(t *testing.T, n func() uint64, limit uint64) uint64 {
 	t.Helper()
 	patience := time.After(3 * time.Minute)
@@ -181,8 +180,7 @@ func waitBelow(t *testing.T, n func() uint64, limit uint64) uint64 {
 	}
 }
 
-// waitEvent returns when a line of status --watch --json is as wanted. The newest line
-// of those that have come counts.
+// waitEvent returns when a line of status --watch --json satisfies ok. The newest line counts.
 func waitEvent(t *testing.T, events *launched, ok func(vm.State) bool) {
 	t.Helper()
 	limit := time.After(2 * time.Minute)

@@ -106,7 +106,7 @@ func (o *menuOptions) open(ctx context.Context, e *env) error {
 	return s.Dmenu(ctx, o.dmenu, e.activationToken())
 }
 
-// showMenu opens the one menu of a session, or closes it.
+// showMenu opens the session's only menu, or closes it.
 func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir string) error {
 	unlock, first, err := session.Only(runtimeDir)
 	if err != nil || !first {
@@ -115,12 +115,12 @@ func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir strin
 	defer unlock()
 	defer s.Close()
 	err = s.Show(ctx, func() {
-		// Nothing of it is needed again, and the menu may be open for long.
+		// The setup's memory is not needed again, and the menu may stay open for long.
 		debug.SetGCPercent(40)
 		debug.FreeOSMemory()
 	})
 	if errors.Is(err, session.ErrEnded) {
-		return &exitError{code: exitFailed} // vix-menu has said why
+		return &exitError{code: exitFailed} // vix-menu has reported why
 	}
 	return err
 }

@@ -16,10 +16,10 @@ import (
 	"vix/internal/menu/session"
 )
 
-// The programs that take part in a menu, and what else of this machine and its user it
-// needs (package session).
+// The programs of a menu, and the other parts of this machine and its user that it needs
+// (package session).
 
-// menuHost is what a menu has of this machine.
+// menuHost returns the parts of this machine that a menu uses.
 func (e *env) menuHost() session.Host {
 	return session.Host{
 		Launcher: e.launcher(),
@@ -33,8 +33,8 @@ func (e *env) menuHost() session.Host {
 	}
 }
 
-// startMenu starts vix-menu. Told to end it closes the window by itself; what was chosen
-// before goes on.
+// startMenu starts vix-menu. When it is asked to end, it closes its window by itself; earlier
+// choices are still carried out.
 func (e *env) startMenu(ctx context.Context) (*session.Child, error) {
 	path, err := e.siblingPath("vix-menu")
 	if err != nil {
@@ -42,7 +42,7 @@ func (e *env) startMenu(ctx context.Context) (*session.Child, error) {
 	}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stderr = e.stderr // it may name what a guest calls itself
+	cmd.Stderr = e.stderr // may contain names that a guest chose
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (e *env) startMenu(ctx context.Context) (*session.Child, error) {
 	return &session.Child{Stdin: in, Stdout: out, Wait: cmd.Wait}, nil
 }
 
-// checkChooser looks for the menu that a command of --dmenu names, if there is one.
+// checkChooser checks that the menu in a --dmenu command exists, if the command names one.
 func (e *env) checkChooser(command string) error {
 	if command == "" {
 		return nil
@@ -72,7 +72,7 @@ func (e *env) checkChooser(command string) error {
 	return nil
 }
 
-// choose runs another menu. A shell takes the command apart, as in sway's configuration.
+// choose runs another menu. A shell parses the command, as in sway's configuration.
 func (e *env) choose(ctx context.Context, command string, args []string, lines []byte) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", "exec " + command + ` "$@"`, "sh"}, args...)...)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(lines), e.stderr
@@ -80,7 +80,7 @@ func (e *env) choose(ctx context.Context, command string, args []string, lines [
 	return cmd.Output()
 }
 
-// verb runs another verb and returns its output; its error is the verb's own line.
+// verb runs another verb and returns its output; an error contains the verb's own message.
 func (e *env) verb(ctx context.Context, args ...string) ([]byte, error) {
 	cmd, err := e.again(ctx, args...)
 	if err != nil {
@@ -99,7 +99,7 @@ func (e *env) verb(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// fontFile is the file of the font that matches best, "" if that cannot be found out.
+// fontFile returns the file of the best matching font; "" if it is unknown.
 func (e *env) fontFile(ctx context.Context, pattern string) string {
 	tool, err := e.look("fc-match")
 	if err != nil {
@@ -114,7 +114,7 @@ func (e *env) fontFile(ctx context.Context, pattern string) string {
 	return string(out)
 }
 
-// terminals are programs that run a command in a window, the first to be preferred.
+// terminals are programs that run a command in a window, in order of preference.
 var terminals = [][]string{
 	{"xdg-terminal-exec"}, {"foot"}, {"alacritty", "-e"}, {"kitty"}, {"ghostty", "-e"}, {"wezterm", "start"},
 	{"konsole", "-e"}, {"gnome-terminal", "--"}, {"xterm", "-e"},
@@ -160,7 +160,7 @@ func (e *env) terminalArgv() ([]string, error) {
 	return nil, errors.New("no terminal is installed; install foot, or set TERMINAL")
 }
 
-// dataDirs are those of the XDG base directory specification, the user's first.
+// dataDirs returns the directories of the XDG base directory specification, the user's first.
 func (e *env) dataDirs() []string {
 	var dirs []string
 	if home, err := e.xdg("XDG_DATA_HOME", ".local/share"); err == nil {

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// hostileNames is what no VM is called.
+// hostileNames are invalid names of VMs.
 var hostileNames = map[string]string{
 	"dots": "../x", "option": "-rf", "empty": "", "long": strings.Repeat("a", 300), "letters": "wéb",
 	"bidi": "a\u202eb", "space": "a b", "slash": "a/b", "case": "Web", "escape": "a\x1b[31m", "line": "a\nb", "dot": ".",
 	"this machine": "host", "any": "*",
 }
 
-// Every verb that takes a VM's name refuses each of these in one line, before it does
-// anything: the verbs and their arguments are read from their own usage.
+// Every verb with a VM's name refuses each of these in one line, before it does anything. The
+// test reads the verbs and their arguments from their usage.
 func TestHostileNames(t *testing.T) {
 	dir := t.TempDir()
 	var out, errs bytes.Buffer
@@ -53,7 +53,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// withName makes a command line of a verb's usage, with name as the VM's.
+// withName makes a command line from a verb's usage, with name as the VM's.
 func withName(use, name string) (args []string, ok bool) {
 	depth := 0
 	for i, word := range strings.Fields(use) {
@@ -62,7 +62,7 @@ func withName(use, name string) (args []string, ok bool) {
 		case i == 0 && word == "run":
 			return []string{"run", "--vm=" + name, "foot"}, true
 		case i == 0 && word == "cp":
-			return []string{"cp", "--", name + ":x", "/tmp"}, name != "../x" && name != "a/b" // those are the host's files
+			return []string{"cp", "--", name + ":x", "/tmp"}, name != "../x" && name != "a/b" // those mean files of the host
 		case i == 0:
 			args = append(args, word, "--")
 		case depth > 0 || strings.HasSuffix(word, "]"):
@@ -77,7 +77,7 @@ func withName(use, name string) (args []string, ok bool) {
 	if ok && args[0] == "exec" {
 		args = append([]string{"exec", name, "--"}, "true")
 		if strings.HasPrefix(name, "-") {
-			return nil, false // is an option, and refused as that
+			return nil, false // an option, refused as such
 		}
 	}
 	return args, ok

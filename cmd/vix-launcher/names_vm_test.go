@@ -13,7 +13,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// nameAt is a name server of the namespace that knows one name.
+// nameAt starts a name server in the namespace; it knows one name.
 func (n *hostNet) nameAt(t *testing.T, at, name, addr string) {
 	t.Helper()
 	var pc net.PacketConn
@@ -37,7 +37,7 @@ func (n *hostNet) nameAt(t *testing.T, at, name, addr string) {
 	t.Cleanup(func() { pc.Close(); <-ended })
 }
 
-// A guest resolves names by whom its host asks now, not by whom it asked at the start.
+// A guest resolves names by the servers that its host uses now, not by those at the start.
 func TestVMNames(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
@@ -46,14 +46,14 @@ func TestVMNames(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("lacks: root, for a /etc of the test's own and for port 53")
 	}
-	host := newHostNet(t) // which outlives the rig
+	host := newHostNet(t) // outlives the rig
 	r := newRig(t)
 	host.nameAt(t, "127.0.0.1", "www.vix.test", "192.0.2.1")
 	host.nameAt(t, "127.0.0.2", "www.vix.test", "192.0.2.2")
 	host.nameAt(t, "::1", "www.vix.test", "192.0.2.6")
 	host.nameAt(t, "127.0.0.3", "printer.lan", "192.0.2.3")
 
-	// The VM is started where resolv.conf is a link, which dangles.
+	// At the VM's start, resolv.conf is a link to nothing.
 	stdin, keep := io.Pipe()
 	defer keep.Close()
 	p := &launched{Cmd: exec.Command("unshare", "--mount", "sh", "-ec", `
@@ -67,7 +67,7 @@ exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--ne
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.Wait() // its ProcessState is looked at
+		_ = p.Wait() // its ProcessState is used
 		close(p.done)
 	}()
 	p.says("up\n")
@@ -104,21 +104,21 @@ exec "$@"`, "sh", filepath.Join(r.bin, "vix-launcher"), "run", "--no-gui", "--ne
 	resolves("another file, whose first server is dead", "192.0.2.2")
 	write("nameserver ::1\n")
 	resolves("IPv6 alone", "192.0.2.6")
-	// A short name, which the guest's programs make long themselves. Files have no event in a shell.
+	// The guest's programs complete a short name themselves. Shells have no event for files.
 	write("nameserver 127.0.0.3\nsearch lan\n")
 	r.vix(0, "exec", "t", "--", "sh", "-c", "until grep -qx 'search lan' /etc/resolv.conf; do sleep 0.1; done")
 	resolve("a short name", "printer", "192.0.2.3")
 	write("nameserver 127.0.0.3\n")
 	r.vix(0, "exec", "t", "--", "sh", "-c", "while grep -q search /etc/resolv.conf; do sleep 0.1; done")
 	resolve("without a search list", "printer", "")
-	// What the guest's root writes stays.
+	// A change by the guest's root stays.
 	r.vix(0, "exec", "--user", "root", "t", "--", "sh", "-c", "echo '# mine' >>/etc/resolv.conf")
 	write("nameserver 127.0.0.3\nsearch home lan\n")
 	resolve("another's file", "printer", "")
 	if got := r.vix(0, "exec", "t", "--", "tail", "-n1", "/etc/resolv.conf").out.String(); got != "# mine\n" {
 		t.Errorf("resolv.conf ends with %q", got)
 	}
-	// The channel's end is the end of what asks.
+	// The end of the channel ends the programs' questions.
 	keep.Close()
 	if code := p.code(); code > 1 {
 		t.Errorf("status %d: %s", code, p.err.String())

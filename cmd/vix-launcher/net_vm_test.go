@@ -22,11 +22,11 @@ import (
 	"vix/internal/vm"
 )
 
-// hostAddr is an address of the tests' host that is not its loopback.
+// hostAddr is an address of the tests' host other than its loopback.
 const hostAddr = "192.0.2.77"
 
-// A hostNet is a host's network of the tests' own: a network namespace in which nothing
-// else listens and out of which nothing leads.
+// A hostNet is a host network for the tests: a network namespace where nothing else listens,
+// and without a way out.
 type hostNet struct{ own, before *os.File }
 
 func newHostNet(t *testing.T) *hostNet {
@@ -47,7 +47,7 @@ func newHostNet(t *testing.T) *hostNet {
 	}
 	n.own = open()
 	if err := unix.Setns(int(n.before.Fd()), unix.CLONE_NEWNET); err != nil {
-		panic(err) // the thread is of no more use
+		panic(err) // the thread is unusable
 	}
 	n.do(func() {
 		lo, err := netlink.LinkByName("lo")
@@ -70,7 +70,7 @@ func newHostNet(t *testing.T) *hostNet {
 	return n
 }
 
-// do calls f in the namespace: what it listens on, dials and starts is there.
+// do calls f in the namespace, for listening, dialling and starting programs there.
 func (n *hostNet) do(f func()) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -99,7 +99,7 @@ func (n *hostNet) serve(t *testing.T, at, text string) (port int) {
 	return ln.Addr().(*net.TCPAddr).Port
 }
 
-// nameServer is the resolver of this machine, which passt and QEMU find in resolv.conf.
+// nameServer is this machine's resolver, which passt and QEMU read from resolv.conf.
 func nameServer(t *testing.T) string {
 	t.Helper()
 	c, err := dns.ClientConfigFromFile("/etc/resolv.conf")
@@ -109,7 +109,7 @@ func nameServer(t *testing.T) string {
 	return c.Servers[0]
 }
 
-// resolve is a DNS server at the resolver's address that knows one name.
+// resolve starts a DNS server at the resolver's address; it knows one name.
 func (n *hostNet) resolve(t *testing.T, name, addr string) {
 	t.Helper()
 	var pc net.PacketConn
@@ -129,7 +129,7 @@ func (n *hostNet) resolve(t *testing.T, name, addr string) {
 	t.Cleanup(func() { _ = s.Shutdown() })
 }
 
-// freePort is a port of the namespace that nobody uses.
+// freePort returns an unused port of the namespace.
 func (n *hostNet) freePort(t *testing.T, network string) (port int) {
 	t.Helper()
 	n.do(func() {
@@ -152,18 +152,18 @@ func (n *hostNet) freePort(t *testing.T, network string) (port int) {
 	return port
 }
 
-// A netVM is a VM that runs with --net nat in a network of its own.
+// A netVM is a VM with --net nat in a network of its own.
 type netVM struct {
 	*rig
 	host     *hostNet
-	tcp, udp int // of the host, that lead to 8080 and 8081
+	tcp, udp int // host ports that lead to 8080 and 8081
 	keep     io.WriteCloser
 	first    *launched
 }
 
 func newNetVM(t *testing.T, path ...string) *netVM {
 	t.Helper()
-	host := newHostNet(t) // which outlives the rig
+	host := newHostNet(t) // outlives the rig
 	r := newRig(t)
 	for _, name := range []string{"curl", "ip", "python3"} {
 		if _, err := exec.LookPath("/usr/bin/" + name); err != nil {
@@ -178,7 +178,7 @@ func newNetVM(t *testing.T, path ...string) *netVM {
 	n.keep = keep
 	n.first = r.start(stdin, "run", "--timings", "--vm", "t", "--net", "nat",
 		"--publish", fmt.Sprintf("%d:8080", n.tcp), "--publish", fmt.Sprintf("%d:8081/udp", n.udp),
-		// The very first program has the network.
+		// The very first program already has the network.
 		"sh", "-c", "ip -4 -o addr show; ip route; cat /etc/resolv.conf; echo up; read x")
 	n.first.says("up\n")
 	return n
@@ -193,7 +193,7 @@ func (n *netVM) end() {
 	}
 }
 
-// guest runs a command in the guest and returns its output, of both kinds.
+// guest runs a command in the guest and returns its stdout and stderr.
 func (n *netVM) guest(user, script string) string {
 	n.t.Helper()
 	p := n.start(nil, "exec", "t", "--user", user, "--", "sh", "-c", script)
@@ -201,7 +201,7 @@ func (n *netVM) guest(user, script string) string {
 	return p.out.String() + p.err.String()
 }
 
-// checkNetwork is what holds of every way to have a network.
+// checkNetwork checks the properties that every kind of network has.
 func (n *netVM) checkNetwork(t *testing.T) {
 	t.Helper()
 	text := n.first.out.String()
@@ -225,7 +225,7 @@ func (n *netVM) checkNetwork(t *testing.T) {
 	n.checkPublished(t)
 }
 
-// checkTraffic: a guest's card carries bytes, and list and top know how many.
+// checkTraffic checks that list and top show the bytes that a guest's card has carried.
 func (n *netVM) checkTraffic(t *testing.T) {
 	t.Helper()
 	const size = 1 << 20
@@ -233,7 +233,7 @@ func (n *netVM) checkTraffic(t *testing.T) {
 	p := n.start(nil, "exec", "t", "--", "sh", "-c", fmt.Sprintf("while curl -sS http://%s:%d/ -o /dev/null; do echo more; sleep 0.2; done", hostAddr, web))
 	p.says("more\n")
 	limit := time.Now().Add(time.Minute)
-	for n.list()[0].Net.Received < size { // the guest tells it as it gets to it
+	for n.list()[0].Net.Received < size { // the guest's reports come with a delay
 		if time.Now().After(limit) {
 			t.Fatalf("%+v", n.list()[0].Net)
 		}
@@ -243,7 +243,7 @@ func (n *netVM) checkTraffic(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	var uses []vmUsage
-	text := n.vix(0, "top", "--once", "--json", "--every", "6s").out.String() // the guest's pace, and as long again
+	text := n.vix(0, "top", "--once", "--json", "--every", "6s").out.String() // more than the interval of the guest's reports
 	if err := json.Unmarshal([]byte(text), &uses); err != nil || len(uses) != 1 || uses[0].NetIn < 1000 || uses[0].NetOut == 0 || uses[0].NetOut > uses[0].NetIn {
 		t.Errorf("%v: %s", err, text)
 	}
@@ -251,7 +251,7 @@ func (n *netVM) checkTraffic(t *testing.T) {
 	p.code()
 }
 
-// checkPublished: both ports answer, at 127.0.0.1 alone.
+// checkPublished checks that both ports answer, at 127.0.0.1 only.
 func (n *netVM) checkPublished(t *testing.T) {
 	t.Helper()
 	server := n.start(nil, "exec", "t", "--", "python3", "-uc", `
@@ -309,12 +309,12 @@ ip route add 127.0.0.0/8 dev eth0 via 10.0.2.2 src 10.0.2.15
 ip route get 127.0.0.1
 `
 
-// reachLoopback tries to reach a service at the host's 127.0.0.1 by every address that a
-// NAT could take for it, and returns those that answered.
+// reachLoopback tries to reach a service at the host's 127.0.0.1 by every address that a NAT
+// could translate to it, and returns those that answered.
 func (n *netVM) reachLoopback(t *testing.T) (reached []string) {
 	t.Helper()
 	secret := n.host.serve(t, "127.0.0.1", "a secret of the host")
-	// A marker next to it shows that an attempt could have been seen.
+	// A marker beside it shows that the test could have seen an attempt.
 	if got := n.guest("root", hostileRoutes); !strings.Contains(got, "dev eth0") {
 		t.Fatalf("the guest is not hostile: %s", got)
 	}
@@ -329,7 +329,7 @@ func (n *netVM) reachLoopback(t *testing.T) (reached []string) {
 	return reached
 }
 
-// A VM with passt.
+// A VM has a network by passt.
 func TestVMNetwork(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
@@ -346,8 +346,8 @@ func TestVMNetwork(t *testing.T) {
 	if reached := n.reachLoopback(t); len(reached) > 0 {
 		t.Errorf("a hostile guest reaches the host's 127.0.0.1 by %v", reached)
 	}
-	// Another passt takes the place of one that ends, but not for ever; the VM goes on
-	// without, and says so.
+	// Another passt replaces one that ends, but not for ever; the VM then goes on without, and
+	// says so.
 	for last := 0; st.PIDs.Network != 0; {
 		if st.PIDs.Network != last {
 			if last = st.PIDs.Network; unix.Kill(last, unix.SIGKILL) != nil {

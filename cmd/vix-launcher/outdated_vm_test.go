@@ -36,8 +36,8 @@ func installDeb(t *testing.T, dir, tree string, n int) {
 	}
 }
 
-// A package of the VM's root is upgraded by dpkg while the VM runs: whoever starts a program
-// or lists VMs is told; and when the VM is started again, it has the new one.
+// dpkg upgrades a package in the VM's root while the VM runs: a program's start, and a list of
+// VMs, report this; and when the VM starts again, it has the new version.
 func TestVMOutdated(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -76,7 +76,7 @@ func TestVMOutdated(t *testing.T) {
 	if text := all(); strings.Count(text, note) != 3 || !r.list()[0].Outdated {
 		t.Errorf("not told three times: %s", text)
 	}
-	// Not found: it was not there when the VM looked first.
+	// Not found: it did not exist when the VM first looked.
 	if p := r.start(nil, "exec", "t", "--", "only-in-2"); p.code() != 0 && !strings.Contains(p.err.String(), note) {
 		t.Errorf("a new program is not found, and nothing says why: %s", p.err.String())
 	}

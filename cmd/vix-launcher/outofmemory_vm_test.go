@@ -12,19 +12,19 @@ import (
 	"vix/internal/vm"
 )
 
-// fillAll fills every place in which a guest's files are in memory, at once.
+// fillAll fills every directory where a guest's files are in memory, all at once.
 const fillAll = `
 for f in /tmp/fill /dev/shm/fill /run/fill /var/tmp/fill /dev/fill; do
 	(dd if=/dev/zero of=$f bs=64k 2>&1 | grep -o 'No space left on device' | sed "s,^,$f: ,") &
 done
 wait`
 
-// makeFiles makes files without content, as many as there may be.
+// makeFiles makes as many empty files as possible.
 const makeFiles = `
 perl -e 'mkdir "/tmp/d"; for ($i = 0; open(F, ">", "/tmp/d/$i"); $i++) { close F } print "files: $!\n"'`
 
-// Whatever a guest's programs write, it is "no space left" and nobody's end; a program that
-// takes more memory than there is, is ended, and the person is told which it was.
+// Whatever a guest's programs write, the error is "no space left", and nothing is killed. A
+// program that allocates more memory than there is, is killed, and the user learns which.
 func TestVMOutOfMemory(t *testing.T) {
 	t.Parallel()
 	t.Run("least memory", func(t *testing.T) { outOfMemory(t, config.MinMemory.String(), fillAll+makeFiles, "files") })
@@ -70,11 +70,11 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 	}
 	keep.Close()
 	first.code()
-	r.vix(0, "stop", "--all") // a run ends with its program, and its VM a moment later
+	r.vix(0, "stop", "--all") // a run ends with its program, its VM a moment later
 }
 
-// The same while the host has taken most of the guest's memory, by the balloon: it comes back
-// as files grow, and nobody is ended before it has.
+// The same holds while the balloon has taken most of the guest's memory: it comes back as files
+// grow, and no program is killed before it has.
 func TestVMOutOfMemoryBallooned(t *testing.T) {
 	r := newRig(t)
 	pressure := r.pressure
@@ -108,5 +108,5 @@ func TestVMOutOfMemoryBallooned(t *testing.T) {
 	events.code()
 	keep.Close()
 	first.code()
-	r.vix(0, "stop", "--all") // a run ends with its program, and its VM a moment later
+	r.vix(0, "stop", "--all") // a run ends with its program, its VM a moment later
 }

@@ -12,14 +12,14 @@ import (
 	"vix/internal/vm"
 )
 
-// A passt that is killed, while the VM starts and later, ends no program and no VM: another
-// one takes its place, with the ports that are published.
+// Killing passt, during the VM's start or later, ends no program and no VM: another passt
+// replaces it, with the published ports.
 func TestVMPasstKilled(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath(passtName); err != nil {
 		t.Skip("lacks: passt")
 	}
-	host := newHostNet(t) // which outlives the rig
+	host := newHostNet(t) // outlives the rig
 	r := newRig(t)
 	r.host = host
 	at := fmt.Sprintf("http://%s:%d/", hostAddr, host.serve(t, hostAddr, "reached"))
@@ -47,7 +47,7 @@ func TestVMPasstKilled(t *testing.T) {
 	defer func() { _ = logs.Process.Kill() }()
 	logs.says(another)
 	kill()
-	// Again and again: the second line is what this waits for.
+	// This repeats; the test waits for the second line.
 	r.until(t, "another passt", func(st vm.State) bool {
 		return st.PIDs.Network != 0 && !st.Net.Down && strings.Count(strings.Join(st.Notes, "\n"), another) == 2
 	})
@@ -61,10 +61,10 @@ func TestVMPasstKilled(t *testing.T) {
 	}
 }
 
-// until waits until the state of the one VM is as f has it.
+// until waits until f accepts the state of the only VM.
 func (r *rig) until(t *testing.T, what string, f func(vm.State) bool) {
 	t.Helper()
-	for range 200 { // each is a process of its own
+	for range 200 { // each try is a process of its own
 		if list := r.list(); len(list) == 1 && f(list[0]) {
 			return
 		}

@@ -9,8 +9,8 @@ import (
 	"vix/internal/display"
 )
 
-// checkPolicy finds the mistakes in a VM's configuration that package config
-// cannot know of, before anything is started.
+// checkPolicy finds mistakes in a VM's configuration that package config cannot detect, before
+// anything is started.
 func checkPolicy(v config.VM) error {
 	var bad *display.PolicyError
 	if errors.As(display.PolicyOf(v, nil).Check(), &bad) {
@@ -19,7 +19,7 @@ func checkPolicy(v config.VM) error {
 	return nil
 }
 
-// warnings says, a line each, which protection a VM's configuration takes away.
+// warnings lists, one in a line, the protections that a VM's configuration removes.
 func warnings(v config.VM) []string {
 	var list []string
 	if v.Frame == "none" {

@@ -11,10 +11,10 @@ import (
 	"vix/internal/rootfs"
 )
 
-// debianKeyring is where Debian and its derivatives have the archive's keys.
+// debianKeyring is the path of the archive's keys on Debian and its derivatives.
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// archive says where a Debian comes from, and who fetches it.
+// archive sets the source of a Debian and the function that fetches it.
 func (e *env) archive(d *rootfs.Debian) error {
 	if d.Mirror = e.getenv("VIX_MIRROR"); d.Mirror == "" {
 		if apt, err := os.OpenRoot("/etc/apt"); err == nil {
@@ -33,8 +33,8 @@ func (e *env) archive(d *rootfs.Debian) error {
 	return nil
 }
 
-// pipeline runs programs, each reading what the one before writes, and returns the
-// first one's error before the others'.
+// pipeline runs programs, each reading the output of the one before. The first program's error
+// comes before the others'.
 func (e *env) pipeline(ctx context.Context, log io.Writer, argvs ...[]string) error {
 	var cmds []*exec.Cmd
 	var last io.Reader
@@ -60,7 +60,7 @@ func (e *env) pipeline(ctx context.Context, log io.Writer, argvs ...[]string) er
 			return err
 		}
 	}
-	// The last first: a pipe may be closed by Wait only when its reader is done.
+	// The last program is waited for first: Wait may close a pipe only after its reader is done.
 	errs := make([]error, len(cmds))
 	for i := len(cmds) - 1; i >= 0; i-- {
 		errs[i] = cmds[i].Wait()

@@ -117,7 +117,7 @@ func runCommand(e *env) *cobra.Command {
 				return usagef("run: --vm: %v", config.CheckName(""))
 			}
 			empty := ""
-			c.Flags().Visit(func(f *pflag.Flag) { // as a script's variable that is not set
+			c.Flags().Visit(func(f *pflag.Flag) { // from a script's unset variable, perhaps
 				if f.Value.Type() == "string" && f.Value.String() == "" {
 					empty = f.Name
 				}
@@ -135,7 +135,7 @@ func runCommand(e *env) *cobra.Command {
 }
 
 func (o *runOptions) register(f *pflag.FlagSet) {
-	f.SetInterspersed(false) // what follows PROGRAM is the program's
+	f.SetInterspersed(false) // arguments after PROGRAM belong to the program
 	f.StringVar(&o.vm, "vm", "", "the VM's name")
 	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
@@ -201,8 +201,8 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	return nil
 }
 
-// follow has the terminal say how far a start is, and stage and end, which are a
-// notification's.
+// follow shows the progress of a start: on the terminal, and by stage and end, which update a
+// notification.
 func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
@@ -220,7 +220,7 @@ func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), e
 	}
 }
 
-// argv is what is run.
+// argv returns the command line to run in the VM.
 func (o *runOptions) argv(argv []string) []string {
 	if o.executable == "" {
 		return argv
@@ -236,7 +236,7 @@ func stageLine(s vm.Stage) string {
 	return line
 }
 
-// choose finds the VM's configuration and puts the options over it.
+// choose finds the VM's configuration and applies the options to it.
 func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, error) {
 	if argv[0] == "" {
 		return config.VM{}, usagef("run: PROGRAM is empty; see vix-launcher run --help")
@@ -296,7 +296,7 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	return e.launcher().Complete(v, shares...)
 }
 
-// network puts --net and --publish over the configuration.
+// network applies --net and --publish to the configuration.
 func (o *runOptions) network(v *config.VM) error {
 	if o.net != "" {
 		if err := config.CheckNet(o.net); err != nil {
@@ -305,7 +305,7 @@ func (o *runOptions) network(v *config.VM) error {
 		v.Net = o.net
 	}
 	if v.Net == config.NetNone {
-		v.Publish = nil // of the configuration
+		v.Publish = nil // drop the configuration's ports
 	}
 	v.Publish = slices.Clone(v.Publish)
 	for _, text := range o.publish {
@@ -324,7 +324,7 @@ func (o *runOptions) network(v *config.VM) error {
 	return nil
 }
 
-// parseShares reads the shares of the command line.
+// parseShares parses the shares of the command line.
 func (e *env) parseShares(texts []string) (list []config.Share, err error) {
 	for _, text := range texts {
 		share, err := e.parseShare(text)
@@ -336,7 +336,7 @@ func (e *env) parseShares(texts []string) (list []config.Share, err error) {
 	return list, nil
 }
 
-// parseShare reads a share of the command line, where HOSTDIR may be relative.
+// parseShare parses a share of the command line, where HOSTDIR may be relative.
 func (e *env) parseShare(text string) (config.Share, error) {
 	host, rest, _ := strings.Cut(text, ":")
 	if text != config.Staging && host != "" && !filepath.IsAbs(host) && host != "~" && !strings.HasPrefix(host, "~/") {

@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// The test binary doubles as vix-launcher and, where only their being there
-// counts, as the programs beside it.
+// The test binary doubles as vix-launcher and as the programs beside it, where only their
+// existence counts.
 func TestMain(m *testing.M) {
 	testscript.Main(cleaner{m}, map[string]func(){
 		"vix-launcher":     main,
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// cleaner removes what tests share.
+// cleaner removes directories that tests share.
 type cleaner struct{ m *testing.M }
 
 func (c cleaner) Run() int {
@@ -42,7 +42,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
-			// Short, because a socket's path is; and nothing of the machine's own.
+			// The path is short, for sockets, and has none of the machine's own files.
 			dir, err := os.MkdirTemp("", "vix")
 			if err != nil {
 				return err
@@ -70,9 +70,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptStatus is "status N CMD ARG…": CMD ends with N and, if it fails, with
-// exactly one line on standard error that begins with its name, besides the note that
-// the machine has no KVM.
+// scriptStatus is "status N CMD ARG…": CMD ends with N and, if it fails, prints exactly one
+// line on standard error that begins with its name, besides the note about missing KVM.
 func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	if err != nil || neg || len(args) < 2 {

@@ -17,8 +17,8 @@ import (
 	"vix/internal/vm"
 )
 
-// What serves a folder dies, with requests before it and without: whoever waits gets an
-// error, nothing reads as empty, and the folder is there again.
+// The server of a folder dies, with pending requests and without: callers get an error, nothing
+// reads as empty, and the folder comes back.
 func TestVMShareServerDies(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -35,7 +35,7 @@ func TestVMShareServerDies(t *testing.T) {
 	logs := r.start(nil, "logs", "-f", "t")
 	defer func() { _ = logs.Process.Kill() }()
 
-	// servers are the processes that serve a folder: the last one reads the guest's requests.
+	// servers returns the processes that serve a folder; the last one reads the guest's requests.
 	servers := func(guest string) []process {
 		t.Helper()
 		shares := r.list()[0].Shares
@@ -50,7 +50,7 @@ func TestVMShareServerDies(t *testing.T) {
 		return list
 	}
 	notes := 0
-	// kill kills what serves a folder, and waits until it is said what becomes of that.
+	// kill kills the server of a folder, and waits for the message about it.
 	kill := func(guest, want string) {
 		t.Helper()
 		list := servers(guest)
@@ -79,7 +79,7 @@ func TestVMShareServerDies(t *testing.T) {
 			t.Errorf("%s: %d, %q %s, not %d, %q", script, c, p.out.String(), p.err.String(), code, want)
 		}
 	}
-	// Its own parent may see the end of a server before it is ended with it.
+	// The server's own parent may report its end before it is killed too.
 	const fails = `: virtiofsd ended: (signal: killed|exit status 247: .* signal 9); what is done there fails until you take it away`
 
 	for i, at := range []string{"/mnt/share", "/mnt/more"} {
@@ -95,7 +95,7 @@ func TestVMShareServerDies(t *testing.T) {
 		r.vix(0, "mount", "t", folder+":"+at+":rw")
 		sh(0, "big\nd\none\n", "ls "+at)
 
-		// With a request that it has not answered, and a folder that is in use.
+		// The server dies with an unanswered request and a folder in use.
 		in, end := io.Pipe()
 		user := r.start(in, "exec", "t", "--", "sh", "-c", "cd "+at+"/d && echo in && read x")
 		user.says("in\n")
@@ -119,10 +119,10 @@ func TestVMShareServerDies(t *testing.T) {
 		user.code()
 	}
 
-	// What cannot be helped is said, and the VM stops.
+	// The failure is reported if it cannot be repaired, and the VM stops.
 	for range 3 {
 		kill("/mnt/share", fails)
-		sh(2, "", "ls /mnt/share 2>/dev/null") // the next one serves: what it is made of is there
+		sh(2, "", "ls /mnt/share 2>/dev/null") // the next server works: its parts exist
 	}
 	kill("/mnt/share", ": virtiofsd ended, and no other can take its place: 4 have ended")
 	r.vix(0, "stop", "t")

@@ -64,7 +64,7 @@ func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	if ttyOf(e.stdin) == nil {
 		return usagef("shell: standard input is not a terminal; use vix-launcher exec %s -- sh", name)
 	}
-	// A shell ignores TERM; its terminal's end is what ends it.
+	// A shell ignores TERM; only the end of its terminal ends it.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	ends := make(chan os.Signal, 1)

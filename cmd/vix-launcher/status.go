@@ -88,7 +88,7 @@ func statusCommand(e *env) *cobra.Command {
 	return c
 }
 
-// stateOf is the state of a VM that runs.
+// stateOf returns the state of a running VM.
 func stateOf(ctx context.Context, reg *vm.Registry, name string) (vm.State, error) {
 	st, err := reg.State(ctx, name)
 	switch {
@@ -100,7 +100,7 @@ func stateOf(ctx context.Context, reg *vm.Registry, name string) (vm.State, erro
 	return st, nil
 }
 
-// oldVersion says that a VM was started by another version of Vix than this, if it was.
+// oldVersion notes that another version of Vix started the VM; "" if this one did.
 func oldVersion(s vm.State) string {
 	switch s.Vix {
 	case version:
@@ -118,16 +118,16 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// A vmUse is a VM's state with what it takes of the host.
+// A vmUse is a VM's state with its use of the host.
 type vmUse struct {
 	vm.State
-	Used uint64 `json:"used"` // bytes of the host's memory; 0 if not known
+	Used uint64 `json:"used"` // bytes of the host's memory; 0 if unknown
 }
 
 func withUse(s vm.State) vmUse { return vmUse{s, residentOf(s.PIDs.QEMU)} }
 
-// residentOf is a process's resident memory, in bytes: of QEMU, that is what the
-// guest has touched and QEMU itself.
+// residentOf returns a process's resident memory, in bytes: for QEMU, the memory that the
+// guest has touched plus QEMU's own.
 func residentOf(pid int) uint64 {
 	if pid <= 0 {
 		return 0

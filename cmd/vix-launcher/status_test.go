@@ -9,7 +9,7 @@ import (
 	"vix/internal/vm"
 )
 
-// What a guest wrote, and what belongs to it, is shown without escapes.
+// A guest's text, and that of its parts, is shown without escapes.
 func TestStatusIsPlain(t *testing.T) {
 	s := vmUse{vm.State{
 		Name: "web", State: "running", Vix: version, Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",

@@ -45,7 +45,7 @@ supervisor too if it does not answer.`,
 	return c
 }
 
-// stop stops the VMs side by side; an error names its VM.
+// stop stops the VMs concurrently; an error names its VM.
 func stop(ctx context.Context, e *env, names []string, all, force bool) error {
 	reg, err := e.registry()
 	if err != nil {

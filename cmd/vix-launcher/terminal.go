@@ -18,22 +18,21 @@ import (
 	"vix/internal/vm"
 )
 
-// A terminal is the user's own, lent to a program of a guest: in raw mode, so
-// that every key goes to the guest, with its size passed on. However the verb
-// ends, it is given back as it was: by restore, or, where the process had no
-// time for that (SIGKILL, a crash), by the guard.
+// A terminal is the user's own, lent to a guest's program: in raw mode, so that every key goes
+// to the guest, and with its size passed on. It is given back unchanged however the verb ends:
+// by restore or, if the process had no time for that (SIGKILL, a crash), by the guard.
 type terminal struct {
 	file   *os.File
 	saved  *unix.Termios
-	sizes  chan vm.Size // the newest alone
+	sizes  chan vm.Size // the newest only
 	guard  *guard
-	output *guestOutput // what the guest shows on it; nil if nothing
+	output *guestOutput // the guest's output on it; nil if none
 
 	signals chan os.Signal
 	done    chan struct{} // closed when watch has ended
 }
 
-// ttyOf returns f as a terminal, or nil if it is none.
+// ttyOf returns f as a terminal; nil if it is not one.
 func ttyOf(f any) *os.File {
 	file := fileOf(f)
 	if file == nil {
@@ -64,8 +63,8 @@ func descriptor(file *os.File, f func(fd int) error) error {
 	return errors.Join(err, ferr)
 }
 
-// lend puts the terminal into raw mode. The guard is the caller's until lend has
-// returned without an error.
+// lend puts the terminal into raw mode. The caller keeps g until lend has returned without an
+// error.
 func lend(file *os.File, g *guard, output *guestOutput) (*terminal, error) {
 	saved, err := termios(file)
 	if err != nil {
@@ -102,8 +101,8 @@ func applyTermios(f *os.File, t *unix.Termios, how uint) error {
 	return descriptor(f, func(fd int) error { return unix.IoctlSetTermios(fd, how, t) })
 }
 
-// restore gives the terminal back. Where it reported the mouse, what nobody has read
-// yet is thrown away: the next who reads would take it for typed.
+// restore gives the terminal back. If it reported the mouse, unread input is discarded: the
+// next reader would take it for typed text.
 func (t *terminal) restore() {
 	signal.Stop(t.signals)
 	close(t.signals)
@@ -120,29 +119,29 @@ func (t *terminal) restore() {
 	}
 }
 
-// watch follows the terminal's size, and our being stopped and continued.
+// watch follows the terminal's size, and this process's stops and continues.
 func (t *terminal) watch() {
 	defer close(t.done)
 	for sig := range t.signals {
-		if sig == unix.SIGTSTP { // by kill(1): the key goes to the guest
+		if sig == unix.SIGTSTP { // sent by kill(1): the key goes to the guest
 			t.output.suspend()
 			_ = setTermios(t.file, t.saved)
 			_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
-			continue // SIGCONT comes next
+			continue // SIGCONT follows
 		}
 		if sig == unix.SIGCONT {
 			_ = t.raw()
 			t.output.resume()
 		}
 		select {
-		case <-t.sizes: // not taken yet, and no longer true
+		case <-t.sizes: // replaces an older size that nobody has taken
 		default:
 		}
 		t.sizes <- t.size()
 	}
 }
 
-// size is 24×80 where the terminal does not know.
+// size is 24×80 if the terminal does not report one.
 func (t *terminal) size() vm.Size { return sizeOf(t.file) }
 
 func sizeOf(f *os.File) vm.Size {
@@ -157,17 +156,17 @@ func sizeOf(f *os.File) vm.Size {
 	return vm.Size{Rows: w.Row, Cols: w.Col}
 }
 
-// A guard is a process that gives the terminal back if this one cannot. It is told
-// what there is to do, and learns of our end by that of the pipe:
+// A guard is a process that gives the terminal back if this one cannot. It receives its tasks
+// by a pipe, and learns of this process's end by the pipe's end:
 //
 //	┌────────┬──────────┬──────────────┐
 //	│ u8 what│ u16 size │ size bytes   │  …
 //	└────────┴──────────┴──────────────┘
 //	't' the state of the keyboard's terminal (struct termios)
-//	's' what is written to the screen's; the newest takes the place of others
-//	'd' there is nothing to do any more
+//	's' output for the screen's terminal; a new one replaces the last
+//	'd' the tasks are done
 //
-// Numbers are in the machine's order.
+// Numbers are in the machine's byte order.
 type guard struct {
 	cmd  *exec.Cmd
 	pipe *os.File
@@ -181,8 +180,8 @@ const (
 	guardDismissed = 'd'
 )
 
-// startGuard starts a guard over the terminals that are typed and shown on; either
-// may be nil.
+// startGuard starts a guard over the terminals of the keyboard and the screen; either may be
+// nil.
 func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
 	cmd, err := e.again(context.Background(), guardVerb)
 	if err != nil {
@@ -200,7 +199,7 @@ func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
 		cmd.Stdout = screen
 	}
 	cmd.ExtraFiles = []*os.File{r}
-	// A group of its own: keys and kills are not meant for it.
+	// It has a process group of its own, so that keys and kills do not reach it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	err = cmd.Start()
 	r.Close()
@@ -211,7 +210,7 @@ func startGuard(e *env, keyboard, screen *os.File) (*guard, error) {
 	return &guard{cmd, w}, nil
 }
 
-// tell says what is to be done. A guard that is gone is no reason to end.
+// tell sends the guard a task. The loss of the guard is no reason to end.
 func (g *guard) tell(what byte, v any) {
 	size := 0
 	if v != nil {
@@ -219,7 +218,7 @@ func (g *guard) tell(what byte, v any) {
 	}
 	b := binary.NativeEndian.AppendUint16([]byte{what}, uint16(size))
 	if v != nil {
-		b, _ = binary.Append(b, binary.NativeEndian, v) // of a fixed size
+		b, _ = binary.Append(b, binary.NativeEndian, v) // has a fixed size
 	}
 	_, _ = g.pipe.Write(b)
 }
@@ -246,7 +245,7 @@ func guardCommand(*env) *cobra.Command {
 	}
 }
 
-// cancelled ends a sequence that was being written when we were killed.
+// cancelled cancels a sequence that was half written when this process was killed.
 const cancelled = "\x18"
 
 func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
@@ -279,7 +278,7 @@ func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 	var err error
 	how := uint(unix.TCSETSW)
 	if screen != nil && len(rest) > 0 {
-		how = unix.TCSETSF // the terminal may have said something
+		how = unix.TCSETSF // the terminal may have sent reports
 		_, err = screen.WriteString(cancelled + string(rest))
 	}
 	if keyboard != nil && lent {
@@ -288,18 +287,18 @@ func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 	return err
 }
 
-// An escapeReader finds, at the beginning of a line, "~." in what is typed: the
-// way out of a guest that does not answer. "~~" is one '~'.
+// An escapeReader finds "~." at the beginning of a typed line: the way out of a guest that
+// does not answer. "~~" stands for one '~'.
 type escapeReader struct {
 	r      io.Reader
 	escape func()
-	inLine bool // not at a line's beginning
+	inLine bool // not at the beginning of a line
 	tilde  bool // a '~' is held back
 	ended  bool
 }
 
 func (e *escapeReader) Read(p []byte) (int, error) {
-	if e.ended || len(p) < 2 { // a held '~' may need a place
+	if e.ended || len(p) < 2 { // a held '~' may need a byte of space
 		return 0, io.EOF
 	}
 	buf := make([]byte, len(p)-1)
@@ -343,10 +342,10 @@ func (e *escapeReader) filter(out, in []byte) []byte {
 	return out
 }
 
-// errLeft is the end of a verb by "~.".
+// errLeft is the error of a verb that "~." ended.
 var errLeft = errors.New("left by ~.; the program was hung up, the VM runs on")
 
-// terminalEnv is what a program has to know of the terminal.
+// terminalEnv returns the variables that tell a program about the terminal.
 func (e *env) terminalEnv() []string {
 	var list []string
 	for _, name := range []string{"TERM", "COLORTERM"} {
@@ -357,7 +356,7 @@ func (e *env) terminalEnv() []string {
 	return list
 }
 
-// attach runs a program on the user's terminals, as far as stdin and stdout are such.
+// attach runs a program on the user's terminals, if stdin and stdout are terminals.
 func attach(ctx context.Context, e *env, run vm.Run, raw bool) (_ vm.Run, _ context.Context, detach func(), _ error) {
 	run.How.TTY = true
 	run.How.Size = vm.Size{Rows: 24, Cols: 80}

@@ -13,7 +13,7 @@ import (
 	"vix/internal/termsafe"
 )
 
-// "~." leaves at the beginning of a line alone, in whatever pieces it comes.
+// "~." leaves only at the beginning of a line, in whatever pieces it arrives.
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
 		"ls\r":          "ls\r",
@@ -70,7 +70,7 @@ func pty(t testing.TB) (master, slave *os.File) {
 	return m, slave
 }
 
-// A terminal that is lent is raw, and given back as it was.
+// A lent terminal is raw, and is given back unchanged.
 func TestLend(t *testing.T) {
 	_, tty := pty(t)
 	before, err := termios(tty)
@@ -96,8 +96,7 @@ func TestLend(t *testing.T) {
 	}
 }
 
-// The guard gives the terminal back when it is not dismissed, with what it was told
-// last.
+// The guard gives the terminal back if it is not dismissed, by its latest tasks.
 func TestGuard(t *testing.T) {
 	master, tty := pty(t)
 	saved, err := termios(tty)
@@ -145,7 +144,7 @@ func TestGuard(t *testing.T) {
 		if now, _ := termios(tty); (now.Lflag&unix.ECHO != 0) != c.echo {
 			t.Errorf("%s: echo is %v", c.name, !c.echo)
 		}
-		_, _ = tty.WriteString("|") // the end of what is to be read
+		_, _ = tty.WriteString("|") // the end of the expected output
 		got := make([]byte, len(c.screen)+1)
 		if _, err := io.ReadFull(master, got); err != nil || string(got) != c.screen+"|" {
 			t.Errorf("%s: the screen got %q, %v, want %q", c.name, got, err, c.screen)
@@ -153,8 +152,8 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-// Each output is looked at for itself: a terminal shows what is good for it, a pipe gets
-// every byte; and Vix's own line begins in a line of its own.
+// Each output is treated separately: a terminal shows only safe sequences, a pipe gets every
+// byte; and Vix's own message starts on a new line.
 func TestConsole(t *testing.T) {
 	const output = "a\x1b]52;c;eA==\a\x1b[31mb\x1b[H\xe2\x80\xaec"
 	master, tty := pty(t)

@@ -15,15 +15,15 @@ import (
 	"vix/internal/termsafe/termsafetest"
 )
 
-// What a hostile program writes, as printf's %b takes it, and what none of it may be
-// on a person's terminal.
+// The output of a hostile program, in the form of printf's %b, and the sequences that must not
+// reach a person's terminal.
 const (
 	forbidden = `\033]52;c;b3duZWQ=\007\033]0;title\007\033]2;title\033\\\033]11;?\007\033]8;;http://evil\033\\\033P$qm\033\\\033_Gpicture\033\\\033^pm\033\\\033Xsos\033\\` +
 		`\005\033[c\033[>c\033[6n\033[?u\033[21t\033[?2026$p\033[1;1;1;1;1;1*y\033Z\033kname\033\\\302\235` + `52;c;eA==\302\234`
 	leftOn = `\033[?1049h\033[>1u\033[?1000h\033[?1003h\033[?1006h\033[?1004h\033[?2004h\033[?1h\033=\033[?25l\033[5 q\033[>4;2m\033(0\016\033[4h\033[?7l\033[2;4r\033[31m`
 )
 
-// decoded is what printf '%b' makes of text.
+// decoded returns the output of printf '%b' for text.
 func decoded(t *testing.T, text string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", `printf '%b' "$1"`, "sh", text).Output()
@@ -33,14 +33,14 @@ func decoded(t *testing.T, text string) string {
 	return string(out)
 }
 
-// putBack is what puts a terminal back that was shown text.
+// putBack returns the sequences that restore a terminal after text.
 func putBack(text string) string {
 	f := termsafe.Filter{Kind: termsafe.Screen}
 	f.Append(nil, []byte(text))
 	return string(f.Restore(nil))
 }
 
-// witness looks at everything that a terminal got.
+// witness checks everything that a terminal received.
 func (s *terminalSession) witness(kind termsafe.Kind) {
 	s.t.Helper()
 	s.settle()
@@ -55,7 +55,7 @@ func (s *terminalSession) witness(kind termsafe.Kind) {
 	}
 }
 
-// settle waits until all has come that was written to the terminal.
+// settle waits until all output has reached the terminal.
 func (s *terminalSession) settle() {
 	s.t.Helper()
 	const mark = "<all of it>"
@@ -65,8 +65,8 @@ func (s *terminalSession) settle() {
 	s.says(mark)
 }
 
-// TestVMTerminal: what reaches a person's terminal of a program's bytes, and how it is
-// left, however the program ends; the last way ends the VM.
+// TestVMTerminal checks which of a program's bytes reach a person's terminal, and its state
+// afterwards, however the program ends; the last case ends the VM.
 func TestVMTerminal(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -117,7 +117,7 @@ func testLine(t *testing.T, r *rig) {
 	}
 }
 
-// A clipboard sequence in pieces, from two streams of one terminal.
+// A clipboard sequence comes in pieces, from two streams of one terminal.
 func testRawOutput(t *testing.T, r *rig) {
 	s := r.onTerminal(24, 80, "exec", "t", "--", "sh", "-c", `i=0; while [ $i -lt 50 ]; do printf '\033]5'; printf '2;c;eA==\007' >&2; printf '\302'; printf '\2336n' >&2; i=$((i+1)); done`)
 	if c := s.code(); c != 0 {
@@ -133,7 +133,7 @@ func testRawOutput(t *testing.T, r *rig) {
 	}
 }
 
-// A pipe gets every byte, also where the other output is a terminal.
+// A pipe gets every byte, even if the other output is a terminal.
 func testPipes(t *testing.T, r *rig) {
 	script := `printf '%b' "$1"; printf '%b' "$1" >&2`
 	want := decoded(t, forbidden+leftOn)
@@ -167,7 +167,7 @@ func testLogsShown(t *testing.T, r *rig) {
 	r.vix(0, "exec", "t", "--user", "root", "--", "sh", "-c", `printf 'begin%bend\n' "$1" >/dev/kmsg`, "sh", `\033]52;c;b3duZWQ=\007\033[?1000h\302\2336n`)
 	for _, args := range [][]string{{"logs", "t"}, {"logs", "--raw", "t"}} {
 		var s *terminalSession
-		for limit := time.Now().Add(time.Minute); ; { // what is said in the background has no event
+		for limit := time.Now().Add(time.Minute); ; { // background output has no event
 			s = r.onTerminal(24, 200, args...)
 			s.code()
 			s.settle()
@@ -179,8 +179,8 @@ func testLogsShown(t *testing.T, r *rig) {
 	}
 }
 
-// With a terminal of its own a program has what it needs, and no more; and what it leaves
-// on is put back.
+// A program with a terminal of its own has what it needs, and no more; and modes that it leaves
+// on are reset.
 func testScreen(t *testing.T, r *rig) {
 	on := decoded(t, leftOn)
 	s := r.onTerminal(24, 80, "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn)
@@ -193,7 +193,7 @@ func testScreen(t *testing.T, r *rig) {
 	if text, _ := s.out.text(); text != on+putBack(on)+"<all of it>" {
 		t.Errorf("%q, not %q and %q", text, on, putBack(on))
 	}
-	// A terminal to show on, none to type on.
+	// One terminal shows the output, but there is none for input.
 	master, slave := pty(t)
 	s = &terminalSession{&launched{Cmd: exec.Command(filepath.Join(r.bin, "vix-launcher"), "exec", "t", "--tty", "--", "sh", "-c", `printf '%b' "$1$2"; exit 3`, "sh", forbidden, leftOn), t: t, done: make(chan struct{})}, master, slave, 0}
 	s.Env, s.Stdout = r.env, slave
@@ -206,8 +206,7 @@ func testScreen(t *testing.T, r *rig) {
 	s.witness(termsafe.Screen)
 }
 
-// What Vix says does not begin behind what a program wrote, nor does it hold what a
-// program wrote.
+// Vix's messages start on a new line, and contain no program output.
 func testOwnLine(t *testing.T, r *rig) {
 	s := r.onTerminal(24, 80, "exec", "t", "--", "no-such\x1b]0;x\a\u202e")
 	if c := s.code(); c != 127 {
@@ -225,7 +224,7 @@ func testOwnLine(t *testing.T, r *rig) {
 	s.witness(termsafe.Line)
 }
 
-// Real programs that fill a terminal.
+// Real full-screen programs work.
 func testScreenPrograms(t *testing.T, r *rig) {
 	s := r.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-256color", "--", "top", "-d", "1")
 	s.says("\x1b[?1h\x1b=")
@@ -249,7 +248,7 @@ func testScreenPrograms(t *testing.T, r *rig) {
 	}
 	start := time.Now()
 	s = r.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-256color", "--", "fish", "-N")
-	s.types("echo one(math 1+1)\r") // it asks the terminal at its start, and gets no answer
+	s.types("echo one(math 1+1)\r") // the shell queries the terminal at its start, and gets no answer
 	s.says("one2")
 	t.Logf("fish answers after %.1f s", time.Since(start).Seconds())
 	s.types("exit\r")
@@ -257,12 +256,12 @@ func testScreenPrograms(t *testing.T, r *rig) {
 	s.witness(termsafe.Screen)
 }
 
-// Stopped by another program, the terminal is given back for a while.
+// When another program stops vix-launcher, the terminal is given back temporarily.
 func testScreenStopped(t *testing.T, r *rig) {
 	s, on := holdScreen(t, r)
 	_ = s.Process.Signal(unix.SIGTSTP)
 	s.says(putBack(on))
-	for limit := time.Now().Add(10 * time.Second); !s.echoes(); time.Sleep(10 * time.Millisecond) { // a stop has no event for others than the parent
+	for limit := time.Now().Add(10 * time.Second); !s.echoes(); time.Sleep(10 * time.Millisecond) { // only a parent has an event for a stop
 		if time.Now().After(limit) {
 			t.Fatal("the terminal is left raw")
 		}
@@ -272,11 +271,11 @@ func testScreenStopped(t *testing.T, r *rig) {
 	s.says("\x1b[?2004h")
 	s.types("\r~.")
 	s.code()
-	s.says(strings.TrimPrefix(putBack(on), "\x1b[<1u")) // what was on kitty's stack has not come back
+	s.says(strings.TrimPrefix(putBack(on), "\x1b[<1u")) // kitty's stack is not restored
 	s.witness(termsafe.Screen)
 }
 
-// holdScreen runs a program that leaves everything on, and does not end.
+// holdScreen runs a program that leaves all modes on, and does not end.
 func holdScreen(t *testing.T, r *rig) (s *terminalSession, on string) {
 	t.Helper()
 	on = decoded(t, leftOn)
@@ -285,7 +284,7 @@ func holdScreen(t *testing.T, r *rig) (s *terminalSession, on string) {
 	return s, on
 }
 
-// Killed at once, the guard puts the terminal back.
+// If vix-launcher is killed, the guard restores the terminal.
 func testScreenKilled(t *testing.T, r *rig) {
 	s, on := holdScreen(t, r)
 	_ = s.Process.Signal(unix.SIGKILL)

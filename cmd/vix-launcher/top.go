@@ -104,12 +104,12 @@ func (o *topOptions) run(ctx context.Context, e *env, s *sampler) error {
 	}
 	defer func() {
 		t.restore()
-		fmt.Fprintln(out) // the last view stays
+		fmt.Fprintln(out) // leaves the last view on the screen
 	}()
 	return o.live(ctx, out, t, s)
 }
 
-// print is for scripts: the first sample only begins the measure of time.
+// print is for scripts. The first sample only starts the measurement.
 func (o *topOptions) print(ctx context.Context, w io.Writer, s *sampler) error {
 	if _, err := s.sample(ctx); err != nil {
 		return err
@@ -142,7 +142,7 @@ func (o *topOptions) print(ctx context.Context, w io.Writer, s *sampler) error {
 // live shows views until q is pressed.
 func (o *topOptions) live(ctx context.Context, out *os.File, t *terminal, s *sampler) error {
 	pressed := make(chan byte)
-	go func() { // ends with the process: a read of a terminal cannot be taken back
+	go func() { // ends with the process: a read of a terminal cannot be cancelled
 		key := make([]byte, 1)
 		for {
 			if _, err := t.file.Read(key); err != nil {
@@ -166,10 +166,10 @@ func (o *topOptions) live(ctx context.Context, out *os.File, t *terminal, s *sam
 		for waiting := true; waiting; {
 			select {
 			case key, ok := <-pressed:
-				if !ok || key == 'q' || key == 'Q' || key == 3 { // Ctrl-C, in raw mode
+				if !ok || key == 'q' || key == 'Q' || key == 3 { // 3 is Ctrl-C in raw mode
 					return nil
 				}
-				waiting = key != ' ' // the space bar: at once
+				waiting = key != ' ' // the space bar updates at once
 			case size = <-t.sizes:
 				waiting = false
 			case <-tick.C:
@@ -181,7 +181,7 @@ func (o *topOptions) live(ctx context.Context, out *os.File, t *terminal, s *sam
 	}
 }
 
-// drawTop writes one view, no line of which wraps.
+// drawTop writes one view, without lines that wrap.
 func drawTop(w io.Writer, size vm.Size, uses []vmUsage, host string) error {
 	lines := append([]string{fmt.Sprintf("VMs: %d; %s; q leaves", len(uses), host), ""}, topLines(uses)...)
 	var b strings.Builder
@@ -206,14 +206,14 @@ func drawTop(w io.Writer, size vm.Size, uses []vmUsage, host string) error {
 	return err
 }
 
-// swatchOf is a piece of a color, as wide as three letters.
+// swatchOf returns a piece of a color, as wide as three letters.
 func swatchOf(c config.Color) string {
 	var r, g, b uint8
 	_, _ = fmt.Sscanf(string(c), "#%02x%02x%02x", &r, &g, &b)
 	return fmt.Sprintf(swatchText, r, g, b)
 }
 
-// A vmUsage is what one VM uses.
+// A vmUsage is the resource use of one VM.
 type vmUsage struct {
 	Name     string          `json:"name"`
 	State    string          `json:"state"`
@@ -224,26 +224,26 @@ type vmUsage struct {
 	Guest    *vm.GuestMemory `json:"guest_memory"`
 	Windows  int             `json:"windows"`
 	Net      string          `json:"net"`     // "none" or "nat"
-	NetIn    float64         `json:"net_in"`  // bytes in a second since the last sample, to the guest
-	NetOut   float64         `json:"net_out"` // and from it; both in its own words
+	NetIn    float64         `json:"net_in"`  // bytes per second since the last sample, to the guest
+	NetOut   float64         `json:"net_out"` // the same from the guest; both as reported by the guest
 	Programs []string        `json:"programs"`
 }
 
-// A sampler measures; the processor's part from one sample to the next.
+// A sampler measures usage; processor use is that between two samples.
 type sampler struct {
 	reg  *vm.Registry
 	sort string
-	last map[int]counters // of each supervisor's VM, at the last sample
+	last map[int]counters // by supervisor, at the last sample
 	at   time.Time
 }
 
-// counters only grow, unless a part of the VM ends or a guest does not tell the truth.
+// counters only grow, unless a part of the VM ends or a guest lies.
 type counters struct {
 	cpu     time.Duration
 	in, out uint64 // bytes of the network
 }
 
-// since returns what u says of the time from before to c.
+// since sets in u the use in the time d between before and c.
 func (c counters) since(before counters, u *vmUsage, d time.Duration) {
 	if c.cpu > before.cpu {
 		u.CPU = 100 * float64(c.cpu-before.cpu) / float64(d)
@@ -288,7 +288,7 @@ func (s *sampler) sample(ctx context.Context) ([]vmUsage, error) {
 	return uses, nil
 }
 
-// host is a line about the machine's own memory.
+// host returns a line about the machine's own memory.
 func (s *sampler) host() string {
 	m, err := balloon.OpenHost("", procDir+"/meminfo").Read()
 	if err != nil {
@@ -313,14 +313,14 @@ func usageOf(st vm.State) vmUsage {
 func processorOf(p vm.PIDs) (sum time.Duration) {
 	for _, pid := range []int{p.Supervisor, p.QEMU, p.Display, p.Virtiofsd, p.Network} {
 		if pid > 0 {
-			t, _ := proc.ProcessorTime(procDir, pid) // one that has just ended used nothing
+			t, _ := proc.ProcessorTime(procDir, pid) // 0 for a process that has just ended
 			sum += t
 		}
 	}
 	return sum
 }
 
-// network is what goes to a VM and comes from it in a second.
+// network formats a VM's traffic per second, in both directions.
 func network(u vmUsage) string {
 	if u.Net == config.NetNone || u.Net == "" {
 		return "-"
@@ -328,11 +328,11 @@ func network(u vmUsage) string {
 	return amount(int64(min(u.NetIn, maxRate))) + "/" + amount(int64(min(u.NetOut, maxRate)))
 }
 
-// maxRate is what is shown of a guest's word at most, in bytes in a second.
+// maxRate is the highest rate that is shown of a guest's report, in bytes per second.
 const maxRate = 1e15
 
-// topLines is the table: a header and a line for each VM. What is a guest's own is
-// without escapes.
+// topLines returns the table: a header and a line for each VM. Guest texts contain no
+// escapes.
 func topLines(uses []vmUsage) []string {
 	lines := []string{fmt.Sprintf("%-16s %-12s %6s %9s %19s %17s %4s  %s", "NAME", "STATE", "CPU", "HOST", "GUEST", "NET", "WIN", "PROGRAMS")}
 	for _, u := range uses {

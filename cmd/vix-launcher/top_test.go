@@ -13,7 +13,7 @@ import (
 	"vix/internal/vm"
 )
 
-// What a guest says of itself reaches the terminal without escapes, and no line wraps.
+// A guest's text reaches the terminal without escapes, and no line wraps.
 func TestTopIsPlain(t *testing.T) {
 	uses := []vmUsage{
 		{
@@ -50,7 +50,7 @@ func TestTopIsPlain(t *testing.T) {
 	}
 }
 
-// What a guest says of its network is a rate, and a counter that goes back is none.
+// A guest's byte counters become a rate, and a counter that decreases has none.
 func TestNetworkRate(t *testing.T) {
 	for _, tt := range []struct{ in, out, wantIn, wantOut float64 }{
 		{3000, 5000, 1000, 2000}, {1000, 1000, 0, 0}, {0, 1 << 60, 0, 1<<59 - 500},
@@ -72,7 +72,7 @@ func TestProcessorOf(t *testing.T) {
 	}
 }
 
-// top on a terminal, in a script, and killed.
+// top runs on a terminal, in a script, and until it is killed.
 func testTop(t *testing.T, r *rig) {
 	var uses []vmUsage
 	if err := json.Unmarshal([]byte(r.vix(0, "top", "--once", "--json", "--every", "1s").out.String()), &uses); err != nil || len(uses) != 1 || uses[0].Name != "t" || uses[0].Host < 64<<20 || len(uses[0].Programs) == 0 {

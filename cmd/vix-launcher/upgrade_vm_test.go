@@ -13,8 +13,8 @@ import (
 	"vix/internal/vm"
 )
 
-// A VM that runs while Vix is upgraded under it: the new version's verbs work on it, it goes
-// on with the programs that it began with, and both say what is old.
+// Vix is upgraded under a running VM: the new version's verbs work on it, the VM goes on with
+// its old programs, and both report what is old.
 func TestVMUpgraded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -61,7 +61,7 @@ func TestVMUpgraded(t *testing.T) {
 		t.Errorf("status: %s", p.out.String())
 	}
 	p = r.start(nil, "doctor")
-	p.code() // other things may be wrong here
+	p.code() // other checks may fail here
 	if !strings.Contains(p.out.String(), "version devel; VMs that another one started: t") {
 		t.Errorf("doctor: %s", p.out.String())
 	}
@@ -101,7 +101,7 @@ func TestVMUpgraded(t *testing.T) {
 	}
 	r.vix(0, "stop", "t")
 	keep.Close()
-	first.code() // it has ended
+	first.code() // waits for its end
 	if b, err := os.ReadFile(wrong); err == nil {
 		t.Errorf("the new version was started for the VM: %s", b)
 	}

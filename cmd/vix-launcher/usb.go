@@ -57,8 +57,8 @@ that grants it to whoever sits at the machine.`,
 // A usbEntry is a line of usb list.
 type usbEntry struct {
 	usb.Device
-	VM     string `json:"vm"`     // that has it; "": the host
-	Access bool   `json:"access"` // you may open it
+	VM     string `json:"vm"`     // the VM that has it; "": the host
+	Access bool   `json:"access"` // the user may open it
 }
 
 func usbListCommand(e *env) *cobra.Command {
@@ -112,7 +112,7 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// usbEntries are the machine's devices, without hubs. A machine without USB has none.
+// usbEntries returns the machine's devices, without hubs. A machine may have no USB.
 func (e *env) usbEntries(ctx context.Context) ([]usbEntry, error) {
 	all, err := usb.List(os.DirFS(usbDevices))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -195,8 +195,8 @@ func usbChangeCommand(e *env, verb, short string, change func(*vm.Registry, cont
 	}
 }
 
-// checkUSB looks whether the user may open the devices that the configuration gives to
-// VMs; others are nobody's concern before they are attached.
+// checkUSB checks that the user may open the devices that the configuration gives to VMs; the
+// others do not matter until they are attached.
 func checkUSB(_ context.Context, e *env) check {
 	all, err := usb.List(os.DirFS(usbDevices))
 	if err != nil {
@@ -204,7 +204,7 @@ func checkUSB(_ context.Context, e *env) check {
 	}
 	conf, err := e.config()
 	if err != nil {
-		return good("%d devices", len(all)) // another check says what is wrong
+		return good("%d devices", len(all)) // another check reports what is wrong
 	}
 	wanted := 0
 	for _, v := range conf.VMs {

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// This machine need not have USB: devices that QEMU emulates are attached and detached by
-// the very way that the host's are, but for the descriptor (see TestUSBDescriptor in
-// internal/supervise for that).
+// This machine need not have USB: devices that QEMU emulates are attached and detached in the
+// same way as the host's, except for the descriptor (TestUSBDescriptor in internal/supervise
+// tests that).
 func TestVMUSB(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -24,7 +24,7 @@ func TestVMUSB(t *testing.T) {
 	}
 	r.vix(0, "usb", "attach", "t", "qemu:usb-kbd")
 	r.vix(1, "usb", "attach", "t", "qemu:usb-kbd")
-	// The devices, a driver for each, and nodes that the ordinary user may use.
+	// The guest has the devices, a driver for each, and nodes that the ordinary user may use.
 	seen := r.start(nil, "exec", "t", "--", "sh", "-c", `
 		until [ $(cat /sys/bus/usb/devices/*/idVendor | grep -c 0627) = 2 ]; do sleep 0.1; done; cat /sys/bus/usb/devices/*/product
 		until [ $(ls /sys/bus/usb/drivers/usbhid | grep -c :1.0) = 2 ]; do sleep 0.1; done; echo driven

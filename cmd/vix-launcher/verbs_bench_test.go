@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// BenchmarkVMVerbs measures, on two VMs and once, what exec and cp cost, and holds that
-// nothing is lost: VIX_BENCH_MIB is the size of the file (1024), and of what a
-// program writes to a slow reader; VIX_BENCH_FILES is the number of files of
-// the tree (20000). Each figure is also written to standard error as it is there.
+// BenchmarkVMVerbs measures, on two VMs and once, the cost of exec and cp, and checks that no
+// data is lost: VIX_BENCH_MIB is the size of the file (1024), and of a program's output to a
+// slow reader; VIX_BENCH_FILES is the number of files in the tree (20000). It also writes each
+// figure to standard error at once.
 func BenchmarkVMVerbs(b *testing.B) {
 	if b.N > 1 {
 		return // it takes longer than the default -benchtime
@@ -28,7 +28,7 @@ func BenchmarkVMVerbs(b *testing.B) {
 		b.Fatal(err)
 	}
 	stdin, keep := io.Pipe()
-	memory := fmt.Sprintf("%dM", max(512, 2*mib+512)) // half of it holds files
+	memory := fmt.Sprintf("%dM", max(512, 2*mib+512)) // files take half of it
 	var vms []*launched
 	for _, name := range []string{"t", "u"} {
 		p := r.start(stdin, "run", "--vm", name, "--no-gui", "--disposable", "--memory", memory, "--share", filepath.Join(r.dir, "share")+":/srv:rw", "sh", "-c", "echo up; read x")
@@ -49,8 +49,8 @@ func BenchmarkVMVerbs(b *testing.B) {
 	}
 }
 
-// benchMemory reports what a VM takes of the host beyond the guest's own memory: the
-// private memory of its processes, of QEMU's all that is not the guest's.
+// benchMemory reports a VM's use of the host beyond the guest's own memory: the private memory
+// of its processes, for QEMU without the guest's.
 func benchMemory(b *testing.B, r *rig, name string) {
 	for _, st := range r.list() {
 		if st.Name != name {
@@ -148,8 +148,8 @@ func benchTree(b *testing.B, r *rig, files int) {
 	per("tar-down", func() { r.shell(b, "mkdir $D/tarback; $VIX exec t -- tar -C /tmp/tar -c tree | tar -C $D/tarback -x") })
 	per("cp-vm-to-vm", func() { r.shell(b, "$VIX cp -r t:/tmp/tree u:/tmp/tree") })
 	r.shell(b, "$VIX cp -r u:/tmp/tree $D/other && diff -r $D/tree $D/other")
-	// virtiofsd has a descriptor open for each file that the guest knows, as many as the
-	// process may have: not the whole tree.
+	// virtiofsd holds a descriptor for each file that the guest knows, up to the process's limit:
+	// so the test uses a part of the tree.
 	some := min(files, 5000)
 	r.shell(b, fmt.Sprintf("$VIX exec t -- sh -c 'mkdir /tmp/some && cd /tmp/tree && mv $(seq 0 %d) ../some'", some/100-1))
 	files = some

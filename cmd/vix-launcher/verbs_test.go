@@ -31,18 +31,18 @@ func TestVMScripts(t *testing.T) {
 	})
 }
 
-// lists are the verbs that list something, and so do it in JSON too.
+// lists are the verbs that list something, so they must have JSON output too.
 var lists = []string{"list", "status", "top", "usb list", "menu", "desktop list", "doctor", "clipboard status"}
 
-// elsewhere are the tests of good uses that no script can show: they need a package
-// archive, a window, or QEMU's USB devices.
+// elsewhere are tests of good uses that no script can show: they need a package archive, a
+// window, or QEMU's USB devices.
 var elsewhere = map[string]string{
 	"add": "add_vm_test.go", "usb attach": "usb_vm_test.go", "usb detach": "usb_vm_test.go", "doctor": "vm_test.go",
 	"trace": "../../e2e/window_test.go", "clipboard copy": "../../e2e/clipboard/acts_test.go", "clipboard paste": "../../e2e/clipboard/acts_test.go",
 }
 
-// Every verb has a script with a good use and a bad one, help with examples, a section
-// in the man page, and completes what it takes.
+// Every verb has a script with a good and a bad use, help with examples, a section in the man
+// page, and completion of its arguments.
 func TestEveryVerb(t *testing.T) {
 	used := usesInScripts(t)
 	b, err := os.ReadFile("../../packaging/man/vix-launcher.1.scd")
@@ -86,7 +86,7 @@ func TestEveryVerb(t *testing.T) {
 	}
 }
 
-// leaves are the verbs, those of verbs in the place of these.
+// leaves returns the verbs; subverbs replace their parent.
 func leaves(c *cobra.Command) (list []*cobra.Command) {
 	for _, sub := range c.Commands() {
 		switch {
@@ -102,7 +102,7 @@ func leaves(c *cobra.Command) (list []*cobra.Command) {
 
 type uses struct{ good, bad bool }
 
-// scriptLine is a use of a verb in a script: how it ends, and its words.
+// scriptLine matches a use of a verb in a script: its expected status, and its words.
 var scriptLine = regexp.MustCompile(`(?m)^(! exec|exec|status \d+) (?:sh -c ')?vix-launcher ([a-z]+)(?: ([a-z]+))?(.*)$`)
 
 func usesInScripts(t *testing.T) map[string]uses {
@@ -119,7 +119,7 @@ func usesInScripts(t *testing.T) map[string]uses {
 			if strings.Contains(m[4], "--help") {
 				continue
 			}
-			good := m[1] == "exec" || m[1] == "status 0" || strings.HasPrefix(m[0], "! exec vix-launcher shell t") // with the shell's status
+			good := m[1] == "exec" || m[1] == "status 0" || strings.HasPrefix(m[0], "! exec vix-launcher shell t") // a shell passes the status on
 			for _, name := range []string{m[2], m[2] + " " + m[3]} {
 				u := found[name]
 				u.good, u.bad = u.good || good, u.bad || !good

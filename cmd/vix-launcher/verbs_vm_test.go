@@ -22,7 +22,7 @@ import (
 	"vix/internal/vm"
 )
 
-// Every verb about a VM that runs, on one VM.
+// Every verb about a running VM works, on one VM.
 func TestVMVerbs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -85,7 +85,7 @@ func testExec(t *testing.T, r *rig) {
 			t.Errorf("%q: %q, %q", c.args, p.out.String(), p.err.String())
 		}
 	}
-	// The end of standard input is passed on.
+	// The end of standard input reaches the program.
 	p := r.start(strings.NewReader("b\na\n"), "exec", "t", "--", "sh", "-c", "sort; echo to stderr >&2")
 	if p.code() != 0 || p.out.String() != "a\nb\n" || p.err.String() != "to stderr\n" {
 		t.Errorf("sort: %q, %q", p.out.String(), p.err.String())
@@ -131,7 +131,7 @@ func testExecSignals(t *testing.T, r *rig) {
 	r.vix(0, "exec", "t", "--", "sh", "-c", "until [ -s /tmp/hup2 ]; do sleep 0.1; done")
 }
 
-// rss is a process's resident memory on the host, in KiB, without what it shares.
+// rss returns a process's resident memory on the host, in KiB, without shared memory.
 func rss(t testing.TB, pid int) int {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -144,7 +144,7 @@ func rss(t testing.TB, pid int) int {
 	return kib
 }
 
-// A program that writes more than anybody reads takes no memory, on either side.
+// A program that writes more than its reader takes uses no memory, on either side.
 func testExecSlowReader(t *testing.T, r *rig) { slowReader(t, r, 24) }
 
 func slowReader(t testing.TB, r *rig, mib int) {
@@ -177,7 +177,7 @@ func slowReader(t testing.TB, r *rig, mib int) {
 		if total < next {
 			continue
 		}
-		// While these are asked, nobody reads: everything on the way fills.
+		// Nobody reads during these requests, so every buffer on the way fills.
 		next = total + mib<<20/8
 		for i, n := range now() {
 			most[i] = max(most[i], n)
@@ -194,7 +194,7 @@ func slowReader(t testing.TB, r *rig, mib int) {
 	}
 }
 
-// Programs started at once: none is lost, and each has its own output and status.
+// Programs started at once are all run, and each has its own output and status.
 func testExecAtOnce(t *testing.T, r *rig) {
 	var all []*launched
 	for i := range 20 {
@@ -212,10 +212,10 @@ type terminalSession struct {
 	*launched
 	keys *os.File
 	tty  *os.File
-	seen int // of its output
+	seen int // bytes of output that were checked
 }
 
-// says waits for what it prints after what was waited for before.
+// says waits for output after the part that was checked before.
 func (s *terminalSession) says(want string) {
 	s.t.Helper()
 	limit := time.After(time.Minute)
@@ -266,7 +266,7 @@ func (s *terminalSession) echoes() bool {
 }
 
 func testExecTerminal(t *testing.T, r *rig) {
-	// Without a terminal of our own the program has one all the same.
+	// The program has a terminal even if we have none.
 	p := r.start(strings.NewReader("word\n"), "exec", "t", "--tty", "--", "sh", "-c", "tty; stty size; read a; echo got $a")
 	if p.code() != 0 || !strings.Contains(p.out.String(), "/dev/pts/") || !strings.Contains(p.out.String(), "24 80\r\ngot word") && !strings.Contains(p.out.String(), "got word\r\n") {
 		t.Errorf("%q, %q", p.out.String(), p.err.String())
@@ -291,7 +291,7 @@ func testShell(t *testing.T, r *rig) {
 	s.resize(40, 120)
 	s.types("sleep 0.3; stty size\r")
 	s.says("40 120\r\n")
-	// Job control: a program in the foreground is stopped, listed, and interrupted.
+	// Job control works: a program in the foreground is stopped, listed, and interrupted.
 	runs := func(stat string) {
 		r.vix(0, "exec", "t", "--", "sh", "-c", "until [ \"$(ps -o stat= -C sleep)\" = "+stat+" ]; do sleep 0.1; done")
 	}
@@ -314,12 +314,12 @@ func testShell(t *testing.T, r *rig) {
 	s = r.onTerminal(24, 80, "shell", "--user", "root", "t")
 	s.types("echo uid=$(id -u)\r")
 	s.says("uid=0\r\n")
-	s.says("# ") // an end of file before the shell reads again is none
+	s.says("# ") // an end of file before the shell reads again has no effect
 	s.types("\x04")
 	if c := s.code(); c != 0 || !s.echoes() {
 		t.Errorf("root's: status %d; echo %v", c, s.echoes())
 	}
-	// It is a program of the VM like another, until it has ended.
+	// The shell is listed as a program of the VM until it has ended.
 	for _, p := range r.list()[0].Programs {
 		if p.Argv[0] == "(shell)" && p.State != "exited" {
 			t.Errorf("%+v", p)
@@ -327,7 +327,7 @@ func testShell(t *testing.T, r *rig) {
 	}
 }
 
-// Killed, the terminal is given back all the same, and the shell is hung up.
+// If vix-launcher is killed, the terminal is given back, and the shell is hung up.
 func testShellKilled(t *testing.T, r *rig) {
 	for sig, code := range map[syscall.Signal]int{unix.SIGKILL: -1, unix.SIGTERM: 143, unix.SIGHUP: 129} {
 		s := r.onTerminal(24, 80, "shell", "t")
@@ -367,7 +367,8 @@ func testShellLeft(t *testing.T, r *rig) {
 	s.says("VM t: left by ~.; the program was hung up, the VM runs on")
 }
 
-// testCopy: what came back is what went, by content, mode, time and kind.
+// testCopy checks that a copy to the guest and back equals the source, by content, mode, time
+// and kind.
 func testCopy(t *testing.T, r *rig) {
 	from := filepath.Join(r.dir, "tree")
 	err := errors.Join(os.MkdirAll(filepath.Join(from, "a", "b"), 0o755), os.Mkdir(filepath.Join(from, "closed"), 0o755),
@@ -407,7 +408,7 @@ func testCopy(t *testing.T, r *rig) {
 	if !strings.Contains(p.err.String(), "1 symbolic links lead out") {
 		t.Errorf("%q", p.err.String())
 	}
-	// From guest to guest, here the same: into itself, even.
+	// A copy from guest to guest, here the same one, works even into its own source.
 	r.vix(0, "cp", "-r", "t:tree", "t:/tmp/across")
 	r.vix(0, "cp", "-r", "t:tree", "t:tree/a/b")
 	r.vix(0, "cp", "-r", "t:/tmp/across", filepath.Join(r.dir, "across"))
@@ -420,7 +421,7 @@ func testCopy(t *testing.T, r *rig) {
 	if _, err := os.Stat(filepath.Join(r.dir, "home", "tree", "run")); err != nil {
 		t.Error(err)
 	}
-	// Files, both ways, and their names.
+	// Files are copied in both directions, with their names.
 	host := filepath.Join(r.dir, "one")
 	r.vix(0, "cp", filepath.Join(from, "run"), "t:/tmp/renamed")
 	many := filepath.Join(r.dir, "many")
@@ -449,13 +450,13 @@ func testCopy(t *testing.T, r *rig) {
 			t.Errorf("cp %s: %d, %q", args, c, p.err.String())
 		}
 	}
-	_ = filepath.WalkDir(from, func(path string, e os.DirEntry, _ error) error { return os.Chmod(path, 0o755) }) // to be removed
+	_ = filepath.WalkDir(from, func(path string, e os.DirEntry, _ error) error { return os.Chmod(path, 0o755) }) // makes it removable
 	for _, d := range []string{"back", "across", "home/tree"} {
 		_ = os.Chmod(filepath.Join(r.dir, d, "closed"), 0o755)
 	}
 }
 
-// treeOf is what of a tree a copy keeps.
+// treeOf lists what a copy keeps of a tree.
 func treeOf(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -497,7 +498,7 @@ func hasUnnamed(pid int, dir string) bool {
 	})
 }
 
-// A copy that is interrupted, or killed, leaves nothing.
+// An interrupted or killed copy leaves nothing.
 func testCopyCancelled(t *testing.T, r *rig) {
 	big := filepath.Join(r.dir, "big")
 	f, err := os.Create(big)
@@ -524,7 +525,7 @@ func testCopyCancelled(t *testing.T, r *rig) {
 	}
 	for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGKILL} {
 		down := r.start(nil, "cp", "t:/tmp/big", to)
-		for limit := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the beginning of a file has no event
+		for limit := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the start of a file has no event
 			if hasUnnamed(down.Process.Pid, to) || time.Now().After(limit) {
 				break
 			}
@@ -537,7 +538,7 @@ func testCopyCancelled(t *testing.T, r *rig) {
 		}
 	}
 	r.vix(0, "exec", "t", "--", "sh", "-c", "rm /tmp/big; truncate -s 1G /tmp/vast; head -c 1M /dev/zero | tee -a /tmp/vast >/dev/null")
-	// What a guest's file claims to be is enough to refuse it.
+	// A file is refused by its announced size.
 	if p := r.vix(1, "cp", "--limit", "128M", "t:/tmp/vast", to); !strings.Contains(p.err.String(), "VM t: "+to+"/vast: more than the limit of 128 MiB") {
 		t.Errorf("%q", p.err.String())
 	}
@@ -563,7 +564,7 @@ func testInstall(t *testing.T, r *rig) {
 	}
 }
 
-// A copy that takes a while says how far it is, and Ctrl-C ends it.
+// A long copy shows its progress, and Ctrl-C ends it.
 func testCopyShown(t *testing.T, r *rig) {
 	big := filepath.Join(r.dir, "big2")
 	if err := os.WriteFile(big, bytes.Repeat([]byte("0123456789abcdef"), 8<<20), 0o600); err != nil {

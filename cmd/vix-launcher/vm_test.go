@@ -23,20 +23,20 @@ import (
 	"vix/internal/vm"
 )
 
-// These tests run real VMs: they need a machine that doctor is content with,
-// but for the compositor, of which a socket is enough as long as no program
-// opens a window. What windows do is tested in e2e.
+// These tests run real VMs. They need a machine that passes doctor's checks, except for the
+// compositor: a socket is enough as long as no program opens a window. Package e2e tests
+// windows.
 
-// A rig is a user's surroundings, and the programs.
+// A rig is a user's environment, and the programs.
 type rig struct {
 	t   testing.TB
 	dir string
-	bin string // of this rig alone: a supervisor has no environment, and is known by its program's path
+	bin string // unique to this rig: a supervisor has no environment, and is identified by its program's path
 	env []string
-	// pressure is what vix-launcher reads as the host's memory pressure, in all rigs:
-	// whoever writes it runs alone.
+	// pressure is the file that vix-launcher reads as the host's memory pressure, in all rigs: a
+	// test that writes it runs alone.
 	pressure string
-	// host is the network in which vix-launcher is started; nil: this machine's.
+	// host is the network in which vix-launcher starts; nil: this machine's.
 	host *hostNet
 }
 
@@ -45,7 +45,7 @@ var build = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Its host is short of memory when a test says so, and the machine's own does not matter.
+	// A test decides whether the rig's host is short of memory, not the machine's own state.
 	pressure := "-X main.pressureFile=" + filepath.Join(dir, "pressure")
 	cmd := exec.Command("go", "build", "-tags", "vixtest", "-ldflags", pressure, "-o", dir, "vix/cmd/vix-launcher", "vix/cmd/vix-waylandproxy", "vix/cmd/vix-guest")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -76,7 +76,7 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "vix") // a socket's path is short
+	dir, err := os.MkdirTemp("", "vix") // short, for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,19 +124,19 @@ func linked(built string) (string, error) {
 	return bin, err
 }
 
-// cacheDir is shared by all tests, so that one kernel is unpacked once.
+// All tests share cacheDir, so that a kernel is unpacked only once.
 var cacheDir = sync.OnceValue(func() string {
 	dir, _ := os.MkdirTemp("", "vixcache")
 	return dir
 })
 
-// A proc is one vix-launcher.
+// A launched is one run of vix-launcher.
 type launched struct {
 	*exec.Cmd
 	t        testing.TB
 	out, err lines
 	done     chan struct{}
-	patience time.Duration // with what it is to say; two minutes if 0
+	patience time.Duration // limit of a wait for output; 0: two minutes
 }
 
 // lines is output that a test can wait for.
@@ -183,7 +183,7 @@ func (r *rig) start(stdin io.Reader, args ...string) *launched {
 		logtest.Save(r.t, args[0]+".txt", fmt.Sprintf("%q\n%s%s", args, p.out.String(), p.err.String()))
 	})
 	go func() {
-		_ = p.Wait() // its ProcessState is looked at
+		_ = p.Wait() // its ProcessState is used
 		close(p.done)
 	}()
 	return p
@@ -228,7 +228,7 @@ func (p *launched) code() int {
 	}
 }
 
-// vix runs to the end, and wants a status.
+// vix runs vix-launcher to its end, and expects a status.
 func (r *rig) vix(code int, args ...string) *launched {
 	r.t.Helper()
 	p := r.start(nil, args...)
@@ -248,7 +248,7 @@ func (r *rig) list() []vm.State {
 	return vms
 }
 
-// processes are those whose command line speaks of this rig.
+// processes returns the processes with this rig in their command line.
 func (r *rig) processes() []string {
 	var found []string
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -262,7 +262,7 @@ func (r *rig) processes() []string {
 	return found
 }
 
-// nothingLeft: no process within two seconds, no file, no mount.
+// nothingLeft checks that no process is left after two seconds, no file, and no mount.
 func (r *rig) nothingLeft() {
 	r.t.Helper()
 	limit := time.Now().Add(2 * time.Second)
@@ -270,7 +270,7 @@ func (r *rig) nothingLeft() {
 		if time.Now().After(limit) {
 			r.t.Fatalf("left behind: %v", r.processes())
 		}
-		time.Sleep(10 * time.Millisecond) // the end of a process that is nobody's child has no event
+		time.Sleep(10 * time.Millisecond) // the end of an orphan has no event
 	}
 	r.vix(0, "list")
 	entries, _ := os.ReadDir(filepath.Join(r.dir, "run", "vix"))
@@ -284,7 +284,7 @@ func (r *rig) nothingLeft() {
 	}
 }
 
-// One VM, and everything that run does with it.
+// One VM is used in every way that run has.
 func TestVM(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -372,18 +372,18 @@ func TestVM(t *testing.T) {
 		}
 	})
 	fmt.Fprintln(keep, "something")
-	keep.Close() // exec.Cmd waits for its reader of stdin
+	keep.Close() // exec.Cmd waits until its stdin is closed
 	if code := first.code(); code != 7 || !strings.HasSuffix(first.out.String(), "got something\n") {
 		t.Errorf("status %d, %q", code, first.out.String())
 	}
 	r.nothingLeft()
 }
 
-// checkConfined looks at the processes of a VM that runs, by doctor and in /proc.
+// checkConfined inspects the processes of a running VM, by doctor and in /proc.
 func checkConfined(t *testing.T, r *rig, state vm.State) {
 	t.Helper()
 	p := r.start(nil, "doctor", "--json")
-	p.code() // 1: the socket is not a compositor's
+	p.code() // 1: the socket does not belong to a compositor
 	var report struct {
 		Checks []check      `json:"checks"`
 		VMs    []confinedVM `json:"vms"`
@@ -392,7 +392,7 @@ func checkConfined(t *testing.T, r *rig, state vm.State) {
 		t.Fatalf("%v: %s", err, p.out.String())
 	}
 	i := slices.IndexFunc(report.Checks, func(c check) bool { return c.Name == "confinement" })
-	everything := report.Checks[i].Status == "ok" // on this machine
+	everything := report.Checks[i].Status == "ok" // whether this machine has every measure
 	seen := map[string]bool{}
 	for _, p := range report.VMs[0].Processes {
 		st := p.Status
@@ -413,7 +413,7 @@ func checkConfined(t *testing.T, r *rig, state vm.State) {
 			t.Errorf("doctor does not show %s", name)
 		}
 	}
-	if os.Getuid() == 0 && everything { // others may not look
+	if os.Getuid() == 0 && everything { // only root can see it
 		if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", state.PIDs.Display)); err != nil || len(entries) > 0 {
 			t.Errorf("the display's root: %v, %v", entries, err)
 		}
@@ -425,7 +425,7 @@ func checkConfined(t *testing.T, r *rig, state vm.State) {
 	}
 }
 
-// checkThreads: a measure that missed a thread is none.
+// checkThreads checks that a measure holds for every thread.
 func checkThreads(t *testing.T, name string, pid int) {
 	t.Helper()
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
@@ -445,7 +445,7 @@ func checkThreads(t *testing.T, name string, pid int) {
 	}
 }
 
-// Runs at the same instant make one VM.
+// Concurrent runs make one VM.
 func TestVMRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -465,7 +465,7 @@ func TestVMRunsAtOnce(t *testing.T) {
 	}
 }
 
-// A stop is done when everything is gone, also while a guest boots.
+// A stop returns when everything is gone, even while a guest boots.
 func TestVMStop(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -490,8 +490,8 @@ func TestVMStop(t *testing.T) {
 	r.vix(1, "stop", "t")
 }
 
-// A root that is a directory is shared as it is: here one with a shell, the C
-// library, and a file.
+// A root that is a directory is shared unchanged: here one with a shell, the C library, and a
+// file.
 func TestVMDirectoryRoot(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

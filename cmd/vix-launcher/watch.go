@@ -23,7 +23,7 @@ type watchLine struct {
 	VM    *vmUse `json:"vm,omitempty"`
 }
 
-// watchStatus writes a line for each change, of the VM name or of all.
+// watchStatus writes a line for each change, of the VM called name or of all.
 func watchStatus(ctx context.Context, reg *vm.Registry, name string, w io.Writer, asJSON bool) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -40,7 +40,7 @@ func watchStatus(ctx context.Context, reg *vm.Registry, name string, w io.Writer
 	})
 }
 
-// watchBar writes a line for waybar when what it shows changes.
+// watchBar writes a line for waybar when its content changes.
 func watchBar(ctx context.Context, reg *vm.Registry, name string, w io.Writer) error {
 	var bar desktop.Bar
 	var last []byte
@@ -58,12 +58,12 @@ func watchBar(ctx context.Context, reg *vm.Registry, name string, w io.Writer) e
 	})
 }
 
-// watchInto follows VMs until it is interrupted or nobody reads w any more, to which
-// each writes.
+// watchInto calls each, which writes to w, as VMs change, until an interrupt or until w has no
+// reader any more.
 func watchInto(ctx context.Context, reg *vm.Registry, name string, w io.Writer, each func(vm.Event) error) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	// A bar that is gone is no error, and is noticed before the next change.
+	// The loss of the bar is no error, and is noticed before the next change.
 	signal.Ignore(unix.SIGPIPE)
 	defer signal.Reset(unix.SIGPIPE)
 	ctx, unread, err := untilUnread(ctx, w)
@@ -90,7 +90,7 @@ func printEvent(w io.Writer, e watchLine) error {
 }
 
 // untilUnread returns a context that ends when the pipe w has no reader any more. The
-// function frees what that takes.
+// function frees its resources.
 func untilUnread(ctx context.Context, w io.Writer) (context.Context, func(), error) {
 	ctx, cancel := context.WithCancel(ctx)
 	out := fileOf(w)
@@ -105,7 +105,7 @@ func untilUnread(ctx context.Context, w io.Writer) (context.Context, func(), err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// Of the first, only errors are told: POLLERR is a pipe without a reader.
+		// For the first, poll reports only errors: POLLERR means a pipe without a reader.
 		fds := []unix.PollFd{{Fd: int32(out.Fd())}, {Fd: int32(wake.Fd()), Events: unix.POLLIN}}
 		for {
 			if _, err := unix.Poll(fds, -1); !errors.Is(err, unix.EINTR) {

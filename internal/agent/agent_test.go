@@ -21,7 +21,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// socketpair returns two connected stream sockets, as QEMU's chardev has them.
+// socketpair returns two connected stream sockets, as QEMU's chardev uses.
 func socketpair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -45,7 +45,7 @@ func noLeaks(t *testing.T) {
 	t.Helper()
 	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
 	t.Cleanup(func() {
-		// A goroutine that has said it is done still needs a moment to be gone.
+		// A goroutine that has reported its end may need a moment to vanish.
 		for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(end); {
 			runtime.Gosched()
 		}
@@ -68,7 +68,7 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-// A fakeProgram stands for a process: its body runs in a goroutine.
+// A fakeProgram stands for a process; its body runs in a goroutine.
 type fakeProgram struct {
 	stdin          *io.PipeReader
 	stdout, stderr *io.PipeWriter
@@ -76,7 +76,7 @@ type fakeProgram struct {
 	args           []string
 }
 
-// fakes are the programs that a test guest knows.
+// fakes are the programs of a test guest.
 var fakes = map[string]func(*fakeProgram) Status{
 	"cat": func(p *fakeProgram) Status {
 		_, _ = io.Copy(p.stdout, p.stdin)
@@ -124,7 +124,7 @@ func startFake(ctx context.Context, s Spawn) (*Program, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	if s.Argv[0] == "slow" { // what comes meanwhile comes before it runs
+	if s.Argv[0] == "slow" { // frames that arrive meanwhile come before it runs
 		time.Sleep(time.Millisecond)
 		s.Argv = []string{"yes"}
 	}
@@ -290,8 +290,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// TestMany opens and closes as many programs as fit twice over: their places
-// come free again.
+// TestMany runs twice as many programs as fit at one time: their places become free again.
 func TestMany(t *testing.T) {
 	noLeaks(t)
 	a, b := socketpair(t)
@@ -351,7 +350,7 @@ func TestPowerOff(t *testing.T) {
 	}
 }
 
-// TestPowerOffEarly: a program is still waiting to be started.
+// TestPowerOffEarly powers off while a program waits for its start.
 func TestPowerOffEarly(t *testing.T) {
 	noLeaks(t)
 	a, b := socketpair(t)
@@ -372,8 +371,8 @@ func TestPowerOffEarly(t *testing.T) {
 	}
 }
 
-// TestAbandonedStart: clients that are gone before their program runs, over a real
-// socket: the channel lives, and their places come free.
+// TestAbandonedStart ends clients before their program runs, over a real socket: the channel
+// lives, and their places become free.
 func TestAbandonedStart(t *testing.T) {
 	noLeaks(t)
 	a, b := socketpair(t)
@@ -402,7 +401,7 @@ func TestAbandonedStart(t *testing.T) {
 	}
 }
 
-// TestGuestGone: the machine dies at once.
+// TestGuestGone ends the machine abruptly.
 func TestGuestGone(t *testing.T) {
 	noLeaks(t)
 	a, b := socketpair(t)
@@ -447,7 +446,7 @@ func TestGuestGivesUp(t *testing.T) {
 	}
 }
 
-// TestUnread: a guest that does not read blocks nobody who gives up.
+// TestUnread checks that a guest which does not read blocks no client that gives up.
 func TestUnread(t *testing.T) {
 	noLeaks(t)
 	a, b := net.Pipe() // no buffer: the first write blocks
@@ -474,7 +473,7 @@ func TestUnread(t *testing.T) {
 		}
 	}
 	h.l.mu.Lock()
-	if n := len(h.l.control); n > 64+7 { // and a resize, a spawn, a clock, a poweroff; the first run's kill and hangups
+	if n := len(h.l.control); n > 64+7 { // also a resize, a spawn, a clock, a poweroff; the first run's kill and hangups
 		t.Errorf("%d frames wait for a guest that does not read", n)
 	}
 	h.l.mu.Unlock()
@@ -484,7 +483,7 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// TestSlowReader: what is not read is held by the program, not by us.
+// TestSlowReader checks that the program holds unread output, and not the channel.
 func TestSlowReader(t *testing.T) {
 	noLeaks(t)
 	a, b := socketpair(t)

@@ -11,8 +11,8 @@ import (
 	"vix/internal/plain"
 )
 
-// A Conn is one end of a call that was accepted: two byte streams, with a window each as
-// those of a program have. Its methods may be called from several goroutines.
+// A Conn is one end of an accepted call: two byte streams, each with a window, as a
+// program's streams have. Its methods may be called from several goroutines.
 type Conn struct {
 	in  *inbox
 	out *outbox
@@ -22,40 +22,40 @@ type Conn struct {
 func (c *Conn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
 // Write blocks while the peer has no room, and fails with io.ErrClosedPipe when the peer
-// reads no more.
+// has stopped reading.
 func (c *Conn) Write(p []byte) (int, error) { return c.out.Write(p) }
 
-// CloseWrite ends what this end writes.
+// CloseWrite ends this end's output.
 func (c *Conn) CloseWrite() error { return c.out.Close() }
 
-// Close ends both directions: what was written is still sent, nothing more is read.
+// Close ends both directions: pending output is still sent, and no more input is read.
 func (c *Conn) Close() error { return errors.Join(c.out.Close(), c.in.Close()) }
 
 func (c *Conn) closeLocked() {
 	c.out.closeLocked()
-	_ = c.in.closeLocked() // it fails when the link has ended, and nothing is owed then
+	_ = c.in.closeLocked() // fails only after the link's end, when nothing needs to be sent
 }
 
-// A call is what either end knows of one. It is guarded by its link's mutex.
+// A call is one end's state of a call. The link's mutex guards it.
 type call struct {
 	l     *link
 	id    uint32
 	phase phase
-	ends  int   // of its two streams
+	ends  int   // streams that have ended
 	conn  *Conn // nil until it is accepted
 }
 
-// openLocked makes the streams: in is what this end reads, out what it writes. over is
-// called, with the lock held, when both have ended.
+// openLocked makes the streams: this end reads in and writes out. It calls over, with the
+// lock held, when both have ended.
 func (c *call) openLocked(in, out Stream, over func()) {
 	c.phase = running
 	o := &callEnds{c, over}
 	c.conn = &Conn{newInboxLocked(c.l, c.id, in, o), newOutboxLocked(c.l, c.id, out, o)}
 }
 
-// takeLocked does what a frame does to the call's streams.
+// takeLocked applies a frame to the call's streams.
 func (c *call) takeLocked(m Message) error {
-	if c.conn == nil { // it is refused; giving it up may have crossed that
+	if c.conn == nil { // the call is refused, and the guest's hangup may have crossed the refusal
 		if m != (Hangup{ID: c.id, Stream: Down}) {
 			return violation("call %d: %s, and it was refused", c.id, m.Type())
 		}
@@ -78,7 +78,7 @@ func (c *call) takeLocked(m Message) error {
 	return nil
 }
 
-// callEnds hears of the ends of a call's streams.
+// callEnds counts the ends of a call's streams.
 type callEnds struct {
 	c    *call
 	over func()
@@ -97,20 +97,19 @@ func (e *callEnds) streamEndedLocked() {
 
 // A Handler answers the calls of one kind, within bounds that hold whatever the guest does.
 type Handler struct {
-	Open  int           // calls that are not over, at most
-	Burst int           // calls that may come at once,
-	Pace  time.Duration // and then one in
+	Open  int           // most calls that may be open
+	Burst int           // calls that may come at once;
+	Pace  time.Duration // after them, one call in each Pace
 	// Serve answers one call, by Accept or Refuse, in a goroutine of its own. When it
-	// returns, a call that it has not answered is refused, and one that it has accepted is
-	// closed. ctx ends with the channel, and when the guest gives the call up that was not
-	// answered yet; Serve returns then.
+	// returns, an unanswered call is refused and an accepted one is closed. ctx ends with the
+	// channel, and when the guest gives up the call before the answer; Serve returns then.
 	Serve func(ctx context.Context, c *Caller)
 }
 
-// A desk is where the calls of one kind come in. It is guarded by the link's mutex.
+// A desk receives the calls of one kind. The link's mutex guards it.
 type desk struct {
 	Handler
-	free time.Time // when all of the burst may come again
+	free time.Time // when a whole burst may come again
 }
 
 // admits reports whether a call may come now.
@@ -127,21 +126,21 @@ func (d *desk) admits(now time.Time) bool {
 
 // A Caller is a guest that waits for an answer to its call.
 type Caller struct {
-	// Call is what the guest says. Its texts have been made fit for a terminal.
+	// Call is the guest's request. Its texts have been made fit for a terminal.
 	Call Call
 
 	h      *Host
 	kind   CallKind
 	call   call
-	cancel context.CancelFunc // of Serve's context; nil if nobody serves it
-	hung   bool               // the guest has given the call up; under the link's mutex
+	cancel context.CancelFunc // ends Serve's context; nil if Serve does not run
+	hung   bool               // the guest has given up the call; guarded by the link's mutex
 }
 
-// Handle has the calls of a kind answered by d; those of other kinds are refused. It is
+// Handle lets d answer the calls of a kind. Kinds without a handler are refused. Handle is
 // called before Run.
 func (h *Host) Handle(kind CallKind, d Handler) { h.desks[kind] = &desk{Handler: d} }
 
-// onCall takes a frame about a call: states.go says which may come when.
+// onCall handles a frame about a call: states.go defines what may come when.
 func (h *Host) onCall(m Message) error {
 	k, _ := keyOf(m)
 	h.l.mu.Lock()
@@ -195,7 +194,7 @@ func (h *Host) takeCallLocked(m Call) error {
 	return nil
 }
 
-// objectionLocked says why nobody is asked to answer a call.
+// objectionLocked says why a call is refused without asking its handler; "" if it is not.
 func (h *Host) objectionLocked(d *desk, kind CallKind) string {
 	if d == nil {
 		return "the host takes no such calls"
@@ -215,7 +214,7 @@ func (h *Host) objectionLocked(d *desk, kind CallKind) string {
 	return ""
 }
 
-// giveUpLocked: the guest waits no more. The call keeps its place until it is answered.
+// giveUpLocked notes that the guest no longer waits. The call keeps its place until its answer.
 func (c *Caller) giveUpLocked(m Hangup) error {
 	if m.Stream != Down {
 		return violation("call %d: hangup of stream %d", m.ID, m.Stream)
@@ -227,7 +226,7 @@ func (c *Caller) giveUpLocked(m Hangup) error {
 	return nil
 }
 
-// errAnswered is what a call is refused for here that has its answer.
+// errAnswered is the error of a second answer to a call.
 var errAnswered = errors.New("the call is answered already")
 
 // Accept opens the call.
@@ -241,14 +240,14 @@ func (c *Caller) Accept() (*Conn, error) {
 	if err := l.sendLocked(Accept{ID: c.call.id}); err != nil {
 		return nil, err
 	}
-	c.call.openLocked(Up, Down, func() {}) // the guest says when it is over
+	c.call.openLocked(Up, Down, func() {}) // the guest reports when it is over
 	if c.hung {
 		c.call.conn.out.hangupLocked()
 	}
 	return c.call.conn, nil
 }
 
-// Refuse says why there is no call, unless it is answered.
+// Refuse refuses the call with a reason, unless it has been answered.
 func (c *Caller) Refuse(why string) {
 	c.h.l.mu.Lock()
 	defer c.h.l.mu.Unlock()
@@ -263,7 +262,7 @@ func (c *Caller) refuseLocked(why string) {
 	_ = c.h.l.sendLocked(Refuse{ID: c.call.id, Text: plain.Text(why, maxText, plain.OneLine)})
 }
 
-// hangUp closes a call that was accepted.
+// hangUp closes an accepted call.
 func (c *Caller) hangUp() {
 	c.h.l.mu.Lock()
 	defer c.h.l.mu.Unlock()
@@ -274,7 +273,7 @@ func (c *Caller) hangUp() {
 
 // The guest's end.
 
-// A RefusalError is why the host has not taken a call.
+// A RefusalError is the host's reason for refusing a call.
 type RefusalError struct{ Text string }
 
 func (e *RefusalError) Error() string { return "refused by the host: " + e.Text }
@@ -282,8 +281,8 @@ func (e *RefusalError) Error() string { return "refused by the host: " + e.Text 
 // A guestCall is a call that is not over.
 type guestCall struct {
 	call
-	answer chan error // nil: it was accepted; capacity 1
-	left   bool       // the caller is gone
+	answer chan error // nil means accepted; capacity 1
+	left   bool       // the caller no longer waits
 }
 
 // endedLocked wakes the caller when the link ends.
@@ -292,12 +291,12 @@ func (c *guestCall) endedLocked() { c.tell(c.l.endLocked()) }
 func (c *guestCall) tell(err error) {
 	select {
 	case c.answer <- err:
-	default: // it was told
+	default: // it has an answer
 	}
 }
 
-// Call calls the host, and waits for its answer: a *RefusalError says why not. The ID is
-// chosen here. When ctx ends first there is no call. The Conn is the caller's to close.
+// Call calls the host and waits for the answer; a refusal is a *RefusalError. Call chooses
+// the ID. If ctx ends first, there is no call. The caller closes the Conn.
 func (g *Guest) Call(ctx context.Context, m Call) (*Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -319,7 +318,7 @@ func (g *Guest) Call(ctx context.Context, m Call) (*Conn, error) {
 	return c.conn, nil
 }
 
-// dial queues a call, and gives it a place.
+// dial queues a call and gives it a place.
 func (g *Guest) dial(m Call) (*guestCall, error) {
 	g.l.mu.Lock()
 	defer g.l.mu.Unlock()
@@ -338,8 +337,8 @@ func (g *Guest) dial(m Call) (*guestCall, error) {
 	return c, nil
 }
 
-// leave ends a call for which nobody waits any more: it is taken back if the host has not
-// been sent it, or keeps its place until the host answers.
+// leave ends a call whose caller no longer waits. If the host has not been sent the call,
+// it is taken back; otherwise it keeps its place until the host answers.
 func (g *Guest) leave(c *guestCall) {
 	g.l.mu.Lock()
 	defer g.l.mu.Unlock()
@@ -354,7 +353,7 @@ func (g *Guest) leave(c *guestCall) {
 	}
 }
 
-// onCall takes a frame of the host about a call: states.go says what it does when.
+// onCall handles the host's frame about a call: states.go defines its effect.
 func (g *Guest) onCall(m Message) error {
 	k, _ := keyOf(m)
 	g.l.mu.Lock()
@@ -379,7 +378,7 @@ func (g *Guest) onCall(m Message) error {
 	return c.takeLocked(m)
 }
 
-// overLocked ends a call that was refused, or whose streams have ended.
+// overLocked ends a call that was refused or whose streams have ended.
 func (g *Guest) overLocked(c *guestCall) {
 	delete(g.calls, c.id)
 	_ = g.l.sendLocked(Over{ID: c.id}) // it fails when the link has ended

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// callPair is a pair whose host answers calls by d; nil: it takes none.
+// callPair is a pair whose host answers calls by d; with nil it refuses all.
 func callPair(t *testing.T, d *Handler) *pair {
 	t.Helper()
 	a, b := socketpair(t)
@@ -23,7 +23,7 @@ func callPair(t *testing.T, d *Handler) *pair {
 	})
 }
 
-// echoing answers every call with what it is told.
+// echoing answers every call by returning its input.
 func echoing() *Handler {
 	return &Handler{Open: 3, Burst: 1000, Pace: time.Second, Serve: func(_ context.Context, c *Caller) {
 		if conn, err := c.Accept(); err == nil {
@@ -59,7 +59,7 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// A guest is told why its call is refused, and may call again.
+// A guest receives the reason of a refusal, and may call again.
 func TestCallRefused(t *testing.T) {
 	waits := func(ctx context.Context, c *Caller) {
 		if _, err := c.Accept(); err == nil {
@@ -88,8 +88,8 @@ func TestCallRefused(t *testing.T) {
 	}
 }
 
-// A call that waits for its answer ends with whoever waits, and its Serve hears of it; one
-// that nobody was sent is taken back.
+// A call that waits for its answer ends with its caller, and its Serve learns of it; an unsent
+// call is taken back.
 func TestCallGivenUp(t *testing.T) {
 	noLeaks(t)
 	came, gone := make(chan struct{}), make(chan struct{})
@@ -109,7 +109,7 @@ func TestCallGivenUp(t *testing.T) {
 	}
 }
 
-// What uses a call when the channel ends hears of it: both ends, and who waits for an answer.
+// Both ends of a call, and a caller that waits, learn of the channel's end.
 func TestCallAndEnd(t *testing.T) {
 	noLeaks(t)
 	served := make(chan error, 2)
@@ -146,7 +146,7 @@ func TestCallAndEnd(t *testing.T) {
 	if _, err := p.guest.Call(t.Context(), names); !errors.Is(err, ErrClosed) {
 		t.Errorf("another call: %v", err)
 	}
-	if err := <-p.hostErr; err != nil { // then all of Serve have returned
+	if err := <-p.hostErr; err != nil { // all of Serve have then returned
 		t.Error(err)
 	}
 	if n := len(served); n == 0 {
@@ -154,7 +154,7 @@ func TestCallAndEnd(t *testing.T) {
 	}
 }
 
-// FuzzCall: what is decoded is of one kind, and encodes to what decodes to the same.
+// FuzzCall: a decoded call has one kind, and encodes to an equal call.
 func FuzzCall(f *testing.F) {
 	needCorpus(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -180,7 +180,7 @@ func FuzzCall(f *testing.F) {
 	})
 }
 
-// FuzzCalls: a host that takes calls survives any guest: it ends, and leaves nothing.
+// FuzzCalls: a host with a handler survives any guest: it ends, and leaves nothing.
 func FuzzCalls(f *testing.F) {
 	needHellos(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -196,7 +196,7 @@ func FuzzCalls(f *testing.F) {
 	})
 }
 
-// FuzzGuest: a guest that calls survives any host, and says nothing that it may not.
+// FuzzGuest: a guest that calls survives any host, and sends nothing that the tables forbid.
 func FuzzGuest(f *testing.F) {
 	needCorpus(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -205,7 +205,7 @@ func FuzzGuest(f *testing.F) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			_ = g.Run(t.Context()) // whatever it makes of the host
+			_ = g.Run(t.Context()) // any result is allowed
 		}()
 		called := make(chan struct{})
 		go func() {

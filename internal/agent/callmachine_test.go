@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// The part of the random machine that calls.
+// The part of the random machine for calls.
 
-// callRoles are what the machine's hosts do with a call, which says so itself.
+// callRoles are what the machine's hosts do with a call; the call names its role.
 var callRoles = []string{"echo", "echo", "source", "close", "deaf", "refuse", "silent", "held", "slow"}
 
-// desk answers the machine's calls, fewer than come.
+// desk answers the machine's calls; its limits are below their number.
 func (c *cast) desk() Handler {
 	return Handler{Open: 4, Burst: 6, Pace: time.Second, Serve: c.serve}
 }
@@ -24,7 +24,7 @@ func (c *cast) serve(ctx context.Context, call *Caller) {
 	case "refuse":
 		call.Refuse("not \x1b[2J")
 	case "silent":
-	case "held", "slow": // which minds that the guest gives it up, or does not
+	case "held", "slow": // held ends when the guest gives it up, slow does not
 		let := c.hold()
 		done := ctx.Done()
 		if role == "slow" {
@@ -45,14 +45,14 @@ func (c *cast) talk(ctx context.Context, call *Caller, role string) {
 	if err != nil {
 		return
 	}
-	call.Refuse("too late") // does nothing
+	call.Refuse("too late") // has no effect
 	switch role {
 	case "close":
 	case "source":
 		for err == nil {
 			_, err = conn.Write(make([]byte, 7000))
 		}
-	case "deaf": // until it is let end
+	case "deaf": // until it may end
 		select {
 		case <-c.hold():
 		case <-ctx.Done():
@@ -63,7 +63,7 @@ func (c *cast) talk(ctx context.Context, call *Caller, role string) {
 	}
 }
 
-// A placedCall is a call of the machine's guest.
+// A placedCall is a call by the machine's guest.
 type placedCall struct {
 	role    string
 	cancel  context.CancelFunc
@@ -74,7 +74,7 @@ type placedCall struct {
 	busy    [2]atomic.Bool // its directions, from Up
 }
 
-// callStep does one thing at random to a call of the guest's.
+// callStep performs a random step on a call of the guest.
 func (r *rig) callStep() {
 	if len(r.calls) == 0 || r.rnd.IntN(3) == 0 {
 		r.place()
@@ -148,7 +148,7 @@ func (c *placedCall) work(s Stream, f func()) {
 	}()
 }
 
-// hear: what an echo gives back is what it was given.
+// hear checks that an echo returns its input.
 func (r *rig) hear(c *placedCall, n int) {
 	b := make([]byte, n)
 	k, _ := io.ReadFull(c.conn, b)
@@ -163,13 +163,13 @@ func (r *rig) hear(c *placedCall, n int) {
 	c.read += k
 }
 
-// callFrame draws what a guest says of calls, and whether it may be said now. The referee is
-// locked.
+// callFrame draws a guest's frame about a call, and reports whether it is allowed now. The
+// referee is locked.
 func (v *violator) callFrame() (Message, bool) {
 	id := uint32(v.rnd.IntN(int(v.ref.last) + 2))
 	s := Up + Stream(v.rnd.IntN(2))
 	if v.rnd.IntN(8) == 0 {
-		s = Stdin // of a run, or of none
+		s = Stdin // belongs to a run, or to none
 	}
 	var m Message
 	switch v.rnd.IntN(8) {
@@ -196,7 +196,7 @@ func (v *violator) callFrame() (Message, bool) {
 	return m, v.ref.mayCall(1, m)
 }
 
-// mayCall reports whether m may be said, and moves nothing.
+// mayCall reports whether m is allowed, without changing the model.
 func (r *referee) mayCall(who int, m Message) bool {
 	trial := &referee{calls: map[uint32]*judgedCall{}, last: r.last}
 	for id, c := range r.calls {
@@ -206,7 +206,7 @@ func (r *referee) mayCall(who int, m Message) bool {
 	return trial.judgeCall(who, m) == nil
 }
 
-// hostCallFrame draws what a host says of calls, new and old, in any order.
+// hostCallFrame draws a host's frame about calls, new and old, in any order.
 func hostCallFrame(rnd *rand.Rand, ref *referee) Message {
 	ref.mu.Lock()
 	last := ref.last

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// The bounds of every message, the same whether it is sent or was received.
+// The bounds of every message, checked before it is sent and after it is received.
 
 func (m Hello) check() error {
 	if m.Version < 1 {
@@ -73,7 +73,7 @@ func (m Spawn) check() error {
 	return checkID(m.ID)
 }
 
-// checkKind checks what is started.
+// checkKind checks the program that the message starts.
 func (m Spawn) checkKind() error {
 	if (m.Request != nil) != (m.Kind == KindRequest) {
 		return fmt.Errorf("spawn: kind %q and a request: one without the other", string(m.Kind))
@@ -128,7 +128,7 @@ func (m Error) check() error {
 	return checkText("error", m.Text, maxText)
 }
 
-// maxTraffic is what no network card carries in its life, and leaves room to reckon.
+// maxTraffic is more than any network card carries in its life, and sums of it do not overflow.
 const maxTraffic = 1 << 60
 
 func (m Traffic) check() error {
@@ -145,7 +145,7 @@ func (m Shortage) check() error {
 	return checkText("shortage: program", m.Program, maxName)
 }
 
-// maxPause is what no guest waits before it starts another proxy.
+// maxPause is longer than any guest waits before it starts another proxy.
 const maxPause = 3600_000
 
 func (m WindowLoss) check() error {
@@ -229,7 +229,7 @@ func checkUptime(ms int64) error {
 	return nil
 }
 
-// checkStrings: a string of an argument vector ends at its first NUL.
+// checkStrings checks strings for a NUL, where a string of an argument vector would end.
 func checkStrings(what string, list []string) error {
 	for _, s := range list {
 		if strings.ContainsRune(s, 0) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What can be asked for is checked before it is sent.
+// Requests are checked before they are sent.
 func TestSpawnCheck(t *testing.T) {
 	for _, c := range []struct {
 		s    Spawn

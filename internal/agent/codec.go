@@ -9,15 +9,15 @@ import (
 	"io"
 )
 
-// ErrProtocol is what every violation of the protocol wraps.
+// Every violation of the protocol wraps ErrProtocol.
 var ErrProtocol = errors.New("agent protocol violated")
 
 func violation(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
 }
 
-// Append appends m as one frame. A message that is out of bounds, or too large
-// for a frame, is an error, and dst is returned as it was.
+// Append appends m as one frame. If m is out of bounds or too large for a frame, it
+// returns dst unchanged and an error.
 func Append(dst []byte, m Message) ([]byte, error) {
 	if err := m.check(); err != nil {
 		return dst, err
@@ -35,9 +35,9 @@ func Append(dst []byte, m Message) ([]byte, error) {
 	return out, nil
 }
 
-// ReadFrame reads one frame into buf, which must hold MaxPayload bytes, and
-// returns its type and the part of buf that is its payload. io.EOF means that
-// the stream ended between two frames.
+// ReadFrame reads one frame into buf, which must hold MaxPayload bytes. It returns the
+// frame's type and the part of buf that is its payload. io.EOF means that the stream ended
+// between two frames.
 func ReadFrame(r io.Reader, buf []byte) (Type, []byte, error) {
 	var head [headerSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {

@@ -14,28 +14,28 @@ import (
 	"vix/internal/plain"
 )
 
-// A GuestConfig gives a Guest its hands. The functions may be called from
-// several goroutines.
+// A GuestConfig holds the functions by which a Guest acts on its machine. They may be
+// called from several goroutines.
 type GuestConfig struct {
 	Log    *slog.Logger
-	Kernel string // uname -r, said in hello
+	Kernel string // uname -r, for the hello
 
 	// Boot is called once, with the host's boot message.
 	Boot func(Boot)
-	// Clock is called with the host's time when that has jumped.
+	// Clock is called with the host's time after the host's clock has jumped.
 	Clock func(ns int64)
-	// Start starts a program as the guest's user. A *SpawnError says which
-	// code a shell would give. It may wait, until ctx ends.
+	// Start starts a program as the guest's user. A *SpawnError carries the code that a shell
+	// would return. Start may block until ctx ends.
 	Start func(ctx context.Context, s Spawn) (*Program, error)
 }
 
-// A Program is what Start has started. The Guest owns its streams.
+// A Program is a program that Start has started. The Guest owns its streams.
 type Program struct {
 	PID    int
 	Stdin  io.WriteCloser
 	Stdout io.ReadCloser
 	Stderr io.ReadCloser // nil with a TTY
-	// Signal signals the program and its process group; SIGKILL, all that descends from it.
+	// Signal signals the program and its process group; SIGKILL goes to all its descendants.
 	Signal func(syscall.Signal) error
 	// Resize sets the TTY's size; nil without one.
 	Resize func(rows, cols uint16) error
@@ -48,37 +48,36 @@ type Guest struct {
 	cfg GuestConfig
 	l   *link
 
-	booted  bool            // reader only
-	lastID  uint32          // of a spawn; reader only
-	ctx     context.Context // of Start: ends with the grace
+	booted  bool            // used by the reader alone
+	lastID  uint32          // the last spawn's; used by the reader alone
+	ctx     context.Context // for Start: ends with the grace period
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	// Guarded by l.mu.
+	// Guarded by l.mu:
 	lastCall uint32
-	calls    map[uint32]*guestCall // that are not over
+	calls    map[uint32]*guestCall // calls that are not over
 
 	mu      sync.Mutex
 	procs   map[uint32]*guestProc
 	closing bool
-	empty   chan struct{} // closed when closing and no program is left
+	empty   chan struct{} // closed when the guest is closing and no program is left
 }
 
-// NewGuest returns the guest's end over rw, which it owns: Run closes it.
+// NewGuest returns the guest's end over rw. It owns rw, and Run closes it.
 func NewGuest(rw io.ReadWriteCloser, cfg GuestConfig) *Guest {
 	g := &Guest{cfg: cfg, l: newLink(rw), procs: map[uint32]*guestProc{}, calls: map[uint32]*guestCall{}, empty: make(chan struct{})}
-	// Queued here, so that it is the first frame whatever is said before Run.
+	// Hello is queued here, so that it is the first frame whatever else is sent before Run.
 	g.say(Hello{Version: Version, Kernel: plain.Text(cfg.Kernel, maxText, plain.OneLine)})
 	return g
 }
 
-// errPowerOff ends the read loop when the host asked for it.
+// errPowerOff ends the read loop when the host has requested power off.
 var errPowerOff = errors.New("power off")
 
-// Run serves until the host asks for power off (nil), the
-// channel ends, or ctx does. Before it returns, every program has been asked
-// to end (SIGTERM, then SIGKILL after the grace that the host gave), and their
-// last words and status are written. The caller switches the machine off.
+// Run serves until the host requests power off (nil), the channel ends, or ctx does. Before
+// it returns, it ends every program (SIGTERM, then SIGKILL after the host's grace period)
+// and writes their remaining output and status. The caller switches the machine off.
 func (g *Guest) Run(ctx context.Context) error {
 	g.ctx, g.cancel = context.WithCancel(ctx)
 	defer g.cancel()
@@ -98,7 +97,7 @@ func (g *Guest) Run(ctx context.Context) error {
 	var err error
 	select {
 	case p := <-power:
-		// The reader goes on: the dying programs' output needs its credit.
+		// The reader goes on: the output of ending programs needs its credit.
 		g.end(time.Duration(p.Grace) * time.Millisecond)
 		g.l.flush(flushLimit)
 		g.l.fail(errPowerOff)
@@ -122,25 +121,25 @@ func (g *Guest) Stage(name, state string, uptime time.Duration) {
 	g.say(Stage{Name: name, State: state, Uptime: uptime.Milliseconds()})
 }
 
-// Ready reports that programs can be spawned.
+// Ready reports that the guest can start programs.
 func (g *Guest) Ready(uptime time.Duration) { g.say(Ready{Uptime: uptime.Milliseconds()}) }
 
-// Traffic reports what the network card has carried since the start, in bytes.
+// Traffic reports the bytes that the network card has carried since the start.
 func (g *Guest) Traffic(received, sent uint64) { g.say(Traffic{received, sent}) }
 
-// Shortage reports that the kernel has ended a program for want of memory, the count-th.
+// Shortage reports that the kernel has killed a program for want of memory; count includes it.
 func (g *Guest) Shortage(program string, count uint64) {
 	g.say(Shortage{Program: plain.Text(program, maxName, plain.OneLine), Count: count})
 }
 
-// WindowLoss reports that the Wayland proxy has ended, the count-th time, and after which
-// pause another one is started.
+// WindowLoss reports that the Wayland proxy has ended. count includes this end; pause is
+// the time until the next proxy starts.
 func (g *Guest) WindowLoss(how string, count uint64, pause time.Duration) {
 	g.say(WindowLoss{How: plain.Text(how, maxText, plain.OneLine), Count: count, Pause: pause.Milliseconds()})
 }
 
-// Fail says why the guest is about to power off, and waits until that is
-// written. The caller then ends Run's context.
+// Fail reports why the guest is about to power off, and waits until the report is written.
+// The caller then ends Run's context.
 func (g *Guest) Fail(text string) {
 	g.say(Error{Text: plain.Text(text, maxText, plain.OneLine)})
 	g.l.flush(flushLimit)
@@ -152,7 +151,7 @@ func (g *Guest) say(m Message) {
 	}
 }
 
-// handle takes one frame of the host. What it does not understand it ignores:
+// handle handles one frame of the host. It ignores a frame that it does not understand:
 // the host is trusted, and may be newer.
 func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 	m, err := Parse(t, payload)
@@ -191,8 +190,8 @@ func (g *Guest) handle(t Type, payload []byte, power chan<- PowerOff) error {
 	return nil
 }
 
-// onRun takes a frame about a run that the host has spawned: states.go says what it does
-// when. One that has crossed what the guest said does nothing.
+// onRun handles a frame about a run that the host has spawned: states.go defines its
+// effect. A frame that crossed the guest's own has none.
 func (g *Guest) onRun(m Message) error {
 	k, _ := keyOf(m)
 	p := g.find(k.id)
@@ -216,7 +215,7 @@ func (g *Guest) onRun(m Message) error {
 	return nil
 }
 
-// onStream takes a frame about one of the run's streams.
+// onStream handles a frame about one of the run's streams.
 func (p *guestProc) onStream(m Message) error {
 	l := p.g.l
 	switch m := m.(type) {
@@ -246,8 +245,8 @@ func (g *Guest) find(id uint32) *guestProc {
 	return g.procs[id]
 }
 
-// spawn starts a program in a goroutine of its own: reading it from the shared
-// root takes a while, and the other programs' streams go on.
+// spawn starts a program in a goroutine of its own: reading the program from the shared
+// root takes a while, and the streams of others continue meanwhile.
 func (g *Guest) spawn(s Spawn) {
 	if s.ID <= g.lastID {
 		g.cfg.Log.Warn("frame ignored", "err", violation("program %d spawned twice", s.ID))
@@ -278,8 +277,8 @@ func (g *Guest) forget(p *guestProc) {
 	}
 }
 
-// end asks every program to end, then makes it. It returns when they are gone,
-// with their output drained unless the grace was over first.
+// end asks every program to end, then kills it. It returns when all are gone, with their
+// output drained unless the grace period ended first.
 func (g *Guest) end(grace time.Duration) {
 	g.mu.Lock()
 	g.closing = true
@@ -323,14 +322,14 @@ type guestProc struct {
 	in     *inbox
 	out    *outbox
 	err    *outbox
-	ctx    context.Context // of its start
+	ctx    context.Context // for its start
 	cancel context.CancelFunc
 
 	mu        sync.Mutex
 	prog      *Program
-	signals   []syscall.Signal // that wait until the program has started; each once
-	size      *Resize          // the same
-	hung      [3]bool          // streams whose reader went away before that
+	signals   []syscall.Signal // signals that wait for the program's start; each once
+	size      *Resize          // a size that waits for the program's start
+	hung      [3]bool          // streams whose reader left before the program's start
 	abandoned bool
 }
 
@@ -344,7 +343,7 @@ func newGuestProc(g *Guest, id uint32) *guestProc {
 	return p
 }
 
-// say moves the run on, and tells the host.
+// say advances the run, and sends m to the host.
 func (p *guestProc) say(m Message) {
 	l := p.g.l
 	l.mu.Lock()
@@ -352,7 +351,7 @@ func (p *guestProc) say(m Message) {
 	err := p.course.moveLocked(p.id, m.Type())
 	if err == nil {
 		if m.Type() == TypeExit {
-			p.in.endLocked() // nothing is said of it after
+			p.in.endLocked() // no frame about it may follow
 		}
 		err = l.sendLocked(m)
 	}
@@ -360,7 +359,7 @@ func (p *guestProc) say(m Message) {
 		p.g.cfg.Log.Debug("agent channel: cannot send", "message", m.Type(), "err", err)
 		return
 	}
-	p.out.readyLocked() // what has waited for the program to run
+	p.out.readyLocked() // output that waited for the program's start
 	p.err.readyLocked()
 }
 
@@ -371,7 +370,7 @@ func (p *guestProc) outbox(s Stream) *outbox {
 	return p.out
 }
 
-// run starts the program and returns when it and its streams have ended.
+// run starts the program, and returns when it and its streams have ended.
 func (p *guestProc) run(s Spawn) {
 	prog, err := p.g.cfg.Start(p.ctx, s)
 	p.cancel()
@@ -398,14 +397,14 @@ func (p *guestProc) run(s Spawn) {
 	streams.Go(func() { p.pumpIn(prog.Stdin) })
 	st := prog.Wait()
 	p.mu.Lock()
-	prog.Signal = func(syscall.Signal) error { return syscall.ESRCH } // the pid may be another's now
+	prog.Signal = func(syscall.Signal) error { return syscall.ESRCH } // another process may have the pid now
 	p.mu.Unlock()
 	p.say(Exit{ID: p.id, Code: st.Code, Signal: int(st.Signal)})
 	_ = prog.Stdin.Close()
 	streams.Wait()
 }
 
-// adopt does what came before the program had started.
+// adopt applies what arrived before the program's start.
 func (p *guestProc) adopt(prog *Program) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -433,10 +432,10 @@ func (p *guestProc) kill(sig syscall.Signal) {
 		p.signalLocked(sig)
 		return
 	}
-	// The last of its number counts: a stop and a go on stay in their order.
+	// The last signal of a number counts: a stop and a later continue keep their order.
 	p.signals = append(slices.DeleteFunc(p.signals, func(s syscall.Signal) bool { return s == sig }), sig)
 	if sig == syscall.SIGKILL {
-		p.cancel() // a start that waits is not waited for
+		p.cancel() // a start that blocks is abandoned
 	}
 }
 
@@ -462,7 +461,7 @@ func (p *guestProc) resizeLocked(m Resize) {
 	}
 }
 
-// hangup is the host's reader going away: the program gets EPIPE.
+// hangup handles the loss of the host's reader: the program gets EPIPE.
 func (p *guestProc) hangup(s Stream) {
 	p.hangupOutput(s)
 	p.mu.Lock()
@@ -479,7 +478,7 @@ func (p *guestProc) hangupOutput(s Stream) {
 	p.outbox(s).hangupLocked()
 }
 
-// closeOutputLocked closes what the program writes to.
+// closeOutputLocked closes an output of the program.
 func (p *guestProc) closeOutputLocked(s Stream) {
 	switch {
 	case s == Stdout:
@@ -489,7 +488,7 @@ func (p *guestProc) closeOutputLocked(s Stream) {
 	}
 }
 
-// abandon lets go of output that a descendant of the program still holds.
+// abandon closes output that a descendant of the program still holds.
 func (p *guestProc) abandon() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -506,7 +505,7 @@ func (p *guestProc) abandonLocked() {
 	}
 }
 
-// pumpOut sends what the program writes, as fast as the host takes it.
+// pumpOut sends the program's output, as fast as the host takes it.
 func pumpOut(o *outbox, r io.ReadCloser) {
 	buf := make([]byte, MaxData)
 	for {
@@ -524,7 +523,7 @@ func pumpOut(o *outbox, r io.ReadCloser) {
 	_ = o.Close()
 }
 
-// pumpIn writes what the host sends to the program.
+// pumpIn writes the host's data to the program.
 func (p *guestProc) pumpIn(w io.WriteCloser) {
 	buf := make([]byte, MaxData)
 	for {

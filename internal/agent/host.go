@@ -18,14 +18,14 @@ import (
 
 // A Host is the host's end of one channel. Its life:
 //
-//	NewHost ─► Run(ctx) pumps in a goroutine of the caller's
+//	NewHost ─► Run(ctx) pumps in a goroutine of the caller
 //	           Boot ─► Stages … ─► Ready ─► Spawn, Spawn, … ─► PowerOff
 //
 // All methods may be called from several goroutines.
 type Host struct {
-	// OnShortage, if it is set before Run, is called with each program that the guest's
-	// kernel has ended for want of memory, in the guest's words and as often as it likes;
-	// what the guest said later has not been taken yet. It must not wait for the guest.
+	// OnShortage, if set before Run, is called for each program that the guest's kernel has
+	// killed for want of memory, as reported by the guest and without a bound on how often.
+	// The call comes before later frames of the guest are handled. It must not wait for the guest.
 	OnShortage func(Shortage)
 	// OnWindowLoss is the same for each end of the guest's windows.
 	OnWindowLoss func(WindowLoss)
@@ -37,36 +37,36 @@ type Host struct {
 	done   chan struct{} // closed when Run has returned
 	failed chan *GuestError
 
-	traffic atomic.Pointer[Traffic] // nil: the guest has said nothing
+	traffic atomic.Pointer[Traffic] // nil: no report from the guest yet
 
-	// Touched by the reader alone.
+	// Used by the reader alone:
 	greeted bool
 	isReady bool
 	nStages int
 	failure *GuestError
 
 	mu     sync.Mutex
-	boot   *Boot // waits for the guest's hello, or is sent
-	met    bool  // the guest has said hello
+	boot   *Boot // waits for the guest's hello, or has been sent
+	met    bool  // the guest's hello has come
 	result error // of Run, once done
 
-	// Guarded by l.mu, as each run's course is: where a run is and whether it has a
-	// place are one thing.
+	// Guarded by l.mu, like each run's course: a run's phase and its place in procs change
+	// together.
 	pinged uint64        // the last ping
-	ponged uint64        // the last that was answered
+	ponged uint64        // the last ping that was answered
 	signs  chan struct{} // closed and replaced at every pong
 	lastID uint32
-	procs  map[uint32]*Process // that are not over; nil once Run has ended
+	procs  map[uint32]*Process // programs that are not over; nil once Run has ended
 
 	lastCall uint32
-	calls    map[uint32]*Caller // that are not over
-	desks    map[CallKind]*desk // who answers them; set before Run
-	callsCtx context.Context    // of those who serve them; set by Run
-	serving  sync.WaitGroup     // those
+	calls    map[uint32]*Caller // calls that are not over
+	desks    map[CallKind]*desk // handlers by kind; set before Run
+	callsCtx context.Context    // the context of handlers; set by Run
+	serving  sync.WaitGroup     // handlers that run
 }
 
-// NewHost returns the host's end over rw, which it owns: Run closes it. A
-// pending Read of rw must end when rw is closed (a net.Conn, an *os.File).
+// NewHost returns the host's end over rw. It owns rw, and Run closes it. A pending Read of
+// rw must end when rw is closed (a net.Conn, an *os.File).
 func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 	return &Host{
 		log:    log,
@@ -82,15 +82,15 @@ func NewHost(rw io.ReadWriteCloser, log *slog.Logger) *Host {
 	}
 }
 
-// A GuestError is why a guest could not boot, or had to give up. Its text is
-// the guest's own, made fit for a terminal.
+// A GuestError is a guest's reason for failing to boot or for giving up. Its text comes
+// from the guest, and is made fit for a terminal.
 type GuestError struct{ Text string }
 
 func (e *GuestError) Error() string { return "guest: " + e.Text }
 
-// A SpawnError is why a program did not start. Code is what a shell would
-// return: 127 when there is no such program, 126 when it cannot be executed,
-// 125 when the guest itself could not.
+// A SpawnError is the reason why a program did not start. Code is what a shell would
+// return: 127 when there is no such program, 126 when it cannot be executed, 125 when
+// the guest itself failed.
 type SpawnError struct {
 	Program string
 	Code    int
@@ -99,10 +99,9 @@ type SpawnError struct {
 
 func (e *SpawnError) Error() string { return e.Program + ": " + e.Text }
 
-// Run pumps until the guest is off (nil), the guest says that it failed (a
-// *GuestError), it breaks the protocol (ErrProtocol), or ctx ends. Then every
-// program's streams and Wait end, those who serve calls have returned, Stages is closed, and
-// nothing of it runs.
+// Run pumps until the guest is off (nil), the guest reports its failure (a *GuestError),
+// it breaks the protocol (ErrProtocol), or ctx ends. Then every program's streams and Wait
+// end, handlers have returned, Stages is closed, and no goroutine of Run is left.
 func (h *Host) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { h.l.fail(context.Cause(ctx)) })
 	defer stop()
@@ -112,7 +111,7 @@ func (h *Host) Run(ctx context.Context) error {
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		if err := h.l.writeLoop(); err != nil {
-			// The reader learns of the end too, after what the guest still said.
+			// The reader learns of the end too, after the guest's last frames.
 			h.log.Debug("agent channel: write failed", "err", err)
 		}
 	})
@@ -128,7 +127,7 @@ func (h *Host) Run(ctx context.Context) error {
 	case h.failure != nil:
 		err = h.failure
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		// A machine that switches itself off may do so within a frame.
+		// A machine that switches itself off may cut a frame short.
 		err = nil
 	}
 	h.finish(err)
@@ -153,16 +152,16 @@ func (h *Host) finish(err error) {
 	close(h.done)
 }
 
-// ended returns the error of what can no longer be done.
+// ended returns the error for operations after the channel's end.
 func (h *Host) ended() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return cmp.Or(h.result, ErrClosed)
 }
 
-// Boot tells the guest who it is, once it says hello, with the time of that
-// moment (b.Time is not used): the guest's kernel takes seconds to come up. It
-// returns at once; what the guest makes of it comes by Stages and Ready.
+// Boot sends the guest its identity once its hello has come, with the time of that moment
+// (b.Time is not used): the guest's kernel takes seconds to come up. Boot returns at
+// once; Stages and Ready report the progress.
 func (h *Host) Boot(b Boot) error {
 	if err := b.check(); err != nil {
 		return err
@@ -185,8 +184,8 @@ func (h *Host) sendBootLocked() error {
 	return h.l.send(b)
 }
 
-// SetClock gives the guest the host's time of this moment, unless its boot message is
-// still to come, with a later one.
+// SetClock sends the guest the host's current time, unless the boot message, with a later
+// time, is still to come.
 func (h *Host) SetClock() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -196,7 +195,7 @@ func (h *Host) SetClock() error {
 	return h.l.send(Clock{Time: time.Now().UnixNano()})
 }
 
-// onHello: the guest is there.
+// onHello handles the guest's first frame.
 func (h *Host) onHello(m Hello) error {
 	h.greeted = true
 	if m.Version != Version {
@@ -209,12 +208,12 @@ func (h *Host) onHello(m Hello) error {
 	return h.sendBootLocked()
 }
 
-// Stages yields the stages of the boot as they are done, never more than
-// MaxStages, and is closed when Run returns. It need not be read.
+// Stages yields the stages of the boot as they are done, at most MaxStages of them, and is
+// closed when Run returns. It need not be read.
 func (h *Host) Stages() <-chan Stage { return h.stages }
 
-// Traffic returns what the guest's network card has carried, in the guest's words; the
-// zero Traffic where it has said nothing.
+// Traffic returns what the guest's network card has carried, as reported by the guest; zero
+// before its first report.
 func (h *Host) Traffic() Traffic {
 	if t := h.traffic.Load(); t != nil {
 		return *t
@@ -222,8 +221,8 @@ func (h *Host) Traffic() Traffic {
 	return Traffic{}
 }
 
-// Ping asks the guest for a sign of life, and waits for it: then the guest has taken all
-// that it was sent before.
+// Ping asks the guest for a sign of life, and waits for it. The guest has then handled
+// everything that it was sent before.
 func (h *Host) Ping(ctx context.Context) error {
 	h.l.mu.Lock()
 	h.pinged++
@@ -256,7 +255,7 @@ func (h *Host) onPong(m Pong) error {
 	return nil
 }
 
-// Ready waits until programs can be spawned, or the channel or ctx has ended.
+// Ready waits until the guest can start programs, or the channel or ctx has ended.
 func (h *Host) Ready(ctx context.Context) error {
 	select {
 	case <-h.ready:
@@ -271,12 +270,11 @@ func (h *Host) Ready(ctx context.Context) error {
 // Done is closed when Run has returned.
 func (h *Host) Done() <-chan struct{} { return h.done }
 
-// PowerOffGrace is how long programs have to end at SIGTERM before SIGKILL.
+// PowerOffGrace is the time that programs have between SIGTERM and SIGKILL.
 const PowerOffGrace = time.Second
 
-// PowerOff asks the guest to end its programs and to switch itself off, and
-// waits until the channel has ended. When ctx ends first, the caller is left
-// to end the machine itself.
+// PowerOff asks the guest to end its programs and to switch itself off, and waits until
+// the channel has ended. When ctx ends first, the caller has to end the machine.
 func (h *Host) PowerOff(ctx context.Context) error {
 	if err := h.l.send(PowerOff{Grace: PowerOffGrace.Milliseconds()}); err != nil {
 		select {
@@ -294,10 +292,9 @@ func (h *Host) PowerOff(ctx context.Context) error {
 	}
 }
 
-// Spawn starts a program as the guest's user and returns when it runs. Its ID
-// is chosen here. The error is a *SpawnError when the guest says why not; when
-// ctx ends first, the program is not started if the guest has not been asked yet, and
-// else killed as soon as it has started.
+// Spawn starts a program as the guest's user and returns when it runs. Spawn chooses the
+// ID. A guest's refusal is a *SpawnError. If ctx ends first, the program is not started
+// when the guest has not been asked yet, and is killed at its start otherwise.
 func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.name(), err)
@@ -319,8 +316,8 @@ func (h *Host) Spawn(ctx context.Context, s Spawn) (*Process, error) {
 	}
 }
 
-// abandon ends a run whose program nobody waits for any more. It keeps its place until
-// the guest says that it is over.
+// abandon ends a run whose caller no longer waits. The run keeps its place until the guest
+// reports its end.
 func (h *Host) abandon(p *Process, why error) {
 	h.l.mu.Lock()
 	takenBack := h.l.takeBackLocked(false, p.id)
@@ -337,7 +334,7 @@ func (h *Host) abandon(p *Process, why error) {
 	_ = p.Stderr.Close()
 }
 
-// name is what messages call the program.
+// name is the program's name in messages.
 func (m Spawn) name() string {
 	switch {
 	case m.Request != nil:
@@ -350,7 +347,7 @@ func (m Spawn) name() string {
 	return m.Argv[0]
 }
 
-// ask queues a spawn, and gives it a place.
+// ask queues a spawn and gives it a place.
 func (h *Host) ask(s *Spawn) (*Process, error) {
 	h.l.mu.Lock()
 	defer h.l.mu.Unlock()
@@ -379,7 +376,7 @@ func (h *Host) ask(s *Spawn) (*Process, error) {
 	return p, nil
 }
 
-// handle takes one frame of the guest.
+// handle handles one frame of the guest.
 func (h *Host) handle(t Type, payload []byte) error {
 	m, err := Parse(t, payload)
 	if err != nil {
@@ -448,11 +445,11 @@ func (h *Host) onFailure(e Error) {
 	}
 }
 
-// Failed gives what Run will return once the guest has said that it failed: it goes
-// on to switch itself off, which takes it seconds.
+// Failed yields Run's later error as soon as the guest has reported its failure: the guest
+// then takes seconds to switch itself off.
 func (h *Host) Failed() <-chan *GuestError { return h.failed }
 
-// onRun takes a frame about a run: states.go says which may come when.
+// onRun handles a frame about a run: states.go defines what may come when.
 func (h *Host) onRun(m Message) error {
 	k, _ := keyOf(m)
 	h.l.mu.Lock()
@@ -466,7 +463,7 @@ func (h *Host) onRun(m Message) error {
 		err = p.takeLocked(m)
 	}
 	if err == nil && p.course.phase == unknown {
-		delete(h.procs, p.id) // the place is free before anybody can know of the end
+		delete(h.procs, p.id) // before anybody can learn of the end
 		h.l.takeBackLocked(false, p.id)
 	}
 	h.l.mu.Unlock()
@@ -476,7 +473,7 @@ func (h *Host) onRun(m Message) error {
 	return err
 }
 
-// takeLocked does what a frame does to the run's streams.
+// takeLocked applies a frame to the run's streams.
 func (p *Process) takeLocked(m Message) error {
 	switch m := m.(type) {
 	case Data:
@@ -504,7 +501,7 @@ func (p *Process) takeLocked(m Message) error {
 	return nil
 }
 
-// tell tells those who wait for the run.
+// tell wakes those who wait for the run.
 func (p *Process) tell(m Message) {
 	switch m := m.(type) {
 	case Spawned:
@@ -523,15 +520,14 @@ func (p *Process) tell(m Message) {
 
 // A Process is a program in the guest, as the host sees it.
 //
-// Stdout and Stderr end when no process of the guest holds them any more, which
-// may be long after the program itself has ended (a program that forked a
-// daemon). Closing one tells the guest that nobody reads. Leaving them unread
-// stops the program once it has written Window bytes. With a TTY, Stderr is
-// empty.
+// Stdout and Stderr end when no process of the guest holds them any more, which may be long
+// after the program's own end (a program may fork a daemon). Closing one tells the guest
+// that its reader is gone. An unread stream blocks the program after Window bytes. With a
+// TTY, Stderr is empty.
 type Process struct {
 	Stdin          io.WriteCloser
 	Stdout, Stderr io.ReadCloser
-	PID            int // in the guest: hostile, for show only
+	PID            int // in the guest: hostile, for display only
 
 	h       *Host
 	id      uint32
@@ -539,7 +535,7 @@ type Process struct {
 	in      *outbox
 	out     *inbox
 	err     *inbox
-	started chan error // of Spawn: nil once the program runs; holds one
+	started chan error // Spawn's result: nil once the program runs; capacity 1
 	course  course     // guarded by h.l.mu
 
 	once    sync.Once
@@ -554,7 +550,7 @@ type Status struct {
 	Signal syscall.Signal // 0 when it exited
 }
 
-// ExitCode is the status as a shell's: 128 + n for signal n.
+// ExitCode returns the status as a shell does: 128 + n for signal n.
 func (s Status) ExitCode() int {
 	if s.Signal != 0 {
 		return 128 + int(s.Signal)
@@ -569,8 +565,8 @@ func (s Status) String() string {
 	return fmt.Sprintf("exit status %d", s.Code)
 }
 
-// Wait waits until the program itself has ended. The error is that of the
-// channel, when it ended first.
+// Wait waits until the program itself has ended. If the channel ended first, it returns the
+// channel's error.
 func (p *Process) Wait() (Status, error) {
 	<-p.exited
 	return p.status, p.waitErr
@@ -579,8 +575,8 @@ func (p *Process) Wait() (Status, error) {
 // Exited is closed when Wait would return.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Kill sends a signal to the program and its process group; SIGKILL to all that descends
-// from it. A program that has ended gets none.
+// Kill sends a signal to the program and its process group; SIGKILL goes to all its
+// descendants. A program that has ended gets none.
 func (p *Process) Kill(sig syscall.Signal) error {
 	return p.say(Kill{ID: p.id, Signal: int(sig)})
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// raw makes a frame of anything.
+// raw makes a frame of any content.
 func raw(t Type, payload string) []byte {
 	b := append([]byte{byte(t), 0, 0, 0, 0}, payload...)
 	binary.LittleEndian.PutUint32(b[1:], uint32(len(payload)))
@@ -26,11 +26,11 @@ func frame(t testing.TB, m Message) []byte {
 	return b
 }
 
-// TestHostile: each of these ends the channel, and nothing else.
+// TestHostile: each of these inputs ends the channel, and has no other effect.
 func TestHostile(t *testing.T) {
 	hello := frame(t, Hello{Version: Version})
 	started := append(hello, frame(t, Spawned{ID: 1, PID: 2})...)
-	called := append(hello[:len(hello):len(hello)], frame(t, Call{ID: 1, Names: &NamesCall{}})...) // and refused
+	called := append(hello[:len(hello):len(hello)], frame(t, Call{ID: 1, Names: &NamesCall{}})...) // the call is refused
 	call := func(id uint32) []byte { return frame(t, Call{ID: id, Names: &NamesCall{}}) }
 	out := func(n int) []byte { return frame(t, Data{ID: 1, Stream: Stdout, Bytes: make([]byte, n)}) }
 	for name, c := range map[string]struct{ before, bad []byte }{
@@ -119,7 +119,7 @@ func TestHostile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
-			// Without its last frame all is well, with it the channel ends.
+			// Without its last frame the channel goes on; with it the channel ends.
 			if err := attack(t, c.before); err != nil {
 				t.Fatalf("before: %v", err)
 			}
@@ -137,14 +137,14 @@ func calls(t testing.TB, n uint32) (b []byte) {
 	return b
 }
 
-// attack feeds bytes to a host that has asked for one program, and takes no calls, and
-// returns what Run says of them.
+// attack feeds bytes to a host that has requested one program and refuses calls, and returns
+// Run's error.
 func attack(t testing.TB, input []byte) error {
 	a, b := net.Pipe()
 	return attackHost(t, NewHost(a, quiet), b, input)
 }
 
-// attackHost feeds bytes to a host by the other end of its channel.
+// attackHost feeds bytes to a host from the other end of its channel.
 func attackHost(t testing.TB, h *Host, b net.Conn, input []byte) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

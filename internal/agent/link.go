@@ -10,29 +10,28 @@ import (
 	"time"
 )
 
-// A link is what both ends share: one stream, one goroutine that writes to it,
-// and the ends of the programs' streams.
+// A link is the part that both ends share: one stream, one goroutine that writes to it, and
+// the ends of the programs' streams.
 //
 //	outbox.Write ──► ready ─┐
 //	inbox.Read ──► owing ───┼─► writeLoop ──► rw ──► peer's readLoop ──► inbox
 //	send ──► control ───────┘
 //
-// The writer takes control frames first, then credit, then one chunk of the
-// stream whose turn it is: a busy stream delays a kill by at most one chunk. What
-// a peer does not read waits: a bound for each run, as states.go says.
-// Whatever blocks on the peer blocks in writeLoop alone; readLoop never writes,
-// so two links cannot wait for each other.
+// The writer takes control frames first, then credit, then one chunk of the stream whose
+// turn it is: a busy stream delays a kill by at most one chunk. Frames for a peer that does
+// not read wait, within a bound for each run (states.go). Only writeLoop ever blocks on the
+// peer; readLoop never writes, so two links cannot wait for each other.
 type link struct {
 	rw io.ReadWriteCloser
 
 	mu      sync.Mutex
 	work    sync.Cond // the writer waits here for something to send
-	idle    sync.Cond // flush waits here for the writer to have nothing to send
+	idle    sync.Cond // flush waits here until the writer has nothing to send
 	control []queued
-	owing   []*inbox  // their readers consumed bytes that the peer must hear of
-	ready   []*outbox // have something to send and the credit for it; each once
+	owing   []*inbox  // streams whose readers consumed bytes: the peer is owed credit
+	ready   []*outbox // streams with data to send and credit for it; each once
 	writing bool
-	err     error // why the link ended; nothing is sent or received after
+	err     error // why the link ended; no frame is sent or received after
 	streams map[endpoint]struct{}
 }
 
@@ -45,17 +44,17 @@ type queued struct {
 	frame []byte
 }
 
-// A key says what a control message is about. Where only the last counts, a message takes
-// the place of one with the same key that the peer has not been sent.
+// A key identifies the subject of a control message. Where only the last message counts, a
+// new one replaces an unsent one with the same key.
 type key struct {
 	t    Type
 	call bool   // id is a call's, not a run's
-	id   uint32 // 0 where it is about none
+	id   uint32 // 0 if the message has no run or call
 	of   int    // a signal, or a stream
 }
 
-// keyOf returns what m is about, and whether only the last of its kind counts. Two
-// signals of one number that wait are one, as Linux has it.
+// keyOf returns the subject of m, and whether only the last message about it counts. Two
+// waiting signals of one number count as one, as on Linux.
 func keyOf(m Message) (k key, last bool) {
 	k.t = m.Type()
 	switch m := m.(type) {
@@ -91,7 +90,7 @@ func keyOf(m Message) (k key, last bool) {
 	return k, last
 }
 
-// ErrClosed is returned for what is asked of a channel that has ended.
+// ErrClosed is the error of operations on a channel that has ended.
 var ErrClosed = errors.New("agent channel closed")
 
 func newLink(rw io.ReadWriteCloser) *link {
@@ -100,8 +99,8 @@ func newLink(rw io.ReadWriteCloser) *link {
 	return l
 }
 
-// send queues a control message. It fails only when the link has ended, or the message
-// is out of bounds.
+// send queues a control message. It fails only when the link has ended, or the message is
+// out of bounds.
 func (l *link) send(m Message) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -125,8 +124,8 @@ func (l *link) sendLocked(m Message) error {
 	return nil
 }
 
-// takeBackLocked takes back what the peer has not been sent of a run, or of a call, and
-// reports whether its beginning was among it.
+// takeBackLocked removes the unsent frames of a run or a call, and reports whether its
+// first frame was among them.
 func (l *link) takeBackLocked(call bool, id uint32) (all bool) {
 	l.control = slices.DeleteFunc(l.control, func(q queued) bool {
 		if q.key.call != call || q.key.id != id {
@@ -138,8 +137,8 @@ func (l *link) takeBackLocked(call bool, id uint32) (all bool) {
 	return all
 }
 
-// fail ends the link: the first error stays. It closes the stream, which ends
-// both loops, and wakes whoever waits.
+// fail ends the link; the first error stays. It closes the stream, which ends both loops,
+// and wakes all who wait.
 func (l *link) fail(err error) {
 	l.mu.Lock()
 	if l.err != nil {
@@ -156,7 +155,7 @@ func (l *link) fail(err error) {
 	_ = l.rw.Close()
 }
 
-// endLocked is what those are told who use the link after its end.
+// endLocked returns the error for users of the link after its end.
 func (l *link) endLocked() error {
 	if errors.Is(l.err, io.EOF) || errors.Is(l.err, ErrClosed) {
 		return ErrClosed
@@ -164,14 +163,14 @@ func (l *link) endLocked() error {
 	return fmt.Errorf("%w: %w", ErrClosed, l.err)
 }
 
-// cause is the first error, which ended the link.
+// cause returns the first error, which ended the link.
 func (l *link) cause() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-// drop forgets streams that nobody uses.
+// drop forgets streams that have no user any more.
 func (l *link) drop(streams ...endpoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,8 +179,8 @@ func (l *link) drop(streams ...endpoint) {
 	}
 }
 
-// flush waits until everything queued has been written, the link has ended, or
-// the time is over.
+// flush waits until everything queued has been written, the link has ended, or limit has
+// passed.
 func (l *link) flush(limit time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -202,7 +201,7 @@ func (l *link) workLocked() bool {
 	return len(l.control) > 0 || len(l.owing) > 0 || len(l.ready) > 0
 }
 
-// readLoop hands every frame to handle until the stream or the link ends.
+// readLoop passes every frame to handle until the stream or the link ends.
 func (l *link) readLoop(handle func(Type, []byte) error) error {
 	r := bufio.NewReaderSize(l.rw, 64<<10)
 	buf := make([]byte, MaxPayload)
@@ -245,7 +244,7 @@ func (l *link) writeLoop() error {
 	}
 }
 
-// batchLocked encodes what is to be written next.
+// batchLocked encodes the next frames to write.
 func (l *link) batchLocked(buf []byte) []byte {
 	for i, q := range l.control {
 		if len(buf) > 0 && len(buf)+len(q.frame) > MaxPayload {

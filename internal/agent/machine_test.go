@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// The random machine: a sequence is made by its seed alone, and each of its steps is done,
-// by both ends, before the next (package testing/synctest). One again:
+// The random machine: the seed alone determines a sequence, and both ends finish each step
+// before the next (package testing/synctest). To repeat one:
 //
 //	go test -run TestMachine ./internal/agent -seed=7 -sequences=1
 var (
@@ -26,7 +26,7 @@ var (
 
 const maxSteps = 60
 
-// eachSequence runs f for each seed, in a bubble: it fails if a goroutine is left.
+// eachSequence runs f for each seed, in a bubble, which fails if a goroutine is left.
 func eachSequence(t *testing.T, f func(*testing.T, *rand.Rand, func(string, ...any))) {
 	for i := range uint64(*sequences) {
 		seed := *seedFlag + i
@@ -48,18 +48,18 @@ func eachSequence(t *testing.T, f func(*testing.T, *rand.Rand, func(string, ...a
 	}
 }
 
-// A cast starts the programs of the machine's guests: some only when they are let.
+// A cast starts the programs of the machine's guests: some only when let allows it.
 type cast struct {
 	mu   sync.Mutex
 	held []chan struct{}
 	live atomic.Int32 // programs that have not ended
 }
 
-// roles are the programs: how each starts, and what it then does.
+// roles are the programs: how each starts, and what it does then.
 var roles = []string{"cat", "yes", "sleep", "exit", "daemon", "nope", "held cat", "held exit", "exec yes", "exec sleep", "exec nope"}
 
-// start: a "held" one starts when it is let, or not at all when ctx ends; an "exec" is past
-// the point where it could be stopped.
+// start starts a program: a "held" one when let allows it, or not at all when ctx ends; an
+// "exec" can no longer be stopped.
 func (c *cast) start(ctx context.Context, s Spawn) (*Program, error) {
 	role := s.Argv
 	if s.Kind == KindRequest {
@@ -93,7 +93,7 @@ func (c *cast) hold() chan struct{} {
 	return let
 }
 
-// let lets one held program start, or all.
+// let allows one held program to start, or all.
 func (c *cast) let(all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +106,7 @@ func (c *cast) let(all bool) {
 	}
 }
 
-// play is a process: its streams end with it, TERM and KILL end it.
+// play is a process: its streams end with it; TERM and KILL end it.
 func (c *cast) play(role string, s Spawn) *Program {
 	c.live.Add(1)
 	in, stdin := io.Pipe()
@@ -130,7 +130,7 @@ func (c *cast) play(role string, s Spawn) *Program {
 			<-killed
 		}
 		status.Code = int(s.ID % 200)
-		if role == "daemon" { // which a descendant goes on holding the output of
+		if role == "daemon" { // a descendant still holds the output
 			_, _ = in.Close(), errOut.Close()
 			go func() {
 				for {
@@ -158,22 +158,22 @@ func (c *cast) play(role string, s Spawn) *Program {
 	}
 }
 
-// daemonNotices is when a daemon has found that nobody reads, by the bubble's clock.
+// daemonNotices is when a daemon notices that its reader is gone, by the bubble's clock.
 const daemonNotices = 3 * time.Second
 
-// An askedRun is a run that the machine has asked the host for.
+// An askedRun is a run that the machine has requested from the host.
 type askedRun struct {
 	role    string
 	cancel  context.CancelFunc
 	results chan error // of Spawn
-	proc    *Process   // nil until it runs, and if it never does
+	proc    *Process   // nil until it runs
 	over    bool       // Spawn has returned an error
-	written int        // of stdin
-	read    int        // of stdout
+	written int        // bytes of stdin
+	read    int        // bytes of stdout
 	busy    [3]atomic.Bool
 }
 
-// A rig drives a real host against a guest, which may be real too.
+// A rig drives a real host against a guest, which may also be real.
 type rig struct {
 	t    *testing.T
 	rnd  *rand.Rand
@@ -181,14 +181,14 @@ type rig struct {
 	ref  *referee
 	wire *wire
 	cast *cast
-	real bool // the guest is
+	real bool // the guest is real
 	host *Host
 	runs []*askedRun
 
-	guest *Guest // nil: it does not call
+	guest *Guest // nil: the guest does not call
 	calls []*placedCall
 
-	mu  sync.Mutex // of what goroutines of runs find wrong
+	mu  sync.Mutex // guards errors from the runs' goroutines
 	bad error
 }
 
@@ -224,7 +224,7 @@ func cutWord(s string) (string, string, bool) {
 	return s, "", false
 }
 
-// step does one thing at random to the host's end.
+// step performs a random step on the host's end.
 func (r *rig) step() {
 	if len(r.runs) == 0 || r.rnd.IntN(4) == 0 {
 		r.spawn()
@@ -267,7 +267,7 @@ func (r *rig) step() {
 	}
 }
 
-// work does f in a goroutine, one for each stream of a run at a time.
+// work calls f in a goroutine, one at a time for each stream of a run.
 func (r *rig) work(run *askedRun, s Stream, f func()) {
 	if run.busy[s].Swap(true) {
 		return
@@ -287,7 +287,7 @@ func (r *rig) write(run *askedRun, n int) {
 	run.written += k
 }
 
-// read: what cat gives back is what it was given.
+// read checks that cat returns its input.
 func (r *rig) read(run *askedRun, n int) {
 	b := make([]byte, n)
 	k, _ := io.ReadFull(run.proc.Stdout, b)
@@ -302,7 +302,7 @@ func (r *rig) read(run *askedRun, n int) {
 	run.read += k
 }
 
-// traffic stalls a direction of the wire, lets it through, or a part of a frame.
+// traffic stalls a direction of the wire, or lets all or a part of a frame through.
 func (r *rig) traffic() {
 	which := r.rnd.IntN(2)
 	l := []*lane{r.wire.ab, r.wire.ba}[which]
@@ -363,7 +363,7 @@ func (r *rig) settle() {
 	}
 }
 
-// cancel has nobody wait for anything any more.
+// cancel ends every wait.
 func (r *rig) cancel() {
 	for _, run := range r.runs {
 		run.cancel()
@@ -373,7 +373,7 @@ func (r *rig) cancel() {
 	}
 }
 
-// results checks that every run and every call has exactly one.
+// results checks that every run and every call has exactly one result.
 func (r *rig) results() {
 	for i, c := range r.calls {
 		if len(c.results) != 1 {
@@ -395,8 +395,8 @@ func (r *rig) results() {
 	}
 }
 
-// TestMachine: whatever the host's clients do, and however the channel stands still
-// meanwhile, it lives, and every run ends once.
+// TestMachine: the host survives whatever its clients do, and however the channel stalls
+// meanwhile, and every run ends once.
 func TestMachine(t *testing.T) {
 	eachSequence(t, func(t *testing.T, rnd *rand.Rand, say func(string, ...any)) {
 		ref, cast := newReferee(), &cast{}
@@ -481,15 +481,15 @@ func TestMachine(t *testing.T) {
 	})
 }
 
-// A violator is a hostile guest: it says what it may, as the referee sees it, and in the end
-// something that it may not.
+// A violator is a hostile guest: it sends frames that the referee allows, and in the end one
+// that it forbids.
 type violator struct {
 	*rig
 	guest *end
-	spent bool // what it said is a violation
+	spent bool // it has sent a violation
 }
 
-// frameAt draws a frame, and whether it may be said now.
+// frame draws a frame, and reports whether it is allowed now.
 func (v *violator) frame() (Message, bool) {
 	v.ref.mu.Lock()
 	defer v.ref.mu.Unlock()
@@ -519,7 +519,7 @@ func (v *violator) frame() (Message, bool) {
 		return nil, false
 	}
 	if e, ok := m.(Error); ok && e.ID == 0 {
-		return nil, false // its last word: another matter
+		return nil, false // its last frame is tested elsewhere
 	}
 	row := fromGuest[m.Type()]
 	run := v.ref.runs[id]
@@ -530,7 +530,7 @@ func (v *violator) frame() (Message, bool) {
 	return m, trial.move(1, m) == nil
 }
 
-// TestHostileGuest: the host ends the channel at the first violation, and not before.
+// TestHostileGuest: the host ends the channel at the first violation, and not earlier.
 func TestHostileGuest(t *testing.T) {
 	eachSequence(t, func(t *testing.T, rnd *rand.Rand, say func(string, ...any)) {
 		ref := newReferee()
@@ -567,7 +567,7 @@ func TestHostileGuest(t *testing.T) {
 				t.Fatalf("the channel has ended: %v", <-ended)
 			}
 		}
-		r.cast.let(true) // who answers a call slowly is waited for
+		r.cast.let(true) // slow handlers of calls are waited for
 		synctest.Wait()
 		select {
 		case err := <-ended:
@@ -601,8 +601,8 @@ func short(m Message) any {
 	return m
 }
 
-// TestHostileHost: the guest trusts its host, and survives any; what it says keeps to the
-// tables all the same.
+// TestHostileHost: the guest trusts its host, and survives any; its own frames obey the tables
+// all the same.
 func TestHostileHost(t *testing.T) {
 	eachSequence(t, func(t *testing.T, rnd *rand.Rand, say func(string, ...any)) {
 		ref, cast := newReferee(), &cast{}
@@ -630,7 +630,7 @@ func TestHostileHost(t *testing.T) {
 			}
 			say("host: %s %+v", m.Type(), short(m))
 			ref.mu.Lock()
-			_ = ref.judge(0, m) // what it may not say moves nothing
+			_ = ref.judge(0, m) // a forbidden frame does not change the model
 			ref.mu.Unlock()
 			v.send(m)
 			if rnd.IntN(4) == 0 {
@@ -663,7 +663,7 @@ func keyID(m Message) uint32 {
 	return k.id
 }
 
-// hostFrame draws what a host says of runs, new and old, in any order.
+// hostFrame draws a host's frame about runs, new and old, in any order.
 func hostFrame(rnd *rand.Rand, ref *referee) Message {
 	ref.mu.Lock()
 	last := ref.lastID

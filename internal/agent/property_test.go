@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestStreams: whatever the sizes of writes and reads, over a stream with and
-// without a buffer, each program's output is its input, in order.
+// TestStreams: whatever the sizes of writes and reads, over a stream with and without a
+// buffer, each program's output equals its input, in order.
 func TestStreams(t *testing.T) {
 	noLeaks(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -200,7 +200,7 @@ func TestMessages(t *testing.T) {
 	})
 }
 
-// FuzzFrame: what is decoded encodes to what decodes to the same.
+// FuzzFrame: a decoded frame encodes to an equal frame.
 func FuzzFrame(f *testing.F) {
 	needCorpus(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -218,7 +218,7 @@ func FuzzFrame(f *testing.F) {
 		}
 		out, err := Append(nil, m)
 		if err != nil {
-			// JSON may grow as it is written anew (escapes).
+			// JSON may grow when it is encoded again (escapes).
 			return
 		}
 		again, err := Parse(typ, out[headerSize:])
@@ -238,8 +238,8 @@ func FuzzHost(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) { _ = attack(t, in) })
 }
 
-// needHellos fails where the seeds have gone stale: after a hello of another version a host
-// listens to nothing.
+// needHellos fails if the seeds are stale: after a hello of another version a host ignores
+// everything.
 func needHellos(f *testing.F) {
 	f.Helper()
 	needCorpus(f)
@@ -256,7 +256,7 @@ func needHellos(f *testing.F) {
 	}
 }
 
-// needCorpus fails where the seeds have gone missing.
+// needCorpus fails if the seeds are missing.
 func needCorpus(f *testing.F) {
 	f.Helper()
 	seeds, err := os.ReadDir(filepath.Join("testdata", "fuzz", f.Name()))

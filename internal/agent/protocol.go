@@ -1,10 +1,10 @@
-// Package agent is the control channel between a host and one guest: both
-// ends of it, over any one byte stream.
+// Package agent is the control channel between a host and one guest: both ends of it,
+// over any byte stream.
 //
-// The stream is a virtio-serial port named PortName, of which the host made the
-// other end: one channel belongs to one VM, and nothing a guest writes can speak
-// for another. Or it is a vsock connection, which the guest makes; whoever listens
-// there must hold by the peer's CID that it is that VM's (supervise/vsock.go).
+// The stream is a virtio-serial port named PortName, whose other end the host made: one
+// channel belongs to one VM, and nothing that a guest writes can speak for another. Or it is
+// a vsock connection that the guest makes; the listener must check the peer's CID to know
+// the VM (supervise/vsock.go).
 //
 // # Frames
 //
@@ -17,7 +17,7 @@
 // are binary, little endian:
 //
 //	stdin, stdout, stderr   [id u32][bytes]         no bytes: end of file
-//	up, down                [id u32][bytes]         the same, of a call
+//	up, down                [id u32][bytes]         the same for a call
 //	credit                  [id u32][stream u8][n u32]
 //	hangup                  [id u32][stream u8]
 //
@@ -32,52 +32,51 @@
 //	                      ◄── spawned(id) | error(id, 126 | 127, why)
 //	stdin(id) ──►         ◄── stdout(id), stderr(id)
 //	credit ──►            ◄── credit       the reader consumed n bytes
-//	kill, resize ──►      ◄── hangup       the reader is gone (EPIPE)
+//	kill, resize ──►      ◄── hangup       the reader has left (EPIPE)
 //	clock ──►                              the host's clock has jumped: it was set, or the host slept
-//	ping(n) ──►           ◄── pong(n)      the guest lives: to the last ping at least
+//	ping(n) ──►           ◄── pong(n)      the guest lives, and answers all pings up to n
 //	                      ◄── exit(id)     the program itself has ended
-//	                      ◄── traffic …    what its network card has carried, while that changes
-//	                      ◄── shortage …   its kernel has ended a program for want of memory
-//	                      ◄── windowloss … its display has ended, and with it all windows
+//	                      ◄── traffic …    the network card's byte counts, when they change
+//	                      ◄── shortage …   the kernel has killed a program for want of memory
+//	                      ◄── windowloss … the display has ended, and all windows with it
 //	                      ◄── call(id)     the guest wants a stream of a kind, with its fields
-//	accept | refuse(id) ──►                by who is registered for the kind
-//	down(id) ──►          ◄── up(id)       with credit and hangup, as for a program's
+//	accept | refuse(id) ──►                the answer of the kind's handler
+//	down(id) ──►          ◄── up(id)       with credit and hangup, as for a program's streams
 //	                      ◄── over(id)     both directions have ended
 //	poweroff ──►          ◄── (end of stream: the machine is off)
 //
-// Programs and calls have ids of their own: 1 of one has nothing to do with 1 of the other.
+// Programs and calls have separate ids: call 1 has nothing to do with program 1.
 //
-// An error frame with id 0 is the guest's last word about itself: it could not
-// boot, or lost a part it cannot live without, and powers off.
+// An error frame with id 0 is the guest's last report about itself: it could not boot, or
+// lost a part that it cannot live without, and powers off.
 //
-// Each of the three streams of a program, and of the two of a call, has a window of Window bytes. A
-// sender sends no more than it has credit for; a receiver hands credit back
-// as its reader consumes. So a slow reader stops the program behind it, and
-// neither end's memory grows.
+// Each of the three streams of a program, and of the two of a call, has a window of Window
+// bytes. A sender sends no more than its credit; a receiver returns credit as its reader
+// consumes. So a slow reader stops the program behind it, and neither end's memory grows.
 //
 // # kage's names
 //
-// spawn, stdin, kill, resize, spawned, stdout, stderr, exit and error are kage's, with
-// its layout of a frame, but data is binary, not JSON. Of its other messages:
+// spawn, stdin, kill, resize, spawned, stdout, stderr, exit and error are kage's, with its
+// frame layout, but data is binary, not JSON. kage's other messages:
 //
 //	session_create   is spawn: each program has a session and a control group of its own
-//	mount, unmount   are spawns of a request, with fields (request.go): status and words of
-//	                 the agent's own process answer, so that there is no second way to fail
+//	mount, unmount   are spawns of a request, with fields (request.go): the agent's own process
+//	                 answers with its status and output, so there is no second way to fail
 //	binary_install   is a spawn of the request Receive, as root: one implementation receives
 //	                 files, with one set of limits
 //	ok               is spawned, and exit
 //
 // # Trust
 //
-// The host treats every byte as hostile: a frame that is too long, of an
-// unknown type, not exactly as described, about a program that the host did
-// not start, beyond its credit or beyond a limit below ends the channel with
-// an error. A call of a kind for which nobody is registered, or beyond the number or the rate
-// of its handler (Host.Handle), is refused, and costs the host one frame. The guest trusts the host, and ignores what it does not know.
-// states.go has what may be said of a program or a call when, for both ends.
+// The host treats every byte as hostile. A frame ends the channel with an error if it is too
+// long, of an unknown type, not exactly as described, about a program that the host did not
+// start, or beyond its credit or a limit below. A call is refused if its kind has no handler,
+// or if it exceeds the handler's number or rate (Host.Handle); that costs the host one frame.
+// The guest trusts the host, and ignores what it does not know. states.go defines, for both
+// ends, which frames may come when.
 //
-// The package starts no process and touches no file: the guest end is given
-// a function that starts programs.
+// The package starts no process and touches no file: the guest's end is given a function
+// that starts programs.
 package agent
 
 import (
@@ -86,10 +85,10 @@ import (
 	"vix/internal/plain"
 )
 
-// Version is the protocol's version, said in hello.
+// Version is the protocol's version, sent in hello.
 const Version = 6
 
-// UserPath is where a guest looks for a program that is named without a path.
+// UserPath is the guest's search path for a program named without a path.
 const UserPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin"
 
 // PortName is the name of the virtio-serial port that carries the channel.
@@ -103,15 +102,15 @@ const (
 	// MaxData bounds the bytes of one data frame, so that a frame with its
 	// headers is one write(2) to virtio_console, which takes 32 KiB at a time.
 	MaxData = 32<<10 - headerSize - 4
-	// Window is the credit of each stream of each program at its start.
+	// Window is the initial credit of each stream of each program.
 	Window = 256 << 10
-	// MaxProcesses bounds the programs of one guest that have not ended: with
-	// Window it bounds what an unread guest can make its host hold.
+	// MaxProcesses bounds a guest's programs that have not ended. Together with Window it
+	// bounds the memory that an unread guest can occupy on the host.
 	MaxProcesses = 128
-	// MaxCalls bounds the calls of one guest that are not over, of all kinds together: with
-	// Window it bounds what an unread guest can make its host hold.
+	// MaxCalls bounds a guest's calls that are not over, of all kinds together. Together with
+	// Window it bounds the memory that an unread guest can occupy on the host.
 	MaxCalls = 32
-	// MaxStages bounds how many stages a boot may report.
+	// MaxStages bounds the stages that a boot may report.
 	MaxStages = 16
 	// maxText bounds a human-readable text of a guest, in bytes.
 	maxText = 1 << 10
@@ -123,8 +122,8 @@ const (
 	headerSize = 5
 )
 
-// Type is the type of a frame. The numbers are the protocol; the names follow
-// kage's where it has a message for the purpose.
+// Type is the type of a frame. The numbers are the protocol; the names are kage's where it
+// has a message for the purpose.
 type Type uint8
 
 // Frames from the host, from the guest, and from either.
@@ -179,8 +178,8 @@ func (t Type) String() string {
 	return fmt.Sprintf("type %d", uint8(t))
 }
 
-// A Stream is one of a program's three byte streams, numbered as its
-// descriptors are, or one of a call's two.
+// A Stream is one of a program's three byte streams, numbered like its descriptors, or one
+// of a call's two.
 type Stream uint8
 
 // The streams of a program, and of a call.
@@ -195,7 +194,7 @@ const (
 // ofCall reports whether the stream is a call's.
 func (s Stream) ofCall() bool { return s >= Up }
 
-// subject is what messages call what the stream is of.
+// subject is the stream's owner in messages.
 func (s Stream) subject() string {
 	if s.ofCall() {
 		return "call"
@@ -210,15 +209,15 @@ type Kind string
 const (
 	KindProgram Kind = ""        // Argv[0], a program of the guest, with its arguments
 	KindShell   Kind = "shell"   // the user's login shell as such; Argv are its arguments, if any
-	KindRequest Kind = "request" // what Request asks for; no Argv, no TTY
+	KindRequest Kind = "request" // a Request; no Argv, no TTY
 )
 
-// A CallKind says what a guest calls its host for.
+// A CallKind is the purpose of a guest's call.
 type CallKind string
 
 // The kinds of calls.
 const (
-	CallNames CallKind = "names" // questions for names go up, answers come down (package names)
+	CallNames CallKind = "names" // questions about names go up, answers come down (package names)
 )
 
 // A Message is the content of one frame.
@@ -227,7 +226,7 @@ type Message interface {
 	Type() Type
 	// appendTo appends the payload.
 	appendTo(dst []byte) ([]byte, error)
-	// check says what of a decoded message is out of bounds.
+	// check says what is out of bounds in a decoded message.
 	check() error
 }
 
@@ -239,62 +238,62 @@ type (
 		Kernel  string `json:"kernel,omitempty"` // uname -r
 	}
 
-	// Boot tells a guest who it is.
+	// Boot tells a guest its identity.
 	Boot struct {
 		Hostname string   `json:"hostname"`
-		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host as it sends
+		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host at the time of sending
 		User     User     `json:"user"`
 		Env      []string `json:"env,omitempty"`    // K=V for every program
-		Mounts   []Mount  `json:"mounts,omitempty"` // before the guest is ready
-		Search   []string `json:"search,omitempty"` // domains that are appended to short names, at first (package names)
+		Mounts   []Mount  `json:"mounts,omitempty"` // made before the guest is ready
+		Search   []string `json:"search,omitempty"` // initial list of domains that are appended to short names (package names)
 	}
 
-	// User is the ordinary user who runs every program.
+	// User is the ordinary user, as whom every program runs.
 	User struct {
 		Name string `json:"name"`
 		UID  int    `json:"uid"`
 		GID  int    `json:"gid"`
 	}
 
-	// Stage says that a part of the boot is done.
+	// Stage reports that a part of the boot is done.
 	Stage struct {
 		Name   string `json:"name"`            // "init", "root", "proxy", …
 		Uptime int64  `json:"uptime_ms"`       // the guest's clock since its kernel started
-		State  string `json:"state,omitempty"` // "" is done; "absent": there is no such part here
+		State  string `json:"state,omitempty"` // "" is done; "absent": the VM has no such part
 	}
 
-	// Ready says that programs can be spawned.
+	// Ready reports that the guest can start programs.
 	Ready struct {
 		Uptime int64 `json:"uptime_ms"`
 	}
 
-	// Spawn starts a program. ID is chosen by the host, which never uses one twice.
+	// Spawn starts a program. The host chooses ID, and never uses one twice.
 	Spawn struct {
 		ID   uint32   `json:"id"`
 		Kind Kind     `json:"kind,omitempty"`
-		Argv []string `json:"argv,omitempty"` // what it is depends on Kind
+		Argv []string `json:"argv,omitempty"` // its meaning depends on Kind
 		// Request is set for KindRequest alone.
 		Request *Request `json:"request,omitempty"`
 
-		User string   `json:"user,omitempty"` // a name or number of the guest's; its ordinary user if empty
-		Env  []string `json:"env,omitempty"`  // K=V over the guest's own
+		User string   `json:"user,omitempty"` // a name or number in the guest; its ordinary user if empty
+		Env  []string `json:"env,omitempty"`  // K=V, replaces the guest's own
 		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty
 		TTY  bool     `json:"tty,omitempty"`
-		Rows uint16   `json:"rows,omitempty"` // of the TTY
+		Rows uint16   `json:"rows,omitempty"` // size of the TTY
 		Cols uint16   `json:"cols,omitempty"`
 	}
 
-	// Spawned says that program ID runs.
+	// Spawned reports that program ID runs.
 	Spawned struct {
 		ID  uint32 `json:"id"`
 		PID int    `json:"pid"` // in the guest
 	}
 
-	// Kill sends a signal to a program and its process group; SIGKILL to all that descends
-	// from it.
+	// Kill sends a signal to a program and its process group; SIGKILL goes to all its
+	// descendants.
 	Kill struct {
 		ID     uint32 `json:"id"`
-		Signal int    `json:"signal"` // Linux's number
+		Signal int    `json:"signal"` // Linux's signal number
 	}
 
 	// Resize sets the size of a program's TTY.
@@ -304,43 +303,43 @@ type (
 		Cols uint16 `json:"cols"`
 	}
 
-	// Exit says that program ID has ended. Its output may still follow, and
-	// ends by itself when no descendant holds it any more.
+	// Exit reports that program ID has ended. Output may still follow, until no descendant
+	// holds the streams any more.
 	Exit struct {
 		ID     uint32 `json:"id"`
 		Code   int    `json:"code"`
 		Signal int    `json:"signal,omitempty"`
 	}
 
-	// Error says why program ID could not start, or, with ID 0, why the guest
-	// is about to power off.
+	// Error reports why program ID could not start or, with ID 0, why the guest is about to
+	// power off.
 	Error struct {
 		ID   uint32 `json:"id,omitempty"`
-		Code int    `json:"code,omitempty"` // 126, 127 as in a shell
+		Code int    `json:"code,omitempty"` // 126 or 127, as in a shell
 		Text string `json:"text"`
 	}
 
-	// Traffic is what the guest's network card has carried since its start, in bytes.
+	// Traffic is the number of bytes that the guest's network card has carried since its start.
 	Traffic struct {
 		Received uint64 `json:"rx"`
 		Sent     uint64 `json:"tx"`
 	}
 
-	// Shortage says that the guest's kernel has ended a program for want of memory.
+	// Shortage reports that the guest's kernel has killed a program for want of memory.
 	Shortage struct {
-		Program string `json:"program"` // the kernel's name of it
-		Count   uint64 `json:"count"`   // of programs that it has ended so, with this one
+		Program string `json:"program"` // its name in the kernel
+		Count   uint64 `json:"count"`   // programs killed so far, with this one
 	}
 
-	// WindowLoss says that the guest's Wayland proxy has ended, and with it all windows.
+	// WindowLoss reports that the guest's Wayland proxy has ended, and all windows with it.
 	WindowLoss struct {
-		How   string `json:"how"`                // the proxy's end, or why it did not start
-		Count uint64 `json:"count"`              // of such ends, with this one
-		Pause int64  `json:"pause_ms,omitempty"` // before the next proxy is started
+		How   string `json:"how"`                // how the proxy ended, or why it did not start
+		Count uint64 `json:"count"`              // such ends so far, with this one
+		Pause int64  `json:"pause_ms,omitempty"` // until the next proxy starts
 	}
 
-	// Call asks the host for a stream; exactly one kind is set. ID is chosen by the guest,
-	// which never uses one twice.
+	// Call asks the host for a stream; exactly one kind is set. The guest chooses ID, and never
+	// uses one twice.
 	Call struct {
 		ID    uint32     `json:"id"`
 		Names *NamesCall `json:"names,omitempty"`
@@ -348,7 +347,7 @@ type (
 
 	// NamesCall is a call of CallNames.
 	NamesCall struct {
-		Failure string `json:"failure,omitempty"` // what has ended the last; "" in the first
+		Failure string `json:"failure,omitempty"` // why the last call ended; "" for the first
 	}
 
 	// Accept opens call ID.
@@ -356,13 +355,13 @@ type (
 		ID uint32 `json:"id"`
 	}
 
-	// Refuse says why there is no call ID.
+	// Refuse refuses call ID, with the reason.
 	Refuse struct {
 		ID   uint32 `json:"id"`
 		Text string `json:"text,omitempty"`
 	}
 
-	// Over is the guest's last word about call ID: both streams have ended.
+	// Over is the guest's last frame about call ID: both streams have ended.
 	Over struct {
 		ID uint32 `json:"id"`
 	}
@@ -372,7 +371,7 @@ type (
 		Grace int64 `json:"grace_ms"` // between SIGTERM and SIGKILL
 	}
 
-	// Clock is the host's wall clock, after it has jumped.
+	// Clock is the host's wall clock, sent after it has jumped.
 	Clock struct {
 		Time int64 `json:"time_ns"` // as in Boot
 	}
@@ -382,7 +381,7 @@ type (
 		N uint64 `json:"n"`
 	}
 
-	// Pong is the sign of life, to every ping up to N that has none.
+	// Pong is the sign of life. It answers every open ping up to N.
 	Pong struct {
 		N uint64 `json:"n"`
 	}
@@ -401,7 +400,7 @@ type (
 		N      uint32
 	}
 
-	// Hangup says that the reader of a stream is gone.
+	// Hangup reports that the reader of a stream has left.
 	Hangup struct {
 		ID     uint32
 		Stream Stream
@@ -448,7 +447,7 @@ func (m Data) Type() Type {
 	return TypeStdin
 }
 
-// Kind is the kind that is set, "" if it is not exactly one.
+// Kind returns the kind that is set; "" unless exactly one is.
 func (m Call) Kind() CallKind {
 	if m.Names != nil {
 		return CallNames

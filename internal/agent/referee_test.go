@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// A wire joins two ends of a channel in a test: each direction can be stalled, or let
-// through some bytes and no more, and a referee sees what is written.
+// A wire joins two ends of a channel in a test. Each direction can be stalled, or let through a
+// number of bytes, and a referee sees all that is written.
 type wire struct{ ab, ba *lane }
 
 // An end is one end of a wire.
@@ -30,8 +30,8 @@ func (e *end) Close() error {
 	return nil
 }
 
-// laneRoom is what is on its way at most, as in a socket's buffer: less than a stream's
-// window, so that writers wait.
+// laneRoom bounds the bytes in transit, like a socket's buffer: less than a stream's window, so
+// that writers wait.
 const laneRoom = 48 << 10
 
 // A lane is one direction.
@@ -41,7 +41,7 @@ type lane struct {
 	mu     sync.Mutex
 	wake   sync.Cond
 	buf    []byte
-	open   int // how many bytes may be read yet; -1: all
+	open   int // bytes that may be read yet; -1: all
 	closed bool
 }
 
@@ -105,16 +105,16 @@ func (l *lane) close() {
 	l.wake.Broadcast()
 }
 
-// A referee holds what both ends write against the tables of states.go, with a model of
-// its own of where each run is.
+// A referee checks the frames of both ends against the tables of states.go, with a model of
+// its own of each run's state.
 type referee struct {
 	mu     sync.Mutex
-	halves [2][]byte // of frames: the host's, the guest's
+	halves [2][]byte // incomplete frames: the host's, the guest's
 	runs   map[uint32]*judged
 	lastID uint32
-	calls  map[uint32]*judgedCall // that are not over
-	last   uint32                 // call
-	heard  []Message              // of the end that the test does not play; for the player
+	calls  map[uint32]*judgedCall // calls that are not over
+	last   uint32                 // last call
+	heard  []Message              // frames of the end that the test does not play; for the player
 	faults []error
 }
 
@@ -129,7 +129,7 @@ func newReferee() *referee {
 	return &referee{runs: map[uint32]*judged{}, calls: map[uint32]*judgedCall{}}
 }
 
-// saw takes bytes of the host's (0) or of the guest's (1).
+// saw takes bytes from the host (0) or from the guest (1).
 func (r *referee) saw(who int, b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,7 +153,7 @@ func (r *referee) saw(who int, b []byte) {
 	}
 }
 
-// judge moves the model on by m, or says why it may not be said.
+// judge advances the model by m, or explains why m is forbidden.
 func (r *referee) judge(who int, m Message) error {
 	k, _ := keyOf(m)
 	if k.call {
@@ -182,7 +182,7 @@ func (r *referee) judge(who int, m Message) error {
 	return run.move(who, m)
 }
 
-// move is the streams' part of it.
+// move advances the model of the streams.
 func (j *judged) move(who int, m Message) error {
 	mine := func(s Stream) bool { return (s == Stdin) == (who == 0) }
 	switch m := m.(type) {
@@ -254,7 +254,7 @@ func (r *referee) judgeCall(who int, m Message) error {
 	return c.move(who, m)
 }
 
-// move is the streams' part of it. What it returns an error for has moved nothing.
+// move advances the model of the streams. It changes nothing if it returns an error.
 func (j *judgedCall) move(who int, m Message) error {
 	mine := func(s Stream) bool { return (s == Down) == (who == 0) }
 	switch m := m.(type) {
@@ -288,7 +288,7 @@ func (j *judgedCall) move(who int, m Message) error {
 	return nil
 }
 
-// fault is the first fault of either end.
+// fault returns the first fault of either end.
 func (r *referee) fault() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

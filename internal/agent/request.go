@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A Request is something that the agent does itself, in a process of its own: exactly one
-// field is set. Mount, Unmount and Drivers are root's.
+// A Request is a task that the agent does itself, in a process of its own: exactly one
+// field is set. Mount, Unmount and Drivers need root.
 type Request struct {
 	Mount   *Mount   `json:"mount,omitempty"`
 	Unmount *Unmount `json:"unmount,omitempty"`
@@ -19,25 +19,25 @@ type Request struct {
 }
 
 type (
-	// Mount is a shared folder to be mounted.
+	// Mount mounts a shared folder.
 	Mount struct {
-		Tag      string `json:"tag"`  // of virtiofs
-		Path     string `json:"path"` // absolute; made if it is not there
+		Tag      string `json:"tag"`  // virtiofs tag
+		Path     string `json:"path"` // absolute; made if it does not exist
 		ReadOnly bool   `json:"ro,omitempty"`
 	}
 
-	// Unmount is a shared folder to be let go.
+	// Unmount unmounts a shared folder.
 	Unmount struct {
 		Path  string `json:"path"`            // absolute
-		Force bool   `json:"force,omitempty"` // also if it is in use
+		Force bool   `json:"force,omitempty"` // even if it is in use
 	}
 
-	// Drivers are kernel modules to be loaded: they follow each other on standard input.
+	// Drivers loads kernel modules, which follow each other on standard input.
 	Drivers struct {
 		Modules []Module `json:"modules"`
 	}
 
-	// Module is a kernel module: an image, and after it its signature.
+	// Module is a kernel module: an image followed by its signature.
 	Module struct {
 		Image     int `json:"image"`               // bytes
 		Signature int `json:"signature,omitempty"` // bytes
@@ -45,52 +45,52 @@ type (
 
 	// Send asks for files, as a stream on standard output (package transfer).
 	Send struct {
-		Paths     []string `json:"paths"` // absolute, or from the user's home
+		Paths     []string `json:"paths"` // absolute, or relative to the user's home
 		Recursive bool     `json:"recursive,omitempty"`
 	}
 
-	// Receive has the files of a stream on standard input put in place.
+	// Receive puts the files of a stream on standard input in place.
 	Receive struct {
-		Path      string   `json:"path"`                 // absolute, or from the user's home
-		Directory bool     `json:"directory,omitempty"`  // Path is one
-		Make      bool     `json:"make,omitempty"`       // Path is made if it is not there
+		Path      string   `json:"path"`                 // absolute, or relative to the user's home
+		Directory bool     `json:"directory,omitempty"`  // Path is a directory
+		Make      bool     `json:"make,omitempty"`       // Path is made if it does not exist
 		FilesOnly bool     `json:"files_only,omitempty"` // no directories, no links
-		Names     []string `json:"names,omitempty"`      // that may come; "" is a source without a name
-		Mode      uint32   `json:"mode,omitempty"`       // permissions of every file; 0: its own
+		Names     []string `json:"names,omitempty"`      // allowed names; "" is a source without a name
+		Mode      uint32   `json:"mode,omitempty"`       // permissions of every file; 0: the file's own
 	}
 
-	// Menu asks for what a desktop's menu is made of, as a stream on standard output of one
-	// directory, "root". In it are the .desktop files of Apps and of the directories in
-	// them, the icons that they name, and empty files for the programs that there are: of
-	// those named here, and by the keys TryExec.
+	// Menu asks for the files behind a desktop's menu, as a stream on standard output of one
+	// directory, "root". It holds the .desktop files among Apps and in the directories among
+	// Apps, the icons that they name, and an empty file for each program that exists, among
+	// Programs and those of the keys TryExec.
 	Menu struct {
 		Programs []string `json:"programs,omitempty"` // names, or absolute paths
-		Apps     []string `json:"apps,omitempty"`     // directories of .desktop files, from /
-		Bins     []string `json:"bins,omitempty"`     // directories of programs, from /
+		Apps     []string `json:"apps,omitempty"`     // paths of directories of .desktop files, relative to /
+		Bins     []string `json:"bins,omitempty"`     // paths of directories of programs, relative to /
 		Icons    []string `json:"icons,omitempty"`    // paths of icons, from /, with NAME for the icon's
 	}
 )
 
 // Limits of requests.
 const (
-	// maxPath is what open(2) takes, with its last NUL (PATH_MAX).
+	// maxPath is the longest path that open(2) takes, without its NUL (PATH_MAX).
 	maxPath = 4096 - 1
-	// maxFileName is what one name of a path can have (NAME_MAX).
+	// maxFileName is the longest component of a path (NAME_MAX).
 	maxFileName = 255
-	// maxPaths bounds the files that one copy names: a frame holds as many short ones.
+	// maxPaths bounds the files of one copy: a frame holds as many short names.
 	maxPaths = 8192
 	// maxPlaces bounds each list of a Menu; a desktop has some dozen.
 	maxPlaces = 256
-	// maxModules bounds the modules for one device: a controller, its device, and what
-	// they need.
+	// maxModules bounds the modules for one device: a controller, its device, and their
+	// dependencies.
 	maxModules = 64
 	// maxModule bounds a module's image, as package boot does.
 	maxModule = 64 << 20
-	// maxSignature bounds a module's signature: a certificate's is about 1 KiB.
+	// maxSignature bounds a module's signature: one with a certificate takes about 1 KiB.
 	maxSignature = 64 << 10
 )
 
-// ParseRequest decodes what Encode has encoded. Every error wraps ErrProtocol.
+// ParseRequest decodes the output of Encode. Every error wraps ErrProtocol.
 func ParseRequest(b []byte) (Request, error) {
 	var r Request
 	if err := decodeJSON("request", b, &r); err != nil {
@@ -110,7 +110,7 @@ func (r Request) Encode() ([]byte, error) {
 	return appendJSON(nil, r)
 }
 
-// Name is what messages call the request.
+// Name is the request's name in messages.
 func (r Request) Name() string {
 	switch {
 	case r.Mount != nil:
@@ -144,7 +144,7 @@ func (r Request) Words() []string {
 	return []string{"menu"}
 }
 
-// parts are the fields that are set.
+// parts returns the fields that are set.
 func (r Request) parts() (set []interface{ check() error }) {
 	if r.Mount != nil {
 		set = append(set, *r.Mount)
@@ -175,7 +175,7 @@ func (r Request) check() error {
 	return set[0].check()
 }
 
-// forRoot reports whether root alone can do what is asked for.
+// forRoot reports whether the request needs root.
 func (r Request) forRoot() bool { return r.Mount != nil || r.Unmount != nil || r.Drivers != nil }
 
 func (m Mount) check() error {
@@ -187,7 +187,7 @@ func (m Mount) check() error {
 
 func (m Unmount) check() error { return checkMountPath("umount", m.Path) }
 
-// checkMountPath checks a path that leads where it seems to.
+// checkMountPath checks that a path leads where it seems to.
 func checkMountPath(what, p string) error {
 	if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 		return fmt.Errorf("%s: path %.64q", what, p)

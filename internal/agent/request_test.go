@@ -39,7 +39,7 @@ func requests() *rapid.Generator[Request] {
 	})
 }
 
-// What is out of bounds is neither sent nor taken.
+// A request that is out of bounds is neither sent nor accepted.
 func TestRequestCheck(t *testing.T) {
 	long := strings.Repeat("p", maxPath+1)
 	for what, r := range map[string]Request{
@@ -78,13 +78,13 @@ func TestRequestCheck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ParseRequest(b); what != "not UTF-8" && !errors.Is(err, ErrProtocol) { // JSON cannot say that
+		if _, err := ParseRequest(b); what != "not UTF-8" && !errors.Is(err, ErrProtocol) { // JSON cannot express that
 			t.Errorf("%s: is taken: %v", what, err)
 		}
 	}
 }
 
-// FuzzRequest: what is decoded is within bounds, and encodes to what decodes to the same.
+// FuzzRequest: a decoded request is within bounds, and encodes to an equal request.
 func FuzzRequest(f *testing.F) {
 	needCorpus(f)
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -2,21 +2,21 @@ package agent
 
 // # Runs
 //
-// A run is one program, from the host's spawn on. Where it is depends on what the guest
-// has said of it alone, so both ends agree on it: the guest as it queues a frame, the host
-// as it takes it. What the host says moves nothing but the first step; it may cross
-// anything, as a client may leave at any moment.
+// A run is one program, from the host's spawn on. Its state depends on the guest's frames
+// alone, so both ends agree on it: the guest when it queues a frame, the host when it
+// handles the frame. The host's frames cause only the first step; they may cross anything,
+// as a client may leave at any moment.
 //
 //	         spawn            spawned            exit
 //	unknown ──────► asked ─────────────► running ─────► ended
 //	   ▲              │ error                             │ the ends of stdout and stderr,
 //	   └──────────────┴───────────────────────────────────┘ which may come before exit too
 //
-// A run that is over is unknown again: ids go up, and none is used twice. The host may take a spawn
-// back that it has not sent yet; then there was no run.
+// A run that is over is unknown again: ids go up, and none is used twice. The host may take
+// back a spawn that it has not sent yet; then there was no run.
 //
-// What the guest may say. "breaks" ends the channel, as nothing that the host does can make
-// a guest say that:
+// Frames that the guest may send. "breaks" ends the channel, since no frame of the host can
+// cause an honest guest to send that:
 //
 //	guest says   unknown  asked    running  ended
 //	spawned      breaks   acts     breaks   breaks
@@ -27,8 +27,8 @@ package agent
 //	credit       breaks   breaks   acts     breaks
 //	hangup       breaks   breaks   acts     breaks
 //
-// What the host may say, and what the guest makes of it. "crosses" is passed over: the host
-// had not heard yet. "keeps" waits until the program runs:
+// Frames that the host may send, and their effect in the guest. "crosses" has none: the host
+// did not know the new state yet. "keeps" waits until the program runs:
 //
 //	host says    unknown  asked    running  ended
 //	spawn        acts     crosses  crosses  crosses
@@ -38,18 +38,18 @@ package agent
 //	credit       crosses  acts     acts     acts
 //	hangup       crosses  keeps    acts     acts
 //
-// Each of the three streams has a state of its own besides: open, until its sender says the
+// Each of the three streams also has a state of its own: open, until its sender sends the
 // end (data without bytes), once. The reader's hangup does not end it; it asks the sender
-// to. The guest's credit and hangup are about stdin, which exit ends; the host's about
+// to. The guest's credit and hangup concern stdin, which exit ends; the host's concern
 // stdout and stderr.
 //
 // # Calls
 //
-// A call is a pair of streams that the guest asks for. Where it is depends on what both ends
-// have said: the guest asks, the host answers, and the guest says when it is over. Of a call
-// that the host has not accepted, the guest says nothing but that it gives it up (hangup of
-// down). Of one that is accepted, either end ends what it writes (data without bytes) and
-// hangs up what it reads, whenever it likes:
+// A call is a pair of streams that the guest asks for. Its state depends on the frames of
+// both ends: the guest asks, the host answers, and the guest reports when it is over. Until
+// the host accepts a call, the guest may only give it up (hangup of down). Once it is
+// accepted, either end may at any time end its output (data without bytes) and hang up its
+// input:
 //
 //	         call             accept             both ends
 //	unknown ──────► asked ─────────────► running ─────────► ended
@@ -57,8 +57,9 @@ package agent
 //	   │              └─────────────────────────────────────┘ │
 //	   └──────────────────────────────────────────────────────┘ over
 //
-// A guest that has seen the refusal, or both ends, says so at once: for it no call is ever
-// ended. Its credit and hangup may cross them, and come to a call that is ended.
+// A guest that has received the refusal, or both ends, reports so at once: in the guest no
+// call is ever in the state ended. Its credit and hangup may cross those frames, and reach an
+// ended call.
 //
 //	call: guest  unknown  asked    running  ended
 //	call         acts     breaks   breaks   breaks
@@ -74,14 +75,15 @@ package agent
 //	credit       crosses  crosses  acts     crosses
 //	hangup       crosses  crosses  acts     crosses
 //
-// A call keeps its place until the guest says that it is over, so a guest that does not read
-// makes no more than MaxCalls answers wait. The guest may take a call back that it has not sent yet.
+// A call keeps its place until the guest reports that it is over, so a guest that does not
+// read causes at most MaxCalls waiting answers. The guest may take back a call that it has
+// not sent yet.
 //
 // # A peer that does not read
 //
-// Frames that wait for a peer that does not read take each other's place where only the
-// last counts (link.send). So they are never more than a bound for each run, none is ever
-// lost, and a channel that stands still for an hour goes on as if it had not.
+// Where only the last frame counts, a new frame replaces one that still waits for a peer that
+// does not read (link.send). So waiting frames have a bound for each run, none is ever
+// lost, and a channel that stands still for an hour then continues normally.
 type phase uint8
 
 const (
@@ -96,7 +98,7 @@ func (p phase) String() string {
 	return [phases]string{"unknown", "asked", "running", "ended"}[p]
 }
 
-// A verdict is what an end makes of a frame about a run.
+// A verdict is how an end reacts to a frame about a run.
 type verdict uint8
 
 const (
@@ -110,8 +112,8 @@ func (v verdict) String() string {
 	return [...]string{"breaks", "acts", "keeps", "crosses"}[v]
 }
 
-// fromGuest and fromHost are the tables of runs above, by type of frame and state of the
-// run, callFromGuest and callFromHost those of calls; both ends go by them.
+// fromGuest and fromHost are the tables of runs above, by frame type and run state;
+// callFromGuest and callFromHost are those of calls. Both ends use them.
 var (
 	fromGuest = map[Type][phases]verdict{
 		TypeSpawned: {breaks, acts, breaks, breaks},
@@ -146,15 +148,15 @@ var (
 	}
 )
 
-// A course is how far a run has come. It is guarded by its link's mutex.
+// A course is the progress of a run. Its link's mutex guards it.
 type course struct {
 	phase phase
-	// outputsEnded counts the ends of stdout and stderr; each inbox and outbox holds
-	// that its own comes once.
+	// outputsEnded counts the ends of stdout and stderr; each inbox and outbox ensures that
+	// its own comes once.
 	outputsEnded int
 }
 
-// moveLocked moves the run on by what the guest says of it. An error is a violation.
+// moveLocked advances the run by a frame of the guest. An error is a violation.
 func (c *course) moveLocked(id uint32, t Type) error {
 	if fromGuest[t][c.phase] != acts {
 		return violation("program %d: %s while it is %s", id, t, c.phase)
@@ -183,5 +185,5 @@ func (c *course) settleLocked() {
 	}
 }
 
-// talksLocked reports whether the guest may speak of the run's streams.
+// talksLocked reports whether the guest may send frames about the run's streams.
 func (c *course) talksLocked() bool { return c.phase == running || c.phase == ended }

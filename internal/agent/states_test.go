@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestTables: the tables that people read are those that the code goes by.
+// TestTables: the tables in the comment are those that the code uses.
 func TestTables(t *testing.T) {
 	text, err := os.ReadFile("states.go")
 	if err != nil {

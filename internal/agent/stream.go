@@ -5,28 +5,27 @@ import (
 	"sync"
 )
 
-// An owner is the run, or the call, that a stream is of. It is asked with the link's lock held.
+// An owner is the run or the call of a stream. Its methods are called with the link's lock held.
 type owner interface {
-	talksLocked() bool  // whether the stream may be spoken of
-	streamEndedLocked() // the stream has ended, which it does once
+	talksLocked() bool  // whether frames about the stream may be sent
+	streamEndedLocked() // the stream has ended; called once
 }
 
-// An inbox is the receiving end of one stream: what arrived and was not read
-// yet, never more than Window bytes. Its users are the link's reader (feed,
-// end) and one caller (Read, Close).
+// An inbox is the receiving end of one stream: the bytes that have arrived and are unread,
+// at most Window. Its users are the link's reader (feed, end) and one caller (Read, Close).
 type inbox struct {
 	l      *link
 	id     uint32
 	stream Stream
-	owner  owner // nil: the stream has no say in its run (stdin)
+	owner  owner // nil: the stream does not affect its run's state (stdin)
 
 	more   sync.Cond // on l.mu
 	ring   ring
-	window int  // what the peer may still send
-	owed   int  // what was read, and not yet given back as credit
+	window int  // bytes that the peer may still send
+	owed   int  // bytes read, but not yet returned as credit
 	queued bool // in l.owing
 	eof    bool // the peer ended the stream
-	closed bool // the reader is gone
+	closed bool // the reader has left
 }
 
 func newInboxLocked(l *link, id uint32, s Stream, by owner) *inbox {
@@ -36,8 +35,8 @@ func newInboxLocked(l *link, id uint32, s Stream, by owner) *inbox {
 	return in
 }
 
-// feedLocked takes what the peer sent. More than its credit, or after the end, is a
-// violation; what nobody will read is dropped, and its credit never returned.
+// feedLocked takes bytes from the peer. Bytes beyond its credit, or after the end, are a
+// violation. Bytes that nobody will read are dropped, and their credit is never returned.
 func (in *inbox) feedLocked(b []byte) error {
 	switch {
 	case in.eof:
@@ -67,8 +66,8 @@ func (in *inbox) endLocked() {
 
 func (in *inbox) endedLocked() { in.more.Broadcast() }
 
-// Read implements io.Reader. What arrived before the channel ended is still
-// delivered; then the error is that of the channel.
+// Read implements io.Reader. Bytes that arrived before the channel's end are still
+// delivered; after them comes the channel's error.
 func (in *inbox) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -89,8 +88,8 @@ func (in *inbox) Read(p []byte) (int, error) {
 	}
 	n := in.ring.read(p)
 	in.owed += n
-	// A quarter of the window at a time: the sender never stalls while the
-	// reader keeps up, and a small read costs no frame.
+	// Credit returns in quarters of the window: the sender never stalls while the reader keeps
+	// up, and a small read costs no frame.
 	if in.owed >= Window/4 && !in.queued && !in.eof && l.err == nil {
 		in.queued = true
 		l.owing = append(l.owing, in)
@@ -99,8 +98,8 @@ func (in *inbox) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close tells the peer that nobody reads any more: the program's next write
-// fails as one to a closed pipe does.
+// Close tells the peer that the reader has left: the program's next write fails like one to
+// a closed pipe.
 func (in *inbox) Close() error {
 	in.l.mu.Lock()
 	defer in.l.mu.Unlock()
@@ -117,7 +116,7 @@ func (in *inbox) closeLocked() error {
 	if in.eof || in.l.err != nil {
 		return nil
 	}
-	// With the lock held: what ends the stream comes before or after, not between.
+	// The lock is held, so the stream's end comes before or after this, not between.
 	return in.l.sendLocked(Hangup{ID: in.id, Stream: in.stream})
 }
 
@@ -132,13 +131,13 @@ func (in *inbox) appendCreditLocked(buf []byte) []byte {
 	return buf
 }
 
-// An outbox is the sending end of one stream. It holds no bytes: Write lends
-// its own to the link's writer, and returns when they are taken.
+// An outbox is the sending end of one stream. It holds no bytes: Write lends its own to the
+// link's writer, and returns when the writer has taken them.
 type outbox struct {
 	l      *link
 	id     uint32
 	stream Stream
-	owner  owner // nil: the stream has no say in its run (stdin)
+	owner  owner // nil: the stream does not affect its run's state (stdin)
 
 	turn sync.Mutex // one Write at a time
 
@@ -148,7 +147,7 @@ type outbox struct {
 	queued  bool // in l.ready
 	closed  bool // no more bytes will come
 	eofSent bool
-	hung    bool // the peer's reader is gone
+	hung    bool // the peer's reader has left
 }
 
 func newOutboxLocked(l *link, id uint32, s Stream, by owner) *outbox {
@@ -158,8 +157,8 @@ func newOutboxLocked(l *link, id uint32, s Stream, by owner) *outbox {
 	return o
 }
 
-// Write implements io.Writer. It blocks while the peer has no room, and fails
-// with io.ErrClosedPipe once the peer's reader is gone.
+// Write implements io.Writer. It blocks while the peer has no room, and fails with
+// io.ErrClosedPipe once the peer's reader has left.
 func (o *outbox) Write(p []byte) (int, error) {
 	o.turn.Lock()
 	defer o.turn.Unlock()
@@ -184,7 +183,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 
 func (o *outbox) overLocked() bool { return o.closed || o.hung || o.l.err != nil }
 
-// Close ends the stream after what was written.
+// Close ends the stream after the bytes written so far.
 func (o *outbox) Close() error {
 	o.l.mu.Lock()
 	defer o.l.mu.Unlock()
@@ -201,7 +200,7 @@ func (o *outbox) closeLocked() {
 	o.readyLocked()
 }
 
-// hangupLocked is called when the peer's reader is gone: what is left to say is the end.
+// hangupLocked handles the loss of the peer's reader: only the end is still sent.
 func (o *outbox) hangupLocked() {
 	o.hung = true
 	delete(o.l.streams, o)
@@ -209,13 +208,13 @@ func (o *outbox) hangupLocked() {
 	o.readyLocked()
 }
 
-// cutLocked is called when the peer's reader is gone, and expects no end.
+// cutLocked handles the loss of a reader that expects no end.
 func (o *outbox) cutLocked() {
 	o.eofSent = true
 	o.hangupLocked()
 }
 
-// grantLocked adds credit. More than a window in all cannot have been earned.
+// grantLocked adds credit. The total can never honestly exceed a window.
 func (o *outbox) grantLocked(n uint32) error {
 	if o.credit+int(n) > Window {
 		return violation("%s %d: credit of %d over %d on stream %d", o.stream.subject(), o.id, n, o.credit, o.stream)
@@ -239,18 +238,19 @@ func (o *outbox) readyLocked() {
 	o.l.work.Signal()
 }
 
-// maySendLocked: of a run that the guest has not said to run, it says no end either.
+// maySendLocked reports whether frames may be sent. No frame, not even the end, may come before
+// the guest reports that the run runs.
 func (o *outbox) maySendLocked() bool {
 	return !o.eofSent && (o.owner == nil || o.owner.talksLocked())
 }
 
 func (o *outbox) appendDataLocked(buf []byte) []byte {
 	if !o.maySendLocked() {
-		return buf // since it was queued
+		return buf // its state changed while it was queued
 	}
 	n := min(len(o.pending), o.credit, MaxData)
 	if o.closed || o.hung {
-		n = 0 // a Write that is under way takes back what it lent
+		n = 0 // a Write in progress takes back its bytes
 	} else if n == 0 {
 		return buf
 	}
@@ -307,7 +307,7 @@ func (r *ring) read(p []byte) int {
 	n := r.copyOut(p)
 	r.n -= n
 	if r.n == 0 && len(r.buf) > ringKeep {
-		// A stream that was once behind does not hold its window for ever.
+		// A stream that once fell behind does not hold its window for ever.
 		*r = ring{}
 		return n
 	}

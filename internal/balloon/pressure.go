@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// When the host is short; package comment.
+// Thresholds for a host short of memory; see the package comment.
 const (
-	trigger     = "some 100000 2000000" // µs of stalls in µs of time; 2 s is what an ordinary user may ask for
+	trigger     = "some 100000 2000000" // µs of stalls in µs of time; an ordinary user may ask for 2 s
 	shortAvg10  = 10.0                  // % of the last ten seconds
 	shortPart   = 12                    // of the host's memory
-	TriggerHold = 4 * time.Second       // a trigger makes the host short for so long: it fires every two seconds
+	TriggerHold = 4 * time.Second       // how long a trigger makes the host short: it fires every two seconds
 )
 
 // A Host watches the machine's memory.
@@ -25,8 +25,8 @@ type Host struct {
 	trigger           *os.File // nil where the kernel has none
 }
 
-// OpenHost watches the files pressure (PSI: /proc/pressure/memory, or a control group's
-// memory.pressure; it need not be there) and meminfo (as /proc/meminfo).
+// OpenHost opens the files pressure (PSI: /proc/pressure/memory, or a control group's
+// memory.pressure; it may be missing) and meminfo (as /proc/meminfo).
 func OpenHost(pressure, meminfo string) *Host {
 	h := &Host{pressure: pressure, meminfo: meminfo}
 	f, err := os.OpenFile(pressure, os.O_RDWR|unix.O_NONBLOCK, 0)
@@ -45,7 +45,7 @@ func OpenHost(pressure, meminfo string) *Host {
 	return h
 }
 
-// Triggered reports whether the kernel itself tells when memory is short.
+// Triggered reports whether the kernel notifies us of a memory shortage.
 func (h *Host) Triggered() bool { return h.trigger != nil }
 
 // Close ends Wait.
@@ -56,8 +56,8 @@ func (h *Host) Close() error {
 	return h.trigger.Close()
 }
 
-// Watch calls short each time the kernel says that programs wait for memory, until
-// ctx ends. Where the kernel does not, it returns at once.
+// Watch calls short each time the kernel reports that programs wait for memory, until ctx
+// ends. If the kernel cannot report it, Watch returns at once.
 func (h *Host) Watch(ctx context.Context, short func()) error {
 	if h.trigger == nil {
 		return nil
@@ -87,13 +87,13 @@ func (h *Host) Watch(ctx context.Context, short func()) error {
 	}
 }
 
-// A Memory is how much of it the host has, in bytes, and how much its programs wait.
+// A Memory is the state of the host's memory: sizes in bytes, and the waits of its programs.
 type Memory struct {
 	Available, Total uint64
-	Stalled          float64 // % of the last ten seconds in which some program waited
+	Stalled          float64 // % of the last ten seconds in which a program waited
 }
 
-// Short reports whether that is too little.
+// Short reports whether the host is short of memory.
 func (m Memory) Short() bool {
 	return m.Stalled >= shortAvg10 || m.Total > 0 && m.Available < m.Total/shortPart
 }

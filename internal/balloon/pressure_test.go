@@ -61,7 +61,7 @@ func TestHostRead(t *testing.T) {
 	}
 }
 
-// The kernel takes the trigger, and Watch ends with its context.
+// The kernel accepts the trigger, and Watch ends with its context.
 func TestHostWatch(t *testing.T) {
 	h := OpenHost("/proc/pressure/memory", "/proc/meminfo")
 	if !h.Triggered() {
@@ -83,8 +83,8 @@ func TestHostWatch(t *testing.T) {
 }
 
 // The trigger fires when programs wait for memory: here those of a control group, which
-// read more than it may hold, again and again. The trigger is the group's own too: the
-// machine need not be short, and what else it runs does not fire it.
+// repeatedly read more than it may hold. The trigger belongs to the group too: so the machine
+// need not be short, and its other programs do not fire the trigger.
 func TestTriggerFires(t *testing.T) {
 	g := newGroup(t, 16<<20)
 	h := OpenHost(filepath.Join(g.dir, "memory.pressure"), "/proc/meminfo")
@@ -118,14 +118,14 @@ func TestTriggerFires(t *testing.T) {
 	}
 }
 
-// A group is a control group whose programs may have little memory.
+// A group is a control group with little memory for its programs.
 type group struct {
 	dir   string   // of version 2
-	enter []string // files that take the id of who enters it
+	enter []string // files that take the pid of a process that enters
 }
 
-// newGroup makes one of limit bytes. Where the memory controller is still of version 1,
-// the limit is a second group's: whose stalls they are is version 2's to say all the same.
+// newGroup makes a group of limit bytes. If the memory controller is still of version 1, a
+// second group has the limit; version 2 still measures the stalls.
 func newGroup(t *testing.T, limit int) *group {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -180,7 +180,7 @@ func (g *group) thrash(t *testing.T, size int) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	// What stays in memory of the file is nobody's in the group, and would cost it nothing.
+	// Pages that stay in memory would not be charged to the group, and reading them costs nothing.
 	if _, err = f.Write(bytes.Repeat([]byte("memory"), size/6)); err == nil {
 		err = errors.Join(f.Sync(), unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
 	}
@@ -191,7 +191,7 @@ func (g *group) thrash(t *testing.T, size int) {
 	if err := unix.Statfs(path, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
 		t.Skipf("a temporary file is memory itself here (%v)", err)
 	}
-	// It enters the group before it reads.
+	// The process enters the group before it reads.
 	cmd := exec.Command("sh", "-c", `read go; while :; do cat "$0" "$0" >/dev/null & cat "$0" >/dev/null; wait; done`, path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
@@ -216,7 +216,7 @@ func (g *group) thrash(t *testing.T, size int) {
 	}
 }
 
-// wait waits until the group is empty: the end of a child's child has no event for us.
+// wait waits until the group is empty: there is no event for the end of a child's child.
 func (g *group) wait(t *testing.T) {
 	t.Helper()
 	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {

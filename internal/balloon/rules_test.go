@@ -9,7 +9,7 @@ import (
 
 const gib = 1 << 30
 
-// base is a VM of 1 GiB that has all of it, is idle, and has 700 MiB to give.
+// base is a VM of 1 GiB that has all of it, is idle, and can give 700 MiB.
 func base() View {
 	return View{
 		Max: gib, Min: 128 * MiB, Size: gib, Target: gib, Guest: &Stats{Total: gib, Available: 700 * MiB, Free: 100 * MiB},
@@ -50,9 +50,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Whatever a guest says and the host suffers, the size stays within its limits, only a
-// short host takes, and only from a VM that is idle; and it leaves the guest what it is
-// to keep.
+// Whatever the guest reports and the host suffers, the size stays within its limits. Only a
+// short host takes memory, only from an idle VM, and leaves the guest what it should keep.
 func TestDecideHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := func(name string, most uint64) uint64 { return rapid.Uint64Range(0, most).Draw(t, name) }
@@ -86,7 +85,7 @@ func TestDecideHolds(t *testing.T) {
 	})
 }
 
-// Under lasting pressure a VM comes to rest, and does not go up and down.
+// Under lasting pressure a VM's size settles, and does not oscillate.
 func TestDecideComesToRest(t *testing.T) {
 	v := base()
 	v.Short, v.CalmFor = true, 0

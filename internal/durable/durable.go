@@ -1,13 +1,13 @@
-// Package durable puts files into directories so that at any moment, also after a power
-// cut, a name has its old content or its new one, whole.
+// Package durable writes files so that a name always has its old content or its new one,
+// complete, even after a power cut.
 //
-// A file is made without a name (O_TMPFILE), and gets its own when it is whole and on
-// disk. So whoever is killed leaves nothing. Two cases need a name before: a file system
-// that cannot do that (virtiofs), and a name that is taken, which only a rename
-// replaces. Such a name begins with Prefix, and is locked (flock) by who makes what it
-// names: one that nobody has locked is a dead process's, and Sweep removes it.
+// A file is made without a name (O_TMPFILE), and gets its name when it is complete and on disk.
+// So a killed process leaves nothing. Two cases need a temporary name: a file system without
+// O_TMPFILE (virtiofs), and a name in use, which only a rename replaces. A temporary name
+// begins with Prefix, and the process that makes the file holds a lock (flock) on it. A file
+// without a lock belongs to a dead process, and Sweep removes it.
 //
-//	New ─► write ─► Sync ─► Place        what was half-made: Sweep
+//	New ─► write ─► Sync ─► Place        unfinished files: Sweep
 package durable
 
 import (
@@ -24,14 +24,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Prefix begins the names of what is half-made.
+// Prefix begins the names of unfinished files.
 const Prefix = ".vix-new-"
 
-// TempName returns a name that nothing has had.
+// TempName returns a name that no file has had.
 func TempName() string { return Prefix + strings.ToLower(rand.Text()[:12]) }
 
-// Replace puts a file of these bytes in the place of what root has by that name, if
-// anything. When it fails, that is as it was.
+// Replace writes b to the file called name, and replaces an existing file. When it fails, an
+// existing file is unchanged.
 func Replace(root *os.Root, name string, perm fs.FileMode, b []byte) error {
 	dir, err := root.Open(path.Dir(name))
 	if err != nil {
@@ -55,8 +55,7 @@ func Replace(root *os.Root, name string, perm fs.FileMode, b []byte) error {
 	return SyncDir(dir)
 }
 
-// ReplaceFile is Replace by a path, whose directory it frees of what was left half-made
-// there before.
+// ReplaceFile is Replace for a path. It also removes unfinished files from the directory.
 func ReplaceFile(name string, perm fs.FileMode, b []byte) error {
 	dir, err := os.OpenRoot(filepath.Dir(name))
 	if err != nil {
@@ -67,8 +66,7 @@ func ReplaceFile(name string, perm fs.FileMode, b []byte) error {
 	return Replace(dir, filepath.Base(name), perm, b)
 }
 
-// SyncDir writes the names that were given in a directory to disk, where its file system
-// knows of that.
+// SyncDir writes the names in a directory to disk, if its file system supports that.
 func SyncDir(dir *os.File) error {
 	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
 		return err
@@ -76,26 +74,26 @@ func SyncDir(dir *os.File) error {
 	return nil
 }
 
-// SyncAll writes everything of the file system that holds f to disk.
+// SyncAll writes the whole file system that holds f to disk.
 func SyncAll(f *os.File) error { return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd()))) }
 
-// An Unplaced is a file in a directory that has no name of its own yet.
+// An Unplaced is a file in a directory that does not have its own name yet.
 type Unplaced struct {
 	*os.File
 	dir  *os.File
-	temp string // the name that it has meanwhile; "" is none
+	temp string // its temporary name; "" if none
 }
 
-var tmpfile = unix.O_TMPFILE // 0 in a test: no file system without it is at hand
+var tmpfile = unix.O_TMPFILE // 0 in a test: no file system without it is available
 
-// New makes a file in dir, which stays open as long as the file has no name.
+// New makes a file in dir. dir stays open as long as the file has no name.
 func New(dir *os.File, perm fs.FileMode) (*Unplaced, error) {
 	at, mode := int(dir.Fd()), uint32(perm.Perm())
 	fd, err := unix.Openat(at, ".", unix.O_WRONLY|tmpfile|unix.O_CLOEXEC, mode)
 	if err == nil {
 		return &Unplaced{os.NewFile(uintptr(fd), dir.Name()), dir, ""}, nil
 	}
-	// Whatever was wrong: if it is not O_TMPFILE, this says it.
+	// If O_TMPFILE was not the cause of the error, this loop meets the error again.
 	for {
 		name := TempName()
 		fd, err := unix.Openat(at, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
@@ -110,9 +108,9 @@ func New(dir *os.File, perm fs.FileMode) (*Unplaced, error) {
 	}
 }
 
-// Hold keeps a Sweep from f, which was just made in dir under a TempName, until f is
-// closed. It reports false if a Sweep was faster: f is lost then, and another has to be
-// made. Where nothing can be locked, nothing is swept.
+// Hold protects f, which was just made in dir under a TempName, from Sweep until f is closed.
+// It returns false if a Sweep was faster: f is then lost, and the caller makes another file.
+// Where locks do not work, Sweep removes nothing.
 func Hold(dir *os.File, name string, f *os.File) bool {
 	switch err := lock(f); {
 	case errors.Is(err, unix.EWOULDBLOCK):
@@ -131,15 +129,15 @@ func lock(f *os.File) error {
 	}
 }
 
-// isNamed reports whether dir has f by that name.
+// isNamed reports whether name in dir is f.
 func isNamed(dir *os.File, name string, f *os.File) bool {
 	var is, at unix.Stat_t
 	err := errors.Join(unix.Fstat(int(f.Fd()), &is), unix.Fstatat(int(dir.Fd()), name, &at, unix.AT_SYMLINK_NOFOLLOW))
 	return err == nil && is.Dev == at.Dev && is.Ino == at.Ino
 }
 
-// Locked makes an empty file that is locked (flock) before it has its name. It is unlocked
-// when it is closed.
+// Locked makes an empty file that is locked (flock) before it has its name. Closing it unlocks
+// it.
 func Locked(dir *os.File, name string) (*os.File, error) {
 	u, err := New(dir, 0o600)
 	if err != nil {
@@ -154,8 +152,8 @@ func Locked(dir *os.File, name string) (*os.File, error) {
 	return u.File, nil
 }
 
-// Place gives the file its name: over what has it, or else with fs.ErrExist if anything
-// does. What has to be on disk before was synchronised.
+// Place gives the file its name. If the name exists, it is replaced if over is set; otherwise
+// Place returns fs.ErrExist. The caller must have synchronised what has to be on disk.
 func (u *Unplaced) Place(name string, over bool) error {
 	at := int(u.dir.Fd())
 	if u.temp == "" {
@@ -163,14 +161,14 @@ func (u *Unplaced) Place(name string, over bool) error {
 		if err == nil || !over || !errors.Is(err, unix.EEXIST) {
 			return u.failure(name, err)
 		}
-		_ = lock(u.File) // before it has a name: no Sweep is faster
+		_ = lock(u.File) // before it has a name, so that no Sweep is faster
 		temp := TempName()
 		if err := u.link(temp); err != nil {
 			return u.failure(name, err)
 		}
 		u.temp = temp
 	}
-	if !over { // a rename that replaces nothing is not known to every file system
+	if !over { // not every file system has a rename that replaces nothing
 		if err := unix.Linkat(at, u.temp, at, name, 0); err != nil {
 			return u.failure(name, err)
 		}
@@ -183,7 +181,7 @@ func (u *Unplaced) Place(name string, over bool) error {
 	return nil
 }
 
-// link gives a file without a name one.
+// link names a file that has no name.
 func (u *Unplaced) link(name string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", u.Fd()), int(u.dir.Fd()), name, unix.AT_SYMLINK_FOLLOW)
 }
@@ -204,14 +202,14 @@ func (u *Unplaced) drop() error {
 	return err
 }
 
-// Close closes the file. One that was not placed is gone.
+// Close closes the file. A file without a place is deleted.
 func (u *Unplaced) Close() error { return errors.Join(u.drop(), u.File.Close()) }
 
-// lately is how long what changes is left alone, locked or not: through a share, another
-// kernel may be making it, whose locks are not seen here.
+// lately is the time after a change in which Sweep spares a file, locked or not: another
+// kernel may be writing it through a share, and its locks are invisible here.
 const lately = 10 * time.Second
 
-// Sweep has what was half-made in dir removed, by name, unless somebody is making it.
+// Sweep calls remove for each unfinished file in dir, unless a process still writes it.
 func Sweep(dir *os.File, remove func(name string)) {
 	list, err := openAt(dir, ".")
 	if err != nil {
@@ -236,7 +234,7 @@ func sweep(dir *os.File, name string, remove func(name string)) {
 	if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || time.Since(time.Unix(st.Mtim.Unix())).Abs() < lately {
 		return
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK { // has no lock, and is under such a name for a moment only
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK { // a link has no lock, and keeps a temporary name only briefly
 		remove(name)
 		return
 	}
@@ -250,7 +248,7 @@ func sweep(dir *os.File, name string, remove func(name string)) {
 	}
 }
 
-// SweepFiles is Sweep of a directory in which only files are made.
+// SweepFiles is Sweep for a directory that has only files made in it.
 func SweepFiles(root *os.Root, name string) {
 	dir, err := root.Open(name)
 	if err != nil {
@@ -260,7 +258,7 @@ func SweepFiles(root *os.Root, name string) {
 	Sweep(dir, func(name string) { _ = unix.Unlinkat(int(dir.Fd()), name, 0) })
 }
 
-// openAt opens what name itself is. Without O_NONBLOCK a pipe would hang us.
+// openAt opens name itself, not a link's target. Without O_NONBLOCK a pipe would hang us.
 func openAt(dir *os.File, name string) (*os.File, error) {
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

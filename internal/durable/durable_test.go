@@ -15,8 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// both calls f with a directory in which files without a name can be made, and with one
-// in which they cannot.
+// both calls f with a directory that supports files without a name, and with one that does not.
 func both(t *testing.T, f func(t *testing.T, path string)) {
 	t.Run("unnamed", func(t *testing.T) { f(t, t.TempDir()) })
 	t.Run("named", func(t *testing.T) {
@@ -73,7 +72,7 @@ func TestReplace(t *testing.T) {
 	})
 }
 
-// By its path a file is replaced as well, and what was left half-made beside it goes.
+// ReplaceFile replaces a file by its path, and removes unfinished files beside it.
 func TestReplaceFile(t *testing.T) {
 	path := t.TempDir()
 	half, old := path+"/"+TempName(), time.Now().Add(-time.Hour)
@@ -93,7 +92,7 @@ func TestReplaceFile(t *testing.T) {
 	}
 }
 
-// A link is replaced, not followed, and Place takes no name that is taken.
+// Place replaces a link without following it, and refuses a name in use.
 func TestPlace(t *testing.T) {
 	path := t.TempDir()
 	root := open(t, path)
@@ -117,7 +116,7 @@ func TestPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if temp { // as on a file system that wants a name
+		if temp { // as on a file system that needs a name
 			u.temp = TempName()
 			if err := u.link(u.temp); err != nil {
 				t.Fatal(err)
@@ -135,7 +134,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// A full disk: the old content stays, whole, and nothing half-made.
+// On a full disk the old content stays complete, and no unfinished file is left.
 func TestFull(t *testing.T) {
 	path := t.TempDir()
 	if err := unix.Mount("small", path, "tmpfs", 0, "size=64k,nr_inodes=64"); err != nil {
@@ -153,7 +152,7 @@ func TestFull(t *testing.T) {
 	if err := Replace(root, "f", 0o600, make([]byte, 128<<10)); !errors.Is(err, unix.ENOSPC) {
 		t.Error(err)
 	}
-	for i := range 64 { // no inodes either
+	for i := range 64 { // no free inodes
 		_ = os.WriteFile(fmt.Sprintf("%s/x%d", path, i), nil, 0o600)
 	}
 	if err := Replace(root, "f", 0o600, []byte("new")); !errors.Is(err, unix.ENOSPC) {
@@ -167,7 +166,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// What a killed process left goes; what one is at, or another kernel may be, stays.
+// Sweep removes a killed process's files; those of a live process, or perhaps of another
+// kernel, stay.
 func TestSweep(t *testing.T) {
 	path := t.TempDir()
 	root := open(t, path)
@@ -206,7 +206,7 @@ func TestSweep(t *testing.T) {
 	if n := names(t, path); strings.Contains(n, held) {
 		t.Error(n)
 	}
-	// A Sweep that was faster is noticed.
+	// Hold notices that a Sweep was faster.
 	gone := TempName()
 	make(gone)
 	if f, err = os.Open(filepath.Join(path, gone)); err != nil {
@@ -219,8 +219,8 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// A process that is killed at any moment leaves the old content or the new; what else it
-// leaves, a Sweep removes.
+// A process killed at any moment leaves the old content or the new, and a Sweep removes its
+// other files.
 func TestKilled(t *testing.T) {
 	if at := os.Getenv("VIX_DURABLE_DIR"); at != "" {
 		if os.Getenv("VIX_DURABLE_NAMED") != "" {
@@ -250,12 +250,12 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _ = out.Read(make([]byte, 64))
-			<-time.After(time.Duration(r.IntN(20_000)) * time.Microsecond) // any moment
+			<-time.After(time.Duration(r.IntN(20_000)) * time.Microsecond) // at any moment
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			b, err := os.ReadFile(path + "/f")
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // before the first
+				continue // killed before its first file
 			}
 			if err != nil || len(b) == 0 || string(b) != string(content(int(b[0]))) {
 				t.Fatalf("%d bytes, %v", len(b), err)

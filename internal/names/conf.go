@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Limits of resolv.conf(5): what it may have beyond them is passed over, as its readers
-// do. A network that the host is in may have written some of it.
+// Limits of resolv.conf(5): content beyond them is ignored, as by its other readers. The
+// host's network may have written some of it.
 const (
 	maxServers = 3
 	maxDomains = 6
@@ -19,13 +19,13 @@ const (
 // Search returns the search list of a resolv.conf(5), empty where there is none.
 func Search(path string) []string { return readConf(path).search }
 
-// A conf is what is used of resolv.conf(5).
+// A conf is the part of resolv.conf(5) that is used.
 type conf struct {
 	servers []netip.Addr
-	search  []string // domains that are appended to short names
+	search  []string // domains appended to short names
 }
 
-// readConf reads the file as far as it is there.
+// readConf reads the file as far as it is readable.
 func readConf(path string) (c conf) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -46,7 +46,7 @@ func readConf(path string) (c conf) {
 			if addr, err := netip.ParseAddr(words[1]); err == nil && len(c.servers) < maxServers {
 				c.servers = append(c.servers, addr)
 			}
-		case "domain": // the last of the two counts
+		case "domain": // the later of the two counts
 			c.search = domainsIn(words[1:2])
 		case "search":
 			c.search = domainsIn(words[1:])
@@ -55,7 +55,7 @@ func readConf(path string) (c conf) {
 	return c
 }
 
-// domainsIn returns those of the words that are domains, within the limits.
+// domainsIn returns the words that are domains, within the limits.
 func domainsIn(words []string) (list []string) {
 	size := 0
 	for _, word := range words {
@@ -73,8 +73,8 @@ func domainsIn(words []string) (list []string) {
 	return list
 }
 
-// isDomain reports whether a word can be a domain (RFC 1123, 2.1; and with "_", as names of
-// services have it): then it is nothing else in a line of resolv.conf(5).
+// isDomain reports whether a word can be a domain (RFC 1123, 2.1; also with "_", as in names of
+// services). Such a word has no other meaning in a line of resolv.conf(5).
 func isDomain(s string) bool {
 	const maxDomain, maxLabel = 253, 63
 	if len(s) > maxDomain {

@@ -8,23 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks bounds the links from one to the next, as the kernel does.
+// maxLinks bounds a chain of links, as the kernel does.
 const maxLinks = 40
 
-// follow calls changed at once, and whenever something has changed in a folder where the
-// file is, or what it links to, or will be: until ctx ends, or the host can watch no more.
+// follow calls changed at once, and again after every change in a folder of the file, of its
+// link targets, or where they may appear, until ctx ends or the host can watch no more.
 //
-// Each round has watches of its own, made before the look: so nothing is missed between
-// the two, and none stays for a link that leads elsewhere now.
+// Each round makes new watches before it looks: so no change between the two is missed, and
+// no watch stays for a link that leads elsewhere now.
 func follow(ctx context.Context, file string, changed func()) {
 	for ctx.Err() == nil {
 		notes, err := watchPlaces(file)
 		changed()
 		if err != nil {
-			return // the next question looks
+			return // the next question reads the file
 		}
 		unhook := context.AfterFunc(ctx, func() { notes.Close() })
-		_, err = notes.Read(make([]byte, 4096)) // of what, does not matter
+		_, err = notes.Read(make([]byte, 4096)) // the kind of change does not matter
 		unhook()
 		notes.Close()
 		if err != nil {
@@ -33,8 +33,8 @@ func follow(ctx context.Context, file string, changed func()) {
 	}
 }
 
-// watchPlaces watches the folders that say what a file is: its own and, where it is a link,
-// those of what it leads to.
+// watchPlaces watches the file's folder and, if the file is a link, the folders along its
+// chain of targets.
 func watchPlaces(file string) (*os.File, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -48,7 +48,7 @@ func watchPlaces(file string) (*os.File, error) {
 		}
 		target, err := os.Readlink(file)
 		if err != nil {
-			break // no link, or not there
+			break // not a link, or missing
 		}
 		if !filepath.IsAbs(target) {
 			target = filepath.Join(filepath.Dir(file), target)
@@ -58,8 +58,7 @@ func watchPlaces(file string) (*os.File, error) {
 	return notes, nil
 }
 
-// watchFolder watches a folder or, where it is not there, the nearest one in which it may
-// be made.
+// watchFolder watches a folder or, if it is missing, the nearest one in which it may be made.
 func watchFolder(fd int, dir string) error {
 	const changes = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVE | unix.IN_CLOSE_WRITE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	for {

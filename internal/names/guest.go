@@ -12,17 +12,17 @@ import (
 	"vix/internal/accept"
 )
 
-// Limits of the guest's end, for its own sake.
+// Limits of the guest's end, for its own protection.
 const (
-	maxPending = 1024             // questions that have no answer; more are not taken
-	maxConns   = 64               // connections
-	idleConn   = 10 * time.Second // and their patience
+	maxPending = 1024             // unanswered questions; further ones are refused
+	maxConns   = 64               // TCP connections
+	idleConn   = 10 * time.Second // how long an idle connection stays
 )
 
 // A Stub is the guest's end: a name server for its programs.
 type Stub struct {
-	// OnSearch, if it is set before Serve, is called by it with the host's search list, each
-	// time that this may have changed.
+	// OnSearch, if set before Serve, is called with the host's search list each time that it may
+	// have changed.
 	OnSearch func(domains []string)
 
 	at  netip.AddrPort
@@ -31,10 +31,10 @@ type Stub struct {
 
 	mu      sync.Mutex
 	lastID  uint32
-	pending map[uint32]func([]byte) // answers by a question's id
+	pending map[uint32]func([]byte) // callbacks by the question's id
 }
 
-// Listen takes questions at an address from now on; Serve answers them.
+// Listen starts to take questions at an address; Serve answers them.
 func Listen(at netip.AddrPort) (*Stub, error) {
 	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 	if err != nil {
@@ -47,14 +47,14 @@ func Listen(at netip.AddrPort) (*Stub, error) {
 	return &Stub{at: at, udp: udp, tcp: tcp, pending: map[uint32]func([]byte){}}, nil
 }
 
-// Next takes questions in the place of a Stub that has ended.
+// Next returns a new Stub in the place of one that has ended.
 func (s *Stub) Next() (*Stub, error) { return Listen(s.at) }
 
-// Close ends it.
+// Close ends the Stub.
 func (s *Stub) Close() error { return errors.Join(s.udp.Close(), s.tcp.Close()) }
 
-// Serve sends questions to out, and gives the answers of in to who asked, until in ends,
-// and with it the Stub.
+// Serve sends questions to out, and passes the answers from in to the programs that asked. It
+// ends, and the Stub with it, when in ends.
 func (s *Stub) Serve(in io.Reader, out io.Writer) error {
 	defer s.end()
 	w := &questions{out: out}
@@ -84,12 +84,12 @@ func (s *Stub) Serve(in io.Reader, out io.Writer) error {
 	}
 }
 
-// end lets go of all who wait.
+// end releases all who wait.
 func (s *Stub) end() {
 	_ = s.Close()
 	s.mu.Lock()
 	left := s.pending
-	s.pending = nil // and takes nobody
+	s.pending = nil // no new questions
 	s.mu.Unlock()
 	for _, answer := range left {
 		answer(nil)
@@ -102,7 +102,7 @@ type questions struct {
 	out io.Writer
 }
 
-// ask sends a question; answer is called once, with nothing where there is no answer.
+// ask sends a question. It calls answer once, with nothing if there is no answer.
 func (s *Stub) ask(w *questions, how how, message []byte, answer func([]byte)) {
 	s.mu.Lock()
 	if s.pending == nil || len(s.pending) >= maxPending {
@@ -127,7 +127,7 @@ func (s *Stub) takeDatagrams(w *questions) {
 			return
 		}
 		if err != nil || n < minMessage {
-			continue // an answer could not be delivered: nobody's business here
+			continue // an answer could not be delivered, which concerns nobody here
 		}
 		s.ask(w, byUDP, buf[:n], func(answer []byte) {
 			if len(answer) > 0 {
@@ -139,7 +139,7 @@ func (s *Stub) takeDatagrams(w *questions) {
 
 func (s *Stub) takeConnections(w *questions) {
 	places := make(chan struct{}, maxConns)
-	_ = accept.Serve(s.tcp, func(conn *net.TCPConn) { // an error: they have UDP
+	_ = accept.Serve(s.tcp, func(conn *net.TCPConn) { // on an error, programs still have UDP
 		places <- struct{}{}
 		go func() {
 			defer func() { <-places }()
@@ -149,7 +149,7 @@ func (s *Stub) takeConnections(w *questions) {
 	}, func(*net.TCPConn, error) {})
 }
 
-// serveConnection answers one question after the other.
+// serveConnection answers a connection's questions, one after the other.
 func (s *Stub) serveConnection(w *questions, conn *net.TCPConn) {
 	for {
 		_ = conn.SetDeadline(time.Now().Add(idleConn))

@@ -15,26 +15,26 @@ import (
 
 // Limits of the host's end.
 const (
-	maxQuestions = 64                      // in hand at once; a guest that has more waits
-	patience     = time.Second             // with a server, before the next is asked too
-	answerLimit  = 4500 * time.Millisecond // with all of them; a program's own patience is 5 s
-	keepFor      = 30 * time.Second        // a server that answered when the first did not
+	maxQuestions = 64                      // at one time; a guest with more waits
+	patience     = time.Second             // with a server, before the next one is asked too
+	answerLimit  = 4500 * time.Millisecond // with all servers; a program's own patience is 5 s
+	keepFor      = 30 * time.Second        // how long a server stays first that answered when the first did not
 )
 
-// A Forwarder is the host's end: it asks whom the host asks.
+// A Forwarder is the host's end: it asks the servers that the host asks.
 type Forwarder struct {
-	File string // resolv.conf(5); it need not be there
+	File string // resolv.conf(5); it may be missing
 
-	port uint16 // 53, but for tests
+	port uint16 // 53, except in tests
 
 	mu    sync.Mutex
-	list  []netip.Addr // of which good is one
-	good  netip.Addr   // who answered last,
-	since time.Time    // when another was not asked for longer than keepFor
+	list  []netip.Addr // the servers of the file when good was noted
+	good  netip.Addr   // the server that answered last,
+	since time.Time    // and the start of keepFor
 }
 
-// Serve answers the questions that in brings, until it ends. Every byte of in is hostile.
-// When ctx ends, no more is asked for; in is then the caller's to end.
+// Serve answers the questions from in, until in ends. Every byte of in is hostile. When ctx
+// ends, Serve asks no more servers; the caller then has to end in.
 func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var asking sync.WaitGroup
@@ -69,12 +69,12 @@ func (f *Forwarder) Serve(ctx context.Context, in io.Reader, out io.Writer) erro
 	}
 }
 
-// replies are what a guest is told, in whole frames.
+// A replies writes whole frames to the guest.
 type replies struct {
 	out io.Writer
 
 	mu     sync.Mutex
-	told   bool // the guest knows of search
+	told   bool // the guest knows search
 	search []string
 }
 
@@ -84,7 +84,7 @@ func (r *replies) write(f frame) {
 	_ = writeFrame(r.out, f) // if it fails, in ends
 }
 
-// tell tells the guest the search list, unless it knows.
+// tell sends the guest the search list, unless it knows the list.
 func (r *replies) tell(list []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -95,8 +95,8 @@ func (r *replies) tell(list []string) {
 	_ = writeFrame(r.out, frame{how: search, message: []byte(strings.Join(list, " "))})
 }
 
-// answer asks the servers, one after the other, and returns the first answer that is not a
-// refusal, else a refusal.
+// answer asks the servers one after the other, and returns the first answer that is not a
+// refusal, or else a refusal.
 func (f *Forwarder) answer(ctx context.Context, how how, question []byte, servers []netip.Addr) []byte {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
@@ -106,7 +106,7 @@ func (f *Forwarder) answer(ctx context.Context, how how, question []byte, server
 	}
 	results := make(chan result, len(servers))
 	refused := refusal(question)
-	next := time.NewTimer(0) // asks the first
+	next := time.NewTimer(0) // starts at once, with the first server
 	defer next.Stop()
 	for asked, ended := 0, 0; ended < len(servers); {
 		var more <-chan time.Time
@@ -139,7 +139,7 @@ func (f *Forwarder) answer(ctx context.Context, how how, question []byte, server
 	return refused
 }
 
-// exchange asks one server. A datagram that does not answer this question is not looked at.
+// exchange asks one server. It ignores a datagram that does not answer this question.
 func (f *Forwarder) exchange(ctx context.Context, how how, server netip.Addr, question []byte) ([]byte, error) {
 	network := "udp"
 	if how == byTCP {
@@ -188,21 +188,20 @@ func answers(answer, question []byte) bool {
 	return len(answer) >= minMessage && answer[0] == question[0] && answer[1] == question[1] && answer[2]&0x80 != 0
 }
 
-// refuses reports whether a message is no answer: another server may have one (its result is
-// "server failed", "not implemented" or "refused").
+// refuses reports whether a message is no real answer, so that another server may have one (its
+// result is "server failed", "not implemented" or "refused").
 func refuses(answer []byte) bool {
 	return answer == nil || answer[3]&15 == 2 || answer[3]&15 == 4 || answer[3]&15 == 5
 }
 
-// refusal is "server failed" to a question.
+// refusal returns the answer "server failed" to a question.
 func refusal(question []byte) []byte {
 	b := slices.Clone(question)
 	b[2], b[3] = b[2]|0x80, 0x80|2
 	return b
 }
 
-// order puts the one of the servers first that has answered lately in the place of one
-// before it.
+// order rotates the servers so that the one that has answered lately comes first.
 func (f *Forwarder) order(list []netip.Addr) []netip.Addr {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -215,7 +214,7 @@ func (f *Forwarder) order(list []netip.Addr) []netip.Addr {
 	return list
 }
 
-// answered notes who has answered.
+// answered notes which server has answered.
 func (f *Forwarder) answered(server netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -1,30 +1,29 @@
-// Package names carries a guest's questions for names to those whom its host asks.
+// Package names carries a guest's questions about names to the servers that its host asks.
 //
 //	program ─ DNS ─► Stub (guest) ─ frames ─► Forwarder (host) ─ DNS ─► a server of resolv.conf(5)
 //	                              ◄─ frames ─                 ◄─ DNS ─
 //
-// Whom the host asks changes while a VM runs: with the network that a laptop is in, with a
-// VPN, with a local resolver that is installed, or whose link dangles until it runs. It may
-// have an IPv6 address, listen on the host's 127.0.0.1, or be dead, with another after it.
-// So the guest is told none of that, the file is read for every question, and the host asks.
+// The host's servers change while a VM runs: with the network of a laptop, with a VPN, with a
+// local resolver that is installed, or whose link dangles until it runs. A server may have an
+// IPv6 address, listen on the host's 127.0.0.1, or be dead, with another after it. So the guest
+// learns none of that: the host reads the file for every question, and asks the servers.
 //
-// What the host appends to a short name ("printer", with "search lan") a program appends
-// itself, by its own resolv.conf(5). So the search list is told to the guest, when a channel
-// begins and whenever it has changed. (The first of its programs may be faster than that: it
-// has what the host said at the guest's boot.)
+// Programs themselves append the search list to a short name ("printer", with "search lan"),
+// from their own resolv.conf(5). So the host sends the guest its search list, when a channel
+// begins and whenever the list has changed. (The guest's first program may start before that;
+// it has the list from the guest's boot.)
 //
-// A message is carried as it is: neither end looks at more of it than the first four bytes.
-// The channel between them is any pair of byte streams (a call of the agent's); its flow
-// control, and the number of questions that the host has in hand, are all the bounds that
-// are needed:
+// A message passes unchanged: neither end reads more of it than its first four bytes. The
+// channel between them is any pair of byte streams (a call of the agent's). Its flow control,
+// and a limit on the questions that the host works on, are the only bounds needed:
 //
 //	0            4          5              7
 //	+------------+----------+--------------+---------+
 //	| id u32     | how u8   | length u16   | message |     little endian
 //	+------------+----------+--------------+---------+
 //
-// An answer has its question's id; without a message there is none. A search list, which the
-// host alone sends, has the id 0, and is text: domains, with a space between.
+// An answer has its question's id; an empty message means that there is no answer. A search
+// list, which only the host sends, has the id 0, and is text: domains, separated by spaces.
 package names
 
 import (
@@ -34,19 +33,20 @@ import (
 	"io"
 )
 
-// how a message came: an answer to a datagram may be cut off, and is then asked for by TCP.
+// A how is the transport of a message: a datagram's answer may be cut off, and is then
+// requested by TCP.
 type how uint8
 
 const (
 	byUDP how = iota
 	byTCP
-	search // is no message's: it is a search list
+	search // not a message: a search list
 )
 
 const (
 	headerSize = 7
 	minMessage = 12        // the header of a DNS message
-	maxMessage = 1<<16 - 1 // as TCP's length has it
+	maxMessage = 1<<16 - 1 // TCP's length field
 )
 
 // A frame is one message on its way.
@@ -58,7 +58,7 @@ type frame struct {
 
 var errFrame = errors.New("names: not understood")
 
-// readFrame reads a frame. The message may be empty, or is of a length that one may have.
+// readFrame reads a frame. Its message is empty or has a valid length.
 func readFrame(r io.Reader) (f frame, err error) {
 	var head [headerSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -83,7 +83,7 @@ func readFrame(r io.Reader) (f frame, err error) {
 	return f, nil
 }
 
-// writeFrame writes a frame, by one write.
+// writeFrame writes a frame with one write.
 func writeFrame(w io.Writer, f frame) error {
 	b := make([]byte, headerSize, headerSize+len(f.message))
 	binary.LittleEndian.PutUint32(b, f.id)

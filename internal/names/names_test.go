@@ -19,10 +19,10 @@ import (
 
 const name = "www.vix.test."
 
-// A server is a name server that has one address, or none of its own for the name.
+// A server is a name server that has one address for the name, or none.
 type server struct{ asked atomic.Int32 }
 
-// serve starts one, which answers with addr; "" refuses, "never" says nothing.
+// serve starts a server, which answers with addr; "" refuses, "never" does not answer.
 func serve(t *testing.T, at, addr string, port uint16) *server {
 	t.Helper()
 	s := &server{}
@@ -65,7 +65,7 @@ func serve(t *testing.T, at, addr string, port uint16) *server {
 	return s
 }
 
-// freePort is a port that is free at the addresses of all the tests' servers.
+// freePort returns a port that is free at the addresses of all the tests' servers.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
 	for range 20 {
@@ -92,7 +92,7 @@ type pair struct {
 	port uint16
 	at   string // of the stub
 
-	searches chan []string // what the guest is told
+	searches chan []string // lists that the guest has received
 }
 
 func newPair(t *testing.T) *pair {
@@ -130,7 +130,7 @@ func (p *pair) write(text string) {
 	}
 }
 
-// ask is what a program of the guest does.
+// ask acts as a program of the guest.
 func (p *pair) ask(network, what string) *dns.Msg {
 	p.t.Helper()
 	c := &dns.Client{Net: network, Timeout: time.Minute}
@@ -141,7 +141,7 @@ func (p *pair) ask(network, what string) *dns.Msg {
 	return m
 }
 
-// resolves wants an answer.
+// resolves expects an answer.
 func (p *pair) resolves(want string) {
 	p.t.Helper()
 	m := p.ask("udp", name)
@@ -150,14 +150,14 @@ func (p *pair) resolves(want string) {
 	}
 }
 
-// Whom the host asks changes; the guest resolves.
+// The host's servers change, and the guest still resolves.
 func TestFollowsTheFile(t *testing.T) {
 	p := newPair(t)
 	serve(t, "127.0.0.1", "192.0.2.1", p.port)
 	serve(t, "127.0.0.2", "192.0.2.2", p.port)
 	serve(t, "127.0.0.3", "192.0.2.3", p.port)
 
-	// A link that dangles.
+	// resolv.conf is a link to nothing.
 	target := filepath.Join(filepath.Dir(p.file), "dir", "stub.conf")
 	if err := os.Symlink("dir/stub.conf", p.file); err != nil {
 		t.Fatal(err)
@@ -170,10 +170,10 @@ func TestFollowsTheFile(t *testing.T) {
 	}
 	p.write("# comes up\nnameserver 127.0.0.1\nsearch x\n")
 	p.resolves("192.0.2.1")
-	// Written in place; in the same second, of the same length.
+	// The file is written in place; in the same second, with the same length.
 	p.write("# comes up\nnameserver 127.0.0.2\nsearch x\n")
 	p.resolves("192.0.2.2")
-	// Replaced, the link too.
+	// The file and the link are replaced.
 	if err := os.WriteFile(p.file+".new", []byte("nameserver bad\nnameserver 127.0.0.3\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestFollowsTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.resolves("192.0.2.3")
-	// A server that answered is still one of the list, but another is first.
+	// A server that answered is still in the list, but another is first.
 	p.write("nameserver 127.0.0.1\nnameserver 127.0.0.3\n")
 	p.resolves("192.0.2.1")
 }
@@ -198,7 +198,7 @@ func TestIPv6(t *testing.T) {
 	p.resolves("192.0.2.6")
 }
 
-// The first server is dead, silent or broken: the next answers, and then at once.
+// The first server is dead, silent or broken: the next one answers, and later answers come at once.
 func TestNextServer(t *testing.T) {
 	for what, addr := range map[string]string{"dead": "dead", "silent": "never", "broken": ""} {
 		t.Run(what, func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestNextServer(t *testing.T) {
 	})
 }
 
-// What is too long for a datagram comes by TCP.
+// An answer that is too long for a datagram comes by TCP.
 func TestLongAnswer(t *testing.T) {
 	p := newPair(t)
 	serve(t, "127.0.0.1", "192.0.2.1", p.port)
@@ -242,7 +242,7 @@ func TestLongAnswer(t *testing.T) {
 	}
 }
 
-// silent is a server that only counts whom it would have to answer.
+// silent is a server that only counts questions.
 func silent(t *testing.T, at string, port uint16) *net.UDPConn {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(at), port)))
@@ -253,7 +253,7 @@ func silent(t *testing.T, at string, port uint16) *net.UDPConn {
 	return c
 }
 
-// A guest that asks without end has maxQuestions in hand, and what it breaks is its own.
+// A guest that asks without end gets maxQuestions handled at one time, and harms only itself.
 func TestHostileGuest(t *testing.T) {
 	f := &Forwarder{File: filepath.Join(t.TempDir(), "resolv.conf"), port: freePort(t)}
 	if err := os.WriteFile(f.File, []byte("nameserver 127.0.0.1\n"), 0o600); err != nil {
@@ -280,7 +280,7 @@ func TestHostileGuest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cancel() // before any has been given up
+	cancel() // before any has timed out
 	in.Close()
 	if n := <-taken; n > maxQuestions {
 		t.Errorf("%d questions were taken", n)
@@ -301,7 +301,7 @@ func TestHostileGuest(t *testing.T) {
 	}
 }
 
-// An answer that is none of this question's is not taken.
+// An answer to another question is not accepted.
 func TestForgedAnswer(t *testing.T) {
 	f := &Forwarder{File: filepath.Join(t.TempDir(), "resolv.conf"), port: freePort(t)}
 	if err := os.WriteFile(f.File, []byte("nameserver 127.0.0.1\n"), 0o600); err != nil {

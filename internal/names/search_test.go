@@ -16,7 +16,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// searchesFor wants the guest to be told a list, now or after others.
+// searchesFor expects the guest to receive a list, now or after others.
 func (p *pair) searchesFor(domains ...string) {
 	p.t.Helper()
 	var last []string
@@ -32,10 +32,10 @@ func (p *pair) searchesFor(domains ...string) {
 	}
 }
 
-// The guest is told the host's search list, and whenever it has changed: without a question.
+// The guest receives the host's search list, and each change of it, without a question.
 func TestSearchFollowsTheFile(t *testing.T) {
 	p := newPair(t)
-	p.searchesFor() // there is no file
+	p.searchesFor() // the file is missing
 	dir := filepath.Dir(p.file)
 	target := filepath.Join(dir, "a", "b", "stub.conf")
 	if err := os.Symlink("a/b/stub.conf", p.file); err != nil {
@@ -55,7 +55,7 @@ func TestSearchFollowsTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.searchesFor("lan")
-	// The link itself is replaced, by a file.
+	// A file replaces the link itself.
 	if err := os.WriteFile(p.file+".new", []byte("search vpn.test\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestSearchFollowsTheFile(t *testing.T) {
 	p.searchesFor()
 }
 
-// Whatever a network has the host write, a search list is one line of a few domains.
+// Whatever a network makes the host write, a search list is one line of a few domains.
 func TestSearchIsBounded(t *testing.T) {
 	long := strings.Repeat("a", 63)
 	for text, want := range map[string][]string{
@@ -79,7 +79,7 @@ func TestSearchIsBounded(t *testing.T) {
 		"search":                                      nil,
 		"searching a":                                 nil,
 		"search a;b c#d $(e) é \x1b[m f g":            {"f", "g"},
-		"search a\x00b\rnameserver ok":                {"nameserver", "ok"}, // one line, which names two domains
+		"search a\x00b\rnameserver ok":                {"nameserver", "ok"}, // one line with two domains
 		"search -a a..b .a a. _x.a-b":                 {"a", "_x.a-b"},
 		"search 1 2 3 4 5 6 7 8":                      {"1", "2", "3", "4", "5", "6"},
 		"search " + long + "a b":                      {"b"},
@@ -96,8 +96,8 @@ func TestSearchIsBounded(t *testing.T) {
 	}
 }
 
-// A name server whose channel has ended is followed by another at the same place, with the
-// connections of the last one still open.
+// A name server whose channel has ended is replaced by another at the same address, while
+// connections of the old one are still open.
 func TestNextStub(t *testing.T) {
 	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), freePort(t))
 	stub, err := Listen(at)
@@ -119,7 +119,7 @@ func TestNextStub(t *testing.T) {
 	questions, out := io.Pipe()
 	ended := make(chan error, 1)
 	go func() { ended <- stub.Serve(in, out) }()
-	go func() { // a host that answers with the question
+	go func() { // a host that echoes the question
 		for {
 			f, err := readFrame(questions)
 			if err != nil {

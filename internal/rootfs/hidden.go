@@ -15,39 +15,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Of what ViewPaths shows, a guest does not see (docs/security.md, "The view of the host"):
+// A guest does not see these parts of ViewPaths (docs/security.md, "The view of the host"):
 //
-//	by mode     what others may not read, though this user may: by its owner, or a group
-//	by custom   hiddenPaths, and names that say of a file that it is a secret
+//	by mode     files that this user may read, as owner or in a group, but others may not
+//	by custom   hiddenPaths, and names that mark a file as a secret
 //	by content  in etc: private keys, passwords in URLs, values of passwords and tokens
 //
-// Directories of packages are looked into as deep as costs nothing at each start (lookDepth):
-// what a package installs deeper in /usr is everybody's, and what somebody has put there by hand,
-// for a group alone, is found to that depth. A file that is made secret while a VM runs stays
-// to be seen.
+// Package directories are searched to the depth that costs nothing at each start (lookDepth):
+// files that a package installs deeper in /usr are public, and files that somebody put there
+// by hand, for a group alone, are found to that depth. A file that becomes secret while a VM
+// runs stays visible.
 
-// hiddenPaths are where secrets are by custom, in trees that are shown whole.
+// hiddenPaths are conventional places of secrets, in trees that are shown whole.
 var hiddenPaths = []string{
-	// Settings of the machine, which /etc's allow-list is about, in other places.
+	// Machine settings outside /etc, of the kind that /etc's allow-list covers.
 	"usr/local/etc", "usr/local/var", "usr/local/lib/systemd", "opt/*/etc", "opt/etc",
-	// Networks, and what systemd keeps for services.
+	// Networks, and systemd's credentials for services.
 	"usr/lib/NetworkManager/system-connections", "usr/lib/NetworkManager/conf.d", "usr/lib/credstore", "usr/lib/credstore.encrypted",
 	"usr/lib/ssl/private", "usr/share/ssl/private",
-	// Keys that kernels and modules are signed by.
+	// Keys that sign kernels and modules.
 	"usr/src/*/certs/signing_key.*", "usr/lib/modules/*/build/certs/signing_key.*",
-	// Policies of browsers, with tokens of whoever manages them.
+	// Browser policies, with the tokens of their managers.
 	"etc/firefox*/policies", "etc/chromium*/policies", "etc/chromium.d/apikeys", "etc/thunderbird*/policies",
 	"usr/lib*/firefox*/distribution", "usr/lib*/thunderbird*/distribution", "usr/lib/*/firefox*/distribution", "opt/firefox*/distribution", "opt/*/distribution/policies.json",
 	"usr/share/firefox*/distribution", "usr/share/chromium/policies",
 }
 
-// secretNames are of files and directories, in trees where an administrator puts things.
+// secretNames matches files and directories, in trees where an administrator puts things.
 var secretNames = regexp.MustCompile(`(?i)^(private|secrets?|credentials?|system-connections|wireguard|keytabs?` +
 	`|id_(rsa|dsa|ecdsa|ed25519)(_sk)?|\.(netrc|pgpass|htpasswd|git-credentials|npmrc|pypirc|env)|auth\.conf(\.d)?|wpa_supplicant.*\.conf` +
 	`|.*\.(key|p12|pfx|keytab|kdbx|pgpass|htpasswd|ovpn|credentials))$`)
 
-// secretContent are the marks of a secret in a file's text: a key, a password in a URL, a
-// value of what is called one, and the proxy's of GNOME.
+// secretContent matches signs of a secret in a file's text: a key, a password in a URL, the
+// value of a setting named like a secret, and GNOME's proxy password.
 var secretContent = regexp.MustCompile(`PRIVATE KEY-----` +
 	`|://[^/\s:@"'<>]+:[^/\s@"'<>$]+@` + // URL
 	`|(?im:^[^#;\n]*\b[a-z0-9_.-]*(password|passwd|passphrase|secret|token|api[_-]?key)["']?\s*=\s*["']?[^\s"'$%<>{}()\[\],;]{4,})` + // shell, INI
@@ -61,32 +61,32 @@ var secretWords = [][]byte{
 	[]byte("api"), []byte("proxy"), []byte("user"),
 }
 
-// examples are no secrets: they stand in files as packages install them.
+// examples are not secrets: packages install them in files.
 var examples = []string{"pass:insta"} // openssl.cnf
 
 const (
-	// scanLimit is the largest file of etc that is looked into; larger ones are databases,
-	// which hold no text of an administrator's.
+	// scanLimit is the largest file of etc that is scanned; larger ones are databases, without
+	// text that an administrator wrote.
 	scanLimit = 256 << 10
-	// lookLimit bounds the entries of one tree of etc or var.
+	// lookLimit bounds the entries of one tree in etc or var.
 	lookLimit = 5000
 )
 
-// lookDepth is how many components a path below the root may have to be looked at.
+// lookDepth returns the number of components below the root down to which a path is searched.
 func lookDepth(at string) int {
 	switch top, _, _ := strings.Cut(at, "/"); {
 	case top == "etc", top == "var":
 		return 32
 	case top == "nix":
-		return 0 // everybody's, by design
+		return 0 // public by design
 	case top == "opt", strings.HasPrefix(at, "usr/local/"):
 		return 5
 	}
 	return 3
 }
 
-// hiddenOf returns what is not shown of the paths shown below root, by their own names,
-// sorted. Nothing below one of them is named.
+// hiddenOf returns the hidden paths among those shown below root, by their real names, sorted.
+// It lists nothing below a hidden path.
 func hiddenOf(root string, shown []string) ([]string, error) {
 	var list []string
 	for _, pattern := range hiddenPaths {
@@ -95,10 +95,10 @@ func hiddenOf(root string, shown []string) ([]string, error) {
 			return nil, err
 		}
 		for _, m := range matches {
-			// By its own name: a directory on the way may be a link.
+			// The real name: a directory in the path may be a link.
 			real, err := filepath.EvalSymlinks(m)
 			if err != nil {
-				continue // leads nowhere
+				continue // a link to nothing
 			}
 			if rel, err := filepath.Rel(root, real); err == nil && filepath.IsLocal(rel) {
 				list = append(list, rel)
@@ -116,7 +116,7 @@ func hiddenOf(root string, shown []string) ([]string, error) {
 	return topmost(slices.Compact(list)), nil
 }
 
-// topmost leaves out what lies below another of a sorted list.
+// topmost drops the paths of a sorted list that lie below another.
 func topmost(list []string) []string {
 	var out []string
 	for _, rel := range list {
@@ -127,8 +127,8 @@ func topmost(list []string) []string {
 	return out
 }
 
-// lookInto finds what is hidden of the tree rel, by modes, names and content. Of a tree that has
-// too much to be looked into, all is.
+// lookInto finds the hidden paths in the tree rel, by mode, name and content. A tree that is too
+// large to search is hidden whole.
 func lookInto(root, rel string) (list []string, err error) {
 	if st, err := os.Lstat(filepath.Join(root, rel)); err != nil || st.Mode()&fs.ModeSymlink != 0 {
 		return nil, nil // fs.WalkDir would follow it
@@ -137,8 +137,8 @@ func lookInto(root, rel string) (list []string, err error) {
 	err = fs.WalkDir(os.DirFS(root), rel, func(at string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil && at == rel:
-			return fs.SkipAll // it has gone
-		case err != nil: // may not be read, or has gone
+			return fs.SkipAll // it has vanished
+		case err != nil: // unreadable, or it has vanished
 			list = append(list, at)
 			return fs.SkipDir
 		case strings.Count(at, "/") >= lookDepth(at):
@@ -163,8 +163,8 @@ func lookInto(root, rel string) (list []string, err error) {
 	return list, err
 }
 
-// isHidden decides about one entry. Links are shown as what they are: what they name is
-// there only if it is shown itself.
+// isHidden decides about one entry. A link is shown as a link: its target is visible only if
+// it is shown itself.
 func isHidden(root, at string, d fs.DirEntry) (bool, error) {
 	if d.Type()&fs.ModeSymlink != 0 {
 		return false, nil
@@ -192,8 +192,8 @@ func isHidden(root, at string, d fs.DirEntry) (bool, error) {
 	return false, nil
 }
 
-// tellsSecret looks at each line that has one of the words without which there is no
-// match: the expression alone would take longer than a VM's start may.
+// tellsSecret tests only lines with a word that every match needs: the expression alone would
+// take longer than the start of a VM may.
 func tellsSecret(b []byte) bool {
 	for line := range bytes.Lines(b) {
 		low := bytes.ToLower(line)
@@ -210,7 +210,7 @@ func tellsSecret(b []byte) bool {
 	return false
 }
 
-// hasSecret looks into a file; who cannot read it need not show it.
+// hasSecret scans a file. It reports an unreadable file as secret: nothing needs to show it.
 func hasSecret(name string) (bool, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -222,7 +222,7 @@ func hasSecret(name string) (bool, error) {
 		return true, err
 	}
 	if bytes.Contains(b, []byte("BEGIN CERTIFICATE")) && !bytes.Contains(b, []byte("PRIVATE KEY")) {
-		return false, nil // base64 has everything in it
+		return false, nil // base64 contains everything
 	}
 	return tellsSecret(b), nil
 }

@@ -10,21 +10,21 @@ import (
 	"testing"
 )
 
-// secretsOf are files of a host with what nobody else is to read, and what is beside them
-// and is.
+// secretsOf are files of a host: some that nobody else may read, and others beside them that
+// are shown.
 var secretsOf = []struct {
 	path, content string
 	mode          os.FileMode
 	shown         bool
 }{
-	// By mode, whoever may read it: here it is the user's own.
+	// Hidden by mode, even from a process that may read it: here the file is the user's own.
 	{"etc/profile.d/group.sh", "export A=b\n", 0o640, false},
-	{"etc/xdg/closed/inner/file", "x", 0o644, false}, // in a directory of 0750
+	{"etc/xdg/closed/inner/file", "x", 0o644, false}, // in a directory of mode 0750
 	{"usr/share/group-only", "x", 0o640, false},
 	{"usr/local/share/app/group-only", "x", 0o600, false},
 	{"opt/app/licence", "x", 0o640, false},
 	{"var/cache/fontconfig/own", "x", 0o600, false},
-	// By custom.
+	// Hidden by custom.
 	{"etc/ssl/certs/server.key", "x", 0o644, false},
 	{"etc/firefox/policies/policies.json", "{}", 0o644, false},
 	{"etc/chromium/policies/managed/a.json", "{}", 0o644, false},
@@ -37,7 +37,7 @@ var secretsOf = []struct {
 	{"usr/lib/credstore/x", "x", 0o644, false},
 	{"usr/lib/firefox-esr/distribution/policies.json", "{}", 0o644, false},
 	{"usr/local/share/x/tls.key", "x", 0o644, false},
-	// Not in the allow-list at all.
+	// Not in the allow-list.
 	{"etc/environment", "http_proxy=http://u:p@proxy\n", 0o644, false},
 	{"etc/apt/auth.conf.d/x", "machine a login b password c\n", 0o644, false},
 	{"etc/NetworkManager/system-connections/x", "psk=abc\n", 0o644, false},
@@ -48,7 +48,7 @@ var secretsOf = []struct {
 	{"etc/ppp/chap-secrets", "x", 0o644, false},
 	{"etc/cups/printers.conf", "x", 0o644, false},
 	{"etc/gshadow-", "x", 0o644, false},
-	// By content.
+	// Hidden by content.
 	{"etc/profile.d/proxy.sh", "# the proxy\nexport http_proxy=\"http://alice:hunter2@proxy.example:3128/\"\n", 0o644, false},
 	{"etc/profile.d/token.sh", "export GITHUB_TOKEN=ghp_0123456789 # of the build\n", 0o644, false},
 	{"etc/profile.d/key.sh", "x\n-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n", 0o644, false},
@@ -56,7 +56,7 @@ var secretsOf = []struct {
 	{"etc/firefox/syspref.json", "{\"ExtensionSettings\": {\"EnrollmentToken\": \"abcd-efgh\"}}", 0o644, false},
 	{"etc/libreoffice/soffice.yaml", "ldap:\n  bind-password: hunter2\n", 0o644, false},
 	{"etc/dconf/db/local", "gvdb\x00authentication-password\x00hunter2", 0o644, false},
-	// What programs need, and what only sounds like it.
+	// Shown: files that programs need, and files that only resemble secrets.
 	{"etc/profile.d/vte.sh", "export PROMPT_COMMAND=\"__vte\"\n", 0o644, true},
 	{"etc/profile.d/bash_completion.sh", "# shellcheck shell=sh\n. /usr/share/bash-completion/bash_completion\n", 0o644, true},
 	{"etc/profile.d/noproxy.sh", "export http_proxy=http://proxy.example:3128/\nexport no_proxy=localhost\n", 0o644, true},
@@ -71,7 +71,7 @@ var secretsOf = []struct {
 	{"opt/app/program", "x", 0o755, true},
 }
 
-// secretHost makes a tree of them.
+// secretHost makes a tree of those files.
 func secretHost(t *testing.T) string {
 	t.Helper()
 	root := tree(t)
@@ -101,7 +101,7 @@ func TestViewHidesSecrets(t *testing.T) {
 		out := viewOf(t, root, uid)
 		lines := strings.Split(out, "\n")
 		for _, f := range secretsOf {
-			// What is covered, in a tree that is bound whole, has its name, and no more.
+			// In a tree that is bound whole, the name of a covered file is visible, and nothing more.
 			if there := slices.Contains(lines, "path "+f.path); there != f.shown && isRebuilt(f.path) {
 				t.Errorf("%s: %s is in the view: %v", name, f.path, there)
 			}
@@ -136,7 +136,7 @@ func TestHidden(t *testing.T) {
 			t.Errorf("%s is hidden", f.path)
 		}
 	}
-	// A tree of etc with too much to be looked into is not shown at all.
+	// A tree of etc that is too large to search is not shown at all.
 	if err := os.Mkdir(root+"/etc/gimp", 0o755); err != nil {
 		t.Fatal(err)
 	}

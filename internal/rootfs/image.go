@@ -8,8 +8,8 @@ import (
 	"io"
 )
 
-// ImageFormat tells what QEMU is to take the image f for, "raw" or "qcow2", and refuses
-// one that cannot be a guest's root, or that names other files: QEMU has none but f.
+// ImageFormat returns the format of image f for QEMU, "raw" or "qcow2". It refuses an image
+// that cannot be a guest's root, or that refers to other files: QEMU has only f.
 func ImageFormat(f io.ReaderAt) (string, error) {
 	head := make([]byte, imageHead)
 	n, err := f.ReadAt(head, 0)
@@ -29,7 +29,7 @@ func ImageFormat(f io.ReaderAt) (string, error) {
 	return "raw", nil
 }
 
-// The head of an image with everything below in it.
+// imageHead is the size of an image's head, with all the marks below in it.
 const imageHead = 4 << 10
 
 // qcow2's header (QEMU docs/interop/qcow2.rst), big endian.
@@ -38,8 +38,8 @@ const (
 	qcow2VersionAt    = 4          // u32: 2 or 3
 	qcow2BackingAt    = 8          // u64: offset of the backing file's name; 0: none
 	qcow2CryptAt      = 32         // u32: 0: none
-	qcow2FeaturesAt   = 72         // u64, version 3: features that must be understood
-	qcow2ExternalData = 1 << 2     // of these: the data is in another file
+	qcow2FeaturesAt   = 72         // u64, version 3: features that a reader must support
+	qcow2ExternalData = 1 << 2     // a feature: the data is in another file
 )
 
 func checkQcow2(head []byte) error {
@@ -58,7 +58,7 @@ func checkQcow2(head []byte) error {
 	return nil
 }
 
-// knownDisk finds the marks of what a guest can mount, or look into.
+// knownDisk finds the mark of a file system or partition table that a guest can use.
 func knownDisk(head []byte) bool {
 	for _, m := range []struct {
 		at   int

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DenySetuid takes from this process, and from the program that it becomes, the power
-// to give a file the set-user-id or set-group-id bit. On the host a share's files are
-// the user's: another user who runs one that a guest has given the bit would be him.
-// The calls fail with EPERM; no_new_privs, which the kernel asks for, comes with it.
+// DenySetuid takes the power to set a file's set-user-id or set-group-id bit from this
+// process and the program that it becomes. On the host, a share's files belong to the user:
+// if a guest set the bit on one, another user who ran it would become him. The calls fail
+// with EPERM; no_new_privs, which the kernel requires, is set as well.
 func DenySetuid() error {
 	const bits = unix.S_ISUID | unix.S_ISGID
 	deny := uint32(unix.SECCOMP_RET_ERRNO | unix.EPERM)
-	arg := func(i uint32) unix.SockFilter { // its lower half, little endian
+	arg := func(i uint32) unix.SockFilter { // the argument's lower half, little endian
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16 + 8*i}
 	}
 	jump := func(op uint16, k uint32, yes, no uint8) unix.SockFilter {
@@ -29,7 +29,7 @@ func DenySetuid() error {
 	} {
 		prog = append(prog, jump(unix.BPF_JEQ, c.nr, 0, 4), arg(c.mode), jump(unix.BPF_JSET, bits, 0, 1), ret(deny), ret(unix.SECCOMP_RET_ALLOW))
 	}
-	// openat has a mode only where it may make a file.
+	// openat has a mode only if it can create a file.
 	prog = append(prog, jump(unix.BPF_JEQ, unix.SYS_OPENAT, 0, 4), arg(2), jump(unix.BPF_JSET, unix.O_CREAT, 0, 2), arg(3), jump(unix.BPF_JSET, bits, 1, 0),
 		ret(unix.SECCOMP_RET_ALLOW), ret(deny))
 	runtime.LockOSThread()

@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DisplayCalls is what the display process may ask of the kernel: to carry bytes
-// and descriptors over the sockets that it has, to make and map memory, and what
-// the Go runtime needs. connect adds unix sockets of its own making, listen the
-// connections to one that it had before.
+// DisplayCalls returns the system calls that the display process may make: to carry bytes
+// and descriptors over its sockets, to make and map memory, and whatever the Go runtime
+// needs. connect adds making unix sockets; listen adds accepting connections on a socket
+// that the process already had.
 func DisplayCalls(connect, listen bool) *CallList {
 	l := &CallList{other: trap}
 	l.add(allow, relayCalls...)
@@ -22,7 +22,7 @@ func DisplayCalls(connect, listen bool) *CallList {
 		l.add(allow, unix.SYS_CONNECT)
 	}
 	if listen {
-		l.add(allow, unix.SYS_ACCEPT4, unix.SYS_UNLINKAT) // the socket goes with its server
+		l.add(allow, unix.SYS_ACCEPT4, unix.SYS_UNLINKAT) // the socket is removed with its server
 	}
 	l.add(fail(unix.EACCES), filesCalls...)
 	l.add(fail(unix.EACCES), filesCallsHere...)
@@ -32,11 +32,11 @@ func DisplayCalls(connect, listen bool) *CallList {
 	return l
 }
 
-// MenuCalls is what the menu may ask of the kernel once it is connected: anything but
-// another connection, another process or program, and writing to the file system. It
-// names what is forbidden, because the C library is in the process too, with
-// libxkbcommon; and it has no Landlock, which a program with C threads cannot take for
-// all of them (errCgo).
+// MenuCalls returns the system calls that the menu may make once it is connected: anything
+// but another connection, another process or program, and writing to the file system. It
+// lists the forbidden calls, because the process also holds the C library, with
+// libxkbcommon; and the menu has no Landlock, which a program with C threads cannot apply
+// to all of them (errCgo).
 func MenuCalls() *CallList {
 	l := &CallList{other: allow}
 	const writing = unix.O_ACCMODE | unix.O_CREAT | unix.O_TRUNC
@@ -49,7 +49,7 @@ func MenuCalls() *CallList {
 	return l
 }
 
-// add appends calls with one verdict; the first mention of a call holds.
+// add appends calls with one verdict; a call keeps the verdict of its first mention.
 func (l *CallList) add(v verdict, nrs ...uint32) {
 	for _, nr := range nrs {
 		known := false
@@ -62,7 +62,7 @@ func (l *CallList) add(v verdict, nrs ...uint32) {
 	}
 }
 
-// relayCalls carry the display: the most frequent first.
+// relayCalls carry the display; the most frequent come first.
 var relayCalls = []uint32{
 	unix.SYS_RECVMSG, unix.SYS_SENDMSG, unix.SYS_READ, unix.SYS_WRITE, unix.SYS_EPOLL_PWAIT, unix.SYS_CLOSE,
 	unix.SYS_READV, unix.SYS_WRITEV, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_LSEEK, unix.SYS_FSTAT,
@@ -72,8 +72,8 @@ var relayCalls = []uint32{
 	unix.SYS_GETSOCKOPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME,
 }
 
-// runtimeCalls are what the Go runtime (os_linux.go, sys_linux_*.s, netpoll_epoll.go)
-// and, in a build with C, the C library's threads ask for.
+// runtimeCalls are the calls of the Go runtime (os_linux.go, sys_linux_*.s,
+// netpoll_epoll.go) and, in a build with C, of the C library's threads.
 var runtimeCalls = []uint32{
 	unix.SYS_FUTEX, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_SCHED_YIELD,
 	unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_MADVISE, unix.SYS_MINCORE, unix.SYS_BRK, unix.SYS_MSYNC,
@@ -90,7 +90,7 @@ var runtimeCalls = []uint32{
 func (l *CallList) addTested() {
 	l.addThreads()
 	var fcntl [][]test
-	// Never F_SETOWN and F_SETSIG, by which the kernel signals other processes.
+	// F_SETOWN and F_SETSIG are left out: by them the kernel signals other processes.
 	for _, cmd := range []uint64{
 		unix.F_GETFL, unix.F_SETFL, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_DUPFD,
 		unix.F_ADD_SEALS, unix.F_GET_SEALS,
@@ -102,14 +102,14 @@ func (l *CallList) addTested() {
 		call{unix.SYS_FCNTL, fcntl, trap},
 		call{unix.SYS_MMAP, notExec, kill},
 		call{unix.SYS_MPROTECT, notExec, kill},
-		// Names for the runtime's mappings, which it does without.
+		// The runtime names its mappings, but does not depend on it.
 		call{unix.SYS_PRCTL, [][]test{{equal(0, unix.PR_SET_VMA)}}, fail(unix.EPERM)},
-		// The runtime's and C library's own limits are read, not set.
+		// The runtime and the C library may read their own limits, but not set them.
 		call{unix.SYS_PRLIMIT64, [][]test{{equal(0, 0), {arg: 2, mask: ^uint64(0)}}}, fail(unix.EPERM)},
 	)
 }
 
-// addThreads allows threads, and no process; and signals to those threads.
+// addThreads allows threads, but no processes, and signals to those threads.
 func (l *CallList) addThreads() {
 	const (
 		thread = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD
@@ -122,11 +122,10 @@ func (l *CallList) addThreads() {
 		call{unix.SYS_TGKILL, self, kill},
 		call{unix.SYS_KILL, self, kill},
 	)
-	l.add(fail(unix.ENOSYS), unix.SYS_CLONE3) // the C library goes on with clone
+	l.add(fail(unix.ENOSYS), unix.SYS_CLONE3) // the C library falls back to clone
 }
 
-// equal tests the low 32 bits of an argument, all that the kernel looks at in an
-// int.
+// equal tests the low 32 bits of an argument: the kernel ignores the rest of an int.
 func equal(arg int, value uint64) test { return test{arg, 0xffffffff, value} }
 
 // writingCalls change the file system.
@@ -136,21 +135,20 @@ var writingCalls = []uint32{
 	unix.SYS_FCHMOD, unix.SYS_FCHOWN, unix.SYS_FSETXATTR, unix.SYS_FREMOVEXATTR,
 }
 
-// filesCalls are refused as Landlock would: libraries look for files that they can
-// do without, such as a time zone.
+// filesCalls are refused as by Landlock: libraries look for files that they can do without,
+// such as a time zone.
 var filesCalls = []uint32{
 	unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_FSTATFS, unix.SYS_STATX, unix.SYS_READLINKAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2,
 	unix.SYS_GETDENTS64, unix.SYS_GETCWD, unix.SYS_UNLINKAT,
 }
 
-// triedCalls are refused with EPERM: code of ours or of a library may try them.
+// triedCalls are refused with EPERM: our code or a library may try them.
 var triedCalls = []uint32{
 	unix.SYS_IOCTL, unix.SYS_SETSOCKOPT, unix.SYS_UNAME, unix.SYS_SYSINFO, unix.SYS_GETPPID,
 	unix.SYS_SCHED_SETAFFINITY, unix.SYS_SETPRIORITY,
 }
 
-// hostileCalls have no meaning for a display: only who has taken the process over
-// asks for them.
+// hostileCalls have no purpose in a display: only an attacker in the process makes them.
 var hostileCalls = []uint32{
 	unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_PTRACE, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV,
 	unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_GETFD, unix.SYS_PIDFD_SEND_SIGNAL, unix.SYS_KCMP, unix.SYS_TKILL,

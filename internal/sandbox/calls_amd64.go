@@ -9,7 +9,7 @@ const (
 	x32Bit    = 0x40000000 // __X32_SYSCALL_BIT: the same AUDIT_ARCH, another table of calls
 )
 
-// What only this architecture has, or still has under an older name.
+// Calls that exist only here, or that this architecture has under an older name too.
 var (
 	runtimeCallsHere = []uint32{unix.SYS_POLL, unix.SYS_EPOLL_WAIT, unix.SYS_DUP2}
 	filesCallsHere   = []uint32{

@@ -9,7 +9,7 @@ const (
 	x32Bit    = 0
 )
 
-// What only this architecture has.
+// Calls that exist only on this architecture.
 var (
 	runtimeCallsHere = []uint32{}
 	filesCallsHere   = []uint32{unix.SYS_NEWFSTATAT}

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capset empties the effective, permitted and inheritable sets (capset(2)) of
-// every thread. The header's pid 0 is the thread that makes the call.
+// capset empties the effective, permitted and inheritable sets (capset(2)) of every thread.
+// The header's pid 0 means the calling thread.
 func capset() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData

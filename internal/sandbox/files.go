@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The rights of a File, of those that Landlock knows.
+// The rights of a File, among those that Landlock knows.
 const (
 	readRights  = landlocksys.AccessFSReadFile | landlocksys.AccessFSReadDir
 	execRights  = landlocksys.AccessFSExecute
@@ -20,9 +20,9 @@ const (
 	fileRights  = landlocksys.AccessFSReadFile | execRights | writeRights
 )
 
-// restrictFiles puts every thread under Landlock, of the version that it returns:
-// only files may be reached, nothing may be sent by TCP (but with network), no signal to
-// the outside.
+// restrictFiles puts every thread under Landlock, and returns Landlock's version. The process
+// can then reach only files, send nothing by TCP (unless network is set), and send no signal
+// to the outside.
 func restrictFiles(files []File, network bool) (abi int, err error) {
 	if abi, err = landlocksys.LandlockGetABIVersion(); err != nil {
 		return 0, errors.New("the kernel has none")
@@ -60,12 +60,12 @@ func restrictFiles(files []File, network bool) (abi int, err error) {
 	return abi, landlock.V7.BestEffort().Restrict(rules...)
 }
 
-// emptyRoot makes an empty read-only directory the root of our mount namespace,
-// and lets go of everything else.
+// emptyRoot makes an empty read-only directory the root of our mount namespace, and drops
+// everything else.
 func emptyRoot() error { return fileRoot(nil) }
 
-// fileRoot does the same with a directory in which files are, at their own paths,
-// read-only but for where sockets are made.
+// fileRoot does the same with a directory that holds files, at their own paths, read-only
+// except where sockets are made.
 func fileRoot(files []File) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("own mounts: %w", err)
@@ -79,8 +79,8 @@ func fileRoot(files []File) error {
 	if err != nil {
 		return err
 	}
-	// Any directory does as the place where the new root is put together: nobody but
-	// us sees this mount.
+	// Any directory can hold the new root while it is assembled: only this process sees the
+	// mount.
 	place := "/"
 	for _, dir := range []string{"/usr", "/tmp", "/run"} {
 		if st, err := os.Stat(dir); err == nil && st.IsDir() {
@@ -100,7 +100,7 @@ func fileRoot(files []File) error {
 	if err := unix.MountSetattr(unix.AT_FDCWD, place, unix.AT_RECURSIVE, &attr); err != nil {
 		return fmt.Errorf("read-only: %w", err)
 	}
-	// The old root is put over the new one, and taken away.
+	// The old root is mounted over the new one, and removed.
 	if err := os.Chdir(place); err != nil {
 		return err
 	}
@@ -113,12 +113,12 @@ func fileRoot(files []File) error {
 	return os.Chdir("/")
 }
 
-// A piece is a part of the old root on its way into the new one: a link, or a
-// detached copy of its mount.
+// A piece is a part of the old root that moves into the new one: a link, or a detached copy
+// of its mount.
 type piece struct {
 	path  string
 	dir   bool
-	link  string // what a symbolic link says
+	link  string // the target of a symbolic link
 	mount int    // or the copy
 }
 
@@ -128,8 +128,7 @@ func (p piece) close() {
 	}
 }
 
-// detach looks at all files while they can be reached. What does not exist is left
-// out.
+// detach opens all files while they can be reached. It leaves out files that do not exist.
 func detach(files []File) ([]piece, error) {
 	var pieces []piece
 	for _, f := range files {
@@ -145,7 +144,7 @@ func detach(files []File) ([]piece, error) {
 	return pieces, nil
 }
 
-// detachFile looks at one, by a descriptor: what is copied is what was looked at.
+// detachFile inspects a file through a descriptor, so that it copies what it inspected.
 func detachFile(f File) (p piece, err error) {
 	fd, err := unix.Open(f.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -171,7 +170,7 @@ func detachFile(f File) (p piece, err error) {
 		return p, fmt.Errorf("open_tree: %w", err)
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID}
-	if kind == unix.S_IFCHR { // a device stays one where it is asked for by name alone
+	if kind == unix.S_IFCHR { // a device node works as a device only if it is listed by name
 		attr.Attr_set |= unix.MOUNT_ATTR_NOEXEC
 	} else {
 		attr.Attr_set |= unix.MOUNT_ATTR_NODEV
@@ -183,8 +182,8 @@ func detachFile(f File) (p piece, err error) {
 	return p, nil
 }
 
-// attach puts p below root. Where a directory that came before shows it already,
-// it is put over itself.
+// attach puts p below root. Where an earlier directory already shows p, p is mounted over
+// itself.
 func (p piece) attach(root string) error {
 	target := filepath.Join(root, p.path)
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {

@@ -23,10 +23,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary doubles as the process that is confined: "probe OWN PROFILE WHAT
-// [ARG]" takes the profile and then tries one thing, and says on standard output
-// what came of it. It is what a process of a VM could do after a guest has taken it
-// over; that is why it asks the kernel itself wherever a library stands between.
+// The test binary doubles as the confined process: "probe OWN PROFILE WHAT [ARG]" applies the
+// profile, then tries one thing, and prints the result. It tries what a process of a VM could
+// do after a guest has taken it over; so it makes system calls itself wherever a library would
+// interfere.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "probe" {
 		probe(os.Args[2] == "own", os.Args[3], os.Args[4:])
@@ -48,7 +48,7 @@ func probe(own bool, profile string, args []string) {
 	case "menu":
 		r := Confine(Profile{Files: []File{{Path: "/"}}, Calls: MenuCalls()})
 		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))
-	case "nocalls": // all but seccomp, which would hide the rest
+	case "nocalls": // all measures but seccomp, which would hide the rest
 		r := Confine(Profile{Own: own})
 		fmt.Println("weaker:", strings.Join(r.Weaker, "; "))
 	case "exec":
@@ -66,7 +66,7 @@ func probe(own bool, profile string, args []string) {
 	say(try(args[0], args[1:]))
 }
 
-// say ends the probe with what came of it: a word, or an error's number by name.
+// say ends the probe with the result: a word, or the name of an error number.
 func say(err error) {
 	var e unix.Errno
 	switch {
@@ -92,7 +92,7 @@ func syscall3(nr, a, b, c uintptr) error {
 	return errno(e)
 }
 
-// try does one thing that is forbidden to somebody.
+// try does one thing that some profile forbids.
 func try(what string, args []string) error {
 	number := func() uintptr {
 		n, err := strconv.Atoi(args[0])
@@ -199,8 +199,8 @@ func openMany() error {
 	return nil
 }
 
-// work is what the display process does all day, and what the runtime does beside
-// it; descriptor 3 is a socket to the test, which sends back what it gets.
+// work does what the display process and the runtime do all the time; descriptor 3 is a socket
+// to the test, which echoes.
 func work() error {
 	conn, err := net.FileConn(os.NewFile(3, "peer"))
 	if err != nil {
@@ -240,7 +240,7 @@ func work() error {
 		return err
 	}
 	var threads sync.WaitGroup
-	for range 20 { // more threads than there are
+	for range 20 { // more threads than exist
 		threads.Go(func() {
 			runtime.LockOSThread()
 			time.Sleep(time.Millisecond)
@@ -281,15 +281,15 @@ func echo(u *net.UnixConn, fd int) error {
 	return err
 }
 
-// A result is what a probe came to.
+// A result is the outcome of a probe.
 type result struct {
 	word   string // "done", an error's name, "killed" (SIGSYS by the kernel) or "trapped"
 	weaker string
 	stderr string
 }
 
-// probeBinary is this test without C, as the programs are built: C's threads cannot
-// be confined by the Go runtime.
+// probeBinary is this test built without C, like our programs: the Go runtime cannot confine
+// C's threads.
 var probeBinary = sync.OnceValues(func() (string, error) {
 	if !withC {
 		return os.Executable()
@@ -307,7 +307,7 @@ var probeBinary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-var probeDir string // where it was built
+var probeDir string // where the probe was built
 
 func probeCommand(t *testing.T, own bool, args ...string) *exec.Cmd {
 	t.Helper()
@@ -362,7 +362,7 @@ func runProbe(t *testing.T, own bool, args ...string) result {
 	return r
 }
 
-// canOwn reports whether this machine lets us have namespaces.
+// canOwn reports whether this machine allows us namespaces.
 func canOwn() error {
 	cmd := exec.Command("/bin/true")
 	cmd.SysProcAttr = Attr(os.Getuid(), os.Getgid())

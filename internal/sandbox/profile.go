@@ -14,32 +14,32 @@ import (
 
 // A Profile says what a process keeps.
 type Profile struct {
-	// Own tells that the process was started with Attr, in namespaces of its own.
+	// Own means that the process was started with Attr, in namespaces of its own.
 	Own bool
-	// Files are what the process may still reach by name; none if empty.
+	// Files are the files that the process can still reach by name; none if empty.
 	Files []File
-	// Calls are the only system calls that it may make; nil: any.
+	// Calls are the only system calls that the process may make; nil allows all.
 	Calls *CallList
-	// OpenFiles and Data are limits: of descriptors, and of bytes of private
-	// writable memory. 0: as they are.
+	// OpenFiles and Data are limits on descriptors and on bytes of private writable memory.
+	// 0 leaves a limit unchanged.
 	OpenFiles, Data uint64
-	// KeepCapabilities is for a program that sets up a sandbox of its own with them;
-	// the same goes for KeepMounts, as Landlock forbids every mount.
+	// KeepCapabilities is for a program that needs them to set up a sandbox of its own;
+	// KeepMounts likewise, since Landlock forbids every mount.
 	KeepCapabilities, KeepMounts bool
-	// Network is for a program that uses the host's network: it was started without a
-	// network namespace of its own, and may make connections.
+	// Network is for a program that uses the host's network: it was started without a network
+	// namespace of its own, and may make connections.
 	Network bool
 }
 
-// A File is a path that a profile leaves, with all that is below it.
+// A File is a path that stays accessible, with everything below it.
 type File struct {
 	Path   string `json:"path"`
 	Exec   bool   `json:"exec,omitempty"`   // may be executed
-	Write  bool   `json:"write,omitempty"`  // may be written, and asked by ioctl: a device
-	Remove bool   `json:"remove,omitempty"` // files in it may be removed, and nothing else: a directory
+	Write  bool   `json:"write,omitempty"`  // may be written, and ioctls are allowed on it: a device
+	Remove bool   `json:"remove,omitempty"` // a directory whose files may be removed, and nothing else
 }
 
-// A Report is what Confine did, in words for a log and for doctor.
+// A Report describes what Confine did, for a log and for doctor.
 type Report struct {
 	Measures []string `json:"measures"`
 	Weaker   []string `json:"weaker,omitempty"` // what is missing, and why
@@ -62,10 +62,10 @@ func (r Report) String() string {
 	return s
 }
 
-// Attr returns how a process is started in namespaces of its own: without network,
-// System V IPC, other processes and, once Confine has emptied its root, files. As an
-// ordinary user they lie in a user namespace, in which he is root until Confine.
-// Where the machine forbids it, starting fails; start without it then.
+// Attr returns the attributes that start a process in namespaces of its own: without network,
+// System V IPC, other processes and, once Confine has emptied its root, files. For an
+// ordinary user they lie in a user namespace, where that user is root until Confine. If the
+// machine forbids this, the start fails; the caller then starts the process without Attr.
 func Attr(uid, gid int) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWPID}
 	if uid != 0 {
@@ -76,8 +76,8 @@ func Attr(uid, gid int) *syscall.SysProcAttr {
 	return a
 }
 
-// Confine applies p to all threads of the calling process, for good. It has no
-// error: what cannot be had is in the report, and the rest is done.
+// Confine applies p permanently to all threads of the calling process. It returns no error:
+// the report lists measures that failed, and the others are applied.
 func Confine(p Profile) Report {
 	r := confine(p)
 	r.try("not dumpable", SetDumpable(false))
@@ -91,7 +91,7 @@ func Confine(p Profile) Report {
 	return r
 }
 
-// confine takes the measures that an execve leaves in force.
+// confine takes the measures that survive an execve.
 func confine(p Profile) Report {
 	var r Report
 	switch {
@@ -133,17 +133,17 @@ func (r *Report) try(what string, err error) {
 	}
 }
 
-// Exec confines the calling process but for what does not outlive an execve
-// (Calls, and that it is not dumpable), gives the report to tell, and becomes argv[0],
-// a path. Links in it are followed before, where they still lead somewhere. What it
-// becomes ends with the caller's parent. It returns only if that fails.
+// Exec confines the calling process except for what an execve ends (Calls, and not being
+// dumpable), passes the report to tell, and becomes argv[0], a path. Links in the path are
+// resolved before, while they still lead somewhere. The new program ends with the caller's
+// parent. Exec returns only if it fails.
 func Exec(p Profile, tell func(Report), argv, env []string) error {
 	path, err := filepath.EvalSymlinks(argv[0])
 	if err != nil {
 		return err
 	}
-	// The signal that a parent's death sends is one thread's own, and this thread is
-	// the one that stays.
+	// The death signal of the parent belongs to one thread, and this thread is the one that
+	// survives the execve.
 	runtime.LockOSThread()
 	tell(confine(p))
 	if err := endWithParent(); err != nil {
@@ -152,8 +152,8 @@ func Exec(p Profile, tell func(Report), argv, env []string) error {
 	return fmt.Errorf("%s: %w", path, unix.Exec(path, argv, env))
 }
 
-// endWithParent asks again for the signal that the parent asked for when it made
-// this process: the kernel forgets it when credentials change.
+// endWithParent restores the death signal that the parent set when it made this process:
+// the kernel clears it when credentials change.
 func endWithParent() error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return fmt.Errorf("parent's death: %w", err)
@@ -161,9 +161,9 @@ func endWithParent() error {
 	return nil
 }
 
-// ConfineStarter is for a process that starts others, and so keeps much: neither it
-// nor any of them gains privileges by executing a set-user-id program, and what a
-// guest has in memory is in no core dump.
+// ConfineStarter is for a process that starts others, and so keeps many rights. Neither it
+// nor any of its children gains privileges from a set-user-id program, and no core dump
+// contains a guest's memory.
 func ConfineStarter() Report {
 	var r Report
 	r.try("limits", setLimits(Profile{}))
@@ -172,9 +172,8 @@ func ConfineStarter() Report {
 	return r
 }
 
-// SetDumpable(false) keeps processes of the same user from tracing this one and from
-// looking at its descriptors and memory. The user namespace of a child can only be
-// set up by a parent that is dumpable.
+// SetDumpable(false) keeps processes of the same user from tracing this one and from reading
+// its descriptors and memory. A parent must be dumpable to set up a child's user namespace.
 func SetDumpable(may bool) error {
 	v := 0
 	if may {
@@ -183,8 +182,8 @@ func SetDumpable(may bool) error {
 	return unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(v), 0, 0, 0)
 }
 
-// errCgo is why a measure that each thread has to take for itself is not taken: the
-// Go runtime does not know the C library's threads. Vix is built without cgo.
+// errCgo is the reason for leaving out a measure that each thread must apply to itself: the Go
+// runtime does not know the C library's threads. Vix is built without cgo.
 var errCgo = errors.New("the program was built with cgo")
 
 // allThreads makes a call on every thread of the process.
@@ -223,7 +222,7 @@ func dropCapabilities() error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0)
 		if err != nil {
-			break // the kernel knows no more of them
+			break // the kernel knows no further ones
 		}
 		if held == 0 {
 			continue

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachWay runs a test with namespaces of the probe's own, where the machine has
-// them, and without: each measure has to hold by itself.
+// eachWay runs a test with namespaces of the probe's own, if the machine allows them, and
+// without: each measure has to hold by itself.
 func eachWay(t *testing.T, f func(t *testing.T, own bool)) {
 	t.Run("shared namespaces", func(t *testing.T) { f(t, false) })
 	t.Run("own namespaces", func(t *testing.T) {
@@ -46,7 +46,7 @@ func sibling(t *testing.T) string {
 	return fmt.Sprint(cmd.Process.Pid)
 }
 
-// What the display process is refused, and how.
+// The display process is refused each of these, in the expected way.
 func TestDisplayIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
@@ -89,7 +89,7 @@ func TestDisplayIsRefused(t *testing.T) {
 				t.Errorf("%v: %s, want %s\n%s", tt.what, r.word, tt.want, r.stderr)
 			}
 		}
-		// The other table of calls of x86, whatever its entry is.
+		// The x32 table of calls is refused, whatever its entry.
 		if x32 {
 			if r := runProbe(t, own, "display", "call", fmt.Sprint(x32Bit|1)); r.word != "killed" {
 				t.Errorf("x32: %s", r.word)
@@ -98,8 +98,7 @@ func TestDisplayIsRefused(t *testing.T) {
 	})
 }
 
-// A call that is not on the list leaves what mends the list.
-// TestMenuIsRefused holds the same of what may read files, and nothing but that.
+// TestMenuIsRefused checks a process that may read files, and nothing else.
 func TestMenuIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
@@ -137,6 +136,7 @@ func TestMenuIsRefused(t *testing.T) {
 	}
 }
 
+// The error for a call that is not on the list says how to extend the list.
 func TestTrapTellsTheCall(t *testing.T) {
 	r := runProbe(t, false, "display", "call", fmt.Sprint(unix.SYS_ACCT))
 	for _, want := range []string{"SIGSYS: bad system call", "goroutine 1", "sandbox.try", fmt.Sprintf("%#x", unix.SYS_ACCT)} {
@@ -159,7 +159,7 @@ func TestDisplayWorks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		go func() { // give back what comes
+		go func() { // an echo
 			b, oob := make([]byte, 8), make([]byte, unix.CmsgSpace(4))
 			u := c.(*net.UnixConn)
 			n, on, _, _, err := u.ReadMsgUnix(b, oob)
@@ -202,7 +202,7 @@ func TestWithoutSeccomp(t *testing.T) {
 	eachWay(t, func(t *testing.T, own bool) {
 		pid := sibling(t)
 		for _, tt := range []struct {
-			shared, own string // outcomes
+			shared, own string // results
 			what        []string
 		}{
 			{"EACCES", "ENOENT", []string{"read", "/etc/passwd"}},
@@ -231,7 +231,7 @@ func TestWithoutSeccomp(t *testing.T) {
 	})
 }
 
-// A program that was executed by Exec has its own files, and no others.
+// A program started by Exec has its own files, and no others.
 func TestExec(t *testing.T) {
 	bin, err := probeBinary()
 	if err != nil {
@@ -285,7 +285,7 @@ func TestExec(t *testing.T) {
 			if r := runProbe(t, own, "exec", string(files), "connect", filepath.Join(dir, "s")); r.word != "ENOENT" {
 				t.Errorf("a socket by its path: %s", r.word)
 			}
-			// Every mount is nosuid (2); all but a device that is asked for is nodev (4).
+			// Every mount is nosuid (2); all except a listed device are nodev (4).
 			for path, want := range map[string]string{"/etc": "7", bin: "7", yes: "7", "/dev/null": "11", "/": "15"} {
 				if r := runProbe(t, own, "exec", string(files), "mount options", path); r.word != "error: "+want {
 					t.Errorf("%s: mounted with %s, want %s", path, r.word, want)
@@ -295,7 +295,7 @@ func TestExec(t *testing.T) {
 	})
 }
 
-// What the kernel says of a confined process, as doctor shows it.
+// The kernel's view of a confined process is as doctor shows it.
 func TestStatus(t *testing.T) {
 	eachWay(t, func(t *testing.T, own bool) {
 		cmd := probeCommand(t, own, "display", "wait")
@@ -311,7 +311,7 @@ func TestStatus(t *testing.T) {
 			t.Fatal(err)
 		}
 		line := make([]byte, 256)
-		n, err := out.Read(line) // it is confined when it has spoken
+		n, err := out.Read(line) // the process is confined once it has written
 		if err != nil {
 			t.Fatal(err)
 		}

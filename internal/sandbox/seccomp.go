@@ -17,17 +17,17 @@ import (
 //
 //	if arch is not ours, or x32: kill
 //	if nr == A: allow
-//	if nr == B: if the arguments pass: allow; else what B's verdict says
+//	if nr == B: if the arguments pass: allow; else B's verdict
 //	…
-//	the verdict of everything else
+//	the default verdict
 //
-// Each call ends in a verdict of its own and never goes on to the next one: the
-// accumulator then holds an argument, and an argument must not be taken for a call's
-// number. (That is why this is not done by the seccomp package that we know of: in
-// v1.6.0 of github.com/elastic/go-seccomp-bpf it is.) Kernels since 5.11 do not even
-// run the program for calls that it allows whatever their arguments.
+// Each call ends in a verdict of its own and never goes on to the next one: the accumulator
+// then holds an argument, which must not be compared with a call's number. (That is why we
+// do not use the seccomp package that we know of: v1.6.0 of
+// github.com/elastic/go-seccomp-bpf does compare it.) Kernels since 5.11 do not even run the
+// program for calls that it allows whatever their arguments.
 
-// A verdict is what becomes of a call (SECCOMP_RET_*).
+// A verdict is the filter's decision about a call (SECCOMP_RET_*).
 type verdict uint32
 
 const (
@@ -38,27 +38,27 @@ const (
 
 func fail(e unix.Errno) verdict { return unix.SECCOMP_RET_ERRNO | verdict(e) }
 
-// A test is passed by an argument whose bits of mask are value's.
+// A test passes if the argument's bits under mask equal value.
 type test struct {
 	arg         int
 	mask, value uint64
 }
 
-// A call is one line of a list. It is allowed if it has no tests or, by any one of
-// tests, if all of that one's are passed; else it gets the verdict.
+// A call is one line of a list. It is allowed if it has no tests, or if all tests of one of
+// its groups pass; otherwise it gets the verdict.
 type call struct {
 	nr      uint32
 	tests   [][]test
-	verdict verdict // used with tests, and as the verdict of a call without any
+	verdict verdict // for a call that fails its tests, and for a call without any
 }
 
-// A CallList is what a process may ask of the kernel.
+// A CallList holds the system calls that a process may make.
 type CallList struct {
 	calls []call
 	other verdict
 }
 
-// assemble writes the program.
+// assemble generates the program.
 func (l *CallList) assemble() ([]unix.SockFilter, error) {
 	const nr, arch = 0, 4
 	p := []unix.SockFilter{load(arch), jumpEqual(auditArch, 1, 0), ret(kill), load(nr)}
@@ -79,7 +79,7 @@ func (l *CallList) assemble() ([]unix.SockFilter, error) {
 	return p, nil
 }
 
-// body is what runs for the call.
+// body generates the instructions for the call.
 func (c call) body() ([]unix.SockFilter, error) {
 	var p []unix.SockFilter
 	for _, all := range c.tests {
@@ -92,8 +92,8 @@ func (c call) body() ([]unix.SockFilter, error) {
 	return p, nil
 }
 
-// conjunction allows the call if all tests are passed, and goes on behind itself
-// if one is not.
+// conjunction allows the call if all tests pass, and otherwise continues behind its own
+// instructions.
 func conjunction(all []test) []unix.SockFilter {
 	var p []unix.SockFilter
 	var exits []int // jumps to the end
@@ -133,8 +133,8 @@ func ret(v verdict) unix.SockFilter {
 	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: uint32(v)}
 }
 
-// loadFilter puts the whole process under p, and with it under no_new_privs: the
-// kernel passes both on to the other threads.
+// loadFilter puts the whole process under p, and so under no_new_privs: the kernel applies
+// both to the other threads.
 func loadFilter(p []unix.SockFilter) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -40,7 +40,7 @@ func run(t *testing.T, p []unix.SockFilter, data []byte) verdict {
 	return 0
 }
 
-// verdictOf is what the list says of a call.
+// verdictOf returns the list's verdict on a call.
 func (l *CallList) verdictOf(nr uint32, args [6]uint64) verdict {
 	for _, c := range l.calls {
 		if c.nr != nr {
@@ -70,8 +70,8 @@ func seccompData(nr, arch uint32, args [6]uint64) []byte {
 	return b
 }
 
-// TestFilterMeansTheList: the program decides as the list does, for every call and
-// for arguments that are near what is tested, or that are numbers of calls.
+// TestFilterMeansTheList: the program decides like the list, for every call, and for arguments
+// close to the tested ones or equal to call numbers.
 func TestFilterMeansTheList(t *testing.T) {
 	for _, l := range []*CallList{DisplayCalls(false, false), DisplayCalls(true, false), DisplayCalls(true, true), MenuCalls()} {
 		p, err := l.assemble()

@@ -15,10 +15,10 @@ import (
 )
 
 // A Spec says how a process confines itself and what it becomes: QEMU, virtiofsd, passt,
-// or a tool that reads what a guest wrote. It is JSON, and comes by a socket to the hidden
-// verb "confine" of vix-launcher; the Report goes back the same way.
+// or a tool that reads a guest's output. It travels as JSON over a socket to the hidden
+// verb "confine" of vix-launcher; the Report returns the same way.
 //
-//	who starts it ── Spec ──► vix-launcher confine FD: mounts Tree, confines itself,
+//	the starter  ── Spec ──► vix-launcher confine FD: mounts Tree, confines itself,
 //	              ◄─ Report ─ closes the socket, becomes Argv
 type Spec struct {
 	Tree  *Tree  `json:"tree,omitempty"` // mounted first; nil for none
@@ -31,31 +31,31 @@ type Spec struct {
 	Argv []string `json:"argv"` // Argv[0] is a path
 }
 
-// A Tree is what the process mounts at Dir, in a mount namespace of its own.
+// A Tree is mounted by the process at Dir, in a mount namespace of its own.
 type Tree struct {
 	Dir string `json:"dir"`
-	// Host is the root of which an allow-listed view is mounted; with Folder, the name
-	// of the folder in messages.
+	// Host is the root that an allow-listed view shows or, with Folder, the folder's name in
+	// messages.
 	Host   string `json:"host"`
-	Folder int    `json:"folder,omitempty"` // the descriptor of a folder of the host's; 0 for a view
+	Folder int    `json:"folder,omitempty"` // descriptor of a host folder; 0 for a view
 	Write  bool   `json:"write,omitempty"`  // the folder may be written to
-	Whole  bool   `json:"whole,omitempty"`  // the folder is a root: read-only, with what is mounted in it
+	Whole  bool   `json:"whole,omitempty"`  // the folder is a root: read-only, including the mounts in it
 }
 
-// Limits of what passes over the socket, in bytes. A Spec of QEMU's is some 5 KiB; the
-// socket holds it before anybody reads.
+// Limits of messages on the socket, in bytes. QEMU's Spec takes about 5 KiB; the socket holds
+// it until it is read.
 const (
 	maxSpec   = 64 << 10
 	maxReport = 16 << 10
 )
 
-// Profile is what the process keeps; own tells that it was started with Attr.
+// Profile returns what the process keeps; own means that it was started with Attr.
 func (s Spec) Profile(own bool) Profile {
 	return Profile{Own: own, Files: s.Files, KeepCapabilities: s.KeepCapabilities, KeepMounts: s.KeepMounts, Network: s.Network}
 }
 
-// Offer makes the socket of a process that is to carry out s: theirs holds s already, and
-// becomes a descriptor of that process; from ours comes its Report (ReadReport).
+// Offer makes the socket of a process that carries out s. theirs already holds s, and becomes
+// a descriptor of that process; ours yields its Report (ReadReport).
 func (s Spec) Offer() (ours, theirs *os.File, err error) {
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -72,18 +72,18 @@ func (s Spec) Offer() (ours, theirs *os.File, err error) {
 	if err == nil && n < len(b) {
 		err = unix.EMSGSIZE
 	}
-	if err = errors.Join(err, unix.SetNonblock(fds[0], true)); err != nil { // so that a reader can be ended
+	if err = errors.Join(err, unix.SetNonblock(fds[0], true)); err != nil { // allows a deadline for the reader
 		return nil, nil, errors.Join(os.NewSyscallError("sendmsg", err), unix.Close(fds[0]), unix.Close(fds[1]))
 	}
 	return os.NewFile(uintptr(fds[0]), "report"), os.NewFile(uintptr(fds[1]), "specification"), nil
 }
 
-// OwnNamespaces is the argument, behind its verb, that tells a process that it was started
+// OwnNamespaces is the argument, after the verb, which says that the process was started
 // with Attr.
 const OwnNamespaces = "--own-namespaces"
 
-// Verb returns the arguments of vix-launcher by which it carries out the Spec that it has
-// as descriptor fd; own tells that it is started with Attr.
+// Verb returns the arguments that make vix-launcher carry out the Spec on descriptor fd; own
+// means that it is started with Attr.
 func Verb(fd int, own bool) []string {
 	if own {
 		return []string{"confine", OwnNamespaces, strconv.Itoa(fd)}
@@ -91,7 +91,7 @@ func Verb(fd int, own bool) []string {
 	return []string{"confine", strconv.Itoa(fd)}
 }
 
-// ReadSpec reads what Offer made.
+// ReadSpec reads the Spec that Offer wrote.
 func ReadSpec(f *os.File) (s Spec, err error) {
 	d := json.NewDecoder(io.LimitReader(f, maxSpec))
 	d.DisallowUnknownFields()
@@ -104,23 +104,22 @@ func ReadSpec(f *os.File) (s Spec, err error) {
 	return s, nil
 }
 
-// ReadReport reads the Report of a process that carries out a Spec; io.EOF when it ended
-// before.
+// ReadReport reads the Report of a process that carries out a Spec; io.EOF means that the
+// process ended before.
 func ReadReport(ours io.Reader) (r Report, err error) {
 	return r, json.NewDecoder(io.LimitReader(ours, maxReport)).Decode(&r)
 }
 
-// systemFiles is where programs, libraries and firmware are; nothing in there is
-// anybody's own.
+// systemFiles holds the directories of programs, libraries and firmware; they contain no
+// user's own files.
 var systemFiles = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store", "/etc/ld.so.cache"}
 
-// ProgramFiles are the files that a program of the system's, named by its real path,
-// needs to run at all: itself, what it is linked with, and the devices that say
-// nothing.
+// ProgramFiles returns the files that a system program, named by its real path, needs to run
+// at all: itself, its libraries, and harmless devices.
 func ProgramFiles(real string) []File {
 	var files []File
 	for _, path := range systemFiles {
-		// In a store of packages, a program may be a script around itself.
+		// In a package store, a program may be a script that wraps the real one.
 		files = append(files, File{Path: path, Exec: strings.HasSuffix(path, "/store")})
 	}
 	files = append(files, File{Path: real, Exec: true})
@@ -133,11 +132,11 @@ func ProgramFiles(real string) []File {
 	return files
 }
 
-// interpreter returns the real path of the dynamic linker that a program names.
+// interpreter returns the real path of a program's dynamic linker.
 func interpreter(path string) string {
 	f, err := elf.Open(path)
 	if err != nil {
-		return "" // a script, or nothing that can be executed
+		return "" // a script, or no executable
 	}
 	defer f.Close()
 	for _, p := range f.Progs {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What Offer sends, ReadSpec reads, and nothing of it is lost on the way; the JSON is
-// written out, so that a change of it is seen.
+// ReadSpec returns exactly what Offer sent. The test spells out the JSON, so that a change of
+// it is noticed.
 func TestSpec(t *testing.T) {
 	for want, s := range map[string]Spec{
 		`{"files":[{"path":"/usr"},{"path":"/usr/bin/qemu","exec":true},{"path":"/dev/kvm","write":true},{"path":"/run/x","remove":true}],"network":true,"argv":["/usr/bin/qemu","-version"]}`: {
@@ -52,7 +52,7 @@ func TestSpec(t *testing.T) {
 	}
 }
 
-// What is half a specification, or more than one knows, confines nobody.
+// An incomplete specification, or one with unknown fields, confines no process.
 func TestSpecRefused(t *testing.T) {
 	if _, _, err := (Spec{Argv: []string{strings.Repeat("x", maxSpec)}}).Offer(); err == nil {
 		t.Error("a specification without an end was offered")

@@ -11,30 +11,29 @@ import (
 	"strings"
 )
 
-// A Status is what the kernel says of a process: what is in force, whoever took
-// the measure (proc_pid_status(5), namespaces(7)).
+// A Status is the kernel's view of a process: which measures are in force, whoever applied
+// them (proc_pid_status(5), namespaces(7)).
 type Status struct {
 	PID        int               `json:"pid"`
 	Name       string            `json:"name"`
 	NoNewPrivs bool              `json:"no_new_privs"`
 	Seccomp    string            `json:"seccomp"` // "none", "strict", or "filter"
 	Filters    int               `json:"seccomp_filters"`
-	CapEff     string            `json:"cap_eff"` // as the kernel writes them
+	CapEff     string            `json:"cap_eff"` // in the kernel's notation
 	CapBnd     string            `json:"cap_bnd"`
 	Limits     map[string]string `json:"limits"` // soft limits, by the kernel's names
-	// Namespaces says "own", "shared" or "unknown" of each, compared with the process
-	// that asks. Those of another user's process, or of one that is not dumpable,
-	// only root may see.
+	// Namespaces is "own", "shared" or "unknown" for each, compared with the calling process.
+	// Only root can see those of another user's process, or of one that is not dumpable.
 	Namespaces map[string]string `json:"namespaces"`
 }
 
-// The namespaces that are looked at, and the limits.
+// The namespaces and limits that a Status reports.
 var (
 	namespaceNames = []string{"net", "pid", "ipc", "uts", "mnt", "user"}
 	limitNames     = []string{"Max core file size", "Max open files", "Max data size"}
 )
 
-// ReadStatus looks at process pid in proc, which is normally /proc.
+// ReadStatus reads the status of process pid from proc, normally /proc.
 func ReadStatus(proc fs.FS, pid int) (Status, error) {
 	s := Status{PID: pid, Limits: map[string]string{}, Namespaces: map[string]string{}}
 	fields, err := statusFields(proc, pid)
@@ -51,7 +50,7 @@ func ReadStatus(proc fs.FS, pid int) (Status, error) {
 	for _, ns := range namespaceNames {
 		s.Namespaces[ns] = compareNamespace(proc, pid, ns)
 	}
-	// The number of process namespaces that it is in, anybody may see.
+	// The number of nested process namespaces is visible to anybody.
 	if s.Namespaces["pid"] == "unknown" {
 		if own, err := statusFields(proc, os.Getpid()); err == nil {
 			s.Namespaces["pid"] = "shared"
@@ -93,7 +92,7 @@ func compareNamespace(proc fs.FS, pid int, ns string) string {
 	return "own"
 }
 
-// readLimits reads a table whose columns begin where the header's do.
+// readLimits reads a table whose columns begin where those of the header do.
 func (s *Status) readLimits(proc fs.FS) error {
 	b, err := fs.ReadFile(proc, path.Join(strconv.Itoa(s.PID), "limits"))
 	if err != nil {
@@ -114,8 +113,7 @@ func (s *Status) readLimits(proc fs.FS) error {
 	return nil
 }
 
-// Workers returns the processes that pid has made, if they bear its name: virtiofsd's
-// work is done by such a one.
+// Workers returns the children of pid that have its name: such a child does virtiofsd's work.
 func Workers(proc fs.FS, pid int) []int {
 	own, err := statusFields(proc, pid)
 	if err != nil {

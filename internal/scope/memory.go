@@ -11,43 +11,43 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// A Budget is what of the host's memory a VM may have, in bytes. Limits elsewhere keep
-// a VM within it; its control group is given a bound above all of it, for the case
-// that one of them does not hold: then the kernel ends the VM, and nothing else.
+// A Budget is the host memory that a VM may use, in bytes. Limits elsewhere keep a VM within
+// it; its control group has a bound above the total, in case one of them fails: then the
+// kernel kills the VM, and nothing else.
 type Budget struct {
-	Guest    int64 // the guest's own
-	Emulated bool  // without KVM: QEMU keeps its translations
+	Guest    int64 // the guest's memory
+	Emulated bool  // without KVM: QEMU stores its translations
 	Blobs    int64 // memory that the display makes for the guest (ledger); 0 without a display
 	Queued   int64 // buffers of the display's queues (ledger)
-	Shares   int   // folders that may be shared at a time, the home among them
-	Files    int64 // sizes of file systems in memory (tmpfs) that the guest may fill
+	Shares   int   // most folders shared at one time, including the home
+	Files    int64 // sizes of file systems in memory (tmpfs) that the guest can fill
 }
 
-// What a VM's processes need for themselves. Measured, with ten programs' windows: see
-// each; the rest is room. None is a limit that something healthy comes near.
+// Memory that a VM's processes need for themselves. Each was measured with the windows of ten
+// programs, as noted; the rest is reserve. A healthy process comes near none of the limits.
 const (
-	// supervisorOwn is the supervisor, passt, the clipboard's flow with 64 MiB of data,
-	// and what the kernel keeps for all of them: sockets' and pipes' buffers.
+	// supervisorOwn is for the supervisor, passt, the clipboard's flow with 64 MiB of data, and
+	// the kernel's socket and pipe buffers for all of them.
 	supervisorOwn = 512 << 20 // measured: 15 MiB
-	// qemuOwn is QEMU's own memory: 58 MiB with KVM, and 205 without, with the
-	// translations so far and its program's pages; each mapped blob and share takes some.
+	// qemuOwn is QEMU's own memory: 58 MiB with KVM, and 205 without, including the translations
+	// so far and the pages of its program; each mapped blob and share takes some.
 	qemuOwn = 512 << 20
-	// translations is QEMU's buffer of translated code, 1 GiB at most by its default,
-	// and what describes it.
+	// translations is QEMU's buffer of translated code, at most 1 GiB by default, with its
+	// bookkeeping.
 	translations = 2 << 30
-	// displayOwn is the display process without what is charged to the ledger:
-	// objects, windows, frames, and buffers of each connection. Its data ends at 2 GiB
-	// (RLIMIT_DATA); measured: 12 MiB.
+	// displayOwn is the display process without the memory that is charged to the ledger:
+	// objects, windows, frames, and buffers of each connection. RLIMIT_DATA bounds its data at
+	// 2 GiB; measured: 12 MiB.
 	displayOwn = 1 << 30
-	// serverOwn is a virtiofsd. What it reads from disk is the page cache's, which
-	// the kernel takes back before it ends anybody.
+	// serverOwn is one virtiofsd. The data that it reads from disk is in the page cache, which the
+	// kernel reclaims before it kills anything.
 	serverOwn = 128 << 20 // measured: 16 MiB
-	// tableShare is the part of the guest's memory and blobs that the page tables of
-	// all who map them take: 1/512 for each of a dozen processes, and KVM's.
+	// tableShare is the part of the guest's memory and blobs that page tables take, in all
+	// processes that map them: 1/512 for each of a dozen processes, and KVM's.
 	tableShare = 16
 )
 
-// Max is the bound of all that the budget has, and of the processes that manage it.
+// Max is the bound for the whole budget and the processes that manage it.
 func (b Budget) Max() int64 {
 	own := int64(supervisorOwn + qemuOwn + serverOwn) // the root's server
 	if b.Emulated {
@@ -60,7 +60,7 @@ func (b Budget) Max() int64 {
 	return sum(own, b.Guest, b.Guest/tableShare, b.Blobs, b.Blobs/tableShare, b.Queued, b.Files)
 }
 
-// unbounded is more than any machine has, and no overflow of what is made of it.
+// unbounded is more than any machine has, and calculations with it do not overflow.
 const unbounded = 1 << 60
 
 // sum saturates at unbounded.
@@ -72,8 +72,8 @@ func sum(ns ...int64) int64 {
 	return total
 }
 
-// Bound sets the memory that the group's processes may have, in bytes. Without a group
-// it does nothing.
+// Bound sets the limit of the memory of the group's processes, in bytes. Without a group it
+// does nothing.
 func (s Scope) Bound(ctx context.Context, most int64) error {
 	switch s.Kind {
 	case KindScope:
@@ -95,7 +95,7 @@ func (s Scope) Bound(ctx context.Context, most int64) error {
 
 func memoryMax(most int64) property { return property{"MemoryMax", dbus.MakeVariant(uint64(most))} }
 
-// boundGroup writes the bound of a group's memory, or says why it has none.
+// boundGroup writes the memory bound of a group, or says why there is none.
 func boundGroup(dir string, most int64) error {
 	err := writeGroup(dir, "memory.max", strconv.FormatInt(most, 10))
 	switch {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The bound grows with each thing that a VM may have, by at least that much, and holds
-// more than was ever measured.
+// The bound grows with each part of a VM's budget, by at least that much, and exceeds
+// everything that was ever measured.
 func TestBudget(t *testing.T) {
 	base := Budget{Guest: 512 << 20, Blobs: 1 << 30, Queued: 64 << 20, Shares: 9}
 	most := base.Max()

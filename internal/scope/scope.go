@@ -1,14 +1,13 @@
-// Package scope puts the processes of a VM into a control group of their own, so that
-// their share of the processors and the most of their memory can be set, and desktops
-// see a VM as one application.
+// Package scope puts the processes of a VM into a control group of their own, so that their
+// processor share and memory bound can be set, and desktops see a VM as one application.
 //
 //	session bus ── org.freedesktop.systemd1 ── StartTransientUnit
 //	      app-graphical.slice/app-vix-NAME-PID.scope            (Kind "scope")
-//	no systemd on the bus: a directory beside our own group's   (Kind "group")
-//	none that may be written: nothing                           (Kind "none")
+//	no systemd on the bus: a directory beside our own group     (Kind "group")
+//	no writable group: nothing                                  (Kind "none")
 //
-// The calling process enters, and what it starts afterwards is in the group with it. The
-// package ends no process, and works without root: what it cannot have it says in Weaker.
+// The calling process enters the group, and its later children are in it too. The package ends
+// no process, and works without root: Weaker lists what it could not have.
 package scope
 
 import (
@@ -35,28 +34,28 @@ const (
 	KindNone  = "none"
 )
 
-// A Config is what Enter depends on.
+// A Config holds the inputs of Enter.
 type Config struct {
 	Name   string // of the VM
 	Weight int    // cgroup v2's cpu.weight, 1 … 10000
-	Memory int64  // the most of the group's memory, in bytes (Budget.Max); 0: any
-	PID    int    // that enters: the caller's own
+	Memory int64  // memory bound of the group, in bytes (Budget.Max); 0: none
+	PID    int    // the process that enters: the caller
 	Bus    string // D-Bus address of the session's bus, or ""
 	Proc   string // /proc
 }
 
-// A Scope is where the VM's processes are.
+// A Scope is the control group of the VM's processes.
 type Scope struct {
 	Kind   string   `json:"kind"`
-	Name   string   `json:"name,omitempty"`   // a unit's name, or a directory
-	Memory int64    `json:"memory,omitempty"` // the bound that it was entered with, in bytes; 0 without
-	Weaker []string `json:"weaker,omitempty"` // what could not be had, and why
-	home   string   // of a group: the group that the process was in
-	bus    string   // of a scope
+	Name   string   `json:"name,omitempty"`   // name of a unit, or a directory
+	Memory int64    `json:"memory,omitempty"` // memory bound at entry, in bytes; 0: none
+	Weaker []string `json:"weaker,omitempty"` // what is missing, and why
+	home   string   // Kind "group": the process's previous group
+	bus    string   // Kind "scope": the bus's address
 	pid    int
 }
 
-// Enter puts the process into a new group. There is always a Scope.
+// Enter puts the process into a new group. It always returns a Scope.
 func Enter(ctx context.Context, c Config) Scope {
 	unit, err := startUnit(ctx, c)
 	if err == nil {
@@ -91,12 +90,12 @@ func Enter(ctx context.Context, c Config) Scope {
 	return s
 }
 
-// leaveLimit bounds the wait for processes that are ending: children of children, which
-// nobody here can wait for.
+// leaveLimit bounds the wait for processes that are ending: they are children of children,
+// which this process cannot wait for.
 const leaveLimit = 2 * time.Second
 
-// Leave takes the process out and removes the group, whose other processes must have been
-// ended. A scope ends by itself, with its last process.
+// Leave moves the process out and removes the group, whose other processes must have ended.
+// A systemd scope ends by itself, with its last process.
 func (s Scope) Leave() error {
 	if s.Kind != KindGroup {
 		return nil
@@ -115,7 +114,7 @@ func removeEmpty(dir string, deadline time.Time) error {
 	}
 	defer events.Close()
 	for {
-		// What changes after this reading ends the wait below.
+		// Any change after this reading ends the wait below.
 		if _, err := events.ReadAt(make([]byte, 256), 0); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
@@ -132,7 +131,7 @@ func removeEmpty(dir string, deadline time.Time) error {
 }
 
 // RemoveLeft removes the group of the VM name whose supervisor was killed. The kernel refuses
-// with EBUSY while there are processes in it.
+// with EBUSY while the group contains processes.
 func (s Scope) RemoveLeft(name string) error {
 	if s.Kind != KindGroup || !isGroupOf(s.Name, name) {
 		return nil
@@ -143,7 +142,7 @@ func (s Scope) RemoveLeft(name string) error {
 	return nil
 }
 
-// UnitName is a VM's, as the desktop's conventions have it
+// UnitName is the name of a VM's unit, in the desktop's convention
 // (systemd.io/DESKTOP_ENVIRONMENTS: app-<launcher>-<name>-<random>.scope).
 func UnitName(name string, pid int) string {
 	return fmt.Sprintf("app-vix-%s-%d.scope", strings.ReplaceAll(name, "-", `\x2d`), pid)
@@ -158,8 +157,8 @@ const (
 
 var errNoBus = errors.New("no session bus")
 
-// connect joins the session's bus. Other transports than a socket of this machine's are
-// none that a desktop has; one of them would start a program.
+// connect joins the session's bus. It accepts only a socket on this machine: desktops use no
+// other transport, and one of the others would start a program.
 func connect(ctx context.Context, address string) (*dbus.Conn, error) {
 	if address == "" {
 		return nil, errNoBus
@@ -192,7 +191,7 @@ type aux struct {
 	Properties []property
 }
 
-// startUnit makes the scope and returns its name when the process is in it.
+// startUnit makes the scope, and returns its name when the process is in it.
 func startUnit(ctx context.Context, c Config) (string, error) {
 	conn, err := connect(ctx, c.Bus)
 	if err != nil {
@@ -239,7 +238,7 @@ func startUnit(ctx context.Context, c Config) (string, error) {
 	}
 }
 
-// Probe says, for doctor, which kind of group VMs get, and in Weaker what they lack.
+// Probe returns, for doctor, the kind of group that VMs get, with missing features in Weaker.
 func Probe(ctx context.Context, c Config) Scope {
 	s := Scope{Kind: KindNone}
 	conn, err := connect(ctx, c.Bus)
@@ -278,9 +277,9 @@ func Probe(ctx context.Context, c Config) Scope {
 	return s
 }
 
-// parent is where a VM's group is made: beside the process's own, because a group with
-// processes gives none of its controllers to groups below it; below it only where that
-// is the uppermost, which may.
+// parent returns the directory in which a VM's group is made: beside the process's own group,
+// because a group with processes cannot pass its controllers on to groups below it. It is
+// the process's own group only at the top, where that is allowed.
 func parent(own string) string {
 	dir := filepath.Dir(own)
 	if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
@@ -337,7 +336,7 @@ func makeGroup(own string, c Config) (string, error) {
 	return dir, nil
 }
 
-// removeStale removes groups of this VM whose supervisor was killed.
+// removeStale removes groups of this VM that a killed supervisor left.
 func removeStale(dir string, c Config) {
 	old, err := filepath.Glob(filepath.Join(dir, "vix-"+c.Name+"-*"))
 	if err != nil {
@@ -345,22 +344,22 @@ func removeStale(dir string, c Config) {
 	}
 	for _, path := range old {
 		if !isGroupOf(path, c.Name) {
-			continue // of the VM NAME-SOMETHING
+			continue // belongs to a VM NAME-SOMETHING
 		}
 		pid := strings.TrimPrefix(filepath.Base(path), "vix-"+c.Name+"-")
 		if _, err := os.Stat(filepath.Join(c.Proc, pid)); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Remove(path) // refused while there are processes in it
+			_ = os.Remove(path) // refused while it contains processes
 		}
 	}
 }
 
-// isGroupOf tells whether path is what makeGroup calls a group of that VM.
+// isGroupOf reports whether path is a group that makeGroup made for that VM.
 func isGroupOf(path, name string) bool {
 	pid, ok := strings.CutPrefix(filepath.Base(path), "vix-"+name+"-")
 	return ok && pid != "" && strings.Trim(pid, "0123456789") == ""
 }
 
-// writeGroup writes a number into a file of a group, which must be there.
+// writeGroup writes a number into an existing file of a group.
 func writeGroup(dir, file, number string) error {
 	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
 	if err != nil {

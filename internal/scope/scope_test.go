@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sleeper is a process to be moved about.
+// sleeper is a process that can be moved between groups.
 func sleeper(t *testing.T) int {
 	t.Helper()
 	cmd := exec.Command("sleep", "600")
@@ -43,8 +43,8 @@ func groupOf(t *testing.T, pid int) string {
 	return dir
 }
 
-// Without systemd, the process is in a group of its own, with its weight if the machine
-// gives it one, and afterwards nothing is left.
+// Without systemd, the process gets a group of its own, with its weight if the machine allows
+// that, and nothing is left afterwards.
 func TestGroup(t *testing.T) {
 	pid := sleeper(t)
 	before := groupOf(t, pid)
@@ -52,7 +52,7 @@ func TestGroup(t *testing.T) {
 	if p := Probe(t.Context(), c); p.Kind != KindGroup {
 		t.Skipf("lacks: a control group that may be written: %v", p.Weaker)
 	}
-	// What a supervisor that was killed has left goes when the VM starts again.
+	// The next start of the VM removes what a killed supervisor has left.
 	stale := filepath.Join(parent(before), "vix-t-999999999")
 	if err := os.Mkdir(stale, 0o755); err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestGroup(t *testing.T) {
 	} else if err != nil && !strings.Contains(strings.Join(s.Weaker, ";"), "no bound of its memory") {
 		t.Errorf("no bound of its memory, and nothing is said: %v", s.Weaker)
 	}
-	// A process that is on its way out, and nobody's child here, is waited for.
+	// Leave waits for a process that is ending and is not a child here.
 	last := exec.Command("sleep", "0.3")
 	if err := last.Start(); err != nil {
 		t.Fatal(err)
@@ -162,8 +162,8 @@ func bus(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
-// systemdTwin answers as systemd does (org.freedesktop.systemd1(5)): on a machine whose
-// control groups it does not manage, it cannot be run itself.
+// systemdTwin answers like systemd (org.freedesktop.systemd1(5)): the real one cannot run on a
+// machine whose control groups it does not manage.
 type systemdTwin struct {
 	conn   *dbus.Conn
 	result atomic.Value // a string
@@ -175,11 +175,11 @@ func (s *systemdTwin) StartTransientUnit(name, mode string, properties []propert
 	for _, p := range properties {
 		got[p.Name] = p.Value.Value()
 	}
-	result := s.result.Load() // before the test goes on, and changes it
+	result := s.result.Load() // read before the test goes on, and changes it
 	s.got <- got
 	job := dbus.ObjectPath(systemdPath + "/job/7")
 	go func() {
-		for _, j := range []dbus.ObjectPath{systemdPath + "/job/6", job} { // another's first
+		for _, j := range []dbus.ObjectPath{systemdPath + "/job/6", job} { // another job's end comes first
 			_ = s.conn.Emit(systemdPath, manager+".JobRemoved", uint32(7), j, name, result)
 		}
 	}()
@@ -244,7 +244,7 @@ func TestScope(t *testing.T) {
 	}
 }
 
-// A bus that does not answer holds nobody up for longer than he waits.
+// A bus that does not answer delays a caller only up to his own deadline.
 func TestBusThatHangs(t *testing.T) {
 	dir := t.TempDir()
 	ln := listen(t, filepath.Join(dir, "bus"))

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// What was found, by links or not, is what is sent: nothing that took its name since.
+// A source that was found, by links or not, is what is sent: nothing else that got its name
+// since.
 func TestSourceReplaced(t *testing.T) {
 	for _, recursive := range []bool{false, true} {
 		dir := t.TempDir()
@@ -44,7 +45,7 @@ func TestSourceReplaced(t *testing.T) {
 		if out, err := send(func() error { return nil }); err != nil || !strings.Contains(out, "mine") {
 			t.Errorf("%q, %v", out, err)
 		}
-		// The link leads elsewhere by now: the file that it led to is sent.
+		// The link leads elsewhere by now: its old target is sent.
 		if out, err := send(func() error { return errors.Join(os.Remove(at("link")), os.Symlink("secret", at("link"))) }); err != nil || !strings.Contains(out, "mine") {
 			t.Errorf("%q, %v", out, err)
 		}

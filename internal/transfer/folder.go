@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A folder is an open directory. What is done once for each file goes through its
-// descriptor, with names of one component, and none is followed if it is a link's:
-// through an os.Root a new file takes eleven system calls instead of five, and a guest
-// that is emulated is slow at each.
+// A folder is an open directory. Everything done once for each file goes through its
+// descriptor, with names of one component, and a name that is a link is not followed.
+// Through an os.Root a new file takes eleven system calls instead of five, and an
+// emulated guest is slow at each.
 type folder struct {
 	*os.Root
 	at *os.File
 }
 
-// openFolder opens the directory that name itself is.
+// openFolder opens the directory called name. It does not follow a link.
 func openFolder(parent folder, name string) (folder, error) {
 	dir, err := openDir(parent.Root, name)
 	if err != nil {
@@ -34,14 +34,14 @@ func (f folder) Close() error { return errors.Join(f.at.Close(), f.Root.Close())
 
 func (f folder) fd() int { return int(f.at.Fd()) }
 
-// lstat is what name is: a link itself, not what it leads to.
+// lstat describes name itself: a link, not its target.
 func (f folder) lstat(name string) (st unix.Stat_t, err error) {
 	err = unix.Fstatat(f.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return st, err
 }
 
-// open opens a file of the folder, not what a link of its name leads to. Without
-// O_NONBLOCK a pipe that has come in its place would hang us.
+// open opens a file of the folder. It does not follow a link. Without O_NONBLOCK a pipe
+// that has replaced the file would hang us.
 func (f folder) open(name string) (fd int, st unix.Stat_t, err error) {
 	fd, err = unix.Openat(f.fd(), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -53,12 +53,12 @@ func (f folder) open(name string) (fd int, st unix.Stat_t, err error) {
 	return fd, st, err
 }
 
-// create makes a file that was not there.
+// create makes a file that did not exist.
 func (f folder) create(name string) (fd int, err error) {
 	return unix.Openat(f.fd(), name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 }
 
-// setTime sets the time of name itself.
+// setTime sets the time of name, of the link itself if it is one.
 func (f folder) setTime(name string, mtime int64) error {
 	ts := unix.NsecToTimespec(mtime)
 	return unix.UtimesNanoAt(f.fd(), name, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)

@@ -17,8 +17,8 @@ import (
 	"vix/internal/durable"
 )
 
-// A receiver that is killed at any moment leaves each name as it was or complete. Of its
-// files nothing stays, and of its directories nothing after a later copy to the same place.
+// A receiver killed at any moment leaves each name unchanged or complete. None of its
+// unfinished files stays, and none of its directories after a later copy to the same place.
 func TestReceiverKilled(t *testing.T) {
 	if at := os.Getenv("VIX_RECEIVE_INTO"); at != "" {
 		to, err := Find(at, true)
@@ -68,10 +68,10 @@ func TestReceiverKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := r.IntN(len(stream))
-		if _, err := in.Write(stream[:n]); err != nil { // more than a pipe holds of it was read
+		if _, err := in.Write(stream[:n]); err != nil { // the receiver has read all but a pipe's capacity
 			t.Fatal(err)
 		}
-		<-time.After(time.Duration(r.IntN(10_000)) * time.Microsecond) // any moment
+		<-time.After(time.Duration(r.IntN(10_000)) * time.Microsecond) // at any moment
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		for name, size := range map[string]int{"a": len(big), "z": len(big), "d/e/f": len(big), "d/g": len(big)} {
@@ -95,7 +95,7 @@ func TestReceiverKilled(t *testing.T) {
 	nothingHalf(t, to)
 }
 
-// A full disk fails the copy with one line; the old content stays, and nothing half-made.
+// A full disk fails the copy with one line; the old content stays, and no unfinished file.
 func TestReceiveFull(t *testing.T) {
 	from := t.TempDir()
 	err := errors.Join(os.WriteFile(from+"/f", make([]byte, 256<<10), 0o644), os.Mkdir(from+"/d", 0o755))
@@ -120,7 +120,7 @@ func TestReceiveFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"f", "d"} {
-		if name == "f" { // with content, not one hole
+		if name == "f" { // content instead of one hole
 			if err := os.WriteFile(from+"/f", []byte(strings.Repeat("x", 256<<10)), 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Trees of every shape arrive as they are, however the stream is cut into reads, and
-// once more over what is there; nothing outside of the target is touched. A failure
-// names its seed, which is that of the subtest.
+// Trees of every shape arrive unchanged, however the stream is cut into reads, and again over
+// existing files; nothing outside the target is touched. The subtest's name is the seed of a
+// failure.
 func TestRandomTrees(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestRandomTrees(t *testing.T) {
 			g.must(os.Mkdir(to, 0o755))
 			umask := fs.FileMode(g.r.IntN(2)) * 0o027
 			for i := range 2 {
-				// A directory that was there keeps its permissions, and has the time of the copy.
+				// An existing directory keeps its permissions, and gets the time of the copy.
 				c := census{umask: umask, without: g.special, noTimes: i == 1}
 				want := c.of(t, from)
 				skipped := g.copy(from, to, umask)
@@ -60,7 +60,7 @@ type grower struct {
 	r       *rand.Rand
 	outside string
 	files   []string
-	special map[string]bool // the paths of what is not copied
+	special map[string]bool // paths that are not copied
 	entries int
 }
 
@@ -71,7 +71,7 @@ func (g *grower) must(err error) {
 	}
 }
 
-// odd are names that something might take for more than a name.
+// odd are names that a program might take for something else.
 var odd = []string{"-rf", "--", "...", "..x", " ", "\n", "\t", "a\nb", "*", "~", "$HOME", "\\", "'", `"`, "\x1b[2J", "\xff\xfe", "\u202e", "e\u0301", "C:", "a:b", "con", "E", "vixfiles\x01"}
 
 func (g *grower) name() string {
@@ -126,12 +126,12 @@ func (g *grower) dir(path string, depth int) {
 func (g *grower) mode() fs.FileMode {
 	m := fs.FileMode(g.r.IntN(0o1000))
 	if g.r.IntN(8) == 0 {
-		m |= fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky // which do not pass
+		m |= fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky // these bits are not copied
 	}
 	return m
 }
 
-// time sets one between 1938 and 2096, with nanoseconds.
+// time sets a file's time between 1938 and 2096, with nanoseconds.
 func (g *grower) time(path string) {
 	ts := unix.Timespec{Sec: g.r.Int64N(5e9) - 1e9, Nsec: g.r.Int64N(1e9)}
 	g.must(unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW))
@@ -170,7 +170,7 @@ func (g *grower) link(path string) {
 	g.time(path)
 }
 
-// node makes what is not copied; a device only where that is allowed.
+// node makes an entry that is not copied; a device only where that is allowed.
 func (g *grower) node(path string) {
 	kind := []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR}[g.r.IntN(3)]
 	err := unix.Mknod(path, kind|0o666, int(unix.Mkdev(1, 3)))
@@ -184,7 +184,7 @@ func (g *grower) node(path string) {
 	g.special[path] = true
 }
 
-// copy copies from into the directory to, as a channel would: in pieces of any size.
+// copy copies from into the directory to, as over a channel: in pieces of any size.
 func (g *grower) copy(from, to string, umask fs.FileMode) (skipped int) {
 	sources, err := Sources([]string{from}, true)
 	g.must(err)
@@ -205,7 +205,7 @@ func (g *grower) copy(from, to string, umask fs.FileMode) (skipped int) {
 	return skipped
 }
 
-// pieces reads as little as it likes.
+// pieces reads short pieces.
 type pieces struct {
 	io.Reader
 	r *rand.Rand
@@ -216,14 +216,14 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return p.Reader.Read(b[:min(len(b), limit)])
 }
 
-// A census is everything that a copy keeps of a tree.
+// A census describes everything that a copy keeps of a tree.
 type census struct {
 	umask   fs.FileMode
-	without map[string]bool // paths that are left out
-	noTimes bool            // of directories
+	without map[string]bool // paths to leave out
+	noTimes bool            // leave out the times of directories
 }
 
-// of is a line for each entry.
+// of returns a line for each entry.
 func (c *census) of(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -255,7 +255,7 @@ func (c *census) of(t *testing.T, dir string) string {
 			if what, err = os.Readlink(path); err != nil {
 				return err
 			}
-			mode = fs.ModeSymlink // its permissions mean nothing
+			mode = fs.ModeSymlink // its permissions have no meaning
 		}
 		when := st.ModTime().UTC().Format(time.RFC3339Nano)
 		if st.IsDir() && c.noTimes {

@@ -15,17 +15,17 @@ import (
 	"vix/internal/durable"
 )
 
-// A Target is where a stream's entries go.
+// A Target is the place where a stream's entries go.
 type Target struct {
 	Dir  *os.Root
-	Path string // what messages call Dir
-	// Name is what the stream's only entry is called; if empty, there may be many,
-	// with names of their own.
+	Path string // the name of Dir in messages
+	// Name is the name given to the stream's only entry. If it is empty, the stream may have
+	// many entries, which keep their own names.
 	Name string
 }
 
-// Find opens the target that path means: into an existing directory; else, if
-// only one entry comes, that under the name path, in a directory that exists.
+// Find opens the target that path means. An existing directory receives the entries;
+// otherwise path is the new name of a single entry, in a directory that exists.
 func Find(path string, many bool) (Target, error) {
 	t, err := openTarget(path, "")
 	switch {
@@ -46,7 +46,7 @@ func Find(path string, many bool) (Target, error) {
 }
 
 func openTarget(dir, name string) (Target, error) {
-	// A directory and nothing else: to open a pipe could hang. os.OpenRoot knows no flags.
+	// O_DIRECTORY, since opening a pipe could hang. os.OpenRoot takes no flags.
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return Target{}, fmt.Errorf("%s: %w", show(dir), err)
@@ -59,30 +59,30 @@ func openTarget(dir, name string) (Target, error) {
 	return Target{Dir: root, Path: dir, Name: name}, nil
 }
 
-// A Receiving says how to receive. A limit that is 0 is none.
+// A Receiving says how to receive. A limit of 0 means no limit.
 type Receiving struct {
-	// Names are those that entries may have in a Target without a Name; nil is any.
-	// They are what was asked for: else a sender could choose which of the target's
-	// files to replace.
+	// Names are the names that entries may have in a Target without a Name; nil allows any.
+	// They are the names that were requested: otherwise a sender could choose which of the
+	// target's files to replace.
 	Names     []string
-	FilesOnly bool           // no directories and links, as was asked for
+	FilesOnly bool           // the request allows no directories and links
 	Umask     fs.FileMode    // taken from every mode
-	Mode      fs.FileMode    // for every file, if it is not 0
-	Entries   int            // limit of entries
-	Bytes     int64          // limit of files' content
-	Reserve   int64          // bytes of the file system that are left to others
+	Mode      fs.FileMode    // of every file, if not 0
+	Entries   int            // limit on entries
+	Bytes     int64          // limit on the content of files
+	Reserve   int64          // free bytes that the file system keeps
 	Progress  func(Progress) // may be nil
 }
 
 // A Result says what was received.
 type Result struct {
 	Progress
-	// Escaping is how many links lead out of what was copied, or are absolute.
+	// Escaping counts the links that are absolute or lead out of the copied tree.
 	Escaping int
 }
 
-// Receive takes a stream. When it fails, nothing of the entry that it was at is
-// left; entries of an existing directory that were complete before stay.
+// Receive takes a stream. When it fails, it removes the unfinished entry; complete
+// entries of an existing directory stay.
 func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
 	d, err := newDecoder(r)
 	if err != nil {
@@ -102,42 +102,42 @@ func Receive(r io.Reader, t Target, how Receiving) (Result, error) {
 	return v.done, err
 }
 
-// A receiver's levels are the directories that are open: the target's own, and
-// each one in the one before.
+// A receiver's levels are the open directories: the target's own, and each one inside
+// the one before.
 type receiver struct {
 	d              *decoder
 	how            Receiving
 	levels         []*level
 	file           *newFile
 	done           Result
-	uncheckedBytes int64 // bytes written since the free space was looked at
+	uncheckedBytes int64 // bytes written since the last check of the free space
 }
 
 // A level is a directory that is being filled.
 type level struct {
 	dir  folder
 	path string
-	only string // the target's: the name for its only entry
-	last string // the name that came last; the next is greater
-	any  bool   // one has come
+	only string // the target's: the name of its only entry
+	last string // the last name received; the next is greater
+	any  bool   // an entry was received
 
-	// Of all but the target's own.
-	fresh bool   // made by us: what is in it came with this stream
-	name  string // in the level above
-	at    string // the name it has there until it is complete
+	// The target's own level uses none of these.
+	fresh bool   // made by us: everything in it came with this stream
+	name  string // its name in the level above
+	at    string // its name there until it is complete
 	mode  fs.FileMode
 	mtime int64
 }
 
-// A newFile is the file that is being written.
+// A newFile is the file being written.
 type newFile struct {
 	fd        int
-	placement *durable.Unplaced // of fd; nil where nobody has seen the directory yet
+	placement *durable.Unplaced // of fd; nil where nobody can have seen the directory yet
 	name      string
 	mode      fs.FileMode
 	mtime     int64
 	size      int64
-	hole      bool // it ends with one
+	hole      bool // it ends with a hole
 }
 
 func (v *receiver) top() *level { return v.levels[len(v.levels)-1] }
@@ -171,7 +171,7 @@ func (v *receiver) run() error {
 	}
 }
 
-// entry takes the beginning of an entry, or the end of a directory.
+// entry handles the beginning of an entry, or the end of a directory.
 func (v *receiver) entry(r record) error {
 	l := v.top()
 	if r.kind == kindUp {
@@ -211,7 +211,7 @@ func (v *receiver) entry(r record) error {
 	return err
 }
 
-// checkRequested says whether an entry is what was asked for.
+// checkRequested checks that an entry was requested.
 func (v *receiver) checkRequested(l *level, r record) error {
 	if len(v.levels) == 1 && l.only == "" && v.how.Names != nil && !slices.Contains(v.how.Names, r.name) {
 		return fmt.Errorf("%q was not asked for", r.name)
@@ -230,9 +230,9 @@ func show(path string) string {
 	return path
 }
 
-// place is the name under which a directory or link of l is made: its own where nobody
-// has seen l yet, else one that becomes its own by a rename. Such a one is never sent: a
-// copy into what it copies would not end.
+// place returns the name under which l's directory or link is made: its own where nobody
+// can have seen l yet, else a temporary one, until a rename. Temporary names are never
+// sent: a copy of a directory into itself would not end.
 func (l *level) place(name string) string {
 	if l.fresh {
 		return name
@@ -240,12 +240,12 @@ func (l *level) place(name string) string {
 	return durable.TempName()
 }
 
-// sweep removes what copies into the directory that were killed have left.
+// sweep removes what killed copies have left in the directory.
 func sweep(dir folder) {
 	durable.Sweep(dir.at, func(name string) { _ = removeTree(dir, name) })
 }
 
-// settle gives an entry its own name.
+// settle gives a complete entry its own name.
 func (l *level) settle(at, name string) error {
 	if at == name {
 		return nil
@@ -253,7 +253,7 @@ func (l *level) settle(at, name string) error {
 	return l.dir.Rename(at, name)
 }
 
-// replaceable: a file or link takes the place of anything but a directory.
+// replaceable checks that a file or link may replace what is there: anything but a directory.
 func (l *level) replaceable(name string) error {
 	if l.fresh {
 		return nil
@@ -293,7 +293,7 @@ func (v *receiver) beginDir(l *level, r record) error {
 			v.levels = append(v.levels, next)
 			return nil
 		}
-		next.dir.Close() // another copy has swept it
+		next.dir.Close() // another copy has removed it
 	}
 }
 
@@ -302,9 +302,9 @@ func (v *receiver) endDir() error {
 	above := v.levels[len(v.levels)-2]
 	var err error
 	switch {
-	case !l.fresh: // it was there, and keeps its mode and time
+	case !l.fresh: // it existed before, and keeps its mode and time
 		err = durable.SyncDir(l.dir.at)
-	case !above.fresh: // at once all that is in it: a file alone takes a hundred times as long
+	case !above.fresh: // syncs everything in it at once: syncing each file takes a hundred times as long
 		err = durable.SyncAll(l.dir.at)
 	}
 	if l.fresh && err == nil {
@@ -349,7 +349,7 @@ func (v *receiver) tooMuch() error {
 	return fmt.Errorf("more than the limit of %d MiB", v.how.Bytes>>20)
 }
 
-// content takes a piece of the file, or its end.
+// content handles a piece of the file, or its end.
 func (v *receiver) content(r record) error {
 	l, f := v.top(), v.file
 	err := v.piece(l, f, r)
@@ -436,8 +436,8 @@ func (v *receiver) link(l *level, r record) error {
 	return nil
 }
 
-// escapes: the link, in the directory that is being filled, leads above the
-// stream's own tree.
+// escapes reports whether a link in the current directory leads out of the stream's own
+// tree.
 func (v *receiver) escapes(target string) bool {
 	if strings.HasPrefix(target, "/") {
 		return true
@@ -458,10 +458,10 @@ func (v *receiver) escapes(target string) bool {
 	return false
 }
 
-// roomEvery is how much is written between two looks at the free space.
+// roomEvery is the number of bytes written between two checks of the free space.
 const roomEvery = 32 << 20
 
-// room fails when writing n bytes more would eat into the reserve.
+// room fails when n more bytes would use up the reserve.
 func (v *receiver) room(n int64) error {
 	if v.how.Reserve == 0 {
 		return nil
@@ -480,7 +480,7 @@ func (v *receiver) room(n int64) error {
 	return nil
 }
 
-// undo removes what is not complete, and closes what is open.
+// undo removes unfinished entries, and closes everything that is open.
 func (v *receiver) undo() error {
 	var errs []error
 	if f := v.file; f != nil {
@@ -501,8 +501,8 @@ func (v *receiver) undo() error {
 	return errors.Join(errs...)
 }
 
-// removeTree removes a tree of ours. Directories that were complete may have
-// modes that forbid it.
+// removeTree removes a tree that we made. Complete directories may have modes that
+// forbid it.
 func removeTree(dir folder, name string) error {
 	if err := dir.RemoveAll(name); err == nil {
 		return nil

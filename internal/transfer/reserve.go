@@ -2,10 +2,10 @@ package transfer
 
 import "golang.org/x/sys/unix"
 
-// maxReserve is what is left of a file system; a twentieth of a small one.
+// maxReserve is the space that stays free on a file system; a small one keeps a twentieth.
 const maxReserve = 2 << 30
 
-// Reserve is how many bytes a stranger's files have to leave on the file system of dir.
+// Reserve returns how many bytes a stranger's files must leave free on dir's file system.
 func Reserve(dir string) int64 {
 	var st unix.Statfs_t
 	if unix.Statfs(dir, &st) != nil {

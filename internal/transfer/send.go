@@ -15,23 +15,23 @@ import (
 	"vix/internal/durable"
 )
 
-// A Source is an entry to be sent.
+// A Source is an entry to send.
 type Source struct {
-	Dir  *os.Root // that holds it; Close closes it
+	Dir  *os.Root // the directory that holds it; Close closes it
 	Name string   // in Dir
-	As   string   // what it is called in the stream
-	Path string   // what messages call it
-	id   fileID   // what it was when it was found: nothing else is sent in its place
+	As   string   // its name in the stream
+	Path string   // its name in messages
+	id   fileID   // its identity when it was found: nothing else is sent in its place
 }
 
-// A fileID tells what has a name now from what had it.
+// A fileID shows whether a name still means the same file.
 type fileID struct{ dev, ino uint64 }
 
 func idOf(st *unix.Stat_t) fileID { return fileID{st.Dev, st.Ino} }
 
 var errChanged = errors.New("changed while it was opened")
 
-// Open opens a source that is a file, to be looked at before it is sent.
+// Open opens a source that is a file, so that it can be checked before it is sent.
 func (s Source) Open() (*os.File, error) {
 	at, err := s.Dir.Open(".")
 	if err != nil {
@@ -49,9 +49,8 @@ func (s Source) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), s.Path), nil
 }
 
-// Sources opens the directories of paths, which must be absolute or relative to
-// the working directory. Without recursive, a path that is a link means what it
-// leads to.
+// Sources opens the directories of paths, which are absolute or relative to the working
+// directory. Without recursive, a path to a link means the link's target.
 func Sources(paths []string, recursive bool) (list []Source, err error) {
 	defer func() {
 		if err != nil {
@@ -83,8 +82,9 @@ func Sources(paths []string, recursive bool) (list []Source, err error) {
 	return list, nil
 }
 
-// find opens the directory of what a path means: with follow, what a link at its end leads to.
-// The path is followed once; where that came to has to be what is found in the directory.
+// find opens the directory that holds path; with follow, the one that holds the target of
+// a link at its end. It follows the path once, and checks that the directory then holds
+// the same file.
 func find(full string, follow bool) (src Source, err error) {
 	flags := unix.O_PATH | unix.O_CLOEXEC
 	if !follow {
@@ -132,21 +132,21 @@ func CloseSources(list []Source) {
 
 // A Sending says how to send.
 type Sending struct {
-	Recursive bool                   // directories too, and links as such
-	Skipped   func(path, why string) // a device, socket or pipe, or what went away
+	Recursive bool                   // directories too, and links as links
+	Skipped   func(path, why string) // a device, socket, pipe, or file that has vanished
 	Progress  func(Progress)         // may be nil
 }
 
-// A Progress is how far a transfer is.
+// A Progress says how far a transfer is.
 type Progress struct {
 	Entries     int
 	Bytes       int64  // of files' content
-	Name        string // of the file that is being transferred; a guest's, perhaps
-	Size, Taken int64  // of that file, as it was said; its bytes so far
+	Name        string // the current file; the name may come from a guest
+	Size, Taken int64  // the current file's announced size; its bytes so far
 }
 
-// Send writes the sources to w as one stream. When it fails, the stream is cut,
-// and its receiver keeps nothing of the entry that it was at.
+// Send writes the sources to w as one stream. When it fails, the stream is cut off, and
+// the receiver keeps nothing of the unfinished entry.
 func Send(w io.Writer, sources []Source, how Sending) error {
 	s := &sender{w: w, how: how, buf: make([]byte, 0, 2*maxRecord)}
 	s.buf = append(s.buf, magic...)
@@ -164,12 +164,12 @@ func Send(w io.Writer, sources []Source, how Sending) error {
 type sender struct {
 	w    io.Writer
 	how  Sending
-	buf  []byte // records that are not written yet
+	buf  []byte // records not written yet
 	done Progress
 }
 
-// flushAt is how many bytes come together before they are written: as many as a pipe
-// holds. A record of a file's bytes is always behind fewer.
+// flushAt is the number of bytes collected before a write: a pipe's capacity. Fewer bytes
+// than that stand before a record of file content.
 const flushAt = 64 << 10
 
 func (s *sender) writeRecord(r record) error {
@@ -205,7 +205,7 @@ func (s *sender) source(src Source) error {
 	return s.entry(dir, src.Name, src.As, src.Path, 0)
 }
 
-// entry sends what name is in dir, under the name as.
+// entry sends name from dir, under the name as.
 func (s *sender) entry(dir folder, name, as, path string, depth int) error {
 	st, err := dir.lstat(name)
 	if err == nil {
@@ -263,7 +263,7 @@ func (s *sender) dir(parent folder, name, as, path string, st *unix.Stat_t, dept
 
 func permissions(st *unix.Stat_t) fs.FileMode { return fs.FileMode(st.Mode).Perm() }
 
-// openNames opens a directory, and reads the names in it.
+// openNames opens a directory and reads its names.
 func openNames(parent folder, name string) (folder, []string, error) {
 	dir, err := openFolder(parent, name)
 	if err != nil {
@@ -278,8 +278,7 @@ func openNames(parent folder, name string) (folder, []string, error) {
 	return dir, names, nil
 }
 
-// openDir opens the directory that name itself is, and not what a link of that
-// name leads to.
+// openDir opens the directory called name. It does not follow a link.
 func openDir(parent *os.Root, name string) (*os.Root, error) {
 	is, err := parent.Lstat(name)
 	if err != nil {
@@ -315,7 +314,7 @@ func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
 		return err
 	}
 	switch {
-	case size == 0: // as is said of a file of /proc too
+	case size == 0: // files of /proc report this size too
 		_, err = s.bytes(fd, maxFile)
 	case st.Blocks*512 < size:
 		err = s.sparse(fd, size)
@@ -329,7 +328,7 @@ func (s *sender) file(dir folder, name, as string, was *unix.Stat_t) error {
 	return s.writeRecord(record{kind: kindFileIn})
 }
 
-// bytes sends n bytes from where the file is, or as many as there are.
+// bytes sends n bytes from the file's offset, or fewer if the file ends.
 func (s *sender) bytes(fd int, n int64) (sent int64, err error) {
 	for sent < n {
 		at := len(s.buf)
@@ -338,7 +337,7 @@ func (s *sender) bytes(fd int, n int64) (sent int64, err error) {
 		if err != nil || k == 0 {
 			return sent, err
 		}
-		// What was read is in its place: the record's head goes before it.
+		// The content was read into its place; the record's head goes before it.
 		s.buf = appendRecord(s.buf, record{kind: kindBytes})[:content+k]
 		setLength(s.buf[at:])
 		sent += int64(k)
@@ -360,14 +359,14 @@ const (
 	seekHole = 4
 )
 
-// sparse sends a file that has holes, of the size that it had.
+// sparse sends a file of size end that has holes.
 func (s *sender) sparse(fd int, end int64) error {
 	for at := int64(0); at < end; {
 		data, err := unix.Seek(fd, at, seekData)
 		switch {
 		case errors.Is(err, unix.ENXIO):
-			data = end // nothing but a hole
-		case err != nil && at == 0: // a file system that does not know holes
+			data = end // the rest is a hole
+		case err != nil && at == 0: // the file system knows no holes
 			_, err := s.bytes(fd, end)
 			return err
 		case err != nil:
@@ -392,14 +391,14 @@ func (s *sender) sparse(fd int, end int64) error {
 		}
 		hole = min(hole, end)
 		if sent, err := s.bytes(fd, hole-at); err != nil || sent < hole-at {
-			return err // or it has become shorter
+			return err // or the file has become shorter
 		}
 		at = hole
 	}
 	return nil
 }
 
-// Cause is err without the operation and path that a message already names.
+// Cause returns err without the operation and path, which a message already names.
 func Cause(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

@@ -11,30 +11,31 @@
 //	+------+--------------+-----------------------+
 //
 //	'D' [mode u32][mtime i64][name]              a directory begins
-//	'U'                                          it ends
+//	'U'                                          the directory ends
 //	'F' [mode u32][mtime i64][size u64][name]    a file begins; size is a hint
-//	'B' bytes                                    of the file, from where it is
-//	'H' [n u64]                                  n bytes that are zero: a hole
+//	'B' bytes                                    bytes of the file, at its current offset
+//	'H' [n u64]                                  a hole: n bytes that are zero
 //	'Z'                                          the file ends
 //	'L' [mtime i64][n u16][name of n][target]    a symbolic link
-//	'E'                                          the end; what ends without is cut
+//	'E'                                          the end; a stream without it was cut off
 //
 // Numbers are little endian, times nanoseconds since 1970, modes the nine
-// permission bits of stat(2). A name is one component: there are no paths in a
-// stream, so none can lead anywhere. The names of a directory ascend, byte by
-// byte: so none comes twice, and nothing has to be remembered to know it.
+// permission bits of stat(2). A name is one component: a stream has no paths,
+// so none can lead anywhere. The names of a directory ascend, byte by byte:
+// so no name comes twice, and the receiver need not remember names to know it.
 //
 // # Trust
 //
-// The receiver takes every byte as hostile. It creates each entry anew: a file is
-// never opened that was there before, and a link never followed, so that no entry
-// can write through an earlier one. Everything goes through an os.Root, or by one
-// component from an open directory. What is new has no name, or another, and gets its own when it is complete and on disk;
-// what fails or is cut leaves nothing, and what is killed nothing that a later copy into the same directory does not remove. Into a directory come only names that were asked for:
-// a sender cannot choose what else of it to replace. Devices, sockets, owners, setuid bits and hard links
-// are not in the format. Entries, depth, bytes and the sizes of files are bounded.
+// The receiver treats every byte as hostile. It creates each entry anew: it never opens
+// an existing file and never follows a link, so no entry can write through an earlier
+// one. Everything goes through an os.Root, or by one component from an open directory.
+// A new entry has no name, or a temporary one, until it is complete and on disk. A failed
+// or cut stream leaves nothing; a killed receiver leaves only what a later copy into the
+// same directory removes. A directory receives only requested names, so a sender cannot
+// choose which other files to replace. Devices, sockets, owners, setuid bits and hard
+// links are not in the format. Entries, depth, bytes and the sizes of files are bounded.
 //
-// The package reads and writes only below directories that it is handed.
+// The package reads and writes only below the directories that it is given.
 package transfer
 
 import (
@@ -49,15 +50,15 @@ import (
 const (
 	magic      = "vixfiles\x01"
 	headerSize = 5
-	// maxRecord bounds a payload: a few frames of the agent's channel at once.
+	// maxRecord bounds a payload: a few frames of the agent's channel.
 	maxRecord = 128 << 10
 	// maxName is Linux's NAME_MAX, maxTarget its PATH_MAX less the NUL.
 	maxName   = 255
 	maxTarget = 4095
-	// maxFile bounds a file's size with its holes, which cost the sender nothing.
-	// It is half of what ext4 holds.
+	// maxFile bounds a file's size with its holes, which cost the sender nothing. It is half
+	// of ext4's largest file.
 	maxFile = 8 << 40
-	// MaxDepth bounds how deep directories nest: each holds a descriptor.
+	// MaxDepth bounds the depth of directories: each level holds a descriptor.
 	MaxDepth = 200
 )
 
@@ -74,21 +75,21 @@ const (
 	kindEnd    kind = 'E'
 )
 
-// A record is one of the stream; which fields it has depends on its kind.
+// A record is one record of the stream; its kind decides which fields it has.
 type record struct {
 	kind   kind
 	mode   fs.FileMode
 	mtime  int64
-	size   uint64 // of a file (hint), of a hole
+	size   uint64 // of a file (a hint) or of a hole
 	name   string
 	target string
 	data   []byte
 }
 
-// ErrMalformed is what every violation of the format wraps.
+// Every violation of the format wraps ErrMalformed.
 var ErrMalformed = errors.New("malformed stream of files")
 
-// ErrCut is the end of a stream before its end.
+// ErrCut means that the stream ended without its end record.
 var ErrCut = errors.New("the stream of files was cut off")
 
 func malformed(format string, args ...any) error {
@@ -127,12 +128,12 @@ func setLength(r []byte) {
 	binary.LittleEndian.PutUint32(r[1:], uint32(len(r)-headerSize))
 }
 
-// A decoder reads records, and checks each by itself.
+// A decoder reads records, and checks each on its own.
 type decoder struct {
 	r    io.Reader
 	buf  []byte
-	have []byte // the part of buf that was read and not taken
-	rest int    // bytes of the record 'B' that have not come yet
+	have []byte // bytes of buf that were read and not taken
+	rest int    // bytes of the current 'B' record that have not arrived
 }
 
 // newDecoder reads the stream's head.
@@ -148,7 +149,7 @@ func newDecoder(r io.Reader) (*decoder, error) {
 	return d, nil
 }
 
-// fill reads until at least n bytes are there, n at most half of buf.
+// fill reads until n bytes are there; n is at most half of buf.
 func (d *decoder) fill(n int) error {
 	if len(d.have) >= n {
 		return nil
@@ -181,8 +182,8 @@ func cut(err error) error {
 	return err
 }
 
-// next reads a record; of one of bytes as many as there are, as a record of their own.
-// Its data is valid until the next call.
+// next reads a record. It returns content piece by piece, as it arrives, each piece as a
+// record of its own. Its data is valid until the next call.
 func (d *decoder) next() (record, error) {
 	if d.rest > 0 {
 		return d.bytes()
@@ -215,7 +216,7 @@ func (d *decoder) bytes() (record, error) {
 	return record{kind: kindBytes, data: p}, err
 }
 
-// fixedSizes is the length of a payload's numbers.
+// fixedSizes holds the length of the numbers in each kind's payload.
 var fixedSizes = map[kind]int{kindDir: 12, kindUp: 0, kindFile: 20, kindBytes: 0, kindHole: 8, kindFileIn: 0, kindLink: 10, kindEnd: 0}
 
 func parseRecord(k kind, p []byte) (record, error) {
@@ -273,7 +274,7 @@ func parseLink(r record, p, rest []byte) (record, error) {
 	return r, checkName(r.name)
 }
 
-// checkName: one component that names an entry.
+// checkName checks that a name is one component and names an entry.
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxName || strings.ContainsAny(name, "/\x00") {
 		return malformed("name %.64q", name)

@@ -41,7 +41,7 @@ func receive(t testing.TB, stream []byte, path string, many bool, how Receiving)
 	return Receive(bytes.NewReader(stream), to, how)
 }
 
-// tree makes a tree of everything that there is, with modes and times.
+// tree makes a tree with every kind of entry, with modes and times.
 func tree(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tree")
@@ -84,7 +84,7 @@ func tree(t testing.TB) string {
 	return dir
 }
 
-// listing is everything that a copy keeps, a line for each entry.
+// listing describes everything that a copy keeps, a line for each entry.
 func listing(t testing.TB, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -110,7 +110,7 @@ func listing(t testing.TB, dir string) string {
 		}
 		mtime := st.ModTime().UnixNano()
 		if rel == "." {
-			mtime = 0 // the pipe that was left out
+			mtime = 0 // that of the omitted pipe
 		}
 		fmt.Fprintf(&b, "%q %v %d %s\n", rel, st.Mode(), mtime, content)
 		return nil
@@ -140,7 +140,7 @@ func TestTree(t *testing.T) {
 		if a, b := listing(t, from), listing(t, got); a != b {
 			t.Errorf("%s: got\n%s\nwant\n%s", dest, b, a)
 		}
-		if res.Escaping != 2 { // absolute, out
+		if res.Escaping != 2 { // one absolute, one that leads out
 			t.Errorf("%d links lead out", res.Escaping)
 		}
 		st, _ := os.Stat(filepath.Join(got, "sparse"))
@@ -148,9 +148,9 @@ func TestTree(t *testing.T) {
 			t.Errorf("sparse: %d bytes in %d blocks", st.Size(), blocks)
 		}
 	}
-	// Once more over what is there: the same, and nothing beside it.
+	// A second copy over the first gives the same tree, and nothing beside it.
 	if _, err := receive(t, stream, to, false, Receiving{}); err == nil {
-		// As root, closed directories do not matter.
+		// For root, closed directories do not matter.
 		if a, b := listing(t, from), listing(t, filepath.Join(to, "tree")); a != b && os.Getuid() != 0 {
 			t.Errorf("merged: got\n%s\nwant\n%s", b, a)
 		}
@@ -160,7 +160,7 @@ func TestTree(t *testing.T) {
 	nothingHalf(t, to)
 }
 
-// nothingHalf: no temporary name is left.
+// nothingHalf checks that no temporary name is left.
 func nothingHalf(t testing.TB, dir string) {
 	t.Helper()
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -213,7 +213,7 @@ func TestDestinations(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}
 	}
-	// Many at once; the mode and umask that the receiver wants.
+	// Many files come at once, with the receiver's mode and umask.
 	stream, err := send(t, false, at("g"), at("f"))
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func TestDestinations(t *testing.T) {
 	nothingHalf(t, dir)
 }
 
-// A stream that is cut anywhere leaves nothing new under a final name.
+// A stream that is cut off anywhere leaves nothing new under a final name.
 func TestCut(t *testing.T) {
 	from := filepath.Join(t.TempDir(), "t")
 	for _, d := range []string{"", "a", "z"} {
@@ -258,7 +258,7 @@ func TestCut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := len(stream) - headerSize // the tree is complete before the stream is
+	end := len(stream) - headerSize // the tree is complete before the stream
 	for n := range stream {
 		to := t.TempDir()
 		_, err := receive(t, stream[:n], to, false, Receiving{})
@@ -270,7 +270,7 @@ func TestCut(t *testing.T) {
 			t.Fatalf("cut at %d of %d: left %v", n, len(stream), left)
 		}
 	}
-	// Over a tree that is there, each file is the old one or the new.
+	// Over an existing tree, each file is the old one or the new.
 	for n := 0; n < len(stream); n += 3 {
 		to := t.TempDir()
 		_ = os.MkdirAll(filepath.Join(to, "t/a"), 0o755)
@@ -309,7 +309,7 @@ func raw(k byte, payload string) []byte {
 	return append(b, payload...)
 }
 
-// hostile streams: what each must be refused with.
+// hostile returns streams, and the error that each must cause.
 func hostile() map[string]struct {
 	stream []byte
 	want   string
@@ -376,8 +376,8 @@ func hostile() map[string]struct {
 	return h
 }
 
-// A place is a directory to receive into, with things in it, beside others that
-// must not change.
+// place makes a directory to receive into, with files in it, beside others that must not
+// change.
 func place(t testing.TB) (in, outside string) {
 	t.Helper()
 	top, err := os.MkdirTemp("", "transfer")
@@ -397,7 +397,7 @@ func place(t testing.TB) (in, outside string) {
 	return in, outside
 }
 
-// small are limits that a test reaches.
+// small holds limits that a test can reach.
 var small = Receiving{Entries: 300, Bytes: 256 << 10, Umask: 0o022}
 
 func TestHostile(t *testing.T) {
@@ -416,7 +416,7 @@ func TestHostile(t *testing.T) {
 		}
 		nothingHalf(t, in)
 	}
-	// Over links that were there: they are replaced.
+	// Existing links are replaced.
 	in, outside := place(t)
 	before := listing(t, outside)
 	_, err := receive(t, stream(file("linkdir"), data("x"), fileIn, file("linkfile"), data("x"), fileIn, end), in, false, small)
@@ -425,7 +425,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// A sender gives what was asked for, or nothing.
+// A sender can send only what was requested.
 func TestAsked(t *testing.T) {
 	one := Receiving{Names: []string{"a", "b"}, FilesOnly: true}
 	for _, c := range []struct {
@@ -436,7 +436,7 @@ func TestAsked(t *testing.T) {
 	}{
 		{stream(file("a"), fileIn, file("b"), fileIn, end), one, "", ""},
 		{stream(file("b"), fileIn, end), one, "", ""},
-		{stream(file("c"), fileIn, end), one, "/new", ""}, // it gets a name from us
+		{stream(file("c"), fileIn, end), one, "/new", ""}, // we give it a name
 		{stream(file(".bashrc"), fileIn, end), one, "", `".bashrc" was not asked for`},
 		{stream(file("\x1b"), fileIn, end), one, "", `"\x1b" was not asked for`},
 		{stream(dir(".ssh"), up, end), one, "", `".ssh" was not asked for`},
@@ -453,7 +453,7 @@ func TestAsked(t *testing.T) {
 	}
 }
 
-// endless is a stream that has no end.
+// An endless is a stream without an end.
 type endless struct {
 	head, piece []byte
 	left        []byte
@@ -489,7 +489,7 @@ func TestEndless(t *testing.T) {
 		to.Dir.Close()
 		nothingHalf(t, in)
 	}
-	// The file system's reserve is kept.
+	// The file system's reserve stays free.
 	in, _ := place(t)
 	to, _ := Find(in, false)
 	defer to.Dir.Close()
@@ -499,7 +499,7 @@ func TestEndless(t *testing.T) {
 	}
 }
 
-// A million entries take no memory that grows with them.
+// A million entries do not make the memory grow.
 func TestManyEntries(t *testing.T) {
 	const n = 20_000
 	r, w := io.Pipe()
@@ -522,7 +522,7 @@ func TestManyEntries(t *testing.T) {
 	}
 }
 
-// A tree that is copied into itself is copied once.
+// A copy of a tree into itself copies it once.
 func TestIntoItself(t *testing.T) {
 	from := filepath.Join(t.TempDir(), "t")
 	for _, d := range []string{"", "a", "z"} {
@@ -553,7 +553,7 @@ func TestIntoItself(t *testing.T) {
 	}
 }
 
-// What goes away, or changes, while it is sent.
+// A file vanishes, or changes, while it is sent.
 func TestSourceChanges(t *testing.T) {
 	from := tree(t)
 	sources, err := Sources([]string{from}, true)
@@ -571,7 +571,7 @@ func TestSourceChanges(t *testing.T) {
 			_ = os.RemoveAll(filepath.Join(from, "\xff\xfe"))
 		}
 	}})
-	if err != nil || skipped != 3 { // and the pipe
+	if err != nil || skipped != 3 { // also the pipe
 		t.Errorf("%v, %d skipped", err, skipped)
 	}
 	if _, err := receive(t, b.Bytes(), t.TempDir(), false, Receiving{}); err != nil {
@@ -579,7 +579,7 @@ func TestSourceChanges(t *testing.T) {
 	}
 }
 
-// Files of /proc have no size, and contents all the same.
+// Files of /proc have size 0, but content.
 func TestProc(t *testing.T) {
 	s, err := send(t, false, "/proc/self/status")
 	if err != nil {
@@ -612,8 +612,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// Whatever the stream, nothing outside changes, nothing half-made stays, and a
-// link is never followed.
+// Whatever the stream is, nothing outside changes, no unfinished file stays, and no link is
+// followed.
 func FuzzReceive(f *testing.F) {
 	_, outside := place(f)
 	before := listing(f, outside)
@@ -641,8 +641,8 @@ func FuzzReceive(f *testing.F) {
 	})
 }
 
-// TestWriteCorpus writes the seeds of both targets: real trees, and the hostile
-// streams. Run it with VIX_WRITE_CORPUS=1 after a change of the format.
+// TestWriteCorpus writes the seeds of both targets: real trees, and the hostile streams. Run
+// it with VIX_WRITE_CORPUS=1 after a change of the format.
 func TestWriteCorpus(t *testing.T) {
 	if os.Getenv("VIX_WRITE_CORPUS") == "" {
 		t.Skip("writes testdata, with VIX_WRITE_CORPUS=1")

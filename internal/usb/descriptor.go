@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// The device descriptor (USB 2.0, 9.6.1), which the kernel gives whoever reads an open
-// node, with numbers in the byte order of the machine (drivers/usb/core/devio.c):
+// The device descriptor (USB 2.0, 9.6.1), which the kernel returns to a reader of an open
+// node, with numbers in the machine's byte order (drivers/usb/core/devio.c):
 //
 //	0 bLength=18  1 bDescriptorType=1  2 bcdUSB  4 bDeviceClass  5 …SubClass  6 …Protocol
 //	7 bMaxPacketSize0  8 idVendor u16  10 idProduct u16  12 … 17
@@ -16,8 +16,8 @@ const descriptorSize = 18
 
 const classHub = 9
 
-// Identify returns what the device behind an open node is: its ID, and whether it is a
-// hub. Unlike what sysfs tells of a name, this is of the descriptor.
+// Identify returns the ID of the device behind an open node, and whether it is a hub. sysfs
+// describes a name; this describes the open descriptor.
 func Identify(node io.Reader) (Device, error) {
 	b := make([]byte, descriptorSize)
 	if _, err := io.ReadFull(node, b); err != nil {

@@ -31,7 +31,7 @@ func TestIdentify(t *testing.T) {
 	}
 }
 
-// FuzzIdentify: what is a device has an ID that a rule can name.
+// FuzzIdentify: an accepted device has an ID that a rule can name.
 func FuzzIdentify(f *testing.F) {
 	f.Add(descriptor(0, 0x046d, 0xc52b))
 	f.Fuzz(func(t *testing.T, b []byte) {

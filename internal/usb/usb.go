@@ -1,13 +1,13 @@
-// Package usb knows the USB devices of the host: it lists them from sysfs, says which of
-// them a VM may be given, and reads the kernel's word when one comes or goes.
+// Package usb knows the host's USB devices: it lists them from sysfs, tells which of them a VM
+// may have, and parses the kernel's events when one comes or goes.
 //
 //	/sys/bus/usb/devices/1-2/         a device: bus 1, port 2 (1-2.3: behind a hub)
 //	    idVendor, idProduct, manufacturer, product, busnum, devnum, bDeviceClass
 //	/sys/bus/usb/devices/1-2:1.0/     an interface of it, with a modalias
-//	/dev/bus/usb/BBB/DDD              what a program opens
+//	/dev/bus/usb/BBB/DDD              the node that a program opens
 //
-// The strings come from the devices, and so from anybody who made one. The package opens
-// no device: it is given the directories as file systems.
+// The strings come from the devices, and so from anybody who builds one. The package opens no
+// device: it is given the directories as file systems.
 package usb
 
 import (
@@ -24,20 +24,20 @@ import (
 	"vix/internal/plain"
 )
 
-// A Device is one device that is plugged in.
+// A Device is a device that is plugged in.
 type Device struct {
 	Port    string   `json:"port"` // as in sysfs, "1-2.3"
 	ID      string   `json:"id"`   // "046d:c52b"
-	Name    string   `json:"name"` // maker and product, printable
+	Name    string   `json:"name"` // manufacturer and product, printable
 	Node    string   `json:"node"` // below /dev/bus/usb, "001/004"
-	Hub     bool     `json:"hub"`  // hubs stay the host's
+	Hub     bool     `json:"hub"`  // hubs stay with the host
 	Aliases []string `json:"-"`    // modalias of each interface, for its drivers
 }
 
-// maxDevices is far beyond what a machine has: 127 on a bus.
+// maxDevices is far more than a machine has: a bus has at most 127.
 const maxDevices = 1024
 
-// List returns the devices of sys, which is /sys/bus/usb/devices, by port.
+// List returns the devices of sys (/sys/bus/usb/devices), sorted by port.
 func List(sys fs.FS) ([]Device, error) {
 	entries, err := fs.ReadDir(sys, ".")
 	if err != nil {
@@ -48,7 +48,7 @@ func List(sys fs.FS) ([]Device, error) {
 		if len(list) == maxDevices {
 			break
 		}
-		// Others are root hubs ("usb1"), and interfaces.
+		// Other entries are root hubs ("usb1") and interfaces.
 		if d, err := config.ParseUSB(e.Name()); err != nil || d.Port != e.Name() {
 			continue
 		}
@@ -88,31 +88,31 @@ func read(sys fs.FS, port string, entries []fs.DirEntry) (d Device, ok bool) {
 	return d, true
 }
 
-const maxText = 128 // bytes of what a device says of itself
+const maxText = 128 // bytes of a device's text about itself
 
-// Matching returns the devices that want names, without hubs.
+// Matching returns the devices that want names, except hubs.
 func Matching(list []Device, want config.USBDevice) []Device {
 	return slices.DeleteFunc(slices.Clone(list), func(d Device) bool {
 		return d.Hub || d.Port != want.Port && d.ID != want.ID
 	})
 }
 
-// Rule is the udev rule that lets whoever sits at the machine use devices like d, with
-// the file that it belongs in (before 73-seat-late.rules, which acts on it).
+// Rule returns the udev rule that lets the user at the machine use devices like d, and the
+// file for it (before 73-seat-late.rules, which acts on it).
 func Rule(d Device) (file, rule string) {
 	vendor, product, _ := strings.Cut(d.ID, ":")
 	return "/etc/udev/rules.d/70-vix.rules",
 		fmt.Sprintf(`SUBSYSTEM=="usb", ATTR{idVendor}=="%s", ATTR{idProduct}=="%s", TAG+="uaccess"`, vendor, product)
 }
 
-// An Event is the kernel's word of a device, from its channel of events (netlink(7)).
+// An Event is the kernel's report about a device, from its event channel (netlink(7)).
 type Event struct {
 	Action string // "add", "remove", "bind", …
 	Port   string
 }
 
-// properties finds them in a message of udev, which has them behind a header of its own:
-// "libudev" and a zero byte, magic u32, header u32, offset u32, length u32, …
+// properties returns the properties in a message of udev, after its header: "libudev" and a
+// zero byte, magic u32, header u32, offset u32, length u32, …
 func properties(b []byte) []byte {
 	if !bytes.HasPrefix(b, []byte("libudev\x00")) || len(b) < 24 {
 		return b
@@ -124,8 +124,8 @@ func properties(b []byte) []byte {
 	return b[at : at+n]
 }
 
-// ParseEvent reads a datagram of NETLINK_KOBJECT_UEVENT: "ACTION@PATH" (or udev's
-// header), then KEY=VALUE, each ended by a zero byte. ok is false for what is not about a whole USB device.
+// ParseEvent reads a datagram of NETLINK_KOBJECT_UEVENT: "ACTION@PATH" (or udev's header), then
+// KEY=VALUE, each ended by a zero byte. ok is false unless it is about a whole USB device.
 func ParseEvent(b []byte) (e Event, ok bool) {
 	fields := strings.Split(string(properties(b)), "\x00")
 	var subsystem, devtype, devpath string

@@ -9,7 +9,7 @@ import (
 	"vix/config"
 )
 
-// recordings is a part of a laptop's /sys/bus/usb/devices, and a device that says bad things.
+// recordings is a part of a laptop's /sys/bus/usb/devices, and a device with hostile texts.
 func recordings() fstest.MapFS {
 	tree := fstest.MapFS{}
 	add := func(dir string, files map[string]string) {

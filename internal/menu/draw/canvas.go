@@ -14,13 +14,13 @@ type Color = [3]uint8
 type Canvas struct {
 	W, H     int // pixels
 	Pix      []uint32
-	contents []string // what each region shows, as Painter says
+	contents []string // the content of each region, as a Painter's key
 }
 
-// NewCanvas returns a canvas of pixels that are all to be painted yet.
+// NewCanvas returns a canvas that has not been painted yet.
 func NewCanvas(w, h int, pix []uint32) *Canvas { return &Canvas{W: w, H: h, Pix: pix} }
 
-// Forget has all of it painted anew.
+// Forget marks the whole canvas for painting.
 func (c *Canvas) Forget() { c.contents = nil }
 
 func opaque(c Color) uint32 {
@@ -41,7 +41,7 @@ func (c *Canvas) fill(r image.Rectangle, col Color) {
 	}
 }
 
-// shape paints a colour by how much of each pixel is covered, 0 to 1.
+// shape paints a colour by the coverage of each pixel, 0 to 1.
 func (c *Canvas) shape(r image.Rectangle, col Color, cover func(x, y float64) float64) {
 	r = r.Intersect(c.bounds())
 	for y := r.Min.Y; y < r.Max.Y; y++ {
@@ -53,7 +53,7 @@ func (c *Canvas) shape(r image.Rectangle, col Color, cover func(x, y float64) fl
 	}
 }
 
-// over puts a colour of coverage a over a pixel.
+// over paints a colour over a pixel with coverage a.
 func (c *Canvas) over(i int, col Color, a float64) {
 	if a >= 1 {
 		c.Pix[i] = opaque(col)
@@ -74,7 +74,7 @@ func (c *Canvas) over(i int, col Color, a float64) {
 // A box is a rectangle with round corners, in pixels.
 type box struct{ x0, y0, x1, y1, radius float64 }
 
-// rect is the whole pixels that it touches.
+// rect returns the whole pixels that the box touches.
 func (b box) rect() image.Rectangle {
 	return image.Rect(int(math.Floor(b.x0)), int(math.Floor(b.y0)), int(math.Ceil(b.x1)), int(math.Ceil(b.y1)))
 }
@@ -83,7 +83,7 @@ func (b box) inset(d float64) box {
 	return box{b.x0 + d, b.y0 + d, b.x1 - d, b.y1 - d, max(b.radius-d, 0)}
 }
 
-// cover is how much of the pixel around x, y is inside.
+// cover returns how much of the pixel around x, y is inside the box.
 func (b box) cover(x, y float64) float64 {
 	dx := max(b.x0+b.radius-x, x-(b.x1-b.radius), 0)
 	dy := max(b.y0+b.radius-y, y-(b.y1-b.radius), 0)
@@ -94,7 +94,7 @@ func (b box) cover(x, y float64) float64 {
 	return min(max(edge+0.5, 0), 1)
 }
 
-// box paints a box: its inside at once, its edge and corners by what they cover.
+// box paints a box: its inside in one step, its edge and corners by coverage.
 func (c *Canvas) box(b box, col Color) {
 	all := b.rect()
 	in := image.Rect(int(math.Ceil(b.x0)), int(math.Ceil(b.y0)), int(math.Floor(b.x1)), int(math.Floor(b.y1)))
@@ -108,7 +108,7 @@ func (c *Canvas) box(b box, col Color) {
 	c.fill(image.Rect(in.Min.X+r, in.Min.Y, in.Max.X-r, middle.Min.Y), col)
 	c.fill(image.Rect(in.Min.X+r, middle.Max.Y, in.Max.X-r, in.Max.Y), col)
 	for _, r := range []image.Rectangle{
-		// The corners, and the rows and columns that are covered in part.
+		// The corners, and the rows and columns that are partly covered.
 		image.Rect(all.Min.X, in.Min.Y, in.Min.X+r, middle.Min.Y), image.Rect(in.Max.X-r, in.Min.Y, all.Max.X, middle.Min.Y),
 		image.Rect(all.Min.X, middle.Max.Y, in.Min.X+r, in.Max.Y), image.Rect(in.Max.X-r, middle.Max.Y, all.Max.X, in.Max.Y),
 		image.Rect(all.Min.X, all.Min.Y, all.Max.X, in.Min.Y), image.Rect(all.Min.X, in.Max.Y, all.Max.X, all.Max.Y),
@@ -118,7 +118,7 @@ func (c *Canvas) box(b box, col Color) {
 	}
 }
 
-// outline paints the edge of a box, width pixels wide.
+// outline paints a box's edge, width pixels wide.
 func (c *Canvas) outline(b box, width float64, col Color) {
 	in := b.inset(width)
 	c.shape(b.rect(), col, func(x, y float64) float64 { return b.cover(x, y) - in.cover(x, y) })
@@ -134,13 +134,13 @@ func (c *Canvas) stroke(x0, y0, x1, y1, width float64, col Color) {
 	})
 }
 
-// ring paints a circle's line.
+// ring paints a circle's outline.
 func (c *Canvas) ring(x, y, radius, width float64, col Color) {
 	r := box{x - radius - width, y - radius - width, x + radius + width, y + radius + width, 0}.rect()
 	c.shape(r, col, func(px, py float64) float64 { return width/2 - math.Abs(math.Hypot(px-x, py-y)-radius) + 0.5 })
 }
 
-// mask paints fg through a mask, at x, y, where bg is.
+// mask paints fg through a mask at x, y, over a background bg.
 func (c *Canvas) mask(m *image.Alpha, x, y int, table *[256]uint32) {
 	r := m.Rect.Add(image.Pt(x, y)).Intersect(c.bounds())
 	for py := r.Min.Y; py < r.Max.Y; py++ {
@@ -154,7 +154,7 @@ func (c *Canvas) mask(m *image.Alpha, x, y int, table *[256]uint32) {
 	}
 }
 
-// picture puts a premultiplied picture over what is there.
+// picture paints a premultiplied picture over the canvas.
 func (c *Canvas) picture(img *image.RGBA, x, y int) {
 	r := img.Rect.Add(image.Pt(x, y)).Intersect(c.bounds())
 	for py := r.Min.Y; py < r.Max.Y; py++ {
@@ -173,7 +173,7 @@ func (c *Canvas) picture(img *image.RGBA, x, y int) {
 	}
 }
 
-// A mixer remembers the tables of label.Mix: a menu has few pairs of colours.
+// A mixer caches the tables of label.Mix: a menu has few pairs of colours.
 type mixer map[[2]Color]*[256]uint32
 
 func (m mixer) of(bg, fg Color) *[256]uint32 {
@@ -184,7 +184,7 @@ func (m mixer) of(bg, fg Color) *[256]uint32 {
 	return m[k]
 }
 
-// blend is fg over bg by a part.
+// blend mixes fg into bg by part.
 func blend(bg, fg Color, part float64) Color {
 	var c Color
 	for k := range c {

@@ -1,12 +1,12 @@
-// Package draw paints the menu into the memory of a buffer, by software, and only what
-// has changed.
+// Package draw paints the menu into a buffer's memory, by software, and only where it has
+// changed.
 //
-//	menu.Model ─► regions: edge, entry, a row each, foot ─► of each what it shows, as a key
+//	menu.Model ─► regions: edge, entry, a row each, foot ─► a key for each one's content
 //	              painted where the buffer holds another key ─► pixels, and the rectangles to damage
 //
-// All lengths are logical pixels times the scale, rounded to whole pixels where an edge
-// shall be sharp: at 1.25 or 1.5 as well as at 1 or 2 text is drawn at its own size,
-// nothing is stretched. It opens nothing: fonts and icons are handed in.
+// All lengths are logical pixels times the scale, rounded to whole pixels where an edge should
+// be sharp: at 1.25 or 1.5, as at 1 or 2, text is drawn at its own size and not stretched. The
+// package opens no files: it is given fonts and icons.
 package draw
 
 import (
@@ -26,7 +26,7 @@ const (
 	rowHeight   = 42
 	footHeight  = 34
 	padding     = 8  // around the rows
-	margin      = 12 // within a row, before the icon and behind the tag
+	margin      = 12 // within a row, before the icon and after the tag
 	iconSide    = 26
 	gap         = 12
 	corner      = 12
@@ -36,11 +36,11 @@ const (
 	barHeight   = 3
 )
 
-// Icons gives a picture of an icon, side pixels wide: nil while there is none, with
-// whether one may still come.
+// Icons returns an icon's picture, side pixels wide. It is nil if there is none yet; pending
+// reports whether one may still come.
 type Icons func(name string, side int) (img *image.RGBA, pending bool)
 
-// A Painter paints a menu of one look at one scale.
+// A Painter paints a menu with one look at one scale.
 type Painter struct {
 	Look  menu.Look
 	Scale float64
@@ -53,7 +53,7 @@ type Painter struct {
 	texts   map[textKey]text
 	marks   map[markKey]*image.Alpha
 	regions []region
-	shown   []string // keys of what was painted last, in whichever canvas
+	shown   []string // keys of the last painted regions, in any canvas
 	missing map[rune]bool
 }
 
@@ -71,35 +71,35 @@ type textKey struct {
 	text string
 }
 
-// A text is a drawn line: all of it, and the marked characters alone.
+// A text is a drawn line: the whole line, and the marked characters alone.
 type text struct {
 	all, marked *image.Alpha
 	w           int
 	line        *label.Line
-	base        float64 // where its baseline is
+	base        float64 // y of its baseline
 }
 
-// A markKey is which characters of a text are marked.
+// A markKey identifies the marked characters of a text.
 type markKey struct {
 	all  *image.Alpha
 	mark string
 }
 
-// maxTexts bounds the caches: rows that were scrolled by.
+// maxTexts bounds the caches, which keep rows that were scrolled away.
 const maxTexts = 300
 
-// Reset is to be called when a public field has changed.
+// Reset must be called after a change of a public field.
 func (p *Painter) Reset() {
 	p.theme = themeOf(p.Look.Scheme, p.Look.Accent)
 	p.mix, p.texts, p.marks, p.shown, p.missing = mixer{}, map[textKey]text{}, map[markKey]*image.Alpha{}, nil, map[rune]bool{}
 }
 
-// Size is the menu's, in logical pixels.
+// Size returns the menu's size in logical pixels.
 func Size(l menu.Look) (w, h int) {
 	return l.Width, entryHeight + 2*padding + rowHeight*l.Lines + footHeight
 }
 
-// Pixels is the size of the buffer.
+// Pixels returns the buffer's size.
 func (p *Painter) Pixels() (w, h int) {
 	lw, lh := Size(p.Look)
 	return p.px(float64(lw)), p.px(float64(lh))
@@ -108,20 +108,20 @@ func (p *Painter) Pixels() (w, h int) {
 // px rounds a logical length to whole pixels.
 func (p *Painter) px(v float64) int { return int(math.Round(v * p.Scale)) }
 
-// IconSide is how wide the icons of rows are, in pixels.
+// IconSide returns the width of the rows' icons, in pixels.
 func (p *Painter) IconSide() int { return p.px(iconSide) }
 
-// f is a logical length in pixels.
+// f converts a logical length to pixels.
 func (p *Painter) f(v float64) float64 { return v * p.Scale }
 
-// row is where a row is, counted from the first on the screen.
+// row returns the rectangle of a row, counted from the first on the screen.
 func (p *Painter) row(i int) image.Rectangle {
 	w, _ := p.Pixels()
 	top := entryHeight + padding + float64(rowHeight*i)
 	return image.Rect(p.px(padding), p.px(top), w-p.px(padding), p.px(top+rowHeight))
 }
 
-// RowAt returns the row at a logical place, -1 for none.
+// RowAt returns the row at a logical position; -1 for none.
 func RowAt(l menu.Look, x, y float64) int {
 	i := int(math.Floor((y - entryHeight - padding) / rowHeight))
 	if i < 0 || i >= l.Lines || x < padding || x >= float64(l.Width-padding) {
@@ -130,20 +130,20 @@ func RowAt(l menu.Look, x, y float64) int {
 	return i
 }
 
-// Heights in logical pixels, for who counts what a finger moved.
+// Heights in logical pixels, for converting a finger's movement to rows.
 const (
 	RowHeight   = rowHeight
 	EntryHeight = entryHeight
 )
 
-// A State is what is shown besides the model.
+// A State is the part of the picture that is not in the model.
 type State struct {
 	Notice  *menu.Notice
-	Preedit string // of a compose sequence that is not complete
+	Preedit string // an incomplete compose sequence
 }
 
-// Paint paints the model into c where it differs from what c holds, and returns the
-// rectangles that differ from what was painted last, in pixels.
+// Paint paints the model into c where it differs from c's content, and returns the rectangles
+// that differ from the last painting, in pixels.
 func (p *Painter) Paint(c *Canvas, m *menu.Model, s State) []image.Rectangle {
 	p.regions = p.regions[:0]
 	p.frame()
@@ -180,10 +180,10 @@ func (p *Painter) Paint(c *Canvas, m *menu.Model, s State) []image.Rectangle {
 	return damage
 }
 
-// maxDamage is how many rectangles are told apart: each is a message.
+// maxDamage bounds the separate rectangles: each costs a message.
 const maxDamage = 3
 
-// Prepare draws the texts of the model, to be there when it is painted.
+// Prepare draws the texts of the model in advance.
 func (p *Painter) Prepare(m *menu.Model, s State) {
 	p.Paint(NewCanvas(0, 0, nil), m, s)
 	p.shown = nil
@@ -193,7 +193,7 @@ func (p *Painter) add(r image.Rectangle, key string, paint func(*Canvas)) {
 	p.regions = append(p.regions, region{r, key, paint})
 }
 
-// frame is what lies behind all: the ground with its edge, and the lines.
+// frame paints the background with its edge, and the lines.
 func (p *Painter) frame() {
 	w, h := p.Pixels()
 	t := p.theme
@@ -211,7 +211,7 @@ func (p *Painter) frame() {
 	})
 }
 
-// Missing returns the characters that the fonts lack, of what was painted, once.
+// Missing returns, once, the painted characters that the fonts lack.
 func (p *Painter) Missing() string {
 	var out []rune
 	for r, fresh := range p.missing {
@@ -224,7 +224,7 @@ func (p *Painter) Missing() string {
 	return string(out)
 }
 
-// text draws a line, from the cache if it is there. What has no room ends with an
+// text draws a line, or takes it from the cache. A line that is too long ends with an
 // ellipsis.
 func (p *Painter) text(s string, size float64, room int, bold bool, marks map[int]bool) text {
 	k := textKey{bold, size, room, s}
@@ -271,7 +271,7 @@ func (p *Painter) drawText(k textKey) (t text) {
 	return t
 }
 
-// blit paints a text whose middle is at y.
+// blit paints a text with its middle at y.
 func (p *Painter) blit(c *Canvas, t text, x, y int, bg, fg Color) {
 	if t.all == nil {
 		return
@@ -279,12 +279,12 @@ func (p *Painter) blit(c *Canvas, t text, x, y int, bg, fg Color) {
 	top := y - t.all.Rect.Dy()/2
 	c.mask(t.all, x, top, p.mix.of(bg, fg))
 	if t.marked != nil {
-		// Once more over itself would be bolder: the ground first.
+		// Painting over the same glyphs would make them bolder, so the background comes first.
 		c.mask(t.marked, x, top, p.mix.of(bg, p.theme.accent))
 	}
 }
 
-// entry is the field with what was typed, or the item that the second pane is of.
+// entry paints the field with the typed text, or the item of the second pane.
 func (p *Painter) entry(m *menu.Model, s State) {
 	w, _ := p.Pixels()
 	edge := int(max(math.Round(p.Scale), 1))
@@ -312,7 +312,7 @@ func (p *Painter) entry(m *menu.Model, s State) {
 	})
 }
 
-// drawQuery paints the query with its cursor; of one that is too long, its end.
+// drawQuery paints the query with its cursor; if it is too long, only its end.
 func (p *Painter) drawQuery(c *Canvas, x, mid, room int, query string, at int, preedit string) {
 	size := p.Look.FontSize * 1.13
 	before := []rune(query)[:at]
@@ -332,7 +332,7 @@ func (p *Painter) drawQuery(c *Canvas, x, mid, room int, query string, at int, p
 	c.fill(image.Rect(cx, mid-half, cx+max(p.px(1.6), 1), mid+half), p.theme.accent)
 }
 
-// lens is the sign of a search.
+// lens paints the search symbol.
 func (p *Painter) lens(c *Canvas, x, y float64) {
 	r := p.f(5.6)
 	c.ring(x-p.f(1.5), y-p.f(1.5), r, p.f(1.7), p.theme.dim)
@@ -349,7 +349,7 @@ func (p *Painter) paneTitle(c *Canvas, r image.Rectangle, mid int, it menu.Item)
 	p.blit(c, p.text(it.Name, p.Look.FontSize*1.13, end-left-p.px(gap), false, nil), left, mid, p.theme.ground, p.theme.ink)
 }
 
-// foot says what keys do, or a notice.
+// foot paints the help for keys, or a notice.
 func (p *Painter) foot(m *menu.Model, s State) {
 	w, h := p.Pixels()
 	edge := int(max(math.Round(p.Scale), 1))

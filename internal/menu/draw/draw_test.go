@@ -12,7 +12,7 @@ import (
 	"vix/internal/menu"
 )
 
-// Text can be read on both grounds of both schemes: WCAG 2 asks for 4.5:1.
+// Text is legible on both backgrounds of both schemes: WCAG 2 asks for 4.5:1.
 func TestContrast(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		for _, accent := range []string{"", "#000000", "#ffffff", "#808080", "#ffff00", "#00f"} {
@@ -21,7 +21,7 @@ func TestContrast(t *testing.T) {
 				for where, ground := range map[string]Color{"ground": th.ground, "selected": th.selected} {
 					least := 4.5
 					if name == "accent" && where == "selected" {
-						least = 3.5 // of a user's own accent the ground alone is looked at
+						least = 3.5 // a user's own accent is checked only against the ground
 					}
 					if r := label.Contrast(c, ground); r < least {
 						t.Errorf("%s, accent %q: %s on %s: %.2f", scheme, accent, name, where, r)
@@ -53,8 +53,8 @@ func canvas(p *Painter) *Canvas {
 
 var drawScale = rapid.SampledFrom([]float64{0.5, 1, 1.25, 1.5, 1.75, 2, 2.6, 3})
 
-// At every scale the rows are below each other, within the picture, and where a
-// pointer finds them.
+// At every scale the rows do not overlap, lie within the picture, and match the positions that
+// a pointer finds.
 func TestLayout(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		look := menu.Look{Width: rapid.IntRange(320, 2000).Draw(t, "width"), Lines: rapid.IntRange(3, 30).Draw(t, "lines"), FontSize: 15}
@@ -80,8 +80,8 @@ func TestLayout(t *testing.T) {
 	})
 }
 
-// What is painted bit by bit, in two buffers in turn, is what is painted at once; and
-// outside of the damage nothing has changed.
+// Painting step by step, in two alternating buffers, gives the same picture as painting at
+// once; and nothing outside of the damage has changed.
 func TestDamage(t *testing.T) {
 	var items []menu.Item
 	for i := range 20 {
@@ -136,7 +136,7 @@ func TestDamage(t *testing.T) {
 	})
 }
 
-// A step of the selection is two rows, not the window.
+// A step of the selection damages two rows, not the window.
 func TestDamageIsSmall(t *testing.T) {
 	var items []menu.Item
 	for i := range 9 {

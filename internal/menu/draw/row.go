@@ -10,7 +10,7 @@ import (
 	"vix/internal/menu"
 )
 
-// line is the region of a row.
+// line adds the region of a row.
 func (p *Painter) line(m *menu.Model, i int) {
 	r := p.row(i)
 	at := m.Top() + i
@@ -33,7 +33,7 @@ func (p *Painter) line(m *menu.Model, i int) {
 		if p.Look.Icons && it.Icon != "" && p.Icons != nil {
 			icon, pending = p.Icons(it.Icon, side)
 		}
-		// A progress that moves by less than a pixel is none.
+		// The key ignores progress of less than a pixel.
 		key := plain("item", it.ID, it.Name, it.Generic, it.Color, it.Tag, query, vm.State,
 			fmt.Sprintf("%d %v %p %v", int(vm.Progress*float64(r.Dx())), selected, icon, pending))
 		p.add(r, key, func(c *Canvas) { p.item(c, r, *it, vm, query, selected, icon, pending) })
@@ -53,7 +53,7 @@ func (p *Painter) nothing(m *menu.Model, r image.Rectangle) {
 	})
 }
 
-// ground paints what a row stands on and returns its colour.
+// ground paints a row's background and returns its colour.
 func (p *Painter) ground(c *Canvas, r image.Rectangle, selected bool) Color {
 	c.fill(r, p.theme.ground)
 	if !selected {
@@ -64,7 +64,7 @@ func (p *Painter) ground(c *Canvas, r image.Rectangle, selected bool) Color {
 	return p.theme.selected
 }
 
-// item paints icon, name and what it is; and on the right the VM's state and tag.
+// item paints the icon, name and description; and on the right the VM's state and tag.
 func (p *Painter) item(c *Canvas, r image.Rectangle, it menu.Item, vm menu.VM, query string, selected bool, icon *image.RGBA, pending bool) {
 	bg := p.ground(c, r, selected)
 	mid := (r.Min.Y + r.Max.Y) / 2
@@ -106,8 +106,8 @@ func stateWords(vm menu.VM) string {
 	return vm.State
 }
 
-// tag paints the VM's tag as the frame of its windows has it, filled when it runs and as
-// an outline when not; its right end is at x. It returns where it begins.
+// tag paints the VM's tag in the colour of its windows' frames: filled when the VM runs, and as
+// an outline otherwise. Its right end is at x. It returns its left end.
 func (p *Painter) tag(c *Canvas, x, mid int, it menu.Item, bg Color, runs bool) int {
 	color, ok := parse(it.Color)
 	words := it.Tag
@@ -131,8 +131,7 @@ func (p *Painter) tag(c *Canvas, x, mid int, it menu.Item, bg Color, runs bool) 
 	return x - w
 }
 
-// visible mixes a colour with the ink until a thin line of it can be seen: WCAG 2 asks
-// for 3:1.
+// visible mixes a colour with the ink until a thin line of it is visible: WCAG 2 asks for 3:1.
 func (p *Painter) visible(color, bg Color) Color {
 	for range 10 {
 		if label.Contrast(color, bg) >= 3 {
@@ -143,7 +142,7 @@ func (p *Painter) visible(color, bg Color) Color {
 	return color
 }
 
-// progress paints how far the VM's start has come.
+// progress paints the progress of the VM's start.
 func (p *Painter) progress(c *Canvas, r image.Rectangle, x0, x1 int, it menu.Item, part float64, bg Color) {
 	color, _ := parse(it.Color)
 	y := float64(r.Max.Y) - p.f(1+barHeight+2)
@@ -154,7 +153,7 @@ func (p *Painter) progress(c *Canvas, r image.Rectangle, x0, x1 int, it menu.Ite
 	c.box(track, color)
 }
 
-// machine is the sign of a VM: a screen in its colour.
+// machine paints the symbol of a VM: a screen in its colour.
 func (p *Painter) machine(c *Canvas, x, mid, side int, it menu.Item, vm menu.VM, bg Color) {
 	color, ok := parse(it.Color)
 	if !ok {
@@ -171,7 +170,7 @@ func (p *Painter) machine(c *Canvas, x, mid, side int, it menu.Item, vm menu.VM,
 	c.stroke(fx+s*0.34, fy+s*0.86, fx+s*0.66, fy+s*0.86, p.f(2), color)
 }
 
-// letter stands for an icon that there is not.
+// letter paints a letter in place of a missing icon.
 func (p *Painter) letter(c *Canvas, x, mid, side int, name string, bg Color) {
 	fill := blend(bg, p.theme.ink, 0.12)
 	c.box(box{float64(x), float64(mid - side/2), float64(x + side), float64(mid - side/2 + side), p.f(6)}, fill)

@@ -6,12 +6,12 @@ import (
 	"vix/internal/label"
 )
 
-// A theme is the colours of a scheme.
+// A theme holds the colours of a scheme.
 type theme struct {
 	ground, ink, dim, line, edge, selected, accent, bad Color
 }
 
-// Text has a contrast of 4.5:1 or more on ground and selected in both (a test holds it).
+// Text has a contrast of 4.5:1 or more on ground and selected in both (a test checks it).
 var (
 	dark = theme{
 		ground: Color{0x1c, 0x1d, 0x22}, ink: Color{0xee, 0xef, 0xf3}, dim: Color{0xa3, 0xa7, 0xb3},
@@ -31,7 +31,7 @@ func themeOf(scheme, accent string) theme {
 		t = light
 	}
 	if c, ok := parse(accent); ok {
-		// An accent that the user wishes and cannot read is mixed with the ink.
+		// The user's accent is mixed with the ink if it is not legible.
 		for label.Contrast(c, t.ground) < 4.5 && c != t.ink {
 			c = blend(c, t.ink, 0.2)
 			if label.Contrast(t.ink, c) < 1.1 {

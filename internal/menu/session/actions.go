@@ -13,10 +13,10 @@ import (
 	"vix/internal/plain"
 )
 
-// Actions that are other verbs: "verb" and their words, after this.
+// actionVerb begins an action that is another verb; the verb's words follow.
 const actionVerb = "verb "
 
-// actions are what the second pane offers, besides the USB devices.
+// actions returns the entries of the second pane, besides the USB devices.
 func actions() []menu.Action {
 	return []menu.Action{
 		{ID: "run", Name: "Run %n", Running: true, Stopped: true, Programs: true},
@@ -28,10 +28,10 @@ func actions() []menu.Action {
 	}
 }
 
-// maxUSB bounds the devices that are offered.
+// maxUSB bounds the devices in the second pane.
 const maxUSB = 16
 
-// offerUSB adds this machine's USB devices to the actions, when the menu is open.
+// offerUSB adds this machine's USB devices to the actions once the menu is open.
 func (s *Session) offerUSB(ctx context.Context) {
 	var devices []struct {
 		Port, Name, VM string
@@ -39,7 +39,7 @@ func (s *Session) offerUSB(ctx context.Context) {
 	}
 	out, err := s.Programs.Verb(ctx, "usb", "list", "--json")
 	if err != nil || json.Unmarshal(out, &devices) != nil {
-		return // what cannot be listed cannot be attached; the verb says why
+		return // the verb would report the same error
 	}
 	list := actions()
 	for _, d := range devices[:min(len(devices), maxUSB)] {
@@ -55,7 +55,7 @@ func (s *Session) offerUSB(ctx context.Context) {
 	s.tell(menu.Update{Actions: list})
 }
 
-// act does an action of the second pane.
+// act performs an action of the second pane.
 func (s *Session) act(ctx context.Context, ev menu.Event) error {
 	s.mu.Lock()
 	items := s.items

@@ -15,16 +15,15 @@ import (
 	"vix/internal/menu"
 )
 
-// What a menu opens with before it has looked again, in $XDG_CACHE_HOME/vix: the
-// programs, the icons, and the fonts (look.go). Each file begins with a line that
-// stands for what it depends on; where that is another, the file counts for nothing.
+// A menu opens with the data of the last one before it looks again. $XDG_CACHE_HOME/vix holds
+// it: the programs, the icons, and the fonts (look.go). Each file begins with a line that
+// identifies its inputs; if that line differs, the file is ignored.
 const (
 	itemsFile = "menu-items" // menu.PackItems
 	iconsFile = "menu-icons" // JSON of iconMemory
 )
 
-// cache is Vix's own directory of what can be made again, "" if there is no place for
-// it.
+// cache returns Vix's own directory for data that can be made again; "" if there is none.
 func (s *Session) cache() string {
 	if s.Launcher.Dirs.Cache == "" {
 		return ""
@@ -32,7 +31,7 @@ func (s *Session) cache() string {
 	return filepath.Join(s.Launcher.Dirs.Cache, "vix")
 }
 
-// recallFile returns what the file holds behind its first line, if that is as.
+// recallFile returns the file's content after its first line, if that line is as.
 func (s *Session) recallFile(file, as string) (string, bool) {
 	if s.cache() == "" || as == "" {
 		return "", false
@@ -44,7 +43,7 @@ func (s *Session) recallFile(file, as string) (string, bool) {
 	return strings.CutPrefix(string(b), as+"\n")
 }
 
-// keepFile writes the file. One that cannot be written is found again the next time.
+// keepFile writes the file. If writing fails, the next menu makes the data again.
 func (s *Session) keepFile(file, as string, b []byte) {
 	if s.cache() == "" || as == "" || os.MkdirAll(s.cache(), 0o700) != nil {
 		return
@@ -52,7 +51,7 @@ func (s *Session) keepFile(file, as string, b []byte) {
 	_ = durable.ReplaceFile(filepath.Join(s.cache(), file), 0o600, append([]byte(as+"\n"), b...))
 }
 
-// digest stands for values.
+// digest returns a short text that identifies values.
 func digest(values ...any) string {
 	text, err := json.Marshal(values)
 	if err != nil {
@@ -62,12 +61,12 @@ func digest(values ...any) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// itemsAs stands for what the programs depend on besides the roots themselves.
+// itemsAs identifies the inputs of the programs, except the roots themselves.
 func (s *Session) itemsAs() string {
 	return digest(s.Launcher.Version, s.Language, s.conf.Defaults, s.conf.VMs)
 }
 
-// recall takes the programs of the last time.
+// recall loads the programs of the last menu.
 func (s *Session) recall() bool {
 	packed, ok := s.recallFile(itemsFile, s.itemsAs())
 	if !ok {
@@ -81,17 +80,17 @@ func (s *Session) recall() bool {
 	return true
 }
 
-// refresh reads the roots while the menu is open, tells it what is not as it was, and
-// keeps that in mind.
+// refresh reads the roots while the menu is open, sends it the differences, and stores the
+// result.
 func (s *Session) refresh(old bool) {
 	was := s.programs
 	if old {
 		s.mu.Lock()
 		s.find()
-		s.apps = nil // for --json alone
+		s.apps = nil // for --json only
 		same := reflect.DeepEqual(was, s.programs)
 		if same {
-			s.programs = was // which has less of the roots' files in memory
+			s.programs = was // keeps less of the roots' files in memory
 		} else {
 			s.complete()
 		}
@@ -108,13 +107,13 @@ func (s *Session) refresh(old bool) {
 // maxKeptIcons is more than a menu shows when it opens.
 const maxKeptIcons = 64
 
-// An iconMemory is what the last menu found, at the scale of its output.
+// An iconMemory is the result of the last menu, at the scale of its output.
 type iconMemory struct {
 	Scale float64     `json:"scale"`
 	Icons []menu.Icon `json:"icons"`
 }
 
-// recallIcons takes those that the last menus found in these directories and themes.
+// recallIcons loads the icons that the last menus found in these directories and themes.
 func (s *Session) recallIcons(dirs, themes []string) iconMemory {
 	s.iconsAs = digest(dirs, themes)
 	text, ok := s.recallFile(iconsFile, s.iconsAs)
@@ -124,14 +123,14 @@ func (s *Session) recallIcons(dirs, themes []string) iconMemory {
 	return iconMemory{s.icons.Scale, slices.Clone(s.icons.Icons)}
 }
 
-// icon makes a picture of an icon that the menu has found, if it is an SVG, and keeps
-// where it is in mind.
+// icon makes a picture of an icon that the menu has found, if it is an SVG, and stores its
+// path.
 func (s *Session) icon(ctx context.Context, ev menu.Event) {
 	i := menu.Icon{Name: ev.Name, Side: ev.Side, Path: ev.Path, File: ev.Path}
 	if strings.HasSuffix(ev.Path, ".svg") {
 		var err error
 		if i.File, err = s.rasterise(ctx, ev.Path, ev.Side); err != nil {
-			i.File = "" // drawn without
+			i.File = "" // the menu shows none
 		}
 		s.tell(menu.Update{Icon: &i})
 	}
@@ -141,14 +140,14 @@ func (s *Session) icon(ctx context.Context, ev menu.Event) {
 	if slices.Contains(*list, i) {
 		return
 	}
-	// The newest come first, and the oldest go.
+	// The newest icons come first, and the oldest are dropped.
 	*list = slices.DeleteFunc(*list, func(k menu.Icon) bool { return k.Name == i.Name && k.Side == i.Side })
 	*list = slices.Insert(*list, 0, i)
 	*list = (*list)[:min(len(*list), maxKeptIcons)]
 	s.iconsNew = true
 }
 
-// keepIcons is for when the menu has closed.
+// keepIcons stores the icons; it is called when the menu has closed.
 func (s *Session) keepIcons() {
 	if !s.iconsNew {
 		return

@@ -15,11 +15,11 @@ import (
 	"vix/internal/plain"
 )
 
-// A dmenuKind is how another menu is spoken to. All read a line for each entry; they
-// differ in how they show icons and in what they print of the chosen one.
+// A dmenuKind is the interface of another menu. All read a line for each entry; they differ in
+// how they show icons and in their output for the chosen entry.
 type dmenuKind struct {
-	args  []string // that make it read lines and print an index
-	icons string   // "name": after the line, as rofi has it; "file": before it, as wofi
+	args  []string // to make it read lines and print an index
+	icons string   // "name": after the line, as in rofi; "file": before it, as in wofi
 	index bool     // it prints the index, not the line
 }
 
@@ -27,12 +27,12 @@ var dmenuKinds = map[string]dmenuKind{
 	"fuzzel": {[]string{"--dmenu", "--index"}, "name", true},
 	"rofi":   {[]string{"-dmenu", "-i", "-format", "i", "-show-icons"}, "name", true},
 	"wofi":   {[]string{"--dmenu", "--insensitive", "--allow-images", "--define", "dmenu-print_line_num=true"}, "file", true},
-	"tofi":   {nil, "", false}, // up to 0.9.1 it prints no index
+	"tofi":   {nil, "", false}, // up to 0.9.1 it cannot print an index
 	"bemenu": {[]string{"--ignorecase"}, "", false},
 }
 
-// Dmenu lets another menu choose, and runs what was chosen. command is a shell's, so its
-// first word is the menu's name. A VM's own entry has no program: it is not offered.
+// Dmenu opens another menu, and runs the chosen program. command is a shell command, and its
+// first word is the menu's name. A VM's own entry has no program, so it is not offered.
 func (s *Session) Dmenu(ctx context.Context, command, token string) error {
 	name := command
 	if words := strings.Fields(command); len(words) > 0 {
@@ -53,7 +53,7 @@ func (s *Session) Dmenu(ctx context.Context, command, token string) error {
 	out, err := s.Programs.Chooser(ctx, command, kind.args, in.Bytes())
 	if err != nil {
 		if code, ended := exitCode(err); ended && code <= 2 && len(out) == 0 {
-			return nil // nothing was chosen
+			return nil // the user chose nothing
 		}
 		return fmt.Errorf("menu: --dmenu %s: %w", plain.Clip(name), err)
 	}
@@ -64,7 +64,7 @@ func (s *Session) Dmenu(ctx context.Context, command, token string) error {
 	return s.Start(ctx, items[i].ID, "", token)
 }
 
-// dmenuLines are what is shown, no two the same, so that a line stands for one entry.
+// dmenuLines returns distinct lines for the entries, so that a line identifies one.
 func (s *Session) dmenuLines(items []menu.Item) []string {
 	seen := map[string]int{}
 	lines := make([]string, len(items))
@@ -103,7 +103,7 @@ func (s *Session) withIcon(kind dmenuKind, line string, it menu.Item) string {
 	return line
 }
 
-// dmenuChoice is the index of what was chosen, -1 for nothing.
+// dmenuChoice returns the index of the chosen line; -1 for nothing.
 func dmenuChoice(kind dmenuKind, out string, lines []string) (int, error) {
 	if out == "" {
 		return -1, nil
@@ -117,7 +117,7 @@ func dmenuChoice(kind dmenuKind, out string, lines []string) (int, error) {
 	i, err := strconv.Atoi(strings.TrimSpace(out))
 	switch {
 	case err == nil && i == -1:
-		return -1, nil // something else was typed
+		return -1, nil // the user typed something else
 	case err != nil || i < 0 || i >= len(lines):
 		return -1, fmt.Errorf("menu: want the index of an entry, not %q", plain.Clip(out))
 	}

@@ -10,14 +10,14 @@ import (
 	"vix/internal/plain"
 )
 
-// recallHistory takes what was chosen before, once.
+// recallHistory loads the earlier choices, once.
 func (s *Session) recallHistory() {
 	if s.history == nil {
 		s.state, s.history = history(s.Launcher.Dirs.State)
 	}
 }
 
-// history returns what was chosen before, empty if there is no place for it.
+// history returns the earlier choices; it is empty if there is no directory for it.
 func history(state string) (*os.Root, *menu.History) {
 	if state == "" {
 		return nil, menu.NewHistory()
@@ -33,7 +33,7 @@ func history(state string) (*os.Root, *menu.History) {
 	return root, menu.ReadHistory(root)
 }
 
-// chose counts a choice. A history that cannot be written is no reason to fail.
+// chose counts a choice. Failure to write the history is not an error.
 func (s *Session) chose(id string) {
 	if s.state != nil {
 		if err := menu.Choose(s.state, id, time.Now()); err != nil {

@@ -1,14 +1,14 @@
-// Package session is a menu of the programs of all VMs, from its opening until what was
-// chosen has been done. It knows programs and VMs; what is drawn, and which line a key
-// chooses, vix-menu does, a process of its own:
+// Package session is a menu of the programs of all VMs, from its opening until the chosen
+// action is done. It knows programs and VMs. Drawing, and the choice of a line by a key, are
+// the work of vix-menu, a process of its own:
 //
 //	load ─► setup ─► vix-menu ─► events ─► listen ─► launch, stop, another verb, …
 //	Registry.Watch, the portal, icons ─► updates ─► vix-menu
 //
-// With another menu (Dmenu) it writes lines and reads which one was chosen.
+// With another menu (Dmenu) it writes lines and reads the chosen one.
 //
-// It reads no environment and starts no process: a Host has what cmd/ found, and
-// Programs has a function for each program that takes part.
+// It reads no environment and starts no process: a Host holds what cmd/ found, and Programs
+// has a function for each program that takes part.
 package session
 
 import (
@@ -19,7 +19,7 @@ import (
 	"vix/internal/launch"
 )
 
-// A Host is the machine and the user that a session is for.
+// A Host describes the machine and the user of a session.
 type Host struct {
 	Launcher *launch.Launcher
 	Locale   string   // of characters (LC_CTYPE)
@@ -29,35 +29,33 @@ type Host struct {
 	Programs Programs
 }
 
-// Programs are the programs that take part in a session. An error that is the end of
-// one has a method ExitCode, as that of os/exec.
+// Programs are the other programs of a session. The error for a program's end has a method
+// ExitCode, as in os/exec.
 type Programs struct {
-	// Menu starts vix-menu, which is asked to close when ctx ends.
+	// Menu starts vix-menu, and asks it to close when ctx ends.
 	Menu func(ctx context.Context) (*Child, error)
-	// Chooser runs another menu, a command of a shell's, with args behind its own, and
-	// returns what it printed.
+	// Chooser runs another menu, a shell command with args appended, and returns its output.
 	Chooser func(ctx context.Context, command string, args []string, lines []byte) ([]byte, error)
-	// Verb runs another verb of vix-launcher and returns its output; its error is the
-	// verb's own line.
+	// Verb runs another verb of vix-launcher and returns its output; an error contains the verb's
+	// own message.
 	Verb func(ctx context.Context, args ...string) ([]byte, error)
 	// Shell opens a terminal with a shell of a VM, which outlives the menu.
 	Shell func(vm, token string) error
-	// Font returns the file of the font that matches best, "" if that cannot be found
-	// out.
+	// Font returns the file of the best matching font; "" if it is unknown.
 	Font func(ctx context.Context, pattern string) string
-	// Rasterise has an SVG drawn, as a PNG of side pixels.
+	// Rasterise draws an SVG as a PNG of side pixels.
 	Rasterise func(ctx context.Context, svg []byte, side int) ([]byte, error)
 }
 
-// A Child is vix-menu as it runs. Wait is called once, when its output was read.
+// A Child is a running vix-menu. Wait is called once, after its output was read.
 type Child struct {
 	Stdin  io.WriteCloser
 	Stdout io.Reader
 	Wait   func() error
 }
 
-// exitCode returns the status with which a program ended, -1 for a signal; ok is false
-// if err is no such end.
+// exitCode returns a program's exit status, -1 for a signal; ok is false if err has another
+// cause.
 func exitCode(err error) (code int, ok bool) {
 	var exit interface {
 		error

@@ -14,7 +14,7 @@ import (
 	"vix/internal/vm"
 )
 
-// Load finds what there is to offer, where no menu is shown.
+// Load finds the entries when no menu is shown.
 func (s *Session) Load(ctx context.Context) (err error) {
 	if s.conf, err = s.Launcher.Config(); err == nil {
 		_, err = s.load(ctx, false)
@@ -22,9 +22,9 @@ func (s *Session) Load(ctx context.Context) (err error) {
 	return err
 }
 
-// load finds the programs of all VMs, the VMs, and what state they are in. With remembered,
-// the programs are those of the last time where the configuration is the same: reading
-// the roots takes longer than a menu may take to open. It reports whether they are.
+// load finds the programs of all VMs, the VMs, and their states. With remembered, it uses the
+// programs of the last menu if the configuration is the same: reading the roots takes longer
+// than a menu may take to open. old reports whether it did.
 func (s *Session) load(ctx context.Context, remembered bool) (old bool, err error) {
 	s.vms = map[string]menu.VM{}
 	reg, err := vm.OpenRegistry(s.Launcher.Dirs.Runtime)
@@ -52,7 +52,7 @@ func (s *Session) find() {
 	s.addPrograms()
 }
 
-// complete makes the items of the programs that were found, and the VMs.
+// complete makes the items for the programs that were found, and for the VMs.
 func (s *Session) complete() {
 	s.items = slices.Clone(s.programs)
 	s.addVMs(s.running)
@@ -62,7 +62,7 @@ func (s *Session) complete() {
 	}
 }
 
-// startStages are how far a start has come with each stage.
+// startStages maps each stage of a start to its progress.
 var startStages = map[string]float64{"prepared": 0.08, "qemu": 0.15, "init": 0.45, "root": 0.6, "proxy": 0.8, "ready": 0.9, "window": 1}
 
 func menuVM(st vm.State) menu.VM {
@@ -88,7 +88,7 @@ func (s *Session) addPrograms() {
 		}
 		return apps
 	}
-	claims := map[string]bool{} // programs of the host that a VM's configuration has
+	claims := map[string]bool{} // the host's programs that a VM's configuration names
 	for _, name := range slices.Sorted(maps.Keys(s.conf.VMs)) {
 		v := s.conf.VMs[name]
 		if v.Desktop == nil && v.Root == "host" && len(v.Programs) == 0 || v.Desktop != nil && len(v.Desktop) == 0 {
@@ -114,8 +114,8 @@ func (s *Session) addPrograms() {
 	}
 }
 
-// rootApps reads a root's programs. One that cannot be read has none; desktop sync and
-// run say why.
+// rootApps reads a root's programs. An unreadable root has none; desktop sync and run report
+// why.
 func (s *Session) rootApps(v config.VM) []desktop.App {
 	root, err := s.Launcher.OpenRoot(v)
 	if err != nil {
@@ -141,8 +141,8 @@ func (s *Session) addProgram(v config.VM, app desktop.App) {
 	if strings.EqualFold(it.Generic, it.Name) {
 		it.Generic = ""
 	}
-	// What another root calls an icon is that root's; desktop sync has written it anew
-	// under the entry's name.
+	// Icon names of another root are valid only there; desktop sync has written the icon under the
+	// entry's name.
 	it.Icon = app.EntryName()
 	if v.Root == "host" && path.Ext(app.Icon) != ".svgz" {
 		it.Icon = app.Icon
@@ -151,7 +151,7 @@ func (s *Session) addProgram(v config.VM, app desktop.App) {
 	s.apps[it.ID] = app
 }
 
-// addVMs adds those that are configured or run.
+// addVMs adds the configured and the running VMs.
 func (s *Session) addVMs(running []vm.State) {
 	type look struct{ tag, color string }
 	vms := map[string]look{}
@@ -172,11 +172,11 @@ func (s *Session) addVMs(running []vm.State) {
 // An Entry is an item in the output of --json.
 type Entry struct {
 	menu.Item
-	State string   `json:"state"` // of its VM; "" if it does not run
+	State string   `json:"state"` // state of its VM; "" if it is not running
 	Argv  []string `json:"argv,omitempty"`
 }
 
-// Entries returns what a menu would offer.
+// Entries returns the entries of a menu.
 func (s *Session) Entries() []Entry {
 	list := []Entry{}
 	for _, it := range s.items {
@@ -189,5 +189,5 @@ func (s *Session) Entries() []Entry {
 	return list
 }
 
-// maxShown bounds a text of a stranger's that is shown, in bytes.
+// maxShown bounds a shown text from a stranger, in bytes.
 const maxShown = 1 << 10

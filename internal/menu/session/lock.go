@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Only takes the lock of the one menu of a session. Where another holds it, that
-// one is told to close.
+// Only takes the lock of the session's only menu. If another menu holds it, Only asks that one
+// to close.
 func Only(runtimeDir string) (unlock func(), first bool, err error) {
 	f, err := os.OpenFile(filepath.Join(runtimeDir, "vix-menu.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -23,9 +23,9 @@ func Only(runtimeDir string) (unlock func(), first bool, err error) {
 	return nil, false, nil
 }
 
-// closeMenu tells the process that holds f's lock to end; or it has ended by itself just
-// now. Its number is looked at again once there is a descriptor of it: so the one that
-// is told is the one that holds the lock, and nobody who got the number after it.
+// closeMenu asks the process that holds f's lock to end; it may have just ended by itself. The
+// pid is checked again after its pidfd is open: so the signal goes to the process that holds
+// the lock, and to no later process with the same pid.
 func closeMenu(f *os.File) {
 	holder := func() int {
 		lock := unix.Flock_t{Type: unix.F_WRLCK}

@@ -20,9 +20,9 @@ import (
 	"vix/internal/menu"
 )
 
-// setup gathers all that vix-menu needs.
+// setup collects everything that vix-menu needs.
 func (s *Session) setup(ctx context.Context) (menu.Setup, error) {
-	// The library takes a name below XDG_RUNTIME_DIR alone.
+	// The library accepts only a name below XDG_RUNTIME_DIR.
 	socket, err := filepath.Rel(s.Launcher.Dirs.Runtime, s.Launcher.Session.Wayland)
 	if err != nil {
 		return menu.Setup{}, err
@@ -45,8 +45,8 @@ func (s *Session) setup(ctx context.Context) (menu.Setup, error) {
 
 const schemeFile = "menu-scheme"
 
-// scheme is what the configuration says, else what the portal said last: its answer
-// may take longer than the menu to open.
+// scheme returns the configured scheme, or else the portal's last answer: a new answer may take
+// longer than the menu to open.
 func (s *Session) scheme() string {
 	if s.conf.Menu.Theme != "auto" {
 		return s.conf.Menu.Theme
@@ -59,11 +59,10 @@ func (s *Session) scheme() string {
 	return "dark"
 }
 
-// portalLimit is how long the portal may take to start.
+// portalLimit is the time that the portal may take to start.
 const portalLimit = 5 * time.Second
 
-// askScheme asks the portal, tells the menu if it says something else than before, and
-// remembers it.
+// askScheme asks the portal, tells the menu if the answer has changed, and stores it.
 func (s *Session) askScheme(ctx context.Context) {
 	if s.conf.Menu.Theme != "auto" {
 		return
@@ -72,7 +71,7 @@ func (s *Session) askScheme(ctx context.Context) {
 	defer cancel()
 	scheme, err := s.portalScheme(ctx)
 	if err != nil || scheme == s.scheme() {
-		return // there is no portal, as on many desktops of sway's
+		return // there is no portal, as on many sway desktops
 	}
 	s.tell(menu.Update{Scheme: scheme})
 	if s.state != nil {
@@ -80,8 +79,8 @@ func (s *Session) askScheme(ctx context.Context) {
 	}
 }
 
-// portalScheme is the color-scheme of org.freedesktop.appearance: 1 prefers dark, 2
-// light, 0 has no preference.
+// portalScheme returns the color-scheme of org.freedesktop.appearance: 1 prefers dark, 2 light,
+// 0 has no preference.
 func (s *Session) portalScheme(ctx context.Context) (string, error) {
 	conn, err := s.Launcher.DialBus(ctx)
 	if err != nil {
@@ -103,11 +102,11 @@ func (s *Session) portalScheme(ctx context.Context) (string, error) {
 	return "dark", nil
 }
 
-// Where fonts are kept in mind: fc-match takes longer than the menu to open.
+// fontsFile stores font paths: fc-match takes longer than the menu to open.
 const fontsFile = "menu-fonts"
 
-// fonts returns the files of a family, regular and bold, as fontconfig finds them.
-// What it found last is used; again looks again, for the next time.
+// fonts returns the files of a family, regular and bold, as fontconfig finds them. It uses the
+// last result; again repeats the search, for the next time.
 func (s *Session) fonts(ctx context.Context, family string) (regular, bold []string, again func()) {
 	family = cmp.Or(family, "sans-serif")
 	if s.cache() == "" {
@@ -128,18 +127,18 @@ func isFile(path string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// findFonts asks fontconfig and writes down what is not known.
+// findFonts asks fontconfig, and writes down a result that differs from known.
 func (s *Session) findFonts(ctx context.Context, family, file string, known []string) []string {
 	found := []string{family, s.Programs.Font(ctx, family), s.Programs.Font(ctx, family+":bold")}
 	if !slices.Equal(found, known) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err == nil {
-			_ = durable.ReplaceFile(file, 0o600, []byte(strings.Join(found, "\n"))) // it is found again the next time
+			_ = durable.ReplaceFile(file, 0o600, []byte(strings.Join(found, "\n"))) // on failure the next menu finds it again
 		}
 	}
 	return found
 }
 
-// iconDirs are where the icon theme specification has themes, and single icons.
+// iconDirs returns the icon theme specification's directories of themes and of single icons.
 func (s *Session) iconDirs() []string {
 	var dirs []string
 	if home := s.Launcher.Dirs.Home; home != "" {
@@ -154,7 +153,7 @@ func (s *Session) iconDirs() []string {
 	return slices.DeleteFunc(dirs, func(d string) bool { st, err := os.Stat(d); return err != nil || !st.IsDir() })
 }
 
-// iconThemes are the theme of the configuration, or that of GTK's settings.
+// iconThemes returns the configured theme, or those of GTK's settings.
 func (s *Session) iconThemes(name string) []string {
 	themes := []string{name}
 	if name == "auto" {
@@ -187,13 +186,13 @@ func gtkIconTheme(file string) string {
 	return ""
 }
 
-// maxIcons bounds the cache of rasterised icons, and maxSVG what is read of one.
+// maxIcons bounds the cache of rasterised icons; maxSVG bounds the bytes read of one SVG.
 const (
 	maxIcons = 4000
 	maxSVG   = 1 << 20
 )
 
-// rasterise returns the file of an SVG's picture, from the cache if it is there.
+// rasterise returns the file of an SVG's picture, from the cache if possible.
 func (s *Session) rasterise(ctx context.Context, svg string, side int) (string, error) {
 	if s.cache() == "" {
 		return "", errors.New("there is no place for its picture")

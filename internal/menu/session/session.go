@@ -19,34 +19,34 @@ import (
 	"vix/internal/vm"
 )
 
-// A Session is one menu from its opening until what was chosen has been done.
+// A Session is one menu, from its opening until the chosen action is done.
 type Session struct {
 	Host
 	conf *config.Config
 
 	reg      *vm.Registry
-	state    *os.Root // nil if nothing can be remembered
+	state    *os.Root // nil if nothing can be stored
 	history  *menu.History
 	running  []vm.State             // when the menu was opened
-	programs []menu.Item            // of items, those of the roots
-	items    []menu.Item            // mu, once the menu is open
-	apps     map[string]desktop.App // by item; nil where the programs were remembered
+	programs []menu.Item            // the items that come from roots
+	items    []menu.Item            // guarded by mu once the menu is open
+	apps     map[string]desktop.App // by item; nil if the programs come from the cache
 	vms      map[string]menu.VM
 
 	fontsAgain func()
-	themes     *icon.Themes // for dmenu, when it is needed
-	icons      iconMemory   // mu: what this menu has found, and the last one had
-	iconsAs    string       // what icons depend on
-	iconsNew   bool         // mu: icons is not what the last menu left
+	themes     *icon.Themes // for dmenu, loaded when needed
+	icons      iconMemory   // guarded by mu: icons found by this menu and the last
+	iconsAs    string       // identifies the icons' inputs
+	iconsNew   bool         // guarded by mu: icons differs from the cache
 
-	to     *menu.Writer // vix-menu, nil before and without it
+	to     *menu.Writer // vix-menu; nil before its start and without it
 	work   sync.WaitGroup
 	mu     sync.Mutex
-	errs   []error // of what was done after the menu had gone
+	errs   []error // errors of actions after the menu had closed
 	closed bool
 }
 
-// Close gives back what the session has open.
+// Close releases the session's files.
 func (s *Session) Close() {
 	if s.reg != nil {
 		s.reg.Close()
@@ -56,15 +56,15 @@ func (s *Session) Close() {
 	}
 }
 
-// tell sends an update; a menu that has gone does not mind.
+// tell sends an update to the menu; a closed menu is no error.
 func (s *Session) tell(u menu.Update) {
 	if s.to != nil {
 		_ = s.to.Write(u)
 	}
 }
 
-// Show opens the menu, and returns when it has closed and what was chosen is done.
-// settled is called when the menu has all it needs: it may be open for long.
+// Show opens the menu, and returns when it has closed and the chosen action is done. It calls
+// settled when the menu has everything it needs: the menu may stay open for long.
 func (s *Session) Show(ctx context.Context, settled func()) error {
 	child, err := s.Programs.Menu(ctx)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 		helpers.Go(func() { s.watch(watchCtx) })
 		helpers.Go(func() { s.askScheme(watchCtx) })
 		err = s.listen(watchCtx, menu.NewReader(child.Stdout), func() {
-			// Slow, and for later: they would take the processor from the first frame.
+			// These are slow, and would take the processor from the first frame if they began earlier.
 			helpers.Go(func() {
 				s.refresh(old)
 				s.fontsAgain()
@@ -96,7 +96,7 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 	return errors.Join(append([]error{err}, s.errs...)...)
 }
 
-// open finds what is to be shown, and has vix-menu show it.
+// open finds the entries, and makes vix-menu show them.
 func (s *Session) open(ctx context.Context) (old bool, err error) {
 	if s.conf, err = s.Launcher.Config(); err != nil {
 		return false, err
@@ -115,10 +115,10 @@ func (s *Session) open(ctx context.Context) (old bool, err error) {
 	return old, err
 }
 
-// ErrEnded: vix-menu has failed, and said why.
+// ErrEnded means that vix-menu has failed, and has reported why.
 var ErrEnded = errors.New("the menu has ended")
 
-// menuEnd is how vix-menu ended.
+// menuEnd explains the end of vix-menu.
 func menuEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil || err == nil {
 		return nil
@@ -129,7 +129,7 @@ func menuEnd(ctx context.Context, err error) error {
 	return fmt.Errorf("vix-menu: %w", err)
 }
 
-// listen does what the menu's events ask for until it has closed.
+// listen carries out the menu's events until the menu has closed.
 func (s *Session) listen(ctx context.Context, from *menu.Reader, shown func()) error {
 	for {
 		var ev menu.Event
@@ -164,8 +164,8 @@ func (s *Session) listen(ctx context.Context, from *menu.Reader, shown func()) e
 	}
 }
 
-// do does something beside the menu. What goes wrong is a notice in the menu while it
-// is open, and the verb's own error when it is not.
+// do runs an action beside the menu. An error becomes a notice in the menu while it is open,
+// and the verb's own error otherwise.
 func (s *Session) do(f func() error) {
 	s.work.Go(func() {
 		err := f()
@@ -184,7 +184,7 @@ func (s *Session) do(f func() error) {
 	})
 }
 
-// watch tells the menu of VMs as they change.
+// watch sends changes of VMs to the menu.
 func (s *Session) watch(ctx context.Context) {
 	vms := map[string]menu.VM{}
 	ready := false
@@ -200,7 +200,7 @@ func (s *Session) watch(ctx context.Context) {
 			}
 		}
 		if ready {
-			// An empty map has to be said too: a VM has ended.
+			// An empty map must be sent too: it means that a VM has ended.
 			s.tell(menu.Update{VMs: vms, HaveVMs: true})
 		}
 		return nil
@@ -210,7 +210,7 @@ func (s *Session) watch(ctx context.Context) {
 	}
 }
 
-// findFont has fontconfig find a font for characters that the menu's fonts lack.
+// findFont asks fontconfig for a font with characters that the menu's fonts lack.
 func (s *Session) findFont(ctx context.Context, text string) {
 	var codes []string
 	for _, r := range text {
@@ -223,8 +223,8 @@ func (s *Session) findFont(ctx context.Context, text string) {
 	}
 }
 
-// Start runs an item's program; how its VM starts, and why it fails, a notification
-// says.
+// Start runs an item's program; a notification shows the progress of its VM's start, or why it
+// fails.
 func (s *Session) Start(ctx context.Context, id, action, token string) error {
 	s.mu.Lock()
 	known := slices.ContainsFunc(s.items, func(it menu.Item) bool { return it.ID == id && !it.Machine })

@@ -22,10 +22,10 @@ const testConfig = `
 programs = ["edit"]
 `
 
-// testHost is a machine with one program, where a VM comes as far as its parts.
+// testHost is a machine with one program, where the start of a VM fails when it looks for parts.
 func testHost(t *testing.T) Host {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vix") // short: the path of a socket
+	dir, err := os.MkdirTemp("", "vix") // short, for a socket's path
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,18 +57,18 @@ func testHost(t *testing.T) Host {
 	}
 }
 
-// An exitStatus is how a program ended.
+// An exitStatus is a program's exit status, as an error.
 type exitStatus int
 
 func (e exitStatus) Error() string { return "it ended" }
 func (e exitStatus) ExitCode() int { return int(e) }
 
-// A screen is the test's end of a menu, in the place of vix-menu.
+// A screen is the test's end of a menu, in place of vix-menu.
 type screen struct {
 	t    *testing.T
 	from *menu.Reader
 	to   *menu.Writer
-	done chan error // what Show returned
+	done chan error // the result of Show
 }
 
 func openMenu(t *testing.T, host Host, settled func(), end error) (*screen, menu.Setup) {
@@ -95,7 +95,7 @@ func openMenu(t *testing.T, host Host, settled func(), end error) (*screen, menu
 	return sc, first
 }
 
-// next reads updates until one is of interest.
+// next reads updates until of accepts one.
 func (sc *screen) next(of func(menu.Update) bool) menu.Update {
 	sc.t.Helper()
 	for {
@@ -118,8 +118,8 @@ func (sc *screen) send(ev menu.Event) {
 
 func notice(u menu.Update) bool { return u.Notice != nil }
 
-// A menu from its opening until what was chosen is done: what goes wrong while it is open
-// is a notice in it, and the verb's own error afterwards.
+// A menu runs from its opening until the chosen action is done. An error is a notice while the
+// menu is open, and the verb's own error afterwards.
 func TestShow(t *testing.T) {
 	settled := make(chan struct{})
 	sc, setup := openMenu(t, testHost(t), func() { close(settled) }, nil)
@@ -161,7 +161,7 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// vix-menu's own failure, about which it has written, is told from others.
+// A failure that vix-menu itself has reported is distinguished from others.
 func TestMenuFails(t *testing.T) {
 	for end, want := range map[error]string{
 		exitStatus(1): ErrEnded.Error(), exitStatus(2): "vix-menu: it ended", errors.New("lost"): "vix-menu: lost",
@@ -174,7 +174,7 @@ func TestMenuFails(t *testing.T) {
 	}
 }
 
-// Another menu gets lines and says which one was chosen, or nothing.
+// Another menu gets lines and returns the chosen one, or nothing.
 func TestDmenu(t *testing.T) {
 	const line = "Schreiber  [web]"
 	for _, tt := range []struct {

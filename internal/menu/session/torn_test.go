@@ -13,8 +13,7 @@ import (
 	"vix/internal/menu"
 )
 
-// What a menu remembers, torn in every way, is as it was or as if it were not there, and
-// is remembered anew.
+// A cache that is torn in any way counts as intact or as missing, and is then written again.
 func TestTornMemories(t *testing.T) {
 	dir := t.TempDir()
 	host := Host{
@@ -42,7 +41,7 @@ func TestTornMemories(t *testing.T) {
 	}
 	for file, c := range map[string]struct {
 		write func()
-		read  func() any // nil: as if it were not there
+		read  func() any // nil: as if it were missing
 	}{
 		itemsFile: {func() { e.keepFile(itemsFile, "as", menu.PackItems(items)) }, func() any {
 			packed, ok := e.recallFile(itemsFile, "as")

@@ -14,7 +14,7 @@ import (
 	"vix/internal/menu/draw"
 )
 
-// A buffer is one of the two that the menu draws into in turn.
+// A buffer is one of the two that the menu draws into alternately.
 type buffer struct {
 	w      *window
 	wl     *wl.Buffer
@@ -23,7 +23,7 @@ type buffer struct {
 	canvas *draw.Canvas
 }
 
-// HandleBufferRelease: it may be drawn into again.
+// HandleBufferRelease frees the buffer for drawing.
 func (b *buffer) HandleBufferRelease(wl.BufferReleaseEvent) { b.w.call(func() { b.busy = false }) }
 
 func (b *buffer) unmap() {
@@ -33,7 +33,7 @@ func (b *buffer) unmap() {
 	}
 }
 
-// makeBuffers makes two for the size in pixels, and lets go of those of another.
+// makeBuffers makes two buffers for the size in pixels, and releases those of another size.
 func (w *window) makeBuffers() error {
 	for _, b := range w.buffers {
 		_ = b.wl.Destroy()
@@ -62,7 +62,7 @@ func (w *window) makeBuffer(width, height int) (_ *buffer, err error) {
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	defer unix.Close(fd) // the compositor has its own
+	defer unix.Close(fd) // the compositor has its own copy
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, os.NewSyscallError("ftruncate", err)
 	}
@@ -84,10 +84,10 @@ func (w *window) makeBuffer(width, height int) (_ *buffer, err error) {
 	return b, err
 }
 
-// iconsWait is how long the first frame waits for icons.
+// iconsWait is the time that the first frame waits for icons.
 const iconsWait = 25 * time.Millisecond
 
-// redraw paints what has changed, if anything has and a buffer is free.
+// redraw paints the changes, if there are any and a buffer is free.
 func (w *window) redraw() {
 	if !w.dirty || !w.configured || !w.items || w.painter.Fonts == nil || w.done {
 		return
@@ -100,7 +100,7 @@ func (w *window) redraw() {
 		}
 	}
 	if b == nil {
-		return // its release comes here
+		return // the release event calls redraw
 	}
 	state := draw.State{Notice: w.notice, Preedit: w.keys.preedit}
 	if !w.first {
@@ -137,7 +137,7 @@ func (w *window) damage(x, y, width, height int) error {
 	return w.surface.Damage(0, 0, math.MaxInt32, math.MaxInt32)
 }
 
-// askIcons asks for the icons of the rows that are shown.
+// askIcons requests the icons of the visible rows.
 func (w *window) askIcons() {
 	for i := range w.model.Lines {
 		it, _ := w.model.Line(w.model.Top() + i)
@@ -147,9 +147,9 @@ func (w *window) askIcons() {
 	}
 }
 
-// firstIcons asks for the icons of the rows that are shown, and gives them a moment: a
-// menu that opens without them and then fills looks slower than one that opens a little
-// later. Those that are remembered come at once.
+// firstIcons requests the icons of the visible rows, and waits a moment for them: a menu that
+// opens without them and then fills looks slower than one that opens a little later.
+// Remembered icons arrive at once.
 func (w *window) firstIcons() {
 	w.askIcons()
 	limit := time.NewTimer(iconsWait)

@@ -9,7 +9,7 @@ import (
 	"vix/internal/menu/proto"
 )
 
-// globals are what the compositor offers, of what the menu uses.
+// globals holds the compositor's globals that the menu uses.
 type globals struct {
 	registry *wl.Registry
 	globals  []wl.RegistryGlobalEvent
@@ -18,7 +18,7 @@ type globals struct {
 	compositor        *wl.Compositor
 	shm               *wl.Shm
 	seat              *wl.Seat
-	layers            *proto.ZwlrLayerShellV1 // or nil, as all below
+	layers            *proto.ZwlrLayerShellV1 // nil if missing, as all below
 	shell             *xdg.WmBase
 	viewporter        *proto.WpViewporter
 	fractional        *proto.WpScaleManagerV1
@@ -27,14 +27,14 @@ type globals struct {
 	outputs           []*output
 }
 
-// An output is looked at for its scale alone.
+// An output is used only for its scale.
 type output struct {
 	*wl.Output
 	scale int32
 }
 
-// HandleOutputScale keeps it. It is read after the loop has been handed another event,
-// and written by the reader before that.
+// HandleOutputScale stores the scale. The reader writes it, and the loop reads it only after
+// the reader has passed on a later event.
 func (o *output) HandleOutputScale(ev wl.OutputScaleEvent) { o.scale = ev.Factor }
 
 func (g *globals) scaleOf(out *wl.Output) int32 {
@@ -46,14 +46,14 @@ func (g *globals) scaleOf(out *wl.Output) int32 {
 	return 1
 }
 
-// HandleRegistryGlobal notes a global.
+// HandleRegistryGlobal records a global.
 func (g *globals) HandleRegistryGlobal(ev wl.RegistryGlobalEvent) {
 	if g.compositor == nil {
 		g.globals = append(g.globals, ev)
 	}
 }
 
-// bind takes the first of each, in a version that both sides know.
+// bind binds the first global of each kind, in a version that both sides know.
 func (g *globals) bind(ctx *wl.Context) error {
 	take := func(ev wl.RegistryGlobalEvent, most uint32, p wl.Proxy) {
 		_ = g.registry.Bind(ev.Name, ev.Interface, min(ev.Version, most), p)

@@ -12,10 +12,10 @@ import (
 // A loader finds and reads icons in a goroutine of its own.
 //
 //	get ─► in ─► work: Find, Read, Decode, Fit ─► out ─► keep
-//	                └─► what was found: out ─► vix-launcher ─► of an SVG, rasterised ─► in
+//	                └─► the icon found: out ─► vix-launcher ─► for an SVG, its picture ─► in
 //
-// Of an icon that the last menu found, the file is read at once (lastIcons), and it
-// is looked for when the first frame is on the screen (verify).
+// For an icon that the last menu found, the file is read at once (lastIcons). The search for
+// it follows when the first frame is on the screen (verify).
 type loader struct {
 	themes    *icon.Themes
 	lastIcons map[iconKey]menu.Icon
@@ -24,7 +24,7 @@ type loader struct {
 	done      sync.WaitGroup
 	quit      chan struct{}
 
-	entries map[iconKey]*entry // the loop's alone
+	entries map[iconKey]*entry // used by the loop alone
 }
 
 type iconKey struct {
@@ -35,25 +35,25 @@ type iconKey struct {
 type entry struct {
 	img     *image.RGBA
 	pending bool
-	file    string // that was read, or is being read
-	guess   bool   // it is the one of the last menu
+	file    string // the file that was read, or is being read
+	guess   bool   // file comes from the last menu
 }
 
 type job struct {
 	iconKey
 	file string // a PNG that is known; "" for a search
-	have string // what a search need not read again
+	have string // a file that a search need not read again
 }
 
 type picture struct {
 	iconKey
 	img   *image.RGBA
-	found bool   // by a search, as is path
+	found bool   // a search has found path
 	path  string // absolute; "" if there is no such icon
-	same  bool   // as job.have
+	same  bool   // path equals job.have
 }
 
-// maxIcons bounds the pictures in memory: 27 MiB at scale 2 if all were there.
+// maxIcons bounds the pictures in memory: 27 MiB at scale 2 if all are loaded.
 const maxIcons = 2500
 
 func newLoader(t *icon.Themes, lastIcons []menu.Icon) *loader {
@@ -111,7 +111,7 @@ func (l *loader) load(j job) picture {
 
 func isSVG(path string) bool { return strings.HasSuffix(path, ".svg") }
 
-// get returns what is known, and asks for what is not.
+// get returns a known picture, and requests a missing one.
 func (l *loader) get(name string, side int) (*image.RGBA, bool) {
 	k := iconKey{name, side}
 	e := l.entries[k]
@@ -129,12 +129,12 @@ func (l *loader) get(name string, side int) (*image.RGBA, bool) {
 	return e.img, e.pending
 }
 
-// send never waits: the worker may wait for the loop.
+// send never blocks: the worker may wait for the loop.
 func (l *loader) send(j job) {
 	select {
 	case l.in <- j:
 	default:
-		delete(l.entries, j.iconKey) // asked for again when it is painted again
+		delete(l.entries, j.iconKey) // the next painting requests it again
 	}
 }
 
@@ -146,7 +146,7 @@ func (l *loader) forget() {
 	}
 }
 
-// verify looks for all icons that the last menu had found, if they are what they were.
+// verify searches for all icons of the last menu, to check that they are unchanged.
 func (l *loader) verify() {
 	for k := range l.lastIcons {
 		if e := l.entries[k]; e != nil && e.guess {
@@ -157,22 +157,22 @@ func (l *loader) verify() {
 	clear(l.lastIcons)
 }
 
-// keep takes what the worker has made.
+// keep stores a picture from the worker.
 func (l *loader) keep(p picture) {
 	e := l.entries[p.iconKey]
 	switch {
 	case e == nil:
 	case !p.found && p.img == nil && e.guess:
-		e.guess, e.file = false, "" // the file has gone
+		e.guess, e.file = false, "" // the file has vanished
 		l.send(job{iconKey: p.iconKey})
 	case p.found && (p.same || isSVG(p.path)):
-		// What is shown stays, until the picture of an SVG is there.
+		// The old picture stays until that of the SVG arrives.
 	default:
 		e.img, e.pending = p.img, false
 	}
 }
 
-// onRasterised takes vix-launcher's answer about an SVG.
+// onRasterised handles vix-launcher's answer about an SVG.
 func (l *loader) onRasterised(i menu.Icon) {
 	k := iconKey{i.Name, i.Side}
 	e := l.entries[k]
@@ -186,7 +186,7 @@ func (l *loader) onRasterised(i menu.Icon) {
 	}
 }
 
-// isWaiting says whether an icon that was asked for is not there.
+// isWaiting reports whether a requested icon is missing.
 func (l *loader) isWaiting() bool {
 	for _, e := range l.entries {
 		if e.pending {

@@ -14,7 +14,7 @@ import (
 	"vix/internal/menu"
 )
 
-// A keyboard is the seat's, with its layout and what is composed.
+// A keyboard is the seat's keyboard, with its layout and its compose state.
 type keyboard struct {
 	wl     *wl.Keyboard
 	serial uint32 // of the last key, for activation
@@ -22,36 +22,36 @@ type keyboard struct {
 	xkb     *xkbcommon.Context
 	keymap  *xkbcommon.Keymap
 	state   *xkbcommon.State
-	compose *xkbcommon.ComposeState // nil until its table is loaded, or for ever
+	compose *xkbcommon.ComposeState // nil until the compose table is loaded, which may never happen
 	preedit string
 	tables  chan *xkbcommon.ComposeState
 	loads   sync.WaitGroup
 
-	rate  time.Duration // between repeats; 0: none
+	rate  time.Duration // time between repeats; 0: none
 	delay time.Duration
 
 	repeat    *time.Timer
-	repeatKey uint32 // the key that is down
+	repeatKey uint32 // the pressed key
 }
 
-// maxKeymap is ten times a large one.
+// maxKeymap is ten times the size of a large keymap.
 const maxKeymap = 1 << 20
 
-// leaveAfter is how long the focus may be elsewhere: a keyboard that comes or goes
-// takes it away for a moment.
+// leaveAfter is how long the focus may be elsewhere: a keyboard that comes or goes takes the
+// focus away for a moment.
 const leaveAfter = 200 * time.Millisecond
 
 // Modifiers that change what a key does here.
 type modifiers struct{ ctrl, alt, shift bool }
 
-// listen asks for the seat's devices.
+// listen requests the seat's devices.
 func (w *window) listen() {
 	w.globals.seat.AddCapabilitiesHandler(w)
 	if w.globals.shell != nil {
 		w.globals.shell.AddPingHandler(w)
 	}
 	w.keys.rate, w.keys.delay = time.Second/25, 600*time.Millisecond
-	// The keymap that comes is complete: no directories are searched.
+	// The keymap from the compositor is complete: no directories are searched.
 	const noDefaultIncludes = 1
 	w.keys.xkb = xkbcommon.ContextNew(noDefaultIncludes)
 	if w.keys.xkb == nil {
@@ -61,8 +61,8 @@ func (w *window) listen() {
 	w.loadCompose()
 }
 
-// loadCompose reads the locale's compose table, which takes longer than the first
-// frame, in a goroutine and a context of its own.
+// loadCompose reads the locale's compose table, in a goroutine and a context of its own: it
+// takes longer than the first frame.
 func (w *window) loadCompose() {
 	w.keys.tables = make(chan *xkbcommon.ComposeState, 1)
 	locale := w.Setup.Locale
@@ -75,7 +75,7 @@ func (w *window) loadCompose() {
 	})
 }
 
-// HandleSeatCapabilities takes or lets go of the devices.
+// HandleSeatCapabilities acquires or releases the devices.
 func (w *window) HandleSeatCapabilities(ev wl.SeatCapabilitiesEvent) {
 	const hasPointer, hasKeyboard, hasTouch = 1, 2, 4
 	w.call(func() {
@@ -101,7 +101,7 @@ func (w *window) HandleSeatCapabilities(ev wl.SeatCapabilitiesEvent) {
 func (w *window) takeKeyboard(has bool) {
 	if !has {
 		w.stopRepeat()
-		// Its handlers stay: a keymap that is on its way must be read.
+		// Its handlers stay: a keymap in transit must be read.
 		_ = w.keys.wl.Release()
 		w.keys.wl = nil
 		return
@@ -120,8 +120,8 @@ func (w *window) takeKeyboard(has bool) {
 	k.AddRepeatInfoHandler(w)
 }
 
-// HandleKeyboardKeymap reads the layout. Of two descriptors that come at once the
-// library loses one: then the keyboard is asked for anew, and sends it again.
+// HandleKeyboardKeymap reads the layout. If two descriptors arrive at once, the library loses
+// one: then the keyboard is requested anew, and sends the layout again.
 func (w *window) HandleKeyboardKeymap(ev wl.KeyboardKeymapEvent) {
 	w.call(func() {
 		if ev.FdError != nil {
@@ -136,7 +136,7 @@ func (w *window) HandleKeyboardKeymap(ev wl.KeyboardKeymapEvent) {
 		if ev.Format != wl.KeyboardKeymapFormatXkbV1 || ev.Size == 0 || ev.Size > maxKeymap {
 			return
 		}
-		// Mapped, as the protocol wants it: the file's position is shared.
+		// The keymap is mapped, as the protocol requires: the file's position is shared.
 		b, err := unix.Mmap(int(ev.Fd), 0, int(ev.Size), unix.PROT_READ, unix.MAP_PRIVATE)
 		if err != nil {
 			w.Log.Warn("no keymap", "err", err)
@@ -154,7 +154,7 @@ func (w *window) HandleKeyboardKeymap(ev wl.KeyboardKeymapEvent) {
 	})
 }
 
-// HandleKeyboardEnter is the focus.
+// HandleKeyboardEnter means that the menu has the focus.
 func (w *window) HandleKeyboardEnter(wl.KeyboardEnterEvent) {
 	w.call(func() {
 		if w.leaveTimer != nil {
@@ -172,7 +172,7 @@ func (w *window) HandleKeyboardLeave(wl.KeyboardLeaveEvent) {
 	})
 }
 
-// HandleKeyboardModifiers keeps them.
+// HandleKeyboardModifiers stores the modifiers.
 func (w *window) HandleKeyboardModifiers(ev wl.KeyboardModifiersEvent) {
 	w.call(func() {
 		if w.keys.state != nil {
@@ -181,7 +181,7 @@ func (w *window) HandleKeyboardModifiers(ev wl.KeyboardModifiersEvent) {
 	})
 }
 
-// HandleKeyboardRepeatInfo is the user's wish.
+// HandleKeyboardRepeatInfo stores the user's repeat settings.
 func (w *window) HandleKeyboardRepeatInfo(ev wl.KeyboardRepeatInfoEvent) {
 	w.call(func() {
 		w.keys.rate, w.keys.delay = 0, time.Duration(max(ev.Delay, 1))*time.Millisecond
@@ -191,10 +191,10 @@ func (w *window) HandleKeyboardRepeatInfo(ev wl.KeyboardRepeatInfoEvent) {
 	})
 }
 
-// HandleKeyboardKey is a key's press or release.
+// HandleKeyboardKey handles the press or release of a key.
 func (w *window) HandleKeyboardKey(ev wl.KeyboardKeyEvent) {
 	w.call(func() {
-		const evdev = 8 // XKB's keycodes begin there
+		const evdev = 8 // XKB's keycodes are offset by 8
 		code := ev.Key + evdev
 		w.keys.serial = ev.Serial
 		if ev.State == 0 {
@@ -236,7 +236,7 @@ func (w *window) modifiers() modifiers {
 	return modifiers{has(xkbcommon.ModNameCtrl), has(xkbcommon.ModNameAlt), has(xkbcommon.ModNameShift)}
 }
 
-// press does what a key means. It says whether the key may repeat.
+// press performs the action of a key. It reports whether the key may repeat.
 func (w *window) press(code uint32, repeat bool) bool {
 	sym := w.keys.state.KeyGetOneSym(code)
 	mods := w.modifiers()
@@ -257,7 +257,7 @@ func (w *window) press(code uint32, repeat bool) bool {
 	return false
 }
 
-// compose feeds a key to the compose sequence. It says whether that was its meaning.
+// compose feeds a key to the compose sequence. It reports whether the sequence used the key.
 func (w *window) compose(sym uint32, repeat bool) bool {
 	select {
 	case w.keys.compose = <-w.keys.tables:
@@ -282,7 +282,7 @@ func (w *window) compose(sym uint32, repeat bool) bool {
 	return false
 }
 
-// shownDead is what is shown of a key of a sequence that is not complete.
+// shownDead returns the text shown for a key of an incomplete sequence.
 func shownDead(sym uint32) string {
 	if r := rune(xkbcommon.KeysymToUtf32(sym)); r != 0 && unicode.IsPrint(r) {
 		return string(r)
@@ -290,10 +290,10 @@ func shownDead(sym uint32) string {
 	return "·"
 }
 
-// isoLeftTab is shift+tab in most layouts (keysymdef.h).
+// isoLeftTab is the keysym of shift+tab in most layouts (keysymdef.h).
 const isoLeftTab = 0xfe20
 
-// command does what a key that types nothing means, and says whether it was one.
+// command performs the action of a key that types nothing, and reports whether it had one.
 func (w *window) command(sym uint32, mods modifiers, repeated bool) (done, again bool) {
 	if mods.ctrl {
 		if done, again := w.control(sym); done {
@@ -351,7 +351,7 @@ func (w *window) command(sym uint32, mods modifiers, repeated bool) (done, again
 	return true, true
 }
 
-// control does what ctrl and a letter means, as in a shell and in fuzzel.
+// control performs the action of ctrl and a letter, as in a shell and in fuzzel.
 func (w *window) control(sym uint32) (done, again bool) {
 	m := w.model
 	switch rune(sym) {
@@ -388,8 +388,8 @@ func (w *window) control(sym uint32) (done, again bool) {
 	return true, true
 }
 
-// activate does what is selected, once there is a token with which the window that
-// comes of it may take the focus.
+// activate performs the selected action once there is an activation token, by which the
+// resulting window may take the focus.
 func (w *window) activate(keep bool) {
 	it, action := w.model.Line(w.model.At())
 	if it == nil || w.choice != nil {

@@ -9,30 +9,30 @@ import (
 	"vix/internal/menu/proto"
 )
 
-// A pointer is the seat's.
+// A pointer is the seat's pointer.
 type pointer struct {
 	wl     *wl.Pointer
 	shape  *proto.WpShapeDeviceV1
 	x, y   float64
 	inside bool
-	moved  bool    // since it entered: a menu that opens below it selects nothing
-	axis   float64 // scrolled, and less than a line
+	moved  bool    // moved since it entered: a menu that opens below it selects nothing
+	axis   float64 // scroll distance of less than a line
 }
 
-// A finger is the first one that touches.
+// A finger is the first finger on the screen.
 type finger struct {
 	wl     *wl.Touch
 	id     int32
 	down   bool
 	x, y   float64
-	begin  float64 // where it went down
-	last   float64 // where it scrolled last
-	scroll bool    // it is no tap any more
+	begin  float64 // its first position
+	last   float64 // its position at the last scroll
+	scroll bool    // it scrolls, and is no longer a tap
 	long   *time.Timer
 }
 
 const (
-	wheelLine = 5.0 // of the axis's unit; a notch is 15
+	wheelLine = 5.0 // units of the axis; a notch is 15
 	tapSlack  = 10  // logical pixels that a tap may move
 	longTouch = 500 * time.Millisecond
 )
@@ -69,10 +69,10 @@ func (w *window) HandlePointerEnter(ev wl.PointerEnterEvent) {
 	})
 }
 
-// HandlePointerLeave forgets where it was.
+// HandlePointerLeave forgets the pointer's position.
 func (w *window) HandlePointerLeave(wl.PointerLeaveEvent) { w.call(func() { w.mouse.inside = false }) }
 
-// HandlePointerMotion selects what is below the pointer.
+// HandlePointerMotion selects the row below the pointer.
 func (w *window) HandlePointerMotion(ev wl.PointerMotionEvent) {
 	w.call(func() {
 		x, y := float64(ev.SurfaceX), float64(ev.SurfaceY)
@@ -84,7 +84,7 @@ func (w *window) HandlePointerMotion(ev wl.PointerMotionEvent) {
 	})
 }
 
-// point selects the row at a place, and says whether there is one.
+// point selects the row at a position, and reports whether there is one.
 func (w *window) point(x, y float64) bool {
 	row := draw.RowAt(w.Setup.Look, x, y)
 	line := w.model.Top() + row
@@ -98,7 +98,8 @@ func (w *window) point(x, y float64) bool {
 	return true
 }
 
-// HandlePointerButton: left does it, right opens the second pane, or closes it.
+// HandlePointerButton handles clicks: left activates the row, right opens or closes the second
+// pane.
 func (w *window) HandlePointerButton(ev wl.PointerButtonEvent) {
 	const left, right, back, side = 0x110, 0x111, 0x116, 0x113
 	w.call(func() {
@@ -170,7 +171,7 @@ func (w *window) HandleTouchMotion(ev wl.TouchMotionEvent) {
 	})
 }
 
-// HandleTouchUp ends it; a tap does what is below it.
+// HandleTouchUp ends the touch; a tap activates the row below it.
 func (w *window) HandleTouchUp(ev wl.TouchUpEvent) {
 	w.call(func() {
 		t := &w.touch
@@ -190,7 +191,7 @@ func (w *window) HandleTouchUp(ev wl.TouchUpEvent) {
 	})
 }
 
-// HandleTouchCancel: the compositor took it for a gesture.
+// HandleTouchCancel means that the compositor took the touch for a gesture.
 func (w *window) HandleTouchCancel(wl.TouchCancelEvent) {
 	w.call(func() {
 		w.touch.down = false
@@ -205,7 +206,7 @@ func (t *finger) stop() {
 	}
 }
 
-// longPress opens the second pane; what follows of that touch is nothing.
+// longPress opens the second pane; the rest of that touch has no effect.
 func (w *window) longPress() {
 	w.touch.long, w.touch.scroll = nil, true
 	if w.point(w.touch.x, w.touch.y) {

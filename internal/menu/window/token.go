@@ -6,11 +6,11 @@ import (
 	"vix/internal/menu/proto"
 )
 
-// tokenLimit is how long a compositor may think about a token.
+// tokenLimit is how long the menu waits for a token.
 const tokenLimit = 200 * time.Millisecond
 
-// askToken asks the compositor for an activation token, in a handler. It says whether
-// an answer is to be expected.
+// askToken requests an activation token from the compositor, in a handler. It reports whether
+// an answer can be expected.
 func (w *window) askToken() bool {
 	if w.globals.activation == nil {
 		return false
@@ -29,16 +29,16 @@ func (w *window) askToken() bool {
 	return true
 }
 
-// HandleActivationTokenV1Done is the token.
+// HandleActivationTokenV1Done receives the token.
 func (w *window) HandleActivationTokenV1Done(ev proto.ActivationTokenV1DoneEvent) {
 	w.call(func() { w.choose(ev.Token) })
 }
 
-// choose tells what was chosen, and closes the menu unless it stays.
+// choose emits the choice, and closes the menu unless it should stay.
 func (w *window) choose(token string) {
 	w.token = nil
 	if w.choice == nil {
-		return // too late
+		return // the token came too late
 	}
 	ev := *w.choice
 	w.choice = nil

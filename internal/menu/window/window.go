@@ -1,22 +1,21 @@
-// Package window shows a menu on a Wayland compositor: a layer surface on the output
-// that has the focus, or an ordinary window where there is no layer shell.
+// Package window shows a menu on a Wayland compositor: a layer surface on the output that has
+// the focus, or an ordinary window if there is no layer shell.
 //
 //	compositor ─► reader (goroutine: wl.Context.Run) ─► handler ─┐ waits until it is done
 //	vix-launcher ─► Updates ──────────────────────────────────────┼─► loop ─► menu.Model ─► draw.Painter ─► wl_buffer
 //	fonts, icons (goroutines) ─► read, pictures ──────────────────┤      └─► Emit: menu.Event
 //	key repeat, long press ─► timers ─────────────────────────────┘
 //
-// One goroutine, the loop, has all state. An event's handler runs in it while the
-// reader waits. This is why objects are made in handlers alone: the library dispatches
-// an event that comes before its handler was added to nobody, and numbers objects in
-// the order of their making. So no frame callbacks are used: a frame is drawn when one
-// of the two buffers is free.
+// One goroutine, the loop, owns all state. It runs an event's handler while the reader waits.
+// So objects are made only in handlers: the library drops an event that comes before its
+// handler was added, and numbers objects in the order in which they are made. So no frame
+// callbacks are used: a frame is drawn when one of the two buffers is free.
 //
-// The first frame waits for three things that come side by side: the compositor's leave
-// to draw, the fonts, and the items.
+// The first frame waits for three things that arrive in parallel: the compositor's configure
+// event, the fonts, and the items.
 //
-// The library is made for a compositor that is trusted, and this one is. Nothing of a
-// guest comes here but names and icons, which vix-launcher has checked.
+// The library assumes a trusted compositor, and this one is trusted. The only data from a
+// guest here are names and icons, which vix-launcher has checked.
 package window
 
 import (
@@ -38,20 +37,20 @@ import (
 	"vix/internal/menu/proto"
 )
 
-// A Config is what a menu needs.
+// A Config holds the inputs of a menu.
 type Config struct {
 	Setup     menu.Setup
-	Fonts     func() (regular, bold *label.Fonts) // called once, beside the loop
-	ReadFont  func(path string) []byte            // nil if it cannot be read
+	Fonts     func() (regular, bold *label.Fonts) // called once, in parallel to the loop
+	ReadFont  func(path string) []byte            // nil if the file is unreadable
 	Themes    *icon.Themes
-	Updates   <-chan menu.Update // the first brings the items; closed: the other side has gone
+	Updates   <-chan menu.Update // the first has the items; closed when the other side has gone
 	Emit      func(menu.Event)
-	Connected func() // once, when there is a connection
-	Shown     func() // once, when the first frame is committed
+	Connected func() // called once, when the connection is made
+	Shown     func() // called once, when the first frame is committed
 	Log       *slog.Logger
 }
 
-// AppID is that of the ordinary window, and the layer surface's namespace.
+// AppID is the app id of the ordinary window, and the layer surface's namespace.
 const AppID = "dev.vix.Menu"
 
 type window struct {
@@ -61,7 +60,7 @@ type window struct {
 	notice  *menu.Notice
 	icons   *loader
 
-	calls   chan func() // handlers of the reader
+	calls   chan func() // handlers from the reader
 	handled chan struct{}
 	quit    chan struct{} // closed when the loop has ended
 	reading bool
@@ -77,9 +76,9 @@ type window struct {
 
 	scale      float64
 	configured bool
-	fonts      chan [2]*label.Fonts // once, when they are read
-	items      bool                 // have come
-	prepared   bool                 // or too late for it
+	fonts      chan [2]*label.Fonts // yields once, when the fonts are read
+	items      bool                 // the items have arrived
+	prepared   bool                 // prepare has run, or it is too late for it
 	dirty      bool
 	first      bool // a frame has been shown
 	buffers    []*buffer
@@ -88,13 +87,13 @@ type window struct {
 	mouse pointer
 	touch finger
 
-	leaveTimer *time.Timer // after the keyboard's focus has gone
-	token      *time.Timer // until an activation token is given up
+	leaveTimer *time.Timer // runs after the keyboard's focus has gone
+	token      *time.Timer // limits the wait for an activation token
 	choice     *menu.Event // waits for the token
 }
 
-// Run shows the menu until something is chosen or it is dismissed. The last event that
-// it emits is menu.EventClosed.
+// Run shows the menu until the user chooses something or dismisses it. Its last event is
+// menu.EventClosed.
 func Run(ctx context.Context, cfg Config) (err error) {
 	// The library panics on a malformed message.
 	defer func() {
@@ -106,7 +105,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	w.model = menu.NewModel(nil, nil, cfg.Setup.Look.Lines)
 	w.painter = &draw.Painter{Look: cfg.Setup.Look, Scale: 1, Icons: w.picture}
 	w.painter.Reset()
-	go func() { // ends by itself: nobody waits for fonts that are not needed any more
+	go func() { // ends by itself: fonts may no longer be needed
 		regular, bold := cfg.Fonts()
 		w.fonts <- [2]*label.Fonts{regular, bold}
 	}()
@@ -120,14 +119,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		wlclient.DisplayDisconnect(display)
 		return err
 	}
-	cfg.Connected() // while the compositor thinks about the surface
+	cfg.Connected() // while the compositor handles the surface
 	err = w.loop(ctx, display)
 	w.keys.loads.Wait()
 	cfg.Emit(menu.Event{Kind: menu.EventClosed})
 	return err
 }
 
-// connect finds the globals and makes the surface, before the reader begins.
+// connect binds the globals and makes the surface, before the reader starts.
 func (w *window) connect(display *wl.Display) error {
 	display.AddErrorHandler(w)
 	registry, err := display.GetRegistry()
@@ -167,7 +166,7 @@ func (w *window) makeSurface(ctx *wl.Context) error {
 	width, height := draw.Size(w.Setup.Look)
 	if g.layers != nil {
 		const overlay, exclusive = 3, 1
-		// No output: the one that has the focus.
+		// Without an output, the compositor uses the one that has the focus.
 		if w.layer, err = g.layers.GetLayerSurface(w.surface, nil, overlay, AppID); err != nil {
 			return err
 		}
@@ -189,7 +188,7 @@ func (w *window) makeSurface(ctx *wl.Context) error {
 		w.top.SetMinSize(int32(width), int32(height)), w.top.SetMaxSize(int32(width), int32(height)), w.surface.Commit())
 }
 
-// read runs the library, whose handlers hand their work to the loop (call).
+// read runs the library, whose handlers pass their work to the loop (call).
 func (w *window) read(ctx *wl.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -203,7 +202,7 @@ func (w *window) read(ctx *wl.Context) (err error) {
 			return nil
 		default:
 		}
-		// Events of objects that are gone are on their way yet.
+		// Events of released objects may still be in transit.
 		if err != nil && !errors.Is(err, wl.ErrContextRunProxyNil) {
 			return err
 		}
@@ -213,7 +212,7 @@ func (w *window) read(ctx *wl.Context) (err error) {
 // call runs a handler's work in the loop.
 func (w *window) call(f func()) {
 	if !w.reading {
-		f() // connect
+		f() // during connect
 		return
 	}
 	select {
@@ -266,7 +265,7 @@ func (w *window) loop(ctx context.Context, display *wl.Display) error {
 	return w.end(display, ended)
 }
 
-// end takes the surface away at once, and waits for the reader. Its last event is the
+// end removes the surface at once, and waits for the reader. The reader's last event is the
 // answer to a request that comes after all others.
 func (w *window) end(display *wl.Display, ended <-chan error) error {
 	close(w.quit)
@@ -281,10 +280,10 @@ func (w *window) end(display *wl.Display, ended <-chan error) error {
 	_, _ = display.Sync()
 	err := w.fail
 	select {
-	case rerr := <-ended: // nil, for quit is closed
+	case rerr := <-ended: // nil, since quit is closed
 		err = errors.Join(err, rerr)
 	case <-time.After(time.Second):
-		// It does not answer; the closed connection ends the reader.
+		// The compositor does not answer; closing the connection ends the reader.
 		wlclient.DisplayDisconnect(display)
 		return errors.Join(err, <-ended)
 	}
@@ -295,7 +294,7 @@ func (w *window) end(display *wl.Display, ended <-chan error) error {
 	return err
 }
 
-// timerOf is a timer's channel; that of none is never ready.
+// timerOf returns a timer's channel; for nil, one that is never ready.
 func timerOf(t *time.Timer) <-chan time.Time {
 	if t == nil {
 		return nil
@@ -334,7 +333,7 @@ func (w *window) update(u menu.Update) {
 	w.dirty = true
 }
 
-// repaint forgets all that was painted.
+// repaint marks everything for painting.
 func (w *window) repaint() {
 	w.painter.Reset()
 	for _, b := range w.buffers {
@@ -343,12 +342,12 @@ func (w *window) repaint() {
 	w.dirty = true
 }
 
-// HandleDisplayError keeps what the compositor says before it ends the connection.
+// HandleDisplayError stores the compositor's message before it ends the connection.
 func (w *window) HandleDisplayError(ev wl.DisplayErrorEvent) {
 	w.call(func() { w.fail = fmt.Errorf("the compositor: error %d: %s", ev.Code, ev.Message) })
 }
 
-// HandleZwlrLayerSurfaceV1Configure is the compositor's leave to draw.
+// HandleZwlrLayerSurfaceV1Configure allows drawing.
 func (w *window) HandleZwlrLayerSurfaceV1Configure(ev proto.ZwlrLayerSurfaceV1ConfigureEvent) {
 	w.call(func() {
 		_ = w.layer.AckConfigure(ev.Serial)
@@ -356,12 +355,12 @@ func (w *window) HandleZwlrLayerSurfaceV1Configure(ev proto.ZwlrLayerSurfaceV1Co
 	})
 }
 
-// HandleZwlrLayerSurfaceV1Closed comes when the output has gone.
+// HandleZwlrLayerSurfaceV1Closed means that the output has gone.
 func (w *window) HandleZwlrLayerSurfaceV1Closed(proto.ZwlrLayerSurfaceV1ClosedEvent) {
 	w.call(func() { w.done = true })
 }
 
-// HandleSurfaceConfigure is the same of an ordinary window.
+// HandleSurfaceConfigure allows drawing in an ordinary window.
 func (w *window) HandleSurfaceConfigure(ev xdg.SurfaceConfigureEvent) {
 	w.call(func() {
 		_ = w.shell.AckConfigure(ev.Serial)
@@ -369,23 +368,23 @@ func (w *window) HandleSurfaceConfigure(ev xdg.SurfaceConfigureEvent) {
 	})
 }
 
-// HandleToplevelConfigure says a size, which the menu does not follow.
+// HandleToplevelConfigure suggests a size, which the menu ignores.
 func (w *window) HandleToplevelConfigure(xdg.ToplevelConfigureEvent) {}
 
 // HandleToplevelClose closes the menu.
 func (w *window) HandleToplevelClose(xdg.ToplevelCloseEvent) { w.call(func() { w.done = true }) }
 
-// HandleWmBasePing answers.
+// HandleWmBasePing answers the ping.
 func (w *window) HandleWmBasePing(ev xdg.WmBasePingEvent) {
 	w.call(func() { _ = w.globals.shell.Pong(ev.Serial) })
 }
 
-// HandleWpScaleV1PreferredScale is the scale in 120ths.
+// HandleWpScaleV1PreferredScale sets the scale, in 120ths.
 func (w *window) HandleWpScaleV1PreferredScale(ev proto.WpScaleV1PreferredScaleEvent) {
 	w.call(func() { w.rescale(float64(ev.Scale) / 120) })
 }
 
-// HandleSurfacePreferredBufferScale is the whole scale, where there is no other.
+// HandleSurfacePreferredBufferScale sets the integer scale, if there is no other.
 func (w *window) HandleSurfacePreferredBufferScale(ev wl.SurfacePreferredBufferScaleEvent) {
 	w.call(func() {
 		if w.viewport == nil {
@@ -394,8 +393,7 @@ func (w *window) HandleSurfacePreferredBufferScale(ev wl.SurfacePreferredBufferS
 	})
 }
 
-// HandleSurfaceEnter takes the scale of the output, of a compositor that does not say
-// it otherwise.
+// HandleSurfaceEnter takes the scale of the output, if the compositor sends no other.
 func (w *window) HandleSurfaceEnter(ev wl.SurfaceEnterEvent) {
 	w.call(func() {
 		if w.viewport == nil && w.globals.compositorVersion < 6 {
@@ -404,7 +402,7 @@ func (w *window) HandleSurfaceEnter(ev wl.SurfaceEnterEvent) {
 	})
 }
 
-// Scales beyond every screen.
+// Bounds beyond the scale of any screen.
 const (
 	minScale = 0.25
 	maxScale = 8
@@ -420,8 +418,8 @@ func (w *window) rescale(scale float64) {
 	}
 }
 
-// prepare does what the first frame needs while the compositor's leave to draw it has
-// not come: most of its time.
+// prepare does the work for the first frame, most of its time, while the compositor's configure
+// event has not arrived.
 func (w *window) prepare() {
 	if w.configured || w.prepared || !w.items || w.painter.Fonts == nil {
 		return
@@ -435,7 +433,7 @@ func (w *window) prepare() {
 	w.painter.Prepare(w.model, draw.State{})
 }
 
-// configure makes buffers for the scale. It is called in handlers.
+// configure makes buffers for the scale. Only handlers call it.
 func (w *window) configure() {
 	if w.configured && w.painter.Scale == w.scale && len(w.buffers) > 0 {
 		return
@@ -451,7 +449,7 @@ func (w *window) configure() {
 	w.dirty = true
 }
 
-// picture is draw.Icons.
+// picture implements draw.Icons.
 func (w *window) picture(name string, side int) (*image.RGBA, bool) { return w.icons.get(name, side) }
 
 func (w *window) onLoad(p picture) {
