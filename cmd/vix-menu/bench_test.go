@@ -13,29 +13,29 @@ import (
 	"vix/internal/desktoptest"
 )
 
-// A contender is a menu that is measured.
+// A contender is a measured menu.
 type contender struct {
 	name  string
 	argv  []string
 	lines bool // reads the entries on standard input
 }
 
-// A figure is what was measured of one, with one number of entries; the medians.
+// A figure holds the median measurements of a contender with one number of entries.
 type figure struct {
 	Menu    string  `json:"menu"`
 	Entries int     `json:"entries"`
 	First   float64 `json:"first_frame_ms"`  // from exec to the commit of a surface with a buffer
-	Redraw  float64 `json:"key_to_frame_ms"` // from a key that reaches it to the commit after that
+	Redraw  float64 `json:"key_to_frame_ms"` // from a key's arrival to the next commit
 	PSS     float64 `json:"pss_mib"`         // of all its processes
 	Runs    int     `json:"runs"`
 }
 
-// BenchmarkMenus compares the menu with fuzzel, wofi and bemenu in one run: the same
-// entries from .desktop files, in 500 and in 5,000 files (bemenu gets lines). Ours is
+// BenchmarkMenus compares the menu with fuzzel, wofi and bemenu in one run, with the same
+// entries from 500 and from 5,000 .desktop files (bemenu gets lines). Our menu counts
 // both its processes.
 func BenchmarkMenus(b *testing.B) {
 	if b.N > 1 {
-		return // once is enough, and takes long
+		return // one run is enough, and takes long
 	}
 	if l := desktoptest.Lacks(); l != "" {
 		b.Skip("lacks: " + l)
@@ -87,7 +87,7 @@ func BenchmarkMenus(b *testing.B) {
 }
 
 // benchEntries makes n .desktop files, in three roots of VMs and in one directory for
-// the others, and the environment in which all find them.
+// the other menus, and the environment in which all menus find them.
 func benchEntries(b *testing.B, d *desktoptest.Desktop, dir string, n int) (env []string, lines string) {
 	b.Helper()
 	icons := []string{"foot", "org.gtk.Demo4", "folder", "text-x-generic", "user-home"}
@@ -113,7 +113,7 @@ func benchEntries(b *testing.B, d *desktoptest.Desktop, dir string, n int) (env 
 	}
 	must(b, os.MkdirAll(filepath.Join(dir, "config/vix"), 0o755))
 	must(b, os.WriteFile(filepath.Join(dir, "config/vix/config.toml"), []byte(toml.String()), 0o644))
-	// Icons from where they are, entries from dir alone.
+	// Icons come from their usual place, entries from dir only.
 	for _, name := range []string{"icons", "mime"} {
 		must(b, os.Symlink("/usr/share/"+name, filepath.Join(dir, "data", name)))
 	}
@@ -135,8 +135,8 @@ func must(b *testing.B, err error) {
 
 const benchRuns = 5
 
-// measure runs the menus in turn, some times each, so that what else the machine does
-// meets all; the first turn is not counted, because caches fill.
+// measure runs the menus in turn, several times each, so that the machine's other load
+// affects all alike. It does not count the first turn, which fills caches.
 func measure(b *testing.B, d *desktoptest.Desktop, p *tap, menus []contender, env []string, lines string) []figure {
 	b.Helper()
 	first, redraw, pss := make([][]float64, len(menus)), make([][]float64, len(menus)), make([][]float64, len(menus))
@@ -202,7 +202,7 @@ func await(b *testing.B, from <-chan time.Time, p *desktoptest.Proc) time.Time {
 	return time.Time{}
 }
 
-// quiet waits until nothing was drawn for a while: icons come later.
+// quiet waits until no drawing happens for a while: icons come later.
 func quiet(frames <-chan time.Time) {
 	for {
 		select {
@@ -218,7 +218,7 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// treePSS is the proportional memory of a process and its children, in MiB.
+// treePSS returns the proportional memory of a process and its children, in MiB.
 func treePSS(pid int) float64 {
 	total := 0.0
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

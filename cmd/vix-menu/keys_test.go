@@ -26,7 +26,7 @@ func start(t *testing.T) *desktoptest.Desktop {
 	return desktoptest.Start(t, desktoptest.Config{Width: 1280, Height: 800})
 }
 
-// Where the menu of setup is on a screen of 1280×800.
+// The place of setup's menu on a screen of 1280×800.
 const left, top, first, step = 330, 159, 159 + 54 + 8 + 21, 42
 
 func TestKeys(t *testing.T) {
@@ -64,7 +64,7 @@ func TestKeys(t *testing.T) {
 	t.Run("actions", func(t *testing.T) {
 		m := open()
 		d.Type(t, "node")
-		d.Key(t, "Tab", "Down", "Down", "Return") // its VM runs: disposable, shell, stop
+		d.Key(t, "Tab", "Down", "Down", "Return") // its VM runs, so the actions are: disposable, shell, stop
 		if ev := m.want(menu.EventAction, "node-editor", "stop"); !ev.Keep {
 			t.Error("stop closes the menu, which could show that it works")
 		}
@@ -95,7 +95,7 @@ func TestKeys(t *testing.T) {
 	})
 }
 
-// The letters of a layout other than the US one, and what is composed of two keys.
+// The letters of a layout other than the US one, and characters composed of two keys.
 func TestLayoutAndCompose(t *testing.T) {
 	d := start(t)
 	s := setup()
@@ -136,7 +136,7 @@ func TestLayoutAndCompose(t *testing.T) {
 		was := m.seen(d)
 		d.KeyCode(t, 108, true) // down, held
 		d.WaitScreen(t, "the list scrolled by a key that is held", func(img *image.RGBA) bool {
-			// The bar at the right has left its place at the top.
+			// The bar at the right has moved from the top.
 			return img.RGBAAt(left+614, first-10) != was.RGBAAt(left+614, first-10)
 		})
 		d.KeyCode(t, 108, false)
@@ -163,7 +163,7 @@ func TestPointer(t *testing.T) {
 		d.Button(t, desktoptest.Right, true)
 		d.Button(t, desktoptest.Right, false)
 		img = changed(t, d, img)
-		d.Click(t, left+100, top+20) // the title goes back
+		d.Click(t, left+100, top+20) // a click on the title goes back
 		changed(t, d, img)
 		d.Click(t, left+100, first)
 		m.want(menu.EventRun, "foot", "")
@@ -180,7 +180,7 @@ func TestPointer(t *testing.T) {
 	})
 }
 
-// What is shown follows VMs, schemes, notices and items.
+// The menu follows changes of VMs, schemes, notices and items.
 func TestUpdates(t *testing.T) {
 	d := start(t)
 	m := show(t, d, setup())
@@ -199,7 +199,7 @@ func TestUpdates(t *testing.T) {
 	m.closed()
 }
 
-// Icons of the last menu are in the first frame; what has become of them since, comes.
+// The first frame shows the last menu's icons; their changes follow.
 func TestRememberedIcons(t *testing.T) {
 	d := start(t)
 	pink := color.RGBA{0xff, 0, 0xff, 0xff}
@@ -214,7 +214,7 @@ func TestRememberedIcons(t *testing.T) {
 	s.Icons = []menu.Icon{
 		{Name: "folder", Side: 26, Path: "/usr/share/icons/old/folder.svg", File: was},
 		{Name: "org.gtk.Demo4", Side: 26, Path: "/gone.png", File: "/gone.png"},
-		{Name: "firefox", Side: 26, Path: was, File: was}, // which is not installed
+		{Name: "firefox", Side: 26, Path: was, File: was}, // it is not installed
 	}
 	m := show(t, d, s)
 	// By name: calc, files, firefox, foot, gtk4-demo, …
@@ -226,14 +226,14 @@ func TestRememberedIcons(t *testing.T) {
 	demo := icons
 	demo.Min.Y, demo.Max.Y = first+4*step-13, first+4*step+13
 	d.WaitScreen(t, "an icon in the place of one that has gone", func(img *image.RGBA) bool {
-		// A letter, which stands for no icon, is grey.
+		// The letter in place of a missing icon is grey.
 		return desktoptest.Count(img, demo, func(c color.RGBA) bool { return max(c.R, c.G, c.B)-min(c.R, c.G, c.B) > 100 }) > 20
 	})
 	d.Key(t, "Escape")
 	m.closed()
 }
 
-// Three thousand entries, names in other scripts, an icon that is hostile.
+// Three thousand entries, names in other scripts, a hostile icon.
 func TestMany(t *testing.T) {
 	d := start(t)
 	s := setup()
@@ -255,8 +255,8 @@ func TestMany(t *testing.T) {
 	m.closed()
 }
 
-// Weston has no layer shell: the menu is an ordinary window there. Weston is itself a
-// window of sway's here, which gives it keys and a screen to look at.
+// Weston has no layer shell: the menu is an ordinary window there. Here Weston itself is a
+// window of sway's, which gives it keys and a screen.
 func TestOrdinaryWindow(t *testing.T) {
 	d := start(t)
 	if _, err := exec.LookPath("weston"); err != nil {
@@ -265,7 +265,7 @@ func TestOrdinaryWindow(t *testing.T) {
 	w := d.Client(t, "weston", "--backend=wayland", "--renderer=pixman", "--no-config", "--socket=wayland-7", "--idle-time=0", "--width=1280", "--height=800")
 	defer w.Stop()
 	socket := filepath.Join(d.Dir, "wayland-7")
-	for again := time.NewTicker(20 * time.Millisecond); ; <-again.C { // a file, in a directory with others
+	for again := time.NewTicker(20 * time.Millisecond); ; <-again.C { // a file in a shared directory has no event
 		if _, err := os.Stat(socket); err == nil {
 			break
 		}
@@ -287,12 +287,12 @@ func TestOrdinaryWindow(t *testing.T) {
 	m.closed()
 }
 
-// All threads are under the filter of internal/sandbox, which holds what that means.
+// All threads are under the filter of internal/sandbox, whose tests check its effect.
 func TestConfined(t *testing.T) {
 	d := start(t)
 	m := show(t, d, setup())
 	m.seen(d)
-	d.Type(t, "e") // all is done by then that a menu does
+	d.Type(t, "e") // by then the menu has used everything that it needs
 	d.Key(t, "Down")
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.proc.PID))
 	if err != nil || len(threads) < 3 {
@@ -311,7 +311,7 @@ func TestConfined(t *testing.T) {
 	m.closed()
 }
 
-// A compositor that is not there, or no compositor at all, is said in a line.
+// A missing compositor is reported in one line.
 func TestNoCompositor(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "XDG_RUNTIME_DIR=") }),

@@ -1,11 +1,11 @@
-// Command vix-menu draws the menu of "vix-launcher menu", which starts it and is told
-// what was chosen. It is no command for people: it reads a menu.Setup and then
+// Command vix-menu draws the menu of "vix-launcher menu", which starts it and receives
+// the choice. It is not for interactive use: it reads a menu.Setup and then
 // menu.Updates on standard input, and writes menu.Events on standard output, as lines
 // of JSON.
 //
-// It is a program of its own because it loads libxkbcommon, which only a dynamically
-// linked program can; everything else of Vix is static. It opens its compositor's
-// socket, fonts and icons, and once it is connected it may read files, and nothing else.
+// It is a separate program because it loads libxkbcommon, which only a dynamically
+// linked program can; the rest of Vix is static. It opens its compositor's
+// socket, fonts and icons; once connected it may read files, and nothing else.
 package main
 
 import (
@@ -39,8 +39,8 @@ func main() {
 	}
 }
 
-// Until the first frame nothing is collected, but above a limit that a menu does not
-// reach; after it memory counts for more than time.
+// Until the first frame, garbage is collected only above a limit that a menu does not
+// reach; afterwards memory matters more than time.
 const (
 	openLimit = 128 << 20
 	gcPercent = 40
@@ -55,7 +55,7 @@ func run(in io.Reader, out, log io.Writer) error {
 	var setup menu.Setup
 	switch err := reader.Read(&setup); {
 	case errors.Is(err, io.EOF):
-		return nil // vix-launcher has found a mistake, and says it
+		return nil // vix-launcher has found a mistake, and reports it
 	case err != nil:
 		return fmt.Errorf("no menu to show on standard input: %w; it is started by vix-launcher menu", err)
 	}
@@ -87,22 +87,22 @@ func run(in io.Reader, out, log io.Writer) error {
 		Themes: &icon.Themes{FS: os.DirFS("/"), Dirs: relative(setup.IconDirs), Names: setup.IconThemes},
 		Emit: func(ev menu.Event) {
 			if err := writer.Write(ev); err != nil {
-				cancel() // nobody listens any more
+				cancel() // the reader is gone
 			}
 		},
-		// It needs no other connection, writes nothing and starts nothing.
+		// The menu needs no other connection, writes nothing and starts nothing.
 		Connected: func() {
 			sandbox.Confine(sandbox.Profile{Files: []sandbox.File{{Path: "/"}}, Calls: sandbox.MenuCalls()})
 		},
 		Shown: func() {
 			debug.SetGCPercent(gcPercent)
-			debug.FreeOSMemory() // what was needed to open is not needed any more
+			debug.FreeOSMemory() // drops the memory that only opening needed
 		},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 }
 
-// relative makes paths of os.DirFS("/").
+// relative returns the paths relative to os.DirFS("/").
 func relative(dirs []string) []string {
 	var out []string
 	for _, d := range dirs {
@@ -121,10 +121,10 @@ func readFonts(paths []string) [][]byte {
 	return files
 }
 
-// maxFont is above the largest fonts there are, collections for East Asia.
+// maxFont is above the largest existing fonts, collections for East Asia.
 const maxFont = 64 << 20
 
-// readFont maps a font's file, of which a small part is used; nil if it cannot be had.
+// readFont maps a font's file, of which a small part is used; nil on failure.
 func readFont(path string) []byte {
 	f, err := os.Open(path)
 	if err != nil {

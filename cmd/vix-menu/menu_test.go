@@ -18,7 +18,7 @@ import (
 	"vix/internal/menu"
 )
 
-// The test's binary is vix-menu too.
+// The test binary also serves as vix-menu.
 func TestMain(m *testing.M) {
 	if os.Getenv("VIX_TEST_MENU") != "" {
 		os.Args = os.Args[:1]
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A shown is a menu that runs.
+// A shown is a running menu.
 type shown struct {
 	t      *testing.T
 	proc   *desktoptest.Proc
@@ -36,15 +36,15 @@ type shown struct {
 	close  func()
 	icons  string
 	events chan menu.Event
-	asked  atomic.Int32 // icons that are being made
+	asked  atomic.Int32 // number of icons in the making
 	hold   chan struct{}
 }
 
-// A content is what a menu is told at first.
+// A content is a menu's initial input.
 type content struct {
 	menu.Setup
 	menu.Update
-	hold chan struct{} // if set, icons are made when it is closed
+	hold chan struct{} // if set, icons are made after it is closed
 }
 
 // show starts a menu on d.
@@ -98,7 +98,7 @@ func show(t *testing.T, d *desktoptest.Desktop, s content, env ...string) *shown
 	return m
 }
 
-// rasterise does what vix-launcher does in a confined child.
+// rasterise does the work of vix-launcher's confined child.
 func (m *shown) rasterise(ev menu.Event) {
 	if !strings.HasSuffix(ev.Path, ".svg") {
 		return
@@ -108,10 +108,10 @@ func (m *shown) rasterise(ev menu.Event) {
 	if err := exec.Command("rsvg-convert", "-a", "-w", side, "-h", side, "-o", file, ev.Path).Run(); err != nil {
 		file = ""
 	}
-	_ = m.in.Write(menu.Update{Icon: &menu.Icon{Name: ev.Name, Path: ev.Path, Side: ev.Side, File: file}}) // or it has closed
+	_ = m.in.Write(menu.Update{Icon: &menu.Icon{Name: ev.Name, Path: ev.Path, Side: ev.Side, File: file}}) // fails if the menu has closed
 }
 
-// next is the next event that is not about fonts.
+// next returns the next event that is not about fonts.
 func (m *shown) next() menu.Event {
 	m.t.Helper()
 	limit := time.After(time.Minute)
@@ -130,7 +130,7 @@ func (m *shown) next() menu.Event {
 	}
 }
 
-// update sends one.
+// update sends an update.
 func (m *shown) update(u menu.Update) {
 	m.t.Helper()
 	if err := m.in.Write(u); err != nil {
@@ -138,7 +138,7 @@ func (m *shown) update(u menu.Update) {
 	}
 }
 
-// closed waits for the menu's end, after events that are not looked at.
+// closed waits for the menu's end, and ignores its events.
 func (m *shown) closed() {
 	m.t.Helper()
 	for m.next().Kind != menu.EventClosed {
@@ -148,7 +148,7 @@ func (m *shown) closed() {
 	}
 }
 
-// want waits for an event, and fails if it is another.
+// want waits for an event, and fails if a different one comes.
 func (m *shown) want(kind, item, action string) menu.Event {
 	m.t.Helper()
 	ev := m.next()
@@ -158,8 +158,8 @@ func (m *shown) want(kind, item, action string) menu.Event {
 	return ev
 }
 
-// seen waits until the screen shows more than a plain ground, with all icons, and
-// stands still.
+// seen waits until the screen shows more than a plain background, with all icons, and
+// does not change any more.
 func (m *shown) seen(d *desktoptest.Desktop) *image.RGBA {
 	m.t.Helper()
 	var before []byte
@@ -173,7 +173,7 @@ func (m *shown) seen(d *desktoptest.Desktop) *image.RGBA {
 	})
 }
 
-// changed waits until the screen differs from what it was and stands still.
+// changed waits until the screen differs from before and does not change any more.
 func changed(t *testing.T, d *desktoptest.Desktop, was *image.RGBA) *image.RGBA {
 	t.Helper()
 	var before []byte

@@ -31,8 +31,8 @@ func shot(t *testing.T, d *desktoptest.Desktop, output string) *image.RGBA {
 	return out
 }
 
-// The menu opens on the output that has the focus, at its scale, also where the last
-// one had another.
+// The menu opens on the focused output, at its scale, even if the last
+// output had another scale.
 func TestOutputs(t *testing.T) {
 	needDesktop(t)
 	d := desktoptest.Start(t, desktoptest.Config{Width: 900, Height: 640, Sway: "output * bg #7d8a9c solid_color"})
@@ -56,7 +56,7 @@ func TestOutputs(t *testing.T) {
 			t.Fatal("no frame: ", m.proc.Output())
 		}
 		last = scales[on]
-		img := shot(t, d, on) // what is committed is on the screen some frames later
+		img := shot(t, d, on) // a commit appears on the screen some frames later
 		for deadline := time.Now().Add(time.Minute); desktoptest.Colors(img, img.Rect) < 50; img = shot(t, d, on) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s has the focus, and no menu", on)

@@ -14,7 +14,7 @@ import (
 	"vix/internal/menu"
 )
 
-// entries are those of a small desktop.
+// entries are a small desktop's.
 func entries() []menu.Item {
 	var items []menu.Item
 	for _, e := range []struct{ id, name, generic, icon, vm, color string }{
@@ -55,7 +55,7 @@ func setup() content {
 	}}
 }
 
-// pictures is where they are kept.
+// pictures is the directory of the pictures.
 func pictures(t *testing.T, name string, img image.Image) {
 	t.Helper()
 	dir := filepath.Join("..", "..", "build", "e2e")
@@ -90,12 +90,12 @@ func TestPictures(t *testing.T) {
 			m := show(t, d, scheme(setup(), name))
 			img := m.seen(d)
 			pictures(t, fmt.Sprintf("menu-%s-%v.png", name, scale), img)
-			// In the entry, right of the hint, is nothing but the ground.
+			// The entry shows only the background right of the hint.
 			at := img.RGBAAt(int(620*scale), int((79+27)*scale))
 			if bright := int(at.R)+int(at.G)+int(at.B) > 3*128; bright != (name == "light") {
 				t.Errorf("%s at scale %v: the ground is %v", name, scale, at)
 			}
-			// A picture that was scaled up has pixels in pairs.
+			// An upscaled picture has pixels in pairs.
 			if scale == 2 && pairs(img) {
 				t.Error("at scale 2 the menu is drawn at scale 1")
 			}
@@ -108,7 +108,7 @@ func TestPictures(t *testing.T) {
 	}
 }
 
-// pairs says whether all pixels of the middle of img are in twos.
+// pairs reports whether all pixels in the middle of img come in pairs.
 func pairs(img *image.RGBA) bool {
 	b := img.Rect
 	for y := b.Max.Y / 3; y < 2*b.Max.Y/3; y++ {
@@ -121,7 +121,7 @@ func pairs(img *image.RGBA) bool {
 	return true
 }
 
-// moments takes pictures of what can be seen besides.
+// moments takes pictures of the menu's other states.
 func moments(t *testing.T, d *desktoptest.Desktop, img *image.RGBA) {
 	d.Type(t, "ed")
 	img = changed(t, d, img)

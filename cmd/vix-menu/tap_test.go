@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tap stands between a client and the compositor, passes on what both say, and notes
-// when the client commits a surface with a buffer and when a key reaches it. All menus
-// are measured by it. To a client whose compositor has none it may be a touchscreen
+// A tap relays between a client and the compositor, and notes
+// when the client commits a surface with a buffer and when a key reaches it. It measures
+// all menus. It can also play a touchscreen for a client whose compositor has none
 // (touch_test.go).
 type tap struct {
 	path    string
 	frames  chan time.Time    // commits with a buffer
 	keys    chan time.Time    // presses
-	screens chan *touchscreen // of clients that ask for touch; nil: there is none
+	screens chan *touchscreen // of clients that request touch; nil: no touchscreen
 	listen  *net.UnixListener
 	done    sync.WaitGroup
 }
@@ -57,7 +57,7 @@ func newTap(t testing.TB, path, compositor string, touch bool) *tap {
 	return p
 }
 
-// clear forgets what was noted.
+// clear drops the notes.
 func (p *tap) clear() {
 	for {
 		select {
@@ -70,7 +70,7 @@ func (p *tap) clear() {
 }
 
 // pass copies one direction, whole messages with their descriptors. see may change a
-// message, and says whether it is passed on.
+// message, and reports whether to pass it on.
 func pass(from, to *net.UnixConn, writing *sync.Mutex, see func(msg []byte) bool) {
 	defer from.Close()
 	defer to.Close()
@@ -125,18 +125,18 @@ func closeAll(fds []int) {
 	}
 }
 
-// tapped is one connection: of its objects, those that matter.
+// tapped holds the relevant objects of one connection.
 type tapped struct {
 	*tap
 	client  *net.UnixConn
-	writing sync.Mutex // of messages to the client
+	writing sync.Mutex // serialises messages to the client
 	mu      sync.Mutex
 	ids     map[uint32]string
 	buffer  map[uint32]bool // surfaces to which a buffer was attached
 	surface uint32          // the first
 }
 
-// header takes a message apart.
+// header parses a message's header.
 func header(msg []byte) (id uint32, op uint16, body []byte) {
 	return binary.NativeEndian.Uint32(msg), uint16(binary.NativeEndian.Uint32(msg[4:])), msg[8:]
 }
@@ -161,8 +161,8 @@ func (x *tapped) request(msg []byte) bool {
 	case kind == "wl_seat" && op == 1:
 		x.ids[word(0)] = "wl_keyboard"
 	case kind == "wl_seat" && op == 2 && x.screens != nil:
-		// The compositor numbers objects too: it makes a pointer, of which the client
-		// hears nothing.
+		// The compositor numbers objects too: it makes a pointer that is hidden from the
+		// client.
 		binary.NativeEndian.PutUint32(msg[4:], uint32(len(msg))<<16)
 		x.ids[word(0)] = "wl_touch"
 		x.screens <- &touchscreen{x: x, id: word(0)}

@@ -12,7 +12,7 @@ import (
 )
 
 // A touchscreen is a client's wl_touch, whose events the tap makes: a headless sway
-// has no touchscreen, and no protocol to make one. What they are is in wayland.xml.
+// has no touchscreen, and no protocol to make one. wayland.xml defines the events.
 type touchscreen struct {
 	x      *tapped
 	id     uint32
@@ -33,7 +33,7 @@ func (s *touchscreen) send(t *testing.T, op uint16, args ...uint32) {
 	}
 }
 
-// now is the events' time, in milliseconds; fixed is a wl_fixed of whole pixels.
+// now returns the events' time, in milliseconds; fixed returns a wl_fixed of whole pixels.
 func now() uint32                         { return uint32(time.Now().UnixMilli()) }
 func fixed(v int) uint32                  { return uint32(v << 8) }
 func (s *touchscreen) frame(t *testing.T) { s.send(t, 3) }
@@ -60,7 +60,7 @@ func (s *touchscreen) up(t *testing.T, finger uint32) {
 
 func (s *touchscreen) cancel(t *testing.T) { s.send(t, 4) }
 
-// title waits until the entry is not what it was: a row is selected before its pane
+// title waits until the entry has changed: a row is selected before its pane
 // opens.
 func title(t *testing.T, d *desktoptest.Desktop, was *image.RGBA) *image.RGBA {
 	t.Helper()
@@ -98,7 +98,7 @@ func TestTouch(t *testing.T) {
 	t.Run("tap", func(t *testing.T) {
 		m, s := open(t)
 		s.down(t, 0, x, row0+2*rowStep)
-		s.move(t, 0, x+3, row0+2*rowStep+4) // a finger is not still
+		s.move(t, 0, x+3, row0+2*rowStep+4) // a finger is never still
 		s.up(t, 0)
 		m.want(menu.EventRun, "firefox", "")
 		m.closed()
@@ -107,7 +107,7 @@ func TestTouch(t *testing.T) {
 		m, s := open(t)
 		was := m.seen(d)
 		s.down(t, 0, x, row0+5*rowStep)
-		s.down(t, 1, x, row0) // which counts for nothing
+		s.down(t, 1, x, row0) // a second finger, which has no effect
 		s.up(t, 1)
 		for y := 5 * rowStep; y >= 2*rowStep; y -= rowStep / 3 {
 			s.move(t, 0, x, row0+y)
@@ -115,7 +115,7 @@ func TestTouch(t *testing.T) {
 		s.up(t, 0)
 		changed(t, d, was)
 		s.down(t, 0, x, row0+rowStep)
-		s.cancel(t) // of the compositor: it was no tap
+		s.cancel(t) // sent by the compositor: this was not a tap
 		s.up(t, 0)
 		s.down(t, 0, x, row0)
 		s.up(t, 0)
@@ -127,7 +127,7 @@ func TestTouch(t *testing.T) {
 		list := m.seen(d)
 		s.down(t, 0, x, row0+4*rowStep) // gtk4-demo, whose VM runs
 		pane := title(t, d, list)
-		s.up(t, 0) // of that touch nothing more comes
+		s.up(t, 0) // that touch has no further effect
 		s.down(t, 0, x, 20)
 		s.up(t, 0)
 		title(t, d, pane)

@@ -32,7 +32,7 @@ func newBroker(fd int) (*broker, error) {
 
 func (b *broker) close() { _ = b.conn.Close() }
 
-// ask sends one request and returns the descriptor of the answer.
+// ask sends one request and returns the answer's descriptor.
 func (b *broker) ask(what string) (*os.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,17 +78,17 @@ func (b *broker) transport(what string) (wayland.Transport, error) {
 	return wayland.NewUnixConn(u)
 }
 
-// A way is a verb's way to the compositor.
+// A way is how a verb connects to the compositor.
 type way struct {
 	dial  func() (wayland.Transport, error)
 	close func()
 }
 
-// wayThrough connects through b, and a security context where there is one.
+// wayThrough connects through b, and a security context if there is one.
 func wayThrough(b *broker, d *filter.ContextDialer) way {
 	d.Direct, d.Listen, d.Through = b.connect, b.listen, b.through
 	return way{dial: d.Dial, close: func() {
-		_ = d.Close() // nothing to be done about the compositor's end
+		_ = d.Close() // an error at the compositor's end has no remedy
 		b.close()
 	}}
 }

@@ -19,9 +19,9 @@ import (
 
 const (
 	maxTraces  = 8    // at once
-	traceLines = 4096 // the lines that a trace may be ahead of its reader
-	// maxExchanges bounds what is given, taken and followed at once: each of the first
-	// two may hold clipboard.MaxData.
+	traceLines = 4096 // lines that a trace may be ahead of its reader
+	// maxExchanges bounds the simultaneous transfers to and from the VM's selections and the
+	// followers of them: each transfer may hold clipboard.MaxData.
 	maxExchanges = 5
 )
 
@@ -29,14 +29,14 @@ const (
 type control struct {
 	tr   *tracing
 	clip *clipboard.World
-	// activate gives the next window a token of the host's; nil without a filter.
+	// activate sets the host's token for the next window; nil without a filter.
 	activate func(token string)
 	log      *slog.Logger
 	conn     *net.UnixConn
 	wg       sync.WaitGroup
 	stop     chan struct{}
 	n        chan struct{} // a token for each running trace
-	x        chan struct{} // the same for the clipboard's exchanges
+	x        chan struct{} // a token for each running exchange of the clipboard
 }
 
 // receivePolicy reads the first request of the channel.
@@ -56,7 +56,7 @@ func receivePolicy(conn *net.UnixConn) (p display.Policy, err error) {
 	return *r.Policy, r.Policy.Check()
 }
 
-// newControl serves conn until close; nil serves nothing.
+// newControl serves conn until close; a nil conn needs no service.
 func newControl(conn *net.UnixConn, tr *tracing, clip *clipboard.World, activate func(string), log *slog.Logger) *control {
 	c := &control{
 		conn: conn, tr: tr, clip: clip, activate: activate, log: log, stop: make(chan struct{}),
@@ -118,7 +118,7 @@ func (c *control) serve() {
 	}
 }
 
-// exchange takes from the VM's selections, or gives to them, over a stream socket.
+// exchange reads the VM's selections, or sets them, over a stream socket.
 func (c *control) exchange(f *os.File, what string) {
 	conn, err := net.FileConn(f)
 	_ = f.Close() // FileConn makes a copy
@@ -161,7 +161,7 @@ func (c *control) refuse(f *os.File, err error) {
 	_ = f.Close()
 }
 
-// oneFile takes the only descriptor of a control message, which was received with flags.
+// oneFile returns the only descriptor of a control message that was received with flags.
 func oneFile(oob []byte, flags int) (*os.File, error) {
 	ms, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -191,8 +191,8 @@ func oneFile(oob []byte, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fds[0]), "trace"), nil
 }
 
-// trace writes to f until it breaks or the display ends. Messages never wait: the trace
-// counts and omits the lines that a slow reader has no room for.
+// trace writes to f until a write fails or the display ends. Messages never wait: the trace
+// counts and omits the lines for which a slow reader has no room.
 func (c *control) trace(f *os.File, classes trace.Classes) {
 	defer func() { <-c.n }()
 	q := &lineQueue{lines: make(chan []byte, traceLines)}
@@ -228,14 +228,14 @@ func (c *control) trace(f *os.File, classes trace.Classes) {
 	}
 }
 
-// waitForReaderToGo returns when the other end of a pipe or socket is closed,
-// or f is.
+// waitForReaderToGo returns when f, or the other end of its pipe or socket, is
+// closed.
 func waitForReaderToGo(f *os.File) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
-	// The poller wakes a writer when the reader goes away; poll tells whether it did.
+	// The poller wakes a writer when the reader goes away; poll confirms it.
 	_ = raw.Read(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd), Events: 0}}
 		n, err := unix.Poll(p, 0)
@@ -243,7 +243,7 @@ func waitForReaderToGo(f *os.File) {
 	})
 }
 
-// lineQueue holds a trace's text on its way to a reader.
+// lineQueue holds a trace's text until its reader takes it.
 type lineQueue struct {
 	lines chan []byte
 	mu    sync.Mutex

@@ -88,7 +88,7 @@ func TestControlTrace(t *testing.T) {
 	tr.wait(t, 0)
 }
 
-// TestControlSlowReader holds that a trace nobody reads costs a bounded queue.
+// TestControlSlowReader checks that a trace without a reader costs a bounded queue.
 func TestControlSlowReader(t *testing.T) {
 	tr, far := newControlTest(t)
 	r := ask(t, far, `{"request":"trace","classes":""}`)
@@ -132,7 +132,7 @@ func TestControlWithoutDescriptor(t *testing.T) {
 	tr.wait(t, 1)
 }
 
-// TestActivate: a token comes without a descriptor, and the requests after it work.
+// TestActivate: a token comes without a descriptor, and later requests work.
 func TestActivate(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A descriptor that there is no room for is said to be that, and not another's mistake.
+// A lack of descriptors is reported as such, not as the sender's mistake.
 func TestNoRoomForDescriptor(t *testing.T) {
 	b, far := newBrokerTest(t)
 	pipe := make([]int, 2)

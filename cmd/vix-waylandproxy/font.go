@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fonts are where distributions keep a bold sans-serif font with many scripts, the
+// fonts are the distributions' paths of bold sans-serif fonts with many scripts, the
 // better ones first: Debian, Fedora, Arch, NixOS.
 var fonts = []string{
 	"/usr/share/fonts/truetype/dejavu/DejaVuSans-Bold.ttf",
@@ -24,10 +24,10 @@ var fonts = []string{
 	"/usr/share/fonts/liberation/LiberationSans-Bold.ttf",
 }
 
-// maxFont is above the size of these fonts, and little beside the process.
+// maxFont is above the size of these fonts, and small compared with the process.
 const maxFont = 4 << 20
 
-// hostFont returns the first of them that can be read, nil if none can: labels have
+// hostFont returns the first readable font, or nil: labels have
 // a built-in one.
 func hostFont(paths []string) []byte {
 	for _, path := range paths {

@@ -118,7 +118,7 @@ func (o hostOptions) run(ctx context.Context) error {
 	return errors.Join(err, tr.close())
 }
 
-// settings reads the policy, which is the first request.
+// settings reads the policy, the first request.
 func (o *hostOptions) settings(requests *net.UnixConn) (c filter.Config, limits gpu.Limits, err error) {
 	p, err := receivePolicy(requests)
 	if err != nil {
@@ -147,15 +147,15 @@ func (o *hostOptions) way(log *slog.Logger) (way, error) {
 	return way{dial: dialer(path), close: func() {}}, err
 }
 
-// Limits of the display process. It holds two descriptors for a connection, one
-// for each piece of shared memory that a guest has (gpu.Limits), and a heap of some
-// hundred bytes for each object of the compositor's (filter.Limits).
+// Limits of the display process. It holds two descriptors per connection, one
+// per piece of a guest's shared memory (gpu.Limits), and some hundred bytes of heap
+// per object of the compositor's (filter.Limits).
 const (
 	displayFiles = 8192
 	displayData  = 2 << 30
 )
 
-// confine drops every right that serving does not need: from here on the process opens no
+// confine drops every right that serving does not need: afterwards the process opens no
 // file and, with a broker, makes no connection.
 func (o *hostOptions) confine(ev *events, log *slog.Logger) {
 	_, _ = time.Now().Zone() // the log's times need the zone's file
@@ -176,7 +176,7 @@ func (o *hostOptions) confine(ev *events, log *slog.Logger) {
 	}
 }
 
-// inherited makes a connection of a descriptor that the parent left open.
+// inherited returns a connection of a descriptor that the parent left open.
 func inherited(fd int, name string) (*net.UnixConn, error) {
 	if fd < 0 {
 		return nil, fmt.Errorf("missing; the launcher passes it")
@@ -195,7 +195,7 @@ func inherited(fd int, name string) (*net.UnixConn, error) {
 	return u, nil
 }
 
-// events writes JSON lines. A reader that is too slow loses lines: nothing on
+// events writes JSON lines. A slow reader loses lines: nothing on
 // the display's path may wait for it.
 type events struct {
 	lines chan []byte
@@ -216,7 +216,7 @@ func newEvents(fd int) *events {
 		f := os.NewFile(uintptr(fd), "events")
 		defer f.Close()
 		for b := range e.lines {
-			_, _ = f.Write(b) // a reader that is gone wants nothing
+			_, _ = f.Write(b) // a reader that is gone needs no line
 		}
 	}()
 	return e

@@ -42,7 +42,7 @@ func localCommand() *cobra.Command {
 				return usagef("local: %v", err)
 			}
 			policy := filter.Config{VM: vm}
-			// Its clients are programs of this machine: what bounds a VM's is not for them.
+			// Its clients are programs of this machine: a VM's bounds do not apply to them.
 			for _, name := range []string{"commits", "connects", "memory", "opens", "rectangles", "requests", "textures"} {
 				if err := policy.Limits.Set(name, filter.Unlimited); err != nil {
 					return err
@@ -96,8 +96,8 @@ func localCommand() *cobra.Command {
 	return c
 }
 
-// confineLocal leaves what serving the socket at path takes: connections to the
-// compositor, and so to any unix socket of the user's, and the socket's removal.
+// confineLocal keeps what serving the socket at path needs: connections to the
+// compositor, and so to any unix socket of the user's, and the removal of the socket.
 func confineLocal(path string, log *slog.Logger) {
 	_, _ = time.Now().Zone() // the log's times need the zone's file
 	r := sandbox.Confine(sandbox.Profile{

@@ -29,7 +29,7 @@ var version = "devel"
 var errUsage = errors.New("usage")
 
 func main() {
-	// What ps shows, where it was started by a descriptor.
+	// The name in ps, for a process started by a descriptor.
 	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
@@ -117,7 +117,7 @@ func dialer(path string) func() (wayland.Transport, error) {
 }
 
 // listen makes a Wayland socket that only its user can open, as libwayland does
-// (wl_display_add_socket): who holds the lock beside it may replace the socket. The
+// (wl_display_add_socket): the holder of the lock beside it may replace the socket. The
 // lock lasts as long as the process; its file stays.
 func listen(path string) (*net.UnixListener, error) {
 	old := unix.Umask(0o177)

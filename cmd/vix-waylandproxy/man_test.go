@@ -9,7 +9,7 @@ import (
 	"vix/internal/display"
 )
 
-// The man page knows every limit, which config.toml's refers to.
+// The man page names every limit, and config.toml's refers to it.
 func TestManPageHasTheLimits(t *testing.T) {
 	b, err := os.ReadFile("../../packaging/man/vix-waylandproxy.1.scd")
 	if err != nil {

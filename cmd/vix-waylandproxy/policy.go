@@ -33,7 +33,7 @@ func (o *policyFlags) register(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.limits, "limit", nil, "bound what the programs may have at a time: `NAME=N`; repeatable; names: "+strings.Join(display.LimitNames(), ", "))
 }
 
-// parse returns the policy of the flags, checked. vm is the tag that was not given.
+// parse returns the policy of the flags, checked. vm is the default tag.
 func (o *policyFlags) parse(vm string) (display.Policy, error) {
 	p := o.policy
 	if p.Tag == "" {
@@ -68,7 +68,7 @@ func (o *policyFlags) parse(vm string) (display.Policy, error) {
 	return p, err
 }
 
-// apply puts a checked policy into c and, where there is a device, dev.
+// apply puts a checked policy into c and, if there is a device, into dev.
 func apply(p display.Policy, c *filter.Config, dev *gpu.Limits) error {
 	c.Tag, c.Color, c.Frame, c.Allow, c.Deny, c.Drags = p.Tag, p.Color, p.Frame, p.Allow, p.Deny, p.Drags
 	for name, n := range p.Limits {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// profileFlags are for those who work on the proxy's speed.
+// profileFlags are for work on the proxy's speed.
 type profileFlags struct{ cpu, mem string }
 
 func (o *profileFlags) register(f *pflag.FlagSet) {

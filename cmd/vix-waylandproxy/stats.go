@@ -10,7 +10,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// meteredDial lets the connections to the compositor be measured.
+// meteredDial returns a dialer that measures the connections to the compositor.
 func (t *tracing) meteredDial(dial func() (wayland.Transport, error)) func() (wayland.Transport, error) {
 	return func() (wayland.Transport, error) {
 		up, err := dial()
@@ -21,8 +21,8 @@ func (t *tracing) meteredDial(dial func() (wayland.Transport, error)) func() (wa
 	}
 }
 
-// begin starts a trace that writes to w, and returns what ends it. The class
-// "times" is the meter's: a line when it begins, and one for each connection.
+// begin starts a trace that writes to w, and returns the function that ends it. The class
+// "times" belongs to the meter: a line at its start, and one for each connection.
 func (t *tracing) begin(classes trace.Classes, w io.Writer) (end func(), err error) {
 	if classes != trace.Times {
 		tr := trace.New(trace.Options{Classes: classes, Text: w})

@@ -31,8 +31,8 @@ func (o *traceFlags) register(f *pflag.FlagSet) {
 	f.StringVar(&o.perfetto, "perfetto", "", "write a timeline to `FILE`, for the Perfetto UI")
 }
 
-// tracing is every trace that runs: one that the flags asked for, and those that
-// came later over the control channel.
+// tracing holds every running trace: the flags' one, and later ones from
+// the control channel.
 type tracing struct {
 	Switch *relay.TapSwitch
 	tracer *trace.Tracer // the flags', or nil
@@ -75,7 +75,7 @@ func (o *traceFlags) start() (*tracing, error) {
 	return t, nil
 }
 
-// fanOut is several taps as one.
+// fanOut joins several taps into one.
 type fanOut []relay.Tap
 
 func (f fanOut) Message(conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte) {
@@ -116,7 +116,7 @@ func (t *tracing) broken(err error) {
 	var pe *relay.ProtocolError
 	if t.tracer != nil && errors.As(err, &pe) {
 		fmt.Fprintf(os.Stderr, "the last messages before: %v\n", err)
-		_ = t.tracer.Dump(os.Stderr) // standard error is where a failure would be said
+		_ = t.tracer.Dump(os.Stderr) // a failure could only be reported on standard error itself
 	}
 }
 

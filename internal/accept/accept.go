@@ -1,15 +1,14 @@
 // Package accept serves the connections of a unix socket for as long as it listens.
 //
-// A process that has no free descriptor cannot accept; that is no reason to end. The
-// client whose turn it is is refused at once, by means of a descriptor that is kept for
-// that, and the others are served on:
+// A process without a free descriptor cannot accept, but need not end. It keeps a spare
+// descriptor to refuse the next client at once, and goes on serving the others:
 //
 //	AcceptUnix ─┬─ a connection ──► serve
 //	            ├─ EMFILE, ENFILE, … ──► close the spare ─► AcceptUnix ─┬─ a spare again ──► serve
 //	            │                                                       └─ none ──► refuse
 //	            └─ closed ──► return
 //
-// The package knows nothing of what is spoken, and starts no goroutine.
+// The package does not know the protocol, and starts no goroutine.
 package accept
 
 import (
@@ -21,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// retryAfter is the time between two attempts where not even the spare descriptor helps:
-// that others let go of theirs has no event.
+// retryAfter is the time between two attempts if even the spare descriptor does not help:
+// no event announces a free descriptor.
 const retryAfter = 50 * time.Millisecond
 
 // A Listener is a *net.UnixListener or a *net.TCPListener, whose connections are C.
@@ -31,9 +30,9 @@ type Listener interface {
 	File() (*os.File, error)
 }
 
-// Serve hands every connection of l to serve, which owns it, one after the other, until l is
-// closed (nil) or cannot listen any more (an error). A client for which there is no
-// descriptor is handed to refuse, with the reason, and its connection then closed.
+// Serve passes the connections of l to serve, which owns them, one after the other, until l
+// is closed (nil) or cannot listen any more (an error). If there is no descriptor for a
+// client, Serve passes it to refuse with the reason, and then closes the connection.
 func Serve[C net.Conn](l Listener, serve func(C), refuse func(C, error)) error {
 	s := spare[C]{l: l}
 	s.keep()
@@ -54,8 +53,8 @@ func Serve[C net.Conn](l Listener, serve func(C), refuse func(C, error)) error {
 	}
 }
 
-// Short reports whether err is the want of descriptors, or of the kernel's memory for
-// them, which passes.
+// Short reports whether err is a temporary shortage of descriptors, or of the kernel's
+// memory for them.
 func Short(err error) bool {
 	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
 		if errors.Is(err, e) {
@@ -65,10 +64,10 @@ func Short(err error) bool {
 	return false
 }
 
-// A spare is a descriptor that is there to be given up.
+// A spare is a descriptor that is kept to be given up.
 type spare[C net.Conn] struct {
 	l    Listener
-	file *os.File // another name of l; nil while there is no descriptor for it
+	file *os.File // a duplicate of l; nil while there is no descriptor for it
 }
 
 func (s *spare[C]) keep() {
@@ -84,9 +83,9 @@ func (s *spare[C]) free() {
 	}
 }
 
-// acceptOne takes the next client in the spare descriptor's place, and refuses it if there
-// is none for another spare then. (The kernel says that there is no descriptor before it
-// looks whether there is a client.)
+// acceptOne accepts the next client in place of the spare descriptor, and refuses it if no
+// descriptor is free for another spare. (The kernel reports a lack of descriptors before it
+// checks for a client.)
 func (s *spare[C]) acceptOne(why error, serve func(C), refuse func(C, error)) {
 	if s.file == nil {
 		time.Sleep(retryAfter)
@@ -95,7 +94,7 @@ func (s *spare[C]) acceptOne(why error, serve func(C), refuse func(C, error)) {
 	}
 	s.free()
 	c, err := s.l.Accept()
-	if err != nil { // somebody was quicker; or l is closed, as the next attempt tells
+	if err != nil { // another process was quicker; or l is closed, which the next attempt reports
 		return
 	}
 	conn := c.(C)
@@ -108,7 +107,7 @@ func (s *spare[C]) acceptOne(why error, serve func(C), refuse func(C, error)) {
 	s.keep()
 }
 
-// cause is the system's word alone.
+// cause returns the system's error without its context.
 func cause(err error) error {
 	var number unix.Errno
 	if errors.As(err, &number) {

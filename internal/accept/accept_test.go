@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestServe runs in a process of its own, whose limit of descriptors it lowers.
+// TestServe runs in a separate process, whose limit of descriptors it lowers.
 func TestServe(t *testing.T) {
 	if os.Getenv("VIX_TEST_ACCEPT") != "" {
 		serveShort(t)

@@ -38,7 +38,7 @@ func (a *attackRig) submit(t *testing.T, c *gputest.Conn, cmd []byte) uint32 {
 	return typ
 }
 
-// TestAttackForeignResources: a context names resources that it was not given, as
+// TestAttackForeignResources: a context names resources that are not attached to it, as
 // memory and as rings.
 func TestAttackForeignResources(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
@@ -74,7 +74,7 @@ func TestAttackForeignResources(t *testing.T) {
 	})
 }
 
-// TestAttackInit: INIT twice, with rings that are none, of every length.
+// TestAttackInit: INIT twice, with invalid rings, of every length.
 func TestAttackInit(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		for _, i := range []virtwl.Init{{Channel: 1}, {QueryRing: 1 << 30, ChannelRing: 1 << 30, Channel: 1}, {Channel: 0}, {Channel: 2}, {Channel: 1 << 31}} {
@@ -104,7 +104,7 @@ func TestAttackInit(t *testing.T) {
 			}
 		}
 		must(t, a.echo(c, 7))
-		res, _, err := c.Blob(4096) // memory of the host is no ring
+		res, _, err := c.Blob(4096) // host memory cannot be a ring
 		must(t, err)
 		d, err := a.Context(nil)
 		must(t, err)
@@ -118,7 +118,7 @@ func TestAttackInit(t *testing.T) {
 	})
 }
 
-// TestAttackIdentifiers: SEND with identifiers of every type and of numbers at random.
+// TestAttackIdentifiers: SEND with identifiers of every type and with random numbers.
 func TestAttackIdentifiers(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		rnd := rand.New(rand.NewPCG(5, 6))
@@ -148,8 +148,8 @@ func TestAttackIdentifiers(t *testing.T) {
 	})
 }
 
-// TestAttackReadPipes: ids out of order, ids again, and more pipes than there may
-// be, which nobody reads.
+// TestAttackReadPipes: ids out of order, repeated ids, and more pipes than
+// allowed, without a reader.
 func TestAttackReadPipes(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		for _, id := range []uint32{0, 1, virtwl.PipeReadStart, virtwl.PipeReadStart + 2, ^uint32(0)} {
@@ -183,9 +183,9 @@ func TestAttackReadPipes(t *testing.T) {
 	})
 }
 
-// TestAttackWritePipe: the guest writes to a pipe that its reader, a program of the
-// host, never reads, and hangs up. That must not outlive the VM, nor keep the
-// device from ending.
+// TestAttackWritePipe: the guest writes to a pipe that its reader, a program on the
+// host, never reads, and hangs up. The pipe must not outlive the VM, nor prevent the
+// device's end.
 func TestAttackWritePipe(t *testing.T) {
 	var readers []*os.File
 	host := func(tr wayland.Transport) {
@@ -238,8 +238,8 @@ func TestAttackWritePipe(t *testing.T) {
 	}
 }
 
-// TestAttackFences: fences on every timeline that nobody waits for, on commands that
-// are held and on those that are not. Each comes back by the end of its context.
+// TestAttackFences: fences on every timeline without a waiter, on held commands and
+// on others. Each comes back by the end of its context.
 func TestAttackFences(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
@@ -262,7 +262,7 @@ func TestAttackFences(t *testing.T) {
 	})
 }
 
-// TestAttackNeverPolls: a guest that has the host send it much and never takes it.
+// TestAttackNeverPolls: a guest that makes the host send much data and never reads it.
 func TestAttackNeverPolls(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		var cs []*gputest.Conn
@@ -293,7 +293,7 @@ func TestAttackNeverPolls(t *testing.T) {
 	})
 }
 
-// TestAttackContexts: more contexts than there may be, and as many connections as
+// TestAttackContexts: more contexts than allowed, and as many connections as
 // the host can be made to open, again and again.
 func TestAttackContexts(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
@@ -339,8 +339,8 @@ func countLines(s, part string) (n int) {
 	return n
 }
 
-// TestAttackConnectionsClosing: the other ends of the guest's connections, to a
-// compositor that is stuck, come down more slowly than it opens new ones.
+// TestAttackConnectionsClosing: the guest opens connections to a stuck compositor faster
+// than their other ends close.
 func TestAttackConnectionsClosing(t *testing.T) {
 	host := &stuckHost{release: make(chan struct{})}
 	attack(t, gpu.Config{Accept: host.accept}, func(a *attackRig) {
@@ -364,8 +364,8 @@ func TestAttackConnectionsClosing(t *testing.T) {
 	})
 }
 
-// TestAttackQueues: many connections whose other ends do not read: what they queue
-// is bounded for all together.
+// TestAttackQueues: many connections whose other ends do not read: one bound holds for
+// all their queues together.
 func TestAttackQueues(t *testing.T) {
 	host := &stuckHost{release: make(chan struct{})}
 	attack(t, gpu.Config{Accept: host.accept}, func(a *attackRig) {

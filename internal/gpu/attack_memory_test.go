@@ -11,7 +11,7 @@ import (
 	"vix/internal/virtwl"
 )
 
-// TestAttackBlobSizes: blobs of every size up to beyond the limits. All of them
+// TestAttackBlobSizes: blobs of every size, also beyond the limits. All of them
 // together take no more than the limit, touched or not.
 func TestAttackBlobSizes(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
@@ -28,7 +28,7 @@ func TestAttackBlobSizes(t *testing.T) {
 				if a.do(t, gputest.CreateBlob, c.Ctx, gputest.BlobBody(res, 2, id, size)) == gputest.OK {
 					have = append(have, res)
 				}
-				a.do(t, gputest.CreateBlob, c.Ctx, gputest.BlobBody(a.NewRes(), 1, 0, size)) // of no memory at all
+				a.do(t, gputest.CreateBlob, c.Ctx, gputest.BlobBody(a.NewRes(), 1, 0, size)) // without any memory
 			}
 		}
 		for _, r := range have {
@@ -93,7 +93,7 @@ func TestAttackWindow(t *testing.T) {
 }
 
 // TestAttackMapStorm: 500 blobs are mapped, unmapped and freed in any order, faster
-// than the front end works, and nobody waits for the answers.
+// than the front end works, without a wait for the answers.
 func TestAttackMapStorm(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
@@ -104,7 +104,7 @@ func TestAttackMapStorm(t *testing.T) {
 			must(t, err)
 		}
 		most := 0
-		for i := range uint32(n) { // more than there may be
+		for i := range uint32(n) { // more than allowed
 			a.do(t, gputest.MapBlob, 0, mapBody(base+i, uint64(1+i)<<20))
 			most = max(most, a.fe.Mappings())
 		}
@@ -154,7 +154,7 @@ func TestAttackMapStorm(t *testing.T) {
 }
 
 // TestAttackNumberAgain: a resource is freed while requests for its number wait, and
-// the number is given to another.
+// another resource gets the number.
 func TestAttackNumberAgain(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
@@ -182,7 +182,7 @@ func TestAttackNumberAgain(t *testing.T) {
 	})
 }
 
-// TestAttackAttach: 500 resources are given to contexts and taken away, in any
+// TestAttackAttach: 500 resources are attached to contexts and detached, in any
 // order, freed in between, and used.
 func TestAttackAttach(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
@@ -243,7 +243,7 @@ func TestAttackAttach(t *testing.T) {
 	})
 }
 
-// TestAttackResources: more resources than there may be, given to every context.
+// TestAttackResources: more resources than allowed, attached to every context.
 func TestAttackResources(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		page, _ := a.fe.Alloc(4096)

@@ -17,12 +17,12 @@ const (
 	descNext     = 1
 	descWrite    = 2
 	descIndirect = 4
-	// lie is the first descriptor that no honest request uses.
+	// lie is the first descriptor that honest requests do not use.
 	lie = vhosttest.QueueSize - vhosttest.Spare
 )
 
-// TestAttackDescriptors: loops, what is out of range or overlaps, and lengths that
-// overflow, in the ring's table and in an indirect one.
+// TestAttackDescriptors: loops, addresses out of range, overlaps, and overflowing
+// lengths, in the ring's table and in an indirect one.
 func TestAttackDescriptors(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		at, page := a.fe.Alloc(8192)
@@ -93,8 +93,8 @@ func TestAttackDescriptors(t *testing.T) {
 	})
 }
 
-// TestAttackRingBroken: an index or a head that makes no sense ends the device, and
-// nothing stays. (The VM's display is gone then: nobody else's.)
+// TestAttackRingBroken: an invalid index or head ends the device, and
+// nothing stays. (Only this VM loses its display.)
 func TestAttackRingBroken(t *testing.T) {
 	for name, lie := range map[string]func(r *vhosttest.Ring){
 		"head":  func(r *vhosttest.Ring) { r.Offer(vhosttest.QueueSize); r.Kick() },
@@ -123,12 +123,12 @@ func TestAttackRingBroken(t *testing.T) {
 }
 
 // TestAttackEndlessMalformed: another processor of the guest offers malformed
-// chains faster than they are given back. The front end is answered all the same:
+// chains faster than they come back. The front end still gets its answers:
 // QEMU holds its own lock meanwhile.
 func TestAttackEndlessMalformed(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
-	r.Control.SetDesc(lie, 0, 0, descNext, lie) // as many steps as there may be
+	r.Control.SetDesc(lie, 0, 0, descNext, lie) // as many steps as allowed
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -165,8 +165,8 @@ func TestAttackEndlessMalformed(t *testing.T) {
 	<-done
 }
 
-// TestAttackRaces: requests, descriptors and pages change between any two looks of
-// the device at them, from another processor of the guest.
+// TestAttackRaces: another processor of the guest changes requests, descriptors and
+// pages between any two reads by the device.
 func TestAttackRaces(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
@@ -221,7 +221,7 @@ func TestAttackUnknownCommands(t *testing.T) {
 				for i := range body {
 					body[i] = byte(rnd.Uint32())
 				}
-				if cmd == gputest.Submit3D { // of a size that is there
+				if cmd == gputest.Submit3D { // with a size that fits
 					binary.LittleEndian.PutUint32(body, 400)
 				}
 				typ, _, err := a.Do(cmd, 1000+rnd.Uint32N(4), body[:rnd.IntN(len(body))])
@@ -234,8 +234,8 @@ func TestAttackUnknownCommands(t *testing.T) {
 	})
 }
 
-// TestAttackLongSubmission: one submission with a million commands in it would hold
-// up every other program of the guest.
+// TestAttackLongSubmission: one submission with a million commands would delay
+// every other program of the guest.
 func TestAttackLongSubmission(t *testing.T) {
 	attack(t, gpu.Config{}, func(a *attackRig) {
 		c, err := a.Connect(nil)
@@ -244,7 +244,7 @@ func TestAttackLongSubmission(t *testing.T) {
 		at, mem := a.fe.Alloc(size + 8192)
 		copy(mem, append(gputest.Header(gputest.Submit3D, c.Ctx, 0, -1), gputest.U32s(size, 0)...))
 		query := virtwl.AppendImageQuery(nil, virtwl.ImageQuery{Width: 1, Height: 1, Fourcc: gputest.R8})
-		query[2]++ // so that another follows
+		query[2]++ // so that another command follows
 		query = append(query, 0)
 		for i := 0; i < size; i += len(query) {
 			copy(mem[gputest.HeaderSize+8+i:], query)
@@ -263,14 +263,14 @@ func TestAttackLongSubmission(t *testing.T) {
 	})
 }
 
-// TestAttackResets: the guest resets its device while commands are under way. The
-// next guest finds nothing of it.
+// TestAttackResets: the guest resets its device while commands run. The
+// next guest finds nothing of them.
 func TestAttackResets(t *testing.T) {
 	checkLeaks(t)
 	before := measure(t)
 	r := newRig(t, gpu.Config{Accept: func(tr wayland.Transport) { _ = serveEcho(tr) }}, gputest.Features)
 	for i := range 100 {
-		for k := range uint32(20) { // nobody waits for them
+		for k := range uint32(20) { // without a wait for the answers
 			r.Control.Submit(append(gputest.Header(gputest.CtxCreate, 1+k, 0, -1), append(gputest.U32s(0, virtwl.CapsetID), make([]byte, 64)...)...), gputest.AnswerSize)
 			r.Control.Submit(append(gputest.Header(gputest.CreateBlob, 1+k, 0, -1), gputest.BlobBody(1+k, 2, 1<<31|1, 4096)...), gputest.AnswerSize)
 			r.Control.Submit(append(gputest.Header(gputest.MapBlob, 0, 0, -1), binary.LittleEndian.AppendUint64(gputest.U32s(1+k, 0), uint64(k)<<20)...), gputest.AnswerSize)

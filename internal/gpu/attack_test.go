@@ -18,15 +18,15 @@ import (
 	"vix/internal/wayland"
 )
 
-// The tests TestAttack… are a hostile guest that owns its kernel: whatever it puts
-// into its memory and its rings. During each, a witness, a connection of another
-// program in the same guest, talks with the host: it must not be held up. After
-// each, what the device held is measured against before.
+// The tests TestAttack… play a hostile guest that controls its kernel, its memory and
+// its rings. During each, a witness, a connection of another
+// program in the same guest, talks with the host and must not be delayed. After
+// each, the device must hold no more than before.
 
-// patience is how long the witness waits for an answer, on a busy machine.
+// patience bounds the witness's wait for an answer, on a busy machine.
 const patience = 5 * time.Second
 
-// attackRig is a rig with a witness and what the device logs.
+// attackRig is a rig with a witness and the device's log.
 type attackRig struct {
 	*rig
 	log   *logBuffer
@@ -36,7 +36,7 @@ type attackRig struct {
 	done  chan error
 }
 
-// logBuffer is a log that a test can read meanwhile.
+// logBuffer is a log that a test can read while it grows.
 type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -54,8 +54,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// attack runs f against a device, and checks that nothing else is harmed and that
-// nothing stays.
+// attack runs f against a device, and checks that it harms nothing else and leaves
+// nothing behind.
 func attack(t *testing.T, cfg gpu.Config, f func(r *attackRig)) {
 	t.Helper()
 	checkLeaks(t)
@@ -104,7 +104,7 @@ func attack(t *testing.T, cfg gpu.Config, f func(r *attackRig)) {
 	}
 }
 
-// witness has bytes echoed until it is stopped.
+// witness sends bytes and reads their echo until it is stopped.
 func (a *attackRig) witness(c *gputest.Conn) error {
 	for i := byte(0); ; i++ {
 		select {
@@ -168,7 +168,7 @@ func (a *attackRig) settle(t *testing.T) {
 	}
 }
 
-// measured is what a process holds.
+// measured holds a process's use of resources.
 type measured struct {
 	fds, goroutines, maps int
 	heap                  uint64
@@ -184,11 +184,11 @@ func measure(t *testing.T) measured {
 	return measured{countFDs(t), runtime.NumGoroutine(), bytes.Count(maps, []byte("memfd:")), m.HeapAlloc}
 }
 
-// heapSlack is what tests themselves, and the runtime, may keep.
+// heapSlack is the memory that the tests themselves and the runtime may keep.
 const heapSlack = 4 << 20
 
-// waitMeasure waits until the process holds no more than before, and says what
-// stays otherwise.
+// waitMeasure waits until the process holds no more than before, and otherwise describes
+// the excess.
 func waitMeasure(t *testing.T, before measured) string {
 	t.Helper()
 	var now measured
@@ -203,7 +203,7 @@ func waitMeasure(t *testing.T, before measured) string {
 		now.fds-before.fds, now.goroutines-before.goroutines, now.maps-before.maps, int64(now.heap)-int64(before.heap))
 }
 
-// wantLog wants a line that names a limit and its value.
+// wantLog checks for a line that names a limit and its value.
 func (a *attackRig) wantLog(t *testing.T, limit string, value any) {
 	t.Helper()
 	if want := fmt.Sprintf("limit=%s value=%v", limit, value); !strings.Contains(a.log.String(), want) {

@@ -10,7 +10,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// reflect is the shortest relay there is: it sends back what it receives.
+// reflect is the shortest possible relay: it sends back what it receives.
 func reflect(tr wayland.Transport) {
 	defer tr.Close()
 	buf, ds := make([]byte, 4096), make([]wayland.Desc, 0, wayland.MaxDescs)
@@ -32,8 +32,8 @@ func sink(tr wayland.Transport) {
 	}
 }
 
-// BenchmarkDevice goes through everything but QEMU: rings, eventfds, device, context
-// and relay. Its front end's own share is BenchmarkRequest's of package vhost.
+// BenchmarkDevice runs everything except QEMU: rings, eventfds, device, context
+// and relay. BenchmarkRequest of package vhost measures the front end's share.
 func BenchmarkDevice(b *testing.B) {
 	const features = gputest.Features | vhost.FeatureEventIdx
 	b.Run("send-400", func(b *testing.B) {

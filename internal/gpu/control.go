@@ -29,11 +29,11 @@ func (s *submission) Read(p []byte) error {
 // Remaining implements virtwl.CommandReader.
 func (s *submission) Remaining() int { return s.rest }
 
-// control carries out one request of the control queue and answers it, unless it
-// was held.
+// control carries out one request of the control queue, and answers it unless it
+// is held.
 func (d *Device) control(q *vhost.Queue, c *vhost.Chain) {
 	if c.Remaining() < headerSize || c.Room() < headerSize || c.Read(d.in[:headerSize]) != nil {
-		q.Push(c.Token()) // nothing to answer, or nowhere to
+		q.Push(c.Token()) // nothing to answer, or no room for it
 		return
 	}
 	h := parseHeader(d.in[:])
@@ -64,7 +64,7 @@ func (d *Device) control(q *vhost.Queue, c *vhost.Chain) {
 	d.answer(q, c, h, n, err)
 }
 
-// answer writes d.out[:n], with the header filled in, or an error's header.
+// answer writes d.out[:n] with its header filled in, or an error's header.
 func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err error) {
 	typ := le.Uint32(d.out[:])
 	if err != nil {
@@ -74,7 +74,7 @@ func (d *Device) answer(q *vhost.Queue, c *vhost.Chain, h header, n int, err err
 		typ, n = respErrUnspec, headerSize
 	}
 	h.respond(typ).put(d.out[:])
-	_ = c.Write(d.out[:n]) // fails only if the answer's address is none: the guest's loss
+	_ = c.Write(d.out[:n]) // fails only for an invalid address of the answer: the guest's loss
 	q.Push(c.Token())
 }
 
@@ -113,7 +113,7 @@ func errorCode(err error) uint32 {
 	return respErrUnspec
 }
 
-// execute carries out what is done at once. The answer's type and body are left in
+// execute carries out an immediate request. It leaves the answer's type and body in
 // d.out.
 func (d *Device) execute(h header, b []byte, c *vhost.Chain) (n int, err error) {
 	clear(d.out[:])
@@ -219,11 +219,11 @@ func (d *Device) attach(ctx, res uint32, on bool) error {
 }
 
 // maxSubmission bounds a SUBMIT_3D: a cross-domain command's size has 16 bits. More
-// commands in one submission would keep the others of the guest's programs waiting.
+// commands in one submission would delay the guest's other programs.
 const maxSubmission = 1 << 16
 
-// submit carries out SUBMIT_3D. The answer is written before the command, because
-// a held one is completed by its token only; it is written again for an error.
+// submit carries out SUBMIT_3D. It writes the answer before the command runs, because
+// a held command is completed by its token only; it writes it again for an error.
 func (d *Device) submit(q *vhost.Queue, c *vhost.Chain, h header) {
 	b := d.in[headerSize : headerSize+8]
 	if err := c.Read(b); err != nil {

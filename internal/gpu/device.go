@@ -2,7 +2,7 @@
 // and contexts of exactly one capability set, cross-domain, which internal/virtwl
 // implements. It is the Device behind vhost.Serve.
 //
-// Control queue, little-endian; a request is answered by a header of the same form:
+// Control queue, little-endian; the answer to a request has a header of the same form:
 //
 //	 0      4      8         16     20    21   24
 //	+------+------+---------+------+-----+----+--------------------
@@ -15,24 +15,24 @@
 //	CTX_CREATE            name length, capset id, name[64]
 //	SUBMIT_3D             size, 0; a cross-domain command (package virtwl)
 //
-// What a guest's kernel does for one Wayland connection (drivers/gpu/drm/virtio):
+// A guest's kernel does this for one Wayland connection (drivers/gpu/drm/virtio):
 //
 //	CTX_CREATE(5)
 //	CREATE_BLOB(guest memory, 1 page) ×2, CTX_ATTACH ×2      the «rings»
 //	SUBMIT_3D(INIT)                                          → Config.Accept
-//	SUBMIT_3D(POLL), fenced on ring 1                        answered when there is something
+//	SUBMIT_3D(POLL), fenced on ring 1                        answered at the next event
 //	SUBMIT_3D(SEND …) …
-//	CREATE_BLOB(host memory), MAP_BLOB, CTX_ATTACH           per blob: memory that this
-//	UNMAP_BLOB, RESOURCE_UNREF                               process made, mapped into the guest
+//	CREATE_BLOB(host memory), MAP_BLOB, CTX_ATTACH           per blob: memory of this
+//	UNMAP_BLOB, RESOURCE_UNREF                               process, mapped into the guest
 //	CTX_DESTROY
 //
-// Memory of the guest is only ever written for a context's two rings. Memory of the
-// host that a guest sees is only ever memfds that were made here, of fixed size, so
-// that nobody's reader can be cut short.
+// The device writes guest memory only for a context's two rings. The guest sees no
+// host memory except memfds that the device made, of fixed size, so
+// that no reader can meet a shortened file.
 //
-// Everything the guest asks is bounded by the limits in resource.go; what it may not
-// have is answered with an error, and nothing else happens. There are no scanouts,
-// 2D resources or cursors: those commands are answered with an error too.
+// The limits in resource.go bound every request of the guest; a request beyond them
+// gets an error and has no other effect. There are no scanouts,
+// 2D resources or cursors: their commands get an error too.
 package gpu
 
 import (
@@ -54,7 +54,7 @@ type Config struct {
 	Accept func(t wayland.Transport)
 	Log    *slog.Logger // nil: discard
 	Limits Limits       // zero values: the defaults
-	// Ledger is the VM's, which the filter has too; nil: one of the device's own, of
+	// Ledger is the VM's, which the filter shares; nil: a separate one with the limits of
 	// Limits.Ledger.
 	Ledger *ledger.Ledger
 }
@@ -65,7 +65,7 @@ const (
 	numQueues    = 2 // and the cursor queue
 )
 
-// Device is the GPU. The order of locks: a context's, mu, a queue's, the memory's.
+// Device is the GPU. Locks are taken in this order: a context's, mu, a queue's, the memory's.
 type Device struct {
 	cfg  Config
 	host *virtwl.Host
@@ -76,7 +76,7 @@ type Device struct {
 	queue     *vhost.Queue
 	contexts  map[uint32]*wlContext
 	resources map[uint32]*resource
-	use       Limits // the use of the limits that the ledger does not count
+	use       Limits // the usage that the ledger does not count
 	limited   limitLines
 
 	// Of the control queue's goroutine.
@@ -89,7 +89,7 @@ type Device struct {
 	cursor vhost.Chain // of the cursor queue's goroutine
 
 	jobs       chan job      // closed by Close
-	sweep      chan struct{} // asks the mapper to unmap what an earlier life has left
+	sweep      chan struct{} // requests the mapper to unmap the mappings of an earlier life
 	mapperDone chan struct{} // closed by the mapper
 }
 
@@ -98,7 +98,7 @@ type wlContext struct {
 	id  uint32
 	d   *Device
 	wl  *virtwl.HostContext
-	res map[uint32]struct{} // attached
+	res map[uint32]struct{} // attached resources
 }
 
 // New returns a device for vhost.Serve, which closes it. A device serves once.
@@ -125,8 +125,8 @@ func New(cfg Config) (*Device, error) {
 	}, nil
 }
 
-// Features implements vhost.Device. Indirect descriptors keep each request to one
-// entry of the ring, of which every open connection parks one.
+// Features implements vhost.Device. With indirect descriptors each request takes one
+// entry of the ring; every open connection parks one.
 func (d *Device) Features() uint64 {
 	return featureVirgl | featureResourceBlob | featureContextInit | vhost.FeatureIndirectDesc | vhost.FeatureEventIdx
 }
@@ -168,8 +168,8 @@ func (d *Device) Process(q *vhost.Queue) {
 	}
 	d.mu.Unlock()
 	for q.Next(&d.chain) {
-		// A command that was under way during a reset may have left something in the
-		// next guest's device.
+		// A command that ran during a reset may have changed the next guest's
+		// device.
 		if life := d.chain.Token().Life(); life != d.life {
 			d.life = life
 			d.drop()
@@ -243,8 +243,8 @@ func (c *wlContext) Dup(res uint32) (fd int, mem *ledger.Memory, err error) {
 	return r.dupLocked()
 }
 
-// attachedLocked finds a resource that the context has been given. Another
-// context's does not exist for it.
+// attachedLocked finds a resource that is attached to the context. Others do
+// not exist for it.
 func (c *wlContext) attachedLocked(res uint32) (*resource, error) {
 	if _, ok := c.res[res]; !ok {
 		return nil, errNoResource

@@ -23,14 +23,14 @@ import (
 	"vix/internal/wayland"
 )
 
-// rig is a device served to a front end, with a guest on it.
+// rig is a device with a front end and a guest.
 type rig struct {
 	*gputest.Guest
 	fe     *vhosttest.FrontEnd
 	served chan error
 	err    error
 	once   sync.Once
-	spare  *gputest.Conn // a closed one, whose pages may be used again
+	spare  *gputest.Conn // a closed connection, whose pages may be reused
 }
 
 func newRig(t testing.TB, cfg gpu.Config, features uint64) *rig {
@@ -64,7 +64,7 @@ func newRig(t testing.TB, cfg gpu.Config, features uint64) *rig {
 	return r
 }
 
-// close ends the front end and returns what Serve said.
+// close ends the front end and returns Serve's error.
 func (r *rig) close() error {
 	r.once.Do(func() {
 		_ = r.fe.Close()
@@ -84,7 +84,7 @@ func checkLeaks(t *testing.T) {
 				return
 			}
 			runtime.Gosched()
-			time.Sleep(5 * time.Millisecond) // goroutines that ended are not gone at once
+			time.Sleep(5 * time.Millisecond) // goroutines disappear shortly after their end
 		}
 		buf := make([]byte, 64<<10)
 		t.Errorf("left behind: %d goroutines, %d descriptors\n%s", runtime.NumGoroutine()-g, countFDs(t)-f, buf[:runtime.Stack(buf, true)])
@@ -110,7 +110,7 @@ func request(op byte, arg int, data ...byte) []byte {
 	return append(binary.LittleEndian.AppendUint32([]byte{op, 0, 0, 0}, uint32(arg)), data...)
 }
 
-// recv collects n bytes of RECEIVEs.
+// recv collects n bytes from RECEIVEs.
 func recv(t testing.TB, c *gputest.Conn, n int) (data []byte, ids []virtwl.Identifier) {
 	t.Helper()
 	for len(data) < n {
@@ -182,8 +182,8 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// TestLongRing: a channel ring of several pages, scattered in the guest's memory, is
-// used as far as MaxRingSize.
+// TestLongRing: the device uses a channel ring of several pages, scattered in the guest's
+// memory, up to MaxRingSize.
 func TestLongRing(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
@@ -258,7 +258,7 @@ func TestBlob(t *testing.T) {
 	must(t, c.Close())
 }
 
-// TestReceivedMemory: what the compositor sends is copied to whole pages, once.
+// TestReceivedMemory: the compositor's memory is copied to whole pages, once.
 func TestReceivedMemory(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
@@ -477,7 +477,7 @@ func TestHostCloses(t *testing.T) {
 	must(t, c.Close())
 }
 
-// TestGuestLeaves: what was sent before arrives, then the end.
+// TestGuestLeaves: earlier data arrives, then the end.
 func TestGuestLeaves(t *testing.T) {
 	checkLeaks(t)
 	got := make(chan string, 1)
@@ -516,7 +516,7 @@ func TestGuestLeaves(t *testing.T) {
 }
 
 // TestContexts opens and closes 200 connections, each with everything in use, and
-// counts what is left.
+// counts what remains.
 func TestContexts(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
@@ -552,8 +552,8 @@ func TestContexts(t *testing.T) {
 	}
 }
 
-// TestReset: a guest that starts again finds a fresh device, its old connections
-// end, and its old mappings are gone before there are new ones.
+// TestReset: a restarted guest finds a fresh device, its old connections
+// end, and its old mappings are gone before new ones appear.
 func TestReset(t *testing.T) {
 	checkLeaks(t)
 	ended := make(chan error, 8)
@@ -594,8 +594,8 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestFrontEndSilent: no ADD_MEM_REG comes after a map, because the guest has the
-// window switched off. The map is answered after a while all the same, and nothing
+// TestFrontEndSilent: no ADD_MEM_REG comes after a map, because the guest has
+// switched the window off. The map is still answered after a while, and nothing
 // else waits for it.
 func TestFrontEndSilent(t *testing.T) {
 	checkLeaks(t)
@@ -692,7 +692,7 @@ func TestNobodyElsesResources(t *testing.T) {
 	recv(t, a, 1)
 }
 
-// TestMistakes: each is answered with an error, and the device goes on.
+// TestMistakes: each gets an error, and the device goes on.
 func TestMistakes(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, gpu.Config{}, gputest.Features)
@@ -762,8 +762,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// TestBrokenStream: a SEND that cannot be carried out ends its connection, for both
-// ends, whatever is wrong with it.
+// TestBrokenStream: any failed SEND ends its connection, for both
+// ends.
 func TestBrokenStream(t *testing.T) {
 	checkLeaks(t)
 	many := virtwl.SendReceive{Count: 0, DataSize: 4}

@@ -24,8 +24,8 @@ import (
 //	K n  memory of n bytes (read-only, sealed) is sent, with 4 bytes
 //	R n  with a pipe: n bytes are written to it, and it is closed
 //	W n  a pipe is sent with 4 bytes; what comes through it is read slowly, then its hash is sent
-//	S    a pipe is sent that nobody reads
-//	N    how often this was asked is sent back (u32)
+//	S    a pipe without a reader is sent
+//	N    the count of this request is sent back (u32)
 //	X    the connection is closed
 type echo struct {
 	t   wayland.Transport
@@ -33,7 +33,7 @@ type echo struct {
 	ds  []wayland.Desc
 	end []func()
 
-	boots *atomic.Int64 // how often N was asked
+	boots *atomic.Int64 // number of N requests
 }
 
 func serveEcho(t wayland.Transport) error { return (&echo{t: t}).serve() }
@@ -63,7 +63,7 @@ func (e *echo) serve() error {
 	}
 }
 
-// maxEcho bounds what a request may ask.
+// maxEcho bounds n of a request.
 const maxEcho = 64 << 20
 
 // next receives exactly n bytes.

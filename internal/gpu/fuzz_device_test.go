@@ -17,9 +17,9 @@ import (
 	"vix/internal/wayland"
 )
 
-// FuzzDevice is a guest that knows the device well and obeys nobody: the input is a
+// FuzzDevice is a guest that knows the device well and follows no rule: the input is a
 // program of steps, each an operation and its arguments, on the whole device, from
-// descriptors to what a Wayland connection carries:
+// descriptors to the content of a Wayland connection:
 //
 //	0 CTX_CREATE     ctx                        8 INIT        ctx, query, channel, type
 //	1 CTX_DESTROY    ctx                        9 SEND        ctx, ring, n × (id, type), data
@@ -31,9 +31,9 @@ import (
 //	7 attach, detach ctx, res, on              15 descriptor  where, length, flags, next
 //	                                           16 reset
 //
-// Every request is answered, unless the device may hold it; there are never more
+// Every request gets an answer, unless the device may hold it; there are never more
 // mappings than the limit; after a reset every request has come back, and a new
-// connection works. The corpus has the steps of TestAttack… and what Linux 6.12 says.
+// connection works. The corpus has the steps of TestAttack… and Linux 6.12's commands.
 func FuzzDevice(f *testing.F) {
 	r := newRig(f, gpu.Config{
 		Accept: func(tr wayland.Transport) { _ = serveEcho(tr) },
@@ -56,7 +56,7 @@ func FuzzDevice(f *testing.F) {
 	})
 }
 
-// program is an input while it runs.
+// program is a running input.
 type program struct {
 	r       *rig
 	in      []byte
@@ -84,7 +84,7 @@ func (p *program) bytes(n int) []byte {
 func (p *program) ctx() uint32 { return uint32(p.u8() % 12) }
 func (p *program) res() uint32 { return uint32(p.u8() % 80) }
 
-// blobIDs are those of images of as many pages, of what was received, and of none.
+// blobIDs are ids of images with as many pages, of received blobs, and of no blob.
 func (p *program) blobID(pages uint64) uint64 {
 	switch k := p.u8(); {
 	case k < 128:
@@ -168,7 +168,7 @@ func (p *program) command(t *testing.T, op byte) {
 }
 
 // descriptor offers a chain of up to two descriptors of any kind, whose memory is
-// scratch, none, or a table of them.
+// scratch, invalid, or a table of descriptors.
 func (p *program) descriptor() {
 	ring := p.r.Control
 	for i := range uint16(2) {
@@ -197,7 +197,7 @@ func (p *program) submit(t *testing.T, req []byte) {
 	q.Free()
 }
 
-// end resets the device, and has a new connection use it.
+// end resets the device, and uses it with a new connection.
 func (p *program) end(t *testing.T) {
 	resetRig(t, p.r)
 	for _, q := range p.parked {
@@ -216,8 +216,8 @@ func (p *program) end(t *testing.T) {
 	p.r.spare = c
 }
 
-// TestFuzzDeviceSeeds keeps the corpus of FuzzDevice that is made of FuzzControl's,
-// which real kernels spoke.
+// TestFuzzDeviceSeeds keeps the part of FuzzDevice's corpus that is made from FuzzControl's,
+// which came from real kernels.
 func TestFuzzDeviceSeeds(t *testing.T) {
 	from, err := filepath.Glob("testdata/fuzz/FuzzControl/*")
 	if err != nil || len(from) == 0 {
@@ -238,7 +238,7 @@ func TestFuzzDeviceSeeds(t *testing.T) {
 	}
 }
 
-// deviceSeeds are programs by hand.
+// deviceSeeds are handwritten programs.
 var deviceSeeds = map[string][]byte{
 	// A connection that echoes, with a blob, a keymap and both kinds of pipes.
 	"everything": {
@@ -268,7 +268,7 @@ func readSeed(t *testing.T, path string) []byte {
 	return []byte(s)
 }
 
-// wantSeed wants a corpus file of FuzzDevice; with VIX_WRITE_SEEDS it is written.
+// wantSeed checks a corpus file of FuzzDevice; with VIX_WRITE_SEEDS it writes the file.
 func wantSeed(t *testing.T, name string, in []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", "fuzz", "FuzzDevice", name)

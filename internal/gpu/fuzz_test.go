@@ -12,11 +12,11 @@ import (
 	"vix/internal/wayland"
 )
 
-// FuzzControl is a guest that puts any requests, [u16 length][bytes] each, on the
-// control queue. Each is answered, unless it is a POLL that waits; after a reset
-// nothing is left. The corpus has what Linux 6.12 says.
+// FuzzControl is a guest that puts arbitrary requests, [u16 length][bytes] each, on the
+// control queue. Each gets an answer, unless it is a POLL that waits; after a reset
+// nothing is left. The corpus has Linux 6.12's commands.
 func FuzzControl(f *testing.F) {
-	// One device for all inputs of a process, reset between them.
+	// A process uses one device for all inputs, and resets it between them.
 	r := newRig(f, gpu.Config{
 		Accept: func(tr wayland.Transport) { _ = serveEcho(tr) },
 		Limits: gpu.Limits{Window: 1 << 30, Mappings: 16, BlobBytes: 1 << 30},
@@ -54,7 +54,7 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
-// mayWait tells the requests that the device may hold: SUBMIT_3D with a fence on a
+// mayWait reports whether the device may hold the request: SUBMIT_3D with a fence on a
 // ring.
 func mayWait(req []byte) bool {
 	return len(req) >= gputest.HeaderSize && binary.LittleEndian.Uint32(req) == gputest.Submit3D && req[4]&3 == 3 && req[20] > 0
@@ -72,7 +72,7 @@ func resetRig(t *testing.T, r *rig) {
 	}
 }
 
-// waitFDs wants the process's descriptors to come down to what a rig has.
+// waitFDs waits until the process has no more descriptors than a rig.
 func waitFDs(t *testing.T) {
 	t.Helper()
 	n := 0
@@ -85,7 +85,7 @@ func waitFDs(t *testing.T) {
 	t.Errorf("%d descriptors are open", n)
 }
 
-// TestCorpora: a fuzz target whose corpus has gone is no test.
+// TestCorpora: a fuzz target without a corpus tests nothing.
 func TestCorpora(t *testing.T) {
 	if fs, _ := filepath.Glob(filepath.Join("testdata", "fuzz", "FuzzControl", "*")); len(fs) == 0 {
 		t.Error("FuzzControl has no corpus")

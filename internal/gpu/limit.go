@@ -8,7 +8,7 @@ import (
 	"vix/internal/ledger"
 )
 
-// Set gives a limit by name a value of its own.
+// Set sets the limit of that name.
 func (l *Limits) Set(name string, n int64) error {
 	if err := display.CheckLimit(name, n); err != nil {
 		return fmt.Errorf("limit %s: %w", name, err)
@@ -34,16 +34,16 @@ func (l *Limits) Set(name string, n int64) error {
 	return nil
 }
 
-// maxLimitLines bounds what a hostile guest can make us log of each limit.
+// maxLimitLines bounds the lines that a hostile guest can make us log about each limit.
 const maxLimitLines = 10
 
-// limitLines counts the lines that were logged, by limit.
+// limitLines counts the logged lines, by limit.
 type limitLines struct {
 	mu sync.Mutex
 	n  map[string]int
 }
 
-// tell says whether one more is to be logged.
+// tell reports whether to log one more line.
 func (l *limitLines) tell(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

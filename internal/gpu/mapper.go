@@ -11,17 +11,17 @@ import (
 	"vix/internal/virtwl"
 )
 
-// Mapping a blob into the guest's window needs the front end, which takes from one
-// to tens of milliseconds. Meanwhile the control queue goes on: a goroutine of its
-// own, the mapper, does these requests in their order and answers each when it is
-// done. A resource that has requests there is also freed there, so that the order
-// of its own requests is kept:
+// Mapping a blob into the guest's window needs the front end, which takes one
+// to tens of milliseconds. Meanwhile the control queue goes on: a separate
+// goroutine, the mapper, carries out these requests in order and answers each at its
+// end. The mapper also frees a resource that has requests there, which keeps the order
+// of the resource's requests:
 //
 //	control queue ── MAP_BLOB, UNMAP_BLOB, UNREF ─► jobs ─► mapper ─► vhost.Backend
 //	      │                                                  │
 //	      └─ everything else                                 └─► Queue.Answer
 
-// maxJobs bounds the requests that wait; more make the control queue wait. The
+// maxJobs bounds the pending requests; more make the control queue wait. The
 // guest's driver waits for each of its own.
 const maxJobs = 256
 
@@ -31,12 +31,12 @@ type job struct {
 	reply  vhost.Deferred
 	queue  *vhost.Queue
 	id     uint32
-	res    *resource // what id named: it may name another when the job's turn comes
+	res    *resource // the resource of id at enqueue time: the number may have another later
 	offset uint64
 }
 
-// enqueue gives a request to the mapper. It reports false for an UNREF that has
-// nothing to wait for and can be carried out at once.
+// enqueue passes a request to the mapper. It returns false for an UNREF that need
+// not wait and can be carried out at once.
 func (d *Device) enqueue(q *vhost.Queue, c *vhost.Chain, h header, res uint32, offset uint64) (queued bool, err error) {
 	room := uint32(headerSize)
 	if h.typ == cmdResourceMapBlob {
@@ -104,8 +104,8 @@ func (d *Device) runMapper() {
 	}
 }
 
-// mapBlob carries out RESOURCE_MAP_BLOB. No lock is held while the front end works;
-// Reset may come in between.
+// mapBlob carries out RESOURCE_MAP_BLOB. It holds no lock while the front end works;
+// Reset may run in between.
 func (d *Device) mapBlob(j job) error {
 	d.mu.Lock()
 	r := j.res
@@ -114,7 +114,7 @@ func (d *Device) mapBlob(j job) error {
 		d.mu.Unlock()
 		return err
 	}
-	// A descriptor of our own: Reset may close the resource's.
+	// A duplicate descriptor: Reset may close the resource's.
 	fd, mem, err := r.dupLocked()
 	if err != nil {
 		d.mu.Unlock()
@@ -138,7 +138,7 @@ func (d *Device) mapBlob(j job) error {
 	return err
 }
 
-// jobLocked checks that a job's resource is still there, and of this guest.
+// jobLocked checks that a job's resource still exists, and belongs to this guest.
 func (d *Device) jobLocked(j job) error {
 	if d.epoch != j.epoch {
 		return vhost.ErrReset
@@ -195,8 +195,8 @@ func (d *Device) unmap(j job) error {
 	return err
 }
 
-// unref carries out RESOURCE_UNREF of what is, or may be, mapped. Whether the front
-// end agrees to unmap it or not, the guest has done with it.
+// unref carries out RESOURCE_UNREF of a resource that is, or may be, mapped. The guest
+// has given it up even if the front end refuses to unmap it.
 func (d *Device) unref(j job) error {
 	if err := d.unmap(j); errors.Is(err, vhost.ErrReset) {
 		return err
@@ -213,8 +213,8 @@ func (d *Device) unref(j job) error {
 	return err
 }
 
-// sweepIfFull lets mappings go that the front end has left from an earlier life of
-// the guest, when the VM may have no more memory.
+// sweepIfFull drops mappings that the front end has left from an earlier life of
+// the guest, if the VM is at its memory limit.
 func (d *Device) sweepIfFull(err error) {
 	var full ledger.Full
 	if !errors.As(err, &full) {
@@ -222,6 +222,6 @@ func (d *Device) sweepIfFull(err error) {
 	}
 	select {
 	case d.sweep <- struct{}{}:
-	default: // asked already
+	default: // already requested
 	}
 }

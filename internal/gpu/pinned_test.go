@@ -24,8 +24,8 @@ import (
 	"vix/internal/wayland/waylandtest"
 )
 
-// The tests TestPinned… are a guest that gives its own handle of memory back as soon
-// as something else holds it: the limit is of the memory, whoever has it.
+// The tests TestPinned… play a guest that gives back its own handle of memory as soon
+// as something else holds it: the limit counts the memory, whoever holds it.
 
 const (
 	pinLimit = 4 << 20 // blob-bytes
@@ -33,9 +33,9 @@ const (
 	pinTries = 5 * pinLimit / pinSize
 )
 
-// alive returns how much memory of the name, of distinct files, this process has as a
-// descriptor or mapped: the device's, the relay's, the compositor's and the guest's
-// are all in it.
+// alive returns the memory of distinct files of that name that this process holds as a
+// descriptor or a mapping. The process is the device, the relay, the compositor and the
+// guest in one.
 func alive(t *testing.T, name string) (bytes int64) {
 	t.Helper()
 	files := map[uint64]int64{}
@@ -85,8 +85,8 @@ type pinRig struct {
 	data []byte
 }
 
-// eachPinned runs f twice: with one ledger for device and filter, and with one of each
-// one's own, where only what descriptors bring along tells the one of the other.
+// eachPinned runs f twice: with one ledger for device and filter, and with separate
+// ledgers, where only the holds of descriptors connect the two.
 func eachPinned(t *testing.T, limits display.Limits, f func(t *testing.T, r *pinRig)) {
 	for _, one := range []bool{true, false} {
 		t.Run(map[bool]string{true: "one ledger", false: "two ledgers"}[one], func(t *testing.T) {
@@ -119,7 +119,7 @@ func eachPinned(t *testing.T, limits display.Limits, f func(t *testing.T, r *pin
 	}
 }
 
-// until waits for what has no event.
+// until waits for a state that has no event.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); {
@@ -138,7 +138,7 @@ func (r *pinRig) drained(t *testing.T) {
 	})
 }
 
-// blob makes one and touches it, or says that there is no more memory.
+// blob makes a blob and touches it, or reports that there is no more memory.
 func (r *pinRig) blob(t *testing.T) (res uint32, ok bool) {
 	t.Helper()
 	res, mem, err := r.c.Blob(pinSize)
@@ -154,7 +154,7 @@ func (r *pinRig) blob(t *testing.T) (res uint32, ok bool) {
 	return res, true
 }
 
-// pin has as much memory pinned as the guest can get, one blob at a time, and checks
+// pin pins as much memory as the guest can get, one blob at a time, and checks
 // that it is no more than the limit.
 func (r *pinRig) pin(t *testing.T, how func(res uint32, k int)) {
 	t.Helper()
@@ -177,10 +177,10 @@ func (r *pinRig) pin(t *testing.T, how func(res uint32, k int)) {
 	}
 }
 
-// maxSend is how much the front end of these tests has room for, in one request.
+// maxSend is the room for one request in the front end of these tests.
 const maxSend = 3000
 
-// send submits SEND, in as many as it takes.
+// send submits the data in as many SENDs as necessary.
 func (r *pinRig) send(t *testing.T, b []byte, res ...uint32) {
 	t.Helper()
 	var ids []virtwl.Identifier
@@ -196,7 +196,7 @@ func (r *pinRig) send(t *testing.T, b []byte, res ...uint32) {
 
 func (r *pinRig) id() uint32 { r.next++; return r.next - 1 }
 
-// listen takes what comes from the host.
+// listen reads the host's data.
 func (r *pinRig) listen() {
 	go func() {
 		for {
@@ -213,7 +213,7 @@ func (r *pinRig) listen() {
 	}()
 }
 
-// heard is the beginning of what came.
+// heard is the beginning of the received data.
 func (r *pinRig) heard() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -243,10 +243,10 @@ func (r *pinRig) bind(t *testing.T) (comp, shm uint32) {
 	return comp, shm
 }
 
-// TestPinnedByMessage: descriptors that are ahead of a message that never ends.
+// TestPinnedByMessage: descriptors ahead of a message that never ends.
 func TestPinnedByMessage(t *testing.T) {
 	eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
-		// get_registry wants 12 bytes, 252 are announced
+		// get_registry has 12 bytes; the header announces 252
 		head := []byte{1, 0, 0, 0, 1, 0, 252, 0}
 		r.pin(t, func(res uint32, k int) {
 			b := []byte{0}
@@ -277,7 +277,7 @@ func TestPinnedByStopped(t *testing.T) {
 	})
 }
 
-// TestPinnedByDelay: descriptors on a connection that is slowed down.
+// TestPinnedByDelay: descriptors on a throttled connection.
 func TestPinnedByDelay(t *testing.T) {
 	var l display.Limits
 	l[display.Requests] = 1
@@ -294,8 +294,8 @@ func TestPinnedByDelay(t *testing.T) {
 	})
 }
 
-// TestPinnedByCompositor: pools, buffers and surfaces of which the guest has destroyed
-// all but one; and when it has destroyed that too, there is room again.
+// TestPinnedByCompositor: the guest destroys all but one of its pools, buffers and
+// surfaces; after the last one there is room again.
 func TestPinnedByCompositor(t *testing.T) {
 	for name, keep := range map[string]string{"pool": "pool", "buffer": "buffer", "attached": "attached", "committed": "committed"} {
 		t.Run(name, func(t *testing.T) {
@@ -345,7 +345,7 @@ func TestPinnedByCompositor(t *testing.T) {
 	}
 }
 
-// TestPinnedByResources: many resources of one blob id are as many memories.
+// TestPinnedByResources: each resource of one blob id has memory of its own.
 func TestPinnedByResources(t *testing.T) {
 	eachPinned(t, display.Limits{}, func(t *testing.T, r *pinRig) {
 		var have []uint32
@@ -371,8 +371,8 @@ func TestPinnedByResources(t *testing.T) {
 	})
 }
 
-// TestPinnedByMapping: resources that are freed while they are mapped, by a front end
-// that is slow to unmap them, or does not; and what a reset leaves mapped.
+// TestPinnedByMapping: resources freed while mapped, with a front end
+// that unmaps them slowly or never; and mappings that a reset leaves.
 func TestPinnedByMapping(t *testing.T) {
 	unref := func(t *testing.T, r *pinRig, res uint32) {
 		_, err := r.Expect(gputest.OK, gputest.ResourceUnref, 0, gputest.U32s(res, 0))
@@ -428,7 +428,7 @@ func TestPinnedByMapping(t *testing.T) {
 	})
 }
 
-// TestPinnedByKeymaps: copies of what the compositor sent, which the guest takes or not.
+// TestPinnedByKeymaps: copies of the compositor's memory, taken by the guest or not.
 func TestPinnedByKeymaps(t *testing.T) {
 	for _, take := range []bool{false, true} {
 		t.Run(fmt.Sprintf("taken %v", take), func(t *testing.T) {
@@ -467,8 +467,8 @@ func TestPinnedByKeymaps(t *testing.T) {
 	}
 }
 
-// TestPinnedByPipes: data that the guest writes to pipes which nobody reads, and pipes
-// that it has the host read without asking for what they bring.
+// TestPinnedByPipes: data that the guest writes to pipes without a reader, and pipes
+// that the host reads for a guest that does not fetch the data.
 func TestPinnedByPipes(t *testing.T) {
 	checkLeaks(t)
 	const queued, files = 1 << 20, 40
@@ -553,8 +553,8 @@ func TestPinnedByPipes(t *testing.T) {
 	until(t, "pipes are given back", func() bool { return led.Use() == ledger.Use{} })
 }
 
-// A compositor for one connection, which keeps a pool's descriptor for as long as a
-// real one would keep it mapped.
+// A compositor for one connection, which keeps a pool's descriptor as long as a
+// real one would keep the mapping.
 type compositor struct {
 	peer   *waylandtest.Peer
 	done   chan struct{}
@@ -601,7 +601,7 @@ func newCompositor(t *testing.T, tr *wayland.UnixConn) *compositor {
 	return c
 }
 
-// stop lets it read no more than what it is at.
+// stop makes it stop after the current message.
 func (c *compositor) stop() {
 	c.gate.Lock()
 	c.halted = true
@@ -696,6 +696,6 @@ func (c *compositor) handle(m waylandtest.Msg) {
 		}
 	}
 	if len(e.B) > 0 {
-		_ = c.peer.Tr.Send(e.B, nil) // who has gone wants nothing
+		_ = c.peer.Tr.Send(e.B, nil) // a closed peer needs no event
 	}
 }

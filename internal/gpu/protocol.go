@@ -50,7 +50,7 @@ const (
 
 	blobUseMappable = 1
 
-	capsetMask = 0xff // of CTX_CREATE's context_init
+	capsetMask = 0xff // in CTX_CREATE's context_init
 
 	mapInfoCached = 1
 
@@ -64,8 +64,8 @@ const (
 	memEntrySize    = 16
 )
 
-// bodySize is the fixed part of each command after its header. A command that is
-// not here is answered with an error.
+// bodySize is the length of each command's fixed part after the header. Other
+// commands get an error.
 func bodySize(cmd uint32) (n int, known bool) {
 	switch cmd {
 	case cmdGetDisplayInfo, cmdCtxDestroy:

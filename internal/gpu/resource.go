@@ -12,7 +12,7 @@ import (
 	"vix/internal/virtwl"
 )
 
-// Limits bounds the resources of one guest. The zero value of a field is its default.
+// Limits bounds the resources of one guest. Zero in a field means its default.
 type Limits struct {
 	// Window is the length of the shared memory region, a power of two. It costs
 	// address space only.
@@ -21,26 +21,26 @@ type Limits struct {
 	Contexts int
 	// Resources: two rings per context, and blobs.
 	Resources int
-	// Blobs of the host: each is a descriptor of this process. As for BlobBytes, it is
-	// the memory that counts, until nobody has it any more.
+	// Blobs of the host: each is a descriptor of this process. As with BlobBytes, the
+	// memory counts until its last holder is gone.
 	Blobs int
-	// Mappings: QEMU makes each a memory region of its own, and aborts on an
-	// assertion beyond 512; the machine's own take some of them.
+	// Mappings: QEMU makes each a separate memory region, and aborts on an
+	// assertion beyond 512; the machine itself uses some of them.
 	Mappings int
-	// BlobBytes is the sum of the sizes of host blobs, resources and those that only
-	// the host has left: on their way to the compositor, or there. They are sparse, but
-	// nothing tells us of a guest that touches their pages: so it is the bound of the
-	// memory that a guest's blobs take, too.
+	// BlobBytes is the sum of the sizes of host blobs: resources, and blobs that only
+	// the host still holds, in transit to the compositor or there. They are sparse, but
+	// no event shows that a guest touches their pages: so this also bounds the
+	// memory that a guest's blobs take.
 	BlobBytes uint64
-	// Entries is the number of pieces that the guest's memory blobs consist of.
+	// Entries is the number of pieces in the guest's memory blobs.
 	Entries int
-	// Descriptors are the files on their way between guest and compositor, and pipes.
+	// Descriptors is the number of files in transit between guest and compositor, and pipes.
 	Descriptors int
-	// QueuedBytes is the memory of buffers for what somebody has not taken yet.
+	// QueuedBytes is the memory of buffers for data that its receiver has not read yet.
 	QueuedBytes int64
 }
 
-// Ledger returns the limits that a VM's ledger enforces.
+// Ledger returns the limits for a VM's ledger.
 func (l Limits) Ledger() ledger.Limits {
 	l = l.withDefaults()
 	return ledger.Limits{
@@ -48,7 +48,7 @@ func (l Limits) Ledger() ledger.Limits {
 	}
 }
 
-// Defaults, besides those of the ledger.
+// Defaults of the limits that are not the ledger's.
 const (
 	defaultWindow    = display.MaxDeviceBytes
 	defaultContexts  = 256
@@ -95,14 +95,14 @@ type resource struct {
 	mappable bool
 	entries  []vhost.Segment
 	fd       int
-	mem      *ledger.Memory // of fd, held until free
-	mapped   bool           // into the guest's window, or about to be
+	mem      *ledger.Memory // charges fd until free
+	mapped   bool           // mapped into the guest's window, or about to be
 	mapping  vhost.Mapping
 	jobs     int // the number of the mapper's unfinished jobs
 }
 
-// free gives the memory back, of a resource that nobody can find any more. No lock
-// is held: a gigabyte takes a tenth of a second.
+// free releases the memory of a resource that has no number any more. The caller holds
+// no lock: a gigabyte takes a tenth of a second.
 func (r *resource) free() {
 	if r.fd >= 0 {
 		_ = unix.Close(r.fd)
@@ -140,7 +140,7 @@ func (r *resource) writeLocked(mem *vhost.Memory, head, data []byte) error {
 	return nil
 }
 
-// dupLocked returns another descriptor of a blob of the host, and a hold of its memory.
+// dupLocked returns a duplicate descriptor of a host blob, and a hold on its memory.
 func (r *resource) dupLocked() (int, *ledger.Memory, error) {
 	if r.fd < 0 {
 		return -1, nil, fmt.Errorf("%w: not memory of the host", errParameter)
@@ -153,7 +153,7 @@ func (r *resource) dupLocked() (int, *ledger.Memory, error) {
 	return fd, r.mem, nil
 }
 
-// createBlob carries out RESOURCE_CREATE_BLOB; entries are read from c.
+// createBlob carries out RESOURCE_CREATE_BLOB; it reads the entries from c.
 func (d *Device) createBlob(h header, b createBlob, c *vhost.Chain) error {
 	r, err := d.newResource(h, b, c)
 	if err != nil {
@@ -191,7 +191,7 @@ func (d *Device) newResource(h header, b createBlob, c *vhost.Chain) (*resource,
 	return nil, fmt.Errorf("%w: blob memory %d", errParameter, b.mem)
 }
 
-// readEntries reads a page list. Together the pieces are as long as the blob.
+// readEntries reads a page list. The pieces together must be as long as the blob.
 func readEntries(b createBlob, c *vhost.Chain) ([]vhost.Segment, error) {
 	if b.entries == 0 || b.entries > maxBlobEntries || c.Remaining() < int(b.entries)*memEntrySize {
 		return nil, fmt.Errorf("%w: %d pieces in %d bytes", errParameter, b.entries, c.Remaining())
@@ -215,7 +215,7 @@ func readEntries(b createBlob, c *vhost.Chain) ([]vhost.Segment, error) {
 	return es, nil
 }
 
-// admitLocked enters a new resource, within the limits.
+// admitLocked adds a new resource, within the limits.
 func (d *Device) admitLocked(id uint32, r *resource) error {
 	lim := &d.cfg.Limits
 	switch {
@@ -231,7 +231,7 @@ func (d *Device) admitLocked(id uint32, r *resource) error {
 	return nil
 }
 
-// unrefNow carries out RESOURCE_UNREF of a resource without jobs, not mapped.
+// unrefNow carries out RESOURCE_UNREF of an unmapped resource without jobs.
 func (d *Device) unrefNow(id uint32) error {
 	d.mu.Lock()
 	r := d.resources[id]
@@ -246,7 +246,7 @@ func (d *Device) unrefNow(id uint32) error {
 	return nil
 }
 
-// removeLocked forgets a resource, which the caller frees.
+// removeLocked removes a resource, which the caller frees.
 func (d *Device) removeLocked(id uint32) {
 	r := d.resources[id]
 	delete(d.resources, id)

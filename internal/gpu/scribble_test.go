@@ -61,12 +61,12 @@ func TestScribble(t *testing.T) {
 	}
 }
 
-// behind is how many requests the device has not given back.
+// behind returns the number of requests that the device has not given back.
 func behind(r *vhosttest.Ring) uint16 {
 	return binary.LittleEndian.Uint16(r.Avail[2:]) - binary.LittleEndian.Uint16(r.Used[2:])
 }
 
-// scribble writes over what lies in the guest's memory; the wilder, the more of it.
+// scribble overwrites the guest's memory; wilder means more of it.
 func scribble(rnd *rand.Rand, r *rig, mem []byte, wild int) {
 	ring := r.Control
 	for range 50 {

@@ -27,15 +27,15 @@ import (
 )
 
 // TestVM boots the machine's own kernel in QEMU, whose GPU is this package's device,
-// with an initramfs whose only program is testdata/guest. It runs where QEMU ≥ 11 and a
-// kernel with virtio-gpu are.
+// with an initramfs whose only program is testdata/guest. It needs QEMU ≥ 11 and a
+// kernel with virtio-gpu.
 func TestVM(t *testing.T) {
 	total := bootVM(t, "checks", "-no-reboot")
 	t.Logf("%d connections", total)
 }
 
-// TestVMReboots: the guest reboots with connections open, and the device is a fresh
-// one to it.
+// TestVMReboots: the guest reboots with open connections, and finds a fresh
+// device.
 func TestVMReboots(t *testing.T) { bootVM(t, "reboot") }
 
 // bootVM runs a VM to its end, with vix.test=mode on the kernel's command line.
@@ -99,8 +99,8 @@ func bootVM(t *testing.T, mode string, args ...string) (total int64) {
 	return accepted.Load()
 }
 
-// readConsole turns the guest's lines into the test's, and reports whether it came
-// to its end.
+// readConsole logs the guest's lines as the test's, and reports whether the guest
+// finished.
 func readConsole(t *testing.T, out io.Reader) (done bool) {
 	sc := bufio.NewScanner(out)
 	for sc.Scan() {
@@ -117,7 +117,7 @@ func readConsole(t *testing.T, out io.Reader) (done bool) {
 	return done
 }
 
-// vmParts finds what the test needs, or skips it and says why.
+// vmParts finds the test's requirements, or skips the test with a reason.
 func vmParts(t *testing.T) (qemu, kernel, release string) {
 	qemu, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {

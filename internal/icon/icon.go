@@ -3,9 +3,9 @@
 //	name ─► Themes.Find (freedesktop icon theme specification) ─► a file ─► Decode: PNG, bounded ─► Fit: pixels
 //	                                                                └► SVG: rasterised elsewhere, in a confined process
 //
-// An icon is untrusted input, wherever it comes from: a file is read up to MaxFile
-// bytes, a picture decoded up to MaxSide pixels a side. The package opens only below
-// the directories that it is given (Themes.FS), and runs nothing.
+// Every icon is untrusted input: the package reads at most MaxFile bytes of a file, and
+// decodes pictures of at most MaxSide pixels a side. It opens files only below
+// the given directories (Themes.FS), and runs nothing.
 package icon
 
 import (
@@ -22,14 +22,14 @@ import (
 
 // Limits of an icon.
 const (
-	MaxFile = 1 << 20 // bytes of its file: the largest of the common themes have a tenth
-	MaxSide = 1024    // pixels; themes end at 512
+	MaxFile = 1 << 20 // bytes of a file: the largest of the common themes have a tenth of it
+	MaxSide = 1024    // pixels; themes have at most 512
 )
 
-// ErrTooLarge is what Decode says of a picture that is beyond the limits.
+// ErrTooLarge is Decode's error for a picture beyond the limits.
 var ErrTooLarge = errors.New("larger than an icon is")
 
-// Read returns a file's bytes, MaxFile at most.
+// Read returns a file's content, at most MaxFile bytes.
 func Read(dir fs.FS, path string) ([]byte, error) {
 	f, err := dir.Open(path)
 	if err != nil {
@@ -46,7 +46,7 @@ func Read(dir fs.FS, path string) ([]byte, error) {
 	return b, err
 }
 
-// Decode reads a PNG. Its size is checked before memory is taken for its pixels.
+// Decode reads a PNG. It checks the size before it allocates memory for the pixels.
 func Decode(b []byte) (image.Image, error) {
 	if len(b) > MaxFile {
 		return nil, ErrTooLarge
@@ -61,7 +61,7 @@ func Decode(b []byte) (image.Image, error) {
 	return png.Decode(bytes.NewReader(b))
 }
 
-// Fit returns img scaled to side×side pixels, with its proportions and centred.
+// Fit returns img centred in side×side pixels, scaled with its proportions.
 func Fit(img image.Image, side int) *image.RGBA {
 	out := image.NewRGBA(image.Rect(0, 0, side, side))
 	b := img.Bounds()

@@ -52,9 +52,9 @@ func TestFind(t *testing.T) {
 		{"old", 26, "share/pixmaps/old.png"},
 		{"old.png", 26, "share/pixmaps/old.png"},
 		{"/share/pixmaps/old.png", 26, "share/pixmaps/old.png"},
-		{"/share/../etc/secret.png", 26, "etc/secret.png"}, // who may name a path may name this one
+		{"/share/../etc/secret.png", 26, "etc/secret.png"}, // a caller that may name a path may name this one
 		{"/etc/passwd", 26, ""},
-		{"secret", 32, ""}, // a theme does not lead out of itself
+		{"secret", 32, ""}, // no path leads out of a theme
 		{"../../etc/secret", 26, ""},
 		{"", 26, ""},
 		{"nothing", 26, ""},
@@ -77,7 +77,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// Proportions stay, and the edges of what is not square are clear.
+// Proportions stay, and a picture that is not square has transparent edges.
 func TestFit(t *testing.T) {
 	img, err := Decode(picture(t, 64, 16))
 	if err != nil {
@@ -89,7 +89,7 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// FuzzDecode: what is decoded is within the limits, and can be fitted.
+// FuzzDecode: a decoded picture is within the limits, and Fit accepts it.
 func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		img, err := Decode(b)
@@ -103,8 +103,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzIndex: an index.theme names no directory outside of its theme, and no size that
-// is none.
+// FuzzIndex: an index.theme names no directory outside its theme, and no invalid size.
 func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		th, _ := parseIndex("x", b)

@@ -13,20 +13,20 @@ import (
 
 // Themes finds icons in directories of themes.
 type Themes struct {
-	// FS is what the paths are in: the host's root.
+	// FS is the host's root, to which the paths are relative.
 	FS fs.FS
 	// Dirs hold themes ("usr/share/icons") and single icons ("usr/share/pixmaps"), as
-	// paths of FS, those of the user first.
+	// paths in FS, the user's first.
 	Dirs []string
-	// Names are the themes to look in, after which come those that they inherit, and
-	// at last hicolor, as the specification wants it.
+	// Names are the themes to search, followed by the inherited ones and, as the
+	// specification requires, hicolor at the end.
 	Names []string
 
-	order  []theme // of Names, read once
+	order  []theme // the themes of Names, read once
 	loaded bool
 }
 
-// A theme is one index.theme with the directories where the theme is.
+// A theme is one index.theme and the directories that hold the theme.
 type theme struct {
 	name string
 	dirs []themeDir
@@ -47,8 +47,8 @@ const (
 
 const hicolor = "hicolor"
 
-// Find returns the path of the icon called name that is best for side pixels, a PNG
-// or an SVG, or "". A name that is an absolute path stands for itself.
+// Find returns the path of the icon name, a PNG or an SVG, that fits side pixels
+// best, or "". An absolute path is returned unchanged.
 func (t *Themes) Find(name string, side int) string {
 	if strings.HasPrefix(name, "/") {
 		p := strings.TrimPrefix(path.Clean(name), "/")
@@ -89,7 +89,7 @@ func (t *Themes) exists(p string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// inTheme takes a directory that matches the size, else the closest one.
+// inTheme chooses a directory that matches the size, else the closest one.
 func (t *Themes) inTheme(th theme, name string, side int) string {
 	best, distance := "", math.MaxInt
 	for _, d := range th.dirs {
@@ -113,7 +113,7 @@ func (t *Themes) inTheme(th theme, name string, side int) string {
 	return best
 }
 
-// distance is how far a directory's size is from what is wanted, 0 for a match. A
+// distance returns how far a directory's size is from side, 0 for a match. A
 // larger picture is better than a smaller one: scaling down loses less.
 func (d themeDir) distance(side int) int {
 	least, most := d.size*d.scale, d.size*d.scale
@@ -132,13 +132,13 @@ func (d themeDir) distance(side int) int {
 	return 0
 }
 
-// load reads the themes and what they inherit.
+// load reads the themes and those that they inherit.
 func (t *Themes) load() {
 	if t.loaded {
 		return
 	}
 	t.loaded = true
-	seen := map[string]bool{hicolor: true} // the last, whoever inherits it
+	seen := map[string]bool{hicolor: true} // always the last one
 	queue := slices.Clone(t.Names)
 	for len(queue) > 0 && len(t.order) < maxInherit {
 		name := queue[0]
@@ -167,8 +167,8 @@ func (t *Themes) read(name string) (th theme, inherits []string, ok bool) {
 	return th, nil, false
 }
 
-// parseIndex reads an index.theme. Sections that Directories and ScaledDirectories do
-// not name are left out, as are those whose path leads elsewhere.
+// parseIndex reads an index.theme. It omits sections that Directories and
+// ScaledDirectories do not name, and those whose path leads out of the theme.
 func parseIndex(name string, b []byte) (theme, []string) {
 	th := theme{name: name}
 	sections := map[string]*themeDir{}
@@ -220,7 +220,7 @@ func parseIndex(name string, b []byte) (theme, []string) {
 	return th, inherits
 }
 
-// set stores a key of a section. Numbers out of reason are no numbers.
+// set stores a key of a section. It ignores absurd numbers.
 func (d *themeDir) set(key, value string) {
 	n, err := strconv.Atoi(value)
 	number := err == nil && n > 0 && n <= 4096

@@ -13,13 +13,13 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// A font is read by two libraries. go-text, which shapes, would parse every outline,
-// bitmap and name of it first: three quarters of its time and memory, for glyphs that
-// are never seen. So it is not shown those tables, and the outlines of the glyphs
-// that are drawn come from x/image/font/sfnt, which reads each when it is asked for.
-// What sfnt cannot read, such as WOFF and CFF2, go-text reads whole.
+// Two libraries read a font. go-text, which shapes, would parse every outline,
+// bitmap and name first: three quarters of its time and memory, for glyphs that
+// are never seen. So those tables are hidden from it, and the outlines of the drawn
+// glyphs come from x/image/font/sfnt, which reads each on demand.
+// Fonts that sfnt cannot read, such as WOFF and CFF2, go-text reads whole.
 
-// outlines gives glyphs' outlines, in font units.
+// outlines reads glyphs' outlines, in font units.
 type outlines struct {
 	face *font.Face // whole, or without outlines if lazy is set
 	lazy *sfnt.Font
@@ -51,14 +51,14 @@ func parse(r font.Resource) (*font.Face, error) {
 	return font.NewFace(f), nil
 }
 
-// skipTables are the tables that go-text does without: outlines, bitmaps, colours, names.
+// skipTables are the tables that go-text does not need: outlines, bitmaps, colours, names.
 var skipTables = []string{"glyf", "loca", "CFF ", "gvar", "post", "name", "sbix", "CBDT", "CBLC", "EBDT", "EBLC", "bdat", "bloc", "SVG ", "COLR", "CPAL", "STAT"}
 
 var errWhole = errors.New("the font has to be read whole")
 
 func readLean(b []byte) (*font.Face, *outlines, error) {
 	if len(b) < 16 {
-		return nil, nil, errWhole // sfnt looks at the first bytes unasked
+		return nil, nil, errWhole // sfnt reads the first bytes without a check
 	}
 	collection, err := sfnt.ParseCollection(b)
 	if err != nil {
@@ -76,7 +76,7 @@ func readLean(b []byte) (*font.Face, *outlines, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Without anchors in the font, marks are placed by the outlines' extents.
+	// Without anchors in the font, the outlines' extents place the marks.
 	mark := opentype.MustNewTag("mark")
 	if !slices.ContainsFunc(face.GPOS.Features, func(f font.Feature) bool { return f.Tag == mark }) {
 		return nil, nil, errWhole
@@ -84,8 +84,8 @@ func readLean(b []byte) (*font.Face, *outlines, error) {
 	return face, &outlines{face: face, lazy: lazy}, nil
 }
 
-// leanDirectory returns where the table directory of the first font is, and a copy
-// of it in which the unseen tables have no name
+// leanDirectory returns the offset of the first font's table directory, and a copy
+// of the directory in which the hidden tables have no name
 // (https://learn.microsoft.com/typography/opentype/spec/otff).
 func leanDirectory(b []byte) (at int, directory []byte, err error) {
 	const header, record = 12, 16
@@ -108,14 +108,14 @@ func leanDirectory(b []byte) (at int, directory []byte, err error) {
 	return at, directory, nil
 }
 
-// An overlay is bytes with others in the place of some.
+// An overlay is a byte slice of which a part is replaced.
 type overlay struct {
 	under []byte
 	at    int
 	over  []byte
 }
 
-// ReadAt is io.ReaderAt.
+// ReadAt implements io.ReaderAt.
 func (o overlay) ReadAt(p []byte, off int64) (int, error) {
 	n, err := bytes.NewReader(o.under).ReadAt(p, off)
 	from, to := max(int(off), o.at), min(int(off)+n, o.at+len(o.over))
@@ -125,13 +125,13 @@ func (o overlay) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// segments is a glyph's outline, nil if it has none. It is valid until the next call.
+// segments returns a glyph's outline, nil if it has none. It is valid until the next call.
 func (o *outlines) segments(g font.GID) []opentype.Segment {
 	if o.lazy == nil {
 		out, _ := o.face.GlyphDataOutline(g)
 		return out.Segments
 	}
-	// At as many pixels an em as it has units the numbers are units.
+	// With as many pixels per em as units per em, the numbers are units.
 	units := fixed.Int26_6(o.lazy.UnitsPerEm())
 	segments, err := o.lazy.LoadGlyph(&o.buf, sfnt.GlyphIndex(g), units, nil)
 	if err != nil {
@@ -152,7 +152,7 @@ func (o *outlines) segments(g font.GID) []opentype.Segment {
 	return o.out
 }
 
-// top is how far a glyph goes up, in font units.
+// top returns a glyph's height above the baseline, in font units.
 func (o *outlines) top(g font.GID) float64 {
 	top := float32(0)
 	for _, s := range o.segments(g) {

@@ -23,8 +23,8 @@ func readDejaVu(t testing.TB) []byte {
 	return b
 }
 
-// TestLean holds that a font of which a part is read gives the same outlines, lines
-// and heights as the whole.
+// TestLean checks that a partly read font gives the same outlines, lines
+// and heights as the whole font.
 func TestLean(t *testing.T) {
 	b := readDejaVu(t)
 	_, o, err := readLean(b)
@@ -65,7 +65,7 @@ func TestLean(t *testing.T) {
 	}
 }
 
-// near holds two segments to be the same but for two units of 2048: sfnt rounds.
+// near reports whether two segments differ by at most two units of 2048: sfnt rounds.
 func near(a, b opentype.Segment) bool {
 	for i := range a.ArgsSlice() {
 		if dx, dy := a.Args[i].X-b.Args[i].X, a.Args[i].Y-b.Args[i].Y; max(dx, dy, -dx, -dy) > 2 {

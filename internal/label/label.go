@@ -4,8 +4,8 @@
 //	text ─► shaped by script and direction ─► outlines ─► filled at the scale ─► pixels
 //	        (go-text: HarfBuzz in Go)                     (x/image/vector)
 //
-// It is given the bytes of fonts, and opens nothing. For a label its font is read
-// for each picture and dropped again: pictures are few and kept by the caller, and a
+// The caller passes the bytes of fonts; the package opens nothing. A label's font is
+// parsed anew for each picture: pictures are few and kept by the caller, and a
 // font in memory is larger than all of them.
 package label
 
@@ -14,14 +14,14 @@ import (
 	"math"
 )
 
-// Options say what to draw.
+// Options describe a label.
 type Options struct {
 	Text       string
-	Font       []byte // of an OpenType font; nil means the built-in one, and so does one that cannot be read
+	Font       []byte // an OpenType font; the built-in one replaces nil and an unreadable font
 	Background [3]uint8
-	Scale      float64 // pixels for each logical pixel
-	Height     int     // of the picture, in logical pixels
-	Width      int     // that it may have at most, in logical pixels; 0 for any
+	Scale      float64 // pixels per logical pixel
+	Height     int     // the picture's height, in logical pixels
+	Width      int     // the picture's greatest width, in logical pixels; 0 for no bound
 }
 
 // An Image is a label's picture.
@@ -31,15 +31,15 @@ type Image struct {
 	Pix        []uint32 // wl_shm.format.xrgb8888, row after row
 }
 
-// Limits of a label: longer text is of no use, and costs memory.
+// Limits of a label: longer text is useless, and costs memory.
 const (
 	maxRunes = 64
 	maxWidth = 1024 // in logical pixels
 	padding  = 8    // on the left and on the right, in logical pixels
 )
 
-// Draw returns the picture, nil when there is nothing to draw, or no room for it.
-// Text that has no room is cut and ends with an ellipsis.
+// Draw returns the picture, or nil if there is nothing to draw or no room for it.
+// Text that does not fit is cut and ends with an ellipsis.
 func Draw(o Options) *Image {
 	text := []rune(o.Text)
 	if len(text) > maxRunes {
@@ -61,7 +61,7 @@ func Draw(o Options) *Image {
 	}
 	w := int(math.Ceil(line.Width/o.Scale)) + 2*padding
 	for k := 0; k < 3 && !whole(float64(w)*o.Scale) && (o.Width == 0 || w < o.Width); k++ {
-		w++ // a picture that is not stretched is sharper
+		w++ // an unscaled picture is sharper
 	}
 	img := &Image{W: int32(w), PixW: max(int(math.Round(float64(w)*o.Scale)), 1), PixH: h}
 	mask := image.NewAlpha(image.Rect(0, 0, img.PixW, h))
@@ -81,9 +81,9 @@ func blend(mask *image.Alpha, bg, fg [3]uint8) []uint32 {
 	return pix
 }
 
-// Mix returns what fg over bg is for each coverage, as xrgb8888 with a full first
-// byte. It mixes in linear light as the eye does: dark strokes on a bright ground
-// would be thin otherwise, and bright ones fat.
+// Mix returns the colour of fg over bg for each coverage, as xrgb8888 with a full first
+// byte. It mixes in linear light as the eye does: otherwise dark strokes on a bright
+// background would be thin, and bright ones fat.
 func Mix(bg, fg [3]uint8) *[256]uint32 {
 	table := new([256]uint32)
 	for a := range table {
@@ -100,7 +100,7 @@ func Mix(bg, fg [3]uint8) *[256]uint32 {
 }
 
 // Ink returns black or white, whichever contrasts more with the background: one of
-// them always does by 4.5:1 or more, which WCAG 2 asks of text.
+// them always reaches 4.5:1, which WCAG 2 requires for text.
 func Ink(bg [3]uint8) [3]uint8 {
 	white := [3]uint8{255, 255, 255}
 	if Contrast(bg, white) >= Contrast(bg, [3]uint8{}) {
@@ -119,7 +119,7 @@ func luminance(c [3]uint8) float64 {
 	return 0.2126*linear(c[0]) + 0.7152*linear(c[1]) + 0.0722*linear(c[2])
 }
 
-// linear decodes sRGB, encode is its inverse (IEC 61966-2-1).
+// linear decodes sRGB; encode is its inverse (IEC 61966-2-1).
 func linear(v uint8) float64 {
 	f := float64(v) / 255
 	if f <= 0.04045 {

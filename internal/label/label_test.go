@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestContrast holds that text is legible on every colour.
+// TestContrast checks that text is legible on every colour.
 func TestContrast(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		u := rapid.Uint8()
@@ -44,7 +44,7 @@ func TestDraw(t *testing.T) {
 	}
 }
 
-// TestRoom holds that a label never exceeds what it is given.
+// TestRoom checks that a label never exceeds its room.
 func TestRoom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := Options{
@@ -67,7 +67,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestBadFont holds that a font that cannot be read costs its look only.
+// TestBadFont checks that an unreadable font changes only the look.
 func TestBadFont(t *testing.T) {
 	if Draw(Options{Text: "x", Font: []byte("no font"), Scale: 1, Height: 22}) == nil {
 		t.Error("nothing drawn")

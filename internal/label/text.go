@@ -13,7 +13,7 @@ import (
 	"golang.org/x/image/vector"
 )
 
-// Fonts draw text, each character with the first of them that has it.
+// Fonts draw text, each character with the first font that has it.
 type Fonts struct {
 	faces []*font.Face
 	drawn map[*font.Face]*outlines
@@ -22,20 +22,20 @@ type Fonts struct {
 	seg   shaping.Segmenter
 }
 
-// NewFonts reads OpenType fonts, and collections of them, of which it takes the first.
-// What cannot be read is left out; if nothing is left, the built-in font is used.
+// NewFonts reads OpenType fonts, and the first font of each collection.
+// It omits unreadable ones; if none is left, it uses the built-in font.
 func NewFonts(files ...[]byte) *Fonts {
 	f := &Fonts{drawn: map[*font.Face]*outlines{}, fill: vector.NewRasterizer(0, 0)}
 	for _, b := range files {
 		f.Add(b)
 	}
 	if len(f.faces) == 0 && !f.Add(gobold.TTF) {
-		panic("label: the built-in font cannot be read") // a mistake of the build
+		panic("label: the built-in font cannot be read") // a mistake in the build
 	}
 	return f
 }
 
-// Add puts a font behind the others, and keeps b. It says whether it could be read.
+// Add appends a font, and keeps b. It reports whether the font is readable.
 func (f *Fonts) Add(b []byte) bool {
 	face, o, err := readFont(b)
 	if err != nil {
@@ -46,7 +46,7 @@ func (f *Fonts) Add(b []byte) bool {
 	return true
 }
 
-// AddAll puts the fonts of another behind those of f, which share what was read.
+// AddAll appends the fonts of another Fonts to f; both share the parsed fonts.
 func (f *Fonts) AddAll(other *Fonts) {
 	for _, face := range other.faces {
 		f.faces = append(f.faces, face)
@@ -64,27 +64,27 @@ func (f *Fonts) ResolveFace(r rune) *font.Face {
 	return f.faces[0]
 }
 
-// Has says whether one of the fonts has the character.
+// Has reports whether one of the fonts has the character.
 func (f *Fonts) Has(r rune) bool {
 	_, ok := f.ResolveFace(r).NominalGlyph(r)
 	return ok
 }
 
-// A Line is shaped text. Its Fonts draw it: one goroutine at a time.
+// A Line is shaped text. Its Fonts draw it, in one goroutine at a time.
 type Line struct {
 	Width float64 // pixels
 	runs  []shaping.Output
 	fonts *Fonts
 }
 
-// Fit shapes the text at a size in pixels, or as much of it as has room with an
-// ellipsis, nil if not even that has.
+// Fit shapes the text at a size in pixels, or as much of it as fits with an
+// ellipsis. It returns nil if not even the ellipsis fits.
 func (f *Fonts) Fit(text []rune, size, room float64) *Line {
 	l := f.Line(text, size)
 	if l.Width <= room {
 		return l
 	}
-	low, high := 0, len(text) // text[:low] and an ellipsis has room
+	low, high := 0, len(text) // text[:low] and an ellipsis fit
 	for low < high {
 		mid := (low + high + 1) / 2
 		if l = f.Line(append(text[:mid:mid], '…'), size); l.Width <= room {
@@ -115,8 +115,7 @@ func (f *Fonts) Line(text []rune, size float64) *Line {
 	return l
 }
 
-// Baseline centres what stands between the height of capitals and the line, in h
-// pixels.
+// Baseline returns the baseline that centres capital letters in h pixels.
 func (f *Fonts) Baseline(size float64, h int) float64 {
 	face := f.faces[0]
 	scale := size / float64(face.Upem())
@@ -129,8 +128,8 @@ func (f *Fonts) Baseline(size float64, h int) float64 {
 	return math.Round((float64(h) + capital) / 2)
 }
 
-// Draw fills the outlines, from x on the baseline y; of the characters that only
-// wants, by their indices in the text, or of all.
+// Draw fills the outlines, from x on the baseline y, of the characters that only
+// selects by their indices in the text, or of all.
 func (l *Line) Draw(mask *image.Alpha, x, y float64, only func(index int) bool) {
 	r := l.fonts.fill
 	r.Reset(mask.Rect.Dx(), mask.Rect.Dy())

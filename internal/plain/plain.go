@@ -1,8 +1,8 @@
-// Package plain makes a text that a stranger wrote fit to be shown: in a title, a
+// Package plain makes untrusted text safe to show: in a title, a
 // log, a menu, a notification, a line of a terminal.
 //
-// It is for what Vix says itself with a guest's words in it. What a guest's program
-// writes to a person's terminal goes through package termsafe.
+// It is for Vix's own messages that contain a guest's text. The output of a guest's
+// program on a person's terminal goes through package termsafe.
 package plain
 
 import (
@@ -17,27 +17,27 @@ const (
 	Lines   = true  // a line's end stays, as '\n'
 )
 
-// maxMarks is how many combining marks one character may carry: more than any
-// script needs, less than what reaches over the neighbouring lines.
+// maxMarks bounds the combining marks of one character: more than any
+// script needs, fewer than reach over the neighbouring lines.
 const maxMarks = 4
 
-// Text returns s as text alone, in at most most bytes of valid UTF-8.
+// Text returns s as plain text, in at most most bytes of valid UTF-8.
 //
-// It drops bytes that are not UTF-8 (and U+FFFD, which stands for such), control
+// It drops bytes that are not UTF-8 (and U+FFFD, which replaces such bytes), control
 // characters, format characters (those that change the direction of writing among
-// them), private and unassigned characters (nobody knows what a terminal or a font
-// makes of them), letters that show nothing, marks without a character to combine
-// with, and all but four of one character's. Every space becomes a plain one, and so
-// do a line's end, a tab and their like; but with lines '\n' stays.
+// them), private and unassigned characters (their display is unpredictable), invisible
+// letters, marks without a character to combine with, and all but four marks of one
+// character. Every space becomes a plain one, and so do a line's end, a tab and the
+// like; but with lines, '\n' stays.
 //
-// It never cuts between a character and its marks. A text that is plain already comes
-// back as it is, so that Text(s, len(s), OneLine) == s tells whether s is.
+// It never cuts between a character and its marks. Plain text comes back unchanged, so
+// that Text(s, len(s), OneLine) == s reports whether s is plain.
 func Text(s string, most int, lines bool) string {
 	if isPlain(s, most) {
 		return s
 	}
 	out := make([]byte, 0, min(len(s), max(most, 0)))
-	last := 0 // where the last character begins that marks combine with
+	last := 0 // start of the last character that marks combine with
 	marks := maxMarks
 	for _, r := range s {
 		r, mark := shown(r, lines)
@@ -57,7 +57,7 @@ func Text(s string, most int, lines bool) string {
 			last = len(out)
 		}
 		if len(out)+utf8.RuneLen(r) > most {
-			return string(out[:last]) // without a character whose marks do not fit
+			return string(out[:last]) // omits a character whose marks do not fit
 		}
 		out = utf8.AppendRune(out, r)
 	}
@@ -67,7 +67,7 @@ func Text(s string, most int, lines bool) string {
 // maxError bounds an error's line, in bytes.
 const maxError = 4 << 10
 
-// Error returns the line that is shown of an error, which may hold what a guest wrote:
+// Error returns an error as one plain line. The error may contain a guest's text, and
 // errors.Join writes several lines.
 func Error(err error) string {
 	var parts []string
@@ -79,7 +79,7 @@ func Error(err error) string {
 	return Text(strings.Join(parts, "; "), maxError, OneLine)
 }
 
-// Clip shortens what a message quotes, to 40 characters. It does not make it plain.
+// Clip shortens a quotation to 40 characters. It does not make it plain.
 func Clip(s string) string {
 	if r := []rune(s); len(r) > 40 {
 		return string(r[:40]) + "…"
@@ -87,7 +87,8 @@ func Clip(s string) string {
 	return s
 }
 
-// isPlain is the usual case, without an allocation.
+// isPlain recognises the usual text that needs no change, printable ASCII, without an
+// allocation.
 func isPlain(s string, most int) bool {
 	if len(s) > most {
 		return false
@@ -100,7 +101,7 @@ func isPlain(s string, most int) bool {
 	return true
 }
 
-// shown returns what is shown for r, -1 for nothing, and whether that is a
+// shown returns the character to show for r, or -1 for none, and whether it is a
 // combining mark.
 func shown(r rune, lines bool) (_ rune, mark bool) {
 	switch {
@@ -116,5 +117,5 @@ func shown(r rune, lines bool) (_ rune, mark bool) {
 	return r, unicode.Is(unicode.M, r)
 }
 
-// brailleBlank is a symbol that looks like a space.
+// brailleBlank looks like a space.
 const brailleBlank = '\u2800'

@@ -30,15 +30,15 @@ func TestText(t *testing.T) {
 		{"a\nb\tc\u2028d", 100, Lines, "a\nb c d"},
 		{"a\xff\xc3b\xe2\x82", 100, OneLine, "ab"},
 		{"\ufffd", 100, OneLine, ""},
-		{"a\ue000b\U0010fffdc\u0378d\ufdd0e", 100, OneLine, "abcde"}, // private, unassigned, no character
+		{"a\ue000b\U0010fffdc\u0378d\ufdd0e", 100, OneLine, "abcde"}, // private, unassigned, noncharacter
 		{"x\u0301\u0302\u0303\u0304\u0305\u0306y", 100, OneLine, "x\u0301\u0302\u0303\u0304y"},
 		{"x\u0301\u0302\u0303\u200d\u0304\u0305y", 100, OneLine, "x\u0301\u0302\u0303\u0304y"},
 		{"\u0301x", 100, OneLine, "x"},
 		{"a\n\u0301x", 100, Lines, "a\nx"},
-		{"abe\u0301", 4, OneLine, "ab"}, // e would stand without its mark
+		{"abe\u0301", 4, OneLine, "ab"}, // e would lose its mark
 		{"abcde\u0301fgh", 7, OneLine, "abcde\u0301"},
 		{"abcde\u0301\u0302", 7, OneLine, "abcd"},
-		{"a\u3164\uffa0\u115f\u034fb\u2800c", 100, OneLine, "ab c"}, // letters and a symbol that show nothing
+		{"a\u3164\uffa0\u115f\u034fb\u2800c", 100, OneLine, "ab c"}, // invisible letters and a blank symbol
 		{"a\U000e0041\U000e0001b\u200b\u2060\ufeffc\u00add", 100, OneLine, "abcd"},
 		{"👍🏽", 100, OneLine, "👍🏽"},
 	} {
@@ -105,7 +105,7 @@ func BenchmarkText(b *testing.B) {
 	}
 }
 
-// An error is one line, whatever it holds; what a message quotes is short.
+// An error is one line, whatever it contains; a quotation is short.
 func TestErrorAndClip(t *testing.T) {
 	err := errors.Join(errors.New("VM a: \x1b[2Jgone\n\n"), errors.New("  VM b: too"))
 	if got, want := Error(err), "VM a: [2Jgone; VM b: too"; got != want {

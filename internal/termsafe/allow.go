@@ -2,7 +2,7 @@ package termsafe
 
 import "strconv"
 
-// What passes. Names are those of ECMA-48, DEC's manuals and xterm's ctlseqs.
+// The allow-list. Names are those of ECMA-48, DEC's manuals and xterm's ctlseqs.
 
 // escape acts on ESC inter c.
 func (f *Filter) escape(c byte) {
@@ -19,9 +19,9 @@ func (f *Filter) escape(c byte) {
 			f.move()
 		case '=', '>': // DECKPAM, DECKPNM
 			f.modes.touched |= touchedKeypad
-		case 'c': // RIS, which would throw away what the person's terminal has kept above
+		case 'c': // RIS, which would erase the terminal's scrollback
 			f.out = f.modes.restoreCopy(f.out)
-			f.modes.now, f.modes.alt, f.modes.keys = 0, 0, [2]int{} // what was saved may bring the others back
+			f.modes.now, f.modes.alt, f.modes.keys = 0, 0, [2]int{} // a saved state may bring the others back
 			f.out = append(f.out, "\x1b[H\x1b[2J\x1b7"...)
 			f.move()
 			return
@@ -40,7 +40,7 @@ func (f *Filter) escape(c byte) {
 // move notes that the cursor may be in any line.
 func (f *Filter) move() {
 	f.cursor.used = true
-	if f.modes.alt != altSaved { // which gives the cursor back
+	if f.modes.alt != altSaved { // which restores the cursor
 		f.cursor.moved = true
 	}
 }
@@ -52,7 +52,7 @@ func (f *Filter) csi(c byte) {
 		f.sgr()
 		return
 	}
-	if s.sub != 0 { // nothing else has such
+	if s.sub != 0 { // nothing else has subparameters
 		return
 	}
 	if f.Kind == Line {
@@ -93,7 +93,7 @@ func (f *Filter) screenCSI(c byte) {
 	s := &f.seq
 	n := len(s.list())
 	switch c {
-	case 'C', 'D', 'G', 'I', 'Z', '`', 'a', 'b', 'P', 'X', '@': // in the line: CUF CUB CHA CHT CBT HPA HPR REP DCH ECH ICH
+	case 'C', 'D', 'G', 'I', 'Z', '`', 'a', 'b', 'P', 'X', '@': // within the line: CUF CUB CHA CHT CBT HPA HPR REP DCH ECH ICH
 		if n > 1 {
 			return
 		}
@@ -103,7 +103,7 @@ func (f *Filter) screenCSI(c byte) {
 			return
 		}
 	case 'A', 'B', 'E', 'F', 'd', 'e', 'L', 'M', 'S', 'T': // CUU CUD CNL CPL VPA VPR IL DL SU SD
-		if n > 1 { // T with more is mouse tracking that waits for an answer
+		if n > 1 { // T with more parameters is mouse tracking that waits for an answer
 			return
 		}
 		f.move()
@@ -112,7 +112,7 @@ func (f *Filter) screenCSI(c byte) {
 			return
 		}
 		f.move()
-	case 'J': // ED; 3 would throw away what the person's terminal has kept above
+	case 'J': // ED; 3 would erase the terminal's scrollback
 		if n > 1 || s.param(0, 0) > 2 {
 			return
 		}
@@ -122,13 +122,13 @@ func (f *Filter) screenCSI(c byte) {
 		}
 		f.modes.touched |= touchedRegion
 		f.move()
-	case 's', 'u': // SCOSC, SCORC; with parameters s is another thing
+	case 's', 'u': // SCOSC, SCORC; with parameters, s means something else
 		if n > 0 {
 			return
 		}
 		f.modes.touched |= touchedSaved
 		f.move()
-	case 'h', 'l': // SM, RM: insertion alone
+	case 'h', 'l': // SM, RM: insertion only
 		if n != 1 || s.param(0, 0) != insertMode {
 			return
 		}
@@ -141,7 +141,7 @@ func (f *Filter) screenCSI(c byte) {
 
 const insertMode = 4 // IRM
 
-// emit writes the sequence at hand.
+// emit writes the current sequence.
 func (f *Filter) emit(c byte) {
 	s := &f.seq
 	f.out = append(f.out, esc, '[')
@@ -162,8 +162,8 @@ func (f *Filter) emit(c byte) {
 	f.out = append(f.out, c)
 }
 
-// sgr passes what of an SGR is known to be about looks. Hidden text (8) is for
-// Screen alone. Linux's console takes 11 and 12 as other character sets.
+// sgr passes the parameters of an SGR that are known to be about looks. Hidden text (8)
+// is for Screen only. Linux's console treats 11 and 12 as other character sets.
 func (f *Filter) sgr() {
 	s := &f.seq
 	list := s.list()
@@ -178,7 +178,7 @@ func (f *Filter) sgr() {
 	for i := 0; i < len(list); {
 		n := f.group(i)
 		if n < 0 {
-			break // what follows cannot be told apart
+			break // the rest is ambiguous
 		}
 		if look(list[i:i+n], s.sub>>i&1 != 0, f.Kind) {
 			if kept++; kept > 1 {
@@ -196,8 +196,8 @@ func (f *Filter) sgr() {
 	f.out = append(f.out, 'm')
 }
 
-// colored notes that text has a look of its own now. On a Screen it may come back
-// with the cursor (DECRC) after it went.
+// colored notes that text has a look of its own now. On a Screen the look may come back
+// with the cursor (DECRC) after a reset.
 func (f *Filter) colored(on bool) {
 	switch {
 	case on:
@@ -207,8 +207,8 @@ func (f *Filter) colored(on bool) {
 	}
 }
 
-// group returns how many parameters of an SGR, from i, belong together; -1 where
-// that is not to be told.
+// group returns how many parameters of an SGR, from i, belong together; -1 if
+// that is ambiguous.
 func (f *Filter) group(i int) int {
 	list := f.seq.list()
 	n := 1
@@ -235,7 +235,7 @@ func (f *Filter) group(i int) int {
 // look reports that a group of SGR parameters is about looks.
 func look(p []int, sub bool, kind Kind) bool {
 	switch c := max(p[0], 0); {
-	case c == 38 || c == 48 || c == 58: // colours of a palette, or by their parts
+	case c == 38 || c == 48 || c == 58: // colours from a palette, or by components
 		return len(p) > 1
 	case sub: // the kinds of an underline
 		return c == 4 && len(p) == 2 && p[1] <= 5

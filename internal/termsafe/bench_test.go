@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recorded returns what a program wrote to a terminal, from the fuzz target's corpus.
+// recorded returns a program's output to a terminal, from the fuzz target's corpus.
 func recorded(b *testing.B, name string) []byte {
 	b.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "fuzz", "FuzzFilter", name))
@@ -29,8 +29,8 @@ func recorded(b *testing.B, name string) []byte {
 	return []byte(s)
 }
 
-// BenchmarkStream is the way of a program's output through a pipe to a terminal's
-// stand-in, with and without the filter; io.Copy is what it was without.
+// BenchmarkStream passes a program's output through a pipe to a stand-in for a
+// terminal, with the filter and without it (io.Copy).
 func BenchmarkStream(b *testing.B) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -72,7 +72,7 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// processor is the time that this process has had of the processors.
+// processor returns the processor time of this process.
 func processor(b *testing.B) time.Duration {
 	b.Helper()
 	var u unix.Rusage
@@ -82,7 +82,7 @@ func processor(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// throughPipe is what package vm does with a program's output.
+// throughPipe does what package vm does with a program's output.
 func throughPipe(w io.Writer, text, buf []byte) error {
 	r, p, err := os.Pipe()
 	if err != nil {

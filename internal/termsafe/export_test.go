@@ -1,7 +1,7 @@
 package termsafe
 
-// Nothing are strings of which nothing passes.
+// Nothing holds strings of which nothing passes.
 var Nothing = nothing
 
-// State is what a filter knows of the terminal, to be compared.
+// State is a filter's knowledge of the terminal, for comparison.
 func (f *Filter) State() any { return [2]any{f.cursor, f.modes} }

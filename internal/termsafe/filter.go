@@ -1,32 +1,32 @@
 // Package termsafe decides which of a guest's bytes reach a person's terminal.
 //
-// A terminal obeys what it is shown: it copies into the clipboard, answers with what
-// then stands typed at the next prompt, takes another title, draws over what others
-// wrote. So a guest's output is parsed, and what comes out is written anew from what
-// was understood: whole sequences of an allow-list, in their one usual form.
+// A terminal obeys its input: it sets the clipboard, sends answers that appear as typed
+// text at the next prompt, changes its title, draws over the output of
+// others. So the package parses a guest's output, and writes it anew: whole
+// sequences of an allow-list, each in its one usual form.
 //
 //	guest's bytes ─► UTF-8 ─► state machine (x/ansi's table) ─► allow-list ─► canonical sequences
 //	                 │                                           (allow.go)     │
-//	                 └ text: as it is                                           └ what it leaves on
+//	                 └ text: unchanged                                          └ modes left on
 //	                                                                              (modes.go)
 //
 // There are three kinds of stream:
 //
-//	Line    a program's output among others': text, newlines, colours, and what moves
+//	Line    a program's output among others': text, newlines, colours, and moves
 //	        within the line (CR, BS, HT, CHA, CUF, CUB, EL). No character that changes
 //	        the direction of writing.
 //	Screen  a program that has the terminal for itself: what vim, less, htop, tmux and
 //	        shells need. No string (OSC, DCS, APC, PM, SOS: clipboard, titles, colours of the
-//	        terminal, links, notifications, files, pictures), nothing that the terminal
-//	        would answer, no mode whose usual state is not known.
+//	        terminal, links, notifications, files, pictures), no query that the terminal
+//	        would answer, no mode with an unknown usual state.
 //	Raw     everything.
 //
-// All of it is in bounded memory, whatever is sent: the text of a string is not kept.
-// How a stream is cut into pieces changes nothing. The terminal is taken to speak
-// UTF-8, where a control character of ECMA-48's upper half (C1) has two bytes; alone,
-// a byte from 0x80 to 0x9f is no character, and becomes U+FFFD like other such bytes.
+// Memory is bounded for any input: the filter does not keep the text of a string.
+// The division of a stream into pieces changes nothing. The package assumes a UTF-8
+// terminal, where a control character of ECMA-48's upper half (C1) has two bytes; a
+// single byte from 0x80 to 0x9f is not a character, and becomes U+FFFD like other such bytes.
 //
-// It does not know how wide a terminal or a character is, nor what it shows.
+// The package does not know the width of a terminal or a character, nor the screen's content.
 package termsafe
 
 import (
@@ -35,7 +35,7 @@ import (
 	"github.com/charmbracelet/x/ansi/parser"
 )
 
-// A Kind of stream; see the package's comment.
+// A Kind is a kind of stream; see the package comment.
 type Kind uint8
 
 const (
@@ -47,42 +47,42 @@ const (
 const (
 	esc = 0x1b
 	del = 0x7f
-	// maxParams is how many parameters a sequence may have; a longer one is dropped.
+	// maxParams bounds the parameters of a sequence; a longer one is dropped.
 	// The longest in use set a few colours at once.
 	maxParams = 32
-	// maxParam bounds a parameter's value: no terminal is larger, no mode higher.
+	// maxParam bounds a parameter's value: no terminal and no mode number is larger.
 	maxParam = 9999
 )
 
-// A Filter is the state machine for one stream. Its zero value is one for Line.
+// A Filter is the state machine for one stream. Its zero value filters a Line.
 type Filter struct {
 	Kind Kind
 
-	out     []byte       // what passes, during Append
+	out     []byte       // the output of Append, while it runs
 	pending [4]byte      // the beginning of a character
-	npend   int          // bytes of it
-	state   parser.State // of the sequence at hand
-	seq     sequence     // as far as it is known
-	length  int          // bytes of the OSC at hand
-	modes   modes        // what is left on
+	npend   int          // length of pending
+	state   parser.State // state of the current sequence
+	seq     sequence     // the current sequence so far
+	length  int          // bytes of the current OSC so far
+	modes   modes        // modes left on
 	cursor  cursor
 }
 
-// A cursor is what Vix has to know of the place where its own next line would begin.
+// A cursor describes the place where the next line of Vix's own would begin.
 type cursor struct {
-	used   bool // something may stand in the cursor's line
+	used   bool // the cursor's line may contain something
 	column bool // the last thing was not a return to the first column
-	moved  bool // it went up or down by other ways than new lines: anything may stand below it
+	moved  bool // it went up or down other than by new lines: anything may be below it
 }
 
-// A sequence is what is collected of an escape or control sequence.
+// A sequence holds the parts of an escape or control sequence.
 type sequence struct {
 	prefix, inter byte
-	params        [maxParams]int // -1: left out
+	params        [maxParams]int // -1: omitted
 	sub           uint32         // bit i: param i goes on with a ':'
-	n             int            // the parameter at hand
-	some          bool           // there are parameters at all
-	bad           bool           // not of a form that any terminal means
+	n             int            // index of the current parameter
+	some          bool           // there are any parameters
+	bad           bool           // not of a form that any terminal accepts
 }
 
 func (s *sequence) clear() {
@@ -98,7 +98,7 @@ func (s *sequence) list() []int {
 	return s.params[:s.n+1]
 }
 
-// param returns parameter i, or def where it is left out.
+// param returns parameter i, or def if it is omitted.
 func (s *sequence) param(i, def int) int {
 	if l := s.list(); i < len(l) && l[i] >= 0 {
 		return l[i]
@@ -106,8 +106,8 @@ func (s *sequence) param(i, def int) int {
 	return def
 }
 
-// Append appends what passes of src to dst. What src ends within is kept until
-// the next call: a character, or a sequence.
+// Append appends the filtered src to dst. It keeps an incomplete character or
+// sequence at the end of src until the next call.
 func (f *Filter) Append(dst, src []byte) []byte {
 	if f.Kind == Raw {
 		if len(src) > 0 {
@@ -139,7 +139,7 @@ func (f *Filter) Append(dst, src []byte) []byte {
 	return out
 }
 
-// run returns how many bytes src begins with that are text and pass as they are.
+// run returns the length of the text at the start of src that passes unchanged.
 func (f *Filter) run(src []byte) (n int) {
 	for n < len(src) {
 		c := src[n]
@@ -170,7 +170,7 @@ func (f *Filter) print(text []byte) {
 	f.cursor.used, f.cursor.column = true, true
 }
 
-// complete takes as much of src as the character needs whose beginning is pending.
+// complete takes the rest of the pending character from src.
 func (f *Filter) complete(src []byte) []byte {
 	n := copy(f.pending[f.npend:], src)
 	head := f.pending[:f.npend+n]
@@ -180,7 +180,7 @@ func (f *Filter) complete(src []byte) []byte {
 	}
 	r, size := utf8.DecodeRune(head)
 	f.rune(r, head[:size])
-	if size < f.npend { // not UTF-8: what followed the first byte begins anew
+	if size < f.npend { // not UTF-8: parse again after the first byte
 		f.npend = copy(f.pending[:], f.pending[size:f.npend])
 		return src
 	}
@@ -189,7 +189,7 @@ func (f *Filter) complete(src []byte) []byte {
 	return src[taken:]
 }
 
-// char takes the character that src begins with, or keeps its beginning.
+// char takes the character at the start of src, or keeps its beginning.
 func (f *Filter) char(src []byte) []byte {
 	if !utf8.FullRune(src) {
 		f.npend = copy(f.pending[:], src)
@@ -202,7 +202,7 @@ func (f *Filter) char(src []byte) []byte {
 
 var replacement = []byte("\ufffd")
 
-// rune takes a character that is not of ASCII; text is its bytes.
+// rune takes a non-ASCII character; text holds its bytes.
 func (f *Filter) rune(r rune, text []byte) {
 	if r >= 0x80 && r <= 0x9f {
 		f.advance(byte(r))
@@ -211,7 +211,7 @@ func (f *Filter) rune(r rune, text []byte) {
 	switch f.state {
 	case parser.GroundState:
 	case parser.EscapeState, parser.EscapeIntermediateState, parser.CsiEntryState, parser.CsiParamState, parser.CsiIntermediateState:
-		f.state = parser.GroundState // no sequence has such a character; text goes on
+		f.state = parser.GroundState // no sequence contains such a character: text goes on
 	default: // in a string
 		if f.length == 0 {
 			f.length = 1
@@ -227,7 +227,7 @@ func (f *Filter) rune(r rune, text []byte) {
 	}
 }
 
-// advance takes a byte of ASCII, or a control character of C1.
+// advance takes an ASCII byte, or a C1 control character.
 func (f *Filter) advance(c byte) {
 	was := f.state
 	if was == parser.OscStringState && f.palette(c) {
@@ -252,12 +252,12 @@ func (f *Filter) advance(c byte) {
 	case parser.PrefixAction:
 		f.seq.prefix = c
 	case parser.CollectAction:
-		f.seq.bad = f.seq.bad || f.seq.inter != 0 // none in use has two
+		f.seq.bad = f.seq.bad || f.seq.inter != 0 // no sequence in use has two
 		f.seq.inter = c
 	case parser.ParamAction:
 		f.seq.digit(c)
 	case parser.IgnoreAction:
-		// A prefix or parameter where none can be: terminals ignore the whole.
+		// A misplaced prefix or parameter: terminals ignore the whole sequence.
 		if c >= '0' && c <= '?' && (was == parser.CsiParamState || was == parser.CsiIntermediateState) {
 			f.seq.bad, f.state = true, was
 		}
@@ -266,7 +266,7 @@ func (f *Filter) advance(c byte) {
 	}
 }
 
-// dispatch acts on a sequence that has ended with c.
+// dispatch acts on a sequence that ends with c.
 func (f *Filter) dispatch(was parser.State, c byte) {
 	switch was {
 	case parser.CsiEntryState, parser.CsiParamState, parser.CsiIntermediateState:
@@ -276,7 +276,7 @@ func (f *Filter) dispatch(was parser.State, c byte) {
 	case parser.EscapeState, parser.EscapeIntermediateState:
 		switch {
 		case f.seq.bad:
-		case c == 'k' && f.seq.inter == 0: // a title, to screen and tmux, up to a string's end
+		case c == 'k' && f.seq.inter == 0: // a title for screen and tmux, up to a string's end
 			f.state = parser.SosStringState
 		default:
 			f.escape(c)
@@ -284,8 +284,8 @@ func (f *Filter) dispatch(was parser.State, c byte) {
 	}
 }
 
-// palette follows an OSC, none of which passes, and tells the two that Linux's console
-// has without an end: ESC ] R, and ESC ] P with seven digits.
+// palette follows an OSC, which never passes, and recognises the two of Linux's console
+// that have no terminator: ESC ] R, and ESC ] P with seven digits.
 func (f *Filter) palette(c byte) (ended bool) {
 	if c < ' ' || c >= del {
 		return false
@@ -323,11 +323,11 @@ func (s *sequence) digit(c byte) {
 	}
 }
 
-// control lets a control character pass, or not.
+// control passes or drops a control character.
 func (f *Filter) control(c byte) {
 	switch c {
 	case '\n':
-		f.cursor.used = f.cursor.column && f.Kind == Screen // where nobody adds the return
+		f.cursor.used = f.cursor.column && f.Kind == Screen // where nothing adds the return
 	case '\r':
 		f.cursor.column = false
 	case '\b', '\t':

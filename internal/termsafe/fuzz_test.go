@@ -10,8 +10,8 @@ import (
 	"vix/internal/termsafe/termsafetest"
 )
 
-// FuzzFilter: nothing gets out that may not; it is the same in whatever pieces the input
-// comes; each piece ends outside of any sequence; and Restore puts all back.
+// FuzzFilter: nothing forbidden gets out; the division of the input into pieces does not
+// matter; each piece of output ends outside any sequence; and Restore resets everything.
 func FuzzFilter(f *testing.F) {
 	for _, s := range termsafe.Nothing {
 		f.Add([]byte("a"+s+"b\n"), true, uint64(1))
@@ -61,15 +61,15 @@ func FuzzFilter(f *testing.F) {
 	})
 }
 
-// words are what a program says to a terminal, by which it may leave something on.
+// words are a program's sequences that may leave something on.
 var words = []string{
 	"\x1b[?1049h", "\x1b[?1049l", "\x1b[?47h", "\x1b[?47l", "\x1b[?1048h", "\x1b[?1048l", "\x1b[>1u", "\x1b[=3u", "\x1b[<u", "\x1b[<9u", "\x1b[?1000;1006h", "\x1b[?1000l",
 	"\x1b[?1004h", "\x1b[?2004h", "\x1b[?2004l", "\x1b[?1h", "\x1b=", "\x1b>", "\x1b[?25l", "\x1b[?25h", "\x1b[5 q", "\x1b[0 q", "\x1b[>4;2m", "\x1b[>4m", "\x1b(0", "\x1b(B", "\x1b)0", "\x0e", "\x0f",
 	"\x1b[4h", "\x1b[4l", "\x1b[?7l", "\x1b[?7h", "\x1b[?6h", "\x1b[?6l", "\x1b[?5h", "\x1b[?2026h", "\x1b[2;4r", "\x1b[r", "\x1b[1;31m", "\x1b[m", "\x1b7", "\x1b8", "\x1b[s", "\x1b[u", "\x1b[!p", "\x1bc", "text", "\r\n",
 }
 
-// In whatever order a program says what it may, and wherever it ends: all is put back.
-// This has found what a cursor that is restored after a reset brings back.
+// For every order of a program's sequences, and every end, everything is reset.
+// This test found that a cursor restored after a reset brings modes back.
 func TestAnyOrder(t *testing.T) {
 	said := words
 	for _, s := range termsafe.Nothing {

@@ -5,17 +5,17 @@ import (
 	"strconv"
 )
 
-// What a program may leave on, so that it is to be put back when the program has
-// ended. A mode is put back if it was ever touched: a cursor that is restored (DECRC)
-// brings modes back too, and to set a mode to what it is does no harm. The
+// modes holds what a program may leave on, and what must be reset at its
+// end. A mode is reset if it was ever touched: restoring the cursor (DECRC)
+// brings modes back too, and setting a mode to its current state is harmless. The
 // alternate screen and kitty's stack of keyboard modes are counted exactly, because
-// leaving what one is not in moves the cursor, or takes away what is another's.
+// one exit too many moves the cursor, or removes another program's entry.
 type modes struct {
-	private uint32 // touched ones of privateModes, by index
-	now     uint32 // those that differ from a terminal's own now
+	private uint32 // bits of the touched privateModes, by index
+	now     uint32 // bits of those that now differ from a terminal's default
 	touched touched
-	alt     int    // the mode that has set the alternate screen; 0: none
-	keys    [2]int // entries on kitty's stack: of the main screen, of the alternate one
+	alt     int    // the mode that set the alternate screen; 0: none
+	keys    [2]int // entries on kitty's stack: main screen, alternate screen
 }
 
 type touched uint16
@@ -28,7 +28,7 @@ const (
 	touchedRegion
 	touchedInsert
 	touchedOtherKeys
-	touchedSaved // what DECSC keeps: the cursor's place, and some of the modes
+	touchedSaved // the state that DECSC saves: the cursor's place, and some of the modes
 
 	touchedAll = touchedColor | touchedCharset | touchedKeypad | touchedRegion | touchedInsert
 )
@@ -38,18 +38,18 @@ type private struct {
 	on bool
 }
 
-// privateModes are those of DECSET that pass, and how a terminal has them. The
-// first is taken back first: until then nothing else is shown.
+// privateModes are the DECSET modes that pass, with a terminal's default. The
+// first is reset first: until then nothing else is shown.
 var privateModes = [...]private{
 	{2026, false}, // synchronised output
-	{1, false},    // DECCKM: application's cursor keys
+	{1, false},    // DECCKM: application cursor keys
 	{5, false},    // DECSCNM: reverse video
 	{origin, false},
 	{autowrap, true},
 	{9, false},                                                                                              // mouse, as X10 had it
 	{12, false},                                                                                             // blinking cursor
 	{25, true},                                                                                              // DECTCEM: the cursor
-	{66, false},                                                                                             // DECNKM: application's keypad
+	{66, false},                                                                                             // DECNKM: application keypad
 	{1000, false}, {1002, false}, {1003, false}, {1005, false}, {1006, false}, {1015, false}, {1016, false}, // mouse
 	{1004, false}, // focus
 	{2004, false}, // bracketed paste
@@ -58,7 +58,7 @@ var privateModes = [...]private{
 const (
 	origin   = 6 // DECOM
 	autowrap = 7 // DECAWM
-	// The alternate screen: 1049 gives the cursor back, the others do not.
+	// The alternate screen: 1049 restores the cursor, the others do not.
 	altOld, altClear, altSaved = 47, 1047, 1049
 	saveCursor                 = 1048
 )
@@ -68,8 +68,8 @@ func privateMode(mode int) int {
 	return slices.IndexFunc(privateModes[:], func(p private) bool { return p.n == mode })
 }
 
-// private acts on DECSET (on) or DECRST: mode by mode, since programs name those that
-// pass and others in one sequence.
+// private acts on DECSET (on) or DECRST, mode by mode: programs mix modes that
+// pass with others in one sequence.
 func (f *Filter) private(on bool) {
 	m := &f.modes
 	final := byte('l')
@@ -101,11 +101,11 @@ func (f *Filter) private(on bool) {
 	}
 }
 
-// screen notes a change of screens, and reports whether it is one that passes.
+// screen notes a change of screens, and reports whether it passes.
 func (f *Filter) screen(mode int, on bool) bool {
 	m := &f.modes
 	if !on && m.alt == 0 {
-		return false // the screen of whoever was there before
+		return false // the previous program's screen
 	}
 	f.cursor.moved = f.cursor.moved || mode != altSaved
 	switch {
@@ -121,8 +121,8 @@ func (f *Filter) screen(mode int, on bool) bool {
 	return true
 }
 
-// maxKeys bounds kitty's stack: a terminal forgets its lowest entries, which are another's,
-// when it is full.
+// maxKeys bounds kitty's stack: a full terminal drops its lowest entries, which are another
+// program's.
 const maxKeys = 4
 
 // kitty acts on the sequences of kitty's keyboard protocol.
@@ -135,7 +135,7 @@ func (f *Filter) kitty() {
 	switch n := len(s.list()); {
 	case s.prefix == '>' && n <= 1 && *depth < maxKeys:
 		*depth++
-	case s.prefix == '=' && n <= 2 && *depth > 0: // below are another's
+	case s.prefix == '=' && n <= 2 && *depth > 0: // the entries below are another program's
 	case s.prefix == '<' && n <= 1 && *depth > 0:
 		pop := min(max(s.param(0, 1), 1), *depth)
 		*depth -= pop
@@ -160,8 +160,8 @@ func appendMode(dst []byte, mode int, final byte) []byte {
 	return append(strconv.AppendInt(dst, int64(mode), 10), final)
 }
 
-// restore appends what puts the terminal back, and forgets what was left on. The
-// alternate screen is left before the modes that come back with the cursor.
+// restore appends the sequences that reset the terminal, and clears the state. It leaves
+// the alternate screen before it resets the modes that come back with the cursor.
 func (m *modes) restore(dst []byte) []byte {
 	dst = m.usual(dst, 0, 1)
 	if m.alt != 0 {
@@ -186,28 +186,28 @@ func (m *modes) restore(dst []byte) []byte {
 		}
 	}
 	switch {
-	case m.private&(1<<privateMode(origin)) != 0: // takes the cursor to the top
+	case m.private&(1<<privateMode(origin)) != 0: // moves the cursor to the top
 		dst = append(dst, "\x1b[?6l\x1b[r\x1b[9999;1H\r\n"...)
 	case m.touched&touchedRegion != 0:
 		dst = append(dst, "\x1b7\x1b[r\x1b8"...)
 	}
 	if m.touched&touchedSaved != 0 {
-		dst = append(dst, "\x1b7"...) // over what would bring modes back
+		dst = append(dst, "\x1b7"...) // overwrites a saved state that would bring modes back
 	}
 	*m = modes{}
 	return dst
 }
 
-// Restore appends to dst what puts a terminal back that showed what has passed so far.
-// The filter is then as at its beginning, but for where the cursor is: what it held back
-// (an unfinished sequence or character) is dropped.
+// Restore appends to dst the sequences that reset a terminal after the output so far.
+// The filter is then in its initial state, except for the cursor's place: it drops an
+// unfinished sequence or character.
 func (f *Filter) Restore(dst []byte) []byte {
 	f.npend, f.state = 0, 0
 	return f.modes.restore(dst)
 }
 
-// usual appends what sets private modes, from index i to before end, as a terminal has
-// them.
+// usual appends the sequences that set private modes, from index i to before end, to a
+// terminal's default.
 func (m *modes) usual(dst []byte, i, end int) []byte {
 	for ; i < end; i++ {
 		p := privateModes[i]
@@ -223,7 +223,7 @@ func (m *modes) usual(dst []byte, i, end int) []byte {
 	return dst
 }
 
-// resume appends what sets again the modes that restore took back.
+// resume appends the sequences that set the modes again that restore reset.
 func (m *modes) resume(dst []byte) []byte {
 	if m.alt != 0 {
 		dst = appendMode(dst, m.alt, 'h')
@@ -240,7 +240,7 @@ func (m *modes) resume(dst []byte) []byte {
 	return dst
 }
 
-// reports tells whether the terminal sends more than what is typed.
+// reports reports whether the terminal sends more than typed keys.
 func (m *modes) reports() bool {
 	for i, p := range privateModes {
 		if (p.n == 9 || p.n >= 1000 && p.n <= 1016) && m.now&(1<<i) != 0 {
@@ -250,7 +250,7 @@ func (m *modes) reports() bool {
 	return false
 }
 
-// restoreCopy is restore without forgetting.
+// restoreCopy is restore without clearing the state.
 func (m *modes) restoreCopy(dst []byte) []byte {
 	c := *m
 	return c.restore(dst)

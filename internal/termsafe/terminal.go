@@ -6,14 +6,14 @@ import (
 	"sync"
 )
 
-// A Terminal is one that a guest's streams and Vix's own lines reach together. It lets
-// one at a time write whole sequences, so that pieces of two streams make no
-// third thing, and begins each line of Vix's own in a fresh line, in plain letters.
+// A Terminal is shared by a guest's streams and Vix's own lines. One at a time may
+// write whole sequences, so that pieces of two streams never combine. Each line of
+// Vix's own begins on a fresh line, in plain letters.
 type Terminal struct {
 	mu      sync.Mutex
 	streams []*Stream
 	cursor  cursor
-	screen  bool // the cursor's column is what a stream of the kind Screen left
+	screen  bool // a Screen stream left the cursor's column
 }
 
 // A Stream is an io.WriteCloser for one of a guest's streams.
@@ -23,14 +23,14 @@ type Stream struct {
 	f      Filter
 	leftOn func([]byte)
 	buf    []byte
-	was    []byte // what leftOn was told last
-	now    []byte // what it would be told now
+	was    []byte // the last argument of leftOn
+	now    []byte // its next argument
 	closed bool
 }
 
-// Stream returns a stream of a guest's that is shown by w. leftOn, if not nil, is told
-// what would put the terminal back, before w is written what makes that so; it must
-// not keep the bytes.
+// Stream returns a guest's stream that writes to w. leftOn, if not nil, is called with
+// the sequences that would reset the terminal, before w gets output that needs them. It
+// must not keep the bytes.
 func (t *Terminal) Stream(w io.Writer, kind Kind, leftOn func([]byte)) *Stream {
 	s := &Stream{t: t, w: w, f: Filter{Kind: kind}, leftOn: leftOn}
 	t.mu.Lock()
@@ -39,10 +39,10 @@ func (t *Terminal) Stream(w io.Writer, kind Kind, leftOn func([]byte)) *Stream {
 	return s
 }
 
-// piece bounds what is filtered before it is written.
+// piece bounds the input that is filtered between two writes.
 const piece = 32 << 10
 
-// Write writes what passes of p. It fails after Close.
+// Write writes the filtered p. It fails after Close.
 func (s *Stream) Write(p []byte) (int, error) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *Stream) flush() error {
 	return err
 }
 
-// Close puts the terminal back. What comes afterwards is not written.
+// Close resets the terminal. Later output is not written.
 func (s *Stream) Close() error {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *Stream) Close() error {
 	return s.flush()
 }
 
-// Suspend puts the terminal back for a while; Resume sets again the modes of DECSET
-// that were on. Programs draw anew when they are told of a size.
+// Suspend resets the terminal for a while; Resume sets the DECSET modes
+// again that were on. Programs redraw when they get a new size.
 func (s *Stream) Suspend() error {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *Stream) Suspend() error {
 		return nil
 	}
 	_, err := s.w.Write(s.f.modes.restoreCopy(nil))
-	s.f.modes.keys = [2]int{} // they are gone: nobody has kept what they were
+	s.f.modes.keys = [2]int{} // the entries are gone: their values were not kept
 	s.tell(nil)
 	return err
 }
@@ -116,7 +116,7 @@ func (s *Stream) Resume() error {
 	return err
 }
 
-// tell tells leftOn what has changed.
+// tell calls leftOn after a change.
 func (s *Stream) tell(now []byte) {
 	if s.leftOn != nil && !bytes.Equal(now, s.was) {
 		s.leftOn(now)
@@ -124,7 +124,7 @@ func (s *Stream) tell(now []byte) {
 	}
 }
 
-// Reports tells whether the terminal may have sent more than what was typed: the
+// Reports reports whether the terminal may have sent more than typed keys: the
 // mouse's moves, a change of focus.
 func (s *Stream) Reports() bool {
 	s.t.mu.Lock()
@@ -132,8 +132,8 @@ func (s *Stream) Reports() bool {
 	return s.f.modes.reports()
 }
 
-// Own returns what Vix writes its own lines to, for w. They are filtered as a Line:
-// they may name what a guest said.
+// Own returns a writer to w for Vix's own lines. It filters them as a Line, because
+// they may quote a guest.
 func (t *Terminal) Own(w io.Writer) io.Writer { return &own{t: t, w: w} }
 
 type own struct {
@@ -158,8 +158,8 @@ func (o *own) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// freshLine appends what takes a terminal from where a guest left it to a line of
-// Vix's own.
+// freshLine appends the sequences that move a terminal's cursor from where a guest left it
+// to a fresh line.
 func (t *Terminal) freshLine(dst []byte) []byte {
 	for _, s := range t.streams {
 		if s.f.Kind == Line && s.f.modes.touched&touchedColor != 0 {

@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// pass is what passes of s, and what puts the terminal back.
+// pass returns the filtered s, and the sequences that reset the terminal.
 func pass(kind Kind, s string) (out, restore string) {
 	f := Filter{Kind: kind}
 	out = string(f.Append(nil, []byte(s)))
@@ -132,7 +132,7 @@ func TestLine(t *testing.T) {
 		"\x9b31mx\x9d0;y\a":                      "\ufffd31mx\ufffd0;y",
 		"caf\xe9 \xff\xc3(":                      "caf\ufffd \ufffd\ufffd(",
 		"\xe2\x1b[31mx":                          "\ufffd\x1b[31mx",
-		"\u009b31mx":                             "\x1b[31mx", // written in the usual form
+		"\u009b31mx":                             "\x1b[31mx", // in the usual form
 		"\x1b[3\n1mx":                            "\n\x1b[31mx",
 		"\x1b[31\x18mx\x1b\x1b[32my":             "mx\x1b[32my",
 		"\x1b[3é1mx":                             "é1mx",
@@ -150,7 +150,7 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// What vim, less, htop, tmux and shells need.
+// Sequences that vim, less, htop, tmux and shells need.
 func TestScreen(t *testing.T) {
 	for _, s := range []string{
 		"\x1b[?1049h\x1b[?1h\x1b=\x1b[?2004h\x1b[?1004h\x1b[1;24r\x1b[?12h\x1b[?25l\x1b[2J\x1b[H",
@@ -203,7 +203,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// A line of Vix's own begins in a fresh line, whatever stands before it.
+// A line of Vix's own begins on a fresh line, whatever is before it.
 func TestOwn(t *testing.T) {
 	const own = "vix: gone\n"
 	for _, c := range []struct {
@@ -236,7 +236,7 @@ func TestOwn(t *testing.T) {
 			t.Errorf("%q: %q, want %q", c.in, out.String(), c.want)
 		}
 	}
-	// What one stream began does not count for less because another wrote.
+	// A stream's state survives another stream's output.
 	var out bytes.Buffer
 	var term Terminal
 	_, _ = io.WriteString(term.Stream(&out, Line, nil), "a")
@@ -247,7 +247,7 @@ func TestOwn(t *testing.T) {
 	}
 }
 
-// Two streams of one terminal make no sequence together, in whatever pieces they come.
+// Two streams of one terminal never combine into a sequence, for any division into pieces.
 func TestTwoStreams(t *testing.T) {
 	for _, cut := range []string{"\x1b|]52;c;eA==\a", "\x1b]|52;c;eA==\a", "\x1b]52;c;eA|==\a", "\xc2|\x9b6n", "\x1b[|6n", "\x1b[6|n"} {
 		a, b, _ := strings.Cut(cut, "|")
@@ -277,7 +277,7 @@ func TestTwoStreams(t *testing.T) {
 	}
 }
 
-// What would be left on is told before it is on, and after the end nothing is written.
+// leftOn is called before a mode is on, and nothing is written after the end.
 func TestLeftOn(t *testing.T) {
 	var order []string
 	var term Terminal

@@ -7,13 +7,13 @@ import (
 	"vix/internal/wayland"
 )
 
-// Classes is a set of kinds of messages.
+// Classes is a set of classes of messages.
 type Classes uint32
 
-// The classes. Every message is of exactly one.
+// The classes. Every message belongs to exactly one.
 const (
 	Motion    Classes = 1 << iota // pointer motion, axes, gestures, touch: many a second
-	Frame                         // what a client says for each frame, and the answers
+	Frame                         // a client's requests for each frame, and the answers
 	Shm                           // pools and buffers
 	Input                         // the rest of the seat: keys, buttons, enter and leave
 	Shell                         // windows and popups
@@ -22,8 +22,8 @@ const (
 	Output                        // outputs
 	Other
 	All = Other<<1 - 1
-	// Times stands alone: no messages, but where the time of round trips goes
-	// (relay.Meter), a line of JSON for each connection that ends.
+	// Times stands alone: it prints no messages, but where the time of round trips goes
+	// (relay.Meter), as a line of JSON for each connection that ends.
 	Times = Other << 1
 )
 
@@ -32,9 +32,9 @@ var names = []string{"motion", "frame", "shm", "input", "shell", "selection", "r
 // Names lists the classes for help texts.
 func Names() string { return strings.Join(names, ",") }
 
-// ParseClasses reads a comma-separated list such as "input,shell"; a name with
-// '-' in front is taken away, from everything if it comes first. Empty and "all"
-// are everything. "times" is no class of messages, and stands alone.
+// ParseClasses reads a comma-separated list such as "input,shell". A name with
+// '-' in front is removed, from everything if it comes first. Empty and "all"
+// mean everything. "times" is not a class of messages, and stands alone.
 func ParseClasses(s string) (Classes, error) {
 	if s == "times" {
 		return Times, nil

@@ -15,21 +15,20 @@ import (
 //	track "requests" and track "events" of each connection   an instant a message
 //	track "work" of each connection                          a slice a Span
 //	"frame" of each connection                               from wl_surface.frame to its callback
-//	"POLL", "SEND", "WRITE" of each connection               a fence, while it was waited for
+//	"POLL", "SEND", "WRITE" of each connection               the wait for a fence
 //
 // Source: "Trace Event Format" of the Chromium project, which the Perfetto UI
-// opens. A connection is a process there, its tracks are threads; what may overlap
-// is a pair of asynchronous events. A file without its last bracket, of a process that
-// was killed, opens too.
+// opens. A connection is a process there, and its tracks are threads; spans that may
+// overlap are pairs of asynchronous events. A file without its last bracket, left by a
+// killed process, opens too.
 type timeline struct {
 	w     *bufio.Writer
 	comma bool
 	known map[uint64]bool
-	// frames holds the callbacks that wl_surface.frame made and that have not been
-	// called, by the ids of their events. A client has a few; more than maxFrames are
-	// not followed.
+	// frames holds the pending callbacks of wl_surface.frame with the ids of their
+	// events. A client has a few; the timeline omits those beyond maxFrames.
 	frames map[frameKey]string
-	pairs  uint64 // of asynchronous events, so far
+	pairs  uint64 // number of pairs of asynchronous events so far
 }
 
 type frameKey struct {
@@ -62,7 +61,7 @@ func newTimeline(w io.Writer) *timeline {
 	return &timeline{w: bufio.NewWriter(w), known: map[uint64]bool{}, frames: map[frameKey]string{}}
 }
 
-// micro gives µs since the trace began; what began before it begins with it.
+// micro returns µs since the trace began; an earlier time becomes 0.
 func micro(d time.Duration) float64 { return float64(max(d, 0).Nanoseconds()) / 1000 }
 
 func (t *timeline) put(e traceEvent) error {
@@ -81,7 +80,7 @@ func (t *timeline) put(e traceEvent) error {
 	return err
 }
 
-// name gives a connection's tracks their names, once.
+// name writes the names of a connection's tracks, once.
 func (t *timeline) name(conn uint64) error {
 	if t.known[conn] {
 		return nil
@@ -114,7 +113,7 @@ func (t *timeline) message(at time.Duration, conn uint64, fromClient bool, i *wa
 	return t.frame(at, conn, fromClient, i, id, m, body)
 }
 
-// frame follows frame callbacks.
+// frame writes the begin and end of frame callbacks.
 func (t *timeline) frame(at time.Duration, conn uint64, fromClient bool, i *wayland.Interface, id uint32, m *wayland.Message, body []byte) error {
 	e := traceEvent{Name: "frame", Cat: "frame", Ts: micro(at), Pid: conn, Tid: trackRequests}
 	switch {

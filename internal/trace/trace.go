@@ -1,5 +1,5 @@
 // Package trace shows what a relay carries: as text in WAYLAND_DEBUG's style, as
-// a ring of the last messages that is written out when something goes wrong, and
+// a ring of the last messages that is printed on an error, and
 // as a timeline for the Perfetto UI.
 //
 //	[12:00:00.123456] #3 -> wl_surface#12.commit()
@@ -7,7 +7,7 @@
 //	                  │  └ from the client; an event has no arrow
 //	                  └ the connection
 //
-// A Tracer is a relay.Tap. Nothing of it runs while no trace is wanted.
+// A Tracer is a relay.Tap. Without a trace, none of its code runs.
 package trace
 
 import (
@@ -20,7 +20,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// Options say what to write, and where.
+// Options select the output of a trace.
 type Options struct {
 	Classes  Classes   // 0 is All
 	Text     io.Writer // a line for each message; nil for none
@@ -37,15 +37,15 @@ type Tracer struct {
 	mu       sync.Mutex
 	line     []byte
 	ring     []entry
-	next     int // where the ring goes on
+	next     int // the ring's next slot
 	perfetto *timeline
-	err      error // the first failure to write; nothing is written after it
+	err      error // the first write error; the Tracer writes nothing after it
 }
 
-// entry is a message in the ring: its text, in a buffer that is used again.
+// entry is the text of a message in the ring; its buffer is reused.
 type entry []byte
 
-// New returns a Tracer. Close it.
+// New returns a Tracer, which the caller must Close.
 func New(o Options) *Tracer {
 	if o.Classes == 0 {
 		o.Classes = All
@@ -89,7 +89,7 @@ func (t *Tracer) Message(conn uint64, fromClient bool, i *wayland.Interface, id 
 	}
 }
 
-// Fence implements relay.FenceTap: something was waited for, beside all else.
+// Fence implements relay.FenceTap: a wait that overlaps other work.
 func (t *Tracer) Fence(conn uint64, what string, begin, end time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -98,8 +98,8 @@ func (t *Tracer) Fence(conn uint64, what string, begin, end time.Time) {
 	}
 }
 
-// Span implements relay.Spanner: something took a while on a connection's account, a
-// copy of pixels.
+// Span implements relay.Spanner: work for a connection that takes time, such as a copy
+// of pixels.
 func (t *Tracer) Span(conn uint64, name string, begin, end time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -126,7 +126,7 @@ func (t *Tracer) Dump(w io.Writer) error {
 	return nil
 }
 
-// Close ends the timeline. It returns the first failure to write.
+// Close ends the timeline. It returns the first write error.
 func (t *Tracer) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"vix/internal/wayland"
 )
 
-// say gives the tracer one message of words.
+// say passes one message of words to the tracer.
 func say(t *Tracer, conn uint64, fromClient bool, i *wayland.Interface, id uint32, op int, words ...uint32) {
 	m := &i.Events
 	if fromClient {
@@ -99,8 +99,8 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// TestPerfetto holds a timeline against the rules of the trace event format, and
-// looks for everything that was told.
+// TestPerfetto checks a timeline against the rules of the trace event format, and
+// that it has everything that was traced.
 func TestPerfetto(t *testing.T) {
 	var b bytes.Buffer
 	tr := New(Options{Perfetto: &b})
@@ -129,7 +129,7 @@ func TestPerfetto(t *testing.T) {
 
 // checkTimeline checks a file as an importer of the trace event format reads it: the
 // fields that each kind of event must have, of the right types; slices of a track
-// that nest; asynchronous events in pairs. It returns how many there are of a kind.
+// that nest; asynchronous events in pairs. It returns the number of each kind.
 func checkTimeline(t *testing.T, file []byte) map[string]int {
 	t.Helper()
 	var events []map[string]any

@@ -27,7 +27,7 @@ func fuzzQueue(tb testing.TB, mem []byte, features uint64) *Queue {
 	return q
 }
 
-// FuzzChain has the device take, read and answer whatever lies in a ring: it ends,
+// FuzzChain makes the device take, read and answer arbitrary chains of a ring: it ends,
 // stays in bounds, and gives every chain back exactly once.
 func FuzzChain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, features byte) {
@@ -65,7 +65,7 @@ func FuzzChain(f *testing.F) {
 	})
 }
 
-// chainSeeds are the shapes that real drivers make, and some that none does.
+// chainSeeds are shapes that real drivers make, and some that no driver makes.
 func chainSeeds() map[string][]byte {
 	ring := func(heads []uint16, lay func(mem []byte)) []byte {
 		mem := make([]byte, 0x800)
@@ -147,7 +147,7 @@ func TestMessageRoundTrip(t *testing.T) {
 	}
 }
 
-// TestTokenPack: a token passes through two numbers unchanged.
+// TestTokenPack: a token survives its conversion to two numbers.
 func TestTokenPack(t *testing.T) {
 	for _, tok := range []Token{{}, {gen: 1<<32 - 1, Written: 1<<32 - 1, head: 1<<16 - 1}, {gen: 3, Written: 24, head: 7}} {
 		if got := UnpackToken(tok.Pack()); got != tok {

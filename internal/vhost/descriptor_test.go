@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A descriptor that there is no room for is no mistake of the front end's; too many are.
+// A lack of descriptors is not the front end's mistake; too many of them are.
 func TestNoRoomForDescriptor(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		files uint64 // limit of descriptors; 0: none is free
+		files uint64 // limit of descriptors; 0: none free
 		send  int
 		full  bool // want EMFILE
 	}{{"no room", 0, 1, true}, {"too many", 1 << 10, maxMessageFDs + 3, false}} {

@@ -1,8 +1,8 @@
-// Package vhost is the back end of vhost-user: it lets a process be a virtio
-// device of a VM that a stock QEMU runs. It knows no device; internal/gpu is one.
+// Package vhost is the back end of vhost-user: it makes a process a virtio
+// device of a VM in a stock QEMU. It contains no device; internal/gpu is one.
 //
 // Two unix sockets and a pair of eventfds per ring connect it with the front end
-// (QEMU), and the guest's memory is mapped:
+// (QEMU), and it maps the guest's memory:
 //
 //	            main socket: request (front end) → reply (back end)
 //	QEMU  ────────────────────────────────────────────────────────►  Serve
@@ -31,25 +31,25 @@
 // The source is QEMU's docs/interop/vhost-user.rst and include/uapi/linux/virtio_ring.h
 // of Linux; VHOST_USER_PROTOCOL_F_SHMEM is bit 22, as in QEMU 11.
 //
-// # Who trusts whom
+// # Trust
 //
-// The front end is trusted to be QEMU, but a mistake of it ends Serve with an
-// error and nothing else. The guest is hostile: whatever is in its memory is
-// copied once, with bounds, and only the copy is looked at (Chain.Read). A broken
-// chain is returned to the guest unused; a broken ring ends Serve.
+// The package trusts the front end to be QEMU, but a mistake of the front end only ends
+// Serve with an error. The guest is hostile: the package copies its memory
+// once, with bounds, and reads only the copy (Chain.Read). It returns a broken
+// chain to the guest unused; a broken ring ends Serve.
 //
-// # Who runs what
+// # Goroutines
 //
 // Serve's own goroutine answers the main socket and never waits for a ring or for
 // the back-end channel: QEMU may be waiting for it while holding its own lock. Each
-// running ring has one goroutine, which calls Device.Process. That one may wait for
-// a SHMEM_MAP reply, holding no lock that the main socket's side needs: QEMU answers
+// running ring has one goroutine, which calls Device.Process. It may wait for
+// a SHMEM_MAP reply, without a lock that the main socket's side needs: QEMU answers
 // SHMEM_MAP, commits, and only then sends ADD_MEM_REG on the main socket.
 //
 // Guest memory may be unmapped by REM_MEM_REG at any time: every access holds the
 // read side of Memory's lock, for the length of one copy.
 //
-// What this package does not do: migration (no dirty log), packed rings, IOTLB,
+// This package does not support migration (no dirty log), packed rings, IOTLB,
 // pause and resume (a stopped ring resets the device), and reconnecting (QEMU
-// cannot either).
+// does not either).
 package vhost

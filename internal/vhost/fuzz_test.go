@@ -13,10 +13,10 @@ import (
 	"vix/internal/vhost/vhosttest"
 )
 
-// FuzzMessages plays a front end that says anything. The input is a sequence of
-// messages, each after one byte: bits 0–3 how many descriptors go with it, bits 4–5 of
-// which kind (by the request, memory, event, socket). Whatever is said, Serve ends
-// once the socket is closed, and leaves nothing. The corpus has what QEMU 11 says.
+// FuzzMessages plays a front end that sends anything. The input is a sequence of
+// messages, each after one byte: bits 0–3 the number of descriptors, bits 4–5
+// their kind (by the request, memory, event, socket). For every input, Serve ends
+// once the socket is closed, and leaves nothing. The corpus has QEMU 11's messages.
 func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		fe, conn, err := vhosttest.New()
@@ -86,7 +86,7 @@ func makeFDs(n int, kind, req byte) (fds []int) {
 	return fds
 }
 
-// TestCorpora: a fuzz target whose corpus has gone is no test.
+// TestCorpora: a fuzz target without a corpus tests nothing.
 func TestCorpora(t *testing.T) {
 	for _, name := range []string{"FuzzMessages", "FuzzChain"} {
 		if fs, _ := filepath.Glob(filepath.Join("testdata", "fuzz", name, "*")); len(fs) == 0 {

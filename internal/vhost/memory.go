@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrAddress says that the guest named an address outside its memory.
+// ErrAddress means that the guest named an address outside its memory.
 var ErrAddress = errors.New("address outside guest memory")
 
 // A Segment is a run of guest physical memory, in bytes.
@@ -18,17 +18,17 @@ type Segment struct {
 	Len  uint32
 }
 
-// Memory is the guest's memory. It is safe for use by many goroutines; what it
-// reads may be changed by the guest at any time, so a caller looks only at the copy.
+// Memory is the guest's memory. It is safe for use by many goroutines. The guest may
+// change it at any time, so a caller reads only the copy.
 type Memory struct {
 	mu      sync.RWMutex
 	regions []mapping // by guest address, not overlapping
-	gen     uint64    // the number of changes; rings look up their pointers again when it differs
+	gen     uint64    // number of changes; rings look up their pointers again after a change
 }
 
 type mapping struct {
 	region
-	mem []byte // the mapped file from offset, size bytes
+	mem []byte // size bytes of the mapped file from offset
 	raw []byte // the whole mapping, for munmap
 }
 
@@ -99,7 +99,7 @@ func (m *Memory) guestLocked(addr uint64) []byte {
 }
 
 // userLocked returns n bytes at an address of the front end's own address space
-// (as SET_VRING_ADDR gives them), or nil. Rings are in one region.
+// (as in SET_VRING_ADDR), or nil. A ring lies in one region.
 func (m *Memory) userLocked(addr, n uint64) []byte {
 	for i := range m.regions {
 		r := &m.regions[i]
@@ -110,7 +110,7 @@ func (m *Memory) userLocked(addr, n uint64) []byte {
 	return nil
 }
 
-// add maps a region. It takes ownership of fd: a mapping needs none.
+// add maps a region. It takes ownership of fd, which the mapping does not need.
 func (m *Memory) add(r region, fd int) error {
 	defer unix.Close(fd)
 	mp, err := mapRegion(r, fd)
@@ -161,7 +161,7 @@ func (m *Memory) remove(r region) error {
 	return unix.Munmap(raw)
 }
 
-// replace installs a whole table; fds correspond to rs and are taken over.
+// replace installs a whole table. It owns fds, which correspond to rs.
 func (m *Memory) replace(rs []region, fds []int) error {
 	m.clear()
 	for i, r := range rs {
@@ -186,8 +186,8 @@ func (m *Memory) clear() {
 	m.gen++
 }
 
-// mapRegion maps the file piece that a region names. The file must be long
-// enough: touching a mapping beyond a file's end is a fatal signal.
+// mapRegion maps a region's piece of a file. The file must be long
+// enough: access to a mapping beyond the file's end is a fatal signal.
 func mapRegion(r region, fd int) (mapping, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -79,7 +79,7 @@ const (
 	shmemMsgSize   = 40
 	shmemConfSize  = 8 + 256*8
 
-	// maxPayload holds the largest message of the protocol as we speak it: the
+	// maxPayload holds the largest message that this package uses: the
 	// shared-memory configuration, 2056 bytes.
 	maxPayload = 4096
 	// maxMessageFDs is the number of regions that one SET_MEM_TABLE may carry
@@ -87,14 +87,14 @@ const (
 	maxMessageFDs = 8
 	// maxConfig is VHOST_USER_MAX_CONFIG_SIZE.
 	maxConfig = 256
-	// maxMemSlots is what we answer to GET_MAX_MEM_SLOTS: QEMU aborts on an
+	// maxMemSlots is the answer to GET_MAX_MEM_SLOTS: QEMU aborts on an
 	// assertion beyond 512 regions, so more would never come.
 	maxMemSlots = 512
 )
 
 var le = binary.LittleEndian
 
-// errProtocol is wrapped by every error that says that the front end broke the
+// errProtocol is wrapped by every error about a front end that broke the
 // protocol.
 var errProtocol = errors.New("vhost-user protocol")
 
@@ -102,8 +102,8 @@ func protoErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errProtocol, fmt.Sprintf(format, args...))
 }
 
-// A message is one message of either socket. The fds are owned by whoever holds
-// the message.
+// A message is one message of either socket. The holder of the message owns
+// the fds.
 type message struct {
 	req     uint32
 	flags   uint32
@@ -118,7 +118,7 @@ func (m *message) closeFDs() {
 	m.fds = nil
 }
 
-// takeFD hands over the message's only descriptor.
+// takeFD returns the message's only descriptor, which the caller then owns.
 func (m *message) takeFD() (int, error) {
 	if len(m.fds) != 1 {
 		return -1, protoErrorf("request %d with %d descriptors, want 1", m.req, len(m.fds))
@@ -165,8 +165,8 @@ func appendRegion(b []byte, r region) []byte {
 	return b
 }
 
-// valid refuses regions whose ends do not fit an address, so that sums with
-// offsets inside one cannot overflow later, and what cannot be mapped.
+// valid refuses regions that cannot be mapped or whose ends do not fit an address, so
+// that sums with offsets inside one cannot overflow later.
 func (r region) valid() error {
 	switch {
 	case r.size == 0, r.guest+r.size < r.guest, r.user+r.size < r.user, r.offset+r.size < r.offset:
@@ -248,7 +248,7 @@ func parseU64(p []byte) (uint64, error) {
 	return le.Uint64(p), nil
 }
 
-// parseConfig reads GET_CONFIG and SET_CONFIG; data is what follows the head.
+// parseConfig reads GET_CONFIG and SET_CONFIG; data follows the head.
 func parseConfig(p []byte) (offset, size uint32, data []byte, err error) {
 	if len(p) < configHeadSize {
 		return 0, 0, nil, protoErrorf("config message of %d bytes", len(p))
@@ -260,7 +260,7 @@ func parseConfig(p []byte) (offset, size uint32, data []byte, err error) {
 	return offset, size, p[configHeadSize : configHeadSize+size], nil
 }
 
-// A shmemMsg asks the front end to map a piece of a file into a shared memory
+// A shmemMsg requests the front end to map a piece of a file into a shared memory
 // region of the device, or to unmap it.
 type shmemMsg struct {
 	id                    uint8
@@ -309,7 +309,7 @@ func readMessage(c *net.UnixConn, buf, oob []byte) (m message, err error) {
 		case n == 0:
 			return m, io.ErrUnexpectedEOF
 		case flags&unix.MSG_CTRUNC != 0 && len(m.fds) < maxMessageFDs:
-			// There was room for them: this process may have no more.
+			// The buffer had room for them: this process is at its limit of descriptors.
 			return m, fmt.Errorf("no room for a message's descriptor: %w", unix.EMFILE)
 		case flags&unix.MSG_CTRUNC != 0, len(m.fds) > maxMessageFDs:
 			return m, protoErrorf("more descriptors than a message may carry")
@@ -327,7 +327,7 @@ func readMessage(c *net.UnixConn, buf, oob []byte) (m message, err error) {
 	return m, err
 }
 
-// parseRights takes the descriptors out of a control message.
+// parseRights returns the descriptors of a control message.
 func parseRights(oob []byte) (fds []int, err error) {
 	cms, err := unix.ParseSocketControlMessage(oob)
 	for i := range cms {

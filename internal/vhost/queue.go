@@ -31,15 +31,15 @@ const (
 
 	// maxQueueSize is the largest ring that a split virtqueue may have.
 	maxQueueSize = 32768
-	// maxChainSegments bounds a chain, direct or indirect. Linux makes at most one
-	// descriptor per page of a command plus two.
+	// maxChainSegments bounds a chain, direct or indirect. Linux uses at most one
+	// descriptor per page of a command, plus two.
 	maxChainSegments = 1024
 	// maxChainBytes bounds each direction of a chain. The largest real one is a
 	// RESOURCE_CREATE_BLOB with its page list, far below.
 	maxChainBytes = 16 << 20
 )
 
-// errRing says that the guest broke a ring beyond what can be answered.
+// errRing means that the guest broke a ring so that no answer is possible.
 var errRing = errors.New("broken virtqueue")
 
 // A Queue is one split virtqueue. Next is called by its own goroutine only; Push
@@ -52,12 +52,12 @@ type Queue struct {
 	size    uint16
 	addr    vringAddr
 	haveAdr bool
-	call    int // eventfd, -1 without
+	call    int // eventfd, -1 without one
 
 	running  bool
 	eventIdx bool
 	indirect bool
-	gen      uint32 // counts stops: a Token of an earlier life is dead
+	gen      uint32 // counts stops: a Token from an earlier life is invalid
 	broken   error
 
 	lastAvail, usedIdx, signalled uint16
@@ -70,7 +70,7 @@ type Queue struct {
 
 func newQueue(i int, mem *Memory) *Queue { return &Queue{Index: i, mem: mem, call: -1} }
 
-// A Token names a chain that was taken and not yet pushed.
+// A Token identifies a chain that was taken and not yet pushed.
 type Token struct {
 	gen     uint32
 	Written uint32
@@ -89,7 +89,7 @@ type Chain struct {
 	roomLeft int
 }
 
-// Token returns the chain's identity for Push, with what was written so far.
+// Token returns the chain's identity for Push, with the length written so far.
 func (c *Chain) Token() Token { return c.tok }
 
 // Remaining returns how many bytes of the readable part are not read yet.
@@ -121,8 +121,8 @@ func (c *Chain) Read(p []byte) error {
 	return nil
 }
 
-// Write appends p to the writable part; io.ErrShortWrite if it does not fit. After
-// the queue was stopped it does nothing.
+// Write appends p to the writable part; io.ErrShortWrite if it does not fit. On a
+// stopped queue it does nothing.
 func (c *Chain) Write(p []byte) error {
 	if len(p) > c.roomLeft {
 		return io.ErrShortWrite
@@ -187,9 +187,9 @@ func (c *Chain) add(addr uint64, n uint32, writable bool) error {
 	return nil
 }
 
-// Next takes the next chain off the avail ring into c. It returns false when
-// there is none, the queue is stopped, or it is broken. A malformed chain is given
-// back to the guest with nothing written, and skipped.
+// Next takes the next chain off the avail ring into c. It returns false if
+// there is none, or if the queue is stopped or broken. It gives a malformed chain
+// back to the guest unwritten, and skips it.
 func (q *Queue) Next(c *Chain) bool {
 	for {
 		if ok, more := q.take(c); ok || !more {
@@ -198,9 +198,9 @@ func (q *Queue) Next(c *Chain) bool {
 	}
 }
 
-// take is Next for one chain: more says that it was malformed, and that another
-// may follow. The locks are let go in between: a guest that offers malformed chains
-// without end must not keep a stop, or a change of memory, waiting.
+// take is Next for one chain: more means that it was malformed, and that another
+// may follow. The locks are released in between: a guest that offers endless malformed
+// chains must not delay a stop, or a change of memory.
 func (q *Queue) take(c *Chain) (ok, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -224,8 +224,8 @@ func (q *Queue) take(c *Chain) (ok, more bool) {
 	return false, true
 }
 
-// readyLocked reports whether the avail ring holds a chain. Before it says no, it
-// asks the guest for a kick and looks once more.
+// readyLocked reports whether the avail ring holds a chain. Before it reports false, it
+// requests a kick from the guest and checks once more.
 func (q *Queue) readyLocked() bool {
 	if !q.running || q.broken != nil || !q.resolveLocked() {
 		return false
@@ -267,7 +267,7 @@ func (q *Queue) wantKicksLocked(want bool) {
 	}
 }
 
-// storeUsedLocked publishes the used index and flags, after what was written before.
+// storeUsedLocked publishes the used index and flags, after all earlier writes.
 func (q *Queue) storeUsedLocked() {
 	v := uint32(q.usedIdx) << 16
 	if q.noNotify {
@@ -276,8 +276,8 @@ func (q *Queue) storeUsedLocked() {
 	word(q.used, 0).Store(v)
 }
 
-// walkLocked follows a chain of descriptors. Every descriptor is copied before it
-// is looked at; the count of steps bounds loops.
+// walkLocked follows a chain of descriptors. It copies every descriptor before it
+// reads it; the count of steps bounds loops.
 func (q *Queue) walkLocked(c *Chain, head uint16) error {
 	table, n := q.desc, uint32(q.size)
 	for i, steps, nested := uint32(head), 0, false; ; steps++ {
@@ -308,14 +308,14 @@ func (q *Queue) walkLocked(c *Chain, head uint16) error {
 	}
 }
 
-// A Deferred is a chain that will be answered later, with what is not known yet.
+// A Deferred is a chain with a later answer.
 type Deferred struct {
 	tok  Token
 	room Segment
 }
 
 // Defer makes a Deferred of the chain, with room for an answer of n bytes. It
-// refuses what no driver does, an answer's first n bytes in pieces.
+// refuses an answer whose first n bytes are in pieces, which no driver makes.
 func (c *Chain) Defer(n uint32) (Deferred, bool) {
 	if c.wi >= len(c.segs) || c.segs[c.wi].Len-c.wo < n {
 		return Deferred{}, false
@@ -323,8 +323,8 @@ func (c *Chain) Defer(n uint32) (Deferred, bool) {
 	return Deferred{c.tok, Segment{c.segs[c.wi].Addr + uint64(c.wo), n}}, true
 }
 
-// Answer writes p, no longer than what was deferred, pushes the chain, and
-// notifies. After the queue was stopped it does nothing.
+// Answer writes p, which must fit the room of Defer, pushes the chain, and
+// notifies. On a stopped queue it does nothing.
 func (q *Queue) Answer(d Deferred, p []byte) {
 	q.mu.Lock()
 	if q.running && q.gen == d.tok.gen {
@@ -340,7 +340,7 @@ func (q *Queue) Answer(d Deferred, p []byte) {
 	q.Notify()
 }
 
-// Push gives the chain back to the guest. A token from before a stop is ignored.
+// Push gives the chain back to the guest. It ignores a token from before a stop.
 func (q *Queue) Push(t Token) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -360,8 +360,8 @@ func (q *Queue) pushLocked(t Token) {
 	q.storeUsedLocked()
 }
 
-// Notify interrupts the guest if something was pushed since the last time and
-// the guest wants to know.
+// Notify interrupts the guest if something was pushed since the last call and
+// the guest wants interrupts.
 func (q *Queue) Notify() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -382,11 +382,11 @@ func (q *Queue) Notify() {
 	}
 	if want && q.call >= 0 {
 		one := [8]byte{1}
-		_, _ = unix.Write(q.call, one[:]) // full only if the guest has 2⁶⁴ unread interrupts
+		_, _ = unix.Write(q.call, one[:]) // fails only if the guest has 2⁶⁴ unread interrupts
 	}
 }
 
-// resolveLocked finds the rings in the guest's memory, again after a change of it.
+// resolveLocked finds the rings in the guest's memory, again after each change of it.
 func (q *Queue) resolveLocked() bool {
 	if q.desc != nil && q.memGen == q.mem.gen {
 		return true
@@ -416,7 +416,7 @@ func (q *Queue) err() error {
 	return q.broken
 }
 
-// start lets the queue run from what SET_VRING_* configured.
+// start runs the queue as SET_VRING_* configured it.
 func (q *Queue) start(features uint64) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -439,8 +439,8 @@ func (q *Queue) start(features uint64) error {
 	return nil
 }
 
-// stop makes the queue untouchable: when it has returned, nothing is written to
-// the guest on the queue's behalf, whoever still holds a Chain or Token.
+// stop closes the queue: after it has returned, the queue writes nothing to
+// the guest, even for a Chain or Token that somebody still holds.
 func (q *Queue) stop() (lastAvail uint16) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -451,7 +451,7 @@ func (q *Queue) stop() (lastAvail uint16) {
 	return q.lastAvail
 }
 
-// setCall takes over the descriptor of SET_VRING_CALL, or -1.
+// setCall takes ownership of the descriptor of SET_VRING_CALL, or of -1.
 func (q *Queue) setCall(fd int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -468,16 +468,16 @@ func word(s []byte, off int) *atomic.Uint32 {
 	return (*atomic.Uint32)(unsafe.Pointer(&s[off : off+4][0]))
 }
 
-// fence orders a store of ours before a following load of what the guest stores
-// (and the other way round): both sides do it, so that one of them sees the other.
+// fence orders a store of ours before a following load of a value that the guest stores.
+// The guest does the reverse, so that at least one side sees the other's store.
 func fence() { barrier.Add(1) }
 
 var barrier atomic.Uint32
 
-// Life tells one life of the queue, from a start to the stop, from the others.
+// Life returns the number of the queue's life, from a start to the stop.
 func (t Token) Life() uint32 { return t.gen }
 
-// Pack returns the token as two numbers, for those who must not know this package.
+// Pack returns the token as two numbers, for packages that must not import this one.
 func (t Token) Pack() [2]uint64 {
 	return [2]uint64{uint64(t.gen)<<32 | uint64(t.Written), uint64(t.head)}
 }

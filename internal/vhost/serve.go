@@ -22,20 +22,20 @@ type Device interface {
 	Config() []byte
 	// SharedMemory is the length of each shared memory region by its id; 0 for none.
 	SharedMemory() []uint64
-	// Start is called once, before any other of the following.
+	// Start is called once, before the methods below.
 	Start(*Backend)
-	// Process is called when q may hold chains: call q.Next until it says no. There
-	// is one call at a time for each queue. When it returns the guest is notified.
+	// Process is called when q may hold chains: it calls q.Next until that returns false.
+	// There is one call at a time for each queue. The guest is notified when it returns.
 	Process(q *Queue)
 	// Reset is called when the guest resets the device (or a queue is stopped). When
-	// it returns, the device writes no more to the guest for what it held before. It
+	// it returns, the device writes no more to the guest for earlier requests. It
 	// must not wait for Process, nor for anything that needs the front end.
 	Reset()
-	// Close is called last: it resets, and waits for all that the device started.
+	// Close is called last: it resets the device, and waits for everything that it started.
 	Close()
 }
 
-// A Backend gives a Device the services beyond its queues.
+// A Backend has a Device's services beyond its queues.
 type Backend struct {
 	Memory *Memory
 	shm    shm
@@ -43,8 +43,8 @@ type Backend struct {
 
 // Serve speaks vhost-user with the front end at the other end of conn, until
 // the front end closes it (nil), breaks the protocol or a guest breaks a ring (an
-// error), or ctx ends (its cause). It takes over conn. When it returns, everything
-// that it started or mapped or was given is gone.
+// error), or ctx ends (its cause). It owns conn. When it returns, it has ended what it
+// started, unmapped what it mapped and closed what it owned.
 func Serve(ctx context.Context, conn *net.UnixConn, dev Device) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &session{conn: conn, dev: dev, cancel: cancel}
@@ -63,7 +63,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, dev Device) error {
 	unhook()
 	s.shutdown()
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause // what closed the socket under the loop says more than its error
+		return cause // the reason for closing the socket says more than the loop's error
 	}
 	if err != nil && ctx.Err() != nil && errors.Is(err, net.ErrClosed) {
 		return context.Cause(ctx)
@@ -73,7 +73,7 @@ func Serve(ctx context.Context, conn *net.UnixConn, dev Device) error {
 
 // session is the state of one front end's connection.
 //
-// Ownership: the loop's goroutine owns everything here; a ring's goroutine has
+// Ownership: the loop's goroutine owns everything here; a ring's goroutine owns
 // its queue and its kick file, and ends when that file is closed.
 type session struct {
 	conn     *net.UnixConn
@@ -145,9 +145,9 @@ func (s *session) loop() error {
 	}
 }
 
-// handle carries out one request. A nil reply means that there is none but the
-// acknowledgement. Any error ends the session: the front end is QEMU, and a display
-// that half works helps nobody.
+// handle carries out one request. A nil reply means only the
+// acknowledgement. Any error ends the session: the front end is QEMU, and a half-working
+// display is useless.
 func (s *session) handle(m *message) (reply []byte, err error) {
 	switch m.req {
 	case reqGetFeatures:
@@ -155,7 +155,7 @@ func (s *session) handle(m *message) (reply []byte, err error) {
 	case reqSetFeatures:
 		return nil, s.setFeatures(m)
 	case reqSetOwner, reqResetOwner, reqSetVringErr:
-		return nil, nil // an error eventfd, if given, is closed with the message
+		return nil, nil // closing the message closes an error eventfd, if there is one
 	case reqGetProtocolFeatures:
 		return le.AppendUint64(nil, protoOffered), nil
 	case reqSetProtocolFeatures:
@@ -239,7 +239,7 @@ func (s *session) handleConfig(m *message) ([]byte, error) {
 		return nil, err
 	}
 	if m.req == reqSetConfig {
-		return nil, nil // the only writable field of a GPU, events_clear, is of no use
+		return nil, nil // the only writable field of a GPU, events_clear, has no use
 	}
 	out := append([]byte(nil), m.payload[:configHeadSize]...)
 	space := make([]byte, maxConfig)
@@ -345,8 +345,8 @@ func (s *session) setFile(m *message) error {
 	if fd < 0 {
 		return protoErrorf("vring %d without a kick descriptor: polling is not supported", r.Index)
 	}
-	// A blocked read of the eventfd would keep QEMU waiting at power-off: the
-	// runtime's poller needs it non-blocking.
+	// The runtime's poller needs the eventfd non-blocking: a blocked read of it would
+	// delay QEMU at power-off.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
 		return fmt.Errorf("vring %d kick: %w", r.Index, err)
@@ -368,7 +368,7 @@ func (r *ring) configure(set func()) error {
 	return nil
 }
 
-// run starts the ring when it is both enabled and has a kick descriptor.
+// run starts the ring if it is enabled and has a kick descriptor.
 func (s *session) run(r *ring) error {
 	if r.kick == nil || !(r.enabled || s.features&featureProtocolFeatures == 0) {
 		return nil
@@ -387,14 +387,14 @@ func (s *session) run(r *ring) error {
 	go func() {
 		defer close(done)
 		if prev != nil {
-			<-prev // one goroutine at a time has the queue
+			<-prev // one goroutine at a time owns the queue
 		}
 		s.serveRing(r.Queue, kick)
 	}()
 	return nil
 }
 
-// poke makes the ring's goroutine look at the ring again.
+// poke makes the ring's goroutine check the ring again.
 func poke(kick *os.File) {
 	one := [8]byte{1}
 	_, _ = kick.Write(one[:])
@@ -409,8 +409,8 @@ func (r *ring) halt() {
 	r.serving = false
 }
 
-// serveRing processes a queue each time it is kicked, and once at the start for
-// what was there before.
+// serveRing processes a queue after each kick, and once at the start for
+// earlier chains.
 func (s *session) serveRing(q *Queue, kick *os.File) {
 	var count [8]byte
 	for {

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoChannel says that the front end cannot map shared memory.
+// ErrNoChannel means that the front end cannot map shared memory.
 var ErrNoChannel = errors.New("front end has no shared memory channel")
 
-// ErrRefused says that the front end answered a map or unmap with an error. That
-// is harmless to it.
+// ErrRefused means that the front end answered a map or unmap with an error, which
+// does not harm it.
 var ErrRefused = errors.New("front end refused")
 
-// commitWait bounds the wait for the ADD_MEM_REG that tells that a mapping is in
-// place. It comes within milliseconds, and not at all if the guest has switched the
-// memory window of the device off: then nothing is lost by going on.
+// commitWait bounds the wait for the ADD_MEM_REG that confirms a
+// mapping. It comes within milliseconds, or never if the guest has switched off the
+// device's memory window: then going on is harmless.
 const commitWait = 2 * time.Second
 
 // shm is the back-end channel.
@@ -31,8 +31,8 @@ const commitWait = 2 * time.Second
 //	 │ waits           ADD_MEM_REG(same file) ► committed
 //	 ▼ ◄───────────────────────────────────────────┘
 //
-// call serialises the requests, and is held while waiting for QEMU: nothing that
-// the main socket's goroutine does may take it. mu guards the fields, briefly.
+// call serialises the requests, and is held during the wait for QEMU: the main
+// socket's goroutine must never take it. mu guards the fields, briefly.
 type shm struct {
 	call sync.Mutex
 
@@ -57,7 +57,7 @@ type Mapping struct {
 	Offset, Len uint64
 }
 
-// stale is a mapping without a user, and the function to call when it is gone.
+// stale is an unused mapping, and the function to call when it is gone.
 type stale struct {
 	Mapping
 	gone func()
@@ -65,7 +65,7 @@ type stale struct {
 
 func (s *shm) init() { s.live = make(map[Mapping]func()) }
 
-// setChannel takes over the descriptor of SET_BACKEND_REQ_FD.
+// setChannel takes ownership of the descriptor of SET_BACKEND_REQ_FD.
 func (s *shm) setChannel(fd int) error {
 	f := os.NewFile(uintptr(fd), "vhost-user back-end channel")
 	c, err := net.FileConn(f)
@@ -90,7 +90,7 @@ func (s *shm) setChannel(fd int) error {
 	return nil
 }
 
-// close ends the channel and unblocks whoever waits in it.
+// close ends the channel and unblocks its waiting callers.
 func (s *shm) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +101,7 @@ func (s *shm) close() {
 	s.releaseLocked()
 }
 
-// end gives up what is still mapped: the front end has gone, and its memory with it.
+// end drops the remaining mappings: the front end has gone, and its memory with it.
 func (s *shm) end() {
 	s.reset()
 	s.mu.Lock()
@@ -113,12 +113,12 @@ func (s *shm) end() {
 	}
 }
 
-// reset forgets the guest's mappings: they are unmapped before the next Map. It
-// cannot be done here, while QEMU may be waiting for our answer.
+// reset marks the guest's mappings as stale: the next Map unmaps them first. They
+// cannot be unmapped here, because QEMU may be waiting for our answer.
 //
-// QEMU 11.1 itself does not get there: a guest that starts its device again after it
-// had something mapped crashes it (a null pointer, in the guest's own QEMU), also when
-// all is unmapped while the rings are stopped. It is run with -no-reboot.
+// QEMU 11.1 itself does not get there: a guest that restarts its device after a
+// mapping crashes it (a null pointer, in the guest's own QEMU), even if
+// everything is unmapped while the rings are stopped. So QEMU runs with -no-reboot.
 func (s *shm) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +137,7 @@ func (s *shm) releaseLocked() {
 	}
 }
 
-// onCommit notes that the front end has told of a region of this file.
+// onCommit notes that the front end has announced a region of this file.
 func (s *shm) onCommit(dev, ino uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,8 +151,8 @@ func (s *shm) onCommit(dev, ino uint64) {
 // writing, and not sealed against writing. It waits until the guest can use it.
 //
 // gone is called once, when the front end has nothing mapped there any more: after
-// Unmap, after a reset and what is left of that has been unmapped, at the end, or
-// before Map returns when it fails. It waits for nothing.
+// Unmap, after a reset when the stale mapping is unmapped, at the end, or
+// before Map returns an error. It must not block.
 func (b *Backend) Map(fd int, m Mapping, gone func()) error {
 	s := &b.shm
 	s.call.Lock()
@@ -188,7 +188,7 @@ func (b *Backend) Map(fd int, m Mapping, gone func()) error {
 		gone() // with the front end
 		return ErrReset
 	case err != nil, s.epoch != epoch:
-		// Of a guest that is gone; or nobody knows whether it was mapped.
+		// The guest is gone, or it is unknown whether the mapping exists.
 		s.stale = append(s.stale, stale{m, gone})
 		if err == nil {
 			err = ErrReset
@@ -199,11 +199,11 @@ func (b *Backend) Map(fd int, m Mapping, gone func()) error {
 	return nil
 }
 
-// ErrReset says that the device was reset while something was under way.
+// ErrReset means that the device was reset during a request.
 var ErrReset = errors.New("device was reset")
 
-// Unmap removes what Map put there. Where the front end refuses it is still mapped,
-// and tried again later.
+// Unmap removes a mapping of Map. If the front end refuses, it stays mapped,
+// and is tried again later.
 func (b *Backend) Unmap(m Mapping) error {
 	s := &b.shm
 	s.call.Lock()
@@ -230,8 +230,7 @@ func (s *shm) unmap(m Mapping) error {
 	return s.request(backendShmemUnmap, shmemMsg{m.Region, 0, m.Offset, m.Len, 0}, -1)
 }
 
-// Sweep unmaps the stale mappings. It waits for the
-// front end.
+// Sweep unmaps the stale mappings. It waits for the front end.
 func (b *Backend) Sweep() {
 	b.shm.call.Lock()
 	defer b.shm.call.Unlock()
@@ -245,12 +244,12 @@ func (s *shm) unmapStale() {
 	s.stale = nil
 	s.mu.Unlock()
 	for i, m := range left {
-		// A front end that resets its regions itself refuses: just as well.
+		// A front end that has reset its regions itself refuses, which is fine.
 		if err := s.unmap(m.Mapping); err != nil && !errors.Is(err, ErrRefused) {
 			s.mu.Lock()
 			s.stale = append(s.stale, left[i:]...)
 			s.mu.Unlock()
-			return // the channel is gone: end is to come
+			return // the channel is gone, and end follows
 		}
 		m.gone()
 	}

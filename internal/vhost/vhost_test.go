@@ -22,7 +22,7 @@ import (
 var le = binary.LittleEndian
 
 // reverser is a device that answers a request with its bytes in reverse order, at
-// once; one that begins with "park" it keeps until Unpark.
+// once; it keeps a request that begins with "park" until Unpark.
 type reverser struct {
 	mu     sync.Mutex
 	be     *vhost.Backend
@@ -74,7 +74,7 @@ func (d *reverser) Process(q *vhost.Queue) {
 	}
 }
 
-// unpark pushes what is parked, last first.
+// unpark pushes the parked requests, last first.
 func (d *reverser) unpark() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -102,7 +102,7 @@ type rig struct {
 	err    error
 }
 
-// newRig serves a reverser; start says whether to negotiate.
+// newRig serves a reverser, and negotiates if start is set.
 func newRig(t testing.TB, start bool, features uint64) *rig {
 	t.Helper()
 	fe, conn, err := vhosttest.New()
@@ -154,7 +154,7 @@ func checkLeaks(t *testing.T) {
 			if runtime.NumGoroutine() <= g && countFDs(t) <= f {
 				return
 			}
-			time.Sleep(5 * time.Millisecond) // goroutines that ended are not gone at once
+			time.Sleep(5 * time.Millisecond) // goroutines disappear shortly after their end
 		}
 		buf := make([]byte, 64<<10)
 		t.Errorf("left behind: %d goroutines, %d descriptors\n%s", runtime.NumGoroutine()-g, countFDs(t)-f, buf[:runtime.Stack(buf, true)])
@@ -302,8 +302,8 @@ func TestBadChains(t *testing.T) {
 	}
 }
 
-// TestNoMemoryThere: a chain that is well formed and names memory that is not there
-// is an error to the device, at the copy.
+// TestNoMemoryThere: a well-formed chain with an address outside memory
+// gives the device an error at the copy.
 func TestNoMemoryThere(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, true, 0)
@@ -345,7 +345,7 @@ func TestBrokenRings(t *testing.T) {
 	}
 }
 
-// TestStop: after GET_VRING_BASE nothing is written to the rings, whoever holds a
+// TestStop: after GET_VRING_BASE nothing is written to the rings, even for a held
 // chain; and the ring can start again.
 func TestStop(t *testing.T) {
 	checkLeaks(t)
@@ -377,7 +377,7 @@ func TestStop(t *testing.T) {
 	ask(t, r, 0, "three")
 }
 
-// TestMemoryChanges: the rings' memory is replaced under them.
+// TestMemoryChanges: the memory of running rings is replaced.
 func TestMemoryChanges(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, true, 0)
@@ -461,7 +461,7 @@ func TestBadMessages(t *testing.T) {
 				defer unix.Close(fd)
 				must(t, r.Write(kick, fd))
 			}
-			_ = r.Write(c.raw, fds...) // it may have ended already
+			_ = r.Write(c.raw, fds...) // the device may have ended already
 			if err := r.ended(t); err == nil {
 				t.Error("serve ended without an error")
 			}
@@ -472,7 +472,7 @@ func TestBadMessages(t *testing.T) {
 	}
 }
 
-// TestCutOff: the front end goes in the middle of a message, or is cancelled.
+// TestCutOff: the front end leaves in the middle of a message, or ctx is cancelled.
 func TestCutOff(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, true, 0)
@@ -518,7 +518,7 @@ func TestMap(t *testing.T) {
 		if _, err := unix.Pread(fd, got[:], 0); err != nil || string(got[:]) != "hello" {
 			t.Fatalf("%q, %v", got, err)
 		}
-		// It is a memory region now, as with QEMU.
+		// The mapping is a memory region now, as with QEMU.
 		must(t, r.dev.be.Memory.ReadAt(vhosttest.WindowBase+4096, got[:]))
 		must(t, r.dev.be.Unmap(m))
 	}
@@ -563,12 +563,12 @@ func TestStopWhileMapping(t *testing.T) {
 	if first.Load() {
 		t.Error("told that it is gone while the front end has it")
 	}
-	// What was mapped for the former life goes before the next mapping.
+	// The mappings of the former life go before the next mapping.
 	must(t, r.dev.be.Map(fd, vhost.Mapping{Region: 1, Len: 4096}, func() { second.Store(true) }))
 	if n := r.Mappings(); n != 1 || !first.Load() || second.Load() {
 		t.Errorf("%d mappings; gone: %v, %v", n, first.Load(), second.Load())
 	}
-	// Or when somebody needs the memory; and in the end it goes with the front end.
+	// They also go if the memory is needed, and at last with the front end.
 	for i := range r.Rings {
 		_, err := r.Call(vhosttest.GetVringBase, vhosttest.State(uint32(i), 0))
 		must(t, err)
@@ -592,7 +592,7 @@ func TestStopWhileMapping(t *testing.T) {
 	}
 }
 
-// TestCloseWhileMapping: the front end goes while a map waits for it.
+// TestCloseWhileMapping: the front end leaves while a map waits for it.
 func TestCloseWhileMapping(t *testing.T) {
 	checkLeaks(t)
 	r := newRig(t, true, 0)

@@ -6,15 +6,15 @@ import (
 	"io"
 )
 
-// A Msg is a message that was received.
+// A Msg is a received message.
 type Msg struct {
 	ID   uint32
 	Op   uint16
 	Body []byte // the arguments, the reader's to keep
 }
 
-// Word returns the k-th word of the arguments: only for what comes before any
-// string or array, and of a body that is known to have it.
+// Word returns the k-th word of the arguments. The body must have it, and no string
+// or array may come before it.
 func (m Msg) Word(k int) uint32 { return Word(m.Body, 4*k) }
 
 // Args returns a decoder of the arguments.
@@ -23,9 +23,8 @@ func (m Msg) Args() Decoder { return NewDecoder(m.Body) }
 // A Reader reads whole messages from a Transport. It is for one goroutine.
 type Reader struct {
 	Transport
-	Descs []Desc // received and not taken yet; whoever takes one closes it
-	// MaxDescs bounds the descriptors that wait for a message which has not come to its
-	// end; 0 for any number.
+	Descs []Desc // received, not yet taken; whoever takes one closes it
+	// MaxDescs bounds the descriptors that wait for the end of their message; 0 means no bound.
 	MaxDescs int
 	buf      []byte
 }
@@ -56,24 +55,24 @@ func (r *Reader) Next() (Msg, error) {
 	}
 }
 
-// A Client is a client of a compositor, for who needs some globals and answers, and no
-// toolkit:
+// A Client is a client of a compositor, for code that needs some globals and answers, and
+// no toolkit:
 //
 //	c := NewClient(transport)           // owns it
 //	c.Registry()                        → c.Globals
-//	seat := c.Bind(WlSeat.Name, 1)      // 0 where there is none
+//	seat := c.Bind(WlSeat.Name, 1)      // 0 if there is none
 //	c.Put(seat, op, c.NewID())          // requests wait …
 //	c.Roundtrip(event), c.Flush(ds…)    // … until one of these sends them
 //	c.Next()                            // one event
 //
-// Events and requests may be two goroutines', and Close any's. No id is used twice, so
-// that wl_display's delete_id says nothing of interest. Descriptors that come unasked for
-// are closed by Registry, by Roundtrip without a function, and with every error.
+// One goroutine may read events while another sends requests; any may call Close. No id is
+// used twice, so wl_display's delete_id does not matter. Registry, Roundtrip without a
+// function, and every error close unexpected descriptors.
 type Client struct {
 	Encoder // of requests
 	Reader  // of events
 	Globals []Global
-	last    uint32 // id
+	last    uint32 // the last id used
 }
 
 // A Global is one that a registry has announced.
@@ -103,7 +102,7 @@ func (c *Client) NewID() uint32 {
 	return c.last
 }
 
-// Registry learns the globals. It is the first call of all, and made once.
+// Registry reads the globals. It must be the first call, and the only one.
 func (c *Client) Registry() error {
 	defer c.drop()
 	c.Msg(displayID, WlDisplayReqGetRegistry, registryID)
@@ -120,8 +119,8 @@ func (c *Client) Registry() error {
 	})
 }
 
-// Bind binds the first global of an interface, of the version that both sides know, and
-// returns its id: 0 when there is none.
+// Bind binds the first global of an interface, at the highest version that both sides know,
+// and returns its id: 0 if there is none.
 func (c *Client) Bind(iface string, version uint32) uint32 {
 	for _, g := range c.Globals {
 		if g.Interface == iface {
@@ -133,7 +132,7 @@ func (c *Client) Bind(iface string, version uint32) uint32 {
 	return 0
 }
 
-// Flush sends the requests so far, and ds with them.
+// Flush sends the pending requests, and ds with them.
 func (c *Client) Flush(ds ...Desc) error {
 	b := c.B
 	c.B = nil
@@ -144,8 +143,8 @@ func (c *Client) Flush(ds ...Desc) error {
 	return c.Send(b, ds)
 }
 
-// Roundtrip sends the requests and gives events to see, which may be nil, until the
-// compositor has handled them all.
+// Roundtrip sends the pending requests, and passes events to see, which may be nil, until
+// the compositor has handled them all.
 func (c *Client) Roundtrip(see func(Msg) error) error {
 	done := c.NewID()
 	c.Msg(displayID, WlDisplayReqSync, done)
@@ -172,17 +171,17 @@ func (c *Client) Roundtrip(see func(Msg) error) error {
 // A DisplayError is wl_display.error: the end of the connection.
 type DisplayError struct {
 	Object, Code uint32
-	Text         string // of one line, and bounded
+	Text         string // one line, bounded
 }
 
 func (e *DisplayError) Error() string {
 	return fmt.Sprintf("object %d, error %d: %s", e.Object, e.Code, e.Text)
 }
 
-// ErrGone says that the other side has closed the connection without a word.
+// ErrGone means that the other side has closed the connection without an error message.
 var ErrGone = errors.New("the compositor closed the connection")
 
-// Next returns the next event of any object but wl_display, or a *DisplayError, or
+// Next returns the next event of any object except wl_display, or a *DisplayError, or
 // ErrGone.
 func (c *Client) Next() (Msg, error) {
 	for {
@@ -204,7 +203,7 @@ func (c *Client) Next() (Msg, error) {
 	}
 }
 
-// drop closes the descriptors that nobody has taken.
+// drop closes the descriptors that were not taken.
 func (c *Client) drop() {
 	CloseAll(c.Descs)
 	c.Descs = nil

@@ -10,8 +10,8 @@ import (
 	"vix/internal/wayland/waylandtest"
 )
 
-// connected returns a client, and the compositor that it talks to, which has heard the
-// client's Registry and not answered yet; its result comes from done.
+// connected returns a client and its compositor, which has received the client's Registry
+// and not answered yet; its result comes from done.
 func connected(t *testing.T) (c *wayland.Client, host *waylandtest.Peer, done chan error) {
 	t.Helper()
 	near, far := waylandtest.Pair(t)
@@ -66,8 +66,8 @@ func TestClient(t *testing.T) {
 	}
 }
 
-// What a compositor does that is none: the client ends, with a plain word, and holds
-// nothing that it was sent.
+// Invalid input from a compositor ends the client with a plain error, and the client keeps
+// no descriptor.
 func TestClientRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer func(t *testing.T, p *waylandtest.Peer)
@@ -84,7 +84,7 @@ func TestClientRefuses(t *testing.T) {
 				var e wayland.Encoder
 				_ = e.Put(registry, wayland.WlRegistryEvtGlobal, 1, "wl_output", 4)
 				if p.Tr.Send(e.B, nil) != nil {
-					return // the client has heard enough
+					return // the client has closed
 				}
 			}
 		}, "globals"},
@@ -110,7 +110,7 @@ func TestClientRefuses(t *testing.T) {
 				c.answer(t, host)
 			}()
 			err := <-done
-			_ = client.Close() // what is still being sent to it fails
+			_ = client.Close() // makes pending sends to it fail
 			<-answered
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\x1b") {
 				t.Error(err)
@@ -119,7 +119,7 @@ func TestClientRefuses(t *testing.T) {
 	}
 }
 
-// A client that nobody answers ends when it is closed.
+// A client without an answer ends when it is closed.
 func TestClientClose(t *testing.T) {
 	waylandtest.LeakCheck(t)
 	c, _, done := connected(t)

@@ -1,8 +1,8 @@
 package wayland
 
-// fdKinds says what the descriptors of a message are, for every message in the
-// tables that has one. A message with several has them all of one kind.
-// KindOther cannot leave a VM; who wants it must hide the interface.
+// fdKinds holds the kind of a message's descriptors, for every message in the
+// tables that has any. Several descriptors of a message have the same kind.
+// KindOther cannot leave a VM: an interface that needs it must be hidden.
 var fdKinds = map[string]Kind{
 	"wl_shm.create_pool":                               KindMemory,
 	"wl_keyboard.keymap":                               KindMemory,

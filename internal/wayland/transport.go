@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind says what a descriptor that travels with a message is. It is known from
-// the message's place in the protocol (see fdKinds), never from fstat.
+// Kind is what a message's descriptor refers to. It follows from
+// the message in the protocol (see fdKinds), never from fstat.
 type Kind uint8
 
 const (
-	// KindOther is a descriptor of no known use: a Transport that cannot pass
-	// descriptors as they are (virtwl) must refuse it.
+	// KindOther is a descriptor of unknown use: a Transport that cannot pass
+	// descriptors unchanged (virtwl) must refuse it.
 	KindOther Kind = iota
 	// KindMemory is memory that the receiver maps: a wl_shm pool, a dmabuf
 	// plane, a keymap, a format table.
@@ -20,7 +20,7 @@ const (
 	// KindReadPipe is a stream that the message's receiver reads.
 	KindReadPipe
 	// KindWritePipe is a stream that the message's receiver writes, and closes
-	// when it is done (wl_data_source.send, wl_data_offer.receive).
+	// at the end (wl_data_source.send, wl_data_offer.receive).
 	KindWritePipe
 )
 
@@ -33,23 +33,23 @@ func (k Kind) String() string {
 // send it or Close it; a resource is owned by its allocator.
 type Desc struct {
 	Kind Kind
-	FD   int    // -1 when Res is used
-	Res  uint32 // virtio-gpu resource handle, 0 when FD is used
-	// Held is who counts the descriptor for as long as it is on its way, or nil. It goes
-	// wherever the Desc goes, and is told when that is closed.
+	FD   int    // -1 if Res is used
+	Res  uint32 // virtio-gpu resource handle, 0 if FD is used
+	// Held counts the descriptor while it is in transit; it may be nil. It moves with
+	// the Desc, and its Release is called when the Desc is closed.
 	Held Holder
 }
 
-// A Holder counts a descriptor that is on its way.
+// A Holder counts a descriptor in transit.
 type Holder interface {
-	// Release says that the descriptor is closed. It waits for nothing.
+	// Release is called when the descriptor is closed. It does not block.
 	Release()
 }
 
 // FileDesc returns a Desc that owns fd.
 func FileDesc(k Kind, fd int) Desc { return Desc{Kind: k, FD: fd} }
 
-// ResDesc returns a Desc that names a virtio-gpu resource.
+// ResDesc returns a Desc of a virtio-gpu resource.
 func ResDesc(res uint32) Desc { return Desc{Kind: KindMemory, FD: -1, Res: res} }
 
 // Close closes the descriptor if it is a file.
@@ -74,7 +74,7 @@ const (
 	// MaxDescs is the most descriptors that travel with one Send or Recv
 	// (libwayland's MAX_FDS_OUT; also the size of a cross-domain identifier array).
 	MaxDescs = 28
-	// MaxMessage is the largest Wayland message that is passed on, in bytes
+	// MaxMessage is the largest Wayland message that passes, in bytes
 	// (libwayland before 1.23 refuses more than 4096; the wire's limit is 65535).
 	MaxMessage = 4096
 )
@@ -93,21 +93,21 @@ type Transport interface {
 	// to a socket: they are KindOther until the reader has seen the message.
 	Recv(p []byte, ds []Desc) (n int, _ []Desc, err error)
 	// Send blocks until all of p is sent or queued within the transport's
-	// bounded buffer. It takes ownership of ds' files, also when it fails.
+	// bounded buffer. It takes ownership of ds' files, even if it fails.
 	// len(ds) ≤ MaxDescs, and p is not empty.
 	Send(p []byte, ds []Desc) error
 	Close() error
 }
 
 // A Lingerer is a Transport that knows, after its end, whether the peer may still
-// have what was sent to it: a compositor that has stopped keeps descriptors in its
-// socket, and the memory that they stand for.
+// hold data or descriptors from it: a stopped compositor keeps descriptors in its
+// socket, and the memory behind them.
 type Lingerer interface {
-	// Linger lets Close keep what Pending needs. It is called before Close.
+	// Linger makes Close keep what Pending needs. It is called before Close.
 	Linger()
-	// Pending tells whether the peer has neither read nor dropped all that was sent.
-	// There is no event for it. It is asked after Close, until it says no.
+	// Pending reports whether the peer has yet to read or drop some of the sent data.
+	// No event announces the change: call it after Close, until it reports false.
 	Pending() bool
-	// Forget is for who does not want to know any more.
+	// Forget releases what Linger kept.
 	Forget()
 }

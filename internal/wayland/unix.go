@@ -15,12 +15,12 @@ import (
 )
 
 // recvFDs is how many descriptors one recvmsg takes: the kernel's own limit
-// (SCM_MAX_FD), so that nothing a peer may send is cut off.
+// (SCM_MAX_FD), so that no valid message is truncated.
 const recvFDs = 253
 
 // A UnixConn is a Transport over a unix stream socket. Steady traffic does not
-// allocate: the closures that the poller calls are made once, and their
-// arguments stand in the struct, each half used by its own goroutine.
+// allocate: the closures for the poller are made once, and the struct holds their
+// arguments, one half for each goroutine.
 type UnixConn struct {
 	conn   *net.UnixConn
 	raw    syscall.RawConn
@@ -29,7 +29,7 @@ type UnixConn struct {
 	end struct { // of Close and after
 		sync.Mutex
 		linger bool
-		rest   int // our end of a socket that is closed for everybody else; -1 without
+		rest   int // our end of a socket that is closed for the peer; -1 without one
 	}
 
 	recv struct {
@@ -63,7 +63,7 @@ func Dial(path string) (*UnixConn, error) {
 	return NewUnixConn(c)
 }
 
-// NewUnixConn takes over c.
+// NewUnixConn returns a UnixConn that owns c.
 func NewUnixConn(c *net.UnixConn) (*UnixConn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -97,7 +97,7 @@ func (u *UnixConn) Recv(p []byte, ds []Desc) (int, []Desc, error) {
 		}
 	}
 	if r.mh.Flags&unix.MSG_CTRUNC != 0 {
-		// There was room for all: this process may have no more.
+		// The buffer had room for all: this process is at its limit of descriptors.
 		return 0, ds, fmt.Errorf("receive: no room for a descriptor: %w", unix.EMFILE)
 	}
 	if r.n == 0 {
@@ -106,8 +106,8 @@ func (u *UnixConn) Recv(p []byte, ds []Desc) (int, []Desc, error) {
 	return r.n, ds, nil
 }
 
-// pollRecv and pollSend never wait in the kernel, so they need not tell the
-// scheduler of it (RawSyscall): that would cost as much as the call itself.
+// pollRecv and pollSend never block in the kernel, so they need not notify the
+// scheduler (RawSyscall): that would cost as much as the call itself.
 func (u *UnixConn) pollRecv(fd uintptr) bool {
 	r := &u.recv
 	for {
@@ -131,8 +131,8 @@ func (u *UnixConn) pollRecv(fd uintptr) bool {
 	}
 }
 
-// appendRights takes the descriptors out of a control buffer; it allocates
-// nothing but ds' growth.
+// appendRights appends the descriptors of a control buffer to ds; it allocates
+// only to grow ds.
 func appendRights(ds []Desc, oob []byte) ([]Desc, error) {
 	for len(oob) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
@@ -150,7 +150,7 @@ func appendRights(ds []Desc, oob []byte) ([]Desc, error) {
 	return ds, nil
 }
 
-// Send implements Transport. A Desc that is no file cannot pass.
+// Send implements Transport. A Desc that is not a file is an error.
 func (u *UnixConn) Send(p []byte, ds []Desc) error {
 	defer CloseAll(ds)
 	s := &u.send
@@ -245,15 +245,15 @@ func (u *UnixConn) Linger() {
 	u.end.linger = true
 }
 
-// keep ends the connection for the peer, and keeps our end of it as long as something
-// that was sent is with the peer's.
+// keep ends the connection for the peer, and keeps our end until the peer's end holds
+// no more sent data.
 func (u *UnixConn) keep(fd uintptr) {
 	if unread(int(fd)) == 0 {
 		return
 	}
 	rest, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return // then nobody knows
+		return // then Pending cannot tell
 	}
 	u.end.rest = rest
 	_ = unix.Shutdown(rest, unix.SHUT_RDWR)
@@ -287,9 +287,9 @@ func (u *UnixConn) forgetLocked() {
 	}
 }
 
-// unread returns how much kernel memory holds what was sent on a unix socket and
-// neither read nor dropped by the peer, descriptors included (linux/sock_diag.h:
-// SK_MEMINFO_WMEM_ALLOC); 0 where the kernel does not say.
+// unread returns the kernel memory of data sent on a unix socket that the peer has
+// neither read nor dropped, descriptors included (linux/sock_diag.h:
+// SK_MEMINFO_WMEM_ALLOC); 0 if the kernel does not report it.
 func unread(fd int) uint32 {
 	const wmemAlloc = 2
 	var info [9]uint32

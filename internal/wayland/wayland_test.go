@@ -63,7 +63,7 @@ func TestTables(t *testing.T) {
 		i, m, _ := strings.Cut(name, ".")
 		iface := Lookup(i)
 		if iface == nil {
-			continue // kept for interfaces that come and go with the packages
+			continue // for interfaces that not all versions of the packages have
 		}
 		has := func(x Message) bool { return x.Name == m && len(x.FDKinds) > 0 }
 		if !slices.ContainsFunc(iface.Requests, has) && !slices.ContainsFunc(iface.Events, has) {
@@ -165,8 +165,8 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// FuzzMessage gives any bytes to every message of the tables: decode → encode is
-// identity where the padding is zero, and nothing panics.
+// FuzzMessage gives arbitrary bytes to every message of the tables: decode → encode is
+// identity if the padding is zero, and nothing panics.
 func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, iface uint16, event bool, op uint16, data []byte) {
 		i := Interfaces()[int(iface)%len(Interfaces())]
@@ -196,7 +196,7 @@ func FuzzMessage(f *testing.F) {
 			case 's':
 				s, null := d.str()
 				if null {
-					return // a null string has no encoding of its own here
+					return // a null string has no separate encoding here
 				}
 				e.String(string(s))
 			case 'a':
@@ -289,7 +289,7 @@ func TestUnixConnRefuses(t *testing.T) {
 	}
 }
 
-// TestUnixConnBlocked holds that Close ends a Send that waits for room, and a
+// TestUnixConnBlocked checks that Close ends a Send that waits for room, and a
 // Recv that waits for bytes.
 func TestUnixConnBlocked(t *testing.T) {
 	a, b := pair(t)
@@ -337,8 +337,8 @@ func BenchmarkUnixConn(b *testing.B) {
 	}
 }
 
-// TestUnixConnLingers: an end that is closed knows whether the peer still has what was
-// sent, and for the peer it is closed all the same.
+// TestUnixConnLingers: a closed end knows whether the peer still holds sent data, and the
+// peer sees it as closed.
 func TestUnixConnLingers(t *testing.T) {
 	for _, how := range []string{"reads", "closes", "has read", "is forgotten"} {
 		a, b := pair(t)

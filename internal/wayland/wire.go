@@ -29,9 +29,9 @@ var (
 	ErrMissing = errors.New("a descriptor is missing")
 )
 
-// Next looks for a whole message at the start of b. It returns its object,
-// opcode and size in bytes with the header, or size 0 when more bytes are
-// needed. A size that cannot be is ErrSize.
+// Next parses the header of the message at the start of b. It returns the object,
+// the opcode and the size in bytes with the header, or size 0 if the message is
+// incomplete. An impossible size is ErrSize.
 func Next(b []byte) (id uint32, op uint16, size int, err error) {
 	if len(b) < HeaderSize {
 		return 0, 0, 0, nil
@@ -48,7 +48,7 @@ func Next(b []byte) (id uint32, op uint16, size int, err error) {
 	return id, uint16(w), size, nil
 }
 
-// Check tells whether body, without the header, fits the message's signature:
+// Check reports whether body, without the header, matches the message's signature:
 // the length, every string with its NUL, every array.
 func (m *Message) Check(body []byte) error {
 	if !m.Dynamic {
@@ -74,14 +74,14 @@ func (m *Message) Check(body []byte) error {
 	return d.Done()
 }
 
-// A Decoder reads a message's arguments in order. After a bad one it gives
-// zeros; Done tells.
+// A Decoder reads a message's arguments in order. After a malformed one it returns
+// zeros, and Done an error.
 type Decoder struct {
 	b   []byte
 	bad bool
 }
 
-// NewDecoder reads body, which has no header.
+// NewDecoder returns a decoder of body, which has no header.
 func NewDecoder(body []byte) Decoder { return Decoder{b: body} }
 
 // Uint reads one word.
@@ -98,7 +98,7 @@ func (d *Decoder) Uint() uint32 {
 // Int reads one signed word.
 func (d *Decoder) Int() int32 { return int32(d.Uint()) }
 
-// Array reads an array. It is part of the message: copy it to keep it.
+// Array reads an array, which aliases the message: copy it to keep it.
 func (d *Decoder) Array() []byte {
 	n := d.Uint()
 	padded := (uint64(n) + 3) &^ 3
@@ -112,8 +112,8 @@ func (d *Decoder) Array() []byte {
 	return v
 }
 
-// String reads a string without its NUL; null and empty are alike. It is part
-// of the message.
+// String reads a string without its NUL; a null string is empty. It aliases
+// the message.
 func (d *Decoder) String() []byte {
 	s, _ := d.str()
 	return s
@@ -131,7 +131,7 @@ func (d *Decoder) str() (_ []byte, null bool) {
 	return v[: len(v)-1 : len(v)-1], false
 }
 
-// Done returns ErrArgs unless all arguments were good and nothing is left.
+// Done returns ErrArgs unless all arguments were valid and nothing is left.
 func (d *Decoder) Done() error {
 	if d.bad || len(d.b) != 0 {
 		return ErrArgs
@@ -139,7 +139,7 @@ func (d *Decoder) Done() error {
 	return nil
 }
 
-// An Encoder appends messages to B. Begin, arguments, End.
+// An Encoder appends messages to B: call Begin, add the arguments, call End.
 type Encoder struct {
 	B     []byte
 	start int
@@ -158,7 +158,7 @@ func (e *Encoder) Uint(v uint32) { e.B = binary.NativeEndian.AppendUint32(e.B, v
 // Int appends one signed word.
 func (e *Encoder) Int(v int32) { e.Uint(uint32(v)) }
 
-// String appends a string with its NUL. It must hold no NUL itself.
+// String appends a string with its NUL. It must not contain a NUL.
 func (e *Encoder) String(s string) {
 	e.Uint(uint32(len(s) + 1))
 	e.B = append(append(e.B, s...), 0)
@@ -178,8 +178,8 @@ func (e *Encoder) pad() {
 	}
 }
 
-// End writes the message's size. It returns ErrSize, and takes the message
-// back, when it is larger than MaxMessage.
+// End writes the message's size. If the message is larger than MaxMessage, End
+// removes it and returns ErrSize.
 func (e *Encoder) End() error {
 	size := len(e.B) - e.start
 	if size > MaxMessage {
@@ -190,8 +190,8 @@ func (e *Encoder) End() error {
 	return nil
 }
 
-// Put appends a message of words (uint32, int) and strings. It returns ErrSize, and
-// appends nothing, when the message is larger than MaxMessage.
+// Put appends a message of words (uint32, int) and strings. If the message is larger than
+// MaxMessage, Put appends nothing and returns ErrSize.
 func (e *Encoder) Put(id uint32, op uint16, args ...any) error {
 	e.Begin(id, op)
 	for _, a := range args {

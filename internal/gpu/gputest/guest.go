@@ -42,7 +42,7 @@ const (
 	ErrParameter = 0x1205
 
 	HeaderSize = 24
-	// AnswerSize is room for any answer.
+	// AnswerSize is enough for any answer.
 	AnswerSize = 1024
 )
 
@@ -64,7 +64,7 @@ func NewGuest(fe *vhosttest.FrontEnd) *Guest {
 // Features are what a Linux guest acknowledges.
 const Features = 1<<0 | 1<<3 | 1<<4 | vhost.FeatureIndirectDesc
 
-// Header builds a command's header; ring < 0 for none, fence 0 for none.
+// Header builds a command's header; ring < 0 means no ring, fence 0 no fence.
 func Header(cmd, ctx uint32, fence uint64, ring int) []byte {
 	b := le.AppendUint32(nil, cmd)
 	flags := uint32(0)
@@ -101,7 +101,7 @@ func (g *Guest) Do(cmd, ctx uint32, body []byte) (typ uint32, answer []byte, err
 	return le.Uint32(p), p[HeaderSize:], nil
 }
 
-// Expect is Do that wants a certain answer.
+// Expect is Do with a check of the answer's type.
 func (g *Guest) Expect(want, cmd, ctx uint32, body []byte) ([]byte, error) {
 	typ, p, err := g.Do(cmd, ctx, body)
 	if err == nil && typ != want {
@@ -151,8 +151,8 @@ type Conn struct {
 	addrs          [2]uint64
 }
 
-// Context makes a context with rings, without INIT. Pages of a closed connection
-// may be used again.
+// Context makes a context with rings, without INIT. It may reuse the pages of a closed
+// connection.
 func (g *Guest) Context(again *Conn) (*Conn, error) {
 	c := &Conn{G: g, Ctx: g.ctx.Add(1)}
 	var err error
@@ -197,7 +197,7 @@ func (c *Conn) Command(cmd []byte, ring int) []byte {
 	return append(b, cmd...)
 }
 
-// Submit submits a cross-domain command without a fence and wants it done.
+// Submit submits a cross-domain command without a fence and checks that it succeeded.
 func (c *Conn) Submit(cmd []byte) error {
 	p, err := c.G.Control.Do(c.Command(cmd, -1), HeaderSize)
 	if err == nil && (len(p) < 4 || le.Uint32(p) != OK) {
@@ -206,7 +206,7 @@ func (c *Conn) Submit(cmd []byte) error {
 	return err
 }
 
-// Start submits a cross-domain command with a fence on a ring, or without for -1.
+// Start submits a cross-domain command with a fence on ring, or without a fence for -1.
 func (c *Conn) Start(cmd []byte, ring int) *vhosttest.Request {
 	return c.G.Control.Submit(c.Command(cmd, ring), HeaderSize)
 }
@@ -232,7 +232,7 @@ func (c *Conn) Poll() *vhosttest.Request {
 	return c.Start(virtwl.AppendHeader(nil, virtwl.Header{Cmd: virtwl.CmdPoll, Size: virtwl.HeaderSize}), virtwl.RingChannel)
 }
 
-// An Event is what the channel ring's page says.
+// An Event is the content of the channel ring's page.
 type Event struct {
 	Cmd  uint8
 	Msg  virtwl.SendReceive // of RECEIVE
@@ -298,7 +298,7 @@ func (c *Conn) Blob(size uint32) (res uint32, mem []byte, err error) {
 	return c.Take(uint64(r.BlobID), r.Size)
 }
 
-// R8 is the fourcc that proxies ask pools with.
+// R8 is the fourcc in proxies' requests for pools.
 const R8 = 'R' | '8'<<8 | ' '<<16 | ' '<<24
 
 // Take makes a resource of a blob id, attaches and maps it.
@@ -336,7 +336,7 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// CtxGone destroys a context, if there is one of that number.
+// CtxGone destroys the context of that number, if it exists.
 func (g *Guest) CtxGone(ctx uint32) error {
 	_, _, err := g.Do(CtxDestroy, ctx, nil)
 	return err

@@ -1,4 +1,4 @@
-// Package termsafetest is a terminal that tells what it was told, for tests.
+// Package termsafetest is a terminal for tests that records its input.
 package termsafetest
 
 import (
@@ -13,33 +13,33 @@ import (
 	"vix/internal/termsafe"
 )
 
-// A Witness is a terminal's end, which knows nothing of termsafe: x/ansi's parser, what
-// may be said at all, written a second time, and the modes that a program can leave on.
+// A Witness is a terminal's end that is independent of termsafe: x/ansi's parser, a second
+// copy of the allow-list, and the modes that a program can leave on.
 type Witness struct {
 	p       *ansi.Parser
 	kind    termsafe.Kind
 	problem string
 
-	modes         map[int]bool // of DECSET, where they differ from a terminal's own
+	modes         map[int]bool // DECSET modes that differ from a terminal's default
 	alt           int
 	keys          [2]int
-	saved, at     state // by DECSC, and now
+	saved, at     state // saved by DECSC, and current
 	shape, keypad bool
 	insert, other bool
 	region        bool
 }
 
-// state is what DECSC saves.
+// state is the state that DECSC saves.
 type state struct{ color, charset, origin, nowrap bool }
 
-// said is what may be said: prefix, intermediate and final character, by kind.
+// said holds the allowed sequences: prefix, intermediate and final character, by kind.
 var said = map[termsafe.Kind]map[string]bool{
 	termsafe.Line: set("m", "C", "D", "G", "K"),
 	termsafe.Screen: set("m", "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M", "P", "S", "T", "X", "Z", "`", "a", "b", "d", "e", "f", "@",
 		"h", "l", "r", "s", "u", "?h", "?l", " q", "!p", ">m", ">u", "<u", "=u"),
 }
 
-// setModes are the private modes that may be named, and whether they are on of themselves.
+// setModes are the allowed private modes, and whether they are on by default.
 var setModes = map[int]bool{1: false, 5: false, 6: false, 7: true, 9: false, 12: false, 25: true, 47: false, 66: false, 1000: false, 1002: false, 1003: false,
 	1004: false, 1005: false, 1006: false, 1015: false, 1016: false, 1047: false, 1048: false, 1049: false, 2004: false, 2026: false}
 
@@ -51,7 +51,7 @@ func set(words ...string) map[string]bool {
 	return m
 }
 
-// New returns a witness of a stream of a kind, which is not Raw.
+// New returns a witness of a stream of a kind other than Raw.
 func New(kind termsafe.Kind) *Witness {
 	w := &Witness{p: ansi.NewParser(), kind: kind, modes: map[int]bool{}}
 	str := func(what string) func([]byte) { return func(b []byte) { w.fail("%s: %q", what, b) } }
@@ -77,7 +77,7 @@ func (w *Witness) fail(format string, a ...any) {
 	}
 }
 
-// See takes what was written to the terminal at once: whole sequences, of UTF-8.
+// See takes one write to the terminal: whole sequences, in UTF-8.
 func (w *Witness) See(b []byte) {
 	if !utf8.Valid(b) {
 		w.fail("not UTF-8: %q", b)
@@ -90,7 +90,7 @@ func (w *Witness) See(b []byte) {
 	}
 }
 
-// Problem is the first thing that was seen and must not be; "" if there was none.
+// Problem returns the first forbidden input; "" if there was none.
 func (w *Witness) Problem() string { return w.problem }
 
 func (w *Witness) control(c byte) {
@@ -122,7 +122,7 @@ func (w *Witness) escape(c ansi.Cmd) {
 		w.keypad = false
 	case what == "(0", what == ")0":
 		w.at.charset = true
-	case what == "(B": // only Restore's whole sequence puts all back; it ends with SI
+	case what == "(B": // only Restore's whole sequence resets everything; it ends with SI
 		w.at.charset = false
 	case what == ")B", what == "D", what == "E", what == "M":
 	default:
@@ -274,7 +274,7 @@ func (w *Witness) sgr(params ansi.Params) {
 	}
 }
 
-// Left is what is on that was not before.
+// Left returns what is on and was not before.
 func (w *Witness) Left() string {
 	if w.kind == termsafe.Line {
 		if w.at.color {

@@ -6,7 +6,7 @@
 //	   │ ────── ADD_MEM_REG, as QEMU does ───────► │
 //	Ring.Do ─── descriptors in its memory, kick ─► Device.Process
 //
-// Everything is laid out by the caller's wishes, so that a test can also lie.
+// The caller decides the whole layout, so that a test can also lie.
 package vhosttest
 
 import (
@@ -49,7 +49,7 @@ const (
 	GetShmemConfig      = 44
 )
 
-// Requests that it gets on the back-end channel.
+// Requests that it receives on the back-end channel.
 const (
 	shmemMap   = 9
 	shmemUnmap = 10
@@ -59,20 +59,20 @@ const (
 	flagVersion   = 1
 	flagNeedReply = 8
 
-	protocolFeatures = 0x408628 // what QEMU 11 is offered
+	protocolFeatures = 0x408628 // those that QEMU 11 is offered
 	featureVersion1  = 1 << 32
 	featureProtocol  = 1 << 30
 
 	// RAMSize is the guest's memory; it begins at guest physical address 0.
 	RAMSize = 16 << 20
-	// userBase is where the FrontEnd claims to have it in its own address space.
+	// userBase is the memory's alleged address in the FrontEnd's own address space.
 	userBase = 0x7f00_0000_0000
 	// WindowBase is the guest physical address of the shared memory region.
 	WindowBase = 1 << 40
 
-	// QueueSize is the number of entries of each ring, as QEMU is told.
+	// QueueSize is the number of entries of each ring, as in QEMU's configuration.
 	QueueSize = 1024
-	// Spare is how many descriptors at the table's end no request uses: for lies.
+	// Spare is the number of descriptors at the table's end that no request uses: for lies.
 	Spare = 8
 )
 
@@ -96,7 +96,7 @@ type FrontEnd struct {
 	err    error
 }
 
-// New makes the guest's memory and a connection; the device's end of it is returned
+// New makes the guest's memory and a connection, and returns the device's end of it
 // for vhost.Serve.
 func New() (*FrontEnd, *net.UnixConn, error) {
 	a, b, err := connPair()
@@ -162,7 +162,7 @@ func (f *FrontEnd) Write(p []byte, fds ...int) error {
 	return err
 }
 
-// Drain reads and drops what the device says on the main socket, until its end.
+// Drain reads and drops the device's messages on the main socket, until its end.
 func (f *FrontEnd) Drain() { _, _ = io.Copy(io.Discard, f.conn) }
 
 // Message builds a message.
@@ -187,7 +187,7 @@ func Region(guest, size, user, offset uint64) []byte {
 	return b
 }
 
-// RAMRegion is the payload that Start gave ADD_MEM_REG.
+// RAMRegion is the payload of Start's ADD_MEM_REG.
 func (f *FrontEnd) RAMRegion() []byte { return Region(0, RAMSize, userBase, 0) }
 
 // Call sends a request and waits for its reply, or its acknowledgement.
@@ -209,7 +209,7 @@ func (f *FrontEnd) Call(req uint32, payload []byte, fds ...int) ([]byte, error) 
 	return body, err
 }
 
-// Set sends a request that has no reply of its own and checks its acknowledgement.
+// Set sends a request without a reply of its own, and checks its acknowledgement.
 func (f *FrontEnd) Set(req uint32, payload []byte, fds ...int) error {
 	r, err := f.Call(req, payload, fds...)
 	if err == nil && (len(r) != 8 || le.Uint64(r) != 0) {
@@ -218,7 +218,7 @@ func (f *FrontEnd) Set(req uint32, payload []byte, fds ...int) error {
 	return err
 }
 
-// Start negotiates and starts all queues, as QEMU does. features are added to what
+// Start negotiates and starts all queues, as QEMU does. It adds features to those that
 // every guest acknowledges.
 func (f *FrontEnd) Start(features uint64) error {
 	offered, err := f.Call(GetFeatures, nil)
@@ -309,8 +309,8 @@ func (f *FrontEnd) serveMapping(req uint32, p []byte, fd int) {
 	if _, werr := f.back.Write(Message(req, 4, U64(code))); werr != nil || err != nil || silent {
 		return
 	}
-	// QEMU commits after it has answered, and then tells of it. A device that has
-	// ended meanwhile does not mind.
+	// QEMU commits after its answer, and then announces the region. A device that has
+	// ended meanwhile ignores it.
 	region := Region(WindowBase+off, length, userBase+WindowBase+off, 0)
 	if req == shmemMap {
 		_ = f.Set(AddMemReg, region, fd)
@@ -319,15 +319,15 @@ func (f *FrontEnd) serveMapping(req uint32, p []byte, fd int) {
 	}
 }
 
-// Refuse has every mapping asked first; an error is answered as such.
+// Refuse sets a function that is called before every mapping; its error is the answer.
 func (f *FrontEnd) Refuse(ask func(offset, length uint64) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refuse = ask
 }
 
-// Silence makes it not tell of mappings on the main socket, as QEMU does while the
-// guest has the window switched off.
+// Silence stops announcing mappings on the main socket, as QEMU does while the
+// guest has switched the window off.
 func (f *FrontEnd) Silence() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -355,21 +355,21 @@ func (f *FrontEnd) setMappingLocked(req uint32, off, length uint64, fd int) erro
 	return err
 }
 
-// Window returns what is mapped at an offset of the shared memory region, or nil.
+// Window returns the mapping at an offset of the shared memory region, or nil.
 func (f *FrontEnd) Window(off uint64) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.maps[off]
 }
 
-// Mappings returns how many there are.
+// Mappings returns the number of mappings.
 func (f *FrontEnd) Mappings() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.maps)
 }
 
-// Alloc returns n bytes of guest memory, page-aligned, for ever.
+// Alloc returns n bytes of guest memory, page-aligned, never freed.
 func (f *FrontEnd) Alloc(n int) (addr uint64, mem []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -484,8 +484,8 @@ func mustFD(f *os.File) int {
 	return fd
 }
 
-// Forget empties the ring, as a driver that resets the device does. Requests from
-// before are not to be freed.
+// Forget empties the ring, as a driver that resets the device does. Earlier requests
+// must not be freed.
 func (r *Ring) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -525,7 +525,7 @@ func PutDesc(p []byte, addr uint64, length uint32, flags, next uint16) {
 	le.PutUint16(p[14:], next)
 }
 
-// Offer puts a head on the avail ring, whatever it is.
+// Offer puts a head on the avail ring, without a check.
 func (r *Ring) Offer(head uint16) {
 	r.mu.Lock()
 	r.offerLocked(head)
@@ -540,7 +540,7 @@ func (r *Ring) offerLocked(head uint16) {
 
 func word(p []byte) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Pointer(&p[0])) }
 
-// A Request is one that the device has.
+// A Request is a request that the device holds.
 type Request struct {
 	r      *Ring
 	head   uint16
@@ -590,10 +590,10 @@ func (r *Ring) layout(head uint16, addr uint64, out, in int) {
 	r.SetDesc(int(head)+1, addr+uint64(out), uint32(in), write, 0)
 }
 
-// ErrGone says that the device is, or the ring was reset.
+// ErrGone means that the device is gone, or that the ring was reset.
 var ErrGone = errors.New("device is gone")
 
-// Done has a value when the answer is there. Whoever takes it does not Wait.
+// Done has a value when the answer is there. A caller that takes it must not Wait.
 func (q *Request) Done() <-chan uint32 { return q.done }
 
 // Wait returns the answer, which the next request overwrites.
@@ -606,7 +606,7 @@ func (q *Request) Wait() ([]byte, error) {
 }
 
 // Within waits a while for the answer, and returns its first word; ok is false
-// when it has not come.
+// if it has not come.
 func (q *Request) Within(d time.Duration) (typ uint32, ok bool, err error) {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -633,7 +633,7 @@ func (r *Ring) Do(out []byte, inLen int) ([]byte, error) {
 	return p, err
 }
 
-// Again submits the same request, as it lies in memory, after Wait.
+// Again submits the same request, as it is in memory, after Wait.
 func (q *Request) Again() {
 	r := q.r
 	r.mu.Lock()
@@ -643,7 +643,7 @@ func (q *Request) Again() {
 	r.Kick()
 }
 
-// Forget has the request freed when its answer is there, which nobody wants.
+// Forget frees the request when its answer comes, and drops the answer.
 func (q *Request) Forget() {
 	q.r.mu.Lock()
 	defer q.r.mu.Unlock()
@@ -663,7 +663,7 @@ func (q *Request) Free() {
 	q.r.ready.Signal()
 }
 
-// Gone tells every ring that the device will answer no more.
+// Gone ends the waits on every ring: the device will not answer any more.
 func (f *FrontEnd) Gone() {
 	f.mu.Lock()
 	rings := f.Rings

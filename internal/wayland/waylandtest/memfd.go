@@ -12,10 +12,10 @@ import (
 // Memfds makes blobs that are files of this machine, for a server on the other
 // end of a socket: the twin of a VM's blobs (guestproxy.Blobs).
 type Memfds struct {
-	Live atomic.Int64 // blobs that are not closed
+	Live atomic.Int64 // number of open blobs
 }
 
-// A Blob is guestproxy's: the same literal, because its tests import this package.
+// A Blob has the same type literal as guestproxy's, whose tests import this package.
 type Blob = interface {
 	Mem() []byte
 	Desc() (wayland.Desc, error)

@@ -25,7 +25,7 @@ type Peer struct {
 	wayland.Reader
 }
 
-// A Msg is a message that a Peer received.
+// A Msg is a message that a Peer has received.
 type Msg = wayland.Msg
 
 // Send sends a message of words only.
@@ -46,7 +46,7 @@ func (p *Peer) Put(id uint32, op uint16, args ...any) {
 	p.Write(e.B)
 }
 
-// Write sends bytes and descriptors as they are.
+// Write sends bytes and descriptors unchanged.
 func (p *Peer) Write(b []byte, ds ...wayland.Desc) {
 	p.T.Helper()
 	if err := p.Tr.Send(b, ds); err != nil {
@@ -60,7 +60,7 @@ func (p *Peer) Next() (Msg, error) {
 	return p.Reader.Next()
 }
 
-// Globals gets the registry, as object 2, and returns the names of the globals; the next
+// Globals gets the registry as object 2, and returns the names of the globals. The next
 // free id is 4.
 func (p *Peer) Globals() map[string]uint32 {
 	p.T.Helper()
@@ -177,8 +177,8 @@ func Serve(t testing.TB, path string, serve func(ctx context.Context, client *wa
 	})
 }
 
-// LeakCheck fails the test when it leaves goroutines or descriptors behind. It
-// must be called first. Goroutines that are about to end are waited for.
+// LeakCheck fails the test if it leaves goroutines or descriptors behind. It
+// must be called first. It waits for goroutines that are about to end.
 func LeakCheck(t testing.TB) {
 	t.Helper()
 	fds := func() int {

@@ -3,7 +3,7 @@
 //
 //	wlgen -o zproto.go -dir /usr/share -list protocols.list
 //
-// A name that begins with ./ is a file beside the list.
+// A name that begins with ./ is relative to the list's directory.
 //
 // It reads what wayland-scanner reads and keeps only what a proxy needs:
 // signatures, versions, destructors, and the interfaces of object arguments.

@@ -98,7 +98,7 @@ func runAll() {
 }
 
 // reboots leaves connections open at the first boot, and checks the device at the
-// second. Nothing may be mapped at that moment: QEMU 11.1 crashes.
+// second. Nothing may be mapped at the reboot: QEMU 11.1 would crash.
 func reboots() {
 	err := func() error {
 		dev, err := virtwl.OpenDevice("/dev/dri/renderD128")
@@ -229,7 +229,7 @@ func blob(dev *virtwl.Device) error {
 	return oneBlob(c, 1<<20)
 }
 
-// oneBlob fills a blob, has the host check and invert it, and checks that.
+// oneBlob fills a blob, makes the host check and invert it, and checks the result.
 func oneBlob(c *virtwl.GuestConn, size int) error {
 	b, err := c.NewBlob(size)
 	if err != nil {
@@ -332,7 +332,7 @@ func oneReadPipe(c *virtwl.GuestConn, n int) error {
 	if err := c.Send(request('R', uint32(n)), []wayland.Desc{wayland.FileDesc(wayland.KindWritePipe, p[1])}); err != nil {
 		return err
 	}
-	// The connection must be received from, for READ to arrive; the host says when all is written.
+	// READ arrives only while the guest receives; the host reports the end of its writes.
 	rerr := make(chan error, 1)
 	go func() {
 		_, _, err := recvN(c, 4)
@@ -382,7 +382,7 @@ func oneWritePipe(c *virtwl.GuestConn, n int) error {
 	return nil
 }
 
-// askPipe has the host send a pipe that it reads slowly.
+// askPipe makes the host send a pipe that it reads slowly.
 func askPipe(c *virtwl.GuestConn, n int) (*os.File, error) {
 	if err := c.Send(request('W', uint32(n)), nil); err != nil {
 		return nil, err
@@ -404,7 +404,7 @@ func twoPipes(dev *virtwl.Device) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.Send(request('S', 0), nil); err != nil { // a pipe that nobody reads
+	if err := c.Send(request('S', 0), nil); err != nil { // a pipe without a reader
 		return err
 	}
 	_, ds, err := recvN(c, 4)
@@ -434,7 +434,7 @@ func hostClose(dev *virtwl.Device) error {
 	return nil
 }
 
-// refused asks for what the host does not give: an error, and the device lives.
+// refused sends requests that the host refuses: each gets an error, and the device lives.
 func refused(dev *virtwl.Device) error {
 	c, err := connect(dev)
 	if err != nil {
@@ -519,7 +519,7 @@ func parallel(dev *virtwl.Device) error {
 }
 
 // tooMany opens more connections than the host allows: the last ones fail, the first
-// go on, and there is room again afterwards.
+// go on, and afterwards there is room again.
 func tooMany(dev *virtwl.Device) error {
 	var cs []*virtwl.GuestConn
 	defer func() {
