@@ -207,6 +207,9 @@ func (s *host) cloneLocked() vm.State {
 	if s.silent && st.State == vm.StateRunning {
 		st.State = vm.StateNotAnswering
 	}
+	if s.ctx != nil && s.ctx.Err() != nil { // end is about to say so
+		st.State = vm.StateStopping
+	}
 	return st
 }
 
