@@ -81,8 +81,6 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 
 --memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
 a VM that this run starts, and override config.toml (--share and --publish add to it).
-In a VM that runs already, --share mounts the folder; another option that is not as
-that VM is, is an error.
 --notify shows a start that takes a moment, and why it failed, as a notification.
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
@@ -154,6 +152,22 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 
 const rawUsage = "on a terminal too, pass every byte that the guest writes"
 
+// ignoredOptions returns the given options that cannot change a running VM.
+func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
+	for _, f := range []struct {
+		name  string
+		isSet bool
+	}{
+		{"--memory", o.memory != ""}, {"--cpus", cpusSet}, {"--share", len(o.shares) > 0}, {"--no-gui", o.noGUI},
+		{"--net", o.net != ""}, {"--publish", len(o.publish) > 0},
+	} {
+		if f.isSet {
+			list = append(list, f.name)
+		}
+	}
+	return list
+}
+
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
 	v, err := o.choose(e, argv, cpusSet)
 	if err != nil {
@@ -185,7 +199,12 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if o.notify {
 		stage, end = l.Startup(ctx, v.Name, argv[0])
 	}
-	r.OnJoin = func() error { return o.join(ctx, e, reg, v, cpusSet) }
+	r.OnJoin = func() error {
+		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
+			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(ignored, ", "))
+		}
+		return nil
+	}
 	o.follow(&r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
 	end(err)
