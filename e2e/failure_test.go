@@ -318,7 +318,8 @@ pid=$(pgrep -o -f '^vix-waylandproxy'); echo $(ls /proc/$pid/fd | wc -l) $(wc -l
 	before := count(20)
 	after := count(200)
 	t.Logf("guest proxy fds, mappings; display fds, mappings; QEMU fds; supervisor fds: %v, after 200 connections %v", before, after)
-	for i, slack := range [6]int{2, 20, 2, 20, 4, 2} {
+	// The supervisor may still close the connection and the three streams of the run that counted.
+	for i, slack := range [6]int{2, 20, 2, 20, 4, 6} {
 		if after[i] > before[i]+slack {
 			t.Errorf("count %d grew from %d to %d", i, before[i], after[i])
 		}
