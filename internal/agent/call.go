@@ -97,9 +97,11 @@ func (e *callEnds) streamEndedLocked() {
 
 // A Handler answers the calls of one kind, within bounds that hold whatever the guest does.
 type Handler struct {
-	Open  int           // most calls that may be open
-	Burst int           // calls that may come at once;
-	Pace  time.Duration // after them, one call in each Pace
+	// Open bounds the calls that have a place. A call keeps its place until the guest has
+	// reported that it is over, and Serve has returned too: a guest that leaves a call has no
+	// second one served beside it.
+	Open int
+	Pace Pace // of new calls
 	// Serve answers one call, by Accept or Refuse, in a goroutine of its own. When it
 	// returns, an unanswered call is refused and an accepted one is closed. ctx ends with the
 	// channel, and when the guest gives up the call before the answer; Serve returns then.
@@ -109,19 +111,7 @@ type Handler struct {
 // A desk receives the calls of one kind. The link's mutex guards it.
 type desk struct {
 	Handler
-	free time.Time // when a whole burst may come again
-}
-
-// admits reports whether a call may come now.
-func (d *desk) admits(now time.Time) bool {
-	if d.free.Before(now) {
-		d.free = now
-	}
-	if d.free.Sub(now) > time.Duration(d.Burst-1)*d.Pace {
-		return false
-	}
-	d.free = d.free.Add(d.Pace)
-	return true
+	open int // calls that have a place
 }
 
 // A Caller is a guest that waits for an answer to its call.
@@ -130,7 +120,8 @@ type Caller struct {
 	Call Call
 
 	h      *Host
-	kind   CallKind
+	desk   *desk // nil for a call that Serve never got
+	holds  int   // the guest and Serve, as long as each has to do with the call
 	call   call
 	cancel context.CancelFunc // ends Serve's context; nil if Serve does not run
 	hung   bool               // the guest has given up the call; guarded by the link's mutex
@@ -157,6 +148,7 @@ func (h *Host) onCall(m Message) error {
 		return h.takeCallLocked(m)
 	case Over:
 		delete(h.calls, m.ID)
+		c.letGoLocked()
 		return nil
 	case Hangup:
 		if at == asked {
@@ -175,43 +167,43 @@ func (h *Host) takeCallLocked(m Call) error {
 		return violation("more than %d calls that are not over", MaxCalls)
 	}
 	h.lastCall = m.ID
-	c := &Caller{Call: m.plain(), h: h, kind: m.Kind(), call: call{l: h.l, id: m.ID, phase: asked}}
-	d := h.desks[c.kind]
-	why := h.objectionLocked(d, c.kind)
+	c := &Caller{Call: m.plain(), h: h, call: call{l: h.l, id: m.ID, phase: asked}}
 	h.calls[m.ID] = c
-	if why != "" {
+	d := h.desks[m.Kind()]
+	if why := d.objectionLocked(); why != "" {
 		c.refuseLocked(why)
 		return nil
 	}
+	c.desk, c.holds = d, 2
+	d.open++
 	ctx, cancel := context.WithCancel(h.callsCtx)
 	c.cancel = cancel
 	h.serving.Go(func() {
 		defer cancel()
 		d.Serve(ctx, c)
-		c.Refuse("nobody takes it")
-		c.hangUp()
+		c.finish()
 	})
 	return nil
 }
 
 // objectionLocked says why a call is refused without asking its handler; "" if it is not.
-func (h *Host) objectionLocked(d *desk, kind CallKind) string {
-	if d == nil {
-		return "the host takes no such calls"
-	}
-	open := 0
-	for _, c := range h.calls {
-		if c.kind == kind && (c.call.phase == asked || c.call.conn != nil) {
-			open++
-		}
-	}
+func (d *desk) objectionLocked() string {
 	switch {
-	case open >= d.Open:
-		return fmt.Sprintf("%d of the kind are open, the most there can be", open)
-	case !d.admits(time.Now()):
+	case d == nil:
+		return "the host takes no such calls"
+	case d.open >= d.Open:
+		return fmt.Sprintf("%d of the kind are open, the most there can be", d.open)
+	case !d.Pace.Admits(time.Now()):
 		return "too many of the kind came in a short time"
 	}
 	return ""
+}
+
+// letGoLocked gives the call's place back, when the guest and Serve have let go of it.
+func (c *Caller) letGoLocked() {
+	if c.holds--; c.holds == 0 {
+		c.desk.open--
+	}
 }
 
 // giveUpLocked notes that the guest no longer waits. The call keeps its place until its answer.
@@ -262,13 +254,17 @@ func (c *Caller) refuseLocked(why string) {
 	_ = c.h.l.sendLocked(Refuse{ID: c.call.id, Text: plain.Text(why, maxText, plain.OneLine)})
 }
 
-// hangUp closes an accepted call.
-func (c *Caller) hangUp() {
+// finish is the end of Serve: it refuses a call that has no answer, or closes the call.
+func (c *Caller) finish() {
 	c.h.l.mu.Lock()
 	defer c.h.l.mu.Unlock()
-	if c.call.conn != nil {
+	switch {
+	case c.call.phase == asked:
+		c.refuseLocked("nobody takes it")
+	case c.call.conn != nil:
 		c.call.conn.closeLocked()
 	}
+	c.letGoLocked()
 }
 
 // The guest's end.

@@ -25,7 +25,7 @@ func callPair(t *testing.T, d *Handler) *pair {
 
 // echoing answers every call by returning its input.
 func echoing() *Handler {
-	return &Handler{Open: 3, Burst: 1000, Pace: time.Second, Serve: func(_ context.Context, c *Caller) {
+	return &Handler{Open: 3, Pace: Pace{Burst: 1000, Step: time.Second}, Serve: func(_ context.Context, c *Caller) {
 		if conn, err := c.Accept(); err == nil {
 			_, _ = io.Copy(conn, conn)
 		}
@@ -68,10 +68,10 @@ func TestCallRefused(t *testing.T) {
 	}
 	for want, d := range map[string]*Handler{
 		"the host takes no such calls": nil,
-		"nobody takes it":              {Open: 1, Burst: 9, Serve: func(context.Context, *Caller) {}},
-		"not now[2J":                   {Open: 1, Burst: 9, Serve: func(_ context.Context, c *Caller) { c.Refuse("not now\x1b[2J") }},
-		"1 of the kind are open":       {Open: 1, Burst: 9, Pace: time.Second, Serve: waits},
-		"too many of the kind came":    {Open: 9, Burst: 1, Pace: time.Hour, Serve: waits},
+		"nobody takes it":              {Open: 3 * MaxCalls, Pace: Pace{Burst: 9}, Serve: func(context.Context, *Caller) {}},
+		"not now[2J":                   {Open: 3 * MaxCalls, Pace: Pace{Burst: 9}, Serve: func(_ context.Context, c *Caller) { c.Refuse("not now\x1b[2J") }},
+		"1 of the kind are open":       {Open: 1, Pace: Pace{Burst: 9, Step: time.Second}, Serve: waits},
+		"too many of the kind came":    {Open: 9, Pace: Pace{Burst: 1, Step: time.Hour}, Serve: waits},
 	} {
 		t.Run(want, func(t *testing.T) {
 			p := callPair(t, d)
@@ -93,7 +93,7 @@ func TestCallRefused(t *testing.T) {
 func TestCallGivenUp(t *testing.T) {
 	noLeaks(t)
 	came, gone := make(chan struct{}), make(chan struct{})
-	p := callPair(t, &Handler{Open: 1, Burst: 9, Serve: func(ctx context.Context, c *Caller) {
+	p := callPair(t, &Handler{Open: 1, Pace: Pace{Burst: 9}, Serve: func(ctx context.Context, c *Caller) {
 		close(came)
 		<-ctx.Done()
 		close(gone)
@@ -109,11 +109,50 @@ func TestCallGivenUp(t *testing.T) {
 	}
 }
 
+// A guest that leaves its calls has no more served at once than may be open: a call has its
+// place until its Serve has returned.
+func TestCallLeft(t *testing.T) {
+	noLeaks(t)
+	serves, release := make(chan struct{}, 9), make(chan struct{})
+	p := callPair(t, &Handler{Open: 1, Pace: Pace{Burst: 9}, Serve: func(_ context.Context, c *Caller) {
+		_, _ = c.Accept()
+		serves <- struct{}{}
+		<-release
+	}})
+	for try := range 3 {
+		conn, err := p.guest.Call(t.Context(), names)
+		var refusal *RefusalError
+		switch {
+		case try == 0 && err == nil:
+			<-serves
+			if err := conn.Close(); err != nil {
+				t.Error(err)
+			}
+		case try == 0 || !errors.As(err, &refusal) || !strings.Contains(refusal.Text, "1 of the kind are open"):
+			t.Fatalf("try %d: %v", try, err)
+		}
+	}
+	close(release)
+	for {
+		conn, err := p.guest.Call(t.Context(), names)
+		if err == nil {
+			if err := conn.Close(); err != nil {
+				t.Error(err)
+			}
+			return
+		}
+		var refusal *RefusalError
+		if !errors.As(err, &refusal) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Both ends of a call, and a caller that waits, learn of the channel's end.
 func TestCallAndEnd(t *testing.T) {
 	noLeaks(t)
 	served := make(chan error, 2)
-	p := callPair(t, &Handler{Open: 2, Burst: 9, Serve: func(ctx context.Context, c *Caller) {
+	p := callPair(t, &Handler{Open: 2, Pace: Pace{Burst: 9}, Serve: func(ctx context.Context, c *Caller) {
 		if c.Call.Names.Failure != "" {
 			<-ctx.Done()
 			served <- nil

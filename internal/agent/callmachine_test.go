@@ -16,7 +16,7 @@ var callRoles = []string{"echo", "echo", "source", "close", "deaf", "refuse", "s
 
 // desk answers the machine's calls; its limits are below their number.
 func (c *cast) desk() Handler {
-	return Handler{Open: 4, Burst: 6, Pace: time.Second, Serve: c.serve}
+	return Handler{Open: 4, Pace: Pace{Burst: 6, Step: time.Second}, Serve: c.serve}
 }
 
 func (c *cast) serve(ctx context.Context, call *Caller) {

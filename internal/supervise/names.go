@@ -37,7 +37,7 @@ func (s *host) search() []string {
 // handler bounds the calls: a guest makes one, and when that is over another, after a second
 // at least.
 func (s *nameServer) handler() agent.Handler {
-	return agent.Handler{Open: 1, Burst: 4, Pace: time.Second, Serve: s.serve}
+	return agent.Handler{Open: 1, Pace: agent.Pace{Burst: 4, Step: time.Second}, Serve: s.serve}
 }
 
 // serve has the guest's questions answered by whom the host asks at the time; package names

@@ -18,8 +18,8 @@ import (
 // A pace bounds how often a user gets one kind of a guest's messages, and how many become
 // notes.
 type pace struct {
-	notes int
-	free  time.Time // when the whole burst is free again
+	messages agent.Pace
+	notes    int
 }
 
 const (
@@ -30,14 +30,8 @@ const (
 
 // admits reports whether a message may go out now.
 func (p *pace) admits(now time.Time) bool {
-	if p.free.Before(now) {
-		p.free = now
-	}
-	if p.free.Sub(now) > (paceBurst-1)*paceStep {
-		return false
-	}
-	p.free = p.free.Add(paceStep)
-	return true
+	p.messages.Burst, p.messages.Step = paceBurst, paceStep
+	return p.messages.Admits(now)
 }
 
 // tellAt shows the user an admitted message, and reports whether it has become a note.
