@@ -128,7 +128,9 @@ func TestVMMemoryGoesBack(t *testing.T) {
 	}
 	start := time.Now()
 	setPressure("25.00")
-	taken := waitBelow(t, sum, cached-all*8/10)
+	// Each of the three keeps 64 MiB available (package balloon), a tenth of what it read, and
+	// what it needed since "up": about 80 % comes back.
+	taken := waitBelow(t, sum, cached-all*7/10)
 	took := time.Since(start)
 	t.Logf("idle, and the host is short: %d MiB before the file was read, %d after, then %d (%d %% of it back), %.1f s after the pressure began", before>>20, cached>>20, taken>>20, share(cached-taken, all), took.Seconds())
 	for _, s := range r.list() {

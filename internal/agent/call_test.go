@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -113,12 +114,14 @@ func TestCallGivenUp(t *testing.T) {
 // place until its Serve has returned.
 func TestCallLeft(t *testing.T) {
 	noLeaks(t)
-	serves, release := make(chan struct{}, 9), make(chan struct{})
+	serves, ended := make(chan struct{}, 9), make(chan struct{})
+	release := sync.OnceFunc(func() { close(ended) })
 	p := callPair(t, &Handler{Open: 1, Pace: Pace{Burst: 9}, Serve: func(_ context.Context, c *Caller) {
 		_, _ = c.Accept()
 		serves <- struct{}{}
-		<-release
+		<-ended
 	}})
+	defer release()
 	for try := range 3 {
 		conn, err := p.guest.Call(t.Context(), names)
 		var refusal *RefusalError
@@ -132,7 +135,7 @@ func TestCallLeft(t *testing.T) {
 			t.Fatalf("try %d: %v", try, err)
 		}
 	}
-	close(release)
+	release()
 	for {
 		conn, err := p.guest.Call(t.Context(), names)
 		if err == nil {
