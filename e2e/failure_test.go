@@ -316,13 +316,23 @@ pid=$(pgrep -o -f '^vix-waylandproxy'); echo $(ls /proc/$pid/fd | wc -l) $(wc -l
 		return counts
 	}
 	before := count(20)
-	after := count(200)
-	t.Logf("guest proxy fds, mappings; display fds, mappings; QEMU fds; supervisor fds: %v, after 200 connections %v", before, after)
-	// The supervisor may still close the connection and the three streams of the run that counted.
-	for i, slack := range [6]int{2, 20, 2, 20, 4, 6} {
-		if after[i] > before[i]+slack {
-			t.Errorf("count %d grew from %d to %d", i, before[i], after[i])
+	grew := func(after [6]int) (which []int) {
+		for i, slack := range [6]int{2, 20, 2, 20, 4, 2} {
+			if after[i] > before[i]+slack {
+				which = append(which, i)
+			}
 		}
+		return which
+	}
+	// What the last runs had open is closed a moment after their clients have left, of which
+	// there is no event; what leaks stays.
+	after := count(200)
+	for limit := time.Now().Add(time.Minute); len(grew(after)) > 0 && time.Now().Before(limit); {
+		after = count(1)
+	}
+	t.Logf("guest proxy fds, mappings; display fds, mappings; QEMU fds; supervisor fds: %v, after 200 connections %v", before, after)
+	for _, i := range grew(after) {
+		t.Errorf("count %d grew from %d to %d", i, before[i], after[i])
 	}
 	r.Must("stop", "leak")
 	waitEnd(t, p, 5*time.Second)

@@ -200,6 +200,9 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		stage, end = l.Startup(ctx, v.Name, argv[0])
 	}
 	r.OnJoin = func() error {
+		if st, err := reg.State(ctx, v.Name); err != nil || st.State == vm.StateStopping {
+			return nil // the program is about to have a VM of its own
+		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
 			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(ignored, ", "))
 		}

@@ -26,7 +26,7 @@ var wings = []wing{
 	{"display", 19800, []string{"internal/clipboard", "internal/filter", "internal/gpu", "internal/label", "internal/ledger", "internal/relay", "internal/surface", "internal/trace", "internal/vhost", "internal/virtwl", "internal/wayland"}},
 	{"ground", 4300, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
 	{"guest", 4000, []string{"cmd/vix-guest", "internal/guestproxy"}},
-	{"tests", 11400, []string{"bench", "e2e", "internal/archtest", "internal/desktoptest", "internal/gpu/gputest", "internal/hostile", "internal/logtest", "internal/termsafe/termsafetest", "internal/vhost/vhosttest", "internal/wayland/waylandtest", "internal/wayland/wlgen", "scripts"}},
+	{"tests", 11400, []string{"bench", "e2e", "internal/archtest", "internal/desktoptest", "internal/gpu/gputest", "internal/hostile", "internal/logtest", "internal/termsafe/termsafetest", "internal/vhost/vhosttest", "internal/wayland/waylandtest", "scripts"}},
 }
 
 // hostile lists the host's code that reads what a guest, or a process that a guest may have

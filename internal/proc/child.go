@@ -90,7 +90,7 @@ type Child struct {
 	Done chan struct{} // closed when it has ended and its output is in the log
 	Err  error         // how it ended; read after done
 	Last Tail          // of its standard error
-	Trap trapReader    // of its standard error; read after done
+	trap trapReader    // of its standard error; read after done
 }
 
 // Start starts c; its output goes to the journal. Start closes c.Files, also
@@ -130,7 +130,7 @@ func Start(n *Nest, j *Journal, c Command) (*Child, error) {
 	readers.Go(func() {
 		EachLine(stderr, func(line string) {
 			ch.Last.Add(line)
-			ch.Trap.line(line)
+			ch.trap.line(line)
 			j.Add(c.Name, line)
 		})
 	})
@@ -223,19 +223,23 @@ func (c *Child) Broken() (what string, ok bool) {
 	switch {
 	case st.Signaled() && st.Signal() == syscall.SIGSYS:
 		return "a forbidden system call, which the kernel's log names", true
-	case c.Trap.trapped && c.Trap.call != "":
-		return "system call " + c.Trap.call, true
-	case c.Trap.trapped:
+	case c.trap.trapped && c.trap.call != "":
+		return "system call " + c.trap.call, true
+	case c.trap.trapped:
 		return "a system call", true
 	}
 	return "", false
 }
 
+// Crowded reports that the child, a Go program, crashed because the kernel made no more
+// threads for it.
+func (c *Child) Crowded() bool { return c.trap.crowded }
+
 // A trapReader finds the reason in the crash of a Go program: a trapped system call, and
 // which (package sandbox says how), or that there were no more threads.
 type trapReader struct {
 	trapped bool
-	Crowded bool
+	crowded bool
 	call    string // its number
 }
 
@@ -247,7 +251,7 @@ const (
 
 func (t *trapReader) line(line string) {
 	if strings.HasPrefix(line, NoThread) {
-		t.Crowded = true
+		t.crowded = true
 	}
 	if strings.HasPrefix(line, "SIGSYS: bad system call") {
 		t.trapped = true

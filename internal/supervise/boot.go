@@ -17,14 +17,20 @@ type bootPart struct {
 	passive
 	*host
 	channel *channelPart
-	accel   string
-	files   boot.Files
+	accelerator
+	files boot.Files
+}
+
+// An accelerator is how the machine's processors run.
+type accelerator struct {
+	accel string // QEMU's name for it
+	slow  string // why it is not KVM, where it might be
+	err   error  // it has to be KVM, and cannot be
 }
 
 func (p *bootPart) start() error {
-	accel, slow, err := chooseAccel(p.launch)
-	if err != nil {
-		return err
+	if p.err != nil {
+		return p.err
 	}
 	vsock := p.channel.channel.state().Kind == config.ChannelVsock
 	files, err := prepareBoot(p.ctx, p.launch, vsock, func(text string) { p.log.Add("vix", text) })
@@ -32,9 +38,9 @@ func (p *bootPart) start() error {
 		return err
 	}
 	debug.FreeOSMemory() // the kernel's file took 20 MiB, which nobody needs again
-	p.accel, p.files = accel, files
-	if slow != "" {
-		p.note("%s", slow)
+	p.files = files
+	if p.slow != "" {
+		p.note("%s", p.slow)
 	}
 	for _, w := range p.launch.Warnings {
 		p.note("%s", w)
@@ -43,20 +49,19 @@ func (p *bootPart) start() error {
 	return nil
 }
 
-// chooseAccel chooses the accelerator, and says why if it is not KVM.
-func chooseAccel(l vm.Launch) (accel, slow string, err error) {
+func chooseAccel(l vm.Launch) accelerator {
 	v := l.VM
 	if v.Accel == "tcg" {
-		return "tcg", "", nil
+		return accelerator{accel: "tcg"}
 	}
-	err = qemu.CheckKVM(l.Parts.KVM, l.Parts.CPUInfo)
+	err := qemu.CheckKVM(l.Parts.KVM, l.Parts.CPUInfo)
 	switch {
 	case err == nil:
-		return "kvm", "", nil
+		return accelerator{accel: "kvm"}
 	case v.Accel == "kvm":
-		return "", "", vm.Failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)
+		return accelerator{err: vm.Failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)}
 	}
-	return "tcg", fmt.Sprintf("no KVM, so VM %s is emulated and slow: %v", v.Name, err), nil
+	return accelerator{accel: "tcg", slow: fmt.Sprintf("no KVM, so VM %s is emulated and slow: %v", v.Name, err)}
 }
 
 // prepareBoot finds the host's kernel and makes the files that QEMU boots. It is a

@@ -51,20 +51,19 @@ func (s *memoryBound) widenFor(folder config.Share) {
 	if fs.Blocks == 0 {
 		size = 1 << 60 // a tmpfs without a limit
 	}
-	b := s
-	b.Lock()
-	defer b.Unlock()
-	if _, again := b.seen[fs.Fsid]; again {
+	s.Lock()
+	defer s.Unlock()
+	if _, again := s.seen[fs.Fsid]; again {
 		return
 	}
-	if b.seen == nil {
-		b.seen = map[unix.Fsid]struct{}{}
+	if s.seen == nil {
+		s.seen = map[unix.Fsid]struct{}{}
 	}
-	b.seen[fs.Fsid] = struct{}{}
-	b.budget.Files = min(b.budget.Files, 1<<60) + size
+	s.seen[fs.Fsid] = struct{}{}
+	s.budget.Files = min(s.budget.Files, 1<<60) + size
 	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
 	defer cancel()
-	if err := b.group.Bound(ctx, b.budget.Max()); err != nil {
+	if err := s.group.Bound(ctx, s.budget.Max()); err != nil {
 		s.log.Printf("vix", "control group: the bound of its memory stays without %s: %v", folder.Host, err)
 	}
 }
@@ -74,12 +73,11 @@ const scopeLimit = 3 * time.Second
 
 // enterScope puts this process, and so everything that it will start, into a control group
 // for the VM. The function that it returns leaves the group, when the others have ended.
-func (s *memoryBound) enterScope() (leave func() error) {
+func (s *memoryBound) enterScope(emulated bool) (leave func() error) {
 	ctx, cancel := context.WithTimeout(s.ctx, scopeLimit)
 	defer cancel()
 	v := s.launch.VM
-	accel, _, _ := chooseAccel(s.launch) // start reports the error
-	b := budgetOf(v, accel != "kvm")
+	b := budgetOf(v, emulated)
 	sc := scope.Enter(ctx, scope.Config{Name: v.Name, Weight: v.CPUWeight, Memory: b.Max(), PID: os.Getpid(), Bus: s.launch.Bus, Proc: s.launch.Parts.Proc})
 	s.Lock()
 	s.group, s.budget = sc, b

@@ -94,6 +94,8 @@ func (s *host) settle(first trouble) error {
 			}
 		case <-t.C:
 			return best.err
+		case <-s.ctx.Done(): // the VM ends in any case
+			return best.err
 		}
 	}
 }
@@ -315,7 +317,7 @@ func (s *host) death(c *proc.Child, what string) trouble {
 	case c.Name == qemuChild:
 		rank, what, last = rankQEMUEnded, "the guest switched itself off", s.console.String()
 	}
-	if c.Trap.Crowded {
+	if c.Crowded() {
 		last = proc.NoThreadText
 	}
 	text := fmt.Sprintf("VM %s: %s: %s", s.launch.VM.Name, what, c.Status())

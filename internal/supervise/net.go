@@ -57,7 +57,6 @@ func (s *networkPart) start() error {
 		return err
 	}
 	s.update(func(st *vm.State) {
-		st.Net = netState(s.launch.VM)
 		if st.Net.By = passtChild; s.inQEMU() {
 			st.Net.By = qemuChild
 		}

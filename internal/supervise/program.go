@@ -90,7 +90,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	s.tell(c, vm.Reply{Started: &prog})
 	var exit *vm.Exit
 	if req.Background {
-		exit, err = s.runBackground(c, p, prog.Argv[0])
+		exit, err = s.runBackground(c, p, prog.Argv[0], leave)
 	} else {
 		exit, err = s.runForeground(ctx, c, req, p, files, words)
 	}
@@ -252,8 +252,9 @@ func (s *supervisor) addProgram(argv []string) vm.Program {
 const earlyLimit = 500 * time.Millisecond
 
 // runBackground waits for a program whose output goes to the VM's log. It tells the client
-// if the program fails at once, and lets the client go.
-func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string) (*vm.Exit, error) {
+// if the program fails at once, and lets the client go. leave counts the run out, which
+// comes before its client is told of the end.
+func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string, leave func()) (*vm.Exit, error) {
 	_ = p.Stdin.Close()
 	source := plain.Text(filepath.Base(name), vm.MaxTitle, plain.OneLine)
 	var out sync.WaitGroup
@@ -264,6 +265,7 @@ func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string)
 	select {
 	case <-p.Exited():
 		if st, err := p.Wait(); err == nil {
+			leave()
 			s.tell(c, vm.Reply{Exit: exitOf(st)})
 		}
 	case <-early.C:

@@ -311,7 +311,7 @@ func (s *sharesPart) findShare(sh *share) (err error) {
 	f := &sh.folder
 	switch {
 	case sh.tag == homeTag:
-		sh.dir, err = s.store.OpenDir(filepath.Join(vm.VmsName, s.launch.VM.Name, vm.HomeName))
+		sh.dir, err = s.store.OpenDir(filepath.Join(vm.VMsName, s.launch.VM.Name, vm.HomeName))
 		return err
 	case f.Host != "":
 		if sh.dir, err = s.folders.openFolder(f.Host, f.Write); err == nil {

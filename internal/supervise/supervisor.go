@@ -172,7 +172,7 @@ func (s *supervisor) compose(desktop Desktop) {
 	s.broker = newBroker(h)
 	s.folders, s.bound = &folders{host: h}, &memoryBound{host: h}
 	channel := &channelPart{host: h}
-	boot := &bootPart{host: h, channel: channel}
+	boot := &bootPart{host: h, channel: channel, accelerator: chooseAccel(h.launch)}
 	s.machine = &machine{host: h, boot: boot, unplugs: map[string]chan struct{}{}}
 	s.guest = &guest{host: h, channel: channel, desktop: desktop, probes: make(chan struct{}, 1), calls: map[agent.CallKind]agent.Handler{}}
 	if h.launch.VM.Net == config.NetNAT {
@@ -209,7 +209,7 @@ func (s *supervisor) run(ctx context.Context, ln *net.UnixListener) error {
 	err := s.waitFirst()
 	leave := func() error { return nil }
 	if err == nil {
-		leave = s.bound.enterScope()
+		leave = s.bound.enterScope(s.machine.boot.accel != "kvm")
 		err = s.start()
 	}
 	if err == nil {

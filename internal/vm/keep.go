@@ -86,7 +86,7 @@ func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error 
 	}
 	defer seat.Close()
 	err = r.withState(ctx, s, from, "rename", func() error {
-		old, target := filepath.Join(VmsName, from), filepath.Join(VmsName, to)
+		old, target := filepath.Join(VMsName, from), filepath.Join(VMsName, to)
 		if _, err := s.root.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
 			return Failf("VM %s: has kept something already; drop that first with vix-launcher remove %s", to, to)
 		}

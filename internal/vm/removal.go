@@ -62,7 +62,7 @@ func (s *Store) takeApart(away string) error {
 func (s *Store) Sweep() error {
 	first := s.SweepStaging("")
 	// Earlier versions put trees away here.
-	for _, pattern := range []string{VmsName + "/" + removedPrefix + "*", VmsName + "/*/" + removedPrefix + "*"} {
+	for _, pattern := range []string{VMsName + "/" + removedPrefix + "*", VMsName + "/*/" + removedPrefix + "*"} {
 		old, _ := fs.Glob(s.root.FS(), pattern)
 		for _, name := range old {
 			_, err := s.putAway(name)

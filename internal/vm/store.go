@@ -39,7 +39,7 @@ const (
 	storeVersion = 1
 	MarkerName   = "vix.json"
 	HomeName     = "home"
-	VmsName      = "vms"
+	VMsName      = "vms"
 	StagingName  = "staging"
 )
 
@@ -135,8 +135,8 @@ type marker struct {
 
 // Open opens the state of the VM name, which it makes if there is none, and locks it.
 func (s *Store) Open(name string) (*KeptState, error) {
-	dir := filepath.Join(VmsName, name)
-	for _, d := range []string{VmsName, dir} {
+	dir := filepath.Join(VMsName, name)
+	for _, d := range []string{VMsName, dir} {
 		if err := s.makeDir(d); err != nil {
 			return nil, err
 		}
@@ -197,7 +197,7 @@ const unlockLimit = 3 * time.Second
 
 // lock locks an existing state.
 func (s *Store) lock(name string) (*KeptState, error) {
-	file := filepath.Join(VmsName, name, lockName)
+	file := filepath.Join(VMsName, name, lockName)
 	f, err := openBelow(s.root, file, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, unix.EROFS) {
 		// The state can be locked all the same, and the home read, if it was made before.
@@ -215,14 +215,14 @@ func (s *Store) lock(name string) (*KeptState, error) {
 	case err != nil:
 		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
-	return &KeptState{filepath.Join(s.path, VmsName, name), f}, nil
+	return &KeptState{filepath.Join(s.path, VMsName, name), f}, nil
 }
 
 // Names returns the names of the VMs that have kept something.
 func (s *Store) Names() ([]string, error) {
-	entries, err := fs.ReadDir(s.root.FS(), VmsName)
+	entries, err := fs.ReadDir(s.root.FS(), VMsName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, Failf("%s: %v", filepath.Join(s.path, VmsName), proc.Cause(err))
+		return nil, Failf("%s: %v", filepath.Join(s.path, VMsName), proc.Cause(err))
 	}
 	var names []string
 	for _, e := range entries {
@@ -236,7 +236,7 @@ func (s *Store) Names() ([]string, error) {
 
 // openExisting locks a VM's kept state; nil if there is none.
 func (s *Store) openExisting(name string) (*KeptState, error) {
-	dir := filepath.Join(VmsName, name)
+	dir := filepath.Join(VMsName, name)
 	st, err := s.root.Lstat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -251,13 +251,13 @@ func (s *Store) openExisting(name string) (*KeptState, error) {
 
 // drop puts a VM's kept state away; Sweep removes it.
 func (s *Store) drop(name string) error {
-	_, err := s.putAway(filepath.Join(VmsName, name))
+	_, err := s.putAway(filepath.Join(VMsName, name))
 	return err
 }
 
 // dropHome empties a VM's home; Sweep removes its content.
 func (s *Store) dropHome(name string) error {
-	home := filepath.Join(VmsName, name, HomeName)
+	home := filepath.Join(VMsName, name, HomeName)
 	if _, err := s.putAway(home); err != nil {
 		return err
 	}

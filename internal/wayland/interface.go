@@ -19,7 +19,7 @@
 // filter.
 package wayland
 
-//go:generate go run ./wlgen -o zproto.go -dir /usr/share -list protocols.list
+//go:generate go run ../../scripts/wlgen -o zproto.go -dir /usr/share -list protocols.list
 
 import "strings"
 

@@ -202,7 +202,7 @@ func (e *Encoder) Put(id uint32, op uint16, args ...any) error {
 			e.Int(int32(a))
 		case string:
 			e.String(a)
-		default:
+		default: // a mistake in the calling code; nothing that was received chooses a type
 			panic(fmt.Sprintf("wayland: argument %T", a))
 		}
 	}
