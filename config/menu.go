@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Menu is the table [menu]: the appearance of "vix-launcher menu".
+// A Menu is the table [menu]: the appearance of "vix menu".
 type Menu struct {
 	Theme  string // "auto", "light" or "dark"
 	Accent Color  // "" for the theme's own

@@ -268,7 +268,7 @@ func (r *Rig) Run(cmd *exec.Cmd) Result {
 	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: p.Wait(), Seconds: time.Since(begin).Seconds()}
 }
 
-// A VM is what "vix-launcher list --json" tells of one.
+// A VM is what "vix list --json" tells of one.
 type VM struct {
 	Name  string `json:"name"`
 	State string `json:"state"`

@@ -28,7 +28,7 @@ func newRig(t *testing.T, cfg Config) *Rig {
 		}
 		if t.Failed() {
 			r.save(t, fileName(t.Name())+"-failed.png", r.Screenshot(t))
-			t.Logf("vix-launcher list: %s", r.Vix("list"))
+			t.Logf("vix list: %s", r.Vix("list"))
 		}
 	})
 	return r

@@ -29,7 +29,7 @@ func TestCompletion(t *testing.T) {
 	// Each line is typed; the words have to be shown.
 	lines := [][]string{
 		{"vix run --vm ", "office", "vault", "web", "configured"},
-		{"vix-launcher run --vm ", "office", "vault", "web"},
+		{"vix run --vm ", "office", "vault", "web"},
 		{"vix st", "status", "show everything about", "stop", "stop VMs"},
 		{"vix run --", "--background", "return when the program", "--vm", "the VM's name"},
 		{"vix completion ", "bash", "fish", "zsh"},

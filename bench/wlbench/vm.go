@@ -212,7 +212,7 @@ func (v *vmBench) launch(ctx context.Context) error {
 		PIDs map[string]int `json:"pids"`
 	}
 	if err := json.Unmarshal(out, &vms); err != nil {
-		return fmt.Errorf("vix-launcher list --json: %w", err)
+		return fmt.Errorf("vix list --json: %w", err)
 	}
 	for _, m := range vms {
 		if m.Name == vmName {

@@ -10,7 +10,7 @@ import (
 	"vix/internal/transfer"
 )
 
-// copyFiles is the guest's end of vix-launcher cp. It runs as the user whose files it copies.
+// copyFiles is the guest's end of vix cp. It runs as the user whose files it copies.
 func copyFiles(r agent.Request, in io.Reader, out, notes io.Writer) error {
 	switch {
 	case r.Menu != nil:

@@ -17,7 +17,7 @@
 // The host relies on nothing that it does: a guest that replaces it harms only itself.
 // Under the name vix-waylandproxy it is the guest's Wayland proxy; under the names vix-copy,
 // vix-mount and vix-drivers it carries out a request (own.go): the guest's end of
-// vix-launcher cp, of mount and umount, and of usb attach. A program runs as the ordinary
+// vix cp, of mount and umount, and of usb attach. A program runs as the ordinary
 // user, unless the host asks for another user of the guest.
 //
 // The kernel's command line names the root share, vix.root=TAG (default "root"), or the root
@@ -50,7 +50,7 @@ func main() {
 		os.Exit(ownMain(os.Args[1:]))
 	}
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "vix-guest: runs only as the first process of a Vix guest; use vix-launcher run")
+		fmt.Fprintln(os.Stderr, "vix-guest: runs only as the first process of a Vix guest; use vix run")
 		os.Exit(2)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{

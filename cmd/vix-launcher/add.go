@@ -34,8 +34,8 @@ func addCommand(e *env) *cobra.Command {
 What is added goes with the VM when it stops: its root is made anew at each start. To
 have it at every start, add the line that is printed to config.toml, which Vix never
 writes itself.`,
-		Example: `  vix-launcher add web jq
-  vix-launcher add office libreoffice-writer hunspell-de-de`,
+		Example: `  vix add web jq
+  vix add office libreoffice-writer hunspell-de-de`,
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(2, -1, "NAME or PACKAGE")(c, a); err != nil {
 				return err
@@ -104,13 +104,13 @@ func (e *env) addDebs(ctx context.Context, name, suite string, packages []string
 		return fmt.Errorf("VM %s: %w", name, err)
 	}
 	if len(files) == 0 {
-		fmt.Fprintf(e.stderr, "vix-launcher: VM %s: its root has %s already\n", name, strings.Join(packages, ", "))
+		fmt.Fprintf(e.stderr, "vix: VM %s: its root has %s already\n", name, strings.Join(packages, ", "))
 		return nil
 	}
 	if err := e.installDebs(ctx, name, files); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "vix-launcher: VM %s: %d packages are added until it stops; to have them at every start, say under [vm.%s] in config.toml:\n", name, len(files), name)
+	fmt.Fprintf(e.stderr, "vix: VM %s: %d packages are added until it stops; to have them at every start, say under [vm.%s] in config.toml:\n", name, len(files), name)
 	fmt.Fprintf(e.stdout, "packages = [%s]\n", quote(append(v.Packages, packages...)))
 	return nil
 }
@@ -139,7 +139,7 @@ func (e *env) installDebs(ctx context.Context, name string, files []string) erro
 	if err := c.run(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "vix-launcher: installing %d packages in VM %s\n", len(files), name)
+	fmt.Fprintf(e.stderr, "vix: installing %d packages in VM %s\n", len(files), name)
 	return e.asRoot(ctx, name, "cd "+debsDir+" && dpkg --force-unsafe-io --install ./*.deb; s=$?; rm -r "+debsDir+"; exit $s")
 }
 
@@ -155,10 +155,10 @@ if command -v zypper >/dev/null; then exec zypper -n install -- "$@"; fi
 echo "its root has no package manager that is known (apt, dnf, pacman, apk, zypper)" >&2; exit 100`
 
 func (e *env) addByOwn(ctx context.Context, name string, packages []string) error {
-	fmt.Fprintf(e.stderr, "vix-launcher: asking the package manager of VM %s\n", name)
+	fmt.Fprintf(e.stderr, "vix: asking the package manager of VM %s\n", name)
 	err := e.asRoot(ctx, name, ownManagers, packages...)
 	if err != nil {
-		return fmt.Errorf("%w; see vix-launcher install for single programs, or change what the root is made of", err)
+		return fmt.Errorf("%w; see vix install for single programs, or change what the root is made of", err)
 	}
 	return nil
 }

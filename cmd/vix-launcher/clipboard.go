@@ -29,12 +29,12 @@ What was copied is held in memory by a process of its own until it is used,
 replaced, cleared, or its time is over. Text and pictures pass, and HTML where a
 rule says so; files do not (see cp). [[clipboard.rule]] in config.toml says what may
 go from where to where.`,
-		Example: `  vix-launcher clipboard copy             from the focused window's VM, or the host
-  vix-launcher clipboard paste            to the VM of the window that is focused now
-  vix-launcher clipboard copy --vm work   by name
-  vix-launcher clipboard paste --host
-  vix-launcher clipboard status
-  vix-launcher clipboard clear`,
+		Example: `  vix clipboard copy             from the focused window's VM, or the host
+  vix clipboard paste            to the VM of the window that is focused now
+  vix clipboard copy --vm work   by name
+  vix clipboard paste --host
+  vix clipboard status
+  vix clipboard clear`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -96,7 +96,7 @@ func clipCopyCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "copy",
 		Short:   "take what is selected in the focused window's VM, or on the host",
-		Example: "  vix-launcher clipboard copy\n  vix-launcher clipboard copy --vm work",
+		Example: "  vix clipboard copy\n  vix clipboard copy --vm work",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := e.config()
@@ -138,7 +138,7 @@ func clipPasteCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "paste",
 		Short:   "offer what was copied to the focused window's VM, or to the host",
-		Example: "  vix-launcher clipboard paste\n  vix-launcher clipboard paste --host",
+		Example: "  vix clipboard paste\n  vix clipboard paste --host",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			text, err := e.paste(c.Context(), &side)
@@ -177,7 +177,7 @@ func clipStatusCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "status",
 		Short:   "what is held, where it is from, and for how long",
-		Example: "  vix-launcher clipboard status --json",
+		Example: "  vix clipboard status --json",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			sides, err := e.sides()
@@ -203,7 +203,7 @@ func clipClearCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "clear",
 		Short:   "forget what was copied, and take back what was pasted and is not used yet",
-		Example: "  vix-launcher clipboard clear",
+		Example: "  vix clipboard clear",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			sides, err := e.sides()
@@ -223,7 +223,7 @@ func clipHistoryCommand(e *env) *cobra.Command {
 asks it not to, for this session, by the hint that passwords have
 (x-kde-passwordManagerHint). That is also the default; "history" under [clipboard]
 in config.toml changes it.`,
-		Example:   "  vix-launcher clipboard history off",
+		Example:   "  vix clipboard history off",
 		Args:      args(1, 1, "off or on"),
 		ValidArgs: []string{"off", "on"},
 		RunE: func(_ *cobra.Command, words []string) error {

@@ -14,19 +14,19 @@ import (
 	"vix/internal/vm"
 )
 
-// shortName is this program's second installed name.
-const shortName = "vix"
+// longName is this program's second installed name.
+const longName = "vix-launcher"
 
 func completionCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
 		Short: "print the completion script of a shell",
-		Long: `Prints the shell's completion script, for vix-launcher and vix: verbs, options,
+		Long: `Prints the shell's completion script, for vix and vix-launcher: verbs, options,
 names of VMs, programs, and paths in VMs. Where Vix is installed in the system,
 shells find it themselves.`,
-		Example: `  source <(vix-launcher completion bash)
-  vix-launcher completion zsh >~/.zfunc/_vix-launcher     (a directory of fpath)
-  vix-launcher completion fish >~/.config/fish/completions/vix-launcher.fish`,
+		Example: `  source <(vix completion bash)
+  vix completion zsh >~/.zfunc/_vix     (a directory of fpath)
+  vix completion fish >~/.config/fish/completions/vix.fish`,
 		Args:      args(1, 1, "bash, zsh or fish"),
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(c *cobra.Command, a []string) error {
@@ -48,18 +48,18 @@ func completionScript(root *cobra.Command, shell string) ([]byte, error) {
 	switch shell {
 	case "bash":
 		err := root.GenBashCompletionV2(&b, true)
-		fmt.Fprintf(&b, "complete -o default -F __start_%s %s\n", name, shortName)
+		fmt.Fprintf(&b, "complete -o default -F __start_%s %s\n", name, longName)
 		return b.Bytes(), err
 	case "zsh":
 		if err := root.GenZshCompletion(&b); err != nil {
 			return nil, err
 		}
-		both := name + " " + shortName
+		both := name + " " + longName
 		script := bytes.Replace(b.Bytes(), []byte("#compdef "+name+"\n"), []byte("#compdef "+both+"\n"), 1)
 		return bytes.Replace(script, []byte("compdef _"+name+" "+name+"\n"), []byte("compdef _"+name+" "+both+"\n"), 1), nil
 	case "fish":
 		err := root.GenFishCompletion(&b, true)
-		fmt.Fprintf(&b, "\ncomplete -c %s -w %s\n", shortName, name)
+		fmt.Fprintf(&b, "\ncomplete -c %s -w %s\n", longName, name)
 		return b.Bytes(), err
 	}
 	return nil, usagef("completion: %q is not bash, zsh or fish", clip(shell))

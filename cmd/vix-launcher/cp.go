@@ -58,10 +58,10 @@ names, links and sizes cannot lead out of DESTINATION, at most SIZE bytes (16G)
 and two million files are taken, and a part of the disk is kept free.
 
 On a terminal, a copy that takes over a second shows how far it is.`,
-		Example: `  vix-launcher cp report.pdf web:
-  vix-launcher cp web:Downloads/report.pdf .
-  vix-launcher cp -r src build:/tmp/src
-  vix-launcher cp -r build:out test:`,
+		Example: `  vix cp report.pdf web:
+  vix cp web:Downloads/report.pdf .
+  vix cp -r src build:/tmp/src
+  vix cp -r build:out test:`,
 		ValidArgsFunction: completePaths(e),
 		Args:              args(2, -1, "SOURCE or DESTINATION"),
 		RunE: func(cmd *cobra.Command, a []string) error {
@@ -318,7 +318,7 @@ func checkSource(src transfer.Source, check func(*os.File) error) error {
 }
 
 func (c *copyJob) onSkip(path, why string) {
-	c.meter.line("vix-launcher: %s: left out: %s", path, why)
+	c.meter.line("vix: %s: left out: %s", path, why)
 }
 
 // down receives files of a guest.
@@ -365,7 +365,7 @@ func (c *copyJob) down(ctx context.Context) error {
 	}
 	err = <-received
 	if err == nil && result.Escaping > 0 {
-		c.meter.line("vix-launcher: cp: %d symbolic links lead out of what was copied", result.Escaping)
+		c.meter.line("vix: cp: %d symbolic links lead out of what was copied", result.Escaping)
 	}
 	if guest != nil && (err == nil || errors.Is(err, transfer.ErrCut)) {
 		return guest // it explains the failure
@@ -438,7 +438,7 @@ func (c *copyJob) guest(ctx context.Context, name string, request agent.Request,
 		return fmt.Errorf("VM %s: %s", name, why)
 	}
 	for _, line := range lines {
-		c.meter.line("vix-launcher: VM %s: %s", name, line)
+		c.meter.line("vix: VM %s: %s", name, line)
 	}
 	return nil
 }

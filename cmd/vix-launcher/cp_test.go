@@ -129,7 +129,7 @@ func TestCopyEnds(t *testing.T) {
 		"down, without words":   {web: says(nil, "", 137), args: "web:f " + host, want: "VM web: its end of the copy failed (status 137)"},
 		"down, more after":      {web: says(append(whole[:len(whole):len(whole)], bytes.Repeat([]byte("x"), 1<<20)...), "", 0), args: "web:f " + host},
 		"down, fails after all": {web: says(whole, "too late\n", 1), args: "web:f " + host, want: "VM web: too late"},
-		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, stderr: "vix-launcher: VM web: pipe: left out: \n"},
+		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, stderr: "vix: VM web: pipe: left out: \n"},
 		"down, garbage":         {web: says([]byte("\x7fELF and so on"), "", 0), args: "web:f " + host, want: "malformed stream of files"},
 		"up, took a part":       {web: takes(1000, "", 0), args: at("h") + " web:", want: "the guest took only a part"},
 		"up, full":              {web: takes(1000, "h: no space left on device\n", 1), args: at("h") + " web:", want: "VM web: h: no space left on device"},

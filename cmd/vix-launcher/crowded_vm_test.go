@@ -31,9 +31,9 @@ func TestVMCrowded(t *testing.T) {
 		}
 	}
 	limit("2:100000")
-	says(126, "vix-launcher: VM t: true: the guest's user has as many processes as it may; end some in the VM", "exec", "t", "--", "true")
+	says(126, "vix: VM t: true: the guest's user has as many processes as it may; end some in the VM", "exec", "t", "--", "true")
 	limit("5:100000")
-	says(1, "vix-launcher: VM t: it has no room for another thread; end programs in the VM", "cp", file, "t:/tmp/file")
+	says(1, "vix: VM t: it has no room for another thread; end programs in the VM", "cp", file, "t:/tmp/file")
 	limit("100000:100000")
 	r.vix(0, "cp", file, "t:/tmp/file")
 	if text := r.vix(0, "exec", "t", "--", "cat", "/tmp/file").out.String(); !strings.HasPrefix(text, "x") {

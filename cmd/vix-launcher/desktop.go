@@ -34,10 +34,10 @@ Which programs a VM has entries for is its key "desktop"; without it, those of i
 entry starts its program in its VM and nowhere else, and has actions: the program in a
 new disposable VM, a terminal in the VM, the end of the VM. Files can be opened of the
 types that "mime" allows.`,
-		Example: `  vix-launcher desktop sync
-  vix-launcher desktop sync --dry-run
-  vix-launcher desktop list
-  vix-launcher desktop remove web`,
+		Example: `  vix desktop sync
+  vix desktop sync --dry-run
+  vix desktop list
+  vix desktop remove web`,
 		Args: func(c *cobra.Command, a []string) error {
 			if len(a) == 0 {
 				return usagef("desktop: what is to be done is missing: sync, list or remove; see %s --help", c.CommandPath())
@@ -60,7 +60,7 @@ removes those of programs and VMs that are gone. It touches no file that it has 
 made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
 changed, it is started for a moment in a VM that has no display, network or home;
 with --dry-run too.`,
-		Example: "  vix-launcher desktop sync --dry-run",
+		Example: "  vix desktop sync --dry-run",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			conf, err := e.config()
@@ -72,7 +72,7 @@ with --dry-run too.`,
 				return err
 			}
 			for _, n := range notes {
-				fmt.Fprintln(e.stderr, "vix-launcher: "+n)
+				fmt.Fprintln(e.stderr, "vix: "+n)
 			}
 			return e.applyEntries(c.Context(), want, dry, asJSON)
 		},
@@ -88,7 +88,7 @@ func desktopListCommand(e *env) *cobra.Command {
 		Use:     "list [--json]",
 		Short:   "the entries that are there",
 		Long:    `Lists the desktop entries that "desktop sync" has made.`,
-		Example: "  vix-launcher desktop list --json",
+		Example: "  vix desktop list --json",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			data, err := e.dataDir()
@@ -117,7 +117,7 @@ func desktopRemoveCommand(e *env) *cobra.Command {
 		Short: "remove the entries of VMs, or all",
 		Long: `Removes the desktop entries of the VMs that are named, or of all. The next "desktop
 sync" makes them again, unless config.toml says otherwise.`,
-		Example: "  vix-launcher desktop remove web",
+		Example: "  vix desktop remove web",
 		Args:    args(0, -1, "VM"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			data, err := e.dataDir()

@@ -63,7 +63,7 @@ func TestVMFullDisk(t *testing.T) {
 				text += line
 			}
 		}
-		if strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "vix-launcher: ") {
+		if strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "vix: ") {
 			t.Errorf("%s: not one line: %q", c.what, text)
 		}
 		for _, w := range c.want {

@@ -67,8 +67,8 @@ changed. The exit status is 1 if anything failed.
 With --json, an object: checks [{name, status, detail, fix}], vms [{name,
 channel, processes [{process, measures, weaker, status}]}], view [path], hidden [path]:
 what of the view is hidden, because others may not read it, or it holds a secret.`,
-		Example: `  vix-launcher doctor
-  vix-launcher doctor --json | jq '.checks[] | select(.status != "ok")'`,
+		Example: `  vix doctor
+  vix doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(c *cobra.Command, _ []string) error { return doctor(c.Context(), e, asJSON) },
@@ -198,7 +198,7 @@ func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) e
 		fmt.Fprintf(&b, "and hides %d of what is in them, which others may not read, or which holds a secret:\n", n)
 		writePaths(&b, view.Hidden[:min(n, maxHiddenShown)])
 		if n > maxHiddenShown {
-			fmt.Fprintf(&b, "  and %d more; vix-launcher doctor --json has all\n", n-maxHiddenShown)
+			fmt.Fprintf(&b, "  and %d more; vix doctor --json has all\n", n-maxHiddenShown)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

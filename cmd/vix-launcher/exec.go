@@ -52,11 +52,11 @@ hung up). What programs that fill a terminal need passes then, but nothing that 
 the clipboard or a title, or makes the terminal answer; and what the command leaves
 on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`
 
-const execExamples = `  vix-launcher exec web -- ls -l /tmp
-  vix-launcher exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
-  vix-launcher exec web --cwd /tmp --env LANG=C -- make
-  vix-launcher exec web --tty -- top
-  tar c . | vix-launcher exec web -- tar x`
+const execExamples = `  vix exec web -- ls -l /tmp
+  vix exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
+  vix exec web --cwd /tmp --env LANG=C -- make
+  vix exec web --tty -- top
+  tar c . | vix exec web -- tar x`
 
 func execCommand(e *env) *cobra.Command {
 	var o execOptions
@@ -119,7 +119,7 @@ func (o *execOptions) check(name string, argv []string) error {
 		}
 	}
 	if argv[0] == "" {
-		return usagef("exec: COMMAND is empty; see vix-launcher exec --help")
+		return usagef("exec: COMMAND is empty; see vix exec --help")
 	}
 	return nil
 }

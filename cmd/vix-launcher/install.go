@@ -25,8 +25,8 @@ made anew at each start. What they need besides (libraries, data) has to be ther
 
 A file has to be a program: an ELF file or a script ("#!"). A link means the file
 that it leads to. One that has the same name as another is refused.`,
-		Example: `  vix-launcher install web ./mytool
-  vix-launcher install build scripts/*.sh`,
+		Example: `  vix install web ./mytool
+  vix install build scripts/*.sh`,
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(2, -1, "NAME or FILE")(c, a); err != nil {
 				return err
@@ -62,7 +62,7 @@ func checkProgram(f *os.File) error {
 	head := make([]byte, 4)
 	n, _ := io.ReadFull(f, head)
 	if head = head[:n]; !bytes.Equal(head, []byte("\x7fELF")) && !bytes.HasPrefix(head, []byte("#!")) {
-		return fmt.Errorf("%s: neither an ELF program nor a script; for other files use vix-launcher cp", path)
+		return fmt.Errorf("%s: neither an ELF program nor a script; for other files use vix cp", path)
 	}
 	return nil
 }

@@ -22,8 +22,8 @@ func resetCommand(e *env) *cobra.Command {
 		Short: "empty the home directory that a VM has kept",
 		Long: `Empties the home directory that the VM NAME has kept: its next start finds it as
 new. The VM must not run. On a terminal it asks first; without one it wants --force.`,
-		Example: `  vix-launcher reset web
-  vix-launcher reset --force web`,
+		Example: `  vix reset web
+  vix reset --force web`,
 		Args:              oneVM("reset"),
 		ValidArgsFunction: completeKept(e),
 		RunE: func(c *cobra.Command, a []string) error {
@@ -42,8 +42,8 @@ func removeCommand(e *env) *cobra.Command {
 		Long: `Removes everything that the VM NAME has kept, with its home directory. The VM must
 not run. On a terminal it asks first; without one it wants --force. What config.toml
 says of the VM stays: Vix never writes that file.`,
-		Example: `  vix-launcher remove web
-  vix-launcher remove --force web`,
+		Example: `  vix remove web
+  vix remove --force web`,
 		Args:              oneVM("remove"),
 		ValidArgsFunction: completeKept(e),
 		RunE: func(c *cobra.Command, a []string) error {
@@ -61,7 +61,7 @@ func renameCommand(e *env) *cobra.Command {
 		Long: `Gives what the VM OLD has kept, its home directory, to the VM NEW, which must not
 have kept anything itself. Neither may run. What config.toml says of OLD is not
 NEW's: change the name there too.`,
-		Example: `  vix-launcher rename firefox web`,
+		Example: `  vix rename firefox web`,
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(2, 2, "OLD or NEW")(c, a); err != nil {
 				return err
@@ -148,7 +148,7 @@ func (e *env) ask(question string) (bool, error) {
 	if st, err := os.Stdin.Stat(); !ok || !e.terminal || err != nil || st.Mode()&os.ModeCharDevice == 0 {
 		return false, fmt.Errorf("no terminal to ask on; say --force to %s", strings.TrimSuffix(question, "?"))
 	}
-	fmt.Fprintf(e.stderr, "vix-launcher: %s [y/N] ", question)
+	fmt.Fprintf(e.stderr, "vix: %s [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil {
 		return false, nil

@@ -34,8 +34,8 @@ display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
 windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes, guest_memory
 {size (of memory, what the VM may use now), total, available, free, caches; bytes, all
 but size in the guest's words}.`,
-		Example: `  vix-launcher list
-  vix-launcher list --json | jq -r '.[].name'`,
+		Example: `  vix list
+  vix list --json | jq -r '.[].name'`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -60,7 +60,7 @@ but size in the guest's words}.`,
 					fmt.Fprintf(e.stderr, "VM %s: %s\n", v.Name, old)
 				}
 				if v.Outdated {
-					fmt.Fprintf(e.stderr, "vix-launcher: %s\n", vm.OutdatedText(v.Name, v.Root))
+					fmt.Fprintf(e.stderr, "vix: %s\n", vm.OutdatedText(v.Name, v.Root))
 				}
 			}
 			return printList(e.stdout, list)

@@ -20,8 +20,8 @@ background program), and the line. With -f, go on until the VM ends.
 
 The log is kept in memory-backed files of bounded size, and goes with the VM. It
 holds text alone; a terminal is shown no more of it than that, unless --raw is given.`,
-		Example: `  vix-launcher logs web
-  vix-launcher logs -f web`,
+		Example: `  vix logs web
+  vix logs -f web`,
 		ValidArgsFunction: completeNames(e),
 		Args:              args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, names []string) error {

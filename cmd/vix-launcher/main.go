@@ -45,14 +45,14 @@ func run(args []string, e *env) int {
 	}
 	code, show := status(err)
 	if show {
-		fmt.Fprintln(e.stderr, "vix-launcher: "+plain.Error(err))
+		fmt.Fprintln(e.stderr, "vix: "+plain.Error(err))
 	}
 	return code
 }
 
 func command(e *env) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "vix-launcher VERB",
+		Use:   "vix VERB",
 		Short: "run programs in virtual machines of their own",
 		Long: `Runs programs in virtual machines of their own, with their windows on your own
 desktop. A VM starts with its first program, and ends with its last.
@@ -61,19 +61,19 @@ Exit status: 0 done, 1 failed, 2 wrong use. "run" in the foreground, "exec" and
 "shell" pass on the program's own status (128+n for signal n), with 125 where Vix
 itself failed, 126 for a program that cannot be executed, and 127 for one that is
 not found.`,
-		Example: `  vix-launcher run foot                 a terminal in the VM "foot"
-  vix-launcher run --vm web firefox     Firefox in the VM "web"
-  vix-launcher list                     what runs
-  vix-launcher doctor                   what is missing on this machine`,
+		Example: `  vix run foot                 a terminal in the VM "foot"
+  vix run --vm web firefox     Firefox in the VM "web"
+  vix list                     what runs
+  vix doctor                   what is missing on this machine`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "" {
-				return usagef("a verb is missing; see vix-launcher --help")
+				return usagef("a verb is missing; see vix --help")
 			}
-			hint := "see vix-launcher --help"
+			hint := "see vix --help"
 			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 				hint = fmt.Sprintf("did you mean %q?", near[0])
 			}
@@ -96,7 +96,7 @@ not found.`,
 	if help, _, err := root.Find([]string{"help"}); err == nil {
 		help.Args = func(_ *cobra.Command, args []string) error { // otherwise cobra shows its own help
 			if _, rest, _ := root.Find(args); len(rest) > 0 {
-				return usagef("help: no verb or topic %q; see vix-launcher --help", clip(rest[0]))
+				return usagef("help: no verb or topic %q; see vix --help", clip(rest[0]))
 			}
 			return nil
 		}
@@ -122,7 +122,7 @@ func flagError(err error) string {
 	return text
 }
 
-// configTopic is a help topic, not a verb: vix-launcher help config.
+// configTopic is a help topic, not a verb: vix help config.
 func configTopic() *cobra.Command {
 	var b strings.Builder
 	b.WriteString(`config.toml is read at every start of a VM, from $XDG_CONFIG_HOME/vix or

@@ -11,7 +11,7 @@ var option = regexp.MustCompile(`--([a-z-]+)`)
 
 // The man page knows every verb and option, and every verb has an example.
 func TestManPage(t *testing.T) {
-	b, err := os.ReadFile("../../packaging/man/vix-launcher.1.scd")
+	b, err := os.ReadFile("../../packaging/man/vix.1.scd")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ program in its VM, which is started if it does not run. Called again, it closes.
 
 Which programs: those that a VM of config.toml wants in menus (its keys desktop and
 programs), and every other program of this machine in the VM in which
-"vix-launcher run" would start it. A tag is filled when the VM runs.
+"vix run" would start it. A tag is filled when the VM runs.
 
 Keys: up and down, page up and page down, home and end choose; Tab or right opens what
 else can be done (run in a new disposable VM, a shell, stop, and so on), Escape or left
@@ -50,10 +50,10 @@ layer shell (Weston, GNOME) the menu is an ordinary window.
 anything that reads lines and prints the chosen one. --print lists them, --json as
 an array of objects {id, name, generic, keywords, icon, vm, tag, color, machine, use,
 state, argv}; --run starts the one with that id.`,
-		Example: `  bindsym $mod+d exec vix-launcher menu          in sway's configuration
-  vix-launcher menu --dmenu 'fuzzel --width 60'
-  vix-launcher menu --json | jq -r '.[].id'
-  vix-launcher menu --run web/firefox`,
+		Example: `  bindsym $mod+d exec vix menu          in sway's configuration
+  vix menu --dmenu 'fuzzel --width 60'
+  vix menu --json | jq -r '.[].id'
+  vix menu --run web/firefox`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -64,7 +64,7 @@ state, argv}; --run starts the one with that id.`,
 				}
 			}
 			if set > 1 {
-				return usagef("menu: one of --dmenu, --print, --json and --run at a time; see vix-launcher menu --help")
+				return usagef("menu: one of --dmenu, --print, --json and --run at a time; see vix menu --help")
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()

@@ -91,10 +91,10 @@ func (e *env) verb(ctx context.Context, args ...string) ([]byte, error) {
 	out, err := cmd.Output()
 	if err != nil {
 		lines := strings.Split(strings.TrimSpace(words.String()), "\n")
-		if last := strings.TrimPrefix(lines[len(lines)-1], "vix-launcher: "); last != "" {
+		if last := strings.TrimPrefix(lines[len(lines)-1], "vix: "); last != "" {
 			return nil, errors.New(last)
 		}
-		return nil, fmt.Errorf("vix-launcher %s: %w", args[0], err)
+		return nil, fmt.Errorf("vix %s: %w", args[0], err)
 	}
 	return out, nil
 }

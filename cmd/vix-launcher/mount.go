@@ -27,9 +27,9 @@ the VM stops.
 
 The share goes with the VM, or with umount. To have it at every start, put it under
 "shares" in config.toml.`,
-		Example: `  vix-launcher mount web ~/Downloads:/home/user/Downloads:rw
-  vix-launcher mount office /srv/papers
-  vix-launcher mount office staging`,
+		Example: `  vix mount web ~/Downloads:/home/user/Downloads:rw
+  vix mount office /srv/papers
+  vix mount office staging`,
 		Args: args(2, 2, "NAME or HOSTDIR"),
 		ValidArgsFunction: func(c *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 			switch len(a) {
@@ -73,7 +73,7 @@ func umountCommand(e *env) *cobra.Command {
 		Long: `Takes the folder at GUESTPATH back from the VM NAME: afterwards its files are out of
 the guest's reach, whatever the guest does. A program in the guest that still uses it
 is a reason to refuse; with --force it gets errors from then on.`,
-		Example: `  vix-launcher umount web /home/user/Downloads`,
+		Example: `  vix umount web /home/user/Downloads`,
 		Args:    args(2, 2, "NAME or GUESTPATH"),
 		ValidArgsFunction: func(c *cobra.Command, a []string, _ string) (paths []string, _ cobra.ShellCompDirective) {
 			switch len(a) {

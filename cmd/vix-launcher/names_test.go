@@ -40,7 +40,7 @@ func TestHostileNames(t *testing.T) {
 			errs.Reset()
 			code := run(args, e)
 			text := errs.String()
-			if code != exitUsage || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "vix-launcher: ") || strings.ContainsAny(text, "\x1b\u202e") {
+			if code != exitUsage || strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "vix: ") || strings.ContainsAny(text, "\x1b\u202e") {
 				t.Errorf("%s: %q: status %d: %q", what, args, code, text)
 			}
 		}

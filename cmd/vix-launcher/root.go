@@ -29,7 +29,7 @@ func (e *env) archive(d *rootfs.Debian) error {
 		d.Keyring = debianKeyring
 	}
 	d.Run = e.pipeline
-	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix-launcher: %s\n", text) }
+	d.Progress = func(text string) { fmt.Fprintf(e.stderr, "vix: %s\n", text) }
 	return nil
 }
 

@@ -55,7 +55,7 @@ within the line, but no other control sequences; --raw passes every byte. To a p
 or a file every byte goes in any case.
 
 With --background, run returns 0 when the program has run for half a second, or its
-status if it ends before; its output goes to the VM's log (vix-launcher logs).
+status if it ends before; its output goes to the VM's log (vix logs).
 
 What the VM's user has in the home directory is kept when the VM stops, in
 $XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
@@ -89,17 +89,17 @@ root (mounted), proxy (ready), network (an address, with --net nat), ready
 (programs can run), window (the first one is shown). In the background, stages after the program's start are to be seen
 in list --json.`
 
-const runExamples = `  vix-launcher run foot
-  vix-launcher run --vm web --background firefox https://example.org
-  vix-launcher run --vm web --memory 4G sh -c 'uname -nr'
-  vix-launcher run --disposable firefox
-  vix-launcher run --vm office --share ~/Documents:/home/user/Documents:rw libreoffice
-  vix-launcher run --vm office --share staging libreoffice
-  vix-launcher run --executable soffice office --writer
-  vix-launcher run --vm build --no-gui make -C /srv/project
-  vix-launcher run --vm web --net nat firefox
-  vix-launcher run --vm srv --net nat --publish 8080:80 nginx
-  echo hello | vix-launcher run --vm web cat`
+const runExamples = `  vix run foot
+  vix run --vm web --background firefox https://example.org
+  vix run --vm web --memory 4G sh -c 'uname -nr'
+  vix run --disposable firefox
+  vix run --vm office --share ~/Documents:/home/user/Documents:rw libreoffice
+  vix run --vm office --share staging libreoffice
+  vix run --executable soffice office --writer
+  vix run --vm build --no-gui make -C /srv/project
+  vix run --vm web --net nat firefox
+  vix run --vm srv --net nat --publish 8080:80 nginx
+  echo hello | vix run --vm web cat`
 
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
@@ -121,7 +121,7 @@ func runCommand(e *env) *cobra.Command {
 				}
 			})
 			if empty != "" {
-				return usagef("run: --%s is empty; see vix-launcher run --help", empty)
+				return usagef("run: --%s is empty; see vix run --help", empty)
 			}
 			return runStatus(o.run(c.Context(), e, argv, c.Flags().Changed("cpus")))
 		},
@@ -204,7 +204,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			return nil // the program is about to have a VM of its own
 		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Line("VM %s runs already: not used: %s; stop it first, or see vix-launcher mount", v.Name, strings.Join(ignored, ", "))
+			p.Line("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", "))
 		}
 		return nil
 	}
@@ -261,10 +261,10 @@ func stageLine(s vm.Stage) string {
 // choose finds the VM's configuration and applies the options to it.
 func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, error) {
 	if argv[0] == "" {
-		return config.VM{}, usagef("run: PROGRAM is empty; see vix-launcher run --help")
+		return config.VM{}, usagef("run: PROGRAM is empty; see vix run --help")
 	}
 	if o.gui && o.noGUI {
-		return config.VM{}, usagef("run: either --gui or --no-gui; see vix-launcher run --help")
+		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {

@@ -17,6 +17,7 @@ import (
 // existence counts.
 func TestMain(m *testing.M) {
 	testscript.Main(cleaner{m}, map[string]func(){
+		"vix":              main,
 		"vix-launcher":     main,
 		"vix-waylandproxy": func() {},
 		"vix-guest":        func() {},
@@ -91,7 +92,7 @@ func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if note, rest, ok := strings.Cut(stderr, "\n"); ok && strings.Contains(note, "no KVM, so VM ") {
 		stderr = rest
 	}
-	if code != 0 && (strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "vix-launcher: ")) {
+	if code != 0 && (strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "vix: ")) {
 		ts.Fatalf("not one line: %q", stderr)
 	}
 }

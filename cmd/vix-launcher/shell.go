@@ -36,8 +36,8 @@ is root in it is no nearer to the host.
 
 Exit status: that of the shell, 128+n for signal n; 125, with one line, where Vix
 or the VM failed. TERM and HUP hang the shell up.`,
-		Example: `  vix-launcher shell web
-  vix-launcher shell --user root web`,
+		Example: `  vix shell web
+  vix shell --user root web`,
 		ValidArgsFunction: completeFirstName(e),
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(1, 1, "NAME")(c, a); err != nil {
@@ -62,7 +62,7 @@ or the VM failed. TERM and HUP hang the shell up.`,
 
 func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	if ttyOf(e.stdin) == nil {
-		return usagef("shell: standard input is not a terminal; use vix-launcher exec %s -- sh", name)
+		return usagef("shell: standard input is not a terminal; use vix exec %s -- sh", name)
 	}
 	// A shell ignores TERM; only the end of its terminal ends it.
 	ctx, cancel := context.WithCancelCause(ctx)

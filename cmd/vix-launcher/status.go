@@ -35,9 +35,9 @@ With --waybar, the same as a module of waybar: a mark in each VM's colour, with 
 state and windows in the tooltip, and the classes none, running, starting and
 unresponsive. packaging/waybar has an example.`
 
-const statusExamples = `  vix-launcher status web
-  vix-launcher status --json web | jq .windows
-  vix-launcher status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`
+const statusExamples = `  vix status web
+  vix status --json web | jq .windows
+  vix status --watch --json | jq --unbuffered -r '[.event, .name, .vm.state] | @tsv'`
 
 func statusCommand(e *env) *cobra.Command {
 	var asJSON, watch, bar bool
@@ -93,9 +93,9 @@ func stateOf(ctx context.Context, reg *vm.Registry, name string) (vm.State, erro
 	st, err := reg.State(ctx, name)
 	switch {
 	case errors.Is(err, vm.ErrNotRunning), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, io.EOF):
-		return st, fmt.Errorf("VM %s: %w; see vix-launcher list", name, vm.ErrNotRunning)
+		return st, fmt.Errorf("VM %s: %w; see vix list", name, vm.ErrNotRunning)
 	case err != nil:
-		return st, fmt.Errorf("VM %s: its supervisor does not answer: %w; try vix-launcher stop --force %s", name, err, name)
+		return st, fmt.Errorf("VM %s: its supervisor does not answer: %w; try vix stop --force %s", name, err, name)
 	}
 	return st, nil
 }

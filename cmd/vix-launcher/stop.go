@@ -21,15 +21,15 @@ guest that does not is ended after a few seconds.
 
 With --force the guest is not asked: its processes are killed, and its
 supervisor too if it does not answer.`,
-		Example: `  vix-launcher stop web
-  vix-launcher stop --force --all`,
+		Example: `  vix stop web
+  vix stop --force --all`,
 		ValidArgsFunction: completeNames(e),
 		Args: func(c *cobra.Command, names []string) error {
 			switch {
 			case all && len(names) > 0:
-				return usagef("stop: either --all or names; see vix-launcher stop --help")
+				return usagef("stop: either --all or names; see vix stop --help")
 			case !all && len(names) == 0:
-				return usagef("stop: NAME missing; see vix-launcher stop --help")
+				return usagef("stop: NAME missing; see vix stop --help")
 			}
 			for _, n := range names {
 				if err := config.CheckName(n); err != nil {

@@ -236,7 +236,7 @@ func guardCommand(*env) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			keyboard, screen := ttyOf(os.Stdin), ttyOf(os.Stdout)
 			if keyboard == nil && screen == nil || !isKind(3, unix.S_IFIFO) {
-				return usagef("%s: is started by vix-launcher shell only", guardVerb)
+				return usagef("%s: is started by vix shell only", guardVerb)
 			}
 			// A terminal's state is set from the background too.
 			signal.Ignore(unix.SIGTTOU, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)

@@ -177,12 +177,12 @@ func TestConsole(t *testing.T) {
 	if _, err := io.WriteString(out.stderr, "late"); err == nil {
 		t.Error("written after the end")
 	}
-	_, _ = io.WriteString(e.stderr, "vix-launcher: \x1b]0;x\agone\n")
+	_, _ = io.WriteString(e.stderr, "vix: \x1b]0;x\agone\n")
 	w.Close()
 	if got, _ := io.ReadAll(r); string(got) != output {
 		t.Errorf("the pipe got %q", got)
 	}
-	want := "a\x1b[31mbc\x1b[m\r\r\nvix-launcher: gone\r\n" // the terminal adds a return
+	want := "a\x1b[31mbc\x1b[m\r\r\nvix: gone\r\n" // the terminal adds a return
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(master, got); err != nil || string(got) != want {
 		t.Errorf("the terminal got %q, %v, want %q", got, err, want)

@@ -215,7 +215,7 @@ func testOwnLine(t *testing.T, r *rig) {
 	s.witness(termsafe.Line)
 	pid := r.start(nil, "exec", "t", "--", "sh", "-c", "echo $$; exec sleep 1000")
 	pid.says("\n")
-	s = r.onTerminal(24, 80, "exec", "t", "--", "sh", "-c", `printf 'ok\nvix-launcher: VM t: all is well\r\033[31m'; exec sleep 1000`)
+	s = r.onTerminal(24, 80, "exec", "t", "--", "sh", "-c", `printf 'ok\nvix: VM t: all is well\r\033[31m'; exec sleep 1000`)
 	s.says("all is well\r\x1b[31m")
 	r.vix(0, "exec", "t", "--user", "root", "--", "pkill", "-x", "sleep")
 	s.code()
@@ -316,7 +316,7 @@ func testScreenLeft(t *testing.T, r *rig) {
 		t.Errorf("status %d; echo %v", c, s.echoes())
 	}
 	s.says(putBack(on))
-	s.says("vix-launcher: VM t: left by ~.")
+	s.says("vix: VM t: left by ~.")
 	s.witness(termsafe.Screen)
 }
 
@@ -329,6 +329,6 @@ func testScreenVMKilled(t *testing.T, r *rig) {
 		t.Errorf("status %d; echo %v", c, s.echoes())
 	}
 	s.says(putBack(on))
-	s.says("\nvix-launcher: VM t: ")
+	s.says("\nvix: VM t: ")
 	s.witness(termsafe.Screen)
 }

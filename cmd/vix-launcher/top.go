@@ -51,9 +51,9 @@ or "-" where there is none; windows and programs.
 With --once, one table and no more; with --json, an array a line (with --once, one):
 name, state, color, cpu (percent of a processor), host_memory, memory, guest_memory as
 in list --json, windows, net, net_in and net_out (bytes in a second), programs.`,
-		Example: `  vix-launcher top
-  vix-launcher top --sort memory
-  vix-launcher top --once --json | jq '.[] | {name, cpu}'`,
+		Example: `  vix top
+  vix top --sort memory
+  vix top --once --json | jq '.[] | {name, cpu}'`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		Args: func(c *cobra.Command, a []string) error {
 			if !slices.Contains(topSorts, o.sort) {

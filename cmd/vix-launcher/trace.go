@@ -25,9 +25,9 @@ line of JSON for each connection that ends.
 
 Programs do not wait for the trace: what it cannot write in time is left out, and
 a line says how much.`,
-		Example: `  vix-launcher trace web
-  vix-launcher trace --classes=input,shell web
-  vix-launcher trace --classes=-motion,-frame web`,
+		Example: `  vix trace web
+  vix trace --classes=input,shell web
+  vix trace --classes=-motion,-frame web`,
 		ValidArgsFunction: completeNames(e),
 		Args:              args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, names []string) error {

@@ -37,13 +37,13 @@ To have a device in a VM whenever it is there, put it under "usb" in config.toml
 
 You need the right to open the device. Where it is lacking, attach prints the udev rule
 that grants it to whoever sits at the machine.`,
-		Example: `  vix-launcher usb list
-  vix-launcher usb attach vault 1050:0407
-  vix-launcher usb detach vault 1050:0407`,
+		Example: `  vix usb list
+  vix usb attach vault 1050:0407
+  vix usb detach vault 1050:0407`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, a []string) error {
 			if len(a) == 0 {
-				return usagef("usb: list, attach or detach missing; see vix-launcher usb --help")
+				return usagef("usb: list, attach or detach missing; see vix usb --help")
 			}
 			return usagef("usb: unknown verb %q; want list, attach or detach", clip(a[0]))
 		},
@@ -71,8 +71,8 @@ whether you may open it. Hubs are left out: they stay the host's.
 
 With --json, an array with an object for each: port, id, name, node (below
 /dev/bus/usb), hub, vm ("" is the host), access.`,
-		Example: `  vix-launcher usb list
-  vix-launcher usb list --json | jq -r '.[] | select(.vm == "") | .id'`,
+		Example: `  vix usb list
+  vix usb list --json | jq -r '.[] | select(.vm == "") | .id'`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -151,8 +151,8 @@ func usbChangeCommand(e *env, verb, short string, change func(*vm.Registry, cont
 	return &cobra.Command{
 		Use:     verb + " NAME DEVICE",
 		Short:   short,
-		Long:    strings.ToUpper(short[:1]) + short[1:] + ": see vix-launcher usb --help for what DEVICE is.",
-		Example: "  vix-launcher usb " + verb + " vault 1050:0407\n  vix-launcher usb " + verb + " vault 1.2",
+		Long:    strings.ToUpper(short[:1]) + short[1:] + ": see vix usb --help for what DEVICE is.",
+		Example: "  vix usb " + verb + " vault 1050:0407\n  vix usb " + verb + " vault 1.2",
 		Args:    args(2, 2, "NAME or DEVICE"),
 		ValidArgsFunction: func(c *cobra.Command, a []string, _ string) (words []string, _ cobra.ShellCompDirective) {
 			switch len(a) {

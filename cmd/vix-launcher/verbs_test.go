@@ -45,7 +45,7 @@ var elsewhere = map[string]string{
 // page, and completion of its arguments.
 func TestEveryVerb(t *testing.T) {
 	used := usesInScripts(t)
-	b, err := os.ReadFile("../../packaging/man/vix-launcher.1.scd")
+	b, err := os.ReadFile("../../packaging/man/vix.1.scd")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func leaves(c *cobra.Command) (list []*cobra.Command) {
 type uses struct{ good, bad bool }
 
 // scriptLine matches a use of a verb in a script: its expected status, and its words.
-var scriptLine = regexp.MustCompile(`(?m)^(! exec|exec|status \d+) (?:sh -c ')?vix-launcher ([a-z]+)(?: ([a-z]+))?(.*)$`)
+var scriptLine = regexp.MustCompile(`(?m)^(! exec|exec|status \d+) (?:sh -c ')?vix ([a-z]+)(?: ([a-z]+))?(.*)$`)
 
 func usesInScripts(t *testing.T) map[string]uses {
 	t.Helper()
@@ -119,7 +119,7 @@ func usesInScripts(t *testing.T) map[string]uses {
 			if strings.Contains(m[4], "--help") {
 				continue
 			}
-			good := m[1] == "exec" || m[1] == "status 0" || strings.HasPrefix(m[0], "! exec vix-launcher shell t") // a shell passes the status on
+			good := m[1] == "exec" || m[1] == "status 0" || strings.HasPrefix(m[0], "! exec vix shell t") // a shell passes the status on
 			for _, name := range []string{m[2], m[2] + " " + m[3]} {
 				u := found[name]
 				u.good, u.bad = u.good || good, u.bad || !good

@@ -513,7 +513,7 @@ func testCopyCancelled(t *testing.T, r *rig) {
 		up := r.start(nil, "cp", big, "t:/tmp/big")
 		r.vix(0, "exec", "t", "--", "sh", "-c", "until ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q ' /tmp/#'; do sleep 0.05; done") // a file without a name
 		_ = up.Process.Signal(sig)
-		if c := up.code(); sig == unix.SIGINT && (c != 130 || up.err.String() != "vix-launcher: interrupted; nothing half-written is left\n") {
+		if c := up.code(); sig == unix.SIGINT && (c != 130 || up.err.String() != "vix: interrupted; nothing half-written is left\n") {
 			t.Errorf("up: status %d, %q", c, up.err.String())
 		}
 		r.vix(0, "exec", "t", "--", "sh", "-c", "while ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q ' /tmp/#'; do sleep 0.05; done; ! ls /tmp/big /tmp/.vix-new-*")
@@ -553,7 +553,7 @@ func testInstall(t *testing.T, r *rig) {
 	if p := r.vix(0, "exec", "t", "--", "tool", "1"); p.out.String() != "tool of user 1\n" {
 		t.Errorf("%q", p.out.String())
 	}
-	if p := r.vix(0, "exec", "t", "--", "vix-launcher", "--version"); !strings.HasPrefix(p.out.String(), "vix-launcher ") {
+	if p := r.vix(0, "exec", "t", "--", "vix-launcher", "--version"); !strings.HasPrefix(p.out.String(), "vix ") {
 		t.Errorf("%q", p.out.String())
 	}
 	if p := r.vix(0, "run", "--vm", "t", "tool", "2"); p.out.String() != "tool of user 2\n" {
@@ -575,7 +575,7 @@ func testCopyShown(t *testing.T, r *rig) {
 	s.says("/s: big2 ")
 	s.says(" %")
 	s.types("\x03")
-	s.says("vix-launcher: interrupted; nothing half-written is left\r\n")
+	s.says("vix: interrupted; nothing half-written is left\r\n")
 	if c := s.code(); c != 130 {
 		t.Errorf("status %d", c)
 	}

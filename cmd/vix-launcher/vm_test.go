@@ -121,6 +121,9 @@ func linked(built string) (string, error) {
 			err = os.Link(filepath.Join(built, name), filepath.Join(bin, name))
 		}
 	}
+	if err == nil {
+		err = os.Symlink("vix-launcher", filepath.Join(bin, "vix"))
+	}
 	return bin, err
 }
 

@@ -188,7 +188,7 @@ func TestUpdates(t *testing.T) {
 	for _, u := range []menu.Update{
 		{HaveVMs: true, VMs: map[string]menu.VM{"web": {State: "starting", Progress: 0.9}}},
 		{HaveVMs: true, VMs: map[string]menu.VM{"web": {State: "running"}}},
-		{Notice: &menu.Notice{Text: "VM web: no such program: firefox; see vix-launcher logs web", Bad: true}},
+		{Notice: &menu.Notice{Text: "VM web: no such program: firefox; see vix logs web", Bad: true}},
 		{Scheme: "light"},
 	} {
 		m.update(u)

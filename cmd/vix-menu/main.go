@@ -1,4 +1,4 @@
-// Command vix-menu draws the menu of "vix-launcher menu", which starts it and receives
+// Command vix-menu draws the menu of "vix menu", which starts it and receives
 // the choice. It is not for interactive use: it reads a menu.Setup and then
 // menu.Updates on standard input, and writes menu.Events on standard output, as lines
 // of JSON.
@@ -30,7 +30,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 {
-		fmt.Fprintln(os.Stderr, "vix-menu: no arguments; it is started by vix-launcher menu")
+		fmt.Fprintln(os.Stderr, "vix-menu: no arguments; it is started by vix menu")
 		os.Exit(2)
 	}
 	if err := run(os.Stdin, os.Stdout, os.Stderr); err != nil {
@@ -57,7 +57,7 @@ func run(in io.Reader, out, log io.Writer) error {
 	case errors.Is(err, io.EOF):
 		return nil // vix-launcher has found a mistake, and reports it
 	case err != nil:
-		return fmt.Errorf("no menu to show on standard input: %w; it is started by vix-launcher menu", err)
+		return fmt.Errorf("no menu to show on standard input: %w; it is started by vix menu", err)
 	}
 	writer := menu.NewWriter(out)
 	updates := make(chan menu.Update)

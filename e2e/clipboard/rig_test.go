@@ -225,7 +225,7 @@ func (d *desk) launcher(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// vix runs vix-launcher clipboard, and returns what it prints and whether it went well.
+// vix runs vix clipboard, and returns what it prints and whether it went well.
 func (d *desk) vix(args ...string) (out string, ok bool) {
 	d.t.Helper()
 	b, err := d.launcher(append([]string{"clipboard"}, args...)...).CombinedOutput()

@@ -51,7 +51,7 @@ func newRig(t *testing.T) *e2e.Rig {
 	}
 	// The same configuration for what sway starts as for what the rig does.
 	script := filepath.Join(dir, "menu")
-	text := "#!/bin/sh\nexport XDG_CONFIG_HOME=" + dir + "/config XDG_STATE_HOME=" + dir + "/state\nexec " + bin + "/vix-launcher menu \"$@\" 2>>" + dir + "/said\n"
+	text := "#!/bin/sh\nexport XDG_CONFIG_HOME=" + dir + "/config XDG_STATE_HOME=" + dir + "/state\nexec " + bin + "/vix menu \"$@\" 2>>" + dir + "/said\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestMenuFails(t *testing.T) {
 	if code := m.Wait(); code != 0 {
 		t.Errorf("what failed was said in the menu, which ended with %d: %s", code, m.Output())
 	}
-	if !strings.Contains(m.Output(), "vix-launcher: ") {
+	if !strings.Contains(m.Output(), "vix: ") {
 		t.Errorf("standard error has nothing of it: %q", m.Output())
 	}
 }

@@ -69,7 +69,7 @@ func Refusal(types []string) error {
 	case len(types) == 0:
 		return ErrNothing
 	case namesFiles(types):
-		return errors.New("files are selected: their paths mean nothing elsewhere; use vix-launcher cp")
+		return errors.New("files are selected: their paths mean nothing elsewhere; use vix cp")
 	}
 	return errors.New("what is selected is neither text nor a picture")
 }

@@ -41,7 +41,7 @@ func managerNode() introspect.Node {
 			{Name: "Stop", Args: []introspect.Arg{in("vm", "s"), in("force", "b")},
 				Annotations: doc("Ends a VM, and returns when it is gone.")},
 			{Name: "Watch", Annotations: doc("Keeps the service, and with it its signals, as long as the caller is on the bus. Without it the service leaves when nobody calls for a while; any call starts it again.")},
-			{Name: "Reload", Annotations: doc("Takes the names of the desktop entries that exist now. \"vix-launcher desktop sync\" calls it.")},
+			{Name: "Reload", Annotations: doc("Takes the names of the desktop entries that exist now. \"vix desktop sync\" calls it.")},
 		},
 		Signals: []introspect.Signal{
 			{Name: "VMChanged", Args: []introspect.Arg{{Name: "vm", Type: "s"}, {Name: "state", Type: "s"}, {Name: "now", Type: "a{sv}"}},

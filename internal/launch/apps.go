@@ -88,7 +88,7 @@ func (l *Launcher) OpenRoot(v config.VM) (*os.Root, error) {
 	}
 	root, err := os.OpenRoot(l.imageTree(r.Disk))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("VM %s: %w; run vix-launcher desktop sync", v.Name, errUnread)
+		err = fmt.Errorf("VM %s: %w; run vix desktop sync", v.Name, errUnread)
 	}
 	return root, err
 }
@@ -121,5 +121,5 @@ func (l *Launcher) FindApp(ctx context.Context, conf *config.Config, vm, id stri
 			return v, a, nil
 		}
 	}
-	return v, desktop.App{}, fmt.Errorf("VM %s: its root has no program %s; run vix-launcher desktop sync", vm, plain.Clip(id))
+	return v, desktop.App{}, fmt.Errorf("VM %s: its root has no program %s; run vix desktop sync", vm, plain.Clip(id))
 }

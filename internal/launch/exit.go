@@ -13,7 +13,7 @@ func EndedAtOnce(name, program string, exit *vm.Exit) error {
 	if code == 0 {
 		return nil
 	}
-	return &vm.Failure{Code: code, Text: fmt.Sprintf("VM %s: %s ended at once with status %d; see vix-launcher logs %s", name, plain.Clip(program), code, name)}
+	return &vm.Failure{Code: code, Text: fmt.Sprintf("VM %s: %s ended at once with status %d; see vix logs %s", name, plain.Clip(program), code, name)}
 }
 
 // ExitCode is the status of a program that has ended, as a shell has it: 128+n for

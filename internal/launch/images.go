@@ -164,7 +164,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 		return err
 	}
 	defer removeTree(tmp)
-	fmt.Fprintf(l.Log, "vix-launcher: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
+	fmt.Fprintf(l.Log, "vix: VM %s: starting its image in a VM without display, network and home, to read which programs it has\n", v.Name)
 	if err := l.takeMenu(ctx, v, tmp); err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ tag = "refused"
 		{Request{VM: "new", Argv: []string{"true"}}, "VM new: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-tmp1: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionShell}, "VM web: " + errNoParts.Error()},
-		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix-launcher desktop sync"},
+		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix desktop sync"},
 		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; there are disposable, shell and stop`},
 		{Request{VM: "web", App: "editor", Files: make([]string, maxOpen+1)}, "33 files: at most 32 at once"},
 		{Request{VM: "web", App: "editor", Files: []string{"/none"}}, "/none: no such file or directory"},

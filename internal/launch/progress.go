@@ -75,7 +75,7 @@ func (p *Progress) Line(format string, a ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.clearLocked()
-	fmt.Fprintf(p.w, "vix-launcher: "+format+"\n", a...)
+	fmt.Fprintf(p.w, "vix: "+format+"\n", a...)
 	p.drawLocked()
 }
 
@@ -87,7 +87,7 @@ func (p *Progress) Note(raw bool, text string) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, "\r\nvix-launcher: %s\r\n", text)
+	fmt.Fprintf(p.w, "\r\nvix: %s\r\n", text)
 }
 
 // Silent says that the VM does not answer any more; on a raw terminal the keys are the
@@ -97,7 +97,7 @@ func (p *Progress) Silent(raw bool) {
 	if raw {
 		leave = "~."
 	}
-	p.Note(raw, fmt.Sprintf("VM %s: does not answer; waiting for it; %s leaves, and vix-launcher stop --force %s ends the VM", p.name, leave, p.name))
+	p.Note(raw, fmt.Sprintf("VM %s: does not answer; waiting for it; %s leaves, and vix stop --force %s ends the VM", p.name, leave, p.name))
 }
 
 func (p *Progress) clearLocked() {

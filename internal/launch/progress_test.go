@@ -20,9 +20,9 @@ func TestProgress(t *testing.T) {
 	p.Line("another")
 	want := "\r\x1b[Kstarting VM web: starting QEMU …" +
 		"\r\x1b[Kstarting VM web: booting the kernel …" +
-		"\r\x1b[Kvix-launcher: a note\n" +
+		"\r\x1b[Kvix: a note\n" +
 		"\r\x1b[Kstarting VM web: booting the kernel …" +
-		"\r\x1b[K" + "vix-launcher: another\n"
+		"\r\x1b[K" + "vix: another\n"
 	if b.String() != want {
 		t.Errorf("got\n%q, want\n%q", b.String(), want)
 	}
@@ -32,7 +32,7 @@ func TestProgress(t *testing.T) {
 	p.Stage("qemu")
 	p.Line("a note")
 	p.End()
-	if b.String() != "vix-launcher: a note\n" {
+	if b.String() != "vix: a note\n" {
 		t.Errorf("without a terminal: %q", b.String())
 	}
 }

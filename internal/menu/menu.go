@@ -1,7 +1,7 @@
 // Package menu is the launcher menu without its window: its items, the matching and ranking
 // of a query, the history of choices, and the messages between the menu's two processes.
 //
-//	vix-launcher menu  ── Setup, Update ──►  vix-menu      draws, reads keys (menu/window, menu/draw)
+//	vix menu  ── Setup, Update ──►  vix-menu      draws, reads keys (menu/window, menu/draw)
 //	                   ◄── Event ─────────                 holds no authority but its window
 //
 // The first process knows programs, VMs and the configuration, and carries out the choice;

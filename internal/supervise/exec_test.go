@@ -27,7 +27,7 @@ func TestExec(t *testing.T) {
 	b := newBench(t)
 	s := b.goRun(b.exec(vm.How{}, "true"))
 	<-s.done
-	failure(t, s, vm.CodeVix, "VM t: not running; start it with vix-launcher run --vm t PROGRAM")
+	failure(t, s, vm.CodeVix, "VM t: not running; start it with vix run --vm t PROGRAM")
 	if entries, _ := os.ReadDir(b.dir + "/vix/t"); entries != nil {
 		t.Error("an exec has made a VM")
 	}

@@ -45,7 +45,7 @@ func (s *flowPart) run(ctx context.Context) {
 				if ctx.Err() != nil {
 					return
 				}
-				s.note("VM %s: its clipboard is isolated until there is another session: %s; vix-launcher logs tells why", l.VM.Name, c.Status())
+				s.note("VM %s: its clipboard is isolated until there is another session: %s; vix logs tells why", l.VM.Name, c.Status())
 			case <-ctx.Done():
 				c.Kill()
 			}

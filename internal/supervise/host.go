@@ -324,5 +324,5 @@ func (s *host) death(c *proc.Child, what string) trouble {
 	if last != "" {
 		text += ": " + last
 	}
-	return trouble{rank, &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix-launcher doctor" if it persists`}}
+	return trouble{rank, &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix doctor" if it persists`}}
 }

@@ -166,7 +166,7 @@ func (s *machine) stopped() *vm.Failure {
 			break
 		}
 	}
-	return &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix-launcher doctor" if it persists`}
+	return &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix doctor" if it persists`}
 }
 
 // deleteDevice unplugs a device, and returns when it is gone.

@@ -69,7 +69,7 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 	}
 	port := s.freePort()
 	if port < 0 {
-		return nil, vm.Failf("VM %s: has %d shares, and no place for more; take one away with vix-launcher umount", s.launch.VM.Name, config.MaxShares)
+		return nil, vm.Failf("VM %s: has %d shares, and no place for more; take one away with vix umount", s.launch.VM.Name, config.MaxShares)
 	}
 	for _, sh := range s.shares {
 		if sh.folder.Guest == folder.Guest {
@@ -134,12 +134,12 @@ func (s *sharesPart) umount(path string, force bool) error {
 	name := s.launch.VM.Name
 	i := slices.IndexFunc(s.shares, func(sh *share) bool { return sh.port >= 0 && sh.folder.Guest == path })
 	if i < 0 {
-		return vm.Failf("VM %s: %s is not a share; vix-launcher list --json shows those there are", name, plain.Text(path, vm.MaxTitle, plain.OneLine))
+		return vm.Failf("VM %s: %s is not a share; vix list --json shows those there are", name, plain.Text(path, vm.MaxTitle, plain.OneLine))
 	}
 	sh := s.shares[i]
 	unmount := agent.Unmount{Path: sh.folder.Guest, Force: force}
 	if err := s.guest.runOwn(agent.Request{Unmount: &unmount}, nil); err != nil && !force {
-		return vm.Failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix-launcher umount --force %s %s", name, path, err, name, path)
+		return vm.Failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix umount --force %s %s", name, path, err, name, path)
 	}
 	err := s.unplug(sh)
 	s.drop(sh)

@@ -64,7 +64,7 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 			s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: request not understood: %v", s.launch.VM.Name, err)})
 		}
 	case req.Version != vm.ControlVersion:
-		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: started by another version of vix-launcher; it goes on, and can be stopped with vix-launcher stop %s", s.launch.VM.Name, s.launch.VM.Name)})
+		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: started by another version of Vix; it goes on, and can be stopped with vix stop %s", s.launch.VM.Name, s.launch.VM.Name)})
 	case req.Op == vm.OpRun:
 		s.serveRun(c, req, files)
 	case req.Op == vm.OpWatch:

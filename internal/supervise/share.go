@@ -228,7 +228,7 @@ func (s *sharesPart) serveAgain(sh *share) (*net.UnixConn, error) {
 	if last := old.Last.String(); last != "" {
 		why += ": " + last
 	}
-	s.note("VM %s: share %s: virtiofsd ended: %s; what is done there fails until you take it away with vix-launcher umount %s %s (--force if it is in use), and mount it again", name, path, why, name, path)
+	s.note("VM %s: share %s: virtiofsd ended: %s; what is done there fails until you take it away with vix umount %s %s (--force if it is in use), and mount it again", name, path, why, name, path)
 	return proc.UnixConn(next.qemu)
 }
 

@@ -157,7 +157,7 @@ func TestBadStateAndShares(t *testing.T) {
 	}{
 		"version": {func(dir string, _ *vm.Launch) error {
 			return os.WriteFile(dir+"/vix.json", []byte(`{"version":7}`), 0o600)
-		}, "version 7, and this vix-launcher knows 1; use a newer one, or run with --disposable"},
+		}, "version 7, and this Vix knows 1; use a newer one, or run with --disposable"},
 		"too large": {func(dir string, _ *vm.Launch) error {
 			return os.WriteFile(dir+"/vix.json", make([]byte, 8<<10), 0o600)
 		}, "vix.json: not a file of Vix's; move the VM's state away"},

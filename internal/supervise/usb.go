@@ -99,7 +99,7 @@ func (s *usbPart) attach(text string) (*vm.USBState, error) {
 	}
 	switch found := usb.Matching(all, want); len(found) {
 	case 0:
-		return nil, vm.Failf("VM %s: usb %s: no such device is plugged in (hubs stay the host's); see vix-launcher usb list", name, want)
+		return nil, vm.Failf("VM %s: usb %s: no such device is plugged in (hubs stay the host's); see vix usb list", name, want)
 	case 1:
 		s.watch()
 		return s.add(found[0], false)
@@ -171,7 +171,7 @@ func (s *usbPart) takeNode(d usb.Device) (*os.File, error) {
 	case err != nil:
 		err = vm.Failf("VM %s: usb %s: %v", name, d.Port, err)
 	case !free:
-		err = vm.Failf("VM %s: usb %s: is in another VM; detach it there first (see vix-launcher usb list)", name, d.Port)
+		err = vm.Failf("VM %s: usb %s: is in another VM; detach it there first (see vix usb list)", name, d.Port)
 	default:
 		if err = s.sameDevice(f, d); err == nil {
 			return f, nil
@@ -184,7 +184,7 @@ func (s *usbPart) takeNode(d usb.Device) (*os.File, error) {
 // sameDevice makes sure that an open node is the device that was chosen: its number may
 // be another's since it was looked at. What the descriptor says of itself cannot change.
 func (s *usbPart) sameDevice(node *os.File, d usb.Device) error {
-	changed := vm.Failf("VM %s: usb %s: is another device now than the one that was chosen; see vix-launcher usb list, and try again", s.launch.VM.Name, d.Port)
+	changed := vm.Failf("VM %s: usb %s: is another device now than the one that was chosen; see vix usb list, and try again", s.launch.VM.Name, d.Port)
 	all, err := s.hostUSB()
 	if err != nil {
 		return err
@@ -298,7 +298,7 @@ func (s *usbPart) drop(meant func(usbDevice) bool, text string) (*vm.USBState, e
 	defer s.turn.Unlock()
 	i := slices.IndexFunc(s.list, meant)
 	if i < 0 {
-		return nil, vm.Failf("VM %s: usb %s: the VM has no such device; see vix-launcher usb list", s.launch.VM.Name, text)
+		return nil, vm.Failf("VM %s: usb %s: the VM has no such device; see vix usb list", s.launch.VM.Name, text)
 	}
 	d := s.list[i]
 	if err := errors.Join(s.machine.deleteDevice(d.id), s.dropNode(d)); err != nil {

@@ -163,7 +163,7 @@ func (r *Registry) Stop(ctx context.Context, name string, force bool) error {
 		return err
 	}
 	if !force {
-		return Failf("VM %s: does not stop; try vix-launcher stop --force %s", name, name)
+		return Failf("VM %s: does not stop; try vix stop --force %s", name, name)
 	}
 	if process == nil || proc.KillTree(process) != nil {
 		return Failf("VM %s: does not stop, and its supervisor cannot be killed", name)
@@ -312,7 +312,7 @@ func (r *Registry) ask(ctx context.Context, name string, req Request) (rep Reply
 func (r *Registry) join(name string) (*net.UnixConn, error) {
 	conn, _, err := r.Dial(name)
 	if errors.Is(err, ErrNotRunning) || errors.Is(err, unix.ECONNREFUSED) {
-		return nil, Failf("VM %s: not running; start it with vix-launcher run --vm %s PROGRAM", name, name)
+		return nil, Failf("VM %s: not running; start it with vix run --vm %s PROGRAM", name, name)
 	}
 	return conn, err
 }

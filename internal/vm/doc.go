@@ -3,8 +3,8 @@
 // itself (State), what a client can ask (Request, Reply), and where VMs are found
 // (Registry). A Store has what a VM keeps when it ends.
 //
-//	vix-launcher run ──control.sock──► vix-launcher supervise NAME   (package supervise)
-//	vix-launcher list, stop, logs ──►
+//	vix run ──control.sock──► vix-launcher supervise NAME   (package supervise)
+//	vix list, stop, logs ──►
 //
 // There is no daemon above the supervisors. A VM is a directory:
 //

@@ -113,7 +113,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 		err = r.WaitGone(wait, name)
 		cancel()
 		if err != nil {
-			return nil, Failf("VM %s: does not finish stopping: %v; see vix-launcher stop --force %s", name, err, name)
+			return nil, Failf("VM %s: does not finish stopping: %v; see vix stop --force %s", name, err, name)
 		}
 		if last := r.lastPanic(name); last != "" {
 			return nil, Failf("VM %s: its supervisor crashed%s", name, last)
@@ -133,7 +133,7 @@ func (r *Registry) lastPanic(name string) string {
 			return ": " + proc.NoThreadText
 		}
 		// A supervisor's own lines begin with a time; these are Go's last words, and main's.
-		for _, prefix := range []string{"panic: ", "fatal error: ", "vix-launcher: "} {
+		for _, prefix := range []string{"panic: ", "fatal error: ", "vix: "} {
 			if strings.HasPrefix(line, prefix) {
 				return ": " + plain.Text(strings.TrimSpace(line), MaxTitle, plain.OneLine)
 			}
@@ -356,7 +356,7 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 			}
 		case <-patience:
 			if run.signalPending.Load() {
-				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix-launcher stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
+				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
 				return
 			}
 			patience, word.Signal = nil, int(second)

@@ -164,7 +164,7 @@ func (s *Store) fill(dir string) error {
 	case err != nil:
 		return Failf("%s: %v; move the VM's state away, or run with --disposable", filepath.Join(s.path, file), proc.Cause(err))
 	case m.Version != storeVersion:
-		return Failf("%s: version %d, and this vix-launcher knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
+		return Failf("%s: version %d, and this Vix knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
 	}
 	return s.makeDir(filepath.Join(dir, HomeName))
 }

@@ -37,7 +37,7 @@ func history(state string) (*os.Root, *menu.History) {
 func (s *Session) chose(id string) {
 	if s.state != nil {
 		if err := menu.Choose(s.state, id, time.Now()); err != nil {
-			fmt.Fprintln(s.Log, "vix-launcher: menu: what was chosen is not remembered: "+plain.Error(err))
+			fmt.Fprintln(s.Log, "vix: menu: what was chosen is not remembered: "+plain.Error(err))
 		}
 	}
 }

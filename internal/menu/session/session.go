@@ -180,7 +180,7 @@ func (s *Session) do(f func() error) {
 		}
 		text := plain.Error(err)
 		s.tell(menu.Update{Notice: &menu.Notice{Text: text, Bad: true}})
-		fmt.Fprintln(s.Log, "vix-launcher: "+text)
+		fmt.Fprintln(s.Log, "vix: "+text)
 	})
 }
 
@@ -231,7 +231,7 @@ func (s *Session) Start(ctx context.Context, id, action, token string) error {
 	s.mu.Unlock()
 	name, app, ok := strings.Cut(id, "/")
 	if !known || !ok {
-		return fmt.Errorf("menu: no entry %q; see vix-launcher menu --print", plain.Clip(id))
+		return fmt.Errorf("menu: no entry %q; see vix menu --print", plain.Clip(id))
 	}
 	s.chose(id)
 	return s.Launcher.Start(ctx, s.reg, launch.Request{VM: name, App: app, Action: action, Token: token})

@@ -141,8 +141,8 @@ func TestShow(t *testing.T) {
 	}
 	<-settled
 	for ev, want := range map[menu.Event]menu.Notice{
-		{Kind: menu.EventRun, Item: "web/other"}:                                             {Text: `menu: no entry "web/other"; see vix-launcher menu --print`, Bad: true},
-		{Kind: menu.EventRun, Item: "vm:web"}:                                                {Text: `menu: no entry "vm:web"; see vix-launcher menu --print`, Bad: true},
+		{Kind: menu.EventRun, Item: "web/other"}:                                             {Text: `menu: no entry "web/other"; see vix menu --print`, Bad: true},
+		{Kind: menu.EventRun, Item: "vm:web"}:                                                {Text: `menu: no entry "vm:web"; see vix menu --print`, Bad: true},
 		{Kind: menu.EventRun, Item: "web/editor"}:                                            {Text: "VM web: the VM would start now", Bad: true},
 		{Kind: menu.EventAction, Item: "web/editor", Action: desktop.ActionDisposable}:       {Text: "VM web-tmp1: the VM would start now", Bad: true},
 		{Kind: menu.EventAction, Item: "web/editor", Action: "dance"}:                        {Text: `menu: no action "dance"`, Bad: true},
