@@ -375,6 +375,9 @@ func checkConfig(_ context.Context, e *env) check {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
 	risks = append(risks, overlaps(e.launcher(), c)...)
+	for _, names := range c.SameColor() {
+		risks = append(risks, fmt.Sprintf("VMs %s have the same colour; give one of them its own", strings.Join(names, ", ")))
+	}
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
