@@ -136,7 +136,7 @@ func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, d
 func (st *state) pauseConnect(ctx context.Context) error {
 	d := st.wait(display.Connects, 1)
 	if d <= 0 {
-		return nil
+		return context.Cause(ctx)
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
