@@ -472,6 +472,29 @@ func TestDiskModules(t *testing.T) {
 	}
 }
 
+// A guest gets the modules that it can do without where the kernel has them.
+func TestOptionalModules(t *testing.T) {
+	c := testConfig(t)
+	if _, err := Prepare(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(c.Kernel.Modules, "modules.dep"), []byte(testDep+"kernel/virtio/virtio_balloon.ko:\nkernel/char/virtio-rng.ko:\n"))
+	index, err := loadModuleIndex(c.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := index.plan()
+	var got []string
+	for _, m := range list {
+		if m.group == GroupMemory || m.group == GroupEntropy {
+			got = append(got, m.group+" "+m.name)
+		}
+	}
+	if err != nil || !slices.Equal(got, []string{"memory virtio_balloon", "entropy virtio_rng"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestRealKernel takes this machine's own kernel, where it has one.
 func TestRealKernel(t *testing.T) {
 	k, err := FindKernel("/")
