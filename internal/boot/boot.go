@@ -28,7 +28,7 @@ import "errors"
 var ErrNoVirtioGPU = errors.New("this kernel has no virtio-gpu driver; install a full one (Debian: linux-image-amd64, not the cloud image)")
 
 // ErrNoKernel: no kernel image was found at all.
-var ErrNoKernel = errors.New("no kernel image found; install one (Debian: linux-image-amd64)")
+var ErrNoKernel = errors.New("no kernel image found, there or in /usr/lib/modules; install one (Debian: linux-image-amd64; Fedora: kernel-core; Arch: linux)")
 
 // The groups of modules, in the initramfs' list.
 const (

@@ -157,6 +157,14 @@ func TestFindKernel(t *testing.T) {
 	if k, err := FindKernel(arch); err != nil || k.Release != "6.15.1-arch1" {
 		t.Fatalf("%+v, %v", k, err)
 	}
+	// There, and on Fedora, /boot may hold none that can be read: it is beside its modules too.
+	beside := filepath.Join(arch, "usr/lib/modules/6.15.1-arch1/vmlinuz")
+	if err := os.Rename(filepath.Join(arch, "boot/vmlinuz-linux"), beside); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := FindKernel(arch); err != nil || k.Release != "6.15.1-arch1" || k.Image != beside {
+		t.Fatalf("%+v, %v", k, err)
+	}
 }
 
 func TestFindKernelSaysWhy(t *testing.T) {
