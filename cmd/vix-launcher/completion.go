@@ -20,10 +20,10 @@ const longName = "vix-launcher"
 func completionCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "print the completion script of a shell",
+		Short: "print a shell's completion script",
 		Long: `Prints the shell's completion script, for vix and vix-launcher: verbs, options,
-names of VMs, programs, and paths in VMs. Where Vix is installed in the system,
-shells find it themselves.`,
+names of VMs, programs, and paths in VMs. If Vix is installed system-wide, shells
+find it by themselves.`,
 		Example: `  source <(vix completion bash)
   vix completion zsh >~/.zfunc/_vix     (a directory of fpath)
   vix completion fish >~/.config/fish/completions/vix.fish`,

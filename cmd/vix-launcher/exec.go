@@ -24,33 +24,15 @@ type execOptions struct {
 	raw  bool
 }
 
-const execLong = `Runs COMMAND in the VM NAME, which has to run (or be starting): see run for a
-program that starts its VM. A name is looked up on the guest's PATH, a path is
-one of the guest's root.
+const execLong = `Runs COMMAND in the running VM NAME, as the guest's ordinary user in its home
+directory. To start a VM, use vix run. COMMAND is looked up in the guest.
 
-Standard input, output and error are the command's; signals (INT, TERM, HUP,
-QUIT, USR1, USR2, WINCH) are passed on to it; its exit status is that of exec:
-128+n for signal n, 126 if it cannot be executed, 127 if it is not found, and
-125, with one line, where Vix or the VM failed. Input and output are passed as
-fast as they are taken: a slow reader stops the command, and fills no memory.
-If exec itself is killed, the command gets SIGHUP. Where the VM does not answer, exec
-says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it.
+Input, output, error, signals and exit status are the command's. On a terminal, only
+text and colours pass, unless --raw is given; with --tty, everything that
+full-screen programs need passes, and "~." at the beginning of a line leaves.
+Of the host's environment, the command gets only the language.
 
-Where standard output or error is a terminal, of what the command writes there pass
-text, newlines, colours, and moves within the line; other control sequences do not.
---raw passes every byte. To a pipe or a file every byte goes in any case.
-
-The command runs as the guest's ordinary user in its home directory. --user runs
-it as another of the guest's users, by name or number, such as root: the guest is
-your own machine, and whoever is root in it is no nearer to the host. --env adds
-to the guest's environment; nothing of the host's is passed on but the language.
-
-With --tty the command gets a terminal: its output is one stream, with the
-terminal's line ends. If standard input is a terminal, that is put into raw mode,
-its size is passed on, and "~." at the beginning of a line leaves (the command is
-hung up). What programs that fill a terminal need passes then, but nothing that sets
-the clipboard or a title, or makes the terminal answer; and what the command leaves
-on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`
+With --user root the command is root in the guest, which is no nearer to the host.`
 
 const execExamples = `  vix exec web -- ls -l /tmp
   vix exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
@@ -62,7 +44,7 @@ func execCommand(e *env) *cobra.Command {
 	var o execOptions
 	c := &cobra.Command{
 		Use:               "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] [--raw] -- COMMAND [ARG…]",
-		Short:             "run a command in a VM that runs",
+		Short:             "run a command in a running VM",
 		Long:              execLong,
 		Example:           execExamples,
 		ValidArgsFunction: completeFirstName(e),
@@ -85,8 +67,8 @@ func execCommand(e *env) *cobra.Command {
 		return usagef("exec: %s; what is COMMAND's comes after --; see %s --help", flagError(err), c.CommandPath())
 	})
 	f := c.Flags()
-	f.StringVar(&o.user, "user", "", "the guest's `USER`, by name or number")
-	f.StringVar(&o.cwd, "cwd", "", "the `DIR` of the guest to run in")
+	f.StringVar(&o.user, "user", "", "run as this `USER` of the guest, by name or number")
+	f.StringVar(&o.cwd, "cwd", "", "run in this `DIR` of the guest")
 	f.StringArrayVar(&o.env, "env", nil, "set a variable, as `K=V` (may be repeated)")
 	f.BoolVar(&o.tty, "tty", false, "give the command a terminal")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)

@@ -19,23 +19,16 @@ func shellCommand(e *env) *cobra.Command {
 	var raw bool
 	c := &cobra.Command{
 		Use:   "shell [--user USER] [--raw] NAME",
-		Short: "a login shell in a VM that runs, on this terminal",
-		Long: `Runs the login shell of the guest's ordinary user in the VM NAME, which has to run
-(or be starting), on a terminal of the guest's: with job control, and with this
-terminal's size as it changes. The VM does not end before the shell does.
+		Short: "open a shell in a running VM",
+		Long: `Opens the login shell of the guest's ordinary user in the VM NAME, on this terminal.
+The VM does not end before the shell does.
 
-Every key goes to the guest. "~." at the beginning of a line leaves a guest that
-does not answer; "~~" is one "~". However shell ends, the terminal is as it was
-before: its state, and what programs of the guest left on (mouse, bracketed paste,
-alternate screen, hidden cursor, …). Of what the guest writes, nothing passes that
-sets the clipboard, a title or colours of the terminal, or makes it answer; with
---raw every byte does, and nothing is put back but the terminal's state.
+Every key goes to the guest, except "~." at the beginning of a line, which leaves a
+guest that does not answer ("~~" is one "~"). Afterwards the terminal is as it was
+before. The guest cannot set the terminal's clipboard, title or colours, nor make
+it answer, unless --raw is given.
 
-With --user root the shell is root's: the guest is your own machine, and whoever
-is root in it is no nearer to the host.
-
-Exit status: that of the shell, 128+n for signal n; 125, with one line, where Vix
-or the VM failed. TERM and HUP hang the shell up.`,
+With --user root the shell is root's in the guest, which is no nearer to the host.`,
 		Example: `  vix shell web
   vix shell --user root web`,
 		ValidArgsFunction: completeFirstName(e),
@@ -55,7 +48,7 @@ or the VM failed. TERM and HUP hang the shell up.`,
 			return runStatus(shell(c.Context(), e, a[0], user, raw))
 		},
 	}
-	c.Flags().StringVar(&user, "user", "", "the guest's `USER`, by name or number")
+	c.Flags().StringVar(&user, "user", "", "log in as this `USER` of the guest, by name or number")
 	c.Flags().BoolVar(&raw, "raw", false, rawUsage)
 	return c
 }
