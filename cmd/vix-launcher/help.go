@@ -20,7 +20,7 @@ var verbGroups = []struct {
 	{"Files and clipboard", []string{"cp", "mount", "umount", "clipboard", "install", "add"}},
 	{"Devices", []string{"usb"}},
 	{"Keep and remove", []string{"reset", "rename", "remove"}},
-	{"Diagnose and set up", []string{"doctor", "top", "logs", "trace", "desktop", "completion"}},
+	{"Diagnose and set up", []string{"doctor", "top", "logs", "trace", "desktop", "completion", "version"}},
 }
 
 // shortHelp is what "vix" alone prints.
@@ -37,7 +37,8 @@ vix --help lists every verb, vix VERB --help explains one, and man vix has the
 details. vix doctor says what this machine lacks.
 `
 
-// setHelp gives every command below root help in one form, and groups root's verbs.
+// setHelp gives every command below root help in one form, and root's verbs their groups and
+// other names.
 func setHelp(root *cobra.Command) {
 	groupOf := map[string]string{}
 	for _, g := range verbGroups {
@@ -48,6 +49,7 @@ func setHelp(root *cobra.Command) {
 	}
 	for _, c := range root.Commands() {
 		c.GroupID = groupOf[c.Name()]
+		c.Aliases, c.SuggestFor = verbAliases[c.Name()], verbMeant[c.Name()]
 	}
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { fmt.Fprint(c.OutOrStdout(), helpText(c)) })
 }
@@ -95,7 +97,7 @@ func rootHelp(root *cobra.Command) string {
 		}
 		fmt.Fprintf(&b, "\n%s:\n%s", g.title, verbLines(verbs))
 	}
-	b.WriteString("\nSee vix VERB --help for a verb, vix help config for the keys of config.toml, and\nman vix for more. vix --version prints the version.\n")
+	b.WriteString("\nSee vix VERB --help for a verb, vix help config for the keys of config.toml, and\nman vix for more.\n")
 	return b.String()
 }
 

@@ -78,24 +78,19 @@ itself failed, 126 if the program cannot be executed, and 127 if it is not found
 			if args[0] == "" {
 				return usagef("a verb is missing; see vix --help")
 			}
-			hint := "see vix --help"
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = fmt.Sprintf("did you mean %q?", near[0])
-			}
-			return usagef("unknown verb %q; %s", clip(args[0]), hint)
+			return usagef("unknown verb %q; %s", clip(args[0]), didYouMean(nearVerbs(c, args[0]), "see vix --help"))
 		},
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%s%s; see %s --help", verbOf(c), flagError(err), c.CommandPath())
+		return usagef("%s%s; %s", verbOf(c), flagError(err), didYouMean(nearFlags(c, err), "see "+c.CommandPath()+" --help"))
 	})
 	root.AddCommand(clipboardCommand(e), holdCommand(e))
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
-		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), configTopic())
+		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), versionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // our own completion knows both names
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {

@@ -31,6 +31,8 @@ type runOptions struct {
 	net        string
 	publish    []string
 	raw        bool
+	env        []string
+	tty        bool
 }
 
 const runLong = `Runs PROGRAM in a VM, as the guest's ordinary user. The VM starts if it does not
@@ -61,7 +63,7 @@ const runExamples = `  vix run foot
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
+		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--env K=V]… [-t] [--raw] [--executable EXE] PROGRAM [ARG…]",
 		Short:             "run a program in a VM, starting the VM if necessary",
 		Long:              runLong,
 		Example:           runExamples,
@@ -91,17 +93,21 @@ func runCommand(e *env) *cobra.Command {
 
 func (o *runOptions) register(f *pflag.FlagSet) {
 	f.SetInterspersed(false) // arguments after PROGRAM belong to the program
-	f.StringVar(&o.vm, "vm", "", "the `NAME` of the VM")
-	f.StringVar(&o.memory, "memory", "", "the VM's memory: a `SIZE` such as 512M or 2G")
+	aliasFlags(f, map[string]string{"name": "vm", "rm": "disposable", "detach": "background", "volume": "share"})
+	f.StringVarP(&o.vm, "vm", "n", "", "the `NAME` of the VM")
+	f.StringVarP(&o.memory, "memory", "m", "", "the VM's memory: a `SIZE` such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors, `N`")
-	f.BoolVar(&o.background, "background", false, "return once the program runs; its output goes to the VM's log")
+	f.BoolVarP(&o.background, "background", "d", false, "return once the program runs; its output goes to the VM's log")
 	f.BoolVar(&o.disposable, "disposable", false, "keep nothing when the VM stops")
-	f.StringArrayVar(&o.shares, "share", nil, "share a host folder with the VM: `HOSTDIR[:GUESTPATH][:ro|rw]`, or \"staging\" for an empty one (may be repeated; default: read-only, at /mnt/NAME)")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "set a variable for the program: `K=V` (may be repeated)")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal, as vix shell does")
+	ignoreInteractive(f)
+	f.StringArrayVarP(&o.shares, "share", "v", nil, "share a host folder with the VM: `HOSTDIR[:GUESTPATH][:ro|rw]`, or \"staging\" for an empty one (may be repeated; default: read-only, at /mnt/NAME)")
 	f.BoolVar(&o.gui, "gui", false, "give the VM a display, whatever config.toml says")
 	f.BoolVar(&o.noGUI, "no-gui", false, "give the VM no display: works without a compositor, as over ssh")
 	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, instead of PROGRAM")
 	f.StringVar(&o.net, "net", "", "the VM's network: `none or nat`")
-	f.StringArrayVar(&o.publish, "publish", nil, "forward a port of this machine to the VM: `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated; ADDR defaults to 127.0.0.1)")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port of this machine to the VM: `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated; ADDR defaults to 127.0.0.1)")
 	f.BoolVar(&o.notify, "notify", false, "show a slow start, and why a start failed, as a notification")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	f.BoolVar(&o.timings, "timings", false, "print how long each stage of the start takes")
@@ -146,12 +152,11 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
-	out := e.guestOutput(false, o.raw, nil)
-	defer out.end()
 	r := vm.Run{
-		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
-		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
+		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		Stdin: e.stdin, Signals: signals,
 	}
+	tty := o.tty && !o.background
 	stage, end := func(string) {}, func(error) {}
 	if o.notify {
 		stage, end = l.Startup(ctx, v.Name, argv[0])
@@ -161,11 +166,22 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			return nil // the program is about to have a VM of its own
 		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Line("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", "))
+			p.Note(tty, fmt.Sprintf("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
 		}
 		return nil
 	}
-	o.follow(&r, p, stage, end)
+	o.follow(&r, p, tty, stage, end)
+	if tty {
+		var detach func()
+		if r, ctx, detach, err = attach(ctx, e, r, o.raw); err != nil {
+			return err
+		}
+		defer detach()
+	} else {
+		out := e.guestOutput(false, o.raw, nil)
+		defer out.end()
+		r.Stdout, r.Stderr = out.stdout, out.stderr
+	}
 	exit, err := l.Run(ctx, reg, v, r)
 	end(err)
 	if err != nil || exit == nil {
@@ -182,17 +198,17 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 // follow shows the progress of a start: on the terminal, and by stage and end, which update a
 // notification.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
+func (o *runOptions) follow(r *vm.Run, p *launch.Progress, tty bool, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
 		stage(s.Name)
 		if o.timings {
-			p.Line("%s", stageLine(s))
+			p.Note(tty, stageLine(s))
 		}
 	}
-	r.OnNote = func(text string) { p.Note(false, text) }
-	r.OnWindows = func(text string) { p.Note(false, text) }
-	r.OnSilent = func() { p.Silent(false) }
+	r.OnNote = func(text string) { p.Note(tty, text) }
+	r.OnWindows = func(text string) { p.Note(tty, text) }
+	r.OnSilent = func() { p.Silent(tty) }
 	r.OnStart = func(vm.Program) {
 		p.End()
 		end(nil)
@@ -222,6 +238,9 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	}
 	if o.gui && o.noGUI {
 		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
+	}
+	if err := checkEnv(o.env); err != nil {
+		return config.VM{}, usagef("run: %v", err)
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {

@@ -19,8 +19,8 @@ func stopCommand(e *env) *cobra.Command {
 programs get SIGTERM and a second to end, then the guest powers off. A guest that
 does not is killed after a few seconds.
 
-With --force, the guest is not asked, and a supervisor that does not answer is
-killed too.`,
+With --force, or as vix kill, the guest is not asked, and a supervisor that does
+not answer is killed too.`,
 		Example: `  vix stop web
   vix stop --force --all`,
 		ValidArgsFunction: completeNames(e),
@@ -38,7 +38,9 @@ killed too.`,
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, names []string) error { return stop(c.Context(), e, names, all, force) },
+		RunE: func(c *cobra.Command, names []string) error {
+			return stop(c.Context(), e, names, all, force || c.CalledAs() == "kill")
+		},
 	}
 	c.Flags().BoolVar(&force, "force", false, "kill the VM instead of asking its guest to end")
 	c.Flags().BoolVar(&all, "all", false, "stop every running VM")
