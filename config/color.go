@@ -38,7 +38,7 @@ func ColorFor(name string) Color {
 func parseColor(x any) (Color, error) {
 	s, ok := x.(string)
 	if !ok {
-		return "", fmt.Errorf("want a string, not %s", typeName(x))
+		return "", fmt.Errorf(`want text in quotes, "#rrggbb" or one of %s, not %s`, strings.Join(paletteNames(), ", "), describe(x))
 	}
 	for _, p := range palette {
 		if p.name == s {
@@ -46,8 +46,21 @@ func parseColor(x any) (Color, error) {
 		}
 	}
 	hex := strings.ToLower(s)
-	if len(hex) != 7 || hex[0] != '#' || strings.Trim(hex[1:], "0123456789abcdef") != "" {
-		return "", fmt.Errorf(`want "#rrggbb" or one of %s, not %q`, strings.Join(paletteNames(), ", "), clip(s))
+	digits := strings.TrimPrefix(hex, "#")
+	isHex := strings.Trim(digits, "0123456789abcdef") == ""
+	switch {
+	case isHex && len(digits) == 6 && hex != digits:
+		return Color(hex), nil
+	case isHex && len(digits) == 6:
+		return "", fmt.Errorf(`want "#%s", not %q`, digits, s)
+	case isHex && len(digits) == 3:
+		d := strings.Split(digits, "")
+		return "", fmt.Errorf(`want "#%s", not %q`, d[0]+d[0]+d[1]+d[1]+d[2]+d[2], s)
 	}
-	return Color(hex), nil
+	for _, name := range paletteNames() {
+		if Distance(hex, name) <= 1 {
+			return "", fmt.Errorf("%q is no color here; did you mean %q?", clip(s), name)
+		}
+	}
+	return "", fmt.Errorf(`want "#rrggbb" or one of %s, not %q`, strings.Join(paletteNames(), ", "), clip(s))
 }

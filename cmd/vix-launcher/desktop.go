@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/launch"
+	"vix/internal/plain"
 	"vix/internal/sandbox"
 )
 
@@ -56,8 +58,8 @@ func desktopSyncCommand(e *env) *cobra.Command {
 		Use:   "sync [--dry-run] [--json]",
 		Short: "make the entries what config.toml says",
 		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
-removes those of programs and VMs that are gone. It touches no file that it has not
-made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
+removes those of programs and VMs that are gone; those of a VM that an error in
+config.toml disables stay as they are. It touches no file that it has not made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
 changed, it is started for a moment in a VM that has no display, network or home;
 with --dry-run too.`,
 		Example: "  vix desktop sync --dry-run",
@@ -69,6 +71,12 @@ with --dry-run too.`,
 			}
 			want, notes, err := e.entries(c.Context(), conf)
 			if err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(conf.Disabled)) {
+				notes = append(notes, "the entries of VM "+name+" stay as they are: "+plain.Error(conf.Disabled[name].Errors))
+			}
+			if want, err = e.keepDisabled(conf, want); err != nil {
 				return err
 			}
 			for _, n := range notes {
@@ -153,6 +161,24 @@ sync" makes them again, unless config.toml says otherwise.`,
 	c.Flags().BoolVar(&dry, "dry-run", false, "say what would change, and change nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
 	return c
+}
+
+// keepDisabled adds the entries that there are of VMs which an error in config.toml disables:
+// what they should be is not known.
+func (e *env) keepDisabled(conf *config.Config, want []desktop.File) ([]desktop.File, error) {
+	if len(conf.Disabled) == 0 {
+		return want, nil
+	}
+	data, err := e.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	defer data.Close()
+	kept, err := desktop.Keep(data, func(i desktop.InstalledEntry) bool {
+		_, ok := conf.Disabled[i.VM]
+		return ok
+	})
+	return append(want, kept...), err
 }
 
 // dataDir opens $XDG_DATA_HOME, and makes it if necessary.

@@ -79,15 +79,7 @@ func (e *env) config() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.OpenRoot(filepath.Dir(path))
-	if os.IsNotExist(err) {
-		return config.Parse(path, nil)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	return config.Load(dir, filepath.Base(path), path)
+	return loadConfig(path)
 }
 
 // wayland returns the path of the compositor's socket, as libwayland finds it.
