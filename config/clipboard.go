@@ -173,7 +173,7 @@ var clipRuleKeys = []string{"action", "from", "kinds", "limit", "strip", "to", "
 func (r *reader) clipboard(v any, c *Clipboard) {
 	t, ok := v.(map[string]any)
 	if !ok {
-		r.fail([]string{"clipboard"}, "want a table, not %s", typeName(v))
+		r.fail([]string{"clipboard"}, "%v", wantTable("clipboard", v))
 		return
 	}
 	for name, val := range t {
@@ -189,6 +189,8 @@ func (r *reader) clipboard(v any, c *Clipboard) {
 			word, err = oneOf(val, "off", "on")
 			c.History = word == "on"
 		case "rule":
+		case "rules":
+			err = errors.New("unknown key; each rule is a table of its own: [[clipboard.rule]]")
 		default:
 			err = fmt.Errorf("unknown key%s", suggest(name, clipKeys))
 		}
@@ -204,23 +206,23 @@ func (r *reader) clipboard(v any, c *Clipboard) {
 	tables, ok := rules.([]map[string]any)
 	switch {
 	case !ok:
-		r.fail(at, "want tables such as [[clipboard.rule]], not %s", typeName(rules))
+		r.fail(at, "want tables such as [[clipboard.rule]], in two pairs of brackets, not %s", describe(rules))
 	case len(tables) > maxClipRules:
 		r.fail(at, "%d rules; at most %d", len(tables), maxClipRules)
 	default:
 		for k, t := range tables {
-			rule, err := clipRule(t, c.TTL)
-			if err != nil {
-				r.fail(at, "rule %d: %v", k+1, err)
-				return
-			}
-			c.Rules = append(c.Rules, rule)
+			c.Rules = append(c.Rules, r.clipRule(k, t, c.TTL))
 		}
 	}
 }
 
-func clipRule(t map[string]any, ttl time.Duration) (ClipRule, error) {
+// clipRule reads the rule with the index k.
+func (r *reader) clipRule(k int, t map[string]any, ttl time.Duration) ClipRule {
 	rule := ClipRule{Kinds: []string{"text", "image"}, Strip: true, TTL: ttl}
+	fail := func(name string, err error) {
+		e := r.fail([]string{"clipboard", "rule"}, "rule %d: %v", k+1, err)
+		e.Line = r.lines.of([]string{"clipboard", "rule", strconv.Itoa(k), name})
+	}
 	for name, v := range t {
 		var err error
 		switch name {
@@ -244,25 +246,28 @@ func clipRule(t map[string]any, ttl time.Duration) (ClipRule, error) {
 		case "strip":
 			var ok bool
 			if rule.Strip, ok = v.(bool); !ok {
-				err = fmt.Errorf("want true or false, not %s", typeName(v))
+				err = wantBool(v)
 			}
 		default:
 			err = fmt.Errorf("unknown key%s", suggest(name, clipRuleKeys))
 		}
-		if err != nil {
-			return rule, fmt.Errorf("%s: %w", name, err)
+		for _, err := range parts(err) {
+			fail(name, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	if rule.From == "" || rule.To == "" || rule.Action == "" {
-		return rule, errors.New("from, to and action must be said")
+	for _, name := range []string{"from", "to", "action"} {
+		if _, ok := t[name]; !ok {
+			fail("", errors.New("from, to and action must be said"))
+			break
+		}
 	}
-	return rule, nil
+	return rule
 }
 
 func clipSide(x any) (string, error) {
 	s, ok := x.(string)
 	if !ok {
-		return "", fmt.Errorf("want a string, not %s", typeName(x))
+		return "", wantText(x)
 	}
 	if s == ClipAny || s == ClipHost {
 		return s, nil
@@ -273,7 +278,7 @@ func clipSide(x any) (string, error) {
 func clipSize(x any) (int64, error) {
 	s, ok := x.(string)
 	if !ok {
-		return 0, fmt.Errorf(`want a string such as "1M", not %s`, typeName(x))
+		return 0, fmt.Errorf(`want a size in quotes, with its unit, such as "1M", not %s`, describe(x))
 	}
 	digits := strings.TrimRight(s, "KM")
 	n, err := strconv.ParseInt(digits, 10, 32)
@@ -286,6 +291,9 @@ func clipSize(x any) (int64, error) {
 		err = errors.New("no unit")
 	}
 	if err != nil || n < 1 || n > MaxClipLimit {
+		if meant, ok := meantSize(s); ok && err != nil && meant >= 1<<10 && meant <= MaxClipLimit && meant&(1<<10-1) == 0 {
+			return 0, fmt.Errorf(`want "%v", not %q`, meant, clip(s))
+		}
 		return 0, fmt.Errorf(`want a size from "1K" to "%dM", not %q`, MaxClipLimit>>20, clip(s))
 	}
 	return n, nil
@@ -295,11 +303,23 @@ func clipSize(x any) (int64, error) {
 func duration(x any, low, high time.Duration) (time.Duration, error) {
 	s, ok := x.(string)
 	if !ok {
-		return 0, fmt.Errorf(`want a string such as "30s", not %s`, typeName(x))
+		return 0, fmt.Errorf(`want a time in quotes, with its unit, such as "30s", not %s`, describe(x))
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < low || d > high {
-		return 0, fmt.Errorf("want a time from %v to %v, not %q", low, high, clip(s))
+		return 0, fmt.Errorf(`want a time from "%s" to "%s", not %q`, short(low), short(high), clip(s))
 	}
 	return d, nil
+}
+
+// short writes a time without what is zero in it: 1h, not 1h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }

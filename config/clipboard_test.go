@@ -116,19 +116,19 @@ action = "allow"
 		t.Errorf("drags: %+v", got)
 	}
 	for text, want := range map[string]string{
-		"[vm.a]\nclipboard = \"open\"":           "want isolated, shared-out, shared-in",
-		"[clipboard]\nttl = 3":                   "f:2: clipboard.ttl: want a string",
-		"[clipboard]\nttl = \"2h\"":              "want a time from 1s to 1h",
-		"clipboard = 1":                          "want a table",
-		"[clipboard]\nrules = 1":                 "unknown key",
+		"[vm.a]\nclipboard = \"open\"":           `c:2: vm.a.clipboard: want "isolated", "shared-out", "shared-in" or "shared", not "open"`,
+		"[clipboard]\nttl = 3":                   `c:2: clipboard.ttl: want a time in quotes, with its unit, such as "30s", not 3`,
+		"[clipboard]\nttl = \"2h\"":              `want a time from "1s" to "1h"`,
+		"clipboard = 1":                          "want the table [clipboard]",
+		"[clipboard]\nmomnt = 1":                 `unknown key; did you mean "moment"?`,
 		"[clipboard]\nrule = 1":                  "want tables such as",
 		"[[clipboard.rule]]\nfrom = \"a\"":       "from, to and action must be said",
 		"[[clipboard.rule]]\nfrom = \"A\"":       "from: VM name",
 		"[[clipboard.rule]]\nkinds = [\"file\"]": "is none of text",
 		"[[clipboard.rule]]\nlimit = \"65M\"":    "want a size",
 	} {
-		if _, err := Parse("f", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v", text, err)
+		if got := strings.Join(mistakes(text), "\n"); !strings.Contains(got, want) {
+			t.Errorf("%q: %v", text, got)
 		}
 	}
 }

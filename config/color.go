@@ -86,9 +86,7 @@ func (c *Config) colorFor(name string) Color {
 		return color
 	}
 	// Where several colours are used as little, the name decides.
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	first := int(h.Sum32() % uint32(len(palette)))
+	first := preferred(name)
 	best := palette[first].rgb
 	for i := range palette {
 		if color := palette[(first+i)%len(palette)].rgb; c.uses[color] < c.uses[best] {
@@ -96,6 +94,13 @@ func (c *Config) colorFor(name string) Color {
 		}
 	}
 	return best
+}
+
+// preferred returns the place in the palette of a VM's colour where there are no others.
+func preferred(name string) int {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return int(h.Sum32() % uint32(len(palette)))
 }
 
 // CheckColor checks that c is "#rrggbb" in lower case.
@@ -109,16 +114,29 @@ func CheckColor(c Color) error {
 func parseColor(x any) (Color, error) {
 	s, ok := x.(string)
 	if !ok {
-		return "", fmt.Errorf("want a string, not %s", typeName(x))
+		return "", fmt.Errorf(`want text in quotes, "#rrggbb" or one of %s, not %s`, strings.Join(paletteNames(), ", "), describe(x))
 	}
 	for _, p := range palette {
 		if p.name == s {
 			return p.rgb, nil
 		}
 	}
-	hex := Color(strings.ToLower(s))
-	if CheckColor(hex) != nil {
-		return "", fmt.Errorf(`want "#rrggbb" or one of %s, not %q`, strings.Join(paletteNames(), ", "), clip(s))
+	hex := strings.ToLower(s)
+	digits := strings.TrimPrefix(hex, "#")
+	isHex := strings.Trim(digits, "0123456789abcdef") == ""
+	switch {
+	case CheckColor(Color(hex)) == nil:
+		return Color(hex), nil
+	case isHex && len(digits) == 6:
+		return "", fmt.Errorf(`want "#%s", not %q`, digits, s)
+	case isHex && len(digits) == 3:
+		d := strings.Split(digits, "")
+		return "", fmt.Errorf(`want "#%s", not %q`, d[0]+d[0]+d[1]+d[1]+d[2]+d[2], s)
 	}
-	return hex, nil
+	for _, name := range paletteNames() {
+		if Distance(hex, name) <= 1 {
+			return "", fmt.Errorf("%q is no color here; did you mean %q?", clip(s), name)
+		}
+	}
+	return "", fmt.Errorf(`want "#rrggbb" or one of %s, not %q`, strings.Join(paletteNames(), ", "), clip(s))
 }

@@ -16,8 +16,10 @@
 //
 // Reading is strict. An unknown key, a wrong type or a value out of range is an
 // *Error: one line with file, line, key and, for an unknown key, the nearest
-// valid one. The first mistake of the file is reported, and a file with a mistake
-// is not used at all. Only the table keys (keys.go) knows the keys: reading,
+// valid one. All mistakes of the file are reported, except that only the first one of
+// syntax is. What a mistake prevents depends on its place (errors.go): one in [vm.web]
+// disables the VM web alone, one in [menu] gives the menu its default look, and any
+// other prevents every start. Only the table keys (keys.go) knows the keys: reading,
 // suggestions and documentation all come from it.
 //
 // The package reads only the file that it is given and never writes one; it does not
@@ -25,13 +27,13 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -45,13 +47,24 @@ const MaxFile = 256 << 10
 // A Config is the checked content of a file, with the built-in defaults filled in.
 type Config struct {
 	Defaults VM            // its Name and Programs are empty
-	VMs      map[string]VM // complete: the defaults are filled in
-	Menu     Menu
+	VMs      map[string]VM // complete: the defaults are filled in; without those of Disabled
+	Menu     Menu          // the default look, if [menu] has a mistake
 
 	Clipboard Clipboard
 
 	given map[string]Color // of GiveColors
 	uses  map[Color]int    // how many VMs have a colour
+
+	// Disabled holds the VMs whose tables have mistakes. Errors has every mistake of the
+	// file, in its order.
+	Disabled map[string]Disabled
+	Errors   Errors
+
+	lost      map[string]string // a program that a disabled VM may have listed: that VM
+	contested map[string]*Error // a program that two VMs list
+
+	tree  map[string]any // as decoded, for Settings
+	lines lineIndex
 }
 
 // A VM is the whole configuration of one virtual machine.
@@ -99,44 +112,29 @@ type VM struct {
 	USB []USBDevice `json:"usb,omitempty"`
 }
 
-// An Error is a mistake in the file.
-type Error struct {
-	File string
-	Line int    // from 1; 0 if the mistake has no line
-	Key  string // a dotted TOML key; empty for bad TOML
-	Msg  string
-}
+// A Check finds what this package cannot know to be wrong of a VM. Its error, or each of
+// those that it joins, is a *KeyError.
+type Check func(VM) error
 
-func (e *Error) Error() string {
-	at := e.File
-	if e.Line > 0 {
-		at = fmt.Sprintf("%s:%d", e.File, e.Line)
-	}
-	if e.Key != "" {
-		at += ": " + e.Key
-	}
-	return at + ": " + e.Msg
-}
-
-// Load reads the file name below dir. label is the file's full path, for errors. A missing
-// file counts as empty.
-func Load(dir *os.Root, name, label string) (*Config, error) {
+// Load reads the file name below dir, as Parse does. label is the file's full path, for
+// errors. A missing file counts as empty.
+func Load(dir *os.Root, name, label string, checks ...Check) (*Config, error) {
 	f, err := dir.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Parse(label, nil)
+		return Parse(label, nil, checks...)
 	}
 	if err != nil {
-		return nil, &Error{File: label, Msg: "cannot be read: " + cause(err)}
+		return nil, Errors{{File: label, Msg: "cannot be read: " + cause(err)}}
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err == nil && !st.Mode().IsRegular() {
-		return nil, &Error{File: label, Msg: "not a regular file"}
+		return nil, Errors{{File: label, Msg: "not a regular file"}}
 	}
 	src, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err != nil {
-		return nil, &Error{File: label, Msg: "cannot be read: " + cause(err)}
+		return nil, Errors{{File: label, Msg: "cannot be read: " + cause(err)}}
 	}
-	return Parse(label, src)
+	return Parse(label, src, checks...)
 }
 
 // cause returns err without the path, which label already contains.
@@ -148,73 +146,38 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// Parse reads the text of a file. label is its name in errors.
-func Parse(label string, src []byte) (*Config, error) {
+// Parse reads the text of a file. label is its name in errors. The error is of type Errors:
+// all mistakes of the file, of which one at least prevents every start. Mistakes that do
+// not are in the Config.
+func Parse(label string, src []byte, checks ...Check) (*Config, error) {
 	if len(src) > MaxFile {
-		return nil, &Error{File: label, Msg: fmt.Sprintf("larger than %d KiB; is it the right file?", MaxFile>>10)}
+		return nil, Errors{{File: label, Msg: fmt.Sprintf("larger than %d KiB; is it the right file?", MaxFile>>10)}}
 	}
 	var tree map[string]any
 	if _, err := toml.Decode(string(src), &tree); err != nil {
-		return nil, syntaxError(label, string(src), err)
+		return nil, Errors{syntaxError(label, string(src), err)}
 	}
-	r := &reader{label: label, lines: indexLines(string(src))}
+	r := &reader{label: label, lines: indexLines(string(src)), checks: checks}
 	c := r.config(tree)
-	if len(r.errs) > 0 {
-		slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
-		return nil, r.errs[0]
+	slices.SortFunc(r.errs, func(a, b *Error) int {
+		return cmp.Or(a.Line-b.Line, cmp.Compare(a.Key, b.Key), cmp.Compare(a.Msg, b.Msg))
+	})
+	if slices.ContainsFunc(r.errs, func(e *Error) bool { return e.scope == blocking }) {
+		return nil, r.errs
 	}
+	c.Errors = r.errs
 	c.GiveColors(nil)
 	return c, nil
 }
 
-func syntaxError(label, src string, err error) error {
-	e := &Error{File: label, Msg: err.Error()}
-	var pe toml.ParseError
-	if errors.As(err, &pe) {
-		// For a string cut off on the first line, the library reports the line before.
-		e.Line, e.Msg = max(pe.Position.Line, 1), pe.Message
-		if e.Msg == "" {
-			e.Msg = strings.TrimPrefix(pe.Error(), "toml: ")
-		}
-	}
-	e.Msg = strings.Join(strings.Fields(e.Msg), " ")
-	if m := definedTwice.FindStringSubmatch(e.Msg); m != nil {
-		e.Key, e.Msg = m[1], "is there twice; take one away"
-		if first := indexLines(firstLines(src, e.Line-1))[strings.ReplaceAll(m[1], ".", "\x00")]; first > 0 {
-			e.Msg = fmt.Sprintf("is there twice; the first is on line %d", first)
-		}
-	}
-	if m := bareWord.FindStringSubmatch(e.Msg); m != nil {
-		e.Msg = fmt.Sprintf("%s is no value; text needs quotes: \"%s\"", m[1], m[1])
-	}
-	return e
-}
-
-// The library's messages about a table or key that is defined twice, and about text without
-// quotes.
-var (
-	definedTwice = regexp.MustCompile(`^Key '(.+)' has already been defined\.$`)
-	bareWord     = regexp.MustCompile(`^expected value but found "([A-Za-z][\w-]*)" instead$`)
-)
-
-// firstLines returns the first n lines of a text.
-func firstLines(text string, n int) string {
-	end := 0
-	for range n {
-		i := strings.IndexByte(text[end:], '\n')
-		if i < 0 {
-			return text
-		}
-		end += i + 1
-	}
-	return text[:end]
-}
-
 // VM returns the configuration of the VM called name: from the file, or the defaults under
-// that name.
+// that name. A disabled VM is a *DisabledError.
 func (c *Config) VM(name string) (VM, error) {
 	if err := CheckName(name); err != nil {
 		return VM{}, err
+	}
+	if d, ok := c.Disabled[name]; ok {
+		return VM{}, &DisabledError{Name: name, Errors: d.Errors}
 	}
 	if v, ok := c.VMs[name]; ok {
 		return v, nil
@@ -228,9 +191,16 @@ func (c *Config) VM(name string) (VM, error) {
 }
 
 // VMFor returns the VM in which program (a path or a name) runs when no VM is named: the
-// VM that lists the program's base name, or else one named after it.
+// VM that lists the program's base name, or else one named after it. A program that a
+// disabled VM lists, or may have meant to list, runs nowhere else.
 func (c *Config) VMFor(program string) (VM, error) {
 	base := program[strings.LastIndexByte(program, '/')+1:]
+	if e := c.contested[base]; e != nil {
+		return VM{}, Errors{e}
+	}
+	if name, ok := c.lost[base]; ok {
+		return c.VM(name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
 		if slices.Contains(c.VMs[name].Programs, base) {
 			return c.VMs[name], nil
@@ -245,32 +215,64 @@ func (v *VM) fill(name string) {
 	if v.Tag == "" {
 		v.Tag = name
 	}
-	v.NoColor = v.Color == ""
+	if v.Color == "" {
+		v.NoColor, v.Color = true, palette[preferred(name)].rgb // until GiveColors
+	}
 }
 
-// A reader walks a decoded file. It collects all mistakes, in order to report the first in the
-// file and not the first in map order.
+// A reader walks a decoded file. It collects all mistakes.
 type reader struct {
-	label string
-	lines lineIndex
-	errs  []*Error
+	label  string
+	lines  lineIndex
+	checks []Check
+	errs   Errors
 }
 
-func (r *reader) fail(path []string, format string, args ...any) {
-	r.errs = append(r.errs, &Error{
-		File: r.label,
-		Line: r.lines.of(path),
-		Key:  toml.Key(path).String(),
-		Msg:  fmt.Sprintf(format, args...),
-	})
+func (r *reader) fail(path []string, format string, args ...any) *Error {
+	e := &Error{
+		File:  r.label,
+		Line:  r.lines.of(path),
+		Key:   toml.Key(path).String(),
+		Msg:   fmt.Sprintf(format, args...),
+		scope: scopeOf(path),
+	}
+	r.errs = append(r.errs, e)
+	return e
+}
+
+// failEach reports err, or each of those that it joins.
+func (r *reader) failEach(path []string, err error) {
+	for _, err := range parts(err) {
+		var in *KeyError
+		if errors.As(err, &in) {
+			r.fail(append(slices.Clone(path), in.Path...), "%v", in.Err)
+		} else {
+			r.fail(path, "%v", err)
+		}
+	}
+}
+
+// parts returns the errors that err joins, or err alone; nothing for nil.
+func parts(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	return []error{err}
 }
 
 func (r *reader) config(tree map[string]any) *Config {
-	c := &Config{Defaults: builtin(), VMs: map[string]VM{}, Menu: builtinMenu(), Clipboard: defaultClipboard()}
+	c := &Config{
+		Defaults: builtin(), VMs: map[string]VM{}, Menu: builtinMenu(), Clipboard: defaultClipboard(),
+		Disabled: map[string]Disabled{}, lost: map[string]string{}, contested: map[string]*Error{},
+		tree: tree, lines: r.lines,
+	}
 	for name, v := range tree {
 		switch name {
 		case "defaults":
-			r.table([]string{name}, v, &c.Defaults, true)
+			r.defaults(v, &c.Defaults)
 		case "menu":
 			r.menu(v, &c.Menu)
 		case "vm":
@@ -286,48 +288,153 @@ func (r *reader) config(tree map[string]any) *Config {
 	}
 	tables, ok := vms.(map[string]any)
 	if !ok {
-		r.fail([]string{"vm"}, "want tables such as [vm.web], not %s", typeName(vms))
+		r.fail([]string{"vm"}, "want tables such as [vm.web], not %s", describe(vms))
 		return c
 	}
-	for name, v := range tables {
-		path := []string{"vm", name}
-		if err := CheckName(name); err != nil {
-			r.fail(path, "%v", err)
-			continue
-		}
-		vm := c.Defaults
-		r.table(path, v, &vm, false)
-		vm.fill(name)
-		if err := vm.checkNetwork(); err != nil {
-			r.fail(append(path, "publish"), "%v", err)
-		}
-		c.VMs[name] = vm
+	// In the order of the file: of two tables the second is reported.
+	names := slices.SortedFunc(maps.Keys(tables), func(a, b string) int {
+		return cmp.Or(r.lines.of([]string{"vm", a})-r.lines.of([]string{"vm", b}), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		r.vm(name, tables, c)
 	}
-	r.programsOnce(c)
+	for name := range c.Disabled {
+		delete(c.VMs, name) // its name stands over another table too
+	}
+	r.programsOnce(names, tables, c)
 	return c
+}
+
+func (r *reader) defaults(v any, d *VM) {
+	path := []string{"defaults"}
+	r.table(path, v, d, true)
+	named := *d
+	named.fill("defaults") // a check is of a whole VM
+	r.check(path, v, named)
+}
+
+// check reports what the checks find wrong of v, as far as it stands in the table t: what is
+// inherited was reported there.
+func (r *reader) check(path []string, t any, v VM) {
+	table, _ := t.(map[string]any)
+	for _, check := range r.checks {
+		for _, err := range parts(check(v)) {
+			var in *KeyError
+			if errors.As(err, &in) && table[in.Path[0]] != nil {
+				r.failEach(path, in)
+			}
+		}
+	}
+}
+
+// vm reads one table below [vm]. Its mistakes disable the VM of that name. A name that no
+// VM can have disables the VM that it looks like: its settings are not to be lost.
+func (r *reader) vm(name string, tables map[string]any, c *Config) {
+	before := len(r.errs)
+	path := []string{"vm", name}
+	switch tables[name].(type) {
+	case map[string]any, []map[string]any:
+	default:
+		if slices.Contains(keyNames(false), name) {
+			r.fail(path, "belongs to a VM; put it under [defaults] or [vm.NAME]").scope = blocking
+		} else {
+			r.fail(path, "%v", wantTable(toml.Key(path).String(), tables[name])).scope = blocking
+		}
+		return
+	}
+	own := name
+	if err := CheckName(name); err != nil {
+		own = NameFor(name)
+		hint := ""
+		if _, ok := tables[own]; ok {
+			hint = fmt.Sprintf("; [vm.%s] is on line %d", own, r.lines.of([]string{"vm", own}))
+		} else if name != "" && reservedNames[name] == "" {
+			hint = fmt.Sprintf("; did you mean [vm.%s]?", own)
+		}
+		r.fail(path, "%v%s", err, hint)
+	}
+	v := c.Defaults
+	r.table(path, tables[name], &v, false)
+	v.fill(own)
+	ofNet := func(e *Error) bool { return strings.HasSuffix(e.Key, ".net") || strings.HasSuffix(e.Key, ".publish") }
+	if err := v.checkNetwork(); err != nil && !slices.ContainsFunc(r.errs[before:], ofNet) {
+		r.fail(append(slices.Clone(path), "publish"), "%v", err)
+	}
+	r.check(path, tables[name], v)
+	mistakes := slices.Clone(r.errs[before:])
+	if len(mistakes) == 0 {
+		c.VMs[name] = v
+		return
+	}
+	t, ok := tables[name].(map[string]any)
+	if !ok {
+		t = map[string]any{"": tables[name]}
+	}
+	for key, val := range t {
+		known := slices.Contains(keyNames(false), key)
+		for _, text := range texts(val) {
+			if !known || key == "programs" {
+				c.lost[text[strings.LastIndexByte(text, '/')+1:]] = own
+			}
+			if s, err := ParseShare(text); err == nil && (!known || key == "shares") && !slices.Contains(v.Shares, s) {
+				v.Shares = append(slices.Clone(v.Shares), s)
+			}
+		}
+	}
+	d := c.Disabled[own]
+	v.Shares = append(d.VM.Shares, v.Shares...)
+	c.Disabled[own] = Disabled{VM: v, Errors: append(d.Errors, mistakes...)}
+}
+
+// texts returns the strings in a decoded value.
+func texts(x any) (list []string) {
+	switch x := x.(type) {
+	case string:
+		return []string{x}
+	case []any:
+		for _, e := range x {
+			list = append(list, texts(e)...)
+		}
+	case []map[string]any:
+		for _, e := range x {
+			list = append(list, texts(e)...)
+		}
+	case map[string]any:
+		for _, e := range x {
+			list = append(list, texts(e)...)
+		}
+	}
+	return list
 }
 
 // misplaced explains an unknown key or table of the top level.
 func misplaced(name string, v any) string {
 	valid := []string{"clipboard", "defaults", "menu", "vm"}
 	_, table := v.(map[string]any)
-	switch near := suggest(name, valid); {
+	near := nearest(name, valid)
+	switch {
 	case !table && slices.Contains(keyNames(true), name):
 		return "belongs to a VM; put it under [defaults] or [vm.NAME]"
 	case !table && slices.Contains(keyNames(false), name):
 		return "belongs to one VM; put it under [vm.NAME]"
-	case table && CheckName(name) == nil && strings.Contains(near, "valid here"):
-		return fmt.Sprintf("unknown table; a VM's is [vm.%s]%s", name, near)
-	default:
-		return "unknown key" + near
+	case table && near != "":
+		return fmt.Sprintf("unknown table; did you mean [%s]?", near)
+	case table && CheckName(name) == nil:
+		return fmt.Sprintf("unknown table; did you mean [vm.%s]?", name)
+	case table:
+		return "unknown table; there are [" + strings.Join(valid, "], [") + ".NAME]"
+	case near == "":
+		return "unknown key; the keys are in tables: [" + strings.Join(valid, "], [") + ".NAME]"
 	}
+	return fmt.Sprintf("unknown key; did you mean the table [%s]?", near)
 }
 
-// table reads the keys of one VM, or of the defaults, into vm.
+// table reads the keys of one VM, or of the defaults, into vm. A key with a mistake leaves
+// vm as it was.
 func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 	t, ok := v.(map[string]any)
 	if !ok {
-		r.fail(path, "want a table, not %s", typeName(v))
+		r.fail(path, "%v", wantTable(toml.Key(path).String(), v))
 		return
 	}
 	for name, val := range t {
@@ -339,28 +446,31 @@ func (r *reader) table(path []string, v any, vm *VM, defaults bool) {
 		case defaults && keys[i].perVM:
 			r.fail(at, "belongs to one VM: put it under [vm.NAME]")
 		default:
-			err := keys[i].set(vm, val)
-			var in *inTable
-			switch {
-			case errors.As(err, &in):
-				r.fail(append(at, in.key), "%v", in.err)
-			case err != nil:
-				r.fail(at, "%v", err)
+			before := *vm
+			if err := keys[i].set(vm, val); err != nil {
+				*vm = before
+				r.failEach(at, err)
 			}
 		}
 	}
 }
 
-// programsOnce refuses a program that two VMs claim: the reading order would decide where it
-// runs.
-func (r *reader) programsOnce(c *Config) {
-	owner := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(c.VMs)) {
-		for _, p := range c.VMs[name].Programs {
-			if first, ok := owner[p]; ok && first != name {
-				r.fail([]string{"vm", name, "programs"}, "%q is already listed by [vm.%s]", p, first)
+// programsOnce finds programs that two VMs list: where would they run? Both VMs can start,
+// but such a program needs the VM's name.
+func (r *reader) programsOnce(names []string, tables map[string]any, c *Config) {
+	first := map[string]string{}
+	for _, name := range names {
+		t, _ := tables[name].(map[string]any)
+		for _, p := range texts(t["programs"]) {
+			one, ok := first[p]
+			switch {
+			case !ok:
+				first[p] = name
+			case one != name && c.contested[p] == nil:
+				at := r.lines.of([]string{"vm", one, "programs"})
+				e := r.fail([]string{"vm", name, "programs"}, "%q is already listed by [vm.%s] on line %d; take one of the two away, or name the VM with --vm", clip(p), one, at)
+				e.scope, c.contested[p] = ofProgram, e
 			}
-			owner[p] = name
 		}
 	}
 }

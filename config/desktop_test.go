@@ -31,8 +31,8 @@ desktop = []
 		`workspace = "--x"`, `workspace = "a\u0007"`, `desktop = ["["]`, `desktop = ["a/b"]`, `desktop = [""]`,
 		`mime = ["pdf"]`, `mime = ["image/p;q"]`, `mime = ["*/*"]`,
 	} {
-		if _, err := Parse("c", []byte("[vm.a]\n"+bad)); err == nil || !strings.HasPrefix(err.Error(), "c:2: vm.a.") {
-			t.Errorf("%s: %v", bad, err)
+		if got := mistakes("[vm.a]\n" + bad); len(got) != 1 || !strings.HasPrefix(got[0], "c:2: vm.a.") {
+			t.Errorf("%s: %v", bad, got)
 		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 // lineIndex supplies its line, by a scan of text that is already known to be valid TOML: the
 // scan only needs to find where statements begin.
 
-// lineIndex maps a key's path, joined by NUL, to the line of its statement.
+// lineIndex maps a key's path, joined by NUL, to the line of its statement. The path of the
+// second table [[a]] is "a", "1".
 type lineIndex map[string]int
 
 // of returns the line of path or, for a key within an inline table or array, the line of the
@@ -39,11 +40,19 @@ func indexLines(src string) lineIndex {
 	s := &scanner{src: src, line: 1}
 	index := lineIndex{}
 	var table []string
+	tables := map[string]int{} // how many [[a]] there are
 	for s.space(); s.pos < len(s.src); s.space() {
 		line := s.line
 		if s.src[s.pos] == '[' {
+			start := s.pos
 			s.skip("[")
+			double := s.pos-start > 1
 			table = s.keyPath()
+			if double {
+				name := strings.Join(table, "\x00")
+				table = append(table, strconv.Itoa(tables[name]))
+				tables[name]++
+			}
 			index.add(table, line)
 			s.skip("]")
 		} else {

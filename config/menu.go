@@ -22,23 +22,31 @@ type Menu struct {
 type menuKey struct {
 	name, def, doc string
 	set            func(*Menu, any) error
+	get            func(*Menu) any
 }
 
 var menuKeys = []menuKey{
 	{"accent", "the theme's", `Colour of the cursor and of the letters that match: "#rrggbb", or a name as for color. One that cannot be read on the ground is made lighter or darker.`,
-		func(m *Menu, x any) (err error) { m.Accent, err = parseColor(x); return }},
+		func(m *Menu, x any) (err error) { m.Accent, err = parseColor(x); return },
+		func(m *Menu) any { return string(m.Accent) }},
 	{"font", "the desktop's sans-serif", `Name of the font's family, as fontconfig knows it.`,
-		func(m *Menu, x any) (err error) { m.Font, err = label(x); return }},
+		func(m *Menu, x any) (err error) { m.Font, err = label(x); return },
+		func(m *Menu) any { return m.Font }},
 	{"icons", `"auto"`, `Name of the icon theme; "auto" takes that of GTK's settings, "none" shows no icons.`,
-		func(m *Menu, x any) (err error) { m.Icons, err = label(x); return }},
+		func(m *Menu, x any) (err error) { m.Icons, err = label(x); return },
+		func(m *Menu) any { return m.Icons }},
 	{"lines", "9", "Number of entries that are shown at once, 3 to 30.",
-		func(m *Menu, x any) (err error) { m.Lines, err = intIn(x, 3, 30); return }},
+		func(m *Menu, x any) (err error) { m.Lines, err = intIn(x, 3, 30); return },
+		func(m *Menu) any { return int64(m.Lines) }},
 	{"size", "15", "Size of the font, 8 to 40 (pixels at scale 1).",
-		func(m *Menu, x any) (err error) { m.Size, err = intIn(x, 8, 40); return }},
+		func(m *Menu, x any) (err error) { m.Size, err = intIn(x, 8, 40); return },
+		func(m *Menu) any { return int64(m.Size) }},
 	{"theme", `"auto"`, `"light", "dark", or "auto", which follows the desktop's setting (org.freedesktop.appearance of the portal).`,
-		func(m *Menu, x any) (err error) { m.Theme, err = oneOf(x, "auto", "light", "dark"); return }},
+		func(m *Menu, x any) (err error) { m.Theme, err = oneOf(x, "auto", "light", "dark"); return },
+		func(m *Menu) any { return m.Theme }},
 	{"width", "620", "Width of the menu, 320 to 2000 (pixels at scale 1).",
-		func(m *Menu, x any) (err error) { m.Width, err = intIn(x, 320, 2000); return }},
+		func(m *Menu, x any) (err error) { m.Width, err = intIn(x, 320, 2000); return },
+		func(m *Menu) any { return int64(m.Width) }},
 }
 
 func builtinMenu() Menu {
@@ -50,9 +58,9 @@ func label(x any) (string, error) {
 	s, ok := x.(string)
 	switch {
 	case !ok:
-		return "", fmt.Errorf("want a string, not %s", typeName(x))
+		return "", wantText(x)
 	case s == "" || len(s) > MaxWord || !printable(s) || strings.ContainsAny(s, "/:,"):
-		return "", fmt.Errorf("%q is not a name", clip(s))
+		return "", fmt.Errorf("%q is not a name: want one without '/', ':' and ','", clip(s))
 	}
 	return s, nil
 }
@@ -61,9 +69,10 @@ func label(x any) (string, error) {
 func (r *reader) menu(v any, m *Menu) {
 	t, ok := v.(map[string]any)
 	if !ok {
-		r.fail([]string{"menu"}, "want a table, not %s", typeName(v))
+		r.fail([]string{"menu"}, "%v", wantTable("menu", v))
 		return
 	}
+	before := len(r.errs)
 	var names []string
 	for _, k := range menuKeys {
 		names = append(names, k.name)
@@ -78,6 +87,9 @@ func (r *reader) menu(v any, m *Menu) {
 		if err := menuKeys[i].set(m, val); err != nil {
 			r.fail(at, "%v", err)
 		}
+	}
+	if len(r.errs) > before {
+		*m = builtinMenu()
 	}
 }
 

@@ -43,8 +43,8 @@ func TestHostIsReserved(t *testing.T) {
 	if v, err := c.VM("host"); err == nil {
 		t.Errorf("VM: %q", v.Name)
 	}
-	if _, err := Parse("f", []byte("\n[vm.host]\nmemory = \"1G\"\n")); err == nil || !strings.HasPrefix(err.Error(), "f:2: vm.host: ") {
-		t.Errorf("config: %v", err)
+	if got := mistakes("\n[vm.host]\nmemory = \"1G\"\n"); len(got) != 1 || !strings.HasPrefix(got[0], "c:2: vm.host: ") {
+		t.Errorf("config: %v", got)
 	}
 	// In a rule, "host" still means this machine and "*" all; no VM has either name.
 	if r := (&Clipboard{Rules: []ClipRule{{From: ClipHost, To: ClipAny, Action: ClipDeny}}}).Rule("host-vm", "vault"); r.Action == ClipDeny {

@@ -2,22 +2,43 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // suggest ends the message about an unknown key: with the nearest valid key, or with all of
 // them where none is near.
 func suggest(unknown string, valid []string) string {
-	best, dist := "", len(unknown)/2+2
+	if near := nearest(unknown, valid); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return "; valid here: " + strings.Join(valid, ", ")
+}
+
+// elsewhere has the names that other programs have for our keys.
+var elsewhere = map[string]string{
+	"app": "programs", "apps": "programs", "command": "programs", "commands": "programs", "program": "programs",
+	"cores": "cpus", "cpu": "cpus", "processors": "cpus", "vcpu": "cpus", "vcpus": "cpus",
+	"directories": "shares", "folders": "shares", "mount": "shares", "mounts": "shares",
+	"display": "gui", "distro": "root", "image": "root", "os": "root", "rootfs": "root",
+	"fontsize": "size", "font-size": "size", "label": "tag", "title": "tag",
+	"mem": "memory", "ram": "memory", "network": "net", "networking": "net",
+	"port": "publish", "ports": "publish",
+}
+
+// nearest returns the valid word that is most like another; "" if none is near.
+func nearest(unknown string, valid []string) string {
+	unknown = strings.ToLower(clip(unknown))
+	if other := elsewhere[unknown]; slices.Contains(valid, other) {
+		return other
+	}
+	best, dist := "", max(2, len(unknown)/3+1)
 	for _, v := range valid {
-		if d := Distance(strings.ToLower(clip(unknown)), v); d < dist {
+		if d := Distance(unknown, v); d < dist {
 			best, dist = v, d
 		}
 	}
-	if best == "" {
-		return "; valid here: " + strings.Join(valid, ", ")
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }
 
 // Distance counts the letters to add, drop, change or swap with a neighbour in order to turn

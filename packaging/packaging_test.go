@@ -108,8 +108,8 @@ func TestExampleConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.VMs) < 3 {
-		t.Errorf("%d VMs", len(c.VMs))
+	if len(c.VMs) < 3 || len(c.Errors) > 0 {
+		t.Errorf("%d VMs, %v", len(c.VMs), c.Errors.Lines())
 	}
 }
 

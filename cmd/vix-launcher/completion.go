@@ -91,6 +91,9 @@ func vmNames(ctx context.Context, e *env) []string {
 		for name := range cfg.VMs {
 			what[name] = "configured"
 		}
+		for name := range cfg.Disabled {
+			what[name] = "disabled: config.toml has errors"
+		}
 	}
 	for _, name := range runningNames(ctx, e) {
 		what[name] = "runs"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/launch"
+	"vix/internal/plain"
 	"vix/internal/sandbox"
 )
 
@@ -54,10 +56,10 @@ func desktopSyncCommand(e *env) *cobra.Command {
 		Use:   "sync [--dry-run] [--json]",
 		Short: "make the entries that config.toml asks for",
 		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
-removes those of programs and VMs that are gone. Touches only files that it has
-made. To read a disk image (root = "image:PATH") that is new or has changed, it
-starts the image briefly in a VM without a display, network or home, even with
---dry-run.`,
+removes those of programs and VMs that are gone; those of a VM that an error in
+config.toml disables stay. Touches only files that it has made. To read a disk
+image (root = "image:PATH") that is new or has changed, it starts the image briefly
+in a VM without a display, network or home, even with --dry-run.`,
 		Example: "  vix desktop sync --dry-run",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -67,6 +69,12 @@ starts the image briefly in a VM without a display, network or home, even with
 			}
 			want, notes, err := e.entries(c.Context(), conf)
 			if err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(conf.Disabled)) {
+				notes = append(notes, "the entries of VM "+name+" stay as they are: "+plain.Error(conf.Disabled[name].Errors))
+			}
+			if want, err = e.keepDisabled(conf, want); err != nil {
 				return err
 			}
 			for _, n := range notes {
@@ -151,6 +159,24 @@ them again, unless config.toml says otherwise.`,
 	c.Flags().BoolVar(&dry, "dry-run", false, "print what would change, and change nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
 	return c
+}
+
+// keepDisabled adds the entries that there are of VMs which an error in config.toml disables:
+// what they should be is not known.
+func (e *env) keepDisabled(conf *config.Config, want []desktop.File) ([]desktop.File, error) {
+	if len(conf.Disabled) == 0 {
+		return want, nil
+	}
+	data, err := e.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	defer data.Close()
+	kept, err := desktop.Keep(data, func(i desktop.InstalledEntry) bool {
+		_, ok := conf.Disabled[i.VM]
+		return ok
+	})
+	return append(want, kept...), err
 }
 
 // dataDir opens $XDG_DATA_HOME, and makes it if necessary.

@@ -37,6 +37,8 @@ type check struct {
 	Status string `json:"status"` // "ok", "warn" or "fail"
 	Detail string `json:"detail"` // the finding
 	Fix    string `json:"fix,omitempty"`
+	// Errors are those of config.toml, a line each.
+	Errors []string `json:"errors,omitempty"`
 }
 
 func good(format string, a ...any) check {
@@ -188,6 +190,9 @@ func printReport(w io.Writer, checks []check, vms []confinedVM) error {
 	var b strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&b, "%-5s %-18s %s\n", c.Status, c.Name, c.Detail)
+		for _, line := range c.Errors {
+			fmt.Fprintf(&b, "%-5s %-18s %s\n", "", "", line)
+		}
 		if c.Fix != "" {
 			fmt.Fprintf(&b, "%-5s %-18s → %s\n", "", "", c.Fix)
 		}
@@ -374,9 +379,21 @@ func checkConfig(_ context.Context, e *env) check {
 	if err != nil {
 		return bad("set HOME", "%v", err)
 	}
+	const correct = "correct the file, and see vix config check; vix config keys explains the keys"
 	c, err := e.config()
+	var mistakes config.Errors
+	if errors.As(err, &mistakes) {
+		r := bad(correct, "%s: %s; no VM can start", path, count(len(mistakes), "error"))
+		r.Errors = shortLines(mistakes)
+		return r
+	}
 	if err != nil {
 		return bad("correct the file; see vix-config.toml(5)", "%v", err)
+	}
+	if len(c.Errors) > 0 {
+		r := warning(correct, "%s: %s; %s", path, count(len(c.Errors), "error"), consequence(c))
+		r.Errors = shortLines(c.Errors)
+		return r
 	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return good("%s is not there, and need not be", path)

@@ -79,21 +79,7 @@ func (e *env) config() (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.OpenRoot(filepath.Dir(path))
-	if os.IsNotExist(err) {
-		conf, err := config.Parse(path, nil)
-		return e.colored(conf, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	conf, err := config.Load(dir, filepath.Base(path), path)
-	return e.colored(conf, err)
-}
-
-// colored gives the VMs of conf the colours that they had before.
-func (e *env) colored(conf *config.Config, err error) (*config.Config, error) {
+	conf, err := loadConfig(path)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ var verbGroups = []struct {
 	{"Files and clipboard", []string{"cp", "mount", "umount", "clipboard", "install", "add"}},
 	{"Devices", []string{"usb"}},
 	{"Keep and remove", []string{"reset", "rename", "remove"}},
-	{"Diagnose and set up", []string{"doctor", "top", "logs", "trace", "desktop", "completion", "version"}},
+	{"Diagnose and set up", []string{"doctor", "top", "logs", "trace", "desktop", "config", "completion", "version"}},
 }
 
 // shortHelp is what "vix" alone prints.
@@ -97,7 +97,7 @@ func rootHelp(root *cobra.Command) string {
 		}
 		fmt.Fprintf(&b, "\n%s:\n%s", g.title, verbLines(verbs))
 	}
-	b.WriteString("\nSee vix VERB --help for a verb, vix help config for the keys of config.toml, and\nman vix for more.\n")
+	b.WriteString("\nSee vix VERB --help for a verb, vix config keys for the keys of config.toml, and\nman vix for more.\n")
 	return b.String()
 }
 

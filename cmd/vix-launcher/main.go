@@ -3,7 +3,7 @@
 //
 //	run, list, status, stop, logs, exec, shell, cp, install   clients of the VMs' supervisors
 //	desktop, dbus-service          VMs as the desktop sees them; the bus starts the latter
-//	doctor                         inspects the machine, changes nothing
+//	doctor, config                 inspect the machine, and config.toml; change nothing
 //	supervise, confine, clipboard-flow   hidden: the processes of a VM that are this program
 package main
 
@@ -45,9 +45,37 @@ func run(args []string, e *env) int {
 	}
 	code, show := status(err)
 	if show {
-		fmt.Fprintln(e.stderr, "vix: "+plain.Error(err))
+		for _, line := range errorLines(err) {
+			fmt.Fprintln(e.stderr, "vix: "+line)
+		}
 	}
 	return code
+}
+
+// maxErrorLines is as much as a person reads after a verb that failed.
+const maxErrorLines = 20
+
+// errorLines returns an error as one line; the mistakes of config.toml, a line for each.
+func errorLines(err error) []string {
+	var lines []string
+	var disabled *config.DisabledError
+	var mistakes config.Errors
+	switch {
+	case errors.As(err, &disabled):
+		lines = disabled.Lines()
+	case errors.As(err, &mistakes):
+		lines = mistakes.Lines()
+	}
+	if len(lines) < 2 {
+		return []string{plain.Error(err)}
+	}
+	if n := len(lines) - maxErrorLines; n > 0 {
+		lines = append(lines[:maxErrorLines], fmt.Sprintf("and %d more errors; see vix config check", n))
+	}
+	for i := range lines {
+		lines[i] = plain.Error(errors.New(lines[i]))
+	}
+	return lines
 }
 
 func command(e *env) *cobra.Command {
@@ -90,7 +118,7 @@ itself failed, 126 if the program cannot be executed, and 127 if it is not found
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
-		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), versionCommand(e), configTopic())
+		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), versionCommand(e), configCommand(e))
 	root.CompletionOptions.DisableDefaultCmd = true // our own completion knows both names
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
@@ -118,17 +146,6 @@ func flagError(err error) string {
 	text, _, _ := strings.Cut(err.Error(), ": strconv.")
 	text, _, _ = strings.Cut(text, ": time: ")
 	return text
-}
-
-// configTopic is a help topic, not a verb: vix help config.
-func configTopic() *cobra.Command {
-	var b strings.Builder
-	b.WriteString(`config.toml is read at every start of a VM, from $XDG_CONFIG_HOME/vix or
-~/.config/vix. [defaults] holds for every VM, [vm.NAME] for one. The keys:
-
-`)
-	_ = config.Explain(&b) // a Builder does not fail
-	return &cobra.Command{Use: "config", Short: "the keys of config.toml", Long: strings.TrimSpace(b.String())}
 }
 
 // args checks the number of a verb's arguments; -1 for most means no limit.

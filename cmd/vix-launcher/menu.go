@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/config"
 	"vix/internal/menu/session"
 	"vix/internal/plain"
 )
@@ -82,6 +83,9 @@ func (o *menuOptions) open(ctx context.Context, e *env) error {
 	if err := s.Load(ctx); err != nil {
 		return err
 	}
+	if text := s.Mistakes(); text != "" && o.run == "" {
+		fmt.Fprintln(e.stderr, "vix: "+text)
+	}
 	switch {
 	case o.print:
 		return printEntries(e.stdout, s.Entries())
@@ -106,6 +110,9 @@ func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir strin
 		debug.SetGCPercent(40)
 		debug.FreeOSMemory()
 	})
+	if mistakes := (config.Errors)(nil); errors.As(err, &mistakes) && !e.terminal {
+		e.notify(ctx, "The menu does not open", plain.Error(mistakes)) // a key has no other place for it
+	}
 	if errors.Is(err, session.ErrEnded) {
 		return &exitError{code: exitFailed} // vix-menu has reported why
 	}

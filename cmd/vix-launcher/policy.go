@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"vix/config"
 	"vix/internal/display"
@@ -17,6 +18,15 @@ func checkPolicy(v config.VM) error {
 		return fmt.Errorf("config.toml: vm.%s.%s: %w", v.Name, bad.Key, bad.Err)
 	}
 	return nil
+}
+
+// policyMistakes is checkPolicy for config.toml itself: all mistakes, each with its key.
+func policyMistakes(v config.VM) error {
+	var errs []error
+	for _, bad := range display.PolicyOf(v, nil).Mistakes() {
+		errs = append(errs, &config.KeyError{Path: strings.SplitN(bad.Key, ".", 2), Err: bad.Err})
+	}
+	return errors.Join(errs...)
 }
 
 // warnings lists, one in a line, the protections that a VM's configuration removes.

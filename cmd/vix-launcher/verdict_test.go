@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"maps"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -72,7 +73,7 @@ func TestSpaceCheck(t *testing.T) {
 			}
 			return 0, errors.New("gone")
 		})
-		if got != tt.want {
+		if !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%v: %+v, not %+v", tt.free, got, tt.want)
 		}
 	}

@@ -24,7 +24,7 @@ var wings = []wing{
 	{"desktop", 10600, []string{"internal/clipflow", "internal/desktop", "internal/icon", "internal/launch", "internal/menu", "internal/menu/session"}},
 	{"machine", 20900, []string{"internal/agent", "internal/balloon", "internal/boot", "internal/names", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/transfer", "internal/usb", "internal/vm"}},
 	{"display", 19800, []string{"internal/clipboard", "internal/filter", "internal/gpu", "internal/label", "internal/ledger", "internal/relay", "internal/surface", "internal/trace", "internal/vhost", "internal/virtwl", "internal/wayland"}},
-	{"ground", 4300, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
+	{"ground", 5000, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
 	{"guest", 4000, []string{"cmd/vix-guest", "internal/guestproxy"}},
 	{"tests", 11400, []string{"bench", "e2e", "internal/archtest", "internal/desktoptest", "internal/gpu/gputest", "internal/hostile", "internal/logtest", "internal/termsafe/termsafetest", "internal/vhost/vhosttest", "internal/wayland/waylandtest", "scripts"}},
 }

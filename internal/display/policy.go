@@ -45,28 +45,35 @@ var colorPattern = regexp.MustCompile(`^#[0-9a-f]{6}$`)
 
 // Check checks a policy; the error is a *PolicyError.
 func (p Policy) Check() error {
-	if !colorPattern.MatchString(p.Color) {
-		return &PolicyError{"color", fmt.Errorf("%q: want #rrggbb", p.Color)}
-	}
-	if !slices.Contains([]string{"full", "border", "none"}, p.Frame) {
-		return &PolicyError{"frame", fmt.Errorf("%q: want full, border or none", p.Frame)}
-	}
-	for _, name := range p.Allow {
-		if err := CheckAllow(name); err != nil {
-			return &PolicyError{"allow", err}
-		}
-	}
-	for _, name := range p.Deny {
-		if err := CheckInterface(name); err != nil {
-			return &PolicyError{"deny", err}
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Limits)) {
-		if err := CheckLimit(name, p.Limits[name]); err != nil {
-			return &PolicyError{"limits." + name, err}
-		}
+	if list := p.Mistakes(); len(list) > 0 {
+		return list[0]
 	}
 	return nil
+}
+
+// Mistakes returns everything that is wrong with a policy.
+func (p Policy) Mistakes() (list []*PolicyError) {
+	wrong := func(key string, err error) {
+		if err != nil {
+			list = append(list, &PolicyError{key, err})
+		}
+	}
+	if !colorPattern.MatchString(p.Color) {
+		wrong("color", fmt.Errorf("%q: want #rrggbb", p.Color))
+	}
+	if !slices.Contains([]string{"full", "border", "none"}, p.Frame) {
+		wrong("frame", fmt.Errorf("%q: want full, border or none", p.Frame))
+	}
+	for _, name := range p.Allow {
+		wrong("allow", CheckAllow(name))
+	}
+	for _, name := range p.Deny {
+		wrong("deny", CheckInterface(name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Limits)) {
+		wrong("limits."+name, CheckLimit(name, p.Limits[name]))
+	}
+	return list
 }
 
 // CheckLimit checks a VM's own value of a limit.

@@ -99,6 +99,9 @@ func (l *Launcher) ReadImages(ctx context.Context, conf *config.Config) (notes [
 			notes = append(notes, fmt.Sprintf("VM %s: the programs of its image cannot be read: %v", name, err))
 		}
 	}
+	if len(conf.Disabled) > 0 {
+		return notes // which images those VMs have may not be known
+	}
 	unlock, err := lockImages(dir)
 	if err != nil {
 		return notes // there is nothing to forget

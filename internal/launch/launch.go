@@ -31,12 +31,12 @@ type Request struct {
 // Start starts r's program. It returns when the program runs; with files, when the program
 // has ended. A notification shows the user its progress, and why it failed.
 func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error {
+	if r.Action == desktop.ActionStop {
+		return l.failure(ctx, r, reg.Stop(ctx, r.VM, false)) // whatever config.toml says now
+	}
 	conf, err := l.Config()
 	if err != nil {
 		return l.failure(ctx, r, err)
-	}
-	if r.Action == desktop.ActionStop {
-		return l.failure(ctx, r, reg.Stop(ctx, r.VM, false))
 	}
 	v, argv, err := l.find(ctx, conf, reg, r)
 	if err != nil {

@@ -161,3 +161,39 @@ func TestPrivate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A VM that an error in config.toml disables starts for nobody, and nothing of it starts
+// elsewhere; its folders stay its own.
+func TestStartOfDisabledVM(t *testing.T) {
+	l, reg := testLauncher(t, `
+[vm.web]
+memory = 1
+programs = ["edit"]
+shares = ["/srv/web:rw"]
+[vm.other]
+`)
+	want := `VM web is disabled: config.toml:3: vm.web.memory: want a size in quotes, with its unit, such as "512M" or "2G", not 1`
+	for _, r := range []Request{
+		{VM: "web", App: "editor"}, {VM: "web", Argv: []string{"true"}}, {VM: "web", Argv: []string{"true"}, Disposable: true},
+		{VM: "web", App: "editor", Action: desktop.ActionDisposable}, {VM: "web", App: "editor", Action: desktop.ActionShell},
+	} {
+		var off *config.DisabledError
+		if err := l.Start(t.Context(), reg, r); !errors.As(err, &off) || err.Error() != want {
+			t.Errorf("%+v: %v, want %s", r, err, want)
+		}
+	}
+	if err := l.Start(t.Context(), reg, Request{VM: "other", App: "editor"}); err == nil || err.Error() != "VM other: "+errNoParts.Error() {
+		t.Error(err)
+	}
+	conf, err := l.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list := l.OtherShares(conf, "other"); len(list) != 1 || list[0] != (vm.SharedFolder{VM: "web", Host: "/srv/web", Write: true}) {
+		t.Errorf("%+v", list)
+	}
+	l.Config = func() (*config.Config, error) { return config.Parse("config.toml", []byte("[")) }
+	if err := l.Start(t.Context(), reg, Request{VM: "web", Action: desktop.ActionStop}); err == nil || strings.Contains(err.Error(), "config.toml") {
+		t.Errorf("stop: %v", err)
+	}
+}

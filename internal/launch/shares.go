@@ -26,11 +26,19 @@ func (l *Launcher) private() []string {
 	return list
 }
 
-// OtherShares returns the shares of the configured VMs except name. It leaves out a share
-// whose path is not known: that VM cannot start.
+// OtherShares returns the shares of the configured VMs except name, also of those that an
+// error in config.toml disables. It leaves out a share whose path is not known: that VM
+// cannot start.
 func (l *Launcher) OtherShares(conf *config.Config, name string) (list []vm.SharedFolder) {
-	for _, other := range slices.Sorted(maps.Keys(conf.VMs)) {
-		for _, s := range conf.VMs[other].Shares {
+	shares := map[string][]config.Share{}
+	for other, v := range conf.VMs {
+		shares[other] = v.Shares
+	}
+	for other, d := range conf.Disabled {
+		shares[other] = d.VM.Shares
+	}
+	for _, other := range slices.Sorted(maps.Keys(shares)) {
+		for _, s := range shares[other] {
 			host, err := l.Dirs.Expand(s.Host)
 			if other != name && s.Host != "" && err == nil {
 				list = append(list, vm.SharedFolder{VM: other, Host: host, Write: s.Write})

@@ -63,7 +63,7 @@ func digest(values ...any) string {
 
 // itemsAs identifies the inputs of the programs, except the roots themselves.
 func (s *Session) itemsAs() string {
-	return digest(s.Launcher.Version, s.Language, s.conf.Defaults, s.conf.VMs)
+	return digest(s.Launcher.Version, s.Language, s.conf.Defaults, s.conf.VMs, s.conf.Errors.Lines())
 }
 
 // recall loads the programs of the last menu.

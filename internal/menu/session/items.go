@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"slices"
@@ -11,14 +12,16 @@ import (
 	"vix/config"
 	"vix/internal/desktop"
 	"vix/internal/menu"
+	"vix/internal/plain"
 	"vix/internal/vm"
 )
 
 // Load finds the entries when no menu is shown.
 func (s *Session) Load(ctx context.Context) (err error) {
-	if s.conf, err = s.Launcher.Config(); err == nil {
-		_, err = s.load(ctx, false)
+	if s.conf, err = s.Launcher.Config(); err != nil {
+		return err
 	}
+	_, err = s.load(ctx, false)
 	return err
 }
 
@@ -158,12 +161,19 @@ func (s *Session) addVMs(running []vm.State) {
 	for name, v := range s.conf.VMs {
 		vms[name] = look{v.Tag, string(v.Color)}
 	}
+	for name, d := range s.conf.Disabled {
+		vms[name] = look{d.VM.Tag, string(d.VM.Color)}
+	}
 	for _, st := range running {
 		vms[st.Name] = look{st.Tag, string(st.Color)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(vms)) {
+		what := "Virtual machine"
+		if d, ok := s.conf.Disabled[name]; ok {
+			what = "Disabled: config.toml, " + plain.Error(errors.New(d.Errors[0].Short()))
+		}
 		s.items = append(s.items, menu.Item{
-			ID: "vm:" + name, Name: name, Generic: "Virtual machine", Keywords: []string{"vm"},
+			ID: "vm:" + name, Name: name, Generic: what, Keywords: []string{"vm"},
 			VM: name, Tag: vms[name].tag, Color: vms[name].color, Machine: true,
 		})
 	}

@@ -111,8 +111,28 @@ func (s *Session) open(ctx context.Context) (old bool, err error) {
 	if old, err = s.load(ctx, true); err != nil {
 		return old, err
 	}
-	err = s.to.Write(menu.Update{Items: s.items, Actions: actions(), VMs: s.vms, HaveVMs: true})
+	err = s.to.Write(menu.Update{Items: s.items, Actions: actions(), VMs: s.vms, HaveVMs: true, Notice: s.mistakes()})
 	return old, err
+}
+
+// mistakes returns a notice of the errors in config.toml; nil if there are none.
+func (s *Session) mistakes() *menu.Notice {
+	if text := s.Mistakes(); text != "" {
+		return &menu.Notice{Text: text, Bad: true}
+	}
+	return nil
+}
+
+// Mistakes returns a line about the errors in config.toml; "" if there are none.
+func (s *Session) Mistakes() string {
+	switch n := len(s.conf.Errors); n {
+	case 0:
+		return ""
+	case 1:
+		return "config.toml, " + plain.Error(errors.New(s.conf.Errors[0].Short()))
+	default:
+		return fmt.Sprintf("config.toml has %d errors; see vix config check", n)
+	}
 }
 
 // ErrEnded means that vix-menu has failed, and has reported why.
@@ -230,6 +250,11 @@ func (s *Session) Start(ctx context.Context, id, action, token string) error {
 	known := slices.ContainsFunc(s.items, func(it menu.Item) bool { return it.ID == id && !it.Machine })
 	s.mu.Unlock()
 	name, app, ok := strings.Cut(id, "/")
+	if disabled := (*config.DisabledError)(nil); !known && ok {
+		if _, err := s.conf.VM(name); errors.As(err, &disabled) {
+			return err
+		}
+	}
 	if !known || !ok {
 		return fmt.Errorf("menu: no entry %q; see vix menu --print", plain.Clip(id))
 	}

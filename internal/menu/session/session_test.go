@@ -215,3 +215,42 @@ func TestDmenu(t *testing.T) {
 		}
 	}
 }
+
+// A VM that an error in config.toml disables is shown with the error, and its program nowhere
+// else; the rest of the menu works, also after a menu that knew another configuration.
+func TestDisabledVM(t *testing.T) {
+	host := testHost(t)
+	conf := ""
+	host.Launcher.Config = func() (*config.Config, error) { return config.Parse("config.toml", []byte(conf)) }
+	open := func() (ids []string, u menu.Update) {
+		settled := make(chan struct{})
+		sc, _ := openMenu(t, host, func() { close(settled) }, nil)
+		u = sc.next(func(u menu.Update) bool { return len(u.Items) > 0 })
+		sc.send(menu.Event{Kind: menu.EventShown, Scale: 1})
+		sc.next(func(u menu.Update) bool { return len(u.Actions) > len(actions()) })
+		<-settled
+		sc.send(menu.Event{Kind: menu.EventClosed})
+		if err := <-sc.done; err != nil {
+			t.Error(err)
+		}
+		for _, it := range u.Items {
+			ids = append(ids, it.ID)
+		}
+		return ids, u
+	}
+	if ids, u := open(); !slices.Equal(ids, []string{"edit/editor"}) || u.Notice != nil {
+		t.Errorf("without a configuration: %q, %v", ids, u.Notice)
+	}
+	conf = "[vm.web]\nmemory = 1\nprograms = [\"edit\"]\n[menu]\n"
+	ids, u := open()
+	if !slices.Equal(ids, []string{"vm:web"}) || !strings.HasPrefix(u.Items[0].Generic, "Disabled: config.toml, line 2: vm.web.memory: want a size") {
+		t.Errorf("%q, %+v", ids, u.Items)
+	}
+	if u.Notice == nil || !u.Notice.Bad || !strings.HasPrefix(u.Notice.Text, "config.toml, line 2: vm.web.memory: want a size") {
+		t.Errorf("%+v", u.Notice)
+	}
+	conf += "width = 1\n"
+	if _, u := open(); u.Notice == nil || u.Notice.Text != "config.toml has 2 errors; see vix config check" {
+		t.Errorf("%+v", u.Notice)
+	}
+}
