@@ -378,11 +378,6 @@ func checkConfig(_ context.Context, e *env) check {
 	if err != nil {
 		return bad("correct the file; see vix-config.toml(5)", "%v", err)
 	}
-	if len(c.Errors) > 0 {
-		r := warning(correct, "%s: %s; %s", path, count(len(c.Errors), "error"), consequence(c))
-		r.Errors = shortLines(c.Errors)
-		return r
-	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return good("%s is not there, and need not be", path)
 	}
@@ -392,6 +387,12 @@ func checkConfig(_ context.Context, e *env) check {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
 	risks = append(risks, overlaps(e.launcher(), c)...)
+	if len(c.Errors) > 0 {
+		found := append([]string{count(len(c.Errors), "error"), consequence(c)}, risks...)
+		r := warning(correct, "%s: %s", path, strings.Join(found, "; "))
+		r.Errors = shortLines(c.Errors)
+		return r
+	}
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
