@@ -34,6 +34,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -120,10 +121,14 @@ type Check func(VM) error
 // errors. A missing file counts as empty.
 func Load(dir *os.Root, name, label string, checks ...Check) (*Config, error) {
 	f, err := dir.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Parse(label, nil, checks...)
-	}
 	if err != nil {
+		st, lerr := dir.Lstat(name)
+		switch {
+		case lerr == nil && st.Mode()&fs.ModeSymlink != 0:
+			return nil, Errors{{File: label, Msg: "is a link out of its directory, or to nothing, and is not followed; put the file itself here"}}
+		case errors.Is(err, fs.ErrNotExist):
+			return Parse(label, nil, checks...)
+		}
 		return nil, Errors{{File: label, Msg: "cannot be read: " + cause(err)}}
 	}
 	defer f.Close()
@@ -159,10 +164,11 @@ func Parse(label string, src []byte, checks ...Check) (*Config, error) {
 	}
 	r := &reader{label: label, lines: indexLines(string(src)), checks: checks}
 	c := r.config(tree)
-	slices.SortFunc(r.errs, func(a, b *Error) int {
-		return cmp.Or(a.Line-b.Line, cmp.Compare(a.Key, b.Key), cmp.Compare(a.Msg, b.Msg))
-	})
-	if slices.ContainsFunc(r.errs, func(e *Error) bool { return e.scope == blocking }) {
+	r.errs.sort()
+	for _, d := range c.Disabled {
+		d.Errors.sort()
+	}
+	if r.errs.Blocking() {
 		return nil, r.errs
 	}
 	c.Errors = r.errs
@@ -298,8 +304,18 @@ func (r *reader) config(tree map[string]any) *Config {
 	for _, name := range names {
 		r.vm(name, tables, c)
 	}
-	for name := range c.Disabled {
-		delete(c.VMs, name) // its name stands over another table too
+	for name, d := range c.Disabled {
+		v, ok := c.VMs[name]
+		if !ok {
+			continue
+		}
+		// Another table has a name that looks like it.
+		for _, program := range v.Programs {
+			c.lost[program] = name
+		}
+		v.Programs, v.Shares = slices.Concat(v.Programs, d.VM.Programs), slices.Concat(v.Shares, d.VM.Shares)
+		c.Disabled[name] = Disabled{VM: v, Errors: d.Errors}
+		delete(c.VMs, name)
 	}
 	r.programsOnce(names, tables, c)
 	return c
@@ -371,19 +387,41 @@ func (r *reader) vm(name string, tables map[string]any, c *Config) {
 		t = map[string]any{"": tables[name]}
 	}
 	for key, val := range t {
-		known := slices.Contains(keyNames(false), key)
+		meant := key
+		if !slices.Contains(keyNames(false), key) {
+			meant = cmp.Or(nearest(key, keyNames(false)), "programs")
+		}
 		for _, text := range texts(val) {
-			if !known || key == "programs" {
-				c.lost[text[strings.LastIndexByte(text, '/')+1:]] = own
-			}
-			if s, err := ParseShare(text); err == nil && (!known || key == "shares") && !slices.Contains(v.Shares, s) {
-				v.Shares = append(slices.Clone(v.Shares), s)
-			}
+			v.meant(meant, text)
 		}
 	}
+	for _, program := range v.Programs {
+		c.lost[program] = own
+	}
 	d := c.Disabled[own]
-	v.Shares = append(d.VM.Shares, v.Shares...)
+	v.Programs = append(v.Programs[:len(v.Programs):len(v.Programs)], d.VM.Programs...)
+	v.Shares = append(v.Shares[:len(v.Shares):len(v.Shares)], d.VM.Shares...)
 	c.Disabled[own] = Disabled{VM: v, Errors: append(d.Errors, mistakes...)}
+}
+
+// meant adds a text to what a VM that does not start has: what is its must not start, or be
+// shared, as if it were nobody's. key is the key that the text stands under, or is likely to
+// be meant for.
+func (v *VM) meant(key, text string) {
+	switch key {
+	case "programs":
+		if base := text[strings.LastIndexByte(text, '/')+1:]; !slices.Contains(v.Programs, base) {
+			v.Programs = append(slices.Clone(v.Programs), base)
+		}
+	case "desktop":
+		if _, err := path.Match(text, ""); err == nil && !slices.Contains(v.Desktop, text) {
+			v.Desktop = append(slices.Clone(v.Desktop), text)
+		}
+	case "shares":
+		if s, err := ParseShare(text); err == nil && !slices.Contains(v.Shares, s) {
+			v.Shares = append(slices.Clone(v.Shares), s)
+		}
+	}
 }
 
 // texts returns the strings in a decoded value.

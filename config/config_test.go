@@ -273,6 +273,22 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(root, "dir", "dir"); err == nil || err.Error() != "dir: not a regular file" {
 		t.Errorf("a directory: %v", err)
 	}
+	other := filepath.Join(t.TempDir(), "other.toml")
+	if err := errors.Join(os.WriteFile(other, nil, 0o600), os.Symlink(other, filepath.Join(dir, "link")), os.Symlink("config.toml", filepath.Join(dir, "inside")), os.WriteFile(filepath.Join(dir, "config.toml"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(root, "link", "link"); err == nil || err.Error() != "link: is a link out of its directory, or to nothing, and is not followed; put the file itself here" {
+		t.Errorf("a link: %v", err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(root, "link", "link"); err == nil || !strings.HasPrefix(err.Error(), "link: is a link ") {
+		t.Errorf("a link to nothing: %v", err) // it is not no file: what protects VMs may have been in it
+	}
+	if _, err := Load(root, "inside", "inside"); err != nil {
+		t.Errorf("a link within the directory: %v", err)
+	}
 }
 
 func TestNames(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,6 +64,13 @@ func scopeOf(path []string) scope {
 // Errors are mistakes in the file, at least one, in its order.
 type Errors []*Error
 
+// sort puts the mistakes into the order of the file.
+func (e Errors) sort() {
+	slices.SortFunc(e, func(a, b *Error) int {
+		return cmp.Or(a.Line-b.Line, cmp.Compare(a.Key, b.Key), cmp.Compare(a.Msg, b.Msg))
+	})
+}
+
 // Error is one line: the first mistake, and how many more there are.
 func (e Errors) Error() string {
 	switch len(e) {
@@ -76,8 +84,8 @@ func (e Errors) Error() string {
 
 // A Disabled is a VM whose table has mistakes, so that it does not start.
 type Disabled struct {
-	// VM is what could be read of it. Shares also has those that were meant, as far as that
-	// can be known: they are another VM's, even if that VM does not start.
+	// VM is what could be read of it. Programs, Desktop and Shares also have what was meant, as
+	// far as that can be known: it is this VM's, even if this VM does not start.
 	VM     VM
 	Errors Errors
 }

@@ -50,6 +50,7 @@ func TestMistakeOfOneVM(t *testing.T) {
 		"memory = 1", "memroy = \"1G\"", "accel = \"xen\"", "color = 5", "root = \"usr\"", "deny = 3", "limits.surfaces = 0", "limits = 3",
 		"tag = \"\"", "publish = [\"1:1\", \"1:2\"]", "usb = [\"x\"]", "state = 1", "x = { of = [\"prog-d\"] }", "desktop = [\"[\"]",
 		"programs = \"prog-%\"", "programs = [\"prog-%\", 7]", "programs = [\"/usr/bin/prog-%\"]", "progams = [\"prog-%\"]\nprograms = []",
+		"memory = 1\naccel = 2\nroot = 3\nframe = 4\nstate = 5",
 	} {
 		for _, name := range []string{"a", "b", "c"} {
 			src := scopeText("vm."+name, strings.ReplaceAll(mistake, "%", name))
@@ -60,7 +61,7 @@ func TestMistakeOfOneVM(t *testing.T) {
 			}
 			c.GiveColors(given)
 			var off *DisabledError
-			if _, err := c.VM(name); !errors.As(err, &off) || off.Name != name || len(off.Errors) == 0 || len(off.Errors) != len(c.Errors) {
+			if _, err := c.VM(name); !errors.As(err, &off) || off.Name != name || len(off.Errors) == 0 || !slices.Equal(off.Errors, c.Errors) {
 				t.Errorf("%s in %s: the VM: %v", mistake, name, err)
 			}
 			if v, err := c.VMFor("/usr/bin/prog-" + name); !errors.As(err, &off) || off.Name != name {
@@ -124,7 +125,10 @@ func TestMistakeOfMenu(t *testing.T) {
 
 // A name that no VM can have disables the VM that is meant, also where that has a table.
 func TestMistakenName(t *testing.T) {
-	for _, src := range []string{"[vm.Web]\nprograms = [\"x\"]\n", "[vm.web]\n[vm.Web]\nprograms = [\"x\"]\n", "[vm.Web]\nprograms = [\"x\"]\n[vm.web]\n"} {
+	for _, src := range []string{
+		"[vm.Web]\nprograms = [\"x\"]\n", "[vm.web]\n[vm.Web]\nprograms = [\"x\"]\n", "[vm.Web]\nprograms = [\"x\"]\n[vm.web]\n",
+		"[vm.web]\nprograms = [\"x\"]\nshares = [\"/srv/x:rw\"]\n[vm.Web]\n[vm.WEB]\n",
+	} {
 		c, err := Parse("c", []byte(src))
 		if err != nil {
 			t.Fatal(err)
@@ -135,8 +139,8 @@ func TestMistakenName(t *testing.T) {
 				t.Errorf("%q: %s runs in %q, %v", src, program, v.Name, err)
 			}
 		}
-		if len(c.VMs) > 0 {
-			t.Errorf("%q: %v", src, c.VMs)
+		if len(c.VMs) > 0 || len(c.Disabled["web"].VM.Shares) != strings.Count(src, "shares") {
+			t.Errorf("%q: %v, %v", src, c.VMs, c.Disabled)
 		}
 	}
 }

@@ -80,7 +80,7 @@ found.`,
 			if err != nil {
 				return err
 			}
-			if _, err := os.Stat(path); err != nil && (len(a) > 0 || !errors.Is(err, os.ErrNotExist)) {
+			if _, err := os.Lstat(path); err != nil && (len(a) > 0 || !errors.Is(err, os.ErrNotExist)) {
 				return fmt.Errorf("config check: %s: %w", path, cause(err))
 			} else if err != nil {
 				_, err = fmt.Fprintf(e.stdout, "%s is not there, and need not be\n", path)

@@ -390,11 +390,6 @@ func checkConfig(_ context.Context, e *env) check {
 	if err != nil {
 		return bad("correct the file; see vix-config.toml(5)", "%v", err)
 	}
-	if len(c.Errors) > 0 {
-		r := warning(correct, "%s: %s; %s", path, count(len(c.Errors), "error"), consequence(c))
-		r.Errors = shortLines(c.Errors)
-		return r
-	}
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return good("%s is not there, and need not be", path)
 	}
@@ -408,6 +403,12 @@ func checkConfig(_ context.Context, e *env) check {
 		risks = append(risks, fmt.Sprintf("VMs %s have the same colour; give one of them its own", strings.Join(names, ", ")))
 	}
 	risks = append(risks, absentShares(e.launcher(), c)...)
+	if len(c.Errors) > 0 {
+		found := append([]string{count(len(c.Errors), "error"), consequence(c)}, risks...)
+		r := warning(correct, "%s: %s", path, strings.Join(found, "; "))
+		r.Errors = shortLines(c.Errors)
+		return r
+	}
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}

@@ -106,6 +106,14 @@ func (s *Session) addPrograms() {
 	}
 	host := s.conf.Defaults
 	host.Root = "host"
+	for _, d := range s.conf.Disabled {
+		if d.VM.Root != "host" {
+			continue
+		}
+		for _, app := range appsOf(host) {
+			claims[app.ID] = claims[app.ID] || app.Wanted(d.VM) // it would start elsewhere
+		}
+	}
 	for _, app := range appsOf(host) {
 		if claims[app.ID] {
 			continue

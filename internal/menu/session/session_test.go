@@ -249,8 +249,12 @@ func TestDisabledVM(t *testing.T) {
 	if u.Notice == nil || !u.Notice.Bad || !strings.HasPrefix(u.Notice.Text, "config.toml, line 2: vm.web.memory: want a size") {
 		t.Errorf("%+v", u.Notice)
 	}
+	conf = "[vm.web]\nmemory = 1\ndesktop = [\"edit*\", 1]\n[menu]\n"
+	if ids, _ := open(); !slices.Equal(ids, []string{"vm:web"}) {
+		t.Errorf("a program that only desktop names: %q", ids)
+	}
 	conf += "width = 1\n"
-	if _, u := open(); u.Notice == nil || u.Notice.Text != "config.toml has 2 errors; see vix config check" {
+	if _, u := open(); u.Notice == nil || u.Notice.Text != "config.toml has 3 errors; see vix config check" {
 		t.Errorf("%+v", u.Notice)
 	}
 }
