@@ -127,7 +127,7 @@ func (e *env) drop(ctx context.Context, name, verb, what string, force bool) err
 			return err
 		}
 		if !force {
-			yes, err := e.ask(fmt.Sprintf("%s VM %s?", what, name))
+			yes, err := e.ask(fmt.Sprintf("%s VM %s?", what, name), "--force")
 			if err != nil {
 				return usagef("%s: %v", verb, err)
 			}
@@ -142,11 +142,12 @@ func (e *env) drop(ctx context.Context, name, verb, what string, force bool) err
 	})
 }
 
-// ask asks a question on the terminal; any answer but yes means no.
-func (e *env) ask(question string) (bool, error) {
+// ask asks a question on the terminal; any answer but yes means no. option is the one that
+// answers it without a terminal.
+func (e *env) ask(question, option string) (bool, error) {
 	in, ok := e.stdin.(*os.File)
 	if st, err := os.Stdin.Stat(); !ok || !e.terminal || err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return false, fmt.Errorf("no terminal to ask on; say --force to %s", strings.TrimSuffix(question, "?"))
+		return false, fmt.Errorf("no terminal to ask on; say %s to %s", option, strings.TrimSuffix(question, "?"))
 	}
 	fmt.Fprintf(e.stderr, "vix: %s [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')

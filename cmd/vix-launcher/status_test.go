@@ -11,7 +11,7 @@ import (
 
 // A guest's text, and that of its parts, is shown without escapes.
 func TestStatusIsPlain(t *testing.T) {
-	s := vmUse{vm.State{
+	s := vmEntry{vmUse: vmUse{vm.State{
 		Name: "web", State: "running", Vix: version, Uptime: 83.4, Memory: 512 << 20, CPUs: 2, Accel: "tcg", Color: "#123456", Tag: "web", Root: "host",
 		Channel:     vm.ChannelState{Kind: "serial", By: "qemu"},
 		Net:         vm.NetState{Kind: "nat", By: "passt", Received: 5 << 20, Sent: 12},
@@ -19,7 +19,7 @@ func TestStatusIsPlain(t *testing.T) {
 		Programs:    []vm.Program{{ID: 1, Argv: []string{"sh", "-c", "\x1b[2J\nx"}}, {ID: 2, Argv: []string{"gone"}, Exit: &vm.Exit{}}},
 		Windows:     []vm.Window{{ID: 7, Title: "[web] a\u202eb", AppID: "vix.web.x"}},
 		Notes:       []string{"a note"},
-	}, 300 << 20}
+	}, 300 << 20}}
 	var b strings.Builder
 	if err := printStatus(&b, s); err != nil {
 		t.Fatal(err)
@@ -43,7 +43,7 @@ note       a note
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 	b.Reset()
-	if err := printList(&b, []vmUse{s}); err != nil || !strings.Contains(b.String(), "web   running  512M    300 MiB  1m23s   #123456  1        sh\n") {
+	if err := printList(&b, []vmEntry{s}, false); err != nil || !strings.Contains(b.String(), "web   running  512M    300 MiB  1m23s   #123456  1        sh\n") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }

@@ -32,7 +32,7 @@ func TestVMScripts(t *testing.T) {
 }
 
 // lists are the verbs that list something, so they must have JSON output too.
-var lists = []string{"list", "status", "top", "usb list", "menu", "desktop list", "doctor", "clipboard status", "config show"}
+var lists = []string{"list", "status", "df", "top", "usb list", "menu", "desktop list", "doctor", "clipboard status", "config show"}
 
 // elsewhere are tests of good uses that no script can show: they need a package archive, a
 // window, or QEMU's USB devices.

@@ -124,32 +124,10 @@ func prepareKernel(ctx context.Context, c Config, cache *os.Root) (path string, 
 }
 
 func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error) {
-	guest, err := readBounded(c.Guest, maxImage)
+	key, guest, mods, err := c.initrd()
 	if err != nil {
 		return "", err
 	}
-	if err := checkStatic(guest); err != nil {
-		return "", fmt.Errorf("%s: %w", c.Guest, err)
-	}
-	index, err := loadModuleIndex(c.Kernel)
-	if err != nil {
-		return "", err
-	}
-	plan, err := index.plan(c.groups()...)
-	if err != nil {
-		return "", err
-	}
-	parts := [][]byte{[]byte("initrd " + initramfsFormat), guest}
-	mods := make([]packedModule, len(plan))
-	for i, m := range plan {
-		data, err := index.read(m)
-		if err != nil {
-			return "", err
-		}
-		mods[i] = packedModule{m, data}
-		parts = append(parts, []byte(m.group+" "+m.name), data)
-	}
-	key := "initrd-" + digest(parts...)
 	if name, ok := lookUp(cache, key); ok {
 		return filepath.Join(c.CacheDir, name), nil
 	}
@@ -159,6 +137,34 @@ func prepareInitrd(ctx context.Context, c Config, cache *os.Root) (string, error
 	c.Progress("writing the initramfs for kernel " + c.Kernel.Release)
 	name, err := store(cache, key, func(w io.Writer) error { return writeInitramfs(w, guest, mods) })
 	return filepath.Join(c.CacheDir, name), err
+}
+
+// initrd returns the key of the guest's initramfs, and what that is made of.
+func (c Config) initrd() (key string, guest []byte, mods []packedModule, err error) {
+	if guest, err = readBounded(c.Guest, maxImage); err != nil {
+		return "", nil, nil, err
+	}
+	if err := checkStatic(guest); err != nil {
+		return "", nil, nil, fmt.Errorf("%s: %w", c.Guest, err)
+	}
+	index, err := loadModuleIndex(c.Kernel)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	plan, err := index.plan(c.groups()...)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	parts := [][]byte{[]byte("initrd " + initramfsFormat), guest}
+	for _, m := range plan {
+		data, err := index.read(m)
+		if err != nil {
+			return "", nil, nil, err
+		}
+		mods = append(mods, packedModule{m, data})
+		parts = append(parts, []byte(m.group+" "+m.name), data)
+	}
+	return "initrd-" + digest(parts...), guest, mods, nil
 }
 
 // groups returns the groups of modules that this guest needs beside those of every guest.
@@ -288,8 +294,7 @@ func prune(cache *os.Root) {
 			continue
 		}
 		age := time.Since(info.ModTime())
-		ours := strings.HasPrefix(e.Name(), oldTempPrefix) || strings.HasPrefix(e.Name(), "vmlinux-") || strings.HasPrefix(e.Name(), "bzimage-") || strings.HasPrefix(e.Name(), "initrd-")
-		if ours && age > unusedFor {
+		if ours := strings.HasPrefix(e.Name(), oldTempPrefix) || isEntry(e.Name()); ours && age > unusedFor {
 			_ = cache.Remove(e.Name())
 		}
 	}

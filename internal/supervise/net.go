@@ -64,15 +64,6 @@ func (s *networkPart) start() error {
 	return nil
 }
 
-// netState is the network as it is configured.
-func netState(v config.VM) vm.NetState {
-	st := vm.NetState{Kind: v.Net, Publish: []string{}}
-	for _, p := range v.Publish {
-		st.Publish = append(st.Publish, p.String())
-	}
-	return st
-}
-
 func (s *networkPart) inQEMU() bool { return s.network != nil && s.network.inQEMU() }
 
 func (s *networkPart) devices() []qemu.Device {

@@ -146,7 +146,7 @@ func removeFor(dir, verb string) {
 // count counts the files below dir but for Vix's own.
 func count(dir string) (n int) {
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && !strings.HasPrefix(d.Name(), "vix.json") && !strings.HasPrefix(d.Name(), "lock") && !strings.HasSuffix(d.Name(), ".lock") {
+		if err == nil && d.Type().IsRegular() && !strings.HasPrefix(d.Name(), "vix.json") && d.Name() != "used" && !strings.HasPrefix(d.Name(), "lock") && !strings.HasSuffix(d.Name(), ".lock") {
 			n++
 		}
 		return nil

@@ -143,7 +143,7 @@ func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 				Memory: uint64(l.VM.Memory), CPUs: l.VM.CPUs, Started: now,
 				PIDs:     vm.PIDs{Supervisor: os.Getpid()},
 				Programs: []vm.Program{}, Windows: []vm.Window{}, Stages: []vm.Stage{}, Notes: []string{}, Shares: []vm.ShareState{},
-				Net: netState(l.VM), USB: []vm.USBState{},
+				Net: vm.NetOf(l.VM), USB: []vm.USBState{}, USBRules: vm.USBRulesOf(l.VM), Clipboard: l.VM.Clipboard, Display: vm.DisplayOf(l.VM),
 			},
 		},
 		guestFile: guestFile,

@@ -29,6 +29,10 @@ const (
 	// StateUnresponsive is a client's word for a supervisor that holds its
 	// lock and does not answer.
 	StateUnresponsive = "unresponsive"
+	// StateStopped and StateConfigured are a client's words for a VM that does not run: it
+	// has kept something, or config.toml alone knows it.
+	StateStopped    = "stopped"
+	StateConfigured = "configured"
 )
 
 // A State is everything that a supervisor reports of its VM.
@@ -48,7 +52,7 @@ type State struct {
 	Scope *scope.Scope `json:"scope,omitempty"`
 	// GuestMemory is nil until the guest runs.
 	GuestMemory *GuestMemory `json:"guest_memory,omitempty"`
-	Started     time.Time    `json:"started"`
+	Started     time.Time    `json:"started,omitzero"`
 	Uptime      float64      `json:"uptime"` // seconds since Started
 	PIDs        PIDs         `json:"pids"`
 	Programs    []Program    `json:"programs"`
@@ -59,6 +63,9 @@ type State struct {
 	Shares      []ShareState `json:"shares"`
 	Net         NetState     `json:"net"`
 	USB         []USBState   `json:"usb"`
+	USBRules    []string     `json:"usb_rules"` // the devices that it gets whenever they are there, as config.ParseUSB reads them
+	Clipboard   string       `json:"clipboard"` // its profile, one of config's
+	Display     DisplayState `json:"display"`
 	// Channel is what carries the agent's channel; empty until it is known.
 	Channel ChannelState `json:"channel"`
 	// Confinement has the processes' own reports: display, qemu, virtiofsd and supervisor.
@@ -78,6 +85,40 @@ type PIDs struct {
 type ChannelState struct {
 	Kind string `json:"kind"` // "serial" or "vsock"
 	By   string `json:"by"`   // who carries it: "qemu" or "kernel"
+}
+
+// A DisplayState says what a VM was given of the compositor.
+type DisplayState struct {
+	Kind  string   `json:"kind"`            // "wayland" or "none"; "" of a version that did not say
+	Frame string   `json:"frame"`           // "full", "border" or "none"
+	Allow []string `json:"allow,omitempty"` // interfaces besides those that every VM has
+}
+
+// DisplayOf returns the display that a configuration gives.
+func DisplayOf(v config.VM) DisplayState {
+	if v.NoGUI {
+		return DisplayState{Kind: "none"}
+	}
+	allow := slices.DeleteFunc(slices.Clone(v.Allow), func(name string) bool { return slices.Contains(v.Deny, name) })
+	return DisplayState{Kind: "wayland", Frame: v.Frame, Allow: allow}
+}
+
+// NetOf returns the network that a configuration gives, before anything serves it.
+func NetOf(v config.VM) NetState {
+	st := NetState{Kind: v.Net, Publish: []string{}}
+	for _, p := range v.Publish {
+		st.Publish = append(st.Publish, p.String())
+	}
+	return st
+}
+
+// USBRulesOf returns the devices that a configuration gives.
+func USBRulesOf(v config.VM) []string {
+	list := []string{}
+	for _, d := range v.USB {
+		list = append(list, d.String())
+	}
+	return list
 }
 
 // A NetState is the state of a VM's network.

@@ -26,6 +26,7 @@ import (
 //	  vms/NAME/                    0700
 //	    vix.json                   {"version": 1}; without it, a directory is not ours
 //	    lock                       flock: held while the VM runs, or its state is changed
+//	    used                       empty; its time is that of the last start or end (usage.go)
 //	    home/                      the home directory of the guest's user
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by a later one
 //	  staging/NAME-XXXXXXXX.lock   flock: held while that run lasts
@@ -122,10 +123,17 @@ func (s *Store) makeDir(name string) error {
 type KeptState struct {
 	path string // of its directory
 	Lock *os.File
+	used func() // notes the end of a use; nil if there was none
 }
 
 func (k *KeptState) Home() string { return filepath.Join(k.path, HomeName) }
-func (k *KeptState) Close() error { return k.Lock.Close() }
+
+func (k *KeptState) Close() error {
+	if k.used != nil {
+		k.used()
+	}
+	return k.Lock.Close()
+}
 
 const maxMarker = 4 << 10
 
@@ -149,6 +157,8 @@ func (s *Store) Open(name string) (*KeptState, error) {
 	if err := s.fill(dir); err != nil {
 		return nil, errors.Join(err, k.Close())
 	}
+	s.touch(name)
+	k.used = func() { s.touch(name) }
 	return k, nil
 }
 
@@ -216,7 +226,7 @@ func (s *Store) lock(name string) (*KeptState, error) {
 	case err != nil:
 		return nil, stateFailure(filepath.Join(s.path, file), err)
 	}
-	return &KeptState{filepath.Join(s.path, VMsName, name), f}, nil
+	return &KeptState{path: filepath.Join(s.path, VMsName, name), Lock: f}, nil
 }
 
 // Names returns the names of the VMs that have kept something.

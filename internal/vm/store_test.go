@@ -41,7 +41,7 @@ func TestSweepForbidden(t *testing.T) {
 			got = append(got, e.Name())
 		}
 	}
-	if got := strings.Join(got, " "); got != "vms t home lock vix.json" {
+	if got := strings.Join(got, " "); got != "vms t home lock used vix.json" {
 		t.Error(got)
 	}
 	if st, err := os.Stat(dir + "/vix/vms/t/home"); err != nil || st.Mode().Perm() != 0o700 {
