@@ -249,3 +249,69 @@ func TestDocumentConfigurations(t *testing.T) {
 		t.Errorf("only %d configurations", seen)
 	}
 }
+
+var (
+	boldCode = regexp.MustCompile("\\*\\*[^*\n]*`[^*]*`[^*]*\\*\\*")
+	firstCol = regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|")
+	// variable matches what stands for something else in a message that the documents show.
+	variable = regexp.MustCompile(`…|\b[A-Z]{3,}\b|\b[AB]\b|\b\d[\d:.]*(ms)?\b|"\w*"` + // placeholders, numbers, quoted words
+		`|\bconfig\.toml:|\[?\bvm\.[\w.]+\]?|\b(web|memory):|; did you mean` + // a place in the configuration, a hint
+		`|/dev/kvm|--net\b|qemu-system-x86_64|virtiofsd\b|\btext\b|no space left on device`) // what %s and %v stand for
+)
+
+// ofOthers are code in troubleshooting.md that is no message of Vix's.
+var ofOthers = []string{"Could not find the Qt platform plugin", "expected a top-level item to end with", "no_focus"}
+
+// piecesOf returns the fixed parts of a message that are long enough to be told apart.
+func piecesOf(message string) (list []string) {
+	message = strings.Join(strings.Fields(message), " ")
+	for _, piece := range variable.Split(message, -1) {
+		if piece = strings.Trim(piece, " :;,.()[]`%"); len(piece) >= 12 {
+			list = append(list, piece)
+		}
+	}
+	return list
+}
+
+// A message by which troubleshooting.md is searched is one that Vix prints.
+func TestDocumentMessages(t *testing.T) {
+	var code strings.Builder
+	for _, dir := range []string{"cmd", "config", "internal"} {
+		err := filepath.WalkDir(filepath.Join(project, dir), func(path string, _ os.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				var b []byte
+				if b, err = os.ReadFile(path); err == nil {
+					code.Write(b)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := strings.ReplaceAll(code.String(), `\"`, `"`)
+	text := document(t, "docs/troubleshooting.md")
+	pieces := 0
+	var messages []string
+	for _, m := range boldCode.FindAllString(text, -1) {
+		messages = append(messages, inCode.FindAllString(m, -1)...)
+	}
+	for _, m := range firstCol.FindAllStringSubmatch(text, -1) {
+		messages = append(messages, inCode.FindAllString(m[1], -1)...)
+	}
+	for _, m := range messages {
+		if vixCommand.MatchString(strings.Trim(m, "`")) || slices.ContainsFunc(ofOthers, func(other string) bool { return strings.Contains(m, other) }) {
+			continue
+		}
+		for _, piece := range piecesOf(m) {
+			pieces++
+			if !strings.Contains(source, piece) {
+				t.Errorf("troubleshooting.md: %s: no message of Vix's has %q", m, piece)
+			}
+		}
+	}
+	if pieces < 50 {
+		t.Errorf("only %d pieces of messages", pieces)
+	}
+}
