@@ -49,6 +49,9 @@ type Config struct {
 	Menu     Menu
 
 	Clipboard Clipboard
+
+	given map[string]Color // of GiveColors
+	uses  map[Color]int    // how many VMs have a colour
 }
 
 // A VM is the whole configuration of one virtual machine.
@@ -61,7 +64,8 @@ type VM struct {
 	MemoryMin Size     `json:"memory_min"`
 	CPUWeight int      `json:"cpu_weight"`
 	Tag       string   `json:"tag"`      // shown before every title; the name by default
-	Color     Color    `json:"color"`    // of the frame; derived from the name by default
+	Color     Color    `json:"color"`    // of the frame; GiveColors chooses by default
+	NoColor   bool     `json:"-"`        // the file gives it no colour
 	Root      string   `json:"root"`     // "host", "debian:SUITE", "image:PATH", or an absolute directory
 	Accel     string   `json:"accel"`    // "auto", "kvm" or "tcg"
 	Programs  []string `json:"programs"` // base names of programs that run here without --vm
@@ -159,6 +163,7 @@ func Parse(label string, src []byte) (*Config, error) {
 		slices.SortStableFunc(r.errs, func(a, b *Error) int { return a.Line - b.Line })
 		return nil, r.errs[0]
 	}
+	c.GiveColors(nil)
 	return c, nil
 }
 
@@ -216,6 +221,9 @@ func (c *Config) VM(name string) (VM, error) {
 	}
 	v := c.Defaults
 	v.fill(name)
+	if v.NoColor {
+		v.Color = c.colorFor(name)
+	}
 	return v, nil
 }
 
@@ -237,9 +245,7 @@ func (v *VM) fill(name string) {
 	if v.Tag == "" {
 		v.Tag = name
 	}
-	if v.Color == "" {
-		v.Color = ColorFor(name)
-	}
+	v.NoColor = v.Color == ""
 }
 
 // A reader walks a decoded file. It collects all mistakes, in order to report the first in the

@@ -73,10 +73,56 @@ blob-bytes = 20
 }
 
 func TestDefaultColorIsStable(t *testing.T) {
+	c, err := Parse("c", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, want := range map[string]Color{"web": "#e07b00", "demo": "#2f6fde", "foot": "#0f9d9d"} {
-		if got := ColorFor(name); got != want {
-			t.Errorf("ColorFor(%q) = %s, was %s: users know their VMs by colour", name, got, want)
+		if v, err := c.VM(name); err != nil || v.Color != want {
+			t.Errorf("%s: %s, %v; was %s: users know their VMs by colour", name, v.Color, err, want)
 		}
+	}
+}
+
+// Twelve VMs have twelve colours, whatever their names, one is in the file or not; what a VM
+// was given stays when others come, and the file's word is above it.
+func TestColorsDoNotCollide(t *testing.T) {
+	src := "[vm.red]\ncolor = \"red\"\n"
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		src += "[vm." + name + "]\n"
+	}
+	given := map[string]Color{}
+	for _, name := range []string{"f", "x1", "x2", "x3", "x4", "x5"} { // as they start
+		c, err := Parse("c", []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.GiveColors(given)
+		v, err := c.VM(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given[name] = v.Color
+	}
+	c, err := Parse("c", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.GiveColors(given)
+	owner := map[Color]string{}
+	for _, name := range []string{"red", "a", "b", "c", "d", "e", "f", "x1", "x2", "x3", "x4", "x5"} {
+		v, err := c.VM(name)
+		if other, twice := owner[v.Color]; err != nil || twice {
+			t.Errorf("%s: %s, which %q has; %v", name, v.Color, other, err)
+		}
+		owner[v.Color] = name
+		if was, ok := given[name]; ok && v.Color != was {
+			t.Errorf("%s: %s, was given %s", name, v.Color, was)
+		}
+	}
+	c.GiveColors(map[string]Color{"red": "#2a9d4a"})
+	if v, _ := c.VM("red"); v.Color != "#d0312d" {
+		t.Errorf("red: %s", v.Color)
 	}
 }
 

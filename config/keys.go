@@ -58,7 +58,7 @@ var keys = []key{
 			v.Clipboard, err = oneOf(x, ClipIsolated, ClipSharedOut, ClipSharedIn, ClipShared)
 			return
 		}},
-	{"color", `from the VM's name`, false,
+	{"color", `the one of these that the fewest VMs have when the VM first starts; it stays`, false,
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
 	{"cpu-weight", `100`, false,

@@ -80,8 +80,10 @@ func Lacks() string {
 			missing = append(missing, name)
 		}
 	}
-	if kernels, _ := filepath.Glob("/boot/vmlinuz-*"); len(kernels) == 0 {
-		missing = append(missing, "a kernel image in /boot")
+	kernels, _ := filepath.Glob("/boot/vmlinuz-*")
+	more, _ := filepath.Glob("/usr/lib/modules/*/vmlinuz")
+	if len(kernels)+len(more) == 0 {
+		missing = append(missing, "a kernel image in /boot or /usr/lib/modules")
 	}
 	return strings.Join(missing, ", ")
 }

@@ -112,6 +112,11 @@ func writeJSON(path string, v any) error {
 // choose sets the targets.
 func (c *comparison) choose(bin, file, only string) error {
 	if bin != "" {
+		// A path without a slash, as filepath.Join makes of ".", would be looked for on PATH.
+		bin, err := filepath.Abs(bin)
+		if err != nil {
+			return err
+		}
 		var note string
 		if c.targets, note = ownTargets(bin); note != "" {
 			fmt.Fprintf(os.Stderr, "wlbench: %s\n", note)

@@ -42,6 +42,9 @@ func profileVerb(ctx context.Context, fs *flag.FlagSet, args []string) error {
 	}
 	defer os.RemoveAll(dir)
 	p.dir = dir
+	if p.bin, err = filepath.Abs(p.bin); err != nil {
+		return err
+	}
 	if p.out, err = filepath.Abs(p.out); err != nil {
 		return err
 	}

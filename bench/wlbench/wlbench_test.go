@@ -272,6 +272,17 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Programs in the current directory are found as well.
+func TestChooseHere(t *testing.T) {
+	var c comparison
+	if err := c.choose(".", "", oursName); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.targets[0].Cmds[0].Argv[0]; !filepath.IsAbs(got) {
+		t.Errorf("%s would be looked for on PATH", got)
+	}
+}
+
 func TestGoals(t *testing.T) {
 	c := comparison{targets: []target{{Name: relayName}, {Name: oursName}}}
 	for run, x := range []float64{1e6, 2e6, 4e6} { // the machine slows down and recovers

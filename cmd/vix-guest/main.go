@@ -140,6 +140,12 @@ func (g *guest) bring(ctx context.Context, modules *os.Root) error {
 	parts.Go(func() { rootErr = g.bringRoot(ctx, modules) })
 	parts.Go(func() { windows, displayErr = g.bringDisplay(ctx, modules) })
 	parts.Go(func() { net, netErr = g.bringNetwork(ctx, modules) })
+	parts.Go(func() {
+		// Without this module the guest has only its own sources, and may wait for them.
+		if err := loadModules(modules, groupEntropy); err != nil {
+			g.log.Warn("random numbers do not come from the host", "err", err)
+		}
+	})
 	parts.Wait()
 	if err := errors.Join(rootErr, displayErr, netErr); err != nil {
 		return err

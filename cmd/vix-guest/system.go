@@ -15,15 +15,16 @@ import (
 // The module groups in the initramfs' list; see package rootfs, which this binary does not
 // import, in order to stay small.
 const (
-	groupBase   = "base"
-	groupRoot   = "root"
-	groupGPU    = "gpu"
-	groupMemory = "memory"
-	groupDisk   = "disk"
-	groupNet    = "net"
-	groupVsock  = "vsock"
-	moduleDir   = "/modules"
-	moduleList  = "list"
+	groupBase    = "base"
+	groupRoot    = "root"
+	groupGPU     = "gpu"
+	groupMemory  = "memory"
+	groupEntropy = "entropy"
+	groupDisk    = "disk"
+	groupNet     = "net"
+	groupVsock   = "vsock"
+	moduleDir    = "/modules"
+	moduleList   = "list"
 
 	signatureExt = ".sig"
 )

@@ -4,20 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"vix/internal/wayland"
 )
 
-// Requirements of a VM's programs on the compositor, and the effect of a missing one.
-var (
-	neededGlobals = []string{"wl_compositor", "wl_subcompositor", "wl_shm", "wl_seat", "wl_output", "xdg_wm_base"}
-	wantedGlobals = []struct{ name, why string }{
-		{"wp_security_context_manager_v1", "it could not keep VMs apart from other programs by itself"},
-		{"wl_data_device_manager", "no clipboard"},
-		{"wp_viewporter", "some programs will be blurred or slow"},
-	}
-)
+// neededGlobals are a VM's programs' requirements on the compositor.
+var neededGlobals = []string{"wl_compositor", "wl_subcompositor", "wl_shm", "wl_seat", "wl_output", "xdg_wm_base"}
+
+// wantedGlobals lists what else Vix uses: any one of names will do. The last is what is said
+// to be missing.
+var wantedGlobals = []struct {
+	names   []string
+	without string // the effect
+}{
+	{[]string{"wp_security_context_manager_v1"}, "it cannot tell VMs from other programs: Vix's own filter alone keeps them apart"},
+	{[]string{"wl_data_device_manager"}, "no clipboard"},
+	{[]string{"zwlr_data_control_manager_v1", "ext_data_control_manager_v1"}, "nothing passes between a VM's clipboard and the host's: vix clipboard works from VM to VM only, with --vm"},
+	{[]string{"zwlr_layer_shell_v1"}, "vix menu is an ordinary window"},
+	{[]string{"wp_viewporter"}, "some programs will be blurred or slow"},
+}
+
+// gnomeGlobal is offered by GNOME's compositor (Mutter) alone.
+const gnomeGlobal = "gtk_shell1"
 
 func checkCompositor(ctx context.Context, e *env) check {
 	const fix = "start a Wayland session (sway 1.9 or newer), or set WAYLAND_DISPLAY"
@@ -29,22 +39,30 @@ func checkCompositor(ctx context.Context, e *env) check {
 	if err != nil {
 		return bad(fix, "%s: %v", socket, err)
 	}
+	return globalsCheck(socket, globals)
+}
+
+// globalsCheck judges a compositor by the interfaces that it offers, with their versions.
+func globalsCheck(socket string, globals map[string]uint32) check {
 	for _, g := range neededGlobals {
 		if globals[g] == 0 {
 			return bad("use another compositor", "%s: no %s", socket, g)
 		}
 	}
-	var missing, why []string
+	var missing []string
 	for _, g := range wantedGlobals {
-		if globals[g.name] == 0 {
-			missing = append(missing, g.name)
-			why = append(why, g.why)
+		if !slices.ContainsFunc(g.names, func(name string) bool { return globals[name] > 0 }) {
+			missing = append(missing, fmt.Sprintf("no %s (%s)", g.names[len(g.names)-1], g.without))
 		}
 	}
-	if len(missing) > 0 {
-		return warning("use a newer compositor", "%s: no %s (%s)", socket, strings.Join(missing, ", "), strings.Join(why, "; "))
+	if len(missing) == 0 {
+		return good("%s, %d globals, xdg_wm_base version %d", socket, len(globals), globals["xdg_wm_base"])
 	}
-	return good("%s, %d globals, xdg_wm_base version %d", socket, len(globals), globals["xdg_wm_base"])
+	fix := "use a newer version of the compositor, or one that has them, such as sway, labwc or KDE Plasma"
+	if globals[gnomeGlobal] > 0 {
+		fix = "this is GNOME, and a newer one may not have them either: programs, their windows with frames, and the clipboard within each VM work; sway, labwc and KDE Plasma have the rest"
+	}
+	return warning(fix, "%s: %s", socket, strings.Join(missing, ", "))
 }
 
 // listGlobals returns the interfaces that the compositor offers, with their versions.

@@ -53,16 +53,16 @@ func bad(fix, format string, a ...any) check {
 }
 
 func doctorCommand(e *env) *cobra.Command {
-	var asJSON bool
+	var asJSON, verbose bool
 	c := &cobra.Command{
-		Use:   "doctor [--json]",
+		Use:   "doctor [-v] [--json]",
 		Short: "check what this machine has and lacks",
 		Long: `Checks everything that a VM needs of this machine, and says of each: ok, warn (it
 works, but worse) or fail (no VM can run), and what to install or change. Then
 shows how each process of the VMs that run is confined: what the kernel says is in
-force, what measures the process took, and what is weaker on this machine; and
-lists what of this machine's files a VM with root = "host" can read. Nothing is
-changed. The exit status is 1 if anything failed.
+force, what measures the process took, and what is weaker on this machine. With
+-v, also lists which of this machine's files a VM with root = "host" can read.
+Nothing is changed. The exit status is 1 if anything failed.
 
 With --json, an object: checks [{name, status, detail, fix}], vms [{name,
 channel, processes [{process, measures, weaker, status}]}], view [path], hidden [path]:
@@ -71,8 +71,9 @@ what of the view is hidden, because others may not read it, or it holds a secret
   vix doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(c *cobra.Command, _ []string) error { return doctor(c.Context(), e, asJSON) },
+		RunE:              func(c *cobra.Command, _ []string) error { return doctor(c.Context(), e, asJSON, verbose) },
 	}
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, `also list this machine's files that a VM with root = "host" can read`)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -80,7 +81,7 @@ what of the view is hidden, because others may not read it, or it holds a secret
 // checkLimit bounds each check: a program that hangs counts as broken.
 const checkLimit = 10 * time.Second
 
-func doctor(ctx context.Context, e *env, asJSON bool) error {
+func doctor(ctx context.Context, e *env, asJSON, verbose bool) error {
 	checks := []struct {
 		name string
 		run  func(context.Context, *env) check
@@ -95,6 +96,8 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		{"Vix", checkVix},
 		{"config.toml", checkConfig},
 		{"runtime directory", checkRuntimeDir},
+		{"directories", checkDirectories},
+		{"disk space", checkSpace},
 		{"compositor", checkCompositor},
 		{"namespaces", checkNamespaces},
 		{"confinement", checkConfinement},
@@ -132,7 +135,9 @@ func doctor(ctx context.Context, e *env, asJSON bool) error {
 		if err := enc.Encode(report); err != nil {
 			return err
 		}
-	} else if err := printReport(e.stdout, report.Checks, report.VMs, report.hostView); err != nil {
+	} else if err := printReport(e.stdout, report.Checks, report.VMs); err != nil {
+		return err
+	} else if err := printView(e.stdout, report.hostView, verbose); err != nil {
 		return err
 	}
 	if failed > 0 {
@@ -183,7 +188,7 @@ func viewOfHost(root string) (hostView, error) {
 // maxHiddenShown bounds the hidden paths on a terminal; JSON has all.
 const maxHiddenShown = 12
 
-func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) error {
+func printReport(w io.Writer, checks []check, vms []confinedVM) error {
 	var b strings.Builder
 	for _, c := range checks {
 		fmt.Fprintf(&b, "%-5s %-18s %s\n", c.Status, c.Name, c.Detail)
@@ -192,6 +197,17 @@ func printReport(w io.Writer, checks []check, vms []confinedVM, view hostView) e
 		}
 	}
 	writeConfinement(&b, vms)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// printView prints the view of the host's files: where it can be seen, or all of it.
+func printView(w io.Writer, view hostView, all bool) error {
+	if !all {
+		_, err := fmt.Fprintln(w, "\nWhich files of this machine a VM with root = \"host\" can read: vix doctor -v")
+		return err
+	}
+	var b strings.Builder
 	b.WriteString("\nroot = \"host\" shows a VM these of this machine's files, read-only, and no others:\n")
 	writePaths(&b, view.View)
 	if n := len(view.Hidden); n > 0 {
@@ -261,7 +277,7 @@ func checkQEMU(ctx context.Context, e *env) check {
 	if err != nil {
 		return bad(fix, "%s -device help: %v", path, err)
 	}
-	for _, d := range []string{"vhost-user-test-device-pci", "vhost-user-fs-pci", "virtserialport", "virtio-balloon-pci"} {
+	for _, d := range []string{"vhost-user-test-device-pci", "vhost-user-fs-pci", "virtserialport", "virtio-balloon-pci", "virtio-rng-pci"} {
 		if !strings.Contains(devices, `"`+d+`"`) {
 			return bad("install a QEMU that is built with vhost-user", "%s %s has no device %s", path, version, d)
 		}
@@ -375,6 +391,10 @@ func checkConfig(_ context.Context, e *env) check {
 		risks = append(risks, warnings(c.VMs[name])...)
 	}
 	risks = append(risks, overlaps(e.launcher(), c)...)
+	for _, names := range c.SameColor() {
+		risks = append(risks, fmt.Sprintf("VMs %s have the same colour; give one of them its own", strings.Join(names, ", ")))
+	}
+	risks = append(risks, absentShares(e.launcher(), c)...)
 	if len(risks) > 0 {
 		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}

@@ -81,13 +81,26 @@ func (e *env) config() (*config.Config, error) {
 	}
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if os.IsNotExist(err) {
-		return config.Parse(path, nil)
+		conf, err := config.Parse(path, nil)
+		return e.colored(conf, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	return config.Load(dir, filepath.Base(path), path)
+	conf, err := config.Load(dir, filepath.Base(path), path)
+	return e.colored(conf, err)
+}
+
+// colored gives the VMs of conf the colours that they had before.
+func (e *env) colored(conf *config.Config, err error) (*config.Config, error) {
+	if err != nil {
+		return nil, err
+	}
+	if dir, err := e.xdg("XDG_STATE_HOME", ".local/state"); err == nil {
+		conf.GiveColors(vm.Colors(dir))
+	}
+	return conf, nil
 }
 
 // wayland returns the path of the compositor's socket, as libwayland finds it.

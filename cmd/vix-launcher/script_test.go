@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -16,6 +18,8 @@ import (
 // The test binary doubles as vix-launcher and as the programs beside it, where only their
 // existence counts.
 func TestMain(m *testing.M) {
+	// Under nohup SIGHUP is ignored, and programs inherit that; one that is caught is not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	testscript.Main(cleaner{m}, map[string]func(){
 		"vix":              main,
 		"vix-launcher":     main,

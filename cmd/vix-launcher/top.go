@@ -34,6 +34,7 @@ type topOptions struct {
 	once, asJSON bool
 	sort         string
 	every        time.Duration
+	first        time.Duration // that the first view of print is of
 }
 
 func topCommand(e *env) *cobra.Command {
@@ -48,7 +49,8 @@ use of what the VM may use now, in the guest's own words ("-" where it says noth
 NET, what its network carries to it and from it in a second, in the guest's own words,
 or "-" where there is none; windows and programs.
 
-With --once, one table and no more; with --json, an array a line (with --once, one):
+With --once, one table and no more, of what was used in 0.2 seconds (or in the time of
+--every); with --json, an array a line (with --once, one):
 name, state, color, cpu (percent of a processor), host_memory, memory, guest_memory as
 in list --json, windows, net, net_in and net_out (bytes in a second), programs.`,
 		Example: `  vix top
@@ -70,6 +72,9 @@ in list --json, windows, net, net_in and net_out (bytes in a second), programs.`
 				return err
 			}
 			defer reg.Close()
+			if o.first = topLeast; o.once && c.Flags().Changed("every") {
+				o.first = o.every
+			}
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 			defer stop()
 			return o.run(ctx, e, &sampler{reg: reg, sort: o.sort})
@@ -109,16 +114,18 @@ func (o *topOptions) run(ctx context.Context, e *env, s *sampler) error {
 	return o.live(ctx, out, t, s)
 }
 
-// print is for scripts. The first sample only starts the measurement.
+// print is for scripts. The first sample only starts the measurement, and the second follows
+// soon, so that nobody waits.
 func (o *topOptions) print(ctx context.Context, w io.Writer, s *sampler) error {
 	if _, err := s.sample(ctx); err != nil {
 		return err
 	}
-	tick := time.NewTicker(o.every)
+	tick := time.NewTicker(o.first)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			tick.Reset(o.every)
 		case <-ctx.Done():
 			return nil
 		}

@@ -208,8 +208,16 @@ func (d *desk) testBar() {
 	}
 	bar := d.StartCommand(cmd)
 	defer bar.Stop()
+	conf, err := config.Parse("", nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	placed, err := conf.VM("placed")
+	if err != nil {
+		d.t.Fatal(err)
+	}
 	var want color.RGBA
-	if _, err := fmt.Sscanf(string(config.ColorFor("placed")), "#%02x%02x%02x", &want.R, &want.G, &want.B); err != nil {
+	if _, err := fmt.Sscanf(string(placed.Color), "#%02x%02x%02x", &want.R, &want.G, &want.B); err != nil {
 		d.t.Fatal(err)
 	}
 	want.A = 255

@@ -157,6 +157,14 @@ func TestFindKernel(t *testing.T) {
 	if k, err := FindKernel(arch); err != nil || k.Release != "6.15.1-arch1" {
 		t.Fatalf("%+v, %v", k, err)
 	}
+	// There, and on Fedora, /boot may hold none that can be read: it is beside its modules too.
+	beside := filepath.Join(arch, "usr/lib/modules/6.15.1-arch1/vmlinuz")
+	if err := os.Rename(filepath.Join(arch, "boot/vmlinuz-linux"), beside); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := FindKernel(arch); err != nil || k.Release != "6.15.1-arch1" || k.Image != beside {
+		t.Fatalf("%+v, %v", k, err)
+	}
 }
 
 func TestFindKernelSaysWhy(t *testing.T) {
@@ -468,6 +476,29 @@ func TestDiskModules(t *testing.T) {
 		}
 	}
 	if err != nil || !slices.Equal(got, []string{"disk virtio_blk", "disk-ext4 jbd2", "disk-ext4 ext4"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A guest gets the modules that it can do without where the kernel has them.
+func TestOptionalModules(t *testing.T) {
+	c := testConfig(t)
+	if _, err := Prepare(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(c.Kernel.Modules, "modules.dep"), []byte(testDep+"kernel/virtio/virtio_balloon.ko:\nkernel/char/virtio-rng.ko:\n"))
+	index, err := loadModuleIndex(c.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := index.plan()
+	var got []string
+	for _, m := range list {
+		if m.group == GroupMemory || m.group == GroupEntropy {
+			got = append(got, m.group+" "+m.name)
+		}
+	}
+	if err != nil || !slices.Equal(got, []string{"memory virtio_balloon", "entropy virtio_rng"}) {
 		t.Errorf("%q, %v", got, err)
 	}
 }

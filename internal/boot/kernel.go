@@ -26,8 +26,8 @@ type Kernel struct {
 // minRelease is the first kernel with virtio-gpu's CONTEXT_INIT.
 const minRelease = "5.16"
 
-// imagePatterns says where distributions put a kernel's image: Debian, Ubuntu
-// and SUSE; Fedora and Arch; NixOS.
+// imagePatterns says where distributions put a kernel's image: Debian, Ubuntu, SUSE and, as
+// vmlinuz-linux, Arch; Fedora and Arch, where /boot may hold none; NixOS.
 var imagePatterns = []string{
 	"boot/vmlinuz-*",
 	"usr/lib/modules/*/vmlinuz",

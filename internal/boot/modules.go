@@ -25,10 +25,12 @@ var neededDrivers = []struct {
 	{GroupRoot, "overlay", nil},
 	{GroupGPU, "virtio_gpu", ErrNoVirtioGPU},
 	{GroupMemory, "virtio_balloon", nil},
+	{GroupEntropy, "virtio_rng", nil},
 }
 
-// optional is a module that a guest runs without: then it keeps the memory that it has touched.
-const optional = "virtio_balloon"
+// optional lists modules that a guest runs without: then it keeps the memory that it has
+// touched, or has only its own sources of random numbers.
+var optional = []string{"virtio_balloon", "virtio_rng"}
 
 // disk lists the further modules of a guest whose root is on a disk, as far as the kernel has
 // them: the driver, the checksums that ext4 and xfs request from the kernel's cryptography by
@@ -141,7 +143,7 @@ func (m *moduleIndex) plan(with ...string) ([]module, error) {
 			continue
 		}
 		file, ok := m.path[w.name]
-		if !ok && w.name == optional {
+		if !ok && slices.Contains(optional, w.name) {
 			continue
 		}
 		if !ok && w.missing != nil {

@@ -2,7 +2,9 @@ package desktoptest
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -21,9 +23,14 @@ type Proc struct {
 	err  error // of Wait; valid when done is closed
 }
 
+// catchHangUp makes SIGHUP end what is started from here, under nohup too: a program inherits
+// that a signal is ignored, but not that it is caught.
+var catchHangUp = sync.OnceFunc(func() { signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) })
+
 // Command starts cmd as a Proc. Output that cmd does not send elsewhere is kept
 // for Output, and for a test that fails. The kernel kills the process if the test's process dies.
 func Command(t T, cmd *exec.Cmd, cred *syscall.Credential) (*Proc, error) {
+	catchHangUp()
 	p := &Proc{cmd: cmd, done: make(chan struct{})}
 	if cmd.Stdout == nil {
 		cmd.Stdout = &p.out

@@ -31,7 +31,7 @@ var Rules = map[*wayland.Interface]rule{
 	wayland.WlDataDeviceManager:                {3, "selections and drags are the VM's own", "clipboard and drags within the VM"},
 	wayland.ZwpPrimarySelectionDeviceManagerV1: {1, "the selection is the VM's own", "the middle button within the VM"},
 	wayland.GtkPrimarySelectionDeviceManager:   {1, "the selection is the VM's own", "the same, for GTK 3"},
-	wayland.XdgWmBase:                          {6, "titles are tagged, app ids rewritten, grabs emulated, popups bounded", "windows and popups"},
+	wayland.XdgWmBase:                          {7, "titles are tagged, app ids rewritten, grabs emulated, popups bounded", "windows and popups"},
 
 	wayland.ZxdgOutputManagerV1:               {3, "name and description are blanked", "logical sizes"},
 	wayland.ZxdgDecorationManagerV1:           {1, "", "who draws the title bar"},
@@ -49,7 +49,7 @@ var Rules = map[*wayland.Interface]rule{
 	wayland.WpContentTypeManagerV1:       {1, "", "a hint about the client's own surfaces"},
 	wayland.WpPresentation:               {2, "", "when a frame was shown"},
 
-	wayland.WpCursorShapeManagerV1:      {1, "", "the pointer over the client's own surfaces"},
+	wayland.WpCursorShapeManagerV1:      {2, "", "the pointer over the client's own surfaces"},
 	wayland.ZwpRelativePointerManagerV1: {1, "", "motion while the pointer is over the client"},
 	wayland.ZwpPointerGesturesV1:        {3, "", "gestures over the client"},
 	wayland.ZwpTabletManagerV2:          {2, "names, ids, serial numbers and device nodes are blanked", "a pen over the client"},

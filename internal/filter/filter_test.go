@@ -171,6 +171,43 @@ func (r *rig) newToplevel(host map[uint32]uint32) (surf, top uint32) {
 	return surf, top
 }
 
+// TestNewerVersions holds what a guest sees of a compositor that is newer than the tables: no
+// interface in a version whose requests have no rule, and the states of xdg_wm_base 7.
+func TestNewerVersions(t *testing.T) {
+	waylandtest.LeakCheck(t)
+	r := newRig(t)
+	host := r.setUp(t)
+	for k, g := range []struct {
+		iface *wayland.Interface
+		want  uint32
+	}{{wayland.WpCursorShapeManagerV1, 2}, {wayland.XdgWmBase, 7}, {wayland.WlSeat, 9}} {
+		r.write(r.host, registry, wayland.WlRegistryEvtGlobal, uint32(70+k), g.iface.Name, uint32(99))
+		m := r.guest.Want(registry, wayland.WlRegistryEvtGlobal)
+		if got := m.Word(len(m.Body)/4 - 1); got != g.want {
+			t.Errorf("%s 99 is told as version %d, not %d", g.iface.Name, got, g.want)
+		}
+	}
+	_, xdg := r.firstXdgSurface(host)
+	r.guest.Send(xdgSurface, wayland.XdgSurfaceReqGetToplevel, toplevel)
+	top := r.host.Want(xdg, wayland.XdgSurfaceReqGetToplevel).Word(0)
+	const constrainedLeft, constrainedBottom = 10, 13
+	r.host.Send(top, wayland.XdgToplevelEvtConfigure, 0, 0, 8, constrainedLeft, constrainedBottom)
+	m := r.guest.Want(toplevel, wayland.XdgToplevelEvtConfigure)
+	d := wayland.NewDecoder(m.Body)
+	d.Int()
+	d.Int()
+	states := d.Array()
+	for _, want := range []uint32{constrainedLeft, constrainedBottom} {
+		found := false
+		for b := states; len(b) >= 4; b = b[4:] {
+			found = found || wayland.Word(b, 0) == want
+		}
+		if !found {
+			t.Errorf("state %d is lost: %v", want, states)
+		}
+	}
+}
+
 // TestIdentity holds that a window has its tag from its first moment, and keeps
 // it.
 func TestIdentity(t *testing.T) {

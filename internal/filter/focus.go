@@ -367,9 +367,14 @@ func authorityHooks(l relay.Layer) {
 		w := m.Obj.Data.(*window)
 		return w.shell != nil && w.shell.v != nil && stateOf(c).may(c, m, m.Word(word), w.shell.v)
 	}
-	for _, op := range []int{wayland.XdgToplevelReqMove, wayland.XdgToplevelReqResize} {
-		l.Request(wayland.XdgToplevel, op, func(c *relay.Conn, m *relay.Msg) (bool, error) { return onWindow(c, m, 1), nil })
-	}
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqMove, func(c *relay.Conn, m *relay.Msg) (bool, error) { return onWindow(c, m, 1), nil })
+	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqResize, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		const errInvalidEdge = 0
+		if edges := m.Word(2); edges > 10 || edges&3 == 3 { // left and right at once
+			return false, relay.Fail(m.Obj, errInvalidEdge, "xdg_toplevel.resize: invalid edge %d", edges)
+		}
+		return onWindow(c, m, 1), nil
+	})
 	l.Request(wayland.XdgToplevel, wayland.XdgToplevelReqShowWindowMenu, func(c *relay.Conn, m *relay.Msg) (bool, error) {
 		if !onWindow(c, m, 1) {
 			return false, nil
@@ -379,13 +384,16 @@ func authorityHooks(l relay.Layer) {
 		wayland.PutWord(m.Body, 12, uint32(clamp(sum(m.Int(3), -v.crop.Y), 0, v.crop.H)))
 		return true, nil
 	})
-	for def, serial := range map[*wayland.Message]int{
-		request(wayland.WpCursorShapeDeviceV1, wayland.WpCursorShapeDeviceV1ReqSetShape): 0,
-		request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial):  0,
-	} {
-		i, op := whereIs(def)
-		l.Request(i, op, func(c *relay.Conn, m *relay.Msg) (bool, error) { return stateOf(c).may(c, m, m.Word(serial), nil), nil })
-	}
+	l.Request(wayland.WpCursorShapeDeviceV1, wayland.WpCursorShapeDeviceV1ReqSetShape, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		const errInvalidShape = 1
+		if shape := m.Word(1); shape < 1 || shape > shapes[m.Obj.Version > 1] {
+			return false, relay.Fail(m.Obj, errInvalidShape, "wp_cursor_shape_device_v1.set_shape: invalid shape %d", shape)
+		}
+		return stateOf(c).may(c, m, m.Word(0), nil), nil
+	})
+	l.Request(wayland.XdgActivationTokenV1, wayland.XdgActivationTokenV1ReqSetSerial, func(c *relay.Conn, m *relay.Msg) (bool, error) {
+		return stateOf(c).may(c, m, m.Word(0), nil), nil
+	})
 	for def, n := range authority {
 		if n.never && def != request(wayland.XdgPopup, wayland.XdgPopupReqGrab) {
 			i, op := whereIs(def)
@@ -393,6 +401,9 @@ func authorityHooks(l relay.Layer) {
 		}
 	}
 }
+
+// shapes has the last shape of cursor-shape-v1.xml: of version 1, and of those after it.
+var shapes = map[bool]uint32{false: 34, true: 36}
 
 // whereIs returns a request's interface and number.
 func whereIs(def *wayland.Message) (*wayland.Interface, int) {

@@ -335,6 +335,9 @@ type piece struct {
 	shown    bool
 	scale    int32 // a label's scale in 120ths; 0 before the compositor sends it
 	key      labelKey
+
+	w          int32 // logical width of a label's whole picture, and its pixels
+	pixW, pixH int
 }
 
 // put draws a border around the box at, in the compositor's coordinates of v. The pieces

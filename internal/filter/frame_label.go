@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime/debug"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,41 +14,49 @@ import (
 	"vix/internal/wayland"
 )
 
-// labels draws a VM's label and keeps the last pictures, for all connections.
+// labels draws a VM's labels for all connections, and keeps the last pictures of the tag
+// alone. A picture with a title belongs to one window, and nobody keeps it.
 type labels struct {
-	text   string
-	font   []byte
-	rgb    [3]uint8
+	tag  string
+	font []byte
+	rgb  [3]uint8
+
 	mu     sync.Mutex
-	images map[labelKey]*label.Image
+	images map[labelKey]*label.Image // without a title
+	// fonts is nil while no label changes: a font in memory is larger than everything else
+	// in this process. idle forgets it.
+	fonts *label.Fonts
+	idle  *time.Timer
 }
 
-// A labelKey identifies a label's picture: the scale in 120ths, and the logical
-// width that it has to fit, 0 for any.
-type labelKey struct{ scale, room int32 }
+// A labelKey identifies a label's picture.
+type labelKey struct {
+	scale int32 // in 120ths
+	room  int32 // the logical width that the tag has to fit; 0 for any
+	title string
+	focus bool
+}
 
-// maxLabels bounds the pictures: a few scales and widths.
-const maxLabels = 8
+const (
+	maxLabels = 8 // pictures of the tag: a few scales and widths
+	fontsIdle = 5 * time.Second
+)
 
-func (l *labels) init(text string, font []byte, rgb [3]uint8) {
-	l.text, l.font, l.rgb = text, font, rgb
+func (l *labels) init(tag string, font []byte, rgb [3]uint8) {
+	l.tag, l.font, l.rgb = tag, font, rgb
 	l.images = map[labelKey]*label.Image{}
 }
 
-// get returns the label's picture, or nil.
+// get returns a label's picture, or nil.
 func (l *labels) get(k labelKey) *label.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if k.title != "" {
+		return l.draw(k)
+	}
 	img, ok := l.images[k]
 	if !ok {
-		img = label.Draw(label.Options{
-			Text: l.text, Font: l.font, Background: l.rgb,
-			Scale:  float64(k.scale) / 120,
-			Height: labelHeight, Width: int(k.room),
-		})
-		// A font in memory is larger than everything else in this process, and needed
-		// only once for each scale.
-		debug.FreeOSMemory()
+		img = l.draw(k)
 		if len(l.images) >= maxLabels {
 			clear(l.images)
 		}
@@ -56,11 +65,33 @@ func (l *labels) get(k labelKey) *label.Image {
 	return img
 }
 
-// The room for labels goes in steps, so that a resized window needs few pictures; a
-// window narrower than minRoom has no label.
+// draw runs with l.mu held.
+func (l *labels) draw(k labelKey) *label.Image {
+	if l.fonts == nil {
+		l.fonts = label.NewFonts(l.font)
+		l.idle = time.AfterFunc(fontsIdle, func() {
+			l.mu.Lock()
+			l.fonts = nil
+			l.mu.Unlock()
+			debug.FreeOSMemory()
+		})
+	} else {
+		l.idle.Reset(fontsIdle)
+	}
+	return label.Draw(label.Options{
+		Tag: l.tag, Title: k.title, Focus: k.focus, Fonts: l.fonts, Background: l.rgb,
+		Scale:  float64(k.scale) / 120,
+		Height: labelHeight, Width: int(k.room),
+	})
+}
+
+// The room for tags goes in steps, so that a resized window needs few pictures; a window
+// narrower than minRoom has no label. Titles are cut where the window ends, without another
+// picture, and leave endRoom of plain colour, so that the frame is seen to go on.
 const (
 	minRoom  = 32
 	roomStep = 16
+	endRoom  = 24
 )
 
 // label puts the label on the top strip of a frame of the given width. It tells
@@ -72,36 +103,67 @@ func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, e
 		v.border.pieces[pieceLabel] = p
 		wrote = true
 	}
-	room := width &^ (roomStep - 1)
-	k := labelKey{f.scaleOf(p), 0}
+	k := labelKey{scale: f.scaleOf(p)}
+	title := ""
+	if w := v.window(); w != nil {
+		k.focus, title = w.shell.next.active, w.name
+	}
 	img := f.labels.get(k)
-	if img != nil && img.W > width {
-		k.room = room
-		img = nil
-		if room >= minRoom {
+	shown := width
+	switch {
+	case img == nil:
+	case img.W > width:
+		k.room = width &^ (roomStep - 1)
+		if img = nil; k.room >= minRoom {
 			img = f.labels.get(k)
 		}
+	case title != "" && img.W+minRoom+endRoom <= width:
+		k.title, shown = title, width-endRoom
 	}
 	if img == nil {
 		wrote = wrote || p.shown
 		f.hide(c, p)
 		return wrote, nil
 	}
-	at := rect(x, y, img.W, labelHeight)
-	if p.shown && p.at == at && p.key == k {
+	fresh := !p.shown || p.key != k
+	if k.title != "" && fresh {
+		img = f.labels.get(k)
+	}
+	if fresh {
+		p.w, p.pixW, p.pixH = img.W, img.PixW, img.PixH
+	}
+	at := rect(x, y, min(p.w, shown), labelHeight)
+	if !fresh && p.at == at {
 		return wrote, nil
 	}
-	c.ToServer().Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.X), uint32(at.Y))
-	if !p.shown || p.key != k {
+	e := c.ToServer()
+	e.Msg(p.sub.Server, wayland.WlSubsurfaceReqSetPosition, uint32(at.X), uint32(at.Y))
+	if fresh {
 		if err := f.drawLabel(c, p, img, k); err != nil {
 			return false, err
 		}
+	}
+	if fresh || p.at.W != at.W {
+		part := uint32(int64(p.pixW) << 8 * int64(at.W) / int64(p.w))
+		e.Msg(p.viewport.Server, wayland.WpViewportReqSetSource, 0, 0, part, uint32(p.pixH)<<8)
+		e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(at.W), labelHeight)
+		e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
+		f.commit(c, p.surface.Server)
 	}
 	p.at, p.shown = at, true
 	return true, nil
 }
 
-// drawLabel gives a label piece its picture.
+// staleLabel tells whether a window's label still shows that it has the focus, or has not.
+func (v *view) staleLabel() bool {
+	if v.border == nil {
+		return false
+	}
+	p := v.border.pieces[pieceLabel]
+	return p != nil && p.shown && p.key.focus != v.shell.next.active
+}
+
+// drawLabel attaches a label's picture to its piece; the caller commits.
 func (f *frames) drawLabel(c *relay.Conn, p *piece, img *label.Image, k labelKey) error {
 	d, err := pixelFile(len(img.Pix), func(pix []uint32) { copy(pix, img.Pix) })
 	if err != nil {
@@ -113,9 +175,6 @@ func (f *frames) drawLabel(c *relay.Conn, p *piece, img *label.Image, k labelKey
 	e.Msg(pool.Server, wayland.WlShmPoolReqCreateBuffer, b.Server, 0, uint32(img.PixW), uint32(img.PixH), uint32(img.PixW*4), shmXRGB)
 	c.Discard(pool, wayland.WlShmPoolReqDestroy)
 	e.Msg(p.surface.Server, wayland.WlSurfaceReqAttach, b.Server, 0, 0)
-	e.Msg(p.viewport.Server, wayland.WpViewportReqSetDestination, uint32(img.W), labelHeight)
-	e.Msg(p.surface.Server, wayland.WlSurfaceReqDamage, 0, 0, math.MaxInt32, math.MaxInt32)
-	f.commit(c, p.surface.Server)
 	if p.buffer != nil {
 		c.Discard(p.buffer, wayland.WlBufferReqDestroy)
 	}

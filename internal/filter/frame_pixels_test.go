@@ -7,6 +7,7 @@ import (
 	"image/color"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,13 +85,17 @@ func look(t *testing.T, d *desktoptest.Desktop, shots ...shot) *image.RGBA {
 
 const framedSway = "default_border none\nfor_window [app_id=\".*\"] floating enable, border none, move absolute position 20 20\n"
 
+// labelled is how much of the strip above a small window its label takes at most: the box
+// of the tag, when the window has the focus.
+const labelled = 0.45
+
 // frameShots is a whole frame around content of w×h whose corner is at x, y.
 func frameShots(x, y, w, h int) []shot {
 	return []shot{
 		{what: "a frame on the left", at: image.Rect(x-sideWidth, y-labelHeight, x, y+h+sideWidth), color: frameBlue},
 		{what: "on the right", at: image.Rect(x+w, y-labelHeight, x+w+sideWidth, y+h+sideWidth), color: frameBlue},
 		{what: "below", at: image.Rect(x-sideWidth, y+h, x+w+sideWidth, y+h+sideWidth), color: frameBlue},
-		{what: "above, with a label", at: image.Rect(x-sideWidth, y-labelHeight, x+w+sideWidth, y), color: frameBlue, allBut: 0.2},
+		{what: "above, with a label", at: image.Rect(x-sideWidth, y-labelHeight, x+w+sideWidth, y), color: frameBlue, allBut: labelled},
 		{what: "nothing on its left", at: image.Rect(x-sideWidth-5, y-labelHeight-5, x-sideWidth, y+h+sideWidth+5), color: black},
 		{what: "nothing below", at: image.Rect(x-sideWidth, y+h+sideWidth, x+w+sideWidth, y+h+sideWidth+5), color: black},
 	}
@@ -133,7 +138,7 @@ func TestFramePixels(t *testing.T) {
 		look(t, d,
 			shot{what: "a sub-surface below the frame", at: image.Rect(atX, atY, atX+140, atY+60), color: guestLime},
 			shot{what: "the left border", at: image.Rect(atX-sideWidth, atY, atX, atY+60), color: frameBlue},
-			shot{what: "the label", at: image.Rect(atX-sideWidth, atY-labelHeight, atX+160+sideWidth, atY), color: frameBlue, allBut: 0.2},
+			shot{what: "the label", at: image.Rect(atX-sideWidth, atY-labelHeight, atX+160+sideWidth, atY), color: frameBlue, allBut: labelled},
 			// What sticks out is cut off at the frame.
 			shot{what: "nothing beside the frame", at: image.Rect(0, atY, atX-sideWidth, atY+60), color: black},
 		)
@@ -254,4 +259,56 @@ func TestFrameResize(t *testing.T) {
 		}
 	}
 	d.Button(t, desktoptest.Left, false)
+}
+
+// TestLabelPixels looks at the label on sway: the tag's box is that of the window with the
+// focus, the title follows the tag, changes with the guest's words, without a commit of the
+// guest's, and ends before the window does.
+func TestLabelPixels(t *testing.T) {
+	d, socket := startFramed(t, "full")
+	first := shows(t, d, socket, 300, 120, 300, 120)
+	box := image.Rect(atX+3, 20+3, atX+6, 20+labelHeight-3)                   // left of the tag's letters
+	tagEnd := atX + 37                                                        // the tag is "tag"
+	rest := image.Rect(tagEnd+1, 20, atX+300-endRoom, 20+labelHeight)         // the title's place
+	end := image.Rect(atX+300-endRoom, 20, atX+300+sideWidth, 20+labelHeight) // plain colour
+	top := image.Rect(atX-sideWidth, 20, atX+300+sideWidth, 21)               // the frame's edge
+	white := color.RGBA{255, 255, 255, 255}
+	label := func(what string, focus bool, titled func(ink int) bool) {
+		t.Helper()
+		d.WaitScreen(t, what, func(img *image.RGBA) bool {
+			is := frameBlue
+			if focus {
+				is = white
+			}
+			ink := rest.Dx()*rest.Dy() - desktoptest.Count(img, rest, desktoptest.Near(frameBlue, 2))
+			return desktoptest.Share(img, box, is, 2) == 1 && titled(ink) && desktoptest.Share(img, end, frameBlue, 2) == 1 && desktoptest.Share(img, top, frameBlue, 2) >= 0.95
+		})
+	}
+	none, some := func(ink int) bool { return ink == 0 }, func(ink int) bool { return ink > 30 }
+	label("the tag's box, and no title", true, none)
+	first.title("mail")
+	label("the title", true, some)
+	first.title(strings.Repeat("W", 200))
+	label("a title that is too long", true, func(ink int) bool { return ink > 500 })
+	first.title("")
+	label("no title again", true, none)
+
+	// Another window takes the focus: it lies elsewhere, by its own rule.
+	d.Command(t, `for_window [title="second"] move absolute position 20 200`)
+	second := newPainter(t, socket, 60, 40)
+	second.title("second")
+	second.fill(0, guestLime)
+	second.present(second.surface, "buffer0")
+	second.sync()
+	label("the first without the focus", false, func(ink int) bool { return ink == 0 })
+	first.title("mail")
+	label("its title, behind a line", false, some)
+	second.close()
+	label("the focus is back", true, some)
+}
+
+func (p *painter) title(text string) {
+	p.T.Helper()
+	p.Put(p.ids["xdg_toplevel"], wayland.XdgToplevelReqSetTitle, text)
+	p.sync()
 }

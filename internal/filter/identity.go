@@ -48,8 +48,21 @@ func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	d := wayland.NewDecoder(m.Body)
 	stateOf(c).countCommit(c)
 	f, w := filterOf(c), m.Obj.Data.(*window)
-	w.title = Title(f.cfg.Tag, string(d.String()))
-	return false, w.say(c, wayland.XdgToplevelReqSetTitle, w.title)
+	text := string(d.String())
+	w.title = Title(f.cfg.Tag, text)
+	if err := w.say(c, wayland.XdgToplevelReqSetTitle, w.title); err != nil {
+		return false, err
+	}
+	name := plain.Text(text, maxTitle, plain.OneLine)
+	if name == w.name {
+		return false, nil
+	}
+	w.name = name
+	if f := framesOf(c); f.full && w.shell != nil && w.shell.mapped {
+		stateOf(c).countResize(c) // the label is drawn again
+		return false, f.show(c, w.shell.v)
+	}
+	return false, nil
 }
 
 func onSetAppID(c *relay.Conn, m *relay.Msg) (bool, error) {

@@ -127,7 +127,8 @@ func (st *state) countCommit(c *relay.Conn) {
 	}
 }
 
-// countResize slows the client down when its VM resizes windows too fast.
+// countResize slows the client down when its VM resizes windows, or changes titles that are
+// shown, too fast.
 func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, display.ResizeCost)) }
 
 // pauseConnect waits until the VM may open one more connection: each makes the
@@ -135,7 +136,7 @@ func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, d
 func (st *state) pauseConnect(ctx context.Context) error {
 	d := st.wait(display.Connects, 1)
 	if d <= 0 {
-		return nil
+		return context.Cause(ctx)
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()

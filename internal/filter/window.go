@@ -61,7 +61,8 @@ const maxQueue = 64
 type window struct {
 	id           uint64
 	title, appID string
-	shown        bool // content was committed, and the Event sent
+	name         string // the title without the tag, plain
+	shown        bool   // content was committed, and the Event sent
 
 	shell *shell        // nil when the surface is gone
 	obj   *relay.Object // the client's xdg_toplevel
@@ -359,7 +360,7 @@ func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 		return true, nil
 	}
 	f := framesOf(c)
-	if w, h := f.bound(s); s.geometry.W > w || s.geometry.H > h {
+	if w, h := f.bound(s); s.geometry.W > w || s.geometry.H > h || s.v.staleLabel() {
 		return true, f.show(c, s.v)
 	}
 	return true, nil

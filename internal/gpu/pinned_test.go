@@ -81,8 +81,9 @@ type pinRig struct {
 	c    *gputest.Conn
 	next uint32 // object id
 
-	mu   sync.Mutex
-	data []byte
+	listens sync.WaitGroup
+	mu      sync.Mutex
+	data    []byte
 }
 
 // eachPinned runs f twice: with one ledger for device and filter, and with separate
@@ -108,6 +109,7 @@ func eachPinned(t *testing.T, limits display.Limits, f func(t *testing.T, r *pin
 			must(t, err)
 			f(t, r)
 			must(t, r.c.Close())
+			r.listens.Wait() // it reads the guest's memory, which close takes away
 			r.comp.close()
 			r.drained(t)
 			_ = r.close()
@@ -196,9 +198,9 @@ func (r *pinRig) send(t *testing.T, b []byte, res ...uint32) {
 
 func (r *pinRig) id() uint32 { r.next++; return r.next - 1 }
 
-// listen reads the host's data.
+// listen reads the host's data, until the context is closed.
 func (r *pinRig) listen() {
-	go func() {
+	r.listens.Go(func() {
 		for {
 			e, err := r.c.Next()
 			if err != nil || e.Cmd == virtwl.CmdReceive && len(e.Data) == 0 {
@@ -210,7 +212,7 @@ func (r *pinRig) listen() {
 			}
 			r.mu.Unlock()
 		}
-	}()
+	})
 }
 
 // heard is the beginning of the received data.

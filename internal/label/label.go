@@ -1,12 +1,10 @@
-// Package label draws lines of text: the label of a VM's windows, on a plain
-// background (Draw), and the menu's texts, as masks (Fonts, Line in text.go).
+// Package label draws lines of text: the label of a VM's windows, with the VM's tag and the
+// window's title (Draw), and the menu's texts, as masks (Fonts, Line in text.go).
 //
 //	text ─► shaped by script and direction ─► outlines ─► filled at the scale ─► pixels
 //	        (go-text: HarfBuzz in Go)                     (x/image/vector)
 //
-// The caller passes the bytes of fonts; the package opens nothing. A label's font is
-// parsed anew for each picture: pictures are few and kept by the caller, and a
-// font in memory is larger than all of them.
+// The caller passes the bytes of fonts; the package opens nothing.
 package label
 
 import (
@@ -14,14 +12,22 @@ import (
 	"math"
 )
 
-// Options describe a label.
+// Options describe a label:
+//
+//	 Tag │ the title            a window without the focus
+//	▐Tag▌  the title            the window with the focus: the tag in the background's
+//	                            colour, on a box of the letters'
+//
+// The title is a stranger's: nothing of it is drawn left of where the tag's place ends.
 type Options struct {
-	Text       string
-	Font       []byte // an OpenType font; the built-in one replaces nil and an unreadable font
+	Tag        string
+	Title      string // "" for a label of the tag alone, as long as the tag
+	Focus      bool
+	Fonts      *Fonts
 	Background [3]uint8
 	Scale      float64 // pixels per logical pixel
 	Height     int     // the picture's height, in logical pixels
-	Width      int     // the picture's greatest width, in logical pixels; 0 for no bound
+	Width      int     // the tag's greatest width, in logical pixels; 0 for no bound
 }
 
 // An Image is a label's picture.
@@ -34,51 +40,113 @@ type Image struct {
 // Limits of a label: longer text is useless, and costs memory.
 const (
 	maxRunes = 64
-	maxWidth = 1024 // in logical pixels
-	padding  = 8    // on the left and on the right, in logical pixels
+	maxWidth = 1024 // of tag and title together, in logical pixels
+	padding  = 8    // on the left and on the right of each, in logical pixels
+	margin   = 2    // around the tag's box, which leaves the frame whole, in logical pixels
 )
 
-// Draw returns the picture, or nil if there is nothing to draw or no room for it.
-// Text that does not fit is cut and ends with an ellipsis.
+// Draw returns the picture, or nil if there is no tag or no room for it. Text that does not
+// fit is cut and ends with an ellipsis.
 func Draw(o Options) *Image {
-	text := []rune(o.Text)
-	if len(text) > maxRunes {
-		text = append(text[:maxRunes-1], '…')
-	}
-	if len(text) == 0 || o.Height <= 0 || o.Scale <= 0 {
+	if o.Tag == "" || o.Height <= 0 || o.Scale <= 0 {
 		return nil
 	}
-	fonts := NewFonts(o.Font)
 	h := max(int(math.Round(float64(o.Height)*o.Scale)), 1)
 	size := math.Round(float64(o.Height)*o.Scale*0.68*64) / 64
-	room := float64(maxWidth - 2*padding)
+	room := maxWidth
 	if o.Width > 0 {
-		room = min(room, float64(o.Width-2*padding))
+		room = min(room, o.Width)
 	}
-	line := fonts.Fit(text, size, room*o.Scale)
+	tag := o.box(o.Tag, size, room, h)
+	if tag == nil {
+		return nil
+	}
+	tag.paint(o.Background, Ink(o.Background))
+	if o.Focus {
+		n := int(math.Round(margin * o.Scale))
+		tag.invert(image.Rect(n, n, tag.PixW-n, h-n), o.Background, Ink(o.Background))
+	}
+	if o.Title == "" {
+		return &tag.Image
+	}
+	title := o.box(o.Title, size, maxWidth-int(tag.W), h)
+	if title == nil {
+		return &tag.Image
+	}
+	title.paint(o.Background, Ink(o.Background))
+	if !o.Focus {
+		title.line(max(int(math.Round(o.Scale)), 1), Ink(o.Background))
+	}
+	return beside(&tag.Image, &title.Image)
+}
+
+// A box is a line of text in a picture of its own.
+type box struct {
+	Image
+	mask *image.Alpha
+}
+
+// box draws text, at a size in pixels, into a picture that is at most room wide and h pixels
+// high; nil if there is no room for any of it.
+func (o *Options) box(text string, size float64, room, h int) *box {
+	runes := []rune(text)
+	if len(runes) > maxRunes {
+		runes = append(runes[:maxRunes-1], '…')
+	}
+	line := o.Fonts.Fit(runes, size, float64(room-2*padding)*o.Scale)
 	if line == nil {
 		return nil
 	}
 	w := int(math.Ceil(line.Width/o.Scale)) + 2*padding
-	for k := 0; k < 3 && !whole(float64(w)*o.Scale) && (o.Width == 0 || w < o.Width); k++ {
+	for k := 0; k < 3 && !whole(float64(w)*o.Scale) && w < room; k++ {
 		w++ // an unscaled picture is sharper
 	}
-	img := &Image{W: int32(w), PixW: max(int(math.Round(float64(w)*o.Scale)), 1), PixH: h}
-	mask := image.NewAlpha(image.Rect(0, 0, img.PixW, h))
-	line.Draw(mask, math.Round(padding*o.Scale), fonts.Baseline(size, h), nil)
-	img.Pix = blend(mask, o.Background, Ink(o.Background))
-	return img
+	b := &box{Image: Image{W: int32(w), PixW: max(int(math.Round(float64(w)*o.Scale)), 1), PixH: h}}
+	b.mask = image.NewAlpha(image.Rect(0, 0, b.PixW, h))
+	line.Draw(b.mask, math.Round(padding*o.Scale), o.Fonts.Baseline(size, h), nil)
+	return b
 }
 
 func whole(v float64) bool { return math.Abs(v-math.Round(v)) < 0.01 }
 
-func blend(mask *image.Alpha, bg, fg [3]uint8) []uint32 {
+// paint gives the text and what is behind it their colours.
+func (b *box) paint(bg, fg [3]uint8) {
 	table := Mix(bg, fg)
-	pix := make([]uint32, len(mask.Pix))
-	for k, a := range mask.Pix {
-		pix[k] = table[a]
+	b.Pix = make([]uint32, len(b.mask.Pix))
+	for k, a := range b.mask.Pix {
+		b.Pix[k] = table[a]
 	}
-	return pix
+}
+
+// invert exchanges the two colours in a part of the picture.
+func (b *box) invert(part image.Rectangle, bg, fg [3]uint8) {
+	table := Mix(fg, bg)
+	for y := part.Min.Y; y < part.Max.Y; y++ {
+		for x := part.Min.X; x < part.Max.X; x++ {
+			b.Pix[y*b.PixW+x] = table[b.mask.Pix[y*b.PixW+x]]
+		}
+	}
+}
+
+// line draws a line of n pixels on the left, as high as the picture: no letter is.
+func (b *box) line(n int, fg [3]uint8) {
+	c := Mix(fg, fg)[0]
+	for row := range b.PixH {
+		for x := range min(n, b.PixW) {
+			b.Pix[row*b.PixW+x] = c
+		}
+	}
+}
+
+// beside returns the two pictures, of one height, as one.
+func beside(left, right *Image) *Image {
+	img := &Image{W: left.W + right.W, PixW: left.PixW + right.PixW, PixH: left.PixH}
+	img.Pix = make([]uint32, 0, img.PixW*img.PixH)
+	for row := range img.PixH {
+		img.Pix = append(img.Pix, left.Pix[row*left.PixW:][:left.PixW]...)
+		img.Pix = append(img.Pix, right.Pix[row*right.PixW:][:right.PixW]...)
+	}
+	return img
 }
 
 // Mix returns the colour of fg over bg for each coverage, as xrgb8888 with a full first

@@ -90,7 +90,7 @@ func (l *Launcher) disposable(ctx context.Context, reg *vm.Registry, v *config.V
 	for i := 1; i < 100; i++ {
 		name := fmt.Sprintf("%s-tmp%d", base, i)
 		if !slices.Contains(running, name) {
-			v.Name, v.State = name, "none"
+			v.Name, v.State, v.NoColor = name, "none", false // the colour is v's
 			tag := []rune(v.Tag)
 			v.Tag = string(tag[:min(len(tag), config.MaxTag-len(" tmp99"))]) + fmt.Sprintf(" tmp%d", i)
 			return nil

@@ -94,6 +94,7 @@ func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(fo
 func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
 	r.VM, r.Session = v.Name, l.Session
 	r.Launch = func() (vm.Launch, error) {
+		l.giveColor(ctx, &v)
 		spec, err := l.Spec(v)
 		if err == nil {
 			err = l.checkProgram(v, r)
@@ -101,6 +102,31 @@ func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.
 		return spec, err
 	}
 	return reg.Run(ctx, r)
+}
+
+// giveColor gives v, which starts now, a colour that it keeps, where config.toml names none.
+// Without a state directory to keep it in, v has the one that would be chosen now.
+func (l *Launcher) giveColor(ctx context.Context, v *config.VM) {
+	if !v.NoColor {
+		return
+	}
+	conf, err := l.Config()
+	if err != nil {
+		return // Spec reports it
+	}
+	store, err := vm.OpenStore(l.Dirs.State)
+	if err != nil {
+		return
+	}
+	defer store.Close()
+	color, err := store.GiveColor(ctx, v.Name, func(given map[string]config.Color) config.Color {
+		conf.GiveColors(given)
+		named, _ := conf.VM(v.Name)
+		return named.Color
+	})
+	if err == nil {
+		v.Color = color
+	}
 }
 
 // DialBus connects to the session bus.

@@ -118,6 +118,13 @@ func Balloon() Device {
 	return Device{args: constantArgs("-device", "virtio-balloon-pci,id="+balloonID+",deflate-on-oom=on,free-page-reporting=on")}
 }
 
+// Entropy feeds the guest's random numbers from the host's, so that a guest whose processor
+// has no RDRAND does not wait for them. QEMU asks the host's kernel by getrandom, and needs no
+// file.
+func Entropy() Device {
+	return Device{args: constantArgs("-object", "rng-builtin,id=entropy", "-device", "virtio-rng-pci,rng=entropy")}
+}
+
 // Where a USB controller goes, and its id.
 const (
 	USBPort       = "usbport"

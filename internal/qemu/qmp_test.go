@@ -23,7 +23,6 @@ func talk(t *testing.T, first string, answer func(command string) string) *Monit
 		t.Fatal(err)
 	}
 	m := NewMonitor(ours)
-	m.timeout = 200 * time.Millisecond
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -100,9 +99,12 @@ func TestQMPLateReply(t *testing.T) {
 	if err := m.Connect(); err != nil {
 		t.Fatal(err)
 	}
+	patience := m.timeout
+	m.timeout = 200 * time.Millisecond
 	if st, err := m.Status(); err == nil {
 		t.Errorf("no reply: %q", st)
 	}
+	m.timeout = patience
 	for i := 3; i < 6; i++ {
 		if st, err := m.Status(); err != nil || st != fmt.Sprint("to ", i) {
 			t.Errorf("command %d: %q, %v", i, st, err)
@@ -127,6 +129,7 @@ func TestQMPFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := talk(t, tt.first, func(string) string { return tt.answer })
+			m.timeout = 200 * time.Millisecond
 			if err := m.Connect(); err == nil {
 				t.Error("connected")
 			}

@@ -49,7 +49,7 @@ func TestCommandLines(t *testing.T) {
 	}
 	with := func(name string, devices ...qemu.Device) {
 		t.Helper()
-		m.Devices = devices
+		m.Devices = append(devices, qemu.Entropy()) // every machine has it
 		args, _ := m.Command()
 		golden(t, name, args)
 	}

@@ -50,6 +50,7 @@ func (s *machine) start() error {
 	for _, p := range s.parts {
 		m.Devices = append(m.Devices, p.devices()...)
 	}
+	m.Devices = append(m.Devices, qemu.Entropy())
 	ours, qmpEnd, err := proc.Socketpair("qmp")
 	if err != nil {
 		m.Close()

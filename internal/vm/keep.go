@@ -69,7 +69,7 @@ func (r *Registry) Reset(ctx context.Context, s *Store, name string) error {
 
 // Remove drops all that the VM has kept.
 func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
-	if err := r.withState(ctx, s, name, "remove", func() error { return s.drop(name) }); err != nil {
+	if err := r.withState(ctx, s, name, "remove", func() error { return s.drop(ctx, name) }); err != nil {
 		return err
 	}
 	return s.Sweep()
@@ -93,7 +93,7 @@ func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error 
 		if err := s.root.Rename(old, target); err != nil {
 			return Failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), proc.Cause(err))
 		}
-		return nil
+		return s.moveColor(ctx, from, to)
 	})
 	return errors.Join(err, r.RemoveDir(context.WithoutCancel(ctx), to))
 }

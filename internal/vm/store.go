@@ -30,6 +30,7 @@ import (
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by a later one
 //	  staging/NAME-XXXXXXXX.lock   flock: held while that run lasts
 //	  .removed-XXXXXXXXXXXX/       a tree that is being removed (removal.go)
+//	  colors.json                  the colours of VMs that config.toml gives none (colors.go)
 //	  written.json                 the user's folders that a VM could ever write to (written.go)
 //
 // A guest has written whatever is in home and staging: Vix removes and renames it, but never
@@ -249,9 +250,12 @@ func (s *Store) openExisting(name string) (*KeptState, error) {
 	return s.lock(name)
 }
 
-// drop puts a VM's kept state away; Sweep removes it.
-func (s *Store) drop(name string) error {
+// drop puts a VM's kept state away; Sweep removes it. Its colour is free again.
+func (s *Store) drop(ctx context.Context, name string) error {
 	_, err := s.putAway(filepath.Join(VMsName, name))
+	if err == nil {
+		_ = s.moveColor(ctx, name, "") // a full disk keeps no VM from being removed
+	}
 	return err
 }
 
