@@ -21,19 +21,17 @@ import (
 func addCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add NAME PACKAGE…",
-		Short: "add packages to a VM that runs",
-		Long: `Adds packages to the VM NAME, which has to run, the way its root allows:
+		Short: "add packages to a running VM",
+		Long: `Adds packages to the running VM NAME, the way its root allows:
 
-- "debian:SUITE": the packages, and what they need that the root has not, are
-  fetched and checked by this machine's apt-get (with a state of its own), streamed
-  into the VM and installed there. The VM needs no network.
-- "image:PATH" or a directory: by the root's own package manager (apt, dnf, pacman,
-  apk or zypper), if the VM has a network.
-- "host": its programs are this machine's own. Install the package here.
+- "debian:SUITE": this machine's apt-get fetches and checks them, and Vix installs
+  them in the VM, which needs no network.
+- "image:PATH" or a directory: the root's own package manager (apt, dnf, pacman,
+  apk or zypper) adds them, if the VM has a network.
+- "host": has this machine's own programs. Install the packages here.
 
-What is added goes with the VM when it stops: its root is made anew at each start. To
-have it at every start, add the line that is printed to config.toml, which Vix never
-writes itself.`,
+The packages disappear with the VM. The command prints the line for config.toml
+that adds them at every start.`,
 		Example: `  vix add web jq
   vix add office libreoffice-writer hunspell-de-de`,
 		Args: func(c *cobra.Command, a []string) error {

@@ -19,16 +19,15 @@ import (
 func clipboardCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "clipboard copy|paste|status|clear|history",
-		Short: "carry the clipboard from one VM to another, or between a VM and the host",
-		Long: `Each VM has a clipboard of its own, which no other VM and nobody on the host sees.
-Two steps carry what is in it: "copy" takes what the focused window's VM, or the
-host, has selected, and "paste" offers it to the VM of the window that is focused
-then, or to the host. After that you paste in the program as always.
+		Short: "carry the clipboard between VMs and the host",
+		Long: `Each VM has a clipboard of its own, which neither another VM nor the host sees. To
+carry its contents elsewhere takes two steps: "copy" takes the selection of the
+focused window's VM, or of the host, and "paste" offers it to the VM of the window
+focused then, or to the host. After that, paste in the program as always.
 
-What was copied is held in memory by a process of its own until it is used,
-replaced, cleared, or its time is over. Text and pictures pass, and HTML where a
-rule says so; files do not (see cp). [[clipboard.rule]] in config.toml says what may
-go from where to where.`,
+A separate process holds the copy in memory until it is used, replaced, cleared, or
+its time is over. Text and pictures pass, and HTML if a rule says so; for files use
+vix cp. [[clipboard.rule]] in config.toml says what may go from where to where.`,
 		Example: `  vix clipboard copy             from the focused window's VM, or the host
   vix clipboard paste            to the VM of the window that is focused now
   vix clipboard copy --vm work   by name
@@ -56,9 +55,9 @@ type clipSide struct {
 
 func (s *clipSide) register(c *cobra.Command, e *env) {
 	f := c.Flags()
-	f.StringVar(&s.vm, "vm", "", "this VM, whatever window has the focus")
-	f.BoolVar(&s.host, "host", false, "the host, whatever window has the focus")
-	f.BoolVar(&s.primary, "primary", false, "the primary selection (the middle button's), not the clipboard")
+	f.StringVar(&s.vm, "vm", "", "the VM `NAME`, whichever window has the focus")
+	f.BoolVar(&s.host, "host", false, "the host, whichever window has the focus")
+	f.BoolVar(&s.primary, "primary", false, "the primary selection (the middle button's) instead of the clipboard")
 	_ = c.RegisterFlagCompletionFunc("vm", completeNames(e))
 }
 
@@ -95,7 +94,7 @@ func clipCopyCommand(e *env) *cobra.Command {
 	var side clipSide
 	c := &cobra.Command{
 		Use:     "copy",
-		Short:   "take what is selected in the focused window's VM, or on the host",
+		Short:   "copy the selection of the focused window's VM, or of the host",
 		Example: "  vix clipboard copy\n  vix clipboard copy --vm work",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -137,7 +136,7 @@ func clipPasteCommand(e *env) *cobra.Command {
 	var side clipSide
 	c := &cobra.Command{
 		Use:     "paste",
-		Short:   "offer what was copied to the focused window's VM, or to the host",
+		Short:   "offer the copy to the focused window's VM, or to the host",
 		Example: "  vix clipboard paste\n  vix clipboard paste --host",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -176,7 +175,7 @@ func clipStatusCommand(e *env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "status",
-		Short:   "what is held, where it is from, and for how long",
+		Short:   "show what is held, where it is from, and for how long",
 		Example: "  vix clipboard status --json",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
@@ -195,14 +194,14 @@ func clipStatusCommand(e *env) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "as one JSON object")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
 func clipClearCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:     "clear",
-		Short:   "forget what was copied, and take back what was pasted and is not used yet",
+		Short:   "forget the copy, and withdraw a paste that is not used yet",
 		Example: "  vix clipboard clear",
 		Args:    args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
@@ -218,9 +217,9 @@ func clipClearCommand(e *env) *cobra.Command {
 func clipHistoryCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "history off|on",
-		Short: "whether the host's clipboard managers may keep what is pasted to the host",
-		Long: `Vix keeps no history of what was copied. A clipboard manager on the host may: "off"
-asks it not to, for this session, by the hint that passwords have
+		Short: "say whether the host's clipboard managers may keep what is pasted",
+		Long: `Vix keeps no history of copies, but a clipboard manager on the host may. "off" asks
+it not to, for this session, with the hint that passwords have
 (x-kde-passwordManagerHint). That is also the default; "history" under [clipboard]
 in config.toml changes it.`,
 		Example:   "  vix clipboard history off",

@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"vix/config"
 	"vix/internal/vm"
 )
 
@@ -20,10 +25,10 @@ const longName = "vix-launcher"
 func completionCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "print the completion script of a shell",
+		Short: "print a shell's completion script",
 		Long: `Prints the shell's completion script, for vix and vix-launcher: verbs, options,
-names of VMs, programs, and paths in VMs. Where Vix is installed in the system,
-shells find it themselves.`,
+names of VMs, programs, and paths in VMs. If Vix is installed system-wide, shells
+find it by themselves.`,
 		Example: `  source <(vix completion bash)
   vix completion zsh >~/.zfunc/_vix     (a directory of fpath)
   vix completion fish >~/.config/fish/completions/vix.fish`,
@@ -139,4 +144,92 @@ func hostPrograms(path []string, prefix string) []string {
 		}
 	}
 	return names
+}
+
+// completeExec completes exec's VM, its options, and the name of a program of the VM's.
+func completeExec(e *env) cobra.CompletionFunc {
+	return func(c *cobra.Command, a []string, word string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case len(a) == 0:
+			return runningNames(c.Context(), e), cobra.ShellCompDirectiveNoFileComp
+		case c.Flags().Parse(a[1:]) != nil || c.Flags().NArg() > 0:
+			return nil, cobra.ShellCompDirectiveNoFileComp // in the midst of an option, or COMMAND's arguments
+		case strings.HasPrefix(word, "-"):
+			return flagNames(c.Flags(), word), cobra.ShellCompDirectiveNoFileComp
+		}
+		return guestPrograms(c.Context(), e, a[0], word), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func flagNames(flags *pflag.FlagSet, word string) (names []string) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden && strings.HasPrefix("--"+f.Name, word) {
+			names = append(names, "--"+f.Name+"\t"+f.Usage)
+		}
+	})
+	return names
+}
+
+// What completion takes of a guest.
+const (
+	guestPatience    = time.Second / 2
+	maxGuestOutput   = 64 << 10 // bytes
+	maxGuestPrograms = 256
+)
+
+// programWord matches the names of programs that completion offers. A guest chose them, and
+// they go to a shell.
+var programWord = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$`)
+
+// listPrograms prints the programs on the guest's PATH whose names begin with $1.
+const listPrograms = `IFS=:; for d in $PATH; do for f in "$d/$1"*; do [ -f "$f" ] && [ -x "$f" ] && echo "${f##*/}"; done; done; :`
+
+// guestPrograms asks a running VM for the programs whose names begin with word. Nothing is
+// offered for an empty word, or if the VM does not answer at once.
+func guestPrograms(ctx context.Context, e *env, name, word string) []string {
+	if !programWord.MatchString(word) || config.CheckName(name) != nil {
+		return nil
+	}
+	reg, err := e.registry()
+	if err != nil {
+		return nil
+	}
+	defer reg.Close()
+	ctx, cancel := context.WithTimeout(ctx, guestPatience)
+	defer cancel()
+	if st, err := reg.State(ctx, name); err != nil || st.State != vm.StateRunning {
+		return nil
+	}
+	var out boundedBuffer
+	_, err = reg.Run(ctx, vm.Run{
+		VM: name, Argv: []string{"sh", "-c", listPrograms, "sh", word},
+		Stdin: strings.NewReader(""), Stdout: &out, Stderr: io.Discard,
+	})
+	if err != nil {
+		return nil
+	}
+	return programWords(out.String(), word)
+}
+
+// programWords returns the lines of a guest's output that are names of programs and begin
+// with word, each once.
+func programWords(output, word string) []string {
+	var names []string
+	for line := range strings.Lines(output) {
+		line, whole := strings.CutSuffix(line, "\n")
+		if whole && strings.HasPrefix(line, word) && programWord.MatchString(line) {
+			names = append(names, line)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return names[:min(len(names), maxGuestPrograms)]
+}
+
+// A boundedBuffer keeps the first maxGuestOutput bytes written to it.
+type boundedBuffer struct{ bytes.Buffer }
+
+func (b *boundedBuffer) Write(p []byte) (int, error) {
+	b.Buffer.Write(p[:min(len(p), maxGuestOutput-b.Len())])
+	return len(p), nil
 }

@@ -40,24 +40,17 @@ func cpCommand(e *env) *cobra.Command {
 	var limit string
 	c := &cobra.Command{
 		Use:   "cp [-r] [--limit SIZE] SOURCE… DESTINATION",
-		Short: "copy files between the host and VMs that run",
-		Long: `Copies files, and with -r directories, from the host to a VM, from a VM to the
-host, or from one VM to another. A path of a VM's is NAME:PATH, relative to the
-home directory of its ordinary user, as whom it is read and written; any other is
-the host's (./NAME:PATH, if a file is called so). The VMs have to run.
+		Short: "copy files between the host and running VMs",
+		Long: `Copies files, and with -r directories, between the host and running VMs, or from
+one VM to another. A path in a VM is NAME:PATH, relative to the home directory of
+its ordinary user; any other path is the host's (./NAME:PATH, if a file is called
+that). If DESTINATION is a directory, each SOURCE is copied into it under its own
+name; else the only SOURCE becomes DESTINATION.
 
-Into a DESTINATION that is a directory, each SOURCE is copied under its own name;
-else the only SOURCE becomes DESTINATION. Contents, permissions (less the umask,
-and never setuid), times, holes and, with -r, symbolic links are kept; owners,
-hard links and devices are not. A directory that is there is added to.
-
-What is copied appears under its name when it is complete: a copy that fails, or
-is interrupted, leaves nothing half-written. A file is replaced, not written into;
-a link is never followed. A guest's files are treated as hostile: nothing is taken but what was asked for,
-names, links and sizes cannot lead out of DESTINATION, at most SIZE bytes (16G)
-and two million files are taken, and a part of the disk is kept free.
-
-On a terminal, a copy that takes over a second shows how far it is.`,
+Contents, permissions, times and holes are kept, and with -r symbolic links; owners
+and hard links are not. A failed or interrupted copy leaves nothing half-written. A
+guest's files are treated as hostile: nothing but what you asked for is copied, to
+nowhere but DESTINATION, and no more than SIZE.`,
 		Example: `  vix cp report.pdf web:
   vix cp web:Downloads/report.pdf .
   vix cp -r src build:/tmp/src
@@ -72,8 +65,8 @@ On a terminal, a copy that takes over a second shows how far it is.`,
 			return c.run(cmd.Context())
 		},
 	}
-	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "directories too, and symbolic links as such")
-	c.Flags().StringVar(&limit, "limit", cpLimit, "the most that is taken from a VM, a `SIZE` such as 512M or 64G")
+	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "copy directories too, and symbolic links as links")
+	c.Flags().StringVar(&limit, "limit", cpLimit, "copy at most this `SIZE` from a VM, such as 512M or 64G")
 	return c
 }
 

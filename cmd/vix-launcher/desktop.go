@@ -24,16 +24,14 @@ import (
 func desktopCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "desktop sync|list|remove",
-		Short: "desktop entries for the programs of VMs",
+		Short: "make desktop entries for the programs of VMs",
 		Long: `Makes desktop entries for the programs of the VMs in config.toml, so that every
-launcher and menu offers them: dev.vix.VM.PROGRAM.desktop in
-$XDG_DATA_HOME/applications, with an icon that has the VM's colour in its corner.
+launcher and menu offers them. They are in $XDG_DATA_HOME/applications, named
+dev.vix.VM.PROGRAM.desktop, with an icon that has the VM's colour in its corner.
 
-Which programs a VM has entries for is its key "desktop"; without it, those of its
-"programs"; without either, none if its root is the host, and all otherwise. Every
-entry starts its program in its VM and nowhere else, and has actions: the program in a
-new disposable VM, a terminal in the VM, the end of the VM. Files can be opened of the
-types that "mime" allows.`,
+A VM's key "desktop" says which programs have entries, and "mime" which files they
+open. Each entry starts its program in its VM and nowhere else. Its actions run the
+program in a new disposable VM, open a terminal in the VM, and stop the VM.`,
 		Example: `  vix desktop sync
   vix desktop sync --dry-run
   vix desktop list
@@ -54,12 +52,12 @@ func desktopSyncCommand(e *env) *cobra.Command {
 	var dry, asJSON bool
 	c := &cobra.Command{
 		Use:   "sync [--dry-run] [--json]",
-		Short: "make the entries what config.toml says",
+		Short: "make the entries that config.toml asks for",
 		Long: `Writes the desktop entries, icons and D-Bus service files of the VMs' programs, and
-removes those of programs and VMs that are gone. It touches no file that it has not
-made. A disk image (root = "image:PATH") is read by a guest: when it is new or has
-changed, it is started for a moment in a VM that has no display, network or home;
-with --dry-run too.`,
+removes those of programs and VMs that are gone. Touches only files that it has
+made. To read a disk image (root = "image:PATH") that is new or has changed, it
+starts the image briefly in a VM without a display, network or home, even with
+--dry-run.`,
 		Example: "  vix desktop sync --dry-run",
 		Args:    args(0, 0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -77,7 +75,7 @@ with --dry-run too.`,
 			return e.applyEntries(c.Context(), want, dry, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&dry, "dry-run", false, "say what would change, and change nothing")
+	c.Flags().BoolVar(&dry, "dry-run", false, "print what would change, and change nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
 	return c
 }
@@ -86,7 +84,7 @@ func desktopListCommand(e *env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:     "list [--json]",
-		Short:   "the entries that are there",
+		Short:   "list the entries",
 		Long:    `Lists the desktop entries that "desktop sync" has made.`,
 		Example: "  vix desktop list --json",
 		Args:    args(0, 0, ""),
@@ -114,9 +112,9 @@ func desktopRemoveCommand(e *env) *cobra.Command {
 	var dry, asJSON bool
 	c := &cobra.Command{
 		Use:   "remove [--dry-run] [--json] [VM…]",
-		Short: "remove the entries of VMs, or all",
-		Long: `Removes the desktop entries of the VMs that are named, or of all. The next "desktop
-sync" makes them again, unless config.toml says otherwise.`,
+		Short: "remove the entries of some VMs, or all",
+		Long: `Removes the desktop entries of the named VMs, or all. The next "desktop sync" makes
+them again, unless config.toml says otherwise.`,
 		Example: "  vix desktop remove web",
 		Args:    args(0, -1, "VM"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -150,7 +148,7 @@ sync" makes them again, unless config.toml says otherwise.`,
 			return e.applyEntries(c.Context(), rest, dry, asJSON)
 		},
 	}
-	c.Flags().BoolVar(&dry, "dry-run", false, "say what would change, and change nothing")
+	c.Flags().BoolVar(&dry, "dry-run", false, "print what would change, and change nothing")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the changes as JSON")
 	return c
 }

@@ -56,17 +56,13 @@ func doctorCommand(e *env) *cobra.Command {
 	var asJSON, verbose bool
 	c := &cobra.Command{
 		Use:   "doctor [-v] [--json]",
-		Short: "check what this machine has and lacks",
-		Long: `Checks everything that a VM needs of this machine, and says of each: ok, warn (it
-works, but worse) or fail (no VM can run), and what to install or change. Then
-shows how each process of the VMs that run is confined: what the kernel says is in
-force, what measures the process took, and what is weaker on this machine. With
--v, also lists which of this machine's files a VM with root = "host" can read.
-Nothing is changed. The exit status is 1 if anything failed.
+		Short: "check that this machine can run VMs",
+		Long: `Checks everything that a VM needs of this machine. Each result is ok, warn (it
+works, but worse) or fail (no VM can run), with what to install or change. Then
+shows how each process of the running VMs is confined. With -v, it also lists which
+of this machine's files a VM with root = "host" can read. It changes nothing.
 
-With --json, an object: checks [{name, status, detail, fix}], vms [{name,
-channel, processes [{process, measures, weaker, status}]}], view [path], hidden [path]:
-what of the view is hidden, because others may not read it, or it holds a secret.`,
+The exit status is 1 if a check failed. With --json, prints one object.`,
 		Example: `  vix doctor
   vix doctor --json | jq '.checks[] | select(.status != "ok")'`,
 		Args:              args(0, 0, ""),

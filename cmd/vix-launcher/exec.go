@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"vix/config"
@@ -24,71 +25,61 @@ type execOptions struct {
 	raw  bool
 }
 
-const execLong = `Runs COMMAND in the VM NAME, which has to run (or be starting): see run for a
-program that starts its VM. A name is looked up on the guest's PATH, a path is
-one of the guest's root.
+const execLong = `Runs COMMAND in the running VM NAME, as the guest's ordinary user in its home
+directory. To start a VM, use vix run. COMMAND is looked up in the guest.
 
-Standard input, output and error are the command's; signals (INT, TERM, HUP,
-QUIT, USR1, USR2, WINCH) are passed on to it; its exit status is that of exec:
-128+n for signal n, 126 if it cannot be executed, 127 if it is not found, and
-125, with one line, where Vix or the VM failed. Input and output are passed as
-fast as they are taken: a slow reader stops the command, and fills no memory.
-If exec itself is killed, the command gets SIGHUP. Where the VM does not answer, exec
-says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it.
+Input, output, error, signals and exit status are the command's. On a terminal, only
+text and colours pass, unless --raw is given; with --tty, everything that
+full-screen programs need passes, and "~." at the beginning of a line leaves.
+Of the host's environment, the command gets only the language.
 
-Where standard output or error is a terminal, of what the command writes there pass
-text, newlines, colours, and moves within the line; other control sequences do not.
---raw passes every byte. To a pipe or a file every byte goes in any case.
+Options stand before NAME, or between NAME and "--".
 
-The command runs as the guest's ordinary user in its home directory. --user runs
-it as another of the guest's users, by name or number, such as root: the guest is
-your own machine, and whoever is root in it is no nearer to the host. --env adds
-to the guest's environment; nothing of the host's is passed on but the language.
+With --user root the command is root in the guest, which is no nearer to the host.`
 
-With --tty the command gets a terminal: its output is one stream, with the
-terminal's line ends. If standard input is a terminal, that is put into raw mode,
-its size is passed on, and "~." at the beginning of a line leaves (the command is
-hung up). What programs that fill a terminal need passes then, but nothing that sets
-the clipboard or a title, or makes the terminal answer; and what the command leaves
-on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`
-
-const execExamples = `  vix exec web -- ls -l /tmp
-  vix exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'
-  vix exec web --cwd /tmp --env LANG=C -- make
-  vix exec web --tty -- top
-  tar c . | vix exec web -- tar x`
+const execExamples = `  vix exec web ls -l /tmp
+  vix exec -it web top
+  vix exec -u root web sh -c 'echo 1 >/proc/sys/vm/drop_caches'
+  vix exec -w /tmp -e LANG=C web make
+  tar c . | vix exec web tar x`
 
 func execCommand(e *env) *cobra.Command {
 	var o execOptions
 	c := &cobra.Command{
-		Use:               "exec NAME [--user USER] [--cwd DIR] [--env K=V] [--tty] [--raw] -- COMMAND [ARG…]",
-		Short:             "run a command in a VM that runs",
+		Use:               "exec [-t] [--user USER] [--cwd DIR] [--env K=V]… [--raw] NAME [--] COMMAND [ARG…]",
+		Short:             "run a command in a running VM",
 		Long:              execLong,
 		Example:           execExamples,
-		ValidArgsFunction: completeFirstName(e),
-		Args: func(c *cobra.Command, a []string) error {
-			switch dash := c.ArgsLenAtDash(); {
-			case len(a) == 0 || dash == 0:
-				return usagef("exec: NAME missing; see %s --help", c.CommandPath())
-			case len(a) == 1:
-				return usagef("exec: COMMAND missing; see %s --help", c.CommandPath())
-			case dash > 1:
-				return usagef("exec: unexpected argument %q before --; see %s --help", clip(a[1]), c.CommandPath())
-			}
-			return o.check(a[0], a[1:])
-		},
+		ValidArgsFunction: completeExec(e),
 		RunE: func(c *cobra.Command, a []string) error {
-			return runStatus(o.exec(c.Context(), e, a[0], a[1:]))
+			if len(a) == 0 || c.ArgsLenAtDash() == 0 {
+				return usagef("exec: NAME missing; see %s --help", c.CommandPath())
+			}
+			name := a[0]
+			if err := c.Flags().Parse(a[1:]); err != nil { // options between NAME and COMMAND
+				return c.FlagErrorFunc()(c, err)
+			}
+			if help, err := c.Flags().GetBool("help"); err == nil && help {
+				return pflag.ErrHelp
+			}
+			argv := c.Flags().Args()
+			if len(argv) == 0 {
+				return usagef("exec: COMMAND missing; see %s --help", c.CommandPath())
+			}
+			if err := o.check(name, argv); err != nil {
+				return err
+			}
+			return runStatus(o.exec(c.Context(), e, name, argv))
 		},
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("exec: %s; what is COMMAND's comes after --; see %s --help", flagError(err), c.CommandPath())
-	})
 	f := c.Flags()
-	f.StringVar(&o.user, "user", "", "the guest's `USER`, by name or number")
-	f.StringVar(&o.cwd, "cwd", "", "the `DIR` of the guest to run in")
-	f.StringArrayVar(&o.env, "env", nil, "set a variable, as `K=V` (may be repeated)")
-	f.BoolVar(&o.tty, "tty", false, "give the command a terminal")
+	f.SetInterspersed(false) // what follows COMMAND is its own
+	aliasFlags(f, map[string]string{"workdir": "cwd"})
+	ignoreInteractive(f)
+	f.StringVarP(&o.user, "user", "u", "", "run as this `USER` of the guest, by name or number")
+	f.StringVarP(&o.cwd, "cwd", "w", "", "run in this `DIR` of the guest")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, as `K=V` (may be repeated)")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	return c
 }
@@ -103,6 +94,15 @@ func checkUser(user string) error {
 	return nil
 }
 
+func checkEnv(env []string) error {
+	for _, kv := range env {
+		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
+			return usagef("--env: want K=V, not %q", clip(kv))
+		}
+	}
+	return nil
+}
+
 func (o *execOptions) check(name string, argv []string) error {
 	if err := config.CheckName(name); err != nil {
 		return usagef("exec: %v", err)
@@ -113,10 +113,8 @@ func (o *execOptions) check(name string, argv []string) error {
 	if o.cwd != "" && !path.IsAbs(o.cwd) {
 		return usagef("exec: --cwd: %q is not an absolute path of the guest", clip(o.cwd))
 	}
-	for _, kv := range o.env {
-		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" {
-			return usagef("exec: --env: want K=V, not %q", clip(kv))
-		}
+	if err := checkEnv(o.env); err != nil {
+		return usagef("exec: %v", err)
 	}
 	if argv[0] == "" {
 		return usagef("exec: COMMAND is empty; see vix exec --help")
@@ -140,15 +138,15 @@ func (o *execOptions) exec(ctx context.Context, e *env, name string, argv []stri
 	return runInVM(ctx, e, run, o.tty, o.raw)
 }
 
-// runInVM runs a program in a running VM, on our own streams; the error carries its exit
-// status.
+// runInVM runs a program in a VM, on our own streams; the error carries its exit status. The
+// VM runs, unless run can launch it.
 func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	reg, err := e.registry()
 	if err != nil {
 		return err
 	}
 	defer reg.Close()
-	p := launch.NewProgress(e.stderr, e.terminal && !tty, run.VM) // a raw terminal cannot show it
+	p := launch.NewProgress(e.stderr, e.terminal && (!tty || run.Launch != nil), run.VM)
 	defer p.End()
 	run.Stdin, run.Session = e.stdin, e.session()
 	run.OnStage = func(s vm.Stage) { p.Stage(s.Name) }

@@ -18,13 +18,13 @@ const guestBin = "/usr/local/bin"
 func installCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "install NAME FILE…",
-		Short: "put programs of the host on the PATH of a VM that runs",
-		Long: `Copies executable files of the host to /usr/local/bin of the VM NAME, which has to
-run: from then on they are found there by name. They go with the VM, whose root is
-made anew at each start. What they need besides (libraries, data) has to be there.
+		Short: "copy programs of the host into a running VM",
+		Long: `Copies executable files of the host to /usr/local/bin of the running VM NAME, where
+its programs find them by name. They disappear with the VM. Libraries and data that
+they need must be there already.
 
-A file has to be a program: an ELF file or a script ("#!"). A link means the file
-that it leads to. One that has the same name as another is refused.`,
+Each FILE must be a program: an ELF file or a script ("#!"). A link stands for the
+file that it leads to. Two files of the same name are refused.`,
 		Example: `  vix install web ./mytool
   vix install build scripts/*.sh`,
 		Args: func(c *cobra.Command, a []string) error {

@@ -20,8 +20,8 @@ func resetCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reset [--force] NAME",
 		Short: "empty the home directory that a VM has kept",
-		Long: `Empties the home directory that the VM NAME has kept: its next start finds it as
-new. The VM must not run. On a terminal it asks first; without one it wants --force.`,
+		Long: `Empties the home directory that the VM NAME has kept: its next start finds a new
+one. The VM must not be running. Asks first on a terminal; elsewhere, needs --force.`,
 		Example: `  vix reset web
   vix reset --force web`,
 		Args:              oneVM("reset"),
@@ -40,8 +40,8 @@ func removeCommand(e *env) *cobra.Command {
 		Use:   "remove [--force] NAME",
 		Short: "remove everything that a VM has kept",
 		Long: `Removes everything that the VM NAME has kept, with its home directory. The VM must
-not run. On a terminal it asks first; without one it wants --force. What config.toml
-says of the VM stays: Vix never writes that file.`,
+not be running. Asks first on a terminal; elsewhere, needs --force. What config.toml
+says about the VM stays: Vix never writes that file.`,
 		Example: `  vix remove web
   vix remove --force web`,
 		Args:              oneVM("remove"),
@@ -57,10 +57,10 @@ says of the VM stays: Vix never writes that file.`,
 func renameCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rename OLD NEW",
-		Short: "give what a VM has kept to another name",
+		Short: "rename a VM that does not run, with what it has kept",
 		Long: `Gives what the VM OLD has kept, its home directory, to the VM NEW, which must not
-have kept anything itself. Neither may run. What config.toml says of OLD is not
-NEW's: change the name there too.`,
+have kept anything itself. Neither may be running. What config.toml says about OLD
+does not apply to NEW: change the name there too.`,
 		Example: `  vix rename firefox web`,
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(2, 2, "OLD or NEW")(c, a); err != nil {

@@ -19,21 +19,14 @@ func listCommand(e *env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list [--json]",
-		Short: "list the VMs that run",
-		Long: `Lists the VMs that run, by name: state (starting, running, stopping; not answering,
-where the guest has given no sign of life for some seconds; unresponsive, where the VM's
-supervisor does not answer), memory, how much of the host's it uses, uptime, color, windows and
-programs. What a VM whose supervisor
-was killed has left behind is removed first. A VM that another version of Vix started, or
-whose root has been upgraded under it, is named on standard error.
+		Short: "list the running VMs",
+		Long: `Lists the running VMs: state (starting, running, stopping; "not answering" if the
+guest has given no sign of life for some seconds; "unresponsive" if the VM's
+supervisor does not answer), memory, how much of the host's memory it uses, uptime,
+color, windows and programs.
 
-With --json, an array with an object for each VM: name, state, vix (the version that
-started it), tag, color, root, outdated (true where the root's programs have changed since
-it started), accel, memory (bytes), used (bytes), cpus, started, uptime (seconds), pids {supervisor, qemu,
-display, virtiofsd; 0 where there is none}, programs [{id, argv, state, exit}],
-windows [{id, title, app_id}], stages [{name, seconds, uptime}], notes, guest_memory
-{size (of memory, what the VM may use now), total, available, free, caches; bytes, all
-but size in the guest's words}.`,
+A VM that another version of Vix started, or whose root has been upgraded since, is
+named on standard error. With --json, prints an array with an object for each VM.`,
 		Example: `  vix list
   vix list --json | jq -r '.[].name'`,
 		Args:              args(0, 0, ""),

@@ -13,13 +13,12 @@ func logsCommand(e *env) *cobra.Command {
 	var follow, raw bool
 	c := &cobra.Command{
 		Use:   "logs [-f] [--raw] NAME",
-		Short: "show the log of a VM that runs",
-		Long: `Shows the log of a VM that runs: the seconds since its start, in brackets who
-says it (vix, qemu, console: the guest's kernel; display, virtiofsd, agent, or a
-background program), and the line. With -f, go on until the VM ends.
+		Short: "show the log of a running VM",
+		Long: `Shows the log of a running VM: the seconds since its start; the source, in brackets
+(vix, qemu, display, virtiofsd, agent, console for the guest's kernel, or a
+background program); and the line. With -f, goes on until the VM ends.
 
-The log is kept in memory-backed files of bounded size, and goes with the VM. It
-holds text alone; a terminal is shown no more of it than that, unless --raw is given.`,
+The log has a bounded size and disappears with the VM.`,
 		Example: `  vix logs web
   vix logs -f web`,
 		ValidArgsFunction: completeNames(e),
@@ -46,6 +45,6 @@ holds text alone; a terminal is shown no more of it than that, unless --raw is g
 		},
 	}
 	c.Flags().BoolVar(&raw, "raw", false, rawUsage)
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the VM ends")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow the log until the VM ends")
 	return c
 }

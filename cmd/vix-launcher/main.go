@@ -54,43 +54,43 @@ func command(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "vix VERB",
 		Short: "run programs in virtual machines of their own",
-		Long: `Runs programs in virtual machines of their own, with their windows on your own
-desktop. A VM starts with its first program, and ends with its last.
+		Long: `Runs each program in a virtual machine (VM) of its own, with its windows on your
+desktop. A VM starts with its first program and ends with its last.
 
 Exit status: 0 done, 1 failed, 2 wrong use. "run" in the foreground, "exec" and
-"shell" pass on the program's own status (128+n for signal n), with 125 where Vix
-itself failed, 126 for a program that cannot be executed, and 127 for one that is
-not found.`,
-		Example: `  vix run foot                 a terminal in the VM "foot"
-  vix run --vm web firefox     Firefox in the VM "web"
-  vix list                     what runs
-  vix doctor                   what is missing on this machine`,
+"shell" end with the program's own status (128+n for signal n), with 125 if Vix
+itself failed, 126 if the program cannot be executed, and 127 if it is not found.`,
+		Example: `  vix run foot                 run a terminal in the VM "foot"
+  vix run --vm web firefox     run Firefox in the VM "web"
+  vix list                     list the running VMs
+  vix doctor                   check what this machine lacks`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
+
+		DisableFlagsInUseLine: true,
 		RunE: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 || args[0] == "" {
+			if len(args) == 0 {
+				_, err := fmt.Fprint(e.stdout, shortHelp)
+				return err
+			}
+			if args[0] == "" {
 				return usagef("a verb is missing; see vix --help")
 			}
-			hint := "see vix --help"
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = fmt.Sprintf("did you mean %q?", near[0])
-			}
-			return usagef("unknown verb %q; %s", clip(args[0]), hint)
+			return usagef("unknown verb %q; %s", clip(args[0]), didYouMean(nearVerbs(c, args[0]), "see vix --help"))
 		},
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%s%s; see %s --help", verbOf(c), flagError(err), c.CommandPath())
+		return usagef("%s%s; %s", verbOf(c), flagError(err), didYouMean(nearFlags(c, err), "see "+c.CommandPath()+" --help"))
 	})
 	root.AddCommand(clipboardCommand(e), holdCommand(e))
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
 		mountCommand(e), umountCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
-		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), configTopic())
+		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), versionCommand(e), configTopic())
 	root.CompletionOptions.DisableDefaultCmd = true // our own completion knows both names
 	root.InitDefaultHelpCmd()
 	if help, _, err := root.Find([]string{"help"}); err == nil {
@@ -101,9 +101,7 @@ not found.`,
 			return nil
 		}
 	}
-	for _, c := range root.Commands() {
-		c.DisableFlagsInUseLine = true // each Use names the flags that matter
-	}
+	setHelp(root)
 	return root
 }
 

@@ -27,29 +27,16 @@ func menuCommand(e *env) *cobra.Command {
 	var o menuOptions
 	c := &cobra.Command{
 		Use:   "menu [--dmenu COMMAND|--print|--json|--run ID]",
-		Short: "a menu of programs and VMs, for a key of the compositor",
-		Long: `Opens a menu of the programs of all VMs, and of the VMs. Type to filter: by name, by
-what it is, or by VM; what was used often and of late comes first. Enter runs the
-program in its VM, which is started if it does not run. Called again, it closes.
+		Short: "open a menu of programs and VMs",
+		Long: `Opens a menu of the programs of all VMs, and of the VMs; called again, closes it.
+Type to filter by name, kind or VM; frequent and recent choices come first. Enter
+runs the program in its VM, starting the VM if necessary. Tab, right, or the right
+button opens other actions; Escape goes back or closes.
 
-Which programs: those that a VM of config.toml wants in menus (its keys desktop and
-programs), and every other program of this machine in the VM in which
-"vix run" would start it. A tag is filled when the VM runs.
-
-Keys: up and down, page up and page down, home and end choose; Tab or right opens what
-else can be done (run in a new disposable VM, a shell, stop, and so on), Escape or left
-goes back. Ctrl+Enter runs and leaves the menu open, which shows how the VM starts.
-Escape closes. Mouse, wheel and fingers work too: right button or a long press for Tab.
-ctrl+n p u k w a e are as in a shell. Layout and compose sequences are the compositor's
-and the locale's.
-
-The look is set in the table [menu] of config.toml (see vix-config.toml(5)). Without a
-layer shell (Weston, GNOME) the menu is an ordinary window.
-
---dmenu shows the same entries with another menu: fuzzel, rofi, wofi, bemenu, tofi, or
-anything that reads lines and prints the chosen one. --print lists them, --json as
-an array of objects {id, name, generic, keywords, icon, vm, tag, color, machine, use,
-state, argv}; --run starts the one with that id.`,
+With --dmenu, another menu shows the entries: fuzzel, rofi, wofi, bemenu, tofi, or
+anything that reads lines and prints the chosen one. --print lists them, --json
+prints them as an array of objects, and --run starts the one with that id. The look
+is set under [menu] in config.toml.`,
 		Example: `  bindsym $mod+d exec vix menu          in sway's configuration
   vix menu --dmenu 'fuzzel --width 60'
   vix menu --json | jq -r '.[].id'
@@ -72,7 +59,7 @@ state, argv}; --run starts the one with that id.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.dmenu, "dmenu", "", "show the entries with another menu, `COMMAND`")
+	f.StringVar(&o.dmenu, "dmenu", "", "show the entries with another menu: a shell `COMMAND`")
 	f.BoolVar(&o.print, "print", false, "print the entries as a table")
 	f.BoolVar(&o.asJSON, "json", false, "print the entries as JSON")
 	f.StringVar(&o.run, "run", "", "run the entry with this `ID`")

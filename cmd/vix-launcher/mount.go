@@ -13,20 +13,18 @@ import (
 func mountCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "mount NAME HOSTDIR[:GUESTPATH][:ro|rw]",
-		Short: "show a VM that runs a folder",
-		Long: `Shows the VM NAME, which has to run, the folder HOSTDIR of the host: read-only
-without :rw, at /mnt/NAME without GUESTPATH. It shows that folder alone: no link leads
-out of it, and what is mounted below it is empty. In it, everything belongs to the
-user: on the host to whoever runs the VM, in the guest to its ordinary user. Each file
-that the guest has seen of late takes a descriptor of the host's: where the limit of open
-files (ulimit -Hn) is low, many thousands fail with "Too many open files in system".
+		Short: "share a host folder with a running VM",
+		Long: `Shares the host folder HOSTDIR with the running VM NAME: read-only without :rw, at
+/mnt/NAME without GUESTPATH. The guest sees that folder only: no link leads out of
+it, and mounts below it are empty. In the guest, everything in it belongs to its
+ordinary user.
 
-"mount NAME staging" makes an empty folder at a path that is not to be guessed, and
-prints both: the host's, and the guest's. It is removed when it is taken back, or when
+"mount NAME staging" makes an empty folder at an unguessable path in the guest, and
+prints its paths on the host and in the guest. It is removed with umount, or when
 the VM stops.
 
-The share goes with the VM, or with umount. To have it at every start, put it under
-"shares" in config.toml.`,
+A share ends with the VM. To share a folder at every start, list it under "shares"
+in config.toml.`,
 		Example: `  vix mount web ~/Downloads:/home/user/Downloads:rw
   vix mount office /srv/papers
   vix mount office staging`,
@@ -69,10 +67,10 @@ func umountCommand(e *env) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
 		Use:   "umount [--force] NAME GUESTPATH",
-		Short: "take a folder back from a VM that runs",
-		Long: `Takes the folder at GUESTPATH back from the VM NAME: afterwards its files are out of
-the guest's reach, whatever the guest does. A program in the guest that still uses it
-is a reason to refuse; with --force it gets errors from then on.`,
+		Short: "stop sharing a folder with a running VM",
+		Long: `Stops sharing the folder at GUESTPATH with the VM NAME: afterwards its files are out
+of the guest's reach, whatever the guest does. Fails if a program in the guest still
+uses the folder; with --force, that program gets errors from then on.`,
 		Example: `  vix umount web /home/user/Downloads`,
 		Args:    args(2, 2, "NAME or GUESTPATH"),
 		ValidArgsFunction: func(c *cobra.Command, a []string, _ string) (paths []string, _ cobra.ShellCompDirective) {
@@ -101,7 +99,7 @@ is a reason to refuse; with --force it gets errors from then on.`,
 			return reg.Umount(c.Context(), a[0], path.Clean(a[1]), force)
 		},
 	}
-	c.Flags().BoolVar(&force, "force", false, "also if it is in use")
+	c.Flags().BoolVar(&force, "force", false, "even if the folder is in use")
 	return c
 }
 

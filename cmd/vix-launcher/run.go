@@ -31,63 +31,22 @@ type runOptions struct {
 	net        string
 	publish    []string
 	raw        bool
+	env        []string
+	tty        bool
 }
 
-const runLong = `Runs PROGRAM in a VM. If the VM does not run it is started; if it runs, the
-program joins it. The VM ends when its last program has ended.
+const runLong = `Runs PROGRAM in a VM, as the guest's ordinary user. The VM starts if it does not
+run yet, and ends with its last program.
 
-Without --vm, the VM is the one whose "programs" in config.toml lists PROGRAM,
-else one named after it (its base name, in lower case, with '-' for what a name
-cannot hold). PROGRAM and its arguments are the guest's: a name is looked up on
-the guest's PATH, a path is one of the guest's root. A name that this machine lacks
-starts no VM with the root "host". It runs there as an
-ordinary user. With --executable, PROGRAM only names the VM, and EXE is run in it.
+Without --vm, the VM is the one whose "programs" in config.toml list PROGRAM, else
+one named after it. PROGRAM is looked up in the guest; "host", the default root,
+has this machine's programs.
 
-In the foreground, standard input, output and error are the program's, signals
-(INT, TERM, HUP, QUIT, USR1, USR2) are passed on to it, and its exit status is
-that of run: 128+n for signal n, 126 if it cannot be executed, 127 if it is not
-found, and 125, with one line, where Vix or the VM failed. Output that other
-programs, left behind by PROGRAM, still write after its end is not waited for.
-If run itself is killed, the program gets SIGHUP. Where the VM does not answer, run
-says so after some seconds, and a second INT, TERM, HUP or QUIT leaves it. Where standard output or error is a
-terminal, of what the program writes there pass text, newlines, colours, and moves
-within the line, but no other control sequences; --raw passes every byte. To a pipe
-or a file every byte goes in any case.
-
-With --background, run returns 0 when the program has run for half a second, or its
-status if it ends before; its output goes to the VM's log (vix logs).
-
-What the VM's user has in the home directory is kept when the VM stops, in
-$XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
-written in the VM is thrown away. With --disposable nothing is kept, and nothing
-that was kept before is seen; such a run does not join a VM that keeps its home.
-
---share shows the VM a folder of the host's besides those of config.toml: read-only
-without :rw, at /mnt/NAME without GUESTPATH. It shows that folder alone: no link leads
-out of it, and what is mounted below it is empty. "--share staging" makes an empty
-folder for this start of the VM, at a path in the guest that is not to be guessed; it
-is removed when the VM stops.
-
-With --no-gui the VM has no display: its programs open no windows, and it needs no
-compositor, so that it runs over ssh too. --gui overrides "gui = false" of config.toml,
-and does not join a VM without a display. A VM whose compositor has ended, as at a logout,
-goes on: the windows of what is run in it from the next session are shown there. While
-its compositor runs, they are shown on that one, and run says so.
-
-A VM has no network unless it is asked for. With --net nat its programs reach by IPv4
-what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --publish
-[ADDR:]HOSTPORT:GUESTPORT[/udp] lets a port of this machine lead to one of the VM's, at
-127.0.0.1 without ADDR.
-
---memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
-a VM that this run starts, and override config.toml (--share and --publish add to it).
---notify shows a start that takes a moment, and why it failed, as a notification.
---timings writes a line to standard error for each stage of the VM's start as it
-is done, with the seconds since the start and, for the guest's stages, the
-guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
-root (mounted), proxy (ready), network (an address, with --net nat), ready
-(programs can run), window (the first one is shown). In the background, stages after the program's start are to be seen
-in list --json.`
+In the foreground, input, output, error, signals and exit status are the program's.
+The VM keeps its user's home directory (see reset, rename, remove) and nothing
+else; with --disposable, nothing. It sees no folder of the host and no network,
+unless --share, --net or config.toml says so. Options about the VM apply only if
+this run starts it; they override config.toml, and --share and --publish add to it.`
 
 const runExamples = `  vix run foot
   vix run --vm web --background firefox https://example.org
@@ -104,8 +63,8 @@ const runExamples = `  vix run foot
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
-		Short:             "run a program in a VM, which is started if it does not run",
+		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--env K=V]… [-t] [--raw] [--executable EXE] PROGRAM [ARG…]",
+		Short:             "run a program in a VM, starting the VM if necessary",
 		Long:              runLong,
 		Example:           runExamples,
 		Args:              args(1, -1, "PROGRAM"),
@@ -134,23 +93,27 @@ func runCommand(e *env) *cobra.Command {
 
 func (o *runOptions) register(f *pflag.FlagSet) {
 	f.SetInterspersed(false) // arguments after PROGRAM belong to the program
-	f.StringVar(&o.vm, "vm", "", "the VM's name")
-	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
-	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
-	f.BoolVar(&o.background, "background", false, "return when the program runs")
-	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
-	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
-	f.BoolVar(&o.gui, "gui", false, "a VM with a display, whatever config.toml says")
-	f.BoolVar(&o.noGUI, "no-gui", false, "a VM without a display")
-	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, in its place")
-	f.StringVar(&o.net, "net", "", "the VM's network: none or nat")
-	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
-	f.BoolVar(&o.notify, "notify", false, "show the start, and why it failed, as a notification")
+	aliasFlags(f, map[string]string{"name": "vm", "rm": "disposable", "detach": "background", "volume": "share"})
+	f.StringVarP(&o.vm, "vm", "n", "", "the `NAME` of the VM")
+	f.StringVarP(&o.memory, "memory", "m", "", "the VM's memory: a `SIZE` such as 512M or 2G")
+	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors, `N`")
+	f.BoolVarP(&o.background, "background", "d", false, "return once the program runs; its output goes to the VM's log")
+	f.BoolVar(&o.disposable, "disposable", false, "keep nothing when the VM stops")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "set a variable for the program: `K=V` (may be repeated)")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal, as vix shell does")
+	ignoreInteractive(f)
+	f.StringArrayVarP(&o.shares, "share", "v", nil, "share a host folder with the VM: `HOSTDIR[:GUESTPATH][:ro|rw]`, or \"staging\" for an empty one (may be repeated; default: read-only, at /mnt/NAME)")
+	f.BoolVar(&o.gui, "gui", false, "give the VM a display, whatever config.toml says")
+	f.BoolVar(&o.noGUI, "no-gui", false, "give the VM no display: works without a compositor, as over ssh")
+	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, instead of PROGRAM")
+	f.StringVar(&o.net, "net", "", "the VM's network: `none or nat`")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port of this machine to the VM: `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated; ADDR defaults to 127.0.0.1)")
+	f.BoolVar(&o.notify, "notify", false, "show a slow start, and why a start failed, as a notification")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
-	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
+	f.BoolVar(&o.timings, "timings", false, "print how long each stage of the start takes")
 }
 
-const rawUsage = "on a terminal too, pass every byte that the guest writes"
+const rawUsage = "pass every byte that the guest writes, to a terminal too"
 
 // ignoredOptions returns the given options that cannot change a running VM.
 func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
@@ -189,12 +152,11 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
-	out := e.guestOutput(false, o.raw, nil)
-	defer out.end()
 	r := vm.Run{
-		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
-		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
+		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		Stdin: e.stdin, Signals: signals,
 	}
+	tty := o.tty && !o.background
 	stage, end := func(string) {}, func(error) {}
 	if o.notify {
 		stage, end = l.Startup(ctx, v.Name, argv[0])
@@ -204,11 +166,22 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			return nil // the program is about to have a VM of its own
 		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Line("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", "))
+			p.Note(tty, fmt.Sprintf("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
 		}
 		return nil
 	}
-	o.follow(&r, p, stage, end)
+	o.follow(&r, p, tty, stage, end)
+	if tty {
+		var detach func()
+		if r, ctx, detach, err = attach(ctx, e, r, o.raw); err != nil {
+			return err
+		}
+		defer detach()
+	} else {
+		out := e.guestOutput(false, o.raw, nil)
+		defer out.end()
+		r.Stdout, r.Stderr = out.stdout, out.stderr
+	}
 	exit, err := l.Run(ctx, reg, v, r)
 	end(err)
 	if err != nil || exit == nil {
@@ -225,17 +198,17 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 // follow shows the progress of a start: on the terminal, and by stage and end, which update a
 // notification.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
+func (o *runOptions) follow(r *vm.Run, p *launch.Progress, tty bool, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
 		stage(s.Name)
 		if o.timings {
-			p.Line("%s", stageLine(s))
+			p.Note(tty, stageLine(s))
 		}
 	}
-	r.OnNote = func(text string) { p.Note(false, text) }
-	r.OnWindows = func(text string) { p.Note(false, text) }
-	r.OnSilent = func() { p.Silent(false) }
+	r.OnNote = func(text string) { p.Note(tty, text) }
+	r.OnWindows = func(text string) { p.Note(tty, text) }
+	r.OnSilent = func() { p.Silent(tty) }
 	r.OnStart = func(vm.Program) {
 		p.End()
 		end(nil)
@@ -265,6 +238,9 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	}
 	if o.gui && o.noGUI {
 		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
+	}
+	if err := checkEnv(o.env); err != nil {
+		return config.VM{}, usagef("run: %v", err)
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {

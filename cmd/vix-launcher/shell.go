@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -19,26 +21,25 @@ func shellCommand(e *env) *cobra.Command {
 	var raw bool
 	c := &cobra.Command{
 		Use:   "shell [--user USER] [--raw] NAME",
-		Short: "a login shell in a VM that runs, on this terminal",
-		Long: `Runs the login shell of the guest's ordinary user in the VM NAME, which has to run
-(or be starting), on a terminal of the guest's: with job control, and with this
-terminal's size as it changes. The VM does not end before the shell does.
+		Short: "open a shell in a VM, starting the VM if necessary",
+		Long: `Opens the login shell of the guest's ordinary user in the VM NAME, on this terminal.
+A VM that config.toml names, or that has kept something, starts if it does not run.
+The VM does not end before the shell does.
 
-Every key goes to the guest. "~." at the beginning of a line leaves a guest that
-does not answer; "~~" is one "~". However shell ends, the terminal is as it was
-before: its state, and what programs of the guest left on (mouse, bracketed paste,
-alternate screen, hidden cursor, …). Of what the guest writes, nothing passes that
-sets the clipboard, a title or colours of the terminal, or makes it answer; with
---raw every byte does, and nothing is put back but the terminal's state.
+Every key goes to the guest, except "~." at the beginning of a line, which leaves a
+guest that does not answer ("~~" is one "~"). Afterwards the terminal is as it was
+before. The guest cannot set the terminal's clipboard, title or colours, nor make
+it answer, unless --raw is given.
 
-With --user root the shell is root's: the guest is your own machine, and whoever
-is root in it is no nearer to the host.
-
-Exit status: that of the shell, 128+n for signal n; 125, with one line, where Vix
-or the VM failed. TERM and HUP hang the shell up.`,
+With --user root the shell is root's in the guest, which is no nearer to the host.`,
 		Example: `  vix shell web
   vix shell --user root web`,
-		ValidArgsFunction: completeFirstName(e),
+		ValidArgsFunction: func(c *cobra.Command, a []string, word string) ([]string, cobra.ShellCompDirective) {
+			if len(a) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return completeVM(e)(c, a, word)
+		},
 		Args: func(c *cobra.Command, a []string) error {
 			if err := args(1, 1, "NAME")(c, a); err != nil {
 				return err
@@ -55,7 +56,7 @@ or the VM failed. TERM and HUP hang the shell up.`,
 			return runStatus(shell(c.Context(), e, a[0], user, raw))
 		},
 	}
-	c.Flags().StringVar(&user, "user", "", "the guest's `USER`, by name or number")
+	c.Flags().StringVarP(&user, "user", "u", "", "log in as this `USER` of the guest, by name or number")
 	c.Flags().BoolVar(&raw, "raw", false, rawUsage)
 	return c
 }
@@ -63,6 +64,10 @@ or the VM failed. TERM and HUP hang the shell up.`,
 func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	if ttyOf(e.stdin) == nil {
 		return usagef("shell: standard input is not a terminal; use vix exec %s -- sh", name)
+	}
+	launch, err := e.launchKnown(ctx, name)
+	if err != nil {
+		return err
 	}
 	// A shell ignores TERM; only the end of its terminal ends it.
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -81,5 +86,45 @@ func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	return runInVM(ctx, e, vm.Run{VM: name, How: vm.How{Kind: agent.KindShell, User: user}, Signals: signals}, true, raw)
+	return runInVM(ctx, e, vm.Run{VM: name, Launch: launch, How: vm.How{Kind: agent.KindShell, User: user}, Signals: signals}, true, raw)
+}
+
+// launchKnown returns what starts the VM name, if it does not run and the user knows it: by
+// config.toml, or because it has kept something. It is nil for others, so that a mistyped name
+// starts nothing.
+func (e *env) launchKnown(ctx context.Context, name string) (func() (vm.Launch, error), error) {
+	reg, err := e.registry()
+	if err != nil {
+		return nil, err
+	}
+	defer reg.Close()
+	st, err := stateOf(ctx, reg, name)
+	if err == nil && st.State != vm.StateStopping || err != nil && !errors.Is(err, vm.ErrNotRunning) {
+		return nil, nil // it can be asked, or says why not
+	}
+	conf, err := e.config()
+	if err != nil {
+		return nil, err
+	}
+	_, known := conf.VMs[name]
+	_ = e.withStore(func(_ *vm.Registry, s *vm.Store) error { // without a store, nothing is kept
+		kept, err := s.Names()
+		known = known || slices.Contains(kept, name)
+		return err
+	})
+	if !known {
+		return nil, nil
+	}
+	v, err := conf.VM(name)
+	if err != nil {
+		return nil, err
+	}
+	l := e.launcher()
+	if v, err = l.Complete(v); err != nil {
+		return nil, err
+	}
+	if err := l.BuildRoot(ctx, v); err != nil {
+		return nil, err
+	}
+	return func() (vm.Launch, error) { return l.Spec(ctx, v) }, nil
 }

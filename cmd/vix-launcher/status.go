@@ -19,21 +19,15 @@ import (
 	"vix/internal/vm"
 )
 
-const statusLong = `Shows the state of the VM NAME: how long it runs, its memory and how much of the
-host's it takes, its processes, programs and windows. Fails if it does not run.
+const statusLong = `Shows everything about the running VM NAME: uptime, memory and how much of the
+host's it takes, processes, programs and windows. Fails if it does not run.
 
-With --json, an object as in list --json.
+With --watch, prints a line at each change of the VM, or of every VM, until it is
+interrupted; it waits for a VM that does not run. With --json, prints objects as
+in list --json; with --watch, one a line: event (state, ended or ready), name, vm.
 
-With --watch, a line at each change of the VM NAME, or of every VM, until it is
-interrupted or its output is closed; a VM that does not run is waited for. With
---json too, an object a line: event, name, vm. The event "state" says that a VM is
-there or has changed, and vm is as in list --json; "ended" that it is gone; "ready"
-that everything that ran at the beginning has been told. A reader that is slow gets
-what is newest.
-
-With --waybar, the same as a module of waybar: a mark in each VM's colour, with its
-state and windows in the tooltip, and the classes none, running, starting and
-unresponsive. packaging/waybar has an example.`
+With --waybar, prints the same for a custom module of waybar; packaging/waybar has
+an example.`
 
 const statusExamples = `  vix status web
   vix status --json web | jq .windows
@@ -43,7 +37,7 @@ func statusCommand(e *env) *cobra.Command {
 	var asJSON, watch, bar bool
 	c := &cobra.Command{
 		Use:               "status [--json] NAME | status --watch [--json] [NAME] | status --waybar [NAME]",
-		Short:             "show everything about a VM that runs",
+		Short:             "show everything about a running VM",
 		Long:              statusLong,
 		Example:           statusExamples,
 		ValidArgsFunction: completeFirstName(e),
@@ -83,8 +77,8 @@ func statusCommand(e *env) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&watch, "watch", false, "go on, with a line at each change")
-	c.Flags().BoolVar(&bar, "waybar", false, "the same, as a module of waybar")
+	c.Flags().BoolVar(&watch, "watch", false, "print a line at each change, until interrupted")
+	c.Flags().BoolVar(&bar, "waybar", false, "like --watch, for a custom module of waybar")
 	return c
 }
 

@@ -15,12 +15,12 @@ func stopCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "stop [--force] NAME…|--all",
 		Short: "stop VMs",
-		Long: `Stops VMs, and returns when every process and file of them is gone. The guest's
-programs get SIGTERM and a second to end; then the guest switches itself off. A
-guest that does not is ended after a few seconds.
+		Long: `Stops VMs, and returns when all of their processes and files are gone. The guest's
+programs get SIGTERM and a second to end, then the guest powers off. A guest that
+does not is killed after a few seconds.
 
-With --force the guest is not asked: its processes are killed, and its
-supervisor too if it does not answer.`,
+With --force, or as vix kill, the guest is not asked, and a supervisor that does
+not answer is killed too.`,
 		Example: `  vix stop web
   vix stop --force --all`,
 		ValidArgsFunction: completeNames(e),
@@ -38,10 +38,12 @@ supervisor too if it does not answer.`,
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, names []string) error { return stop(c.Context(), e, names, all, force) },
+		RunE: func(c *cobra.Command, names []string) error {
+			return stop(c.Context(), e, names, all, force || c.CalledAs() == "kill")
+		},
 	}
-	c.Flags().BoolVar(&force, "force", false, "do not ask the guest")
-	c.Flags().BoolVar(&all, "all", false, "every VM that runs")
+	c.Flags().BoolVar(&force, "force", false, "kill the VM instead of asking its guest to end")
+	c.Flags().BoolVar(&all, "all", false, "stop every running VM")
 	return c
 }
 

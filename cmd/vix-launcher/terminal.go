@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -292,6 +293,9 @@ func watchOver(keyboard, screen *os.File, pipe io.Reader) error {
 type escapeReader struct {
 	r      io.Reader
 	escape func()
+	// interrupt takes a Ctrl-C that is not the guest's, because no program runs yet; or nil.
+	interrupt func() (taken bool)
+
 	inLine bool // not at the beginning of a line
 	tilde  bool // a '~' is held back
 	ended  bool
@@ -319,9 +323,14 @@ func (e *escapeReader) Read(p []byte) (int, error) {
 	}
 }
 
+// keyInterrupt is what Ctrl-C sends on a raw terminal.
+const keyInterrupt = 3
+
 func (e *escapeReader) filter(out, in []byte) []byte {
 	for _, c := range in {
 		switch {
+		case c == keyInterrupt && e.interrupt != nil && e.interrupt():
+			continue
 		case e.tilde && c == '.':
 			e.ended = true
 			return out
@@ -384,9 +393,23 @@ func attach(ctx context.Context, e *env, run vm.Run, raw bool) (_ vm.Run, _ cont
 		return run, ctx, nil, err
 	}
 	run.How.Size, run.Sizes = t.size(), t.sizes
+	var started atomic.Bool
+	onStart := run.OnStart
+	run.OnStart = func(p vm.Program) {
+		started.Store(true)
+		if onStart != nil {
+			onStart(p)
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	run.Stdin = &escapeReader{r: keyboard, escape: func() {
-		cancel(&vm.Failure{Code: vm.CodeVix, Text: fmt.Sprintf("VM %s: %v", run.VM, errLeft)})
-	}}
+	run.Stdin = &escapeReader{
+		r: keyboard,
+		escape: func() {
+			cancel(&vm.Failure{Code: vm.CodeVix, Text: fmt.Sprintf("VM %s: %v", run.VM, errLeft)})
+		},
+		interrupt: func() bool { // the signal that a terminal sends otherwise; it ends the start
+			return !started.Load() && unix.Kill(os.Getpid(), unix.SIGINT) == nil
+		},
+	}
 	return run, ctx, func() { t.restore(); cancel(nil) }, nil
 }

@@ -44,6 +44,22 @@ func TestEscape(t *testing.T) {
 	}
 }
 
+// Ctrl-C is the guest's once its program runs.
+func TestEscapeInterrupt(t *testing.T) {
+	starting, interrupts := true, 0
+	r := &escapeReader{r: strings.NewReader("a\x03b\x03c\x03"), escape: func() {}, interrupt: func() bool {
+		taken := starting
+		if taken {
+			interrupts++
+			starting = interrupts < 2
+		}
+		return taken
+	}}
+	if got, err := io.ReadAll(r); string(got) != "abc\x03" || err != nil || interrupts != 2 {
+		t.Errorf("%q, %v, %d interrupts", got, err, interrupts)
+	}
+}
+
 // pty returns both ends of a terminal.
 func pty(t testing.TB) (master, slave *os.File) {
 	t.Helper()

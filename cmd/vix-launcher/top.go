@@ -41,18 +41,15 @@ func topCommand(e *env) *cobra.Command {
 	var o topOptions
 	c := &cobra.Command{
 		Use:   "top [--once] [--json] [--sort cpu|memory|name] [--every DURATION]",
-		Short: "show what each VM uses, live",
-		Long: `Shows what each VM that runs uses, anew every two seconds, until you press q: the
-color of its windows' frame, its name and state; CPU, of one processor, by all of its
-processes on the host; HOST, the host's memory that it takes; GUEST, what its programs
-use of what the VM may use now, in the guest's own words ("-" where it says nothing);
-NET, what its network carries to it and from it in a second, in the guest's own words,
-or "-" where there is none; windows and programs.
+		Short: "show live what each VM uses",
+		Long: `Shows what each running VM uses, refreshed every two seconds, until you press q:
+CPU, the share of one processor that its processes on the host use; HOST, the
+host's memory that it takes; GUEST, the memory that its programs use, and NET, its
+network's bytes a second, both as reported by the guest ("-" if there is nothing
+to report); windows and programs.
 
-With --once, one table and no more, of what was used in 0.2 seconds (or in the time of
---every); with --json, an array a line (with --once, one):
-name, state, color, cpu (percent of a processor), host_memory, memory, guest_memory as
-in list --json, windows, net, net_in and net_out (bytes in a second), programs.`,
+With --once, prints one table, of what was used in 0.2 seconds (or in the time of
+--every); with --json, an array a line.`,
 		Example: `  vix top
   vix top --sort memory
   vix top --once --json | jq '.[] | {name, cpu}'`,
@@ -81,10 +78,10 @@ in list --json, windows, net, net_in and net_out (bytes in a second), programs.`
 		},
 	}
 	f := c.Flags()
-	f.BoolVar(&o.once, "once", false, "print one table, and end")
+	f.BoolVar(&o.once, "once", false, "print one table and exit")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
-	f.StringVar(&o.sort, "sort", "cpu", "what comes first: `KEY` is cpu, memory or name")
-	f.DurationVar(&o.every, "every", topPace, "the time between two views")
+	f.StringVar(&o.sort, "sort", "cpu", "sort by this `KEY`: cpu, memory or name")
+	f.DurationVar(&o.every, "every", topPace, "refresh at this interval")
 	_ = c.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(topSorts, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }

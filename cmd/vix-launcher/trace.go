@@ -14,17 +14,14 @@ func traceCommand(e *env) *cobra.Command {
 	var classes string
 	c := &cobra.Command{
 		Use:   "trace [--classes LIST] NAME",
-		Short: "show what a VM's programs and the compositor say to each other",
+		Short: "show the Wayland messages of a VM's programs",
 		Long: `Shows every Wayland message between a VM's programs and the compositor, as the
-guest's programs see it, until the VM ends or you interrupt it: the time, the
-connection's number, "->" for a request, and the message in WAYLAND_DEBUG's
-style. LIST picks classes, or drops those with a '-' in front: all, motion,
-frame, shm, input, shell, selection, registry, output, other. The class times
-stands alone: no messages, but where the time of a program's round trips goes, a
-line of JSON for each connection that ends.
+programs see it, until the VM ends or you interrupt it: the time, the connection's
+number, "->" for a request, and the message in WAYLAND_DEBUG's style.
 
-Programs do not wait for the trace: what it cannot write in time is left out, and
-a line says how much.`,
+LIST picks classes, or drops those with a '-' in front: all, motion, frame, shm,
+input, shell, selection, registry, output, other. The class times, alone, shows
+instead where the time of a program's round trips goes.`,
 		Example: `  vix trace web
   vix trace --classes=input,shell web
   vix trace --classes=-motion,-frame web`,
@@ -52,6 +49,6 @@ a line says how much.`,
 			return reg.Trace(ctx, names[0], classes, e.stdout)
 		},
 	}
-	c.Flags().StringVar(&classes, "classes", "all", "which messages: a `LIST` of classes")
+	c.Flags().StringVar(&classes, "classes", "all", "show only this `LIST` of classes")
 	return c
 }

@@ -23,20 +23,17 @@ import (
 func usbCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "usb list|attach|detach",
-		Short: "give a VM that runs a USB device",
-		Long: `Gives USB devices of this machine to VMs that run, and takes them back. DEVICE is
+		Short: "give USB devices to running VMs",
+		Long: `Gives USB devices of this machine to running VMs, and takes them back. DEVICE is
 VENDOR:PRODUCT, as lsusb(8) shows it, or BUS.PORT (or BUS-PORT), a place where
 something is plugged in; "usb list" shows both.
 
-While a VM has a device it is not the host's, and in no other VM. QEMU is given that
-one device and can open no other. The guest is sent the drivers that the device needs,
-of the host's kernel, and its user may use the device. When the VM stops, or the device
-is unplugged, it is the host's again.
+While a VM has a device, neither the host nor another VM has it. When the VM stops,
+or the device is unplugged, it is the host's again. To give a device to a VM
+whenever it is plugged in, list it under "usb" in config.toml.
 
-To have a device in a VM whenever it is there, put it under "usb" in config.toml.
-
-You need the right to open the device. Where it is lacking, attach prints the udev rule
-that grants it to whoever sits at the machine.`,
+You need the right to open the device. If you lack it, attach prints the udev rule
+that grants it.`,
 		Example: `  vix usb list
   vix usb attach vault 1050:0407
   vix usb detach vault 1050:0407`,
@@ -49,7 +46,7 @@ that grants it to whoever sits at the machine.`,
 		},
 	}
 	c.AddCommand(usbListCommand(e),
-		usbChangeCommand(e, "attach", "give a VM a device", (*vm.Registry).AttachUSB),
+		usbChangeCommand(e, "attach", "give a device to a VM", (*vm.Registry).AttachUSB),
 		usbChangeCommand(e, "detach", "take a device back from a VM", (*vm.Registry).DetachUSB))
 	return c
 }
@@ -66,10 +63,10 @@ func usbListCommand(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list [--json]",
 		Short: "list this machine's USB devices",
-		Long: `Lists the USB devices of this machine, by port: what each is, which VM has it, and
-whether you may open it. Hubs are left out: they stay the host's.
+		Long: `Lists the USB devices of this machine by port, except hubs: what each is, which VM
+has it, and whether you may open it.
 
-With --json, an array with an object for each: port, id, name, node (below
+With --json, prints an array with an object for each: port, id, name, node (below
 /dev/bus/usb), hub, vm ("" is the host), access.`,
 		Example: `  vix usb list
   vix usb list --json | jq -r '.[] | select(.vm == "") | .id'`,
@@ -151,7 +148,7 @@ func usbChangeCommand(e *env, verb, short string, change func(*vm.Registry, cont
 	return &cobra.Command{
 		Use:     verb + " NAME DEVICE",
 		Short:   short,
-		Long:    strings.ToUpper(short[:1]) + short[1:] + ": see vix usb --help for what DEVICE is.",
+		Long:    strings.ToUpper(short[:1]) + short[1:] + ". See vix usb --help for what DEVICE is.",
 		Example: "  vix usb " + verb + " vault 1050:0407\n  vix usb " + verb + " vault 1.2",
 		Args:    args(2, 2, "NAME or DEVICE"),
 		ValidArgsFunction: func(c *cobra.Command, a []string, _ string) (words []string, _ cobra.ShellCompDirective) {

@@ -94,8 +94,7 @@ func misusef(format string, a ...any) error { return &MisuseError{fmt.Sprintf(fo
 func (l *Launcher) Run(ctx context.Context, reg *vm.Registry, v config.VM, r vm.Run) (*vm.Exit, error) {
 	r.VM, r.Session = v.Name, l.Session
 	r.Launch = func() (vm.Launch, error) {
-		l.giveColor(ctx, &v)
-		spec, err := l.Spec(v)
+		spec, err := l.Spec(ctx, v)
 		if err == nil {
 			err = l.checkProgram(v, r)
 		}

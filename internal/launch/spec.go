@@ -49,8 +49,10 @@ func (d Dirs) expandPaths(v config.VM) (_ config.VM, err error) {
 	return v, nil
 }
 
-// Spec gathers what a new VM needs. Its error says what is missing, before anything starts.
-func (l *Launcher) Spec(v config.VM) (vm.Launch, error) {
+// Spec gathers what a new VM needs, its colour too. Its error says what is missing, before
+// anything starts.
+func (l *Launcher) Spec(ctx context.Context, v config.VM) (vm.Launch, error) {
+	l.giveColor(ctx, &v)
 	parts, err := l.Parts()
 	if err != nil {
 		return vm.Launch{}, err
