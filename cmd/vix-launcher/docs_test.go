@@ -155,7 +155,7 @@ func checkUse(root *cobra.Command, use string) error {
 	for len(words) > 0 && c.HasSubCommands() && !strings.HasPrefix(words[0], "-") {
 		next := c
 		for name := range strings.SplitSeq(words[0], "|") {
-			i := slices.IndexFunc(c.Commands(), func(sub *cobra.Command) bool { return !sub.Hidden && sub.Name() == name })
+			i := slices.IndexFunc(c.Commands(), func(sub *cobra.Command) bool { return !sub.Hidden && (sub.Name() == name || sub.HasAlias(name)) })
 			if i < 0 {
 				return fmt.Errorf("%s has no verb %q", c.CommandPath(), name)
 			}
@@ -203,6 +203,8 @@ func TestDocumentCommands(t *testing.T) {
 		"cp [-r] SRC… DST":                                "",
 		"clipboard copy\\|paste [--vm NAME\\|--host]":     "",
 		"exec web -- ls --color":                          "",
+		"ps":                                              "",
+		"run -d --rm -v ~/Music firefox":                  "",
 		"help run":                                        "",
 		"--version":                                       "",
 		"lists":                                           `has no verb "lists"`,
