@@ -254,7 +254,7 @@ func clipRule(t map[string]any, ttl time.Duration) (ClipRule, error) {
 		}
 	}
 	if rule.From == "" || rule.To == "" || rule.Action == "" {
-		return rule, errors.New("from, to and action must be said")
+		return rule, errors.New("from, to and action are required")
 	}
 	return rule, nil
 }

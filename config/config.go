@@ -174,13 +174,13 @@ func syntaxError(label, src string, err error) error {
 	}
 	e.Msg = strings.Join(strings.Fields(e.Msg), " ")
 	if m := definedTwice.FindStringSubmatch(e.Msg); m != nil {
-		e.Key, e.Msg = m[1], "is there twice; take one away"
+		e.Key, e.Msg = m[1], "appears twice; remove one"
 		if first := indexLines(firstLines(src, e.Line-1))[strings.ReplaceAll(m[1], ".", "\x00")]; first > 0 {
-			e.Msg = fmt.Sprintf("is there twice; the first is on line %d", first)
+			e.Msg = fmt.Sprintf("appears twice; the first is on line %d", first)
 		}
 	}
 	if m := bareWord.FindStringSubmatch(e.Msg); m != nil {
-		e.Msg = fmt.Sprintf("%s is no value; text needs quotes: \"%s\"", m[1], m[1])
+		e.Msg = fmt.Sprintf("%s is not a value; text needs quotes: \"%s\"", m[1], m[1])
 	}
 	return e
 }
@@ -311,7 +311,7 @@ func misplaced(name string, v any) string {
 	case !table && slices.Contains(keyNames(false), name):
 		return "belongs to one VM; put it under [vm.NAME]"
 	case table && CheckName(name) == nil && strings.Contains(near, "valid here"):
-		return fmt.Sprintf("unknown table; a VM's is [vm.%s]%s", name, near)
+		return fmt.Sprintf("unknown table; for a VM, write [vm.%s]%s", name, near)
 	default:
 		return "unknown key" + near
 	}

@@ -41,19 +41,19 @@ type key struct {
 
 var keys = []key{
 	{"accel", `"auto"`, false,
-		`How the VM's processor is made: "kvm", "tcg" (emulation, slow), or "auto", which is KVM where it truly works.`,
+		`How the VM's processor is provided: "kvm", "tcg" (emulation, slow), or "auto", which is KVM wherever it works.`,
 		func(v *VM, x any) (err error) { v.Accel, err = oneOf(x, "auto", "kvm", "tcg"); return }},
 	{"allow", `none`, false,
-		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk; a VM's start says which.`,
+		`Names of Wayland interfaces that the VM's programs may use besides those of the built-in list, such as "zwp_pointer_constraints_v1". Each is a risk, which the start of the VM names.`,
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return }},
 	{"channel", `"auto"`, false,
-		`What carries commands and their output between the host and the VM: "vsock" (by the host's kernel, with /dev/vhost-vsock), "serial" (a port of QEMU's), or "auto", which is vsock where the host's kernel and the VM's have it, and serial elsewhere.`,
+		`What carries commands and their output between the host and the VM: "vsock" (through the host's kernel, with /dev/vhost-vsock), "serial" (a port of QEMU), or "auto", which is vsock if the kernels of the host and the VM support it, else serial.`,
 		func(v *VM, x any) (err error) {
 			v.Channel, err = oneOf(x, ChannelAuto, ChannelVsock, ChannelSerial)
 			return
 		}},
 	{"clipboard", `"isolated"`, false,
-		`What is copied that flows without an act of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. A VM's start says the risk.`,
+		`What crosses the clipboard without any action of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. The start of the VM warns of the risk.`,
 		func(v *VM, x any) (err error) {
 			v.Clipboard, err = oneOf(x, ClipIsolated, ClipSharedOut, ClipSharedIn, ClipShared)
 			return
@@ -62,67 +62,67 @@ var keys = []key{
 		`Colour of the VM's frame: "#rrggbb", or one of ` + strings.Join(paletteNames(), ", ") + `.`,
 		func(v *VM, x any) (err error) { v.Color, err = parseColor(x); return }},
 	{"cpu-weight", `100`, false,
-		fmt.Sprintf("The VM's share of the processors when they are busy, 1 to %d; 100 is what any other program of yours has. It holds where the VM gets a control group of its own (see vix doctor).", MaxWeight),
+		fmt.Sprintf("The VM's share of the processors when they are busy, 1 to %d; 100 is what any other program of yours has. It takes effect if the VM gets its own control group (see vix doctor).", MaxWeight),
 		func(v *VM, x any) (err error) { v.CPUWeight, err = intIn(x, 1, MaxWeight); return }},
 	{"cpus", `2`, false,
 		fmt.Sprintf("Number of virtual processors, 1 to %d.", MaxCPUs),
 		func(v *VM, x any) (err error) { v.CPUs, err = intIn(x, 1, MaxCPUs); return }},
 	{"deny", `none`, false,
-		`Names of Wayland interfaces that the VM's programs may not use, though the built-in list (or allow) has them.`,
+		`Names of Wayland interfaces that the VM's programs may not use, even if the built-in list (or allow) has them.`,
 		func(v *VM, x any) (err error) { v.Deny, err = interfaces(x); return }},
-	{"desktop", `what is said below`, false,
-		`Which of the VM's programs "vix desktop sync" makes desktop entries for, and the menu shows: ids of .desktop files, names of programs, or patterns such as "org.gnome.*"; "*" is all. If not set: those of programs; if that is not set either, none with the root "host", and all with another. An empty list is none.`,
+	{"desktop", `see below`, false,
+		`Which of the VM's programs "vix desktop sync" makes desktop entries for, and the menu shows: ids of .desktop files, names of programs, or patterns such as "org.gnome.*"; "*" means all. Default: those of programs; without them, none with the root "host", and all with another root. An empty list means none.`,
 		func(v *VM, x any) (err error) { v.Desktop, err = patterns(x); return }},
 	{"frame", `"full"`, false,
-		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; a VM's start warns).`,
+		`What marks the VM's windows in its color: "full" (a frame with the VM's tag as a label), "border" (a thin frame), or "none" (only the title tells which VM a window belongs to; the start of the VM warns).`,
 		func(v *VM, x any) (err error) { v.Frame, err = oneOf(x, "full", "border", "none"); return }},
 	{"gui", `true`, false,
-		`Whether the VM has a display: with false its programs cannot open windows, and it needs no compositor (over ssh, say).`,
+		`Whether the VM has a display. Without one, its programs cannot open windows, and it needs no compositor (over ssh, for example).`,
 		func(v *VM, x any) (err error) { v.NoGUI, err = no(x); return }},
 	{"initrd", `none`, false,
-		`Path of an initrd (initramfs) with the modules of "kernel". Vix makes the guest's own from it: what else is in it is not used.`,
+		`Path of an initrd (initramfs) with the modules of "kernel". Vix makes the guest's own initrd from them, and uses nothing else in it.`,
 		func(v *VM, x any) (err error) { v.Initrd, err = hostPath(x); return }},
 	{"kernel", `the host's newest`, false,
 		`Path of a kernel image (bzImage) that the VM boots. Its modules are those of "initrd", or lib/modules beside the image, or the host's; without any, all that a guest needs must be built in.`,
 		func(v *VM, x any) (err error) { v.Kernel, err = hostPath(x); return }},
-	{"limits", `generous ones`, false,
-		`A table of what the VM may have of the compositor at a time, such as [vm.NAME.limits] with surfaces = 4000. vix-waylandproxy(1) lists the names and the defaults.`,
+	{"limits", `generous limits`, false,
+		`A table of the most that the VM may have of the compositor at a time, such as [vm.NAME.limits] with surfaces = 4000. vix-waylandproxy(1) lists the names and the defaults.`,
 		func(v *VM, x any) (err error) { v.Limits, err = limits(v.Limits, x); return }},
 	{"memory", `"512M"`, false,
-		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). The files that programs write also live in it, in half of it at most; then there is no space left.", MinMemory, MaxMemory),
+		fmt.Sprintf("Memory of the VM, %s to %s, as a number with K, M, G or T (powers of 1024). It also holds the files that programs write, which fill at most half of it.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.Memory, err = parseMemory(x); return }},
 	{"memory-min", `"128M"`, false,
-		fmt.Sprintf("What the VM keeps of its memory, %s to %s, when the host is short of it and the VM is idle. As much as memory: nothing is taken from this VM, but what its programs have freed.", MinMemory, MaxMemory),
+		fmt.Sprintf("How much of its memory the VM keeps, %s to %s, when the host is short of memory and the VM is idle. If it equals memory, the VM gives up only what its programs have freed.", MinMemory, MaxMemory),
 		func(v *VM, x any) (err error) { v.MemoryMin, err = parseMemory(x); return }},
 	{"mime", `none`, false,
-		`MIME types of files that the VM's desktop entries offer to open, as far as their programs do, such as "application/pdf" or "image/*". The program then sees that file alone, read-only.`,
+		`MIME types of files that the VM's desktop entries offer to open, if their programs can, such as "application/pdf" or "image/*". The program then sees only that file, read-only.`,
 		func(v *VM, x any) (err error) { v.MIME, err = mimeTypes(x); return }},
 	{"net", `"none"`, false,
-		`The VM's network: "none" (no network card at all), or "nat" (what this machine reaches by IPv4, but for its own 127.0.0.1).`,
+		`The VM's network: "none" (no network card at all), or "nat" (what this machine reaches by IPv4, except its own 127.0.0.1).`,
 		func(v *VM, x any) (err error) { v.Net, err = oneOf(x, NetNone, NetNAT); return }},
 	{"packages", `none`, false,
-		`Packages that a root "debian:SUITE" is built with, besides the little that every Debian has.`,
+		`Packages to build into a root "debian:SUITE", besides the few that every Debian has.`,
 		func(v *VM, x any) (err error) { v.Packages, err = packages(x); return }},
 	{"programs", `none`, true,
-		`Names of programs that "vix run" starts in this VM when --vm is not given. A program may stand in one VM only.`,
+		`Names of programs that "vix run" starts in this VM when --vm is not given. A program may be listed for one VM only.`,
 		func(v *VM, x any) (err error) { v.Programs, err = words(x); return }},
 	{"publish", `none`, true,
-		fmt.Sprintf(`Ports of this machine that lead to the VM's, up to %d, each as "[ADDR:]HOSTPORT:GUESTPORT[/udp]"; without ADDR the port is bound to 127.0.0.1. Needs net = "nat".`, MaxPublish),
+		fmt.Sprintf(`Ports of this machine to forward to the VM, up to %d, each as "[ADDR:]HOSTPORT:GUESTPORT[/udp]"; without ADDR the port is bound to 127.0.0.1. Needs net = "nat".`, MaxPublish),
 		func(v *VM, x any) (err error) { v.Publish, err = publishes(x); return }},
 	{"root", `"host"`, false,
-		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own with packages, built at the first run by mmdebstrap, shared by all VMs with the same); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs or xfs); or the absolute path of a directory that holds a Linux system.`,
+		`Where the VM's programs come from, read-only: "host" (a view of the host's own /usr, /etc in part, no home directories); "debian:SUITE" (a Debian of its own, with packages, which mmdebstrap builds at the first run; VMs with the same suite and packages share it); "image:PATH" (a disk image, raw or qcow2, or a file system in a file: ext4, squashfs, erofs or xfs); or the absolute path of a directory that holds a Linux system.`,
 		func(v *VM, x any) (err error) { v.Root, err = parseRoot(x); return }},
 	{"shares", `none`, false,
-		fmt.Sprintf(`Folders of the host's that the VM's programs see, up to %d, each as "HOSTDIR[:GUESTPATH][:ro|rw]": read-only if not "rw", at %s/NAME if no GUESTPATH is given; "~/" is your home directory. "staging" is an empty folder of its own for each run, at a path that is not to be guessed.`, MaxShares, ShareDir),
+		fmt.Sprintf(`Host folders to share with the VM, up to %d, each as "HOSTDIR[:GUESTPATH][:ro|rw]": read-only without "rw", at %s/NAME without GUESTPATH; "~/" is your home directory. "staging" is a new empty folder for each start, at an unguessable path.`, MaxShares, ShareDir),
 		func(v *VM, x any) (err error) { v.Shares, err = shares(x); return }},
 	{"state", `"home"`, false,
-		`What is kept when the VM stops: "home" (the home directory of its user, in $XDG_STATE_HOME/vix/vms/NAME; all else is thrown away), or "none" (nothing, as with --disposable).`,
+		`What is kept when the VM stops: "home" (the home directory of its user, in $XDG_STATE_HOME/vix/vms/NAME; everything else is deleted), or "none" (nothing, as with --disposable).`,
 		func(v *VM, x any) (err error) { v.State, err = oneOf(x, "home", "none"); return }},
 	{"tag", `the VM's name`, true,
 		fmt.Sprintf("Text before the title of each of the VM's windows, up to %d printable characters.", MaxTag),
 		func(v *VM, x any) (err error) { v.Tag, err = parseTag(x); return }},
 	{"usb", `none`, true,
-		fmt.Sprintf(`USB devices of this machine that the VM is given whenever they are plugged in, up to %d, each as "VENDOR:PRODUCT" (as lsusb shows it) or "BUS.PORT". See vix usb.`, MaxUSB),
+		fmt.Sprintf(`USB devices of this machine to give to the VM whenever they are plugged in, up to %d, each as "VENDOR:PRODUCT" (as lsusb shows it) or "BUS.PORT". See vix usb.`, MaxUSB),
 		func(v *VM, x any) (err error) { v.USB, err = usbDevices(x); return }},
 	{"workspace", `none`, false,
 		`Workspace of sway on which the VM's windows open, such as "3" or "web".`,
@@ -386,7 +386,7 @@ func workspace(x any) (string, error) {
 	case !printable(s) || strings.ContainsAny(s, "\"'`\\;,$[]{}") || strings.TrimSpace(s) != s || s[0] == '-':
 		return "", errors.New("want letters, digits, spaces and ':', '.', '_', '-', '+' (not first)")
 	case slices.Contains([]string{"next", "prev", "next_on_output", "prev_on_output", "current", "back_and_forth", "number"}, s):
-		return "", fmt.Errorf("%q means something else to sway", s)
+		return "", fmt.Errorf("%q has another meaning in sway", s)
 	}
 	return s, nil
 }
@@ -461,7 +461,7 @@ func list(x any, check func(string) error) ([]string, error) {
 			return nil, err
 		}
 		if slices.Contains(out, s) {
-			return nil, fmt.Errorf("%q stands twice", s)
+			return nil, fmt.Errorf("%q is listed twice", s)
 		}
 		out = append(out, s)
 	}

@@ -123,8 +123,8 @@ func flagError(err error) string {
 // configTopic is a help topic, not a verb: vix help config.
 func configTopic() *cobra.Command {
 	var b strings.Builder
-	b.WriteString(`config.toml is read at every start of a VM, from $XDG_CONFIG_HOME/vix or
-~/.config/vix. [defaults] holds for every VM, [vm.NAME] for one. The keys:
+	b.WriteString(`Every start of a VM reads config.toml, from $XDG_CONFIG_HOME/vix or
+~/.config/vix. [defaults] applies to every VM, [vm.NAME] to one. The keys:
 
 `)
 	_ = config.Explain(&b) // a Builder does not fail

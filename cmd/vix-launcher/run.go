@@ -166,7 +166,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			return nil // the program is about to have a VM of its own
 		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Note(tty, fmt.Sprintf("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
+			p.Note(tty, fmt.Sprintf("VM %s is already running; ignored: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
 		}
 		return nil
 	}
@@ -237,7 +237,7 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 		return config.VM{}, usagef("run: PROGRAM is empty; see vix run --help")
 	}
 	if o.gui && o.noGUI {
-		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
+		return config.VM{}, usagef("run: use either --gui or --no-gui; see vix run --help")
 	}
 	if err := checkEnv(o.env); err != nil {
 		return config.VM{}, usagef("run: %v", err)

@@ -20,10 +20,10 @@ import (
 )
 
 const statusLong = `Shows everything about the running VM NAME: uptime, memory and how much of the
-host's it takes, processes, programs and windows. Fails if it does not run.
+host's it takes, processes, programs and windows. Fails if it is not running.
 
 With --watch, prints a line at each change of the VM, or of every VM, until it is
-interrupted; it waits for a VM that does not run. With --json, prints objects as
+interrupted; it waits for a VM that is not running. With --json, prints objects as
 in list --json; with --watch, one a line: event (state, ended or ready), name, vm.
 
 With --waybar, prints the same for a custom module of waybar; packaging/waybar has
@@ -152,7 +152,7 @@ func printStatus(w io.Writer, s vmUse) error {
 	row("tag", "%s", s.Tag)
 	row("root", "%s%s", s.Root, map[bool]string{true: ", whose programs have changed since the VM started: stop it and run it again"}[s.Outdated])
 	if s.Net.By != "" {
-		row("network", "%s, by %s: %s in, %s out in the guest's words", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
+		row("network", "%s, by %s: %s in, %s out, as reported by the guest", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
 	}
 	if s.Channel.Kind != "" {
 		row("channel", "%s, by %s", s.Channel.Kind, s.Channel.By)
