@@ -80,7 +80,7 @@ var keys = []key{
 		`Whether the VM has a display. Without one, its programs cannot open windows, and it needs no compositor (over ssh, for example).`,
 		func(v *VM, x any) (err error) { v.NoGUI, err = no(x); return }},
 	{"initrd", `none`, false,
-		`Path of an initrd (initramfs) with the modules of "kernel". Vix makes the guest's own initrd from them, and uses nothing else in it.`,
+		`Path of an initrd (initramfs) with the modules of "kernel". Vix builds the guest's own initrd from these modules, and uses nothing else in the file.`,
 		func(v *VM, x any) (err error) { v.Initrd, err = hostPath(x); return }},
 	{"kernel", `the host's newest`, false,
 		`Path of a kernel image (bzImage) that the VM boots. Its modules are those of "initrd", or lib/modules beside the image, or the host's; without any, all that a guest needs must be built in.`,
