@@ -257,7 +257,7 @@ func (r *reader) clipRule(k int, t map[string]any, ttl time.Duration) ClipRule {
 	}
 	for _, name := range []string{"from", "to", "action"} {
 		if _, ok := t[name]; !ok {
-			fail("", errors.New("from, to and action must be said"))
+			fail("", errors.New("from, to and action are required"))
 			break
 		}
 	}

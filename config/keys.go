@@ -52,14 +52,14 @@ var keys = []key{
 		func(v *VM, x any) (err error) { v.Allow, err = interfaces(x); return },
 		func(v *VM) any { return v.Allow }},
 	{"channel", `"auto"`, false,
-		`What carries commands and their output between the host and the VM: "vsock" (by the host's kernel, with /dev/vhost-vsock), "serial" (a port of QEMU's), or "auto", which is vsock where the host's kernel and the VM's have it, and serial elsewhere.`,
+		`What carries commands and their output between the host and the VM: "vsock" (through the host's kernel, with /dev/vhost-vsock), "serial" (a port of QEMU), or "auto", which is vsock if the kernels of the host and the VM support it, else serial.`,
 		func(v *VM, x any) (err error) {
 			v.Channel, err = oneOf(x, ChannelAuto, ChannelVsock, ChannelSerial)
 			return
 		},
 		func(v *VM) any { return v.Channel }},
 	{"clipboard", `"isolated"`, false,
-		`What is copied that flows without an act of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. A VM's start says the risk.`,
+		`What crosses the clipboard without any action of yours: "isolated" (nothing), "shared-out" (what the VM's programs copy while they have the focus, to the host), "shared-in" (what is copied on the host, to the VM while one of its windows has the focus), or "shared" (both). A [[clipboard.rule]] says how much and of what kind, and one that does not "allow" prevents it. The start of the VM warns of the risk.`,
 		func(v *VM, x any) (err error) {
 			v.Clipboard, err = oneOf(x, ClipIsolated, ClipSharedOut, ClipSharedIn, ClipShared)
 			return
@@ -433,7 +433,7 @@ func workspace(x any) (string, error) {
 	case !printable(s) || strings.ContainsAny(s, "\"'`\\;,$[]{}") || strings.TrimSpace(s) != s || s[0] == '-':
 		return "", errors.New("want letters, digits, spaces and ':', '.', '_', '-', '+' (not first)")
 	case slices.Contains([]string{"next", "prev", "next_on_output", "prev_on_output", "current", "back_and_forth", "number"}, s):
-		return "", fmt.Errorf("%q means something else to sway", s)
+		return "", fmt.Errorf("%q has another meaning in sway", s)
 	}
 	return s, nil
 }

@@ -46,7 +46,7 @@ func ParsePublish(text string) (Publish, error) {
 	case "udp":
 		p.UDP = true
 	default:
-		return p, fmt.Errorf(`want "tcp" or "udp" behind the slash, not %q`, clip(protocol))
+		return p, fmt.Errorf(`want "tcp" or "udp" after the slash, not %q`, clip(protocol))
 	}
 	parts := strings.Split(rest, ":")
 	if len(parts) != 2 && len(parts) != 3 {

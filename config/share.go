@@ -56,7 +56,7 @@ func ParseShare(text string) (Share, error) {
 		return Share{}, fmt.Errorf("want HOSTDIR[:GUESTPATH][:ro|rw], not %q (a path with a colon cannot be shared)", clip(text))
 	}
 	if s.Host != "~" && !strings.HasPrefix(s.Host, "~/") && !filepath.IsAbs(s.Host) {
-		return Share{}, fmt.Errorf(`want an absolute path of the host, one that begins with "~/", or "staging", not %q`, clip(s.Host))
+		return Share{}, fmt.Errorf(`want an absolute path on the host, one that begins with "~/", or "staging", not %q`, clip(s.Host))
 	}
 	if s.Host = filepath.Clean(s.Host); s.Host == "/" {
 		return Share{}, errors.New("/ cannot be a share: it would show the VM every file of this machine; name a folder")
@@ -71,15 +71,15 @@ func ParseShare(text string) (Share, error) {
 
 func (s *Share) checkGuest() error {
 	if !path.IsAbs(s.Guest) {
-		return fmt.Errorf("want an absolute path of the guest, not %q", clip(s.Guest))
+		return fmt.Errorf("want an absolute path in the guest, not %q", clip(s.Guest))
 	}
 	s.Guest = path.Clean(s.Guest)
 	if s.Guest == "/" || s.Guest == ShareDir {
-		return fmt.Errorf("%s of the guest cannot be a share; want a path below it", s.Guest)
+		return fmt.Errorf("%s in the guest cannot be a share; want a path below it", s.Guest)
 	}
 	for _, p := range guestOwn {
 		if s.Guest == p || strings.HasPrefix(s.Guest, p+"/") {
-			return fmt.Errorf("%s of the guest cannot be a share: the guest needs its own %s", clip(s.Guest), p)
+			return fmt.Errorf("%s in the guest cannot be a share: the guest needs its own %s", clip(s.Guest), p)
 		}
 	}
 	return nil
@@ -117,7 +117,7 @@ func CheckShares(list []Share) error {
 	at := map[string]bool{}
 	for _, s := range list {
 		if s.Guest != "" && at[s.Guest] {
-			return fmt.Errorf("two shares at %s of the guest", s.Guest)
+			return fmt.Errorf("two shares at %s in the guest", s.Guest)
 		}
 		at[s.Guest] = true
 	}
@@ -142,7 +142,7 @@ func Apart(a, b Share) error {
 		a, b = b, a
 	}
 	if strings.HasPrefix(b.Host, a.Host+"/") {
-		return fmt.Errorf("%s lies in %s, and one of the two can be written to: the guest could put something else in the place of the other; share folders that are apart", b.Host, a.Host)
+		return fmt.Errorf("%s lies in %s, and one of the two is writable: the guest could replace the other; share separate folders", b.Host, a.Host)
 	}
 	return nil
 }

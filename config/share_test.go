@@ -24,13 +24,13 @@ func TestParseShare(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"":                              "want an absolute path of the host",
-		"ro":                            "want an absolute path of the host",
-		"-rf":                           "want an absolute path of the host",
+		"":                              "want an absolute path on the host",
+		"ro":                            "want an absolute path on the host",
+		"-rf":                           "want an absolute path on the host",
 		"/":                             "cannot be a share",
-		"/a:b":                          `want an absolute path of the guest, not "b"`,
+		"/a:b":                          `want an absolute path in the guest, not "b"`,
 		"/a:/b:rx":                      "a path with a colon",
-		"/a:":                           "want an absolute path of the guest",
+		"/a:":                           "want an absolute path in the guest",
 		"/a:/":                          "cannot be a share",
 		"/a:/mnt":                       "cannot be a share",
 		"/a:/x/../proc":                 "needs its own /proc",

@@ -111,7 +111,7 @@ func TestSessionsPass(t *testing.T) {
 	copies("on the second")
 	second := on
 	on = desktoptest.Start(t, desktoptest.Config{})
-	if out := vix("run", "--vm", "s", "--background", "foot"); !strings.Contains(out, "VM s: its windows are shown at "+second.Socket+", whose compositor still runs, and not at "+on.Socket) {
+	if out := vix("run", "--vm", "s", "--background", "foot"); !strings.Contains(out, "VM s: its windows are shown at "+second.Socket+", whose compositor still runs, not at "+on.Socket) {
 		t.Errorf("run on a third desktop: %s", out)
 	}
 	second.WaitWindows(t, 2, foot)

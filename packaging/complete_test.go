@@ -31,7 +31,7 @@ func TestCompletion(t *testing.T) {
 		{"vix run --vm ", "office", "vault", "web", "configured"},
 		{"vix run --vm ", "office", "vault", "web"},
 		{"vix st", "status", "show everything about", "stop", "stop VMs"},
-		{"vix run --", "--background", "return when the program", "--vm", "the VM's name"},
+		{"vix run --", "--background", "return once the program", "--vm", "of the VM"},
 		{"vix completion ", "bash", "fish", "zsh"},
 	}
 	const where = `export XDG_RUNTIME_DIR=$1/run XDG_CONFIG_HOME=$1/config HOME=$1 PATH=$1/usr/bin:$PATH TERM=xterm LC_ALL=C.UTF-8; `

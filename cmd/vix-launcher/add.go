@@ -66,7 +66,7 @@ func (e *env) add(ctx context.Context, name string, packages []string) error {
 	suite, debian := strings.CutPrefix(st.Root, config.RootDebian)
 	switch {
 	case st.Root == config.RootHost:
-		return fmt.Errorf("VM %s: its programs are this machine's own; install %s here, and the VM has it from its next start; or give it a root of its own, such as root = \"debian:trixie\"", name, strings.Join(packages, ", "))
+		return fmt.Errorf("VM %s: its programs are this machine's own; install %s here and restart the VM, or give it a root of its own, such as root = \"debian:trixie\"", name, strings.Join(packages, ", "))
 	case !debian:
 		return e.addByOwn(ctx, name, packages)
 	}
@@ -89,26 +89,26 @@ func (e *env) addDebs(ctx context.Context, name, suite string, packages []string
 	}
 	d := rootfs.Debian{Suite: suite, Packages: v.Packages, CacheDir: roots}
 	if !d.Built() {
-		return fmt.Errorf("VM %s: the packages in config.toml have changed since it started; stop it, and run it again", name)
+		return fmt.Errorf("VM %s: the packages in config.toml have changed since it started; stop it and run it again", name)
 	}
 	if err := e.archive(&d); err != nil {
 		return err
 	}
 	if _, err := e.look("apt-get"); err != nil {
-		return fmt.Errorf("VM %s: %w; it fetches the packages (Debian: apt)", name, err)
+		return fmt.Errorf("VM %s: %w; it is needed to fetch packages (Debian: apt)", name, err)
 	}
 	files, err := d.Download(ctx, packages)
 	if err != nil {
 		return fmt.Errorf("VM %s: %w", name, err)
 	}
 	if len(files) == 0 {
-		fmt.Fprintf(e.stderr, "vix: VM %s: its root has %s already\n", name, strings.Join(packages, ", "))
+		fmt.Fprintf(e.stderr, "vix: VM %s: its root already has %s\n", name, strings.Join(packages, ", "))
 		return nil
 	}
 	if err := e.installDebs(ctx, name, files); err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stderr, "vix: VM %s: %d packages are added until it stops; to have them at every start, say under [vm.%s] in config.toml:\n", name, len(files), name)
+	fmt.Fprintf(e.stderr, "vix: VM %s: added %d packages until it stops; to add them at every start, put this under [vm.%s] in config.toml:\n", name, len(files), name)
 	fmt.Fprintf(e.stdout, "packages = [%s]\n", quote(append(v.Packages, packages...)))
 	return nil
 }
@@ -150,13 +150,13 @@ if command -v dnf >/dev/null; then exec dnf -y install -- "$@"; fi
 if command -v pacman >/dev/null; then exec pacman -Sy --noconfirm -- "$@"; fi
 if command -v apk >/dev/null; then exec apk add -- "$@"; fi
 if command -v zypper >/dev/null; then exec zypper -n install -- "$@"; fi
-echo "its root has no package manager that is known (apt, dnf, pacman, apk, zypper)" >&2; exit 100`
+echo "its root has no known package manager (apt, dnf, pacman, apk, zypper)" >&2; exit 100`
 
 func (e *env) addByOwn(ctx context.Context, name string, packages []string) error {
 	fmt.Fprintf(e.stderr, "vix: asking the package manager of VM %s\n", name)
 	err := e.asRoot(ctx, name, ownManagers, packages...)
 	if err != nil {
-		return fmt.Errorf("%w; see vix install for single programs, or change what the root is made of", err)
+		return fmt.Errorf("%w; for single programs use vix install, or change root in config.toml", err)
 	}
 	return nil
 }

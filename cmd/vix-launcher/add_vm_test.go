@@ -44,7 +44,7 @@ func TestVMAdd(t *testing.T) {
 	first.says("up\n")
 	r.vix(127, "exec", "t", "--", "jq", "--version")
 	p := r.vix(0, "add", "t", "jq")
-	if p.out.String() != "packages = [\"jq\"]\n" || !strings.Contains(p.err.String(), "packages are added until it stops") {
+	if p.out.String() != "packages = [\"jq\"]\n" || !strings.Contains(p.err.String(), "packages until it stops") {
 		t.Errorf("%q, %q", p.out.String(), p.err.String())
 	}
 	if got := r.start(strings.NewReader(`{"a": [1, 2]}`), "exec", "t", "--", "jq", "-c", ".a"); got.code() != 0 || got.out.String() != "[1,2]\n" {

@@ -37,9 +37,9 @@ vix cp. [[clipboard.rule]] in config.toml says what may go from where to where.`
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("clipboard: unknown act %q; see %s --help", clip(args[0]), c.CommandPath())
+				return usagef("clipboard: unknown verb %q; see %s --help", clip(args[0]), c.CommandPath())
 			}
-			return usagef("clipboard: copy, paste, status, clear or history is missing; see %s --help", c.CommandPath())
+			return usagef("clipboard: want copy, paste, status, clear or history; see %s --help", c.CommandPath())
 		},
 	}
 	c.AddCommand(clipCopyCommand(e), clipPasteCommand(e), clipStatusCommand(e), clipClearCommand(e), clipHistoryCommand(e))
@@ -72,7 +72,7 @@ func (s *clipSide) slot() clipboard.Slot {
 func (s *clipSide) find(ctx context.Context, e *env) (side string, err error) {
 	switch {
 	case s.vm != "" && s.host:
-		return "", usagef("clipboard: --vm and --host exclude each other")
+		return "", usagef("clipboard: use either --vm or --host")
 	case s.vm != "":
 		if err := config.CheckName(s.vm); err != nil {
 			return "", usagef("clipboard: --vm: %v", err)
@@ -266,7 +266,7 @@ func (e *env) notify(ctx context.Context, summary, body string) {
 func (e *env) askUser(ctx context.Context, text string) error {
 	n, done, err := e.notifier(ctx)
 	if err != nil {
-		return fmt.Errorf("a rule says to ask you, and nobody can: %w", err)
+		return fmt.Errorf("a rule says to ask you, but that is not possible: %w", err)
 	}
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
@@ -279,7 +279,7 @@ func (e *env) askUser(ctx context.Context, text string) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, desktop.ErrDismissed):
 		return errors.New("refused: you did not answer")
 	case err != nil:
-		return fmt.Errorf("a rule says to ask you, and nobody can: %w", err)
+		return fmt.Errorf("a rule says to ask you, but that is not possible: %w", err)
 	case key != "allow":
 		return errors.New("refused")
 	}

@@ -28,7 +28,7 @@ func confineCommand(*env) *cobra.Command {
 		RunE: func(_ *cobra.Command, a []string) error {
 			fd, err := strconv.Atoi(a[0])
 			if err != nil || !isKind(fd, unix.S_IFSOCK) {
-				return usagef("confine: is started by vix only")
+				return usagef("confine: started only by vix")
 			}
 			f := os.NewFile(uintptr(fd), "specification")
 			spec, err := sandbox.ReadSpec(f)

@@ -14,7 +14,7 @@ import (
 
 // checkConfinement confines a test process in the same way as the processes of a VM.
 func checkConfinement(ctx context.Context, e *env) check {
-	const fix = "nothing needs it, but a newer kernel, or one that lets ordinary users make namespaces, confines more"
+	const fix = "optional: a newer kernel, or one that lets ordinary users create namespaces, confines more"
 	self, err := e.self()
 	if err != nil {
 		return bad("", "%v", err)

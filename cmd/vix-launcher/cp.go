@@ -97,12 +97,12 @@ func parseLocation(arg string) (location, error) {
 	name, path, ok := strings.Cut(arg, ":")
 	if !ok || strings.Contains(name, "/") {
 		if arg == "" {
-			return location{}, usagef("cp: an empty path")
+			return location{}, usagef("cp: a path is empty")
 		}
 		return location{path: arg}, nil
 	}
 	if err := config.CheckName(name); err != nil {
-		return location{}, usagef("cp: %v; a file of the host that is called so is ./%s", err, plain.Text(clip(arg), maxShown, plain.OneLine))
+		return location{}, usagef("cp: %v; for a file of the host with that name, write ./%s", err, plain.Text(clip(arg), maxShown, plain.OneLine))
 	}
 	if path == "" {
 		path = "."
@@ -141,14 +141,14 @@ func newCopyJob(e *env, args []string, recursive bool, limit string) (*copyJob, 
 		case i == len(args)-1:
 			c.to = l
 		case i > 0 && l.vm != c.from:
-			return nil, usagef("cp: %s and %s are not of the same machine; copy them one by one", clip(args[0]), clip(arg))
+			return nil, usagef("cp: %s and %s are on different machines; copy them separately", clip(args[0]), clip(arg))
 		default:
 			c.from = l.vm
 			c.sources = append(c.sources, l.path)
 		}
 	}
 	if c.from == "" && c.to.vm == "" {
-		return nil, usagef("cp: neither SOURCE nor DESTINATION is a VM's (NAME:PATH); use cp(1)")
+		return nil, usagef("cp: neither SOURCE nor DESTINATION is in a VM (NAME:PATH); use cp(1)")
 	}
 	return c, nil
 }
@@ -233,7 +233,7 @@ func (c *copyJob) sending() agent.Request {
 }
 
 // errGone is the error of our end of a pipe after the end of the guest's.
-var errGone = errors.New("the guest took only a part")
+var errGone = errors.New("the guest took only part of it")
 
 // pipeSize is larger than one write of either end.
 const pipeSize = 256 << 10
@@ -331,7 +331,7 @@ func (c *copyJob) down(ctx context.Context) error {
 		c.confine(here)
 	}
 	if to.Name == "" && slices.Contains(c.names(), "") {
-		return fmt.Errorf("cp: what is copied has no name of its own; name a DESTINATION in %s", c.to.path)
+		return fmt.Errorf("cp: the source has no name of its own; give a DESTINATION inside %s", c.to.path)
 	}
 	umask := unix.Umask(0)
 	unix.Umask(umask)
@@ -358,7 +358,7 @@ func (c *copyJob) down(ctx context.Context) error {
 	}
 	err = <-received
 	if err == nil && result.Escaping > 0 {
-		c.meter.line("vix: cp: %d symbolic links lead out of what was copied", result.Escaping)
+		c.meter.line("vix: cp: %d symbolic links lead out of the copy", result.Escaping)
 	}
 	if guest != nil && (err == nil || errors.Is(err, transfer.ErrCut)) {
 		return guest // it explains the failure

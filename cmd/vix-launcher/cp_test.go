@@ -131,7 +131,7 @@ func TestCopyEnds(t *testing.T) {
 		"down, fails after all": {web: says(whole, "too late\n", 1), args: "web:f " + host, want: "VM web: too late"},
 		"down, notes":           {web: says(whole, "pipe: left out: \x07\n", 0), args: "web:f " + host, stderr: "vix: VM web: pipe: left out: \n"},
 		"down, garbage":         {web: says([]byte("\x7fELF and so on"), "", 0), args: "web:f " + host, want: "malformed stream of files"},
-		"up, took a part":       {web: takes(1000, "", 0), args: at("h") + " web:", want: "the guest took only a part"},
+		"up, took a part":       {web: takes(1000, "", 0), args: at("h") + " web:", want: "the guest took only part of it"},
 		"up, full":              {web: takes(1000, "h: no space left on device\n", 1), args: at("h") + " web:", want: "VM web: h: no space left on device"},
 		"up, a directory":       {web: takes(1<<30, "cut\n", 1), args: at("guest") + " web:", want: "guest: is a directory; copy it with -r"},
 		"across, first fails":   {web: says(whole[:20], "f: gone\n", 1), mail: honest(at("other")), args: "web:f mail:f2", want: "VM web: f: gone"},

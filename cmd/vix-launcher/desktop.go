@@ -40,9 +40,9 @@ program in a new disposable VM, open a terminal in the VM, and stop the VM.`,
   vix desktop remove web`,
 		Args: func(c *cobra.Command, a []string) error {
 			if len(a) == 0 {
-				return usagef("desktop: what is to be done is missing: sync, list or remove; see %s --help", c.CommandPath())
+				return usagef("desktop: want sync, list or remove; see %s --help", c.CommandPath())
 			}
-			return usagef("desktop: unknown %q; want sync, list or remove", clip(a[0]))
+			return usagef("desktop: unknown verb %q; want sync, list or remove", clip(a[0]))
 		},
 		RunE: func(*cobra.Command, []string) error { return nil },
 	}

@@ -209,13 +209,13 @@ func printView(w io.Writer, view hostView, all bool) error {
 		return err
 	}
 	var b strings.Builder
-	b.WriteString("\nroot = \"host\" shows a VM these of this machine's files, read-only, and no others:\n")
+	b.WriteString("\nA VM with root = \"host\" sees these files of this machine, read-only, and no others:\n")
 	writePaths(&b, view.View)
 	if n := len(view.Hidden); n > 0 {
-		fmt.Fprintf(&b, "and hides %d of what is in them, which others may not read, or which holds a secret:\n", n)
+		fmt.Fprintf(&b, "It does not see %d entries in them, which other users may not read or which hold a secret:\n", n)
 		writePaths(&b, view.Hidden[:min(n, maxHiddenShown)])
 		if n > maxHiddenShown {
-			fmt.Fprintf(&b, "  and %d more; vix doctor --json has all\n", n-maxHiddenShown)
+			fmt.Fprintf(&b, "  and %d more; vix doctor --json lists all\n", n-maxHiddenShown)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -260,7 +260,7 @@ func versionAtLeast(text string, major, minor int) (version string, ok bool) {
 func checkQEMU(ctx context.Context, e *env) check {
 	const fix = "install QEMU 11 or newer (Debian: qemu-system-x86 from backports)"
 	if runtime.GOARCH != "amd64" {
-		return bad("", "VMs are of the kind x86-64 only, and this machine is %s", runtime.GOARCH)
+		return bad("", "VMs need an x86-64 machine; this one is %s", runtime.GOARCH)
 	}
 	path, err := e.look(qemuName)
 	if err != nil {
@@ -369,7 +369,7 @@ func checkVix(ctx context.Context, e *env) check {
 		}
 	}
 	if len(old) > 0 {
-		return warning("stop them and run them again", "version %s; VMs that another one started: %s", version, strings.Join(old, ", "))
+		return warning("stop them and run them again", "version %s; VMs started by another version: %s", version, strings.Join(old, ", "))
 	}
 	return good("version %s; vix-waylandproxy and vix-guest are there", version)
 }
@@ -410,7 +410,7 @@ func checkConfig(_ context.Context, e *env) check {
 		return r
 	}
 	if len(risks) > 0 {
-		return warning("what each key means is in vix-config.toml(5)", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
+		return warning("vix-config.toml(5) explains each key", "%s, with %d VMs; %s", path, len(c.VMs), strings.Join(risks, "; "))
 	}
 	return good("%s, with %d VMs", path, len(c.VMs))
 }
@@ -434,7 +434,7 @@ func overlaps(l *launch.Launcher, c *config.Config) (list []string) {
 }
 
 func checkRuntimeDir(_ context.Context, e *env) check {
-	const fix = "log in through a session manager (logind makes one), or set XDG_RUNTIME_DIR to a directory of yours with mode 0700"
+	const fix = "log in through a session manager (logind makes one), or set XDG_RUNTIME_DIR to a directory of your own with mode 0700"
 	dir, err := e.runtimeDir()
 	if err != nil {
 		what, _, _ := strings.Cut(err.Error(), "; ")
@@ -545,11 +545,11 @@ func checkMemory(ctx context.Context, e *env) check {
 // that the running vms may use.
 func memoryCheck(host balloon.Memory, want uint64, vms int, sum uint64) check {
 	if sum > host.Total {
-		return warning("stop a VM, or give VMs less (memory in config.toml)",
+		return warning("stop a VM, or give VMs less memory (memory in config.toml)",
 			"the %d VMs that run may use %d MiB together, and this machine has %d: if all do, programs of the host end", vms, sum>>20, host.Total>>20)
 	}
 	if host.Available < want {
-		return warning("end other programs, or give VMs less (memory in config.toml)", "%d MiB available; a VM has %d MiB", host.Available>>20, want>>20)
+		return warning("close other programs, or give VMs less memory (memory in config.toml)", "%d MiB available; a VM has %d MiB", host.Available>>20, want>>20)
 	}
 	return good("%d MiB available; a VM has %d MiB; those that run, %d of %d MiB", host.Available>>20, want>>20, sum>>20, host.Total>>20)
 }
@@ -559,7 +559,7 @@ func checkPressure(context.Context, *env) check {
 	h := balloon.OpenHost(pressureFile, filepath.Join("/proc", "meminfo"))
 	defer h.Close()
 	if !h.Triggered() {
-		return warning("use a kernel with PSI (Linux 6.4, CONFIG_PSI)", "%s takes no trigger: that memory is short is seen late, by what is available", pressureFile)
+		return warning("use a kernel with PSI (Linux 6.4, CONFIG_PSI)", "%s takes no triggers: a shortage of memory is noticed late, from what is available", pressureFile)
 	}
 	return good("the kernel tells when memory is short; idle VMs then give theirs back")
 }
@@ -571,7 +571,7 @@ func checkGroups(ctx context.Context, e *env) check {
 		return warning("", "%v", err)
 	}
 	s := scope.Probe(ctx, scope.Config{PID: os.Getpid(), Bus: bus, Proc: "/proc"})
-	const fix = "VMs run as well; for cpu-weight, log in through a session manager with systemd"
+	const fix = "VMs run all the same; for cpu-weight, log in through a session manager with systemd"
 	switch s.Kind {
 	case scope.KindScope:
 		return good("each VM is a scope in %s", s.Name)

@@ -41,7 +41,7 @@ func (e *env) runtimeDir() (string, error) {
 	dir := e.getenv("XDG_RUNTIME_DIR")
 	switch {
 	case dir == "":
-		return "", fmt.Errorf("XDG_RUNTIME_DIR is not set; log in through a session manager, or set it to a directory of yours (0700)")
+		return "", fmt.Errorf("XDG_RUNTIME_DIR is not set; log in through a session manager, or set it to a directory of your own (mode 0700)")
 	case !filepath.IsAbs(dir):
 		return "", fmt.Errorf("XDG_RUNTIME_DIR %s: not an absolute path", dir)
 	}
@@ -193,7 +193,7 @@ func (e *env) siblingPath(name string) (string, error) {
 			return filepath.Clean(p), nil
 		}
 	}
-	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; install Vix again", name, dir)
+	return "", fmt.Errorf("%s is neither beside vix-launcher (%s) nor in ../libexec/vix; reinstall Vix", name, dir)
 }
 
 // again makes a command of this running program, even if its file was replaced.

@@ -111,7 +111,7 @@ func (o *execOptions) check(name string, argv []string) error {
 		return usagef("exec: %v", err)
 	}
 	if o.cwd != "" && !path.IsAbs(o.cwd) {
-		return usagef("exec: --cwd: %q is not an absolute path of the guest", clip(o.cwd))
+		return usagef("exec: --cwd: %q is not an absolute path in the guest", clip(o.cwd))
 	}
 	if err := checkEnv(o.env); err != nil {
 		return usagef("exec: %v", err)

@@ -57,7 +57,7 @@ says about the VM stays: Vix never writes that file.`,
 func renameCommand(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rename OLD NEW",
-		Short: "rename a VM that does not run, with what it has kept",
+		Short: "rename a stopped VM, with what it has kept",
 		Long: `Gives what the VM OLD has kept, its home directory, to the VM NEW, which must not
 have kept anything itself. Neither may be running. What config.toml says about OLD
 does not apply to NEW: change the name there too.`,
@@ -147,7 +147,7 @@ func (e *env) drop(ctx context.Context, name, verb, what string, force bool) err
 func (e *env) ask(question, option string) (bool, error) {
 	in, ok := e.stdin.(*os.File)
 	if st, err := os.Stdin.Stat(); !ok || !e.terminal || err != nil || st.Mode()&os.ModeCharDevice == 0 {
-		return false, fmt.Errorf("no terminal to ask on; say %s to %s", option, strings.TrimSuffix(question, "?"))
+		return false, fmt.Errorf("no terminal to ask on; use %s to %s", option, strings.TrimSuffix(question, "?"))
 	}
 	fmt.Fprintf(e.stderr, "vix: %s [y/N] ", question)
 	line, err := bufio.NewReader(in).ReadString('\n')

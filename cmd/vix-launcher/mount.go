@@ -89,7 +89,7 @@ uses the folder; with --force, that program gets errors from then on.`,
 				return usagef("umount: %v", err)
 			}
 			if !path.IsAbs(a[1]) {
-				return usagef("umount: want an absolute path of the guest, not %q", clip(a[1]))
+				return usagef("umount: want an absolute path in the guest, not %q", clip(a[1]))
 			}
 			reg, err := e.registry()
 			if err != nil {

@@ -359,7 +359,7 @@ func TestVMNetwork(t *testing.T) {
 		}
 	}
 	logs := n.start(nil, "logs", "-f", "t")
-	logs.says("its network is gone: passt ended: signal: killed; stop the VM and run it again to have one")
+	logs.says("its network is gone: passt ended: signal: killed; stop the VM and run it again to restore it")
 	_ = logs.Process.Kill()
 	logs.code()
 	if got := n.guest("user", "until grep -q 0 /sys/class/net/eth0/carrier; do sleep 0.1; done; echo alive"); got != "alive\n" {

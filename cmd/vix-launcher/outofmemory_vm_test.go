@@ -55,7 +55,7 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 		t.Errorf("somebody was killed: %s", text)
 	}
 
-	const note = "VM t: out of memory: its kernel has ended perl; give the VM more (memory in config.toml, or --memory)"
+	const note = "VM t: out of memory: its kernel killed perl; give the VM more memory (memory in config.toml, or --memory)"
 	hog := r.start(nil, "exec", "t", "--", "perl", "-e", `push @x, "x" x (1 << 20) while 1`)
 	if code := hog.code(); code != 137 || !strings.Contains(hog.err.String(), note) {
 		t.Errorf("a program that takes all memory: %d: %s", code, hog.err.String())

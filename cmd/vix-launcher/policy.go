@@ -44,10 +44,10 @@ func warnings(v config.VM) []string {
 		return list
 	}
 	if v.Clipboard == config.ClipShared || v.Clipboard == config.ClipSharedOut {
-		list = append(list, fmt.Sprintf(`VM %s: clipboard = %q: a risk: while it has the focus, its programs put into your clipboard what they like: look at what you paste`, v.Name, v.Clipboard))
+		list = append(list, fmt.Sprintf(`VM %s: clipboard = %q: a risk: while it has the focus, its programs can put anything into your clipboard: look at what you paste`, v.Name, v.Clipboard))
 	}
 	if v.Clipboard == config.ClipShared || v.Clipboard == config.ClipSharedIn {
-		list = append(list, fmt.Sprintf(`VM %s: clipboard = %q: a risk: while it has the focus, its programs read what you copied on the host, and passwords that are not marked as such`, v.Name, v.Clipboard))
+		list = append(list, fmt.Sprintf(`VM %s: clipboard = %q: a risk: while it has the focus, its programs can read what you copied on the host, including passwords that are not marked as such`, v.Name, v.Clipboard))
 	}
 	return list
 }

@@ -95,19 +95,19 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.SetInterspersed(false) // arguments after PROGRAM belong to the program
 	aliasFlags(f, map[string]string{"name": "vm", "rm": "disposable", "detach": "background", "volume": "share"})
 	f.StringVarP(&o.vm, "vm", "n", "", "the `NAME` of the VM")
-	f.StringVarP(&o.memory, "memory", "m", "", "the VM's memory: a `SIZE` such as 512M or 2G")
-	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors, `N`")
+	f.StringVarP(&o.memory, "memory", "m", "", "the `SIZE` of the VM's memory, such as 512M or 2G")
+	f.IntVar(&o.cpus, "cpus", 0, "give the VM `N` processors")
 	f.BoolVarP(&o.background, "background", "d", false, "return once the program runs; its output goes to the VM's log")
 	f.BoolVar(&o.disposable, "disposable", false, "keep nothing when the VM stops")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set a variable for the program: `K=V` (may be repeated)")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal, as vix shell does")
 	ignoreInteractive(f)
-	f.StringArrayVarP(&o.shares, "share", "v", nil, "share a host folder with the VM: `HOSTDIR[:GUESTPATH][:ro|rw]`, or \"staging\" for an empty one (may be repeated; default: read-only, at /mnt/NAME)")
+	f.StringArrayVarP(&o.shares, "share", "v", nil, "share a host `FOLDER` with the VM, as HOSTDIR[:GUESTPATH][:ro|rw], or a new empty one, \"staging\" (may be repeated; read-only without rw)")
 	f.BoolVar(&o.gui, "gui", false, "give the VM a display, whatever config.toml says")
 	f.BoolVar(&o.noGUI, "no-gui", false, "give the VM no display: works without a compositor, as over ssh")
 	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, instead of PROGRAM")
-	f.StringVar(&o.net, "net", "", "the VM's network: `none or nat`")
-	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port of this machine to the VM: `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated; ADDR defaults to 127.0.0.1)")
+	f.StringVar(&o.net, "net", "", "the VM's network: `none|nat`")
+	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward `PORTS` of this machine to the VM, as [ADDR:]HOSTPORT:GUESTPORT[/udp] (may be repeated; without ADDR, on 127.0.0.1)")
 	f.BoolVar(&o.notify, "notify", false, "show a slow start, and why a start failed, as a notification")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	f.BoolVar(&o.timings, "timings", false, "print how long each stage of the start takes")
@@ -166,7 +166,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			return nil // the program is about to have a VM of its own
 		}
 		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Note(tty, fmt.Sprintf("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
+			p.Note(tty, fmt.Sprintf("VM %s is already running; ignored: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
 		}
 		return nil
 	}
@@ -237,7 +237,7 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 		return config.VM{}, usagef("run: PROGRAM is empty; see vix run --help")
 	}
 	if o.gui && o.noGUI {
-		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
+		return config.VM{}, usagef("run: use either --gui or --no-gui; see vix run --help")
 	}
 	if err := checkEnv(o.env); err != nil {
 		return config.VM{}, usagef("run: %v", err)

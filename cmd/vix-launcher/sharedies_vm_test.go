@@ -80,7 +80,7 @@ func TestVMShareServerDies(t *testing.T) {
 		}
 	}
 	// The server's own parent may report its end before it is killed too.
-	const fails = `: virtiofsd ended: (signal: killed|exit status 247: .* signal 9); what is done there fails until you take it away`
+	const fails = `: virtiofsd ended: (signal: killed|exit status 247: .* signal 9); every access fails until you remove it`
 
 	for i, at := range []string{"/mnt/share", "/mnt/more"} {
 		if i == 1 {
@@ -124,7 +124,7 @@ func TestVMShareServerDies(t *testing.T) {
 		kill("/mnt/share", fails)
 		sh(2, "", "ls /mnt/share 2>/dev/null") // the next server works: its parts exist
 	}
-	kill("/mnt/share", ": virtiofsd ended, and no other can take its place: 4 have ended")
+	kill("/mnt/share", ": virtiofsd ended, and cannot be replaced: 4 have ended")
 	r.vix(0, "stop", "t")
 	keep.Close()
 	first.code()

@@ -63,7 +63,7 @@ With --user root the shell is root's in the guest, which is no nearer to the hos
 
 func shell(ctx context.Context, e *env, name, user string, raw bool) error {
 	if ttyOf(e.stdin) == nil {
-		return usagef("shell: standard input is not a terminal; use vix exec %s -- sh", name)
+		return usagef("shell: standard input is not a terminal; use vix exec %s sh", name)
 	}
 	launch, err := e.launchKnown(ctx, name)
 	if err != nil {

@@ -22,11 +22,11 @@ import (
 
 const statusLong = `Shows everything about the VM NAME: uptime, memory and how much of the host's it
 takes, processes, programs and windows; and all that it may use, with what takes it
-back. A VM that does not run is shown as config.toml describes it, with what it has
-kept. Without NAME, shows a few lines for each running VM.
+back. A VM that is not running is shown as config.toml describes it, with what it
+has kept. Without NAME, shows a few lines for each running VM.
 
 With --watch, prints a line at each change of the VM, or of every VM, until it is
-interrupted; it waits for a VM that does not run. With --json, prints objects as
+interrupted; it waits for a VM that is not running. With --json, prints objects as
 in list --json; with --watch, one a line: event (state, ended or ready), name, vm.
 
 With --waybar, prints the same for a custom module of waybar; packaging/waybar has
@@ -238,7 +238,7 @@ func printStatus(w io.Writer, s vmEntry) error {
 	row("tag", "%s", s.Tag)
 	row("root", "%s%s", s.Root, map[bool]string{true: ", whose programs have changed since the VM started: stop it and run it again"}[s.Outdated])
 	if s.Net.By != "" {
-		row("network", "%s, by %s: %s in, %s out in the guest's words", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
+		row("network", "%s, by %s: %s in, %s out, as reported by the guest", s.Net.Kind, s.Net.By, amount(int64(s.Net.Received)), amount(int64(s.Net.Sent)))
 	}
 	if s.Channel.Kind != "" {
 		row("channel", "%s, by %s", s.Channel.Kind, s.Channel.By)

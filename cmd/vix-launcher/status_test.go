@@ -32,7 +32,7 @@ cpus       2, emulated
 color      #123456
 tag        web
 root       host
-network    nat, by passt: 5.0 MiB in, 12 B out in the guest's words
+network    nat, by passt: 5.0 MiB in, 12 B out, as reported by the guest
 channel    serial, by qemu
 processes  supervisor 0, qemu 0, display 0, virtiofsd 0
 program    1: sh -c [2J x

@@ -27,7 +27,7 @@ not answer is killed too.`,
 		Args: func(c *cobra.Command, names []string) error {
 			switch {
 			case all && len(names) > 0:
-				return usagef("stop: either --all or names; see vix stop --help")
+				return usagef("stop: use either --all or names; see vix stop --help")
 			case !all && len(names) == 0:
 				return usagef("stop: NAME missing; see vix stop --help")
 			}

@@ -22,7 +22,7 @@ func superviseCommand(*env) *cobra.Command {
 		Args:   args(1, 1, "NAME"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !isKind(3, unix.S_IFREG) || !isKind(4, unix.S_IFSOCK) {
-				return usagef("supervise: is started by vix run only")
+				return usagef("supervise: started only by vix run")
 			}
 			// A child that inherited the lock would hold it after our death; and the caller's other open
 			// files do not concern the VM.

@@ -237,7 +237,7 @@ func guardCommand(*env) *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			keyboard, screen := ttyOf(os.Stdin), ttyOf(os.Stdout)
 			if keyboard == nil && screen == nil || !isKind(3, unix.S_IFIFO) {
-				return usagef("%s: is started by vix shell only", guardVerb)
+				return usagef("%s: started only by vix shell", guardVerb)
 			}
 			// A terminal's state is set from the background too.
 			signal.Ignore(unix.SIGTTOU, unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
@@ -352,7 +352,7 @@ func (e *escapeReader) filter(out, in []byte) []byte {
 }
 
 // errLeft is the error of a verb that "~." ended.
-var errLeft = errors.New("left by ~.; the program was hung up, the VM runs on")
+var errLeft = errors.New("left with ~.; the program was hung up, the VM keeps running")
 
 // terminalEnv returns the variables that tell a program about the terminal.
 func (e *env) terminalEnv() []string {

@@ -316,7 +316,7 @@ func testScreenLeft(t *testing.T, r *rig) {
 		t.Errorf("status %d; echo %v", c, s.echoes())
 	}
 	s.says(putBack(on))
-	s.says("vix: VM t: left by ~.")
+	s.says("vix: VM t: left with ~.")
 	s.witness(termsafe.Screen)
 }
 

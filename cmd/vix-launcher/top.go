@@ -59,7 +59,7 @@ With --once, prints one table, of what was used in 0.2 seconds (or in the time o
 				return usagef("top: --sort %s: want %s", clip(o.sort), strings.Join(topSorts, ", "))
 			}
 			if o.every < topLeast {
-				return usagef("top: --every %s: at least %s", o.every, topLeast)
+				return usagef("top: --every %s: want at least %s", o.every, topLeast)
 			}
 			return args(0, 0, "")(c, a)
 		},
@@ -93,7 +93,7 @@ func (o *topOptions) run(ctx context.Context, e *env, s *sampler) error {
 	case o.once || o.asJSON:
 		return o.print(ctx, e.stdout, s)
 	case out == nil || keys == nil:
-		return usagef("top: not on a terminal; use --once or --json")
+		return usagef("top: needs a terminal; use --once or --json")
 	}
 	g, err := startGuard(e, keys, nil)
 	if err != nil {
@@ -187,7 +187,7 @@ func (o *topOptions) live(ctx context.Context, out *os.File, t *terminal, s *sam
 
 // drawTop writes one view, without lines that wrap.
 func drawTop(w io.Writer, size vm.Size, uses []vmUsage, host string) error {
-	lines := append([]string{fmt.Sprintf("VMs: %d; %s; q leaves", len(uses), host), ""}, topLines(uses)...)
+	lines := append([]string{fmt.Sprintf("VMs: %d; %s; q quits", len(uses), host), ""}, topLines(uses)...)
 	var b strings.Builder
 	b.WriteString(clearView)
 	for i, line := range lines[:min(len(lines), int(size.Rows)-1)] {

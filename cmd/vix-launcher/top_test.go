@@ -81,7 +81,7 @@ func testTop(t *testing.T, r *rig) {
 	if out := r.vix(0, "top", "--once").out.String(); !regexp.MustCompile(`(?m)^t +running +[0-9.]+% `).MatchString(out) {
 		t.Error(out)
 	}
-	if p := r.vix(2, "top"); !strings.Contains(p.err.String(), "top: not on a terminal; use --once or --json") {
+	if p := r.vix(2, "top"); !strings.Contains(p.err.String(), "top: needs a terminal; use --once or --json") {
 		t.Error(p.err.String())
 	}
 	s := r.onTerminal(24, 100, "top", "--every", "500ms")

@@ -62,7 +62,7 @@ func TestVMUpgraded(t *testing.T) {
 	}
 	p = r.start(nil, "doctor")
 	p.code() // other checks may fail here
-	if !strings.Contains(p.out.String(), "version devel; VMs that another one started: t") {
+	if !strings.Contains(p.out.String(), "version devel; VMs started by another version: t") {
 		t.Errorf("doctor: %s", p.out.String())
 	}
 	var st vm.State

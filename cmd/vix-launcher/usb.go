@@ -40,7 +40,7 @@ that grants it.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, a []string) error {
 			if len(a) == 0 {
-				return usagef("usb: list, attach or detach missing; see vix usb --help")
+				return usagef("usb: want list, attach or detach; see vix usb --help")
 			}
 			return usagef("usb: unknown verb %q; want list, attach or detach", clip(a[0]))
 		},

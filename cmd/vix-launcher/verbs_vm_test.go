@@ -364,7 +364,7 @@ func testShellLeft(t *testing.T, r *rig) {
 	if c := s.code(); c != 125 || !s.echoes() {
 		t.Errorf("status %d; echo %v", c, s.echoes())
 	}
-	s.says("VM t: left by ~.; the program was hung up, the VM runs on")
+	s.says("VM t: left with ~.; the program was hung up, the VM keeps running")
 }
 
 // testCopy checks that a copy to the guest and back equals the source, by content, mode, time

@@ -255,7 +255,7 @@ action = "ask"
 		t.Errorf("html: %q", got)
 	}
 	d.copies("blue", []byte("asked"))
-	if out, ok := d.carry("blue", "red"); ok || !strings.Contains(out, "nobody can") {
+	if out, ok := d.carry("blue", "red"); ok || !strings.Contains(out, "that is not possible") {
 		t.Errorf("nobody to ask: %s", out)
 	}
 	d.must("clear")

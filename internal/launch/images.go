@@ -172,7 +172,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 		return err
 	}
 	if now, err := stampOf(image); err != nil || now != stamp {
-		return errors.Join(err, errors.New("it was changed or replaced while it was read; try again"))
+		return errors.Join(err, errors.New("it changed while it was being read; try again"))
 	}
 	if err := durable.ReplaceFile(filepath.Join(tmp, imageStamp), 0o600, []byte(stamp)); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (l *Launcher) readImage(ctx context.Context, v config.VM) error {
 }
 
 // errReceived is the error of the guest's end when our end wants no more.
-var errReceived = errors.New("the guest took only a part")
+var errReceived = errors.New("the guest took only part of it")
 
 // takeMenu receives the tree of a guest with v's root into dir.
 func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error {

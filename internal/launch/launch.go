@@ -75,7 +75,7 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 	case desktop.ActionDisposable:
 		err = l.disposable(ctx, reg, &v)
 	default:
-		err = misusef("unknown action %q; there are disposable, shell and stop", plain.Clip(r.Action))
+		err = misusef("unknown action %q; want disposable, shell or stop", plain.Clip(r.Action))
 	}
 	return v, argv, err
 }
@@ -96,7 +96,7 @@ func (l *Launcher) disposable(ctx context.Context, reg *vm.Registry, v *config.V
 			return nil
 		}
 	}
-	return fmt.Errorf("VM %s: 99 disposable VMs of it run; stop some", v.Name)
+	return fmt.Errorf("VM %s: 99 disposable VMs of it are running; stop some", v.Name)
 }
 
 // startProgram runs argv in the background, with a notification of the VM's start.
@@ -154,7 +154,7 @@ const maxOpen = 32
 func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, r Request) error {
 	fail := func(err error) error { return l.failure(ctx, r, err) }
 	if len(r.Files) > maxOpen {
-		return fail(misusef("%d files: at most %d at once", len(r.Files), maxOpen))
+		return fail(misusef("%d files; at most %d at once", len(r.Files), maxOpen))
 	}
 	data, err := l.Dirs.data()
 	if err != nil {

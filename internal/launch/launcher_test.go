@@ -95,8 +95,8 @@ tag = "refused"
 		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-tmp1: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionShell}, "VM web: " + errNoParts.Error()},
 		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix desktop sync"},
-		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; there are disposable, shell and stop`},
-		{Request{VM: "web", App: "editor", Files: make([]string, maxOpen+1)}, "33 files: at most 32 at once"},
+		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; want disposable, shell or stop`},
+		{Request{VM: "web", App: "editor", Files: make([]string, maxOpen+1)}, "33 files; at most 32 at once"},
 		{Request{VM: "web", App: "editor", Files: []string{"/none"}}, "/none: no such file or directory"},
 		{Request{VM: "bad", App: "editor"}, "the policy refuses it"},
 		{Request{VM: "UP", App: "editor"}, config.CheckName("UP").Error()},
@@ -136,11 +136,11 @@ func TestComplete(t *testing.T) {
 		t.Errorf("the configuration's own shares were changed: %+v", v.Shares)
 	}
 	l.Dirs.Home = ""
-	if _, err := l.Complete(v); err == nil || err.Error() != "~/kernel: HOME is not set; name the folder in full" {
+	if _, err := l.Complete(v); err == nil || err.Error() != "~/kernel: HOME is not set; give the folder's full path" {
 		t.Error(err)
 	}
 	v.Kernel = ""
-	if _, err := l.Complete(v); err == nil || !strings.Contains(err.Error(), "initrd is set, and kernel is not") {
+	if _, err := l.Complete(v); err == nil || !strings.Contains(err.Error(), "initrd is set but kernel is not") {
 		t.Error(err)
 	}
 }

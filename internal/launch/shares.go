@@ -77,7 +77,7 @@ func (d Dirs) Expand(path string) (string, error) {
 		return path, nil
 	}
 	if d.Home == "" {
-		return "", fmt.Errorf("%s: HOME is not set; name the folder in full", path)
+		return "", fmt.Errorf("%s: HOME is not set; give the folder's full path", path)
 	}
 	return filepath.Join(d.Home, path[1:]), nil
 }

@@ -33,7 +33,7 @@ func (l *Launcher) Complete(v config.VM, shares ...config.Share) (config.VM, err
 // expandPaths puts the home directory where a path of v begins with "~/".
 func (d Dirs) expandPaths(v config.VM) (_ config.VM, err error) {
 	if v.Initrd != "" && v.Kernel == "" {
-		return v, fmt.Errorf("VM %s: initrd is set, and kernel is not; name the kernel whose modules it holds", v.Name)
+		return v, fmt.Errorf("VM %s: initrd is set but kernel is not; set kernel to the one whose modules it holds", v.Name)
 	}
 	for _, path := range []*string{&v.Kernel, &v.Initrd} {
 		if *path, err = d.Expand(*path); err != nil {
@@ -123,7 +123,7 @@ func (l *Launcher) BuildRoot(ctx context.Context, v config.VM) error {
 	}
 	err = d.Build(ctx)
 	if err != nil && strings.Contains(err.Error(), "/etc/subuid") {
-		err = fmt.Errorf("%w; you need a range of ids to build with: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER", err)
+		err = fmt.Errorf("%w; building it needs a range of subordinate ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER", err)
 	}
 	return err
 }

@@ -68,6 +68,6 @@ func (s *guest) keepClock(ctx context.Context) {
 		}
 	})
 	if err != nil && ctx.Err() == nil {
-		s.note("VM %s: the host's clock cannot be watched, and the guest's may be late after a suspend: %v", s.launch.VM.Name, err)
+		s.note("VM %s: cannot watch the host's clock, so the guest's may be wrong after a suspend: %v", s.launch.VM.Name, err)
 	}
 }

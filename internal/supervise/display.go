@@ -175,7 +175,7 @@ func (s *displayPart) send(r display.Request, file *os.File) error {
 		return errors.New("the VM was started without a display")
 	}
 	if s.control == nil {
-		return errors.New("the display does not run yet; try again in a moment")
+		return errors.New("the display is not running yet; try again in a moment")
 	}
 	return display.Send(s.control, r, file)
 }

@@ -78,11 +78,11 @@ func (s *folders) findFolder(path string, write bool, others []vm.FolderState, w
 	f, err := rootfs.OpenFolder(path, func(id rootfs.DirID) bool { return written[id] })
 	switch {
 	case errors.Is(err, rootfs.ErrNotDir):
-		return nil, fail("%v; share the one that it is in", err)
+		return nil, fail("%v; share the directory that it is in", err)
 	case errors.Is(err, rootfs.ErrLink):
-		return nil, fail("%v; name the folder that is meant", err)
+		return nil, fail("%v; name the folder itself", err)
 	case err != nil:
-		return nil, fail("%v; make it, or take it out of shares", proc.Cause(err))
+		return nil, fail("%v; create it, or remove it from shares", proc.Cause(err))
 	}
 	above, err := f.Above()
 	if err == nil {
@@ -108,7 +108,7 @@ func (s *folders) notOurs(above []rootfs.DirID) error {
 			return err
 		}
 		if slices.Contains(chain, above[0]) || there && slices.Contains(above, chain[0]) {
-			return fmt.Errorf("holds or is a folder of Vix's own (%s), which would give the VM power over others; share another folder", own)
+			return fmt.Errorf("is or holds one of Vix's own folders (%s), which would give the VM power over others; share another folder", own)
 		}
 	}
 	return nil
@@ -137,9 +137,9 @@ func apart(f *rootfs.Folder, above []rootfs.DirID, write bool, others []vm.Folde
 		switch {
 		case !write && !o.Write || o.ID() == above[0]:
 		case slices.Contains(above, o.ID()) || f.Passes(o.ID()):
-			return fmt.Errorf("lies in %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
+			return fmt.Errorf("lies in %s, a share of VM %s, and one of the two is writable: its guest could replace the other; share separate folders", o.Path, o.VM)
 		case slices.Contains(o.Above, above[0]):
-			return fmt.Errorf("holds %s, a share of VM %s, and one of the two can be written to: its guest could put something else in the place of the other; share folders that are apart", o.Path, o.VM)
+			return fmt.Errorf("holds %s, a share of VM %s, and one of the two is writable: its guest could replace the other; share separate folders", o.Path, o.VM)
 		}
 	}
 	return nil
@@ -239,7 +239,7 @@ func (s *folders) openPlace(path string) (*rootfs.Folder, error) {
 	}
 	for _, o := range others {
 		if o.Write && (slices.Contains(above, o.ID()) || f.Passes(o.ID())) {
-			return nil, errors.Join(fmt.Errorf("is in %s, which VM %s can write to; move it to where only you can write", o.Path, o.VM), f.Close())
+			return nil, errors.Join(fmt.Errorf("is in %s, which VM %s can write to; move it to a place where only you can write", o.Path, o.VM), f.Close())
 		}
 	}
 	return f, nil

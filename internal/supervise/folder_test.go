@@ -70,7 +70,7 @@ func TestSharesApart(t *testing.T) {
 	b.state(s)
 	refused := func(what, text string, l vm.Launch) {
 		t.Helper()
-		failure(t, b.try(l), vm.CodeVix, text, "one of the two can be written to", "share folders that are apart")
+		failure(t, b.try(l), vm.CodeVix, text, "one of the two is writable", "share separate folders")
 		if t.Failed() {
 			t.Log(what)
 		}
@@ -132,7 +132,7 @@ func TestLinkOfAGuest(t *testing.T) {
 	}
 	for _, path := range []string{"/p/sub", "/lazy"} {
 		for _, name := range []string{"a", "b"} {
-			failure(t, b.try(b.launchWithShares(name, root+path+":/s")), vm.CodeVix, "share "+root+path+": leads through a link in a folder that a VM could write to; name the folder that is meant")
+			failure(t, b.try(b.launchWithShares(name, root+path+":/s")), vm.CodeVix, "share "+root+path+": leads through a link in a folder that a VM could write to; name the folder itself")
 		}
 	}
 	// Of a VM that was never started here, and of one that has no state directory.
@@ -177,7 +177,7 @@ func TestShareOfOurOwn(t *testing.T) {
 				}
 				continue
 			}
-			failure(t, s, vm.CodeVix, "holds or is a folder of Vix's own", "share another folder")
+			failure(t, s, vm.CodeVix, "is or holds one of Vix's own folders", "share another folder")
 		}
 	}
 }

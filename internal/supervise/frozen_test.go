@@ -160,7 +160,7 @@ func TestNoDescriptors(t *testing.T) {
 		_, err := b.reg.Run(ctx, run.run)
 		cancel()
 		var f *vm.Failure
-		if !errors.As(err, &f) || !strings.Contains(f.Text, "has no place for another client: too many open files") {
+		if !errors.As(err, &f) || !strings.Contains(f.Text, "cannot take another client: too many open files") {
 			t.Errorf("%v", err)
 		}
 	}

@@ -147,7 +147,7 @@ func (s *guest) reportEnd(err error) {
 	case errors.As(err, &ge):
 		s.report(trouble{rankGuest, vm.Failf("VM %s: %v; run it again", name, ge)})
 	case errors.Is(err, agent.ErrProtocol):
-		s.report(trouble{rankGuest, vm.Failf("VM %s: %v; the VM was ended, because it cannot be trusted to be well", name, err)})
+		s.report(trouble{rankGuest, vm.Failf("VM %s: %v; the VM was ended, because it can no longer be trusted", name, err)})
 	case err != nil:
 		s.report(trouble{rankOther, vm.Failf("VM %s: agent channel: %v; run it again", name, err)})
 	default:
@@ -240,7 +240,7 @@ func (s *guest) runOwn(request agent.Request, in io.Reader) error {
 	select {
 	case <-p.Exited():
 	case <-ctx.Done():
-		return fmt.Errorf("the guest does not answer within %s", mountLimit)
+		return fmt.Errorf("the guest did not answer within %s", mountLimit)
 	}
 	out.Wait()
 	switch st, err := p.Wait(); {

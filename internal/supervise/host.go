@@ -305,7 +305,7 @@ func (s *host) death(c *proc.Child, what string) trouble {
 	rank, last := rankOther, c.Last.String()
 	if call, ok := c.Broken(); ok {
 		s.log.Printf("vix", "%s broke its confinement: %s", c.Name, call)
-		return trouble{rankKilled, vm.Failf("VM %s: %s broke its confinement by %s; the VM was ended, because it cannot be trusted to be well", s.launch.VM.Name, c.Name, call)}
+		return trouble{rankKilled, vm.Failf("VM %s: %s broke its confinement by %s; the VM was ended, because it can no longer be trusted", s.launch.VM.Name, c.Name, call)}
 	}
 	switch {
 	case c.Killed():
@@ -324,5 +324,5 @@ func (s *host) death(c *proc.Child, what string) trouble {
 	if last != "" {
 		text += ": " + last
 	}
-	return trouble{rank, &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix doctor" if it persists`}}
+	return trouble{rank, &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again; if it fails again, see vix doctor`}}
 }

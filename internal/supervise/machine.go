@@ -167,7 +167,7 @@ func (s *machine) stopped() *vm.Failure {
 			break
 		}
 	}
-	return &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again, and "vix doctor" if it persists`}
+	return &vm.Failure{Code: vm.CodeVix, Text: text + `; run it again; if it fails again, see vix doctor`}
 }
 
 // deleteDevice unplugs a device, and returns when it is gone.
@@ -190,7 +190,7 @@ func (s *machine) deleteDevice(id string) error {
 	case <-gone:
 		return nil
 	case <-t.C:
-		return errors.New("the guest does not let go of the device")
+		return errors.New("the guest does not release the device")
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
 	}

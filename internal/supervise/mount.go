@@ -48,7 +48,7 @@ func (s *sharesPart) takeTurn() error {
 	s.turn.Lock()
 	if st := s.snapshot().State; s.closed || st != vm.StateRunning {
 		s.turn.Unlock()
-		return vm.Failf("VM %s: is %s; shares are changed while it runs", s.launch.VM.Name, st)
+		return vm.Failf("VM %s: is %s; shares can change only while it is running", s.launch.VM.Name, st)
 	}
 	return nil
 }
@@ -69,11 +69,11 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 	}
 	port := s.freePort()
 	if port < 0 {
-		return nil, vm.Failf("VM %s: has %d shares, and no place for more; take one away with vix umount", s.launch.VM.Name, config.MaxShares)
+		return nil, vm.Failf("VM %s: already has %d shares, the most possible; remove one with vix umount", s.launch.VM.Name, config.MaxShares)
 	}
 	for _, sh := range s.shares {
 		if sh.folder.Guest == folder.Guest {
-			return nil, vm.Failf("VM %s: %s is a share already; name another path", s.launch.VM.Name, folder.Guest)
+			return nil, vm.Failf("VM %s: %s is already a share; use another path", s.launch.VM.Name, folder.Guest)
 		}
 	}
 	if err := s.addShare(share{tag: shareTag(port), port: port, folder: folder}); err != nil {
@@ -134,17 +134,17 @@ func (s *sharesPart) umount(path string, force bool) error {
 	name := s.launch.VM.Name
 	i := slices.IndexFunc(s.shares, func(sh *share) bool { return sh.port >= 0 && sh.folder.Guest == path })
 	if i < 0 {
-		return vm.Failf("VM %s: %s is not a share; vix list --json shows those there are", name, plain.Text(path, vm.MaxTitle, plain.OneLine))
+		return vm.Failf("VM %s: %s is not a share; vix list --json shows its shares", name, plain.Text(path, vm.MaxTitle, plain.OneLine))
 	}
 	sh := s.shares[i]
 	unmount := agent.Unmount{Path: sh.folder.Guest, Force: force}
 	if err := s.guest.runOwn(agent.Request{Unmount: &unmount}, nil); err != nil && !force {
-		return vm.Failf("VM %s: %s: %v; end what uses it, or take it away all the same with vix umount --force %s %s", name, path, err, name, path)
+		return vm.Failf("VM %s: %s: %v; end what uses it, or force it with vix umount --force %s %s", name, path, err, name, path)
 	}
 	err := s.unplug(sh)
 	s.drop(sh)
 	if err != nil {
-		s.note("VM %s: %s: %v; its place stays taken until the VM stops, its files are out of reach", name, path, err)
+		s.note("VM %s: %s: %v; its slot stays in use until the VM stops; its files are out of reach", name, path, err)
 	}
 	return nil
 }

@@ -57,6 +57,6 @@ func (s *nameServer) serve(ctx context.Context, c *agent.Caller) {
 	}
 	if s.told.admits(time.Now()) {
 		why := cmp.Or(err, errors.New("its name server has ended"))
-		s.guest.tellAt(&s.told, fmt.Sprintf("VM %s: its guest does not resolve names: %v; it is to begin again", s.launch.VM.Name, why))
+		s.guest.tellAt(&s.told, fmt.Sprintf("VM %s: its guest cannot resolve names: %v; it is told to start again", s.launch.VM.Name, why))
 	}
 }

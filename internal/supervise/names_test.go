@@ -56,7 +56,7 @@ func TestNamesComeAgain(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				return len(text) == 2 && strings.Count(strings.Join(st.Notes, "\n"), "does not resolve names") == 1
+				return len(text) == 2 && strings.Count(strings.Join(st.Notes, "\n"), "cannot resolve names") == 1
 			})
 			text, _ := os.ReadFile(filepath.Join(b.dir, "vix", "t", proc.LogName))
 			if !strings.Contains(string(text), "search list: [lan]") {

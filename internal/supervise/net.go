@@ -289,7 +289,7 @@ func (p *passt) keep(c *proc.Child) {
 		if ends < maxPassts && (c.Killed() || !starting) {
 			next, err := p.another(starting)
 			if err == nil {
-				p.note("VM %s: passt ended: %s; another one serves the network, and connections that were open are lost", name, c.Status())
+				p.note("VM %s: passt ended: %s; another one serves the network; open connections are lost", name, c.Status())
 				c = next
 				continue
 			}
@@ -299,7 +299,7 @@ func (p *passt) keep(c *proc.Child) {
 			p.report(p.death(c, "passt ended"))
 			return
 		}
-		p.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to have one", name, c.Status())
+		p.note("VM %s: its network is gone: passt ended: %s; stop the VM and run it again to restore it", name, c.Status())
 		p.setLink(false)
 		return
 	}

@@ -81,7 +81,7 @@ func TestSecondUser(t *testing.T) {
 		t.Errorf("%v: %s", err, log.String())
 	}
 	// The runtime directory is not trusted any more.
-	if _, err := vm.OpenRegistry(b.dir); err == nil || !strings.Contains(err.Error(), "not a directory that is yours alone") {
+	if _, err := vm.OpenRegistry(b.dir); err == nil || !strings.Contains(err.Error(), "not a directory of yours alone") {
 		t.Error(err)
 	}
 	if err := os.Chmod(filepath.Join(b.dir, "vix"), 0o700); err != nil {

@@ -115,9 +115,9 @@ func (s *supervisor) refuseRun(req vm.Request, streams int) *vm.Failure {
 	case streams != 3 && !req.Background:
 		return vm.Failf("VM %s: run without its three streams", name)
 	case req.Disposable && s.launch.VM.State == "home":
-		return vm.Failf("VM %s: runs already, and keeps its home; name another one for what is to be thrown away, such as --vm %.28s-tmp", name, name)
+		return vm.Failf("VM %s: is already running, and keeps its home; for a disposable VM use another name, such as --vm %.28s-tmp", name, name)
 	case req.GUI && s.launch.VM.NoGUI:
-		return vm.Failf("VM %s: runs already, and has no display; stop it first, or name another one", name)
+		return vm.Failf("VM %s: is already running, without a display; stop it first, or use another VM", name)
 	}
 	return nil
 }

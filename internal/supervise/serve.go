@@ -34,7 +34,7 @@ func (s *supervisor) accept(ln *net.UnixListener) {
 
 // refusal is the reply to a client for whom there is no descriptor.
 func (s *supervisor) refusal(why error) *vm.Failure {
-	return vm.Failf("VM %s: its supervisor has no place for another client: %v; try again when fewer programs run in it", s.launch.VM.Name, why)
+	return vm.Failf("VM %s: its supervisor cannot take another client: %v; try again when fewer programs run in it", s.launch.VM.Name, why)
 }
 
 func (s *supervisor) serve(conn *net.UnixConn) {
@@ -64,7 +64,7 @@ func (s *supervisor) serve(conn *net.UnixConn) {
 			s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: request not understood: %v", s.launch.VM.Name, err)})
 		}
 	case req.Version != vm.ControlVersion:
-		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: started by another version of Vix; it goes on, and can be stopped with vix stop %s", s.launch.VM.Name, s.launch.VM.Name)})
+		s.tell(c, vm.Reply{Fail: vm.Failf("VM %s: started by another version of Vix; it keeps running, and can be stopped with vix stop %s", s.launch.VM.Name, s.launch.VM.Name)})
 	case req.Op == vm.OpRun:
 		s.serveRun(c, req, files)
 	case req.Op == vm.OpWatch:

@@ -65,7 +65,7 @@ func (b *broker) join(his vm.Session) (note string) {
 		case err != nil:
 		case gone == nil:
 			f.Close()
-			return fmt.Sprintf("its windows are shown at %s, whose compositor still runs, and not at %s; stop it first to have them there", b.session.Wayland, his.Wayland)
+			return fmt.Sprintf("its windows are shown at %s, whose compositor still runs, not at %s; stop the VM first to move them there", b.session.Wayland, his.Wayland)
 		default:
 			b.session, b.witness, gone = his, f, nil
 			b.renew()

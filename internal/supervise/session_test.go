@@ -45,7 +45,7 @@ func TestJoinSession(t *testing.T) {
 	}
 	second := listenAt(t, at("wayland-2").Wayland)
 	// Two live: the VM's windows stay where they are.
-	if note := s.broker.join(at("wayland-2")); !strings.Contains(note, "wayland-1, whose compositor still runs, and not at "+second.Addr().String()) {
+	if note := s.broker.join(at("wayland-2")); !strings.Contains(note, "wayland-1, whose compositor still runs, not at "+second.Addr().String()) {
 		t.Errorf("%q", note)
 	}
 	acceptOne(t, second).Close()

@@ -38,7 +38,7 @@ import (
 //
 //	virtiofsd ─ QMP getfd, chardev-add, device_add ─ agent: mount
 //
-// and taken away in the reverse order. If the guest does not let go of the device, the
+// and taken away in the reverse order. If the guest does not release the device, the
 // server ends all the same, after unplugLimit.
 type share struct {
 	tag    string
@@ -198,7 +198,7 @@ func (s *sharesPart) insertTakeover(sh *share) error {
 		}
 		s.noteShares()
 		if err != nil && s.ctx.Err() == nil {
-			s.note("VM %s: share %s: virtiofsd ended, and no other can take its place: %v; what uses the share hangs until the VM stops", s.launch.VM.Name, sh.folder.Guest, err)
+			s.note("VM %s: share %s: virtiofsd ended, and cannot be replaced: %v; what uses the share hangs until the VM stops", s.launch.VM.Name, sh.folder.Guest, err)
 		}
 	})
 	return nil
@@ -228,7 +228,7 @@ func (s *sharesPart) serveAgain(sh *share) (*net.UnixConn, error) {
 	if last := old.Last.String(); last != "" {
 		why += ": " + last
 	}
-	s.note("VM %s: share %s: virtiofsd ended: %s; what is done there fails until you take it away with vix umount %s %s (--force if it is in use), and mount it again", name, path, why, name, path)
+	s.note("VM %s: share %s: virtiofsd ended: %s; every access fails until you remove it with vix umount %s %s (--force if it is in use) and mount it again", name, path, why, name, path)
 	return proc.UnixConn(next.qemu)
 }
 

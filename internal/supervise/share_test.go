@@ -68,13 +68,13 @@ func TestStateAndShares(t *testing.T) {
 		"rename":   func() error { return b.reg.Rename(t.Context(), store, "t", "u") },
 		"rename u": func() error { return b.reg.Rename(t.Context(), store, "u", "t") },
 	} {
-		if err := do(); err == nil || !strings.Contains(err.Error(), "VM t: runs; stop it first") {
+		if err := do(); err == nil || !strings.Contains(err.Error(), "VM t: is running; stop it first") {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
 	other := b.with(l, "true")
 	other.run.Disposable = true
-	failure(t, b.now(other), vm.CodeVix, "runs already, and keeps its home", "--vm t-tmp")
+	failure(t, b.now(other), vm.CodeVix, "is already running, and keeps its home", "--vm t-tmp")
 	// Nor may a VM of another session have the same state.
 	if _, err := store.Open("t"); err == nil || !strings.Contains(err.Error(), "in use by a VM of another session") {
 		t.Errorf("opened twice: %v", err)
@@ -157,17 +157,17 @@ func TestBadStateAndShares(t *testing.T) {
 	}{
 		"version": {func(dir string, _ *vm.Launch) error {
 			return os.WriteFile(dir+"/vix.json", []byte(`{"version":7}`), 0o600)
-		}, "version 7, and this Vix knows 1; use a newer one, or run with --disposable"},
+		}, "version 7, but this Vix knows 1; use a newer Vix, or run with --disposable"},
 		"too large": {func(dir string, _ *vm.Launch) error {
 			return os.WriteFile(dir+"/vix.json", make([]byte, 8<<10), 0o600)
-		}, "vix.json: not a file of Vix's; move the VM's state away"},
-		"marker is a link": {func(dir string, _ *vm.Launch) error { return os.Symlink("/etc/passwd", dir+"/vix.json") }, "not a file of Vix's"},
+		}, "vix.json: not one of Vix's files; move the VM's state away"},
+		"marker is a link": {func(dir string, _ *vm.Launch) error { return os.Symlink("/etc/passwd", dir+"/vix.json") }, "not one of Vix's files"},
 		"lock is a link":   {func(dir string, _ *vm.Launch) error { return os.Symlink("/etc/passwd", dir+"/lock") }, "lock: "},
-		"home is a link":   {func(dir string, _ *vm.Launch) error { return os.Symlink("/tmp", dir+"/home") }, "home: not a directory that is yours alone"},
+		"home is a link":   {func(dir string, _ *vm.Launch) error { return os.Symlink("/tmp", dir+"/home") }, "home: not a directory of yours alone"},
 		"VM is a link": {func(dir string, _ *vm.Launch) error {
 			return errors.Join(os.Remove(dir), os.Symlink("/tmp", dir))
-		}, "vms/t: not a directory that is yours alone"},
-		"others may write": {func(dir string, _ *vm.Launch) error { return os.Chmod(dir, 0o770) }, "yours alone (0700); move it away, or run with --disposable"},
+		}, "vms/t: not a directory of yours alone"},
+		"others may write": {func(dir string, _ *vm.Launch) error { return os.Chmod(dir, 0o770) }, "yours alone (mode 0700); move it away, or run with --disposable"},
 		"not a directory": {func(_ string, l *vm.Launch) error {
 			l.StateDir = "/dev/null"
 			return nil
@@ -175,7 +175,7 @@ func TestBadStateAndShares(t *testing.T) {
 		"no share": {func(_ string, l *vm.Launch) error {
 			l.VM.Shares = []config.Share{{Host: "/no/such", Guest: "/mnt/x"}}
 			return nil
-		}, "share /no/such: no such file or directory; make it, or take it out"},
+		}, "share /no/such: no such file or directory; create it, or remove it from shares"},
 		"share is a file": {func(_ string, l *vm.Launch) error {
 			l.VM.Shares = []config.Share{{Host: "/etc/passwd", Guest: "/mnt/x"}}
 			return nil
@@ -183,11 +183,11 @@ func TestBadStateAndShares(t *testing.T) {
 		"share is Vix's": {func(_ string, l *vm.Launch) error {
 			l.VM.Shares, l.Private = []config.Share{{Host: filepath.Dir(l.StateDir), Guest: "/mnt/x"}}, []string{l.StateDir}
 			return nil
-		}, "folder of Vix's own"},
+		}, "one of Vix's own folders"},
 		"share in Vix's": {func(dir string, l *vm.Launch) error {
 			l.VM.Shares, l.Private = []config.Share{{Host: dir, Guest: "/mnt/x"}}, []string{l.StateDir}
 			return nil
-		}, "folder of Vix's own"},
+		}, "one of Vix's own folders"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -214,7 +214,7 @@ func TestShareDies(t *testing.T) {
 	}
 	b.waitFor("the state shows it", func() bool {
 		st, err := b.reg.State(t.Context(), "t")
-		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended, and no other can take its place: QEMU has not set it up yet")
+		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended, and cannot be replaced: QEMU has not set it up yet")
 	})
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)
@@ -238,7 +238,7 @@ func TestMount(t *testing.T) {
 		if now, err := b.reg.State(t.Context(), "t"); err != nil || len(now.Shares) != 1 || now.Shares[0] != st {
 			t.Fatalf("%+v, %v", now.Shares, err)
 		}
-		if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), "/mnt/f is a share already") {
+		if _, err := b.reg.Mount(t.Context(), "t", text); err == nil || !strings.Contains(err.Error(), "/mnt/f is already a share") {
 			t.Errorf("twice: %v", err)
 		}
 		if err := b.reg.Umount(t.Context(), "t", "/mnt/f", false); err != nil {
@@ -288,7 +288,7 @@ func TestMount(t *testing.T) {
 	b.do("mounter", "")
 	for i := range config.MaxShares + 1 {
 		_, err := b.reg.Mount(t.Context(), "t", folder+":/mnt/"+string(rune('g'+i)))
-		if full := i == config.MaxShares; (err != nil) != full || full && !strings.Contains(err.Error(), "no place for more") {
+		if full := i == config.MaxShares; (err != nil) != full || full && !strings.Contains(err.Error(), "the most possible") {
 			t.Errorf("share %d: %v", i, err)
 		}
 	}
@@ -323,7 +323,7 @@ func TestMountStubborn(t *testing.T) {
 				}
 			}
 			now, err := b.reg.State(t.Context(), "t")
-			if err != nil || len(now.Shares) != 0 || want == "" && !strings.Contains(strings.Join(now.Notes, ""), "does not let go") {
+			if err != nil || len(now.Shares) != 0 || want == "" && !strings.Contains(strings.Join(now.Notes, ""), "does not release the device") {
 				t.Errorf("%+v, %v", now, err)
 			}
 			if err := b.reg.Stop(t.Context(), "t", false); err != nil {

@@ -64,7 +64,7 @@ func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
 		who += fmt.Sprintf(" and %d other programs", others)
 	}
 	t.count = m.Count
-	return fmt.Sprintf("VM %s: out of memory: its kernel has ended %s; give the VM more (memory in config.toml, or --memory)", name, who)
+	return fmt.Sprintf("VM %s: out of memory: its kernel killed %s; give the VM more memory (memory in config.toml, or --memory)", name, who)
 }
 
 // onShortage is called by the agent's reader.

@@ -17,9 +17,9 @@ func TestShortagesAreBounded(t *testing.T) {
 	for i := range uint64(100_000) {
 		if text := s.next("t", agent.Shortage{Program: "perl", Count: i + 1}, now.Add(time.Duration(i)*time.Millisecond)); text != "" {
 			count++
-			want := "ended perl;"
+			want := "killed perl;"
 			if count > paceBurst {
-				want = "ended perl and 9999 other programs;"
+				want = "killed perl and 9999 other programs;"
 			}
 			if !strings.Contains(text, want) && count != paceBurst+1 {
 				t.Errorf("%d: %s", i, text)
@@ -31,7 +31,7 @@ func TestShortagesAreBounded(t *testing.T) {
 	}
 	for _, count := range []uint64{1, 0, 1<<64 - 1} { // a guest that cannot count
 		now = now.Add(time.Hour)
-		if text := s.next("t", agent.Shortage{Program: "x", Count: count}, now); !strings.HasPrefix(text, "VM t: out of memory: its kernel has ended x") {
+		if text := s.next("t", agent.Shortage{Program: "x", Count: count}, now); !strings.HasPrefix(text, "VM t: out of memory: its kernel killed x") {
 			t.Error(text)
 		}
 	}

@@ -455,14 +455,14 @@ func TestOpenRegistry(t *testing.T) {
 	if err := os.Symlink("/tmp", filepath.Join(dir, "vix")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vm.OpenRegistry(dir); err == nil || !strings.Contains(err.Error(), "not a directory that is yours alone") {
+	if _, err := vm.OpenRegistry(dir); err == nil || !strings.Contains(err.Error(), "not a directory of yours alone") {
 		t.Errorf("a symbolic link: %v", err)
 	}
 	open := t.TempDir()
 	if err := errors.Join(os.Mkdir(filepath.Join(open, "vix"), 0o777), os.Chmod(filepath.Join(open, "vix"), 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vm.OpenRegistry(open); err == nil || !strings.Contains(err.Error(), "not a directory that is yours alone") {
+	if _, err := vm.OpenRegistry(open); err == nil || !strings.Contains(err.Error(), "not a directory of yours alone") {
 		t.Errorf("open to others: %v", err)
 	}
 	if _, err := vm.OpenRegistry("/no/such"); err == nil || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {

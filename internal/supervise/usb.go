@@ -84,7 +84,7 @@ func (s *supervisor) serveUSB(c *vm.Control, req vm.Request) {
 func (s *usbPart) attach(text string) (*vm.USBState, error) {
 	name := s.launch.VM.Name
 	if st := s.snapshot().State; st != vm.StateRunning {
-		return nil, vm.Failf("VM %s: is %s; devices are attached while it runs", name, st)
+		return nil, vm.Failf("VM %s: is %s; devices can be attached only while it is running", name, st)
 	}
 	if d, ok := emulatedUSB[text]; ok {
 		return s.add(d, false)
@@ -104,7 +104,7 @@ func (s *usbPart) attach(text string) (*vm.USBState, error) {
 		s.watch()
 		return s.add(found[0], false)
 	default:
-		return nil, vm.Failf("VM %s: usb %s: %d devices are that; name one by its port, such as %s", name, want, len(found), found[0].Port)
+		return nil, vm.Failf("VM %s: usb %s: %d devices match; name one by its port, such as %s", name, want, len(found), found[0].Port)
 	}
 }
 
@@ -125,7 +125,7 @@ func (s *usbPart) add(d usb.Device, rule bool) (*vm.USBState, error) {
 	case slices.ContainsFunc(s.list, func(x usbDevice) bool { return x.Port == d.Port }):
 		return nil, vm.Failf("VM %s: usb %s: the VM has it already", name, d.Port)
 	case len(s.list) >= config.MaxUSB:
-		return nil, vm.Failf("VM %s: has %d USB devices, and no place for more; detach one", name, len(s.list))
+		return nil, vm.Failf("VM %s: already has %d USB devices, the most possible; detach one", name, len(s.list))
 	}
 	var node *os.File
 	if !EmulatedUSB(d.Port) {
@@ -139,7 +139,7 @@ func (s *usbPart) add(d usb.Device, rule bool) (*vm.USBState, error) {
 		return nil, vm.Failf("VM %s: usb: %v", name, err)
 	}
 	if err := s.sendDrivers(d.Aliases); err != nil {
-		s.note("VM %s: usb %s: the guest has not all of its drivers: %v", name, d.Port, err)
+		s.note("VM %s: usb %s: the guest lacks some of its drivers: %v", name, d.Port, err)
 	}
 	s.lastID++
 	dev := usbDevice{Device: d, id: fmt.Sprintf("usb%d", s.lastID), rule: rule}
@@ -184,7 +184,7 @@ func (s *usbPart) takeNode(d usb.Device) (*os.File, error) {
 // sameDevice makes sure that an open node is the device that was chosen: its number may
 // be another's since it was looked at. What the descriptor says of itself cannot change.
 func (s *usbPart) sameDevice(node *os.File, d usb.Device) error {
-	changed := vm.Failf("VM %s: usb %s: is another device now than the one that was chosen; see vix usb list, and try again", s.launch.VM.Name, d.Port)
+	changed := vm.Failf("VM %s: usb %s: is no longer the device that was chosen; see vix usb list, and try again", s.launch.VM.Name, d.Port)
 	all, err := s.hostUSB()
 	if err != nil {
 		return err
@@ -364,7 +364,7 @@ func (s *usbPart) watch() {
 	s.watched = true
 	events, err := listenUSB(s.launch.Parts.System)
 	if err != nil {
-		s.note("VM %s: usb: devices that come and go are not seen: %v", s.launch.VM.Name, err)
+		s.note("VM %s: usb: cannot see devices being plugged in or removed: %v", s.launch.VM.Name, err)
 		return
 	}
 	unhook := context.AfterFunc(s.ctx, func() { events.Close() })

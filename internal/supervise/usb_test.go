@@ -58,7 +58,7 @@ func TestUSBDescriptor(t *testing.T) {
 	}
 	start("a")
 	start("b")
-	if _, err := b.reg.AttachUSB(t.Context(), "a", "1050:0407"); err == nil || !strings.Contains(err.Error(), "2 devices are that; name one by its port, such as 1-1") {
+	if _, err := b.reg.AttachUSB(t.Context(), "a", "1050:0407"); err == nil || !strings.Contains(err.Error(), "2 devices match; name one by its port, such as 1-1") {
 		t.Errorf("two of a kind: %v", err)
 	}
 	if st, err := b.reg.AttachUSB(t.Context(), "a", "1.1"); err != nil || st != (vm.USBState{Port: "1-1", ID: "1050:0407", Name: "Key", Rule: false}) {
@@ -123,7 +123,7 @@ func TestUSBDeviceChanged(t *testing.T) {
 	}
 	refused := func(what string) {
 		t.Helper()
-		if f, err := s.takeNode(all[0]); err == nil || !strings.Contains(err.Error(), "usb 1-1: is another device now") {
+		if f, err := s.takeNode(all[0]); err == nil || !strings.Contains(err.Error(), "usb 1-1: is no longer the device") {
 			t.Errorf("%s: %v, %v", what, f, err)
 		}
 	}

@@ -28,7 +28,7 @@ func (t *windowLosses) next(name string, m agent.WindowLoss, now time.Time) stri
 	t.count = m.Count
 	next := "another one shows new windows"
 	if m.Pause > 0 {
-		next = fmt.Sprintf("another one is started in %v", time.Duration(m.Pause)*time.Millisecond)
+		next = fmt.Sprintf("it is restarted in %v", time.Duration(m.Pause)*time.Millisecond)
 	}
 	return fmt.Sprintf("VM %s: its windows are gone: the guest's Wayland proxy ended%s: %s; %s", name, times, m.How, next)
 }

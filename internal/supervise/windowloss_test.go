@@ -16,7 +16,7 @@ func TestWindowLoss(t *testing.T) {
 	b := newBench(t)
 	b.do("qemu", "nowindows")
 	s := b.runNow("t", "true")
-	const want = "VM t: its windows are gone: the guest's Wayland proxy ended 3 times: signal [31mkilled; another one is started in 2s"
+	const want = "VM t: its windows are gone: the guest's Wayland proxy ended 3 times: signal [31mkilled; it is restarted in 2s"
 	if s.fail != nil || !slices.Contains(s.notes, want) {
 		t.Errorf("%v: the notes are %q", s.fail, s.notes)
 	}

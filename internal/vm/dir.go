@@ -39,7 +39,7 @@ func OpenRegistry(dir string) (*Registry, error) {
 		return nil, Failf("runtime directory %s: too long for a socket's path; set XDG_RUNTIME_DIR to a shorter one", dir)
 	}
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, Failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of yours", dir, proc.Cause(err))
+		return nil, Failf("runtime directory %s: %v; set XDG_RUNTIME_DIR to a directory of your own", dir, proc.Cause(err))
 	}
 	root, at, err := openOwn(path)
 	if err != nil {

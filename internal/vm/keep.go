@@ -30,7 +30,7 @@ func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) e
 }
 
 func runs(name, verb string) *Failure {
-	return Failf("VM %s: runs; stop it first with vix stop %s, then %s it", name, name, verb)
+	return Failf("VM %s: is running; stop it first with vix stop %s, then %s it", name, name, verb)
 }
 
 func noState(name string) *Failure { return Failf("VM %s: has kept nothing", name) }
@@ -88,7 +88,7 @@ func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error 
 	err = r.withState(ctx, s, from, "rename", func() error {
 		old, target := filepath.Join(VMsName, from), filepath.Join(VMsName, to)
 		if _, err := s.root.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
-			return Failf("VM %s: has kept something already; drop that first with vix remove %s", to, to)
+			return Failf("VM %s: has already kept something; remove that first with vix remove %s", to, to)
 		}
 		if err := s.root.Rename(old, target); err != nil {
 			return Failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), proc.Cause(err))

@@ -90,7 +90,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 		return nil, Failf("%v", err)
 	}
 	if b, err := json.Marshal(run.request()); err != nil || len(b) > MaxRequest {
-		return nil, Failf("VM %s: arguments of %d bytes: at most %d", name, len(b), MaxRequest)
+		return nil, Failf("VM %s: arguments of %d bytes; at most %d", name, len(b), MaxRequest)
 	}
 	for range maxTries {
 		var exit *Exit
@@ -104,7 +104,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 			wait, cancel := context.WithTimeout(ctx, leaveLimit)
 			_ = r.WaitGone(wait, name)
 			cancel()
-			return nil, Failf("VM %s: %v, and all of the VM with it%s; run it again", name, err, r.lastPanic(name))
+			return nil, Failf("VM %s: %v, and the VM with it%s; run it again", name, err, r.lastPanic(name))
 		}
 		if !errors.Is(err, errLeaving) {
 			return exit, asFailure(name, err)
@@ -113,7 +113,7 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 		err = r.WaitGone(wait, name)
 		cancel()
 		if err != nil {
-			return nil, Failf("VM %s: does not finish stopping: %v; see vix stop --force %s", name, err, name)
+			return nil, Failf("VM %s: does not finish stopping: %v; try vix stop --force %s", name, err, name)
 		}
 		if last := r.lastPanic(name); last != "" {
 			return nil, Failf("VM %s: its supervisor crashed%s", name, last)
@@ -356,7 +356,7 @@ func (run *Run) forward(ctx context.Context, c *Control, started <-chan struct{}
 			}
 		case <-patience:
 			if run.signalPending.Load() {
-				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still run there; vix stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
+				cancel(&Failure{128 + int(second), fmt.Sprintf("VM %s: does not answer; left %s, which may still be running there; vix stop --force %s ends the VM", run.VM, run.How.Shown(run.Argv)[0], run.VM)})
 				return
 			}
 			patience, word.Signal = nil, int(second)

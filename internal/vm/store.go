@@ -91,7 +91,7 @@ func stateFailure(path string, err error) *Failure {
 	return Failf("%s: %v; %s", path, proc.Cause(err), next)
 }
 
-var errNotOwn = errors.New("not a directory that is yours alone (0700)")
+var errNotOwn = errors.New("not a directory of yours alone (mode 0700)")
 
 // ownDir refuses what is not a directory of this user's alone: a link would lead a
 // VM's writes, or a removal, elsewhere.
@@ -175,13 +175,13 @@ func (s *Store) fill(dir string) error {
 	case err != nil:
 		return Failf("%s: %v; move the VM's state away, or run with --disposable", filepath.Join(s.path, file), proc.Cause(err))
 	case m.Version != storeVersion:
-		return Failf("%s: version %d, and this Vix knows %d; use a newer one, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
+		return Failf("%s: version %d, but this Vix knows %d; use a newer Vix, or run with --disposable", filepath.Join(s.path, file), m.Version, storeVersion)
 	}
 	return s.makeDir(filepath.Join(dir, HomeName))
 }
 
 func (s *Store) readMarker(dir string) (m marker, err error) {
-	notOurs := errors.New("not a file of Vix's")
+	notOurs := errors.New("not one of Vix's files")
 	f, err := openBelow(s.root, filepath.Join(dir, MarkerName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ELOOP) {
 		return m, notOurs
