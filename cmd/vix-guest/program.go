@@ -27,7 +27,7 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 		return nil, err
 	}
 	env := mergeEnv(who.environment(g), s.Env)
-	dir := s.Cwd
+	dir := string(s.Cwd)
 	if dir == "" {
 		dir = who.home
 	}

@@ -34,6 +34,7 @@ func TestVMVerbs(t *testing.T) {
 		test func(*testing.T, *rig)
 	}{
 		{"exec", testExec},
+		{"exact bytes", testExactBytes},
 		{"exec statuses", testExecStatuses},
 		{"exec signals", testExecSignals},
 		{"exec slow reader", testExecSlowReader},
@@ -104,6 +105,39 @@ func testExecStatuses(t *testing.T, r *rig) {
 	}
 	if p := r.vix(126, "exec", "t", "--cwd", "/no/such", "--", "true"); !strings.Contains(p.err.String(), "directory /no/such: not there") {
 		t.Error(p.err.String())
+	}
+}
+
+// What is not UTF-8 reaches the guest byte by byte: arguments, variables, directories, and the
+// paths of files, on the way in and out.
+func testExactBytes(t *testing.T, r *rig) {
+	const odd = "o\xff\xfe\xed\xa0\x80\xc3"
+	r.vix(0, "exec", "t", "--", "mkdir", "/tmp/"+odd)
+	p := r.vix(0, "exec", "t", "--cwd", "/tmp/"+odd, "--env", "A="+odd, "--", "sh", "-c", `pwd; printf '%s|' "$A" "$@"`, odd, odd, "\ufffd")
+	if got, want := p.out.String(), "/tmp/"+odd+"\n"+odd+"|"+odd+"|\ufffd|"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	p = r.vix(0, "run", "--vm", "t", "printf", "%s", odd)
+	if p.out.String() != odd {
+		t.Errorf("run: %q", p.out.String())
+	}
+	file := filepath.Join(r.dir, odd)
+	if err := os.WriteFile(file, []byte("in it"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.vix(0, "cp", file, "t:/tmp/"+odd)
+	back := filepath.Join(r.dir, "exact")
+	r.vix(0, "cp", "t:/tmp/"+odd+"/"+odd, back)
+	if b, err := os.ReadFile(back); string(b) != "in it" || err != nil {
+		t.Errorf("cp: %q, %v", b, err)
+	}
+	for _, argv := range [][]string{{"mount", "t", file}, {"run", "--vm", "t", "--share", file, "true"}, {"mount", "t", "/usr:/mnt/" + odd}} {
+		if p := r.vix(2, argv...); !strings.Contains(p.err.String(), "is not UTF-8, as the paths of shares have to be") || strings.Count(p.err.String(), "\n") != 1 {
+			t.Errorf("%q: %q", argv, p.err.String())
+		}
+	}
+	if p := r.vix(1, "umount", "t", "/mnt/"+odd); !strings.Contains(p.err.String(), "is not a share") {
+		t.Errorf("umount: %q", p.err.String())
 	}
 }
 
@@ -400,7 +434,7 @@ func testCopy(t *testing.T, r *rig) {
 	if strings.Contains(p.out.String(), "vix-copy") {
 		t.Errorf("half-made: %s", p.out.String())
 	}
-	back := filepath.Join(r.dir, "back")
+	back := filepath.Join(r.dir, "exact")
 	p = r.vix(0, "cp", "-r", "t:tree", back)
 	if got, want := treeOf(t, back), treeOf(t, from); got != want {
 		t.Errorf("came back as\n%s\nnot\n%s", got, want)

@@ -13,7 +13,8 @@
 //	| type | length (LE)  | payload, ≤ 65,536 B  |
 //	+------+--------------+----------------------+
 //
-// Payloads of control frames are one JSON object; payloads on the data path
+// Payloads of control frames are one JSON object, in which a string of the guest's kernel may
+// be any bytes (exact.go); payloads on the data path
 // are binary, little endian:
 //
 //	stdin, stdout, stderr   [id u32][bytes]         no bytes: end of file
@@ -86,7 +87,7 @@ import (
 )
 
 // Version is the protocol's version, sent in hello.
-const Version = 6
+const Version = 7
 
 // UserPath is the guest's search path for a program named without a path.
 const UserPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin"
@@ -243,7 +244,7 @@ type (
 		Hostname string   `json:"hostname"`
 		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host at the time of sending
 		User     User     `json:"user"`
-		Env      []string `json:"env,omitempty"`    // K=V for every program
+		Env      Strings  `json:"env,omitempty"`    // K=V for every program
 		Mounts   []Mount  `json:"mounts,omitempty"` // made before the guest is ready
 		Search   []string `json:"search,omitempty"` // initial list of domains that are appended to short names (package names)
 	}
@@ -269,18 +270,18 @@ type (
 
 	// Spawn starts a program. The host chooses ID, and never uses one twice.
 	Spawn struct {
-		ID   uint32   `json:"id"`
-		Kind Kind     `json:"kind,omitempty"`
-		Argv []string `json:"argv,omitempty"` // its meaning depends on Kind
+		ID   uint32  `json:"id"`
+		Kind Kind    `json:"kind,omitempty"`
+		Argv Strings `json:"argv,omitempty"` // its meaning depends on Kind
 		// Request is set for KindRequest alone.
 		Request *Request `json:"request,omitempty"`
 
-		User string   `json:"user,omitempty"` // a name or number in the guest; its ordinary user if empty
-		Env  []string `json:"env,omitempty"`  // K=V, replaces the guest's own
-		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty
-		TTY  bool     `json:"tty,omitempty"`
-		Rows uint16   `json:"rows,omitempty"` // size of the TTY
-		Cols uint16   `json:"cols,omitempty"`
+		User string  `json:"user,omitempty"` // a name or number in the guest; its ordinary user if empty
+		Env  Strings `json:"env,omitempty"`  // K=V, replaces the guest's own
+		Cwd  Bytes   `json:"cwd,omitempty"`  // the user's home if empty
+		TTY  bool    `json:"tty,omitempty"`
+		Rows uint16  `json:"rows,omitempty"` // size of the TTY
+		Cols uint16  `json:"cols,omitempty"`
 	}
 
 	// Spawned reports that program ID runs.

@@ -81,7 +81,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	}
 	s.guest.probe()
 	s.expectWindow(req.Token)
-	p, err := s.guest.agent.Spawn(ctx, spawnOf(req))
+	p, err := s.guest.agent.Spawn(ctx, req.Spawn())
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
@@ -414,15 +414,6 @@ func (d *drain) armLocked() {
 	}
 	if d.ended && d.reading {
 		d.timer = time.AfterFunc(lingerLimit, func() { _ = d.src.Close() })
-	}
-}
-
-// spawnOf makes a request to the agent of a client's.
-func spawnOf(r vm.Request) agent.Spawn {
-	h := r.How
-	return agent.Spawn{
-		Kind: h.Kind, Request: h.Request, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
-		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
 	}
 }
 

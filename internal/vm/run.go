@@ -89,8 +89,11 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	if err := config.CheckName(name); err != nil {
 		return nil, Failf("%v", err)
 	}
-	if b, err := json.Marshal(run.request()); err != nil || len(b) > MaxRequest {
-		return nil, Failf("VM %s: arguments of %d bytes: at most %d", name, len(b), MaxRequest)
+	if err := run.request().checkLength(name); err != nil {
+		return nil, err
+	}
+	if err := checkUTF8(name, run.Session.Wayland, run.Session.Sway); err != nil {
+		return nil, err
 	}
 	for range maxTries {
 		var exit *Exit
@@ -196,6 +199,9 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 // of its own, so that no terminal's signals or end reach it, and has neither
 // the caller's environment nor its directory.
 func (r *Registry) startSupervisor(s *Seat, l Launch) error {
+	if err := l.checkPaths(); err != nil {
+		return err
+	}
 	spec, err := json.Marshal(l)
 	if err != nil {
 		return err
