@@ -44,14 +44,16 @@ text, newlines, colours, and moves within the line; other control sequences do n
 The command runs as the guest's ordinary user in its home directory. --user runs
 it as another of the guest's users, by name or number, such as root: the guest is
 your own machine, and whoever is root in it is no nearer to the host. --env adds
-to the guest's environment; nothing of the host's is passed on but the language.
+to the guest's environment; of the host's, the language is passed on, as C.UTF-8
+where the guest lacks it, and the time zone.
 
 With --tty the command gets a terminal: its output is one stream, with the
 terminal's line ends. If standard input is a terminal, that is put into raw mode,
 its size is passed on, and "~." at the beginning of a line leaves (the command is
 hung up). What programs that fill a terminal need passes then, but nothing that sets
 the clipboard or a title, or makes the terminal answer; and what the command leaves
-on (mouse, alternate screen, hidden cursor, …) is put back, however it ends.`
+on (mouse, alternate screen, hidden cursor, …) is put back, however it ends. A guest
+that does not know this terminal (TERM) gets its terminfo entry from this machine.`
 
 const execExamples = `  vix exec web -- ls -l /tmp
   vix exec web --user root -- sh -c 'echo 1 >/proc/sys/vm/drop_caches'

@@ -26,6 +26,7 @@ import (
 func TestVMVerbs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.env = append(r.env, "LC_PAPER=xx_XX.UTF-8")
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "echo up; read x")
 	first.says("up\n")
@@ -35,6 +36,7 @@ func TestVMVerbs(t *testing.T) {
 	}{
 		{"exec", testExec},
 		{"exact bytes", testExactBytes},
+		{"habits", testHabits},
 		{"exec statuses", testExecStatuses},
 		{"exec signals", testExecSignals},
 		{"exec slow reader", testExecSlowReader},
@@ -126,7 +128,7 @@ func testExactBytes(t *testing.T, r *rig) {
 		t.Fatal(err)
 	}
 	r.vix(0, "cp", file, "t:/tmp/"+odd)
-	back := filepath.Join(r.dir, "exact")
+	back := filepath.Join(r.dir, "out of the guest")
 	r.vix(0, "cp", "t:/tmp/"+odd+"/"+odd, back)
 	if b, err := os.ReadFile(back); string(b) != "in it" || err != nil {
 		t.Errorf("cp: %q, %v", b, err)
@@ -139,6 +141,34 @@ func testExactBytes(t *testing.T, r *rig) {
 	if p := r.vix(1, "umount", "t", "/mnt/"+odd); !strings.Contains(p.err.String(), "is not a share") {
 		t.Errorf("umount: %q", p.err.String())
 	}
+}
+
+// The guest has this machine's time zone, no locale that its root lacks, and the entry of a
+// terminal that only this machine knows.
+func testHabits(t *testing.T, r *rig) {
+	zone := ""
+	if to, err := os.Readlink("/etc/localtime"); err == nil {
+		_, zone, _ = strings.Cut(to, "zoneinfo/")
+	}
+	if p := r.vix(0, "exec", "t", "--", "sh", "-c", "echo $TZ $LC_PAPER $LANG"); strings.TrimSpace(p.out.String()) != strings.TrimSpace(zone+" C.UTF-8 C.UTF-8") {
+		t.Errorf("time zone %q: %q", zone, p.out.String())
+	}
+	if p := r.vix(0, "exec", "t", "--env", "TZ=X-3", "--env", "LC_PAPER=yy", "--", "sh", "-c", "echo $TZ $LC_PAPER"); p.out.String() != "X-3 yy\n" {
+		t.Errorf("asked for: %q", p.out.String())
+	}
+	sub := *r
+	sub.env = append(r.env[:len(r.env):len(r.env)], "TERMINFO="+filepath.Join(r.dir, "terminfo"))
+	tic := exec.Command("sh", "-c", `mkdir "$0" && infocmp xterm-256color | sed 's/^xterm-256color|/xterm-vix|/' | tic -x -o "$0" -`, filepath.Join(r.dir, "terminfo"))
+	if out, err := tic.CombinedOutput(); err != nil {
+		t.Fatalf("tic: %v: %s", err, out)
+	}
+	s := sub.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-vix", "--", "sh", "-c", "tput colors; echo $TERM")
+	s.says("256\r\nxterm-vix\r\n")
+	s.code()
+	s = r.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-nowhere", "--", "sh", "-c", "tput colors; echo $TERM")
+	s.says("TERM is xterm-256color there\r\n")
+	s.says("256\r\nxterm-256color\r\n")
+	s.code()
 }
 
 func testExecSignals(t *testing.T, r *rig) {
@@ -434,7 +464,7 @@ func testCopy(t *testing.T, r *rig) {
 	if strings.Contains(p.out.String(), "vix-copy") {
 		t.Errorf("half-made: %s", p.out.String())
 	}
-	back := filepath.Join(r.dir, "exact")
+	back := filepath.Join(r.dir, "out of the guest")
 	p = r.vix(0, "cp", "-r", "t:tree", back)
 	if got, want := treeOf(t, back), treeOf(t, from); got != want {
 		t.Errorf("came back as\n%s\nnot\n%s", got, want)

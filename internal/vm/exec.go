@@ -16,6 +16,8 @@ type How struct {
 	Cwd  agent.Bytes `json:"cwd,omitempty"`  // in the guest; the user's home if empty
 	TTY  bool        `json:"tty,omitempty"`
 	Size Size        `json:"size,omitzero"` // of the TTY
+	// Terminfo is the compiled entry of the TERM in the environment, if the host has one that fits.
+	Terminfo []byte `json:"terminfo,omitempty"`
 }
 
 // A Size is that of a terminal, in characters.
@@ -43,7 +45,7 @@ func (r Request) Spawn() agent.Spawn {
 	h := r.How
 	return agent.Spawn{
 		Kind: h.Kind, Request: h.Request, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
-		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
+		TTY: h.TTY, Terminfo: h.Terminfo, Rows: h.Size.Rows, Cols: h.Size.Cols,
 	}
 }
 
