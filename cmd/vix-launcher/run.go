@@ -59,8 +59,10 @@ status if it ends before; its output goes to the VM's log (vix logs).
 
 What the VM's user has in the home directory is kept when the VM stops, in
 $XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
-written in the VM is thrown away. With --disposable nothing is kept, and nothing
-that was kept before is seen; such a run does not join a VM that keeps its home.
+written in the VM is thrown away. With --disposable, each run starts a new VM, NAME-d1
+or the next number that is free, with the configuration of the VM NAME. It sees nothing
+that NAME has kept, keeps nothing, and is gone with its last program. Its name, which run
+writes to a terminal, is for the other verbs, and to run more programs in it.
 
 --share shows the VM a folder of the host's besides those of config.toml: read-only
 without :rw, at /mnt/NAME without GUESTPATH. It shows that folder alone: no link leads
@@ -79,7 +81,7 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 [ADDR:]HOSTPORT:GUESTPORT[/udp] lets a port of this machine lead to one of the VM's, at
 127.0.0.1 without ADDR.
 
---memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
+--memory, --cpus, --gui, --no-gui, --share, --net and --publish hold for
 a VM that this run starts, and override config.toml (--share and --publish add to it).
 --notify shows a start that takes a moment, and why it failed, as a notification.
 --timings writes a line to standard error for each stage of the VM's start as it
@@ -138,7 +140,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.memory, "memory", "", "the VM's memory, such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "the VM's number of processors")
 	f.BoolVar(&o.background, "background", false, "return when the program runs")
-	f.BoolVar(&o.disposable, "disposable", false, "keep nothing of the VM when it stops")
+	f.BoolVar(&o.disposable, "disposable", false, "a new VM, which keeps nothing")
 	f.StringArrayVar(&o.shares, "share", nil, "show the VM a folder, as `HOSTDIR[:GUESTPATH][:ro|rw]` or \"staging\" (may be repeated)")
 	f.BoolVar(&o.gui, "gui", false, "a VM with a display, whatever config.toml says")
 	f.BoolVar(&o.noGUI, "no-gui", false, "a VM without a display")
@@ -183,6 +185,15 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	}
 	defer reg.Close()
 
+	start := func(v config.VM) error { return o.runIn(ctx, e, l, reg, v, argv, cpusSet) }
+	if o.disposable {
+		return l.Disposable(ctx, reg, v, start)
+	}
+	return start(v)
+}
+
+// runIn runs the program in v.
+func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg *vm.Registry, v config.VM, argv []string, cpusSet bool) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, passedSignals...)
 	defer signal.Stop(signals)
@@ -192,7 +203,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	out := e.guestOutput(false, o.raw, nil)
 	defer out.end()
 	r := vm.Run{
-		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, Fresh: o.disposable, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
 	}
 	stage, end := func(string) {}, func(error) {}
@@ -207,6 +218,11 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 			p.Line("VM %s runs already: not used: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", "))
 		}
 		return nil
+	}
+	r.OnTake = func() {
+		if o.disposable && e.terminal {
+			p.Line("VM %s: new; it keeps nothing, and is gone with its last program", v.Name)
+		}
 	}
 	o.follow(&r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
