@@ -128,7 +128,7 @@ func testExactBytes(t *testing.T, r *rig) {
 		t.Fatal(err)
 	}
 	r.vix(0, "cp", file, "t:/tmp/"+odd)
-	back := filepath.Join(r.dir, "out of the guest")
+	back := filepath.Join(r.dir, "exact")
 	r.vix(0, "cp", "t:/tmp/"+odd+"/"+odd, back)
 	if b, err := os.ReadFile(back); string(b) != "in it" || err != nil {
 		t.Errorf("cp: %q, %v", b, err)
@@ -464,7 +464,7 @@ func testCopy(t *testing.T, r *rig) {
 	if strings.Contains(p.out.String(), "vix-copy") {
 		t.Errorf("half-made: %s", p.out.String())
 	}
-	back := filepath.Join(r.dir, "out of the guest")
+	back := filepath.Join(r.dir, "back")
 	p = r.vix(0, "cp", "-r", "t:tree", back)
 	if got, want := treeOf(t, back), treeOf(t, from); got != want {
 		t.Errorf("came back as\n%s\nnot\n%s", got, want)
