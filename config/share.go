@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 )
 
 // Staging requests a new share for each run: an empty host folder at an unguessable path in
@@ -42,6 +43,9 @@ var guestOwn = []string{"/proc", "/sys", "/dev", "/run"}
 func ParseShare(text string) (Share, error) {
 	if text == Staging {
 		return Share{Write: true}, nil
+	}
+	if !utf8.ValidString(text) {
+		return Share{}, fmt.Errorf("%q is not UTF-8, as the paths of shares have to be; rename what is not, or share the folder above", clip(text))
 	}
 	if len(text) > 2*MaxRoot || !printable(text) {
 		return Share{}, errors.New("not a usable path")

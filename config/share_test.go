@@ -37,6 +37,8 @@ func TestParseShare(t *testing.T) {
 		"/a:/dev/shm":                   "needs its own /dev",
 		"/a:/run/user:rw":               "needs its own /run",
 		"/a\nb":                         "not a usable path",
+		"/a\xff":                        `"/a\xff" is not UTF-8`,
+		"/a:/b\xc3:rw":                  "is not UTF-8",
 		"/" + strings.Repeat("a", 3000): "not a usable path",
 	} {
 		if s, err := ParseShare(text); err == nil || !strings.Contains(err.Error(), want) {

@@ -73,7 +73,7 @@ func (g *guest) startBus(socket *os.File) (*child, error) {
 	err = raw.Control(func(fd uintptr) {
 		c, startErr = g.reaper.start("/bin/sh", []string{"sh", "-c", busCommand}, &syscall.ProcAttr{
 			Dir:   homeOf(g.user),
-			Env:   g.env,
+			Env:   withHabits("/", g.env, g.boot.msg.Zone),
 			Files: []uintptr{0, 1, 2, fd},
 			Sys:   &syscall.SysProcAttr{Setsid: true, Credential: credential(g.user)},
 		})

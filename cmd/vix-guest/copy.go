@@ -34,12 +34,13 @@ func send(r agent.Send, out, notes io.Writer) error {
 }
 
 func receive(r agent.Receive, in io.Reader) error {
+	path := string(r.Path)
 	if r.Make {
-		if err := os.MkdirAll(r.Path, 0o755); err != nil {
+		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
 	}
-	to, err := transfer.Find(r.Path, r.Directory)
+	to, err := transfer.Find(path, r.Directory)
 	if err != nil {
 		return err
 	}

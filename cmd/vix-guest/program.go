@@ -26,8 +26,14 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 	if err != nil {
 		return nil, err
 	}
-	env := mergeEnv(who.environment(g), s.Env)
-	dir := s.Cwd
+	env := mergeEnv(withHabits("/", who.environment(g), s.Zone), s.Env)
+	otherTerm := false
+	if s.TTY {
+		if env, otherTerm, err = fitTerminal("/", terminfoDir, env, s.Terminfo); err != nil {
+			return nil, err
+		}
+	}
+	dir := string(s.Cwd)
 	if dir == "" {
 		dir = who.home
 	}
@@ -67,6 +73,7 @@ func (g *guest) start(ctx context.Context, s agent.Spawn) (*agent.Program, error
 		tree.fell()
 		return nil, err
 	}
+	p.OtherTerm = otherTerm
 	wait := p.Wait
 	p.Signal = tree.signal(p.Signal)
 	p.Wait = func() agent.Status {

@@ -112,7 +112,7 @@ func BenchmarkVMChannel(b *testing.B) {
 	for _, name := range []string{"t", "u"} {
 		stdin, keep := io.Pipe()
 		stdins = append(stdins, keep)
-		p := r.start(stdin, "run", "--vm", name, "--no-gui", "--disposable", "sh", "-c", "echo up; read x")
+		p := r.start(stdin, "run", "--vm", name, "--no-gui", "sh", "-c", "echo up; read x")
 		p.says("up\n")
 		runs = append(runs, p)
 	}

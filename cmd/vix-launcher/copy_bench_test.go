@@ -28,7 +28,7 @@ func BenchmarkVMCopy(b *testing.B) {
 	_, _ = fmt.Sscan(os.Getenv("VIX_BENCH_FILES"), &files)
 	_, _ = fmt.Sscan(os.Getenv("VIX_BENCH_ROUNDS"), &rounds)
 	stdin, keep := io.Pipe()
-	p := r.start(stdin, "run", "--vm", "t", "--no-gui", "--disposable", "--memory", fmt.Sprintf("%dM", max(512, 8*mib+512)), "sh", "-c", "echo up; read x")
+	p := r.start(stdin, "run", "--vm", "t", "--no-gui", "--memory", fmt.Sprintf("%dM", max(512, 8*mib+512)), "sh", "-c", "echo up; read x")
 	p.says("up\n")
 	makeFile(b, filepath.Join(r.dir, "file"), mib)
 	makeTree(b, filepath.Join(r.dir, "tree"), files)

@@ -205,7 +205,7 @@ func (c *copyJob) copy(ctx context.Context) (err error) {
 // receiving returns the request to a receiving guest.
 func (c *copyJob) receiving() agent.Request {
 	r := c.receive
-	r.Path, r.Names, r.FilesOnly = c.to.path, c.names(), !c.recursive
+	r.Path, r.Names, r.FilesOnly = agent.Bytes(c.to.path), c.names(), !c.recursive
 	r.Directory = r.Directory || len(c.sources) > 1
 	return agent.Request{Receive: &r}
 }

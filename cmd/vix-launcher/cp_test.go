@@ -31,7 +31,7 @@ func honest(dir string) copier {
 			}
 		} else {
 			var to transfer.Target
-			if to, err = transfer.Find(filepath.Join(dir, run.How.Request.Receive.Path), false); err == nil {
+			if to, err = transfer.Find(filepath.Join(dir, string(run.How.Request.Receive.Path)), false); err == nil {
 				_, err = transfer.Receive(run.Stdin, to, transfer.Receiving{})
 				to.Dir.Close()
 			}

@@ -12,7 +12,7 @@ import (
 func TestVMCrowded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	first := r.start(nil, "run", "--no-gui", "--disposable", "--vm", "t", "sh", "-c", "sleep 1000 & sleep 1000 & echo up; wait")
+	first := r.start(nil, "run", "--no-gui", "--vm", "t", "sh", "-c", "sleep 1000 & sleep 1000 & echo up; wait")
 	first.says("up\n")
 	file := filepath.Join(r.dir, "file")
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vix/config"
+	"vix/internal/agent"
 	"vix/internal/launch"
 	"vix/internal/vm"
 )
@@ -126,7 +127,7 @@ func (o *execOptions) check(name string, argv []string) error {
 var passedSignals = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 
 func (o *execOptions) exec(ctx context.Context, e *env, name string, argv []string) error {
-	run := vm.Run{VM: name, Argv: argv, Env: o.env, How: vm.How{User: o.user, Cwd: o.cwd}}
+	run := vm.Run{VM: name, Argv: argv, Env: o.env, How: vm.How{User: o.user, Cwd: agent.Bytes(o.cwd)}}
 	passed := passedSignals
 	if !o.tty {
 		passed = append(passed[:len(passed):len(passed)], unix.SIGWINCH)

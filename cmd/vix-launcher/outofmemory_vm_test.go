@@ -35,7 +35,7 @@ func outOfMemory(t *testing.T, memory, fill string, more ...string) {
 	r := newRig(t)
 	stdin, keep := io.Pipe()
 	defer keep.Close()
-	first := r.start(stdin, "run", "--no-gui", "--disposable", "--memory", memory, "--vm", "t", "sh", "-c", "echo up; while read x; do echo got $x; done")
+	first := r.start(stdin, "run", "--no-gui", "--memory", memory, "--vm", "t", "sh", "-c", "echo up; while read x; do echo got $x; done")
 	first.says("up\n")
 	t.Logf("%s", r.vix(0, "exec", "t", "--", "sh", "-c", "cat /proc/meminfo | head -3; df -k /tmp").out.String())
 	p := r.vix(0, "exec", "t", "--user", "root", "--", "sh", "-c", fill)
@@ -85,7 +85,7 @@ func TestVMOutOfMemoryBallooned(t *testing.T) {
 	stdin, keep := io.Pipe()
 	defer keep.Close()
 	events := r.start(nil, "status", "--watch", "--json")
-	first := r.start(stdin, "run", "--no-gui", "--disposable", "--vm", "t", "sh", "-c",
+	first := r.start(stdin, "run", "--no-gui", "--vm", "t", "sh", "-c",
 		`echo up; read x; for f in /tmp/fill /dev/shm/fill $XDG_RUNTIME_DIR/fill; do dd if=/dev/zero of=$f bs=64k 2>&1 | grep -o 'No space left on device' & done; wait; du -cm /tmp/fill /dev/shm/fill $XDG_RUNTIME_DIR/fill | tail -1; read x`)
 	first.says("up\n")
 	waitEvent(t, events, func(s vm.State) bool { return s.GuestMemory != nil && s.GuestMemory.Size <= 256<<20 })

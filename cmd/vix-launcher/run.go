@@ -44,9 +44,11 @@ has this machine's programs.
 
 In the foreground, input, output, error, signals and exit status are the program's.
 The VM keeps its user's home directory (see reset, rename, remove) and nothing
-else; with --disposable, nothing. It sees no folder of the host and no network,
-unless --share, --net or config.toml says so. Options about the VM apply only if
-this run starts it; they override config.toml, and --share and --publish add to it.`
+else. With --disposable, each run starts a new VM, NAME-d1 or the next free number,
+which is configured like NAME and keeps nothing. A VM sees no folder of the host
+and no network, unless --share, --net or config.toml says so. Options about the VM
+apply only if this run starts it; they override config.toml, and --share and
+--publish add to it.`
 
 const runExamples = `  vix run foot
   vix run --vm web --background firefox https://example.org
@@ -98,7 +100,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.memory, "memory", "m", "", "the `SIZE` of the VM's memory, such as 512M or 2G")
 	f.IntVar(&o.cpus, "cpus", 0, "give the VM `N` processors")
 	f.BoolVarP(&o.background, "background", "d", false, "return once the program runs; its output goes to the VM's log")
-	f.BoolVar(&o.disposable, "disposable", false, "keep nothing when the VM stops")
+	f.BoolVar(&o.disposable, "disposable", false, "start a new VM, which keeps nothing")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set a variable for the program: `K=V` (may be repeated)")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the program a terminal, as vix shell does")
 	ignoreInteractive(f)
@@ -146,6 +148,15 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	}
 	defer reg.Close()
 
+	start := func(v config.VM) error { return o.runIn(ctx, e, l, reg, v, argv, cpusSet) }
+	if o.disposable {
+		return l.Disposable(ctx, reg, v, start)
+	}
+	return start(v)
+}
+
+// runIn runs the program in v.
+func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg *vm.Registry, v config.VM, argv []string, cpusSet bool) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, passedSignals...)
 	defer signal.Stop(signals)
@@ -153,7 +164,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
 	r := vm.Run{
-		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, Fresh: o.disposable, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Signals: signals,
 	}
 	tty := o.tty && !o.background
@@ -170,9 +181,15 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		}
 		return nil
 	}
+	r.OnTake = func() {
+		if o.disposable && e.terminal {
+			p.Note(tty, fmt.Sprintf("VM %s: new; it keeps nothing, and is gone with its last program", v.Name))
+		}
+	}
 	o.follow(&r, p, tty, stage, end)
 	if tty {
 		var detach func()
+		var err error
 		if r, ctx, detach, err = attach(ctx, e, r, o.raw); err != nil {
 			return err
 		}

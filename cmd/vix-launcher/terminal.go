@@ -370,6 +370,7 @@ func attach(ctx context.Context, e *env, run vm.Run, raw bool) (_ vm.Run, _ cont
 	run.How.TTY = true
 	run.How.Size = vm.Size{Rows: 24, Cols: 80}
 	run.Env = append(e.terminalEnv(), run.Env...)
+	run.How.Terminfo = e.terminfo(run.Env)
 	keyboard, screen := ttyOf(e.stdin), ttyOf(e.stdout)
 	if screen != nil {
 		run.How.Size = sizeOf(screen)

@@ -31,7 +31,7 @@ func BenchmarkVMVerbs(b *testing.B) {
 	memory := fmt.Sprintf("%dM", max(512, 2*mib+512)) // files take half of it
 	var vms []*launched
 	for _, name := range []string{"t", "u"} {
-		p := r.start(stdin, "run", "--vm", name, "--no-gui", "--disposable", "--memory", memory, "--share", filepath.Join(r.dir, "share")+":/srv:rw", "sh", "-c", "echo up; read x")
+		p := r.start(stdin, "run", "--vm", name, "--no-gui", "--memory", memory, "--share", filepath.Join(r.dir, "share")+":/srv:rw", "sh", "-c", "echo up; read x")
 		p.says("up\n")
 		vms = append(vms, p)
 		benchMemory(b, r, name)

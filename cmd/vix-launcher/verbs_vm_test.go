@@ -26,6 +26,7 @@ import (
 func TestVMVerbs(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.env = append(r.env, "LC_PAPER=xx_XX.UTF-8")
 	stdin, keep := io.Pipe()
 	first := r.start(stdin, "run", "--vm", "t", "sh", "-c", "echo up; read x")
 	first.says("up\n")
@@ -34,6 +35,8 @@ func TestVMVerbs(t *testing.T) {
 		test func(*testing.T, *rig)
 	}{
 		{"exec", testExec},
+		{"exact bytes", testExactBytes},
+		{"habits", testHabits},
 		{"exec statuses", testExecStatuses},
 		{"exec signals", testExecSignals},
 		{"exec slow reader", testExecSlowReader},
@@ -105,6 +108,67 @@ func testExecStatuses(t *testing.T, r *rig) {
 	if p := r.vix(126, "exec", "t", "--cwd", "/no/such", "--", "true"); !strings.Contains(p.err.String(), "directory /no/such: not there") {
 		t.Error(p.err.String())
 	}
+}
+
+// What is not UTF-8 reaches the guest byte by byte: arguments, variables, directories, and the
+// paths of files, on the way in and out.
+func testExactBytes(t *testing.T, r *rig) {
+	const odd = "o\xff\xfe\xed\xa0\x80\xc3"
+	r.vix(0, "exec", "t", "--", "mkdir", "/tmp/"+odd)
+	p := r.vix(0, "exec", "t", "--cwd", "/tmp/"+odd, "--env", "A="+odd, "--", "sh", "-c", `pwd; printf '%s|' "$A" "$@"`, odd, odd, "\ufffd")
+	if got, want := p.out.String(), "/tmp/"+odd+"\n"+odd+"|"+odd+"|\ufffd|"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	p = r.vix(0, "run", "--vm", "t", "printf", "%s", odd)
+	if p.out.String() != odd {
+		t.Errorf("run: %q", p.out.String())
+	}
+	file := filepath.Join(r.dir, odd)
+	if err := os.WriteFile(file, []byte("in it"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.vix(0, "cp", file, "t:/tmp/"+odd)
+	back := filepath.Join(r.dir, "exact")
+	r.vix(0, "cp", "t:/tmp/"+odd+"/"+odd, back)
+	if b, err := os.ReadFile(back); string(b) != "in it" || err != nil {
+		t.Errorf("cp: %q, %v", b, err)
+	}
+	for _, argv := range [][]string{{"mount", "t", file}, {"run", "--vm", "t", "--share", file, "true"}, {"mount", "t", "/usr:/mnt/" + odd}} {
+		if p := r.vix(2, argv...); !strings.Contains(p.err.String(), "is not UTF-8, as the paths of shares have to be") || strings.Count(p.err.String(), "\n") != 1 {
+			t.Errorf("%q: %q", argv, p.err.String())
+		}
+	}
+	if p := r.vix(1, "umount", "t", "/mnt/"+odd); !strings.Contains(p.err.String(), "is not a share") {
+		t.Errorf("umount: %q", p.err.String())
+	}
+}
+
+// The guest has this machine's time zone, no locale that its root lacks, and the entry of a
+// terminal that only this machine knows.
+func testHabits(t *testing.T, r *rig) {
+	zone := ""
+	if to, err := os.Readlink("/etc/localtime"); err == nil {
+		_, zone, _ = strings.Cut(to, "zoneinfo/")
+	}
+	if p := r.vix(0, "exec", "t", "--", "sh", "-c", "echo $TZ $LC_PAPER $LANG"); strings.TrimSpace(p.out.String()) != strings.TrimSpace(zone+" C.UTF-8 C.UTF-8") {
+		t.Errorf("time zone %q: %q", zone, p.out.String())
+	}
+	if p := r.vix(0, "exec", "t", "--env", "TZ=X-3", "--env", "LC_PAPER=yy", "--", "sh", "-c", "echo $TZ $LC_PAPER"); p.out.String() != "X-3 yy\n" {
+		t.Errorf("asked for: %q", p.out.String())
+	}
+	sub := *r
+	sub.env = append(r.env[:len(r.env):len(r.env)], "TERMINFO="+filepath.Join(r.dir, "terminfo"))
+	tic := exec.Command("sh", "-c", `mkdir "$0" && infocmp xterm-256color | sed 's/^xterm-256color|/xterm-vix|/' | tic -x -o "$0" -`, filepath.Join(r.dir, "terminfo"))
+	if out, err := tic.CombinedOutput(); err != nil {
+		t.Fatalf("tic: %v: %s", err, out)
+	}
+	s := sub.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-vix", "--", "sh", "-c", "tput colors; echo $TERM")
+	s.says("256\r\nxterm-vix\r\n")
+	s.code()
+	s = r.onTerminal(24, 80, "exec", "t", "--tty", "--env", "TERM=xterm-nowhere", "--", "sh", "-c", "tput colors; echo $TERM")
+	s.says("TERM is xterm-256color there\r\n")
+	s.says("256\r\nxterm-256color\r\n")
+	s.code()
 }
 
 func testExecSignals(t *testing.T, r *rig) {

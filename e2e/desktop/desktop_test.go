@@ -586,12 +586,12 @@ func (d *desk) testActions() {
 		}
 	}
 	start := d.WaitScreen(d.t, "the notification of a VM's start", func(s *image.RGBA) bool {
-		shown := slices.ContainsFunc(d.notes(), func(n string) bool { return strings.HasPrefix(n, "Starting foot in free-tmp1\n") })
+		shown := slices.ContainsFunc(d.notes(), func(n string) bool { return strings.HasPrefix(n, "Starting foot in free-d1\n") })
 		return shown && s.RGBAAt(s.Bounds().Dx()-20, 20) == color.RGBA{0x28, 0x55, 0x77, 0xff} // mako's own
 	})
 	d.save("desktop-start.png", start)
 	d.WaitWindows(d.t, before+1, desktoptest.ByAppID("vix.free.foot"))
-	d.WaitWindow(d.t, desktoptest.ByAppID("vix.free-tmp1.foot"))
+	d.WaitWindow(d.t, desktoptest.ByAppID("vix.free-d1.foot"))
 	if notes := d.notes(); slices.ContainsFunc(notes, func(n string) bool { return strings.HasPrefix(n, "Starting") }) {
 		d.t.Errorf("notifications when the program has a window: %q", notes)
 	}
@@ -613,7 +613,7 @@ func (d *desk) testActions() {
 			d.t.Fatal("no signal of the VM's end")
 		}
 	}
-	if vms := d.List(); len(vms) != 1 || vms[0].Name != "free-tmp1" {
+	if vms := d.List(); len(vms) != 1 || vms[0].Name != "free-d1" {
 		d.t.Errorf("VMs after stop: %+v", vms)
 	}
 	d.Must("stop", "--all")

@@ -145,9 +145,9 @@ func acts(t *testing.T, r *e2e.Rig) {
 
 	choose(t, r, "work foot", disposableAct)
 	r.WaitWindow(t, func(w *desktoptest.Node) bool {
-		return strings.HasPrefix(w.AppID, "vix.work-tmp1.") && strings.HasSuffix(w.AppID, ".foot")
+		return strings.HasPrefix(w.AppID, "vix.work-d1.") && strings.HasSuffix(w.AppID, ".foot")
 	})
-	r.Must("stop", "--force", "work-tmp1")
+	r.Must("stop", "--force", "work-d1")
 }
 
 // until asks again and again: what a verb that the menu runs has done has no event.

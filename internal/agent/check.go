@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 )
 
 // The bounds of every message, checked before it is sent and after it is received.
@@ -39,6 +38,9 @@ func (m Boot) check() error {
 			return fmt.Errorf("boot: %w", err)
 		}
 	}
+	if m.Zone != m.Zone.Valid() {
+		return fmt.Errorf("boot: time zone %.256q", m.Zone)
+	}
 	return checkStrings("boot: environment", m.Env)
 }
 
@@ -67,10 +69,32 @@ func (m Spawn) check() error {
 	if err := checkStrings("spawn: environment", m.Env); err != nil {
 		return err
 	}
-	if err := checkStrings("spawn: directory", []string{m.Cwd}); err != nil {
+	if err := checkStrings("spawn: directory", []string{string(m.Cwd)}); err != nil {
 		return err
 	}
+	if m.Zone != m.Zone.Valid() {
+		return fmt.Errorf("spawn: time zone %.256q", m.Zone)
+	}
+	if len(m.Terminfo) > MaxTerminfo || len(m.Terminfo) > 0 && !m.TTY {
+		return fmt.Errorf("spawn: %d bytes of terminfo, at most %d, for a terminal", len(m.Terminfo), MaxTerminfo)
+	}
 	return checkID(m.ID)
+}
+
+// Valid returns the zone with those of its fields that can be sent: a name that leads nowhere
+// else than into zoneinfo, and a rule of printable characters.
+func (z Zone) Valid() Zone {
+	for part := range strings.SplitSeq(z.Name, "/") {
+		if len(z.Name) > maxZone || part == "" || !plainName(strings.ReplaceAll(part, "+", "")) {
+			z.Name = ""
+		}
+	}
+	// TZ=/FILE and TZ=:FILE would name a file.
+	if len(z.Rule) > maxZone || strings.HasPrefix(z.Rule, "/") || strings.HasPrefix(z.Rule, ":") ||
+		strings.ContainsFunc(z.Rule, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		z.Rule = ""
+	}
+	return z
 }
 
 // checkKind checks the program that the message starts.
@@ -234,10 +258,6 @@ func checkStrings(what string, list []string) error {
 	for _, s := range list {
 		if strings.ContainsRune(s, 0) {
 			return fmt.Errorf("%s %.64q holds a NUL byte", what, s)
-		}
-		if !utf8.ValidString(s) {
-			// JSON would silently replace the bytes: another program, another file.
-			return fmt.Errorf("%s %.64q is not UTF-8", what, s)
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ func TestSpawnCheck(t *testing.T) {
 		{Spawn{ID: 1, Kind: "other", Argv: []string{"x"}}, `unknown kind "other"`},
 		{Spawn{ID: 1, Argv: []string{"x"}, User: "../x"}, `user "../x": not a name`},
 		{Spawn{ID: 1, Argv: []string{"x"}, User: strings.Repeat("u", 33)}, "not a name"},
-		{Spawn{ID: 1, Argv: []string{"x"}, Cwd: "/\xff"}, "is not UTF-8"},
+		{Spawn{ID: 1, Argv: []string{"x"}, Cwd: "/\xff"}, ""},
 		{Spawn{ID: 1, Argv: []string{"x"}, Cwd: "/a\x00"}, "NUL"},
 		{Spawn{Argv: []string{"x"}}, "ids begin at 1"},
 	} {

@@ -9,6 +9,9 @@ import (
 	"io"
 )
 
+// ErrTooLong: a message does not fit into a frame.
+var ErrTooLong = errors.New("too long for the agent")
+
 // Every violation of the protocol wraps ErrProtocol.
 var ErrProtocol = errors.New("agent protocol violated")
 
@@ -29,7 +32,7 @@ func Append(dst []byte, m Message) ([]byte, error) {
 	}
 	n := len(out) - len(dst) - headerSize
 	if n > MaxPayload {
-		return dst, fmt.Errorf("%s of %d bytes: a frame holds %d", m.Type(), n, MaxPayload)
+		return dst, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLong, m.Type(), n, MaxPayload)
 	}
 	binary.LittleEndian.PutUint32(out[len(dst)+1:], uint32(n))
 	return out, nil

@@ -41,6 +41,8 @@ type Program struct {
 	Resize func(rows, cols uint16) error
 	// Wait returns when the program itself has ended. It is called once.
 	Wait func() Status
+	// OtherTerm: its TERM is FallbackTerm, as nobody has an entry for the one in the Spawn.
+	OtherTerm bool
 }
 
 // A Guest is the guest's end of the channel.
@@ -384,7 +386,7 @@ func (p *guestProc) run(s Spawn) {
 		p.say(Error{ID: p.id, Code: code, Text: plain.Text(err.Error(), maxText, plain.OneLine)})
 		return
 	}
-	p.say(Spawned{ID: p.id, PID: prog.PID})
+	p.say(Spawned{ID: p.id, PID: prog.PID, OtherTerm: prog.OtherTerm})
 	p.adopt(prog)
 
 	var streams sync.WaitGroup

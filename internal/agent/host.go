@@ -505,7 +505,7 @@ func (p *Process) takeLocked(m Message) error {
 func (p *Process) tell(m Message) {
 	switch m := m.(type) {
 	case Spawned:
-		p.PID = m.PID
+		p.PID, p.OtherTerm = m.PID, m.OtherTerm
 		p.started <- nil
 	case Error:
 		code := m.Code
@@ -528,6 +528,8 @@ type Process struct {
 	Stdin          io.WriteCloser
 	Stdout, Stderr io.ReadCloser
 	PID            int // in the guest: hostile, for display only
+	// OtherTerm: the guest says that its TERM is FallbackTerm, and not what was asked for.
+	OtherTerm bool
 
 	h       *Host
 	id      uint32

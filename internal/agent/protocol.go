@@ -13,7 +13,8 @@
 //	| type | length (LE)  | payload, ≤ 65,536 B  |
 //	+------+--------------+----------------------+
 //
-// Payloads of control frames are one JSON object; payloads on the data path
+// Payloads of control frames are one JSON object, in which a string of the guest's kernel may
+// be any bytes (exact.go); payloads on the data path
 // are binary, little endian:
 //
 //	stdin, stdout, stderr   [id u32][bytes]         no bytes: end of file
@@ -86,10 +87,14 @@ import (
 )
 
 // Version is the protocol's version, sent in hello.
-const Version = 6
+const Version = 7
 
 // UserPath is the guest's search path for a program named without a path.
 const UserPath = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games:/usr/local/sbin:/usr/sbin:/sbin"
+
+// FallbackTerm is the TERM of a program whose terminal no terminfo describes: most terminals
+// of today do what it says.
+const FallbackTerm = "xterm-256color"
 
 // PortName is the name of the virtio-serial port that carries the channel.
 const PortName = "dev.vix.agent"
@@ -118,6 +123,11 @@ const (
 	maxName = 32
 	// maxDomain bounds a domain (RFC 1035, 2.3.4).
 	maxDomain = 253
+
+	// MaxTerminfo bounds a terminfo entry, several times as large as that of any terminal.
+	MaxTerminfo = 16 << 10
+	// maxZone bounds each field of a Zone.
+	maxZone = 128
 
 	headerSize = 5
 )
@@ -243,8 +253,9 @@ type (
 		Hostname string   `json:"hostname"`
 		Time     int64    `json:"time_ns"` // wall clock in nanoseconds since 1970, set by Host at the time of sending
 		User     User     `json:"user"`
-		Env      []string `json:"env,omitempty"`    // K=V for every program
+		Env      Strings  `json:"env,omitempty"`    // K=V for every program
 		Mounts   []Mount  `json:"mounts,omitempty"` // made before the guest is ready
+		Zone     Zone     `json:"zone,omitzero"`    // of what no Spawn starts
 		Search   []string `json:"search,omitempty"` // initial list of domains that are appended to short names (package names)
 	}
 
@@ -253,6 +264,12 @@ type (
 		Name string `json:"name"`
 		UID  int    `json:"uid"`
 		GID  int    `json:"gid"`
+	}
+
+	// Zone is the user's time zone: the guest's TZ. Both fields empty: it is not known.
+	Zone struct {
+		Name string `json:"name,omitempty"` // such as "Europe/Vienna", for a root that knows it
+		Rule string `json:"rule,omitempty"` // such as "CET-1CEST,M3.5.0,M10.5.0/3", for one that does not
 	}
 
 	// Stage reports that a part of the boot is done.
@@ -269,24 +286,30 @@ type (
 
 	// Spawn starts a program. The host chooses ID, and never uses one twice.
 	Spawn struct {
-		ID   uint32   `json:"id"`
-		Kind Kind     `json:"kind,omitempty"`
-		Argv []string `json:"argv,omitempty"` // its meaning depends on Kind
+		ID   uint32  `json:"id"`
+		Kind Kind    `json:"kind,omitempty"`
+		Argv Strings `json:"argv,omitempty"` // its meaning depends on Kind
 		// Request is set for KindRequest alone.
 		Request *Request `json:"request,omitempty"`
 
-		User string   `json:"user,omitempty"` // a name or number in the guest; its ordinary user if empty
-		Env  []string `json:"env,omitempty"`  // K=V, replaces the guest's own
-		Cwd  string   `json:"cwd,omitempty"`  // the user's home if empty
-		TTY  bool     `json:"tty,omitempty"`
-		Rows uint16   `json:"rows,omitempty"` // size of the TTY
-		Cols uint16   `json:"cols,omitempty"`
+		User string  `json:"user,omitempty"` // a name or number in the guest; its ordinary user if empty
+		Env  Strings `json:"env,omitempty"`  // K=V, replaces the guest's own
+		Cwd  Bytes   `json:"cwd,omitempty"`  // the user's home if empty
+		TTY  bool    `json:"tty,omitempty"`
+		Rows uint16  `json:"rows,omitempty"` // size of the TTY
+		Cols uint16  `json:"cols,omitempty"`
+		// Terminfo is the compiled entry of the TERM in Env (term(5)), for a guest that has none.
+		Terminfo []byte `json:"terminfo,omitempty"`
+		Zone     Zone   `json:"zone,omitzero"`
 	}
 
 	// Spawned reports that program ID runs.
 	Spawned struct {
 		ID  uint32 `json:"id"`
 		PID int    `json:"pid"` // in the guest
+		// OtherTerm: there is no terminfo entry for the TERM that was asked for, and the
+		// program has FallbackTerm.
+		OtherTerm bool `json:"other_term,omitempty"`
 	}
 
 	// Kill sends a signal to a program and its process group; SIGKILL goes to all its

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Request is a task that the agent does itself, in a process of its own: exactly one
@@ -45,18 +47,18 @@ type (
 
 	// Send asks for files, as a stream on standard output (package transfer).
 	Send struct {
-		Paths     []string `json:"paths"` // absolute, or relative to the user's home
-		Recursive bool     `json:"recursive,omitempty"`
+		Paths     Strings `json:"paths"` // absolute, or relative to the user's home
+		Recursive bool    `json:"recursive,omitempty"`
 	}
 
 	// Receive puts the files of a stream on standard input in place.
 	Receive struct {
-		Path      string   `json:"path"`                 // absolute, or relative to the user's home
-		Directory bool     `json:"directory,omitempty"`  // Path is a directory
-		Make      bool     `json:"make,omitempty"`       // Path is made if it does not exist
-		FilesOnly bool     `json:"files_only,omitempty"` // no directories, no links
-		Names     []string `json:"names,omitempty"`      // allowed names; "" is a source without a name
-		Mode      uint32   `json:"mode,omitempty"`       // permissions of every file; 0: the file's own
+		Path      Bytes   `json:"path"`                 // absolute, or relative to the user's home
+		Directory bool    `json:"directory,omitempty"`  // Path is a directory
+		Make      bool    `json:"make,omitempty"`       // Path is made if it does not exist
+		FilesOnly bool    `json:"files_only,omitempty"` // no directories, no links
+		Names     Strings `json:"names,omitempty"`      // allowed names; "" is a source without a name
+		Mode      uint32  `json:"mode,omitempty"`       // permissions of every file; 0: the file's own
 	}
 
 	// Menu asks for the files behind a desktop's menu, as a stream on standard output of one
@@ -139,7 +141,7 @@ func (r Request) Words() []string {
 	case r.Send != nil:
 		return append([]string{"send"}, r.Send.Paths...)
 	case r.Receive != nil:
-		return []string{"receive", r.Receive.Path}
+		return []string{"receive", string(r.Receive.Path)}
 	}
 	return []string{"menu"}
 }
@@ -192,6 +194,9 @@ func checkMountPath(what, p string) error {
 	if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 		return fmt.Errorf("%s: path %.64q", what, p)
 	}
+	if !utf8.ValidString(p) { // the messages about it carry text
+		return fmt.Errorf("%s: path %.64q is not UTF-8", what, p)
+	}
 	return checkPath(what, p)
 }
 
@@ -229,13 +234,16 @@ func (m Receive) check() error {
 	if err := checkStrings("receive: name", m.Names); err != nil {
 		return err
 	}
-	return checkPath("receive", m.Path)
+	return checkPath("receive", string(m.Path))
 }
 
 func (m Menu) check() error {
 	for _, list := range [][]string{m.Programs, m.Apps, m.Bins, m.Icons} {
 		if err := checkPaths("menu", list, maxPlaces); err != nil {
 			return err
+		}
+		if i := slices.IndexFunc(list, func(p string) bool { return !utf8.ValidString(p) }); i >= 0 {
+			return fmt.Errorf("menu: path %.64q is not UTF-8", list[i])
 		}
 	}
 	return nil

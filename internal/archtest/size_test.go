@@ -42,7 +42,7 @@ var hostile = []struct {
 	{"Wayland", 13400, []string{
 		"internal/wayland", "internal/relay", "internal/surface", "internal/filter", "internal/clipboard", "internal/label", "internal/trace"}},
 	{"the agent's channel", 3900, []string{
-		"internal/agent/check.go", "internal/agent/codec.go", "internal/agent/host.go", "internal/agent/link.go", "internal/agent/protocol.go",
+		"internal/agent/check.go", "internal/agent/codec.go", "internal/agent/exact.go", "internal/agent/host.go", "internal/agent/link.go", "internal/agent/protocol.go",
 		"internal/agent/states.go", "internal/agent/stream.go", "internal/names/host.go", "internal/names/names.go",
 		"internal/supervise/channel.go", "internal/supervise/guest.go", "internal/supervise/names.go", "internal/supervise/program.go"}},
 	{"processes that a guest may have taken over", 1250, []string{

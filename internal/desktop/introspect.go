@@ -37,7 +37,7 @@ func managerNode() introspect.Node {
 			{Name: "List", Args: []introspect.Arg{out("vms", "aa{sv}")},
 				Annotations: doc("The VMs that run. Keys: name, state (starting, running, not answering, stopping or unresponsive), tag, color, root, programs (s, s, s, s, s, as), memory in bytes (t), cpus and windows, their number (u), started in seconds since 1970 (x).")},
 			{Name: "Run", Args: []introspect.Arg{in("vm", "s"), in("argv", "as"), in("options", "a{sv}")},
-				Annotations: doc("Runs a program in a VM, which is started if it does not run, and returns when it runs: that can take longer than most callers wait if they are not told otherwise. Options: activation-token (s), disposable (b). The program does not end with the caller, nor with this service.")},
+				Annotations: doc("Runs a program in a VM, which is started if it does not run, and returns when it runs: that can take longer than most callers wait if they are not told otherwise. Options: activation-token (s), disposable (b): in a new VM, which keeps nothing. The program does not end with the caller, nor with this service.")},
 			{Name: "Stop", Args: []introspect.Arg{in("vm", "s"), in("force", "b")},
 				Annotations: doc("Ends a VM, and returns when it is gone.")},
 			{Name: "Watch", Annotations: doc("Keeps the service, and with it its signals, as long as the caller is on the bus. Without it the service leaves when nobody calls for a while; any call starts it again.")},

@@ -191,10 +191,12 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 		return err
 	}
 	defer reg.Close()
-	if err := l.disposable(ctx, reg, &v); err != nil {
-		return err
-	}
 	v.NoGUI, v.Net, v.Publish, v.Shares, v.USB = true, config.NetNone, nil, nil, nil
+	return l.Disposable(ctx, reg, v, func(v config.VM) error { return l.takeMenuOf(ctx, reg, v, dir) })
+}
+
+// takeMenuOf is takeMenu by the VM v, which must not run yet.
+func (l *Launcher) takeMenuOf(ctx context.Context, reg *vm.Registry, v config.VM, dir string) error {
 	to, err := transfer.Find(dir, true)
 	if err != nil {
 		return err
@@ -212,11 +214,14 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 	notes := &Notes{}
 	menu := agent.Menu(desktop.MenuOfRoot())
 	exit, err := l.Run(ctx, reg, v, vm.Run{
-		Disposable: true, How: vm.How{Kind: agent.KindRequest, Request: &agent.Request{Menu: &menu}},
+		Disposable: true, Fresh: true, How: vm.How{Kind: agent.KindRequest, Request: &agent.Request{Menu: &menu}},
 		Stdin: strings.NewReader(""), Stdout: w, Stderr: notes,
 	})
 	w.Close()
 	rerr := <-received
+	if errors.Is(err, vm.ErrTaken) {
+		return err // the VM of that name is somebody else's
+	}
 	_ = reg.Stop(ctx, v.Name, true) // it ends by itself, unless its guest does not want to
 	switch {
 	case err != nil:

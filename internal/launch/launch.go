@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -24,7 +25,7 @@ type Request struct {
 	Action string // one of desktop.Actions, or "" for the program itself
 	Files  []string
 	Token  string // xdg-activation: the user's wish for a window, of our own desktop
-	// Disposable, with Argv: the VM keeps nothing.
+	// Disposable, with Argv: a VM of its own, which keeps nothing.
 	Disposable bool
 }
 
@@ -38,29 +39,43 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 	if err != nil {
 		return l.failure(ctx, r, err)
 	}
-	v, argv, err := l.find(ctx, conf, reg, r)
+	v, argv, err := l.find(ctx, conf, r)
 	if err != nil {
 		return l.failure(ctx, r, err)
 	}
 	if v, err = l.Complete(v); err != nil {
 		return l.failure(ctx, r, err)
 	}
-	if len(r.Files) == 0 {
-		return l.startProgram(ctx, reg, v, argv(nil), r.Token)
+	start := func(v config.VM) error {
+		if len(r.Files) == 0 {
+			return l.startProgram(ctx, reg, v, argv(nil), r)
+		}
+		return l.openFiles(ctx, reg, v, argv, r)
 	}
-	return l.openFiles(ctx, reg, v, argv, r)
+	if !r.fresh() {
+		return start(v)
+	}
+	var last error // is shown by whoever has it
+	err = l.Disposable(ctx, reg, v, func(v config.VM) error {
+		last = start(v)
+		return last
+	})
+	if err != nil && last != err {
+		return l.failure(ctx, r, err)
+	}
+	return err
 }
 
+// fresh reports whether the request is for a VM of its own.
+func (r Request) fresh() bool { return r.Disposable || r.Action == desktop.ActionDisposable }
+
 // find returns the VM and the command of r.
-func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, func([]string) []string, error) {
+func (l *Launcher) find(ctx context.Context, conf *config.Config, r Request) (config.VM, func([]string) []string, error) {
 	constant := func(argv ...string) func([]string) []string {
 		return func(files []string) []string { return append(slices.Clone(argv), files...) }
 	}
 	if r.App == "" {
 		v, err := conf.VM(r.VM)
-		if r.Disposable {
-			v.State = "none"
-		}
 		return v, constant(r.Argv...), err
 	}
 	v, app, err := l.FindApp(ctx, conf, r.VM, r.App)
@@ -69,44 +84,57 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 	}
 	argv := func(files []string) []string { return app.Argv(files...) }
 	switch r.Action {
-	case "":
+	case "", desktop.ActionDisposable:
 	case desktop.ActionShell:
 		argv = constant("foot")
-	case desktop.ActionDisposable:
-		err = l.disposable(ctx, reg, &v)
 	default:
 		err = misusef("unknown action %q; want disposable, shell or stop", plain.Clip(r.Action))
 	}
 	return v, argv, err
 }
 
-// disposable makes v a VM of another name, which does not run and keeps nothing.
-func (l *Launcher) disposable(ctx context.Context, reg *vm.Registry, v *config.VM) error {
+// maxDisposable bounds the disposable VMs of one VM's configuration that run at once.
+const maxDisposable = 99
+
+// Disposable calls run with v under the names of its disposable VMs, such as web-d1, web-d2,
+// until one of them did not run yet: as long as run's error is vm.ErrTaken. A name is taken
+// when its VM starts, so that of two that start at once each has its own. All but the name is
+// as v's configuration says: the tag too, with the number, so that nobody takes the VM's
+// windows for those of the one that keeps its home.
+func (l *Launcher) Disposable(ctx context.Context, reg *vm.Registry, v config.VM, run func(config.VM) error) error {
+	conf, err := l.Config()
+	if err != nil {
+		return err
+	}
 	running, err := reg.Names(ctx)
 	if err != nil {
 		return err
 	}
-	base := v.Name[:min(len(v.Name), config.MaxName-len("-tmp99"))]
-	for i := 1; i < 100; i++ {
-		name := fmt.Sprintf("%s-tmp%d", base, i)
-		if !slices.Contains(running, name) {
-			v.Name, v.State, v.NoColor = name, "none", false // the colour is v's
-			tag := []rune(v.Tag)
-			v.Tag = string(tag[:min(len(tag), config.MaxTag-len(" tmp99"))]) + fmt.Sprintf(" tmp%d", i)
-			return nil
+	base, tag := v.Name, []rune(v.Tag)
+	for i := 1; i <= maxDisposable; i++ {
+		number := fmt.Sprintf("d%d", i)
+		v.Name = base[:min(len(base), config.MaxName-len("-")-len(number))] + "-" + number
+		_, disabled := conf.Disabled[v.Name]
+		if _, configured := conf.VMs[v.Name]; configured || disabled || slices.Contains(running, v.Name) {
+			continue
+		}
+		v.State, v.NoColor = "none", false // the colour is NAME's
+		v.Tag = string(tag[:min(len(tag), config.MaxTag-len(" ")-len(number))]) + " " + number
+		if err := run(v); !errors.Is(err, vm.ErrTaken) {
+			return err
 		}
 	}
-	return fmt.Errorf("VM %s: 99 disposable VMs of it are running; stop some", v.Name)
+	return fmt.Errorf("VM %s: %d disposable VMs of it are running; stop some", base, maxDisposable)
 }
 
 // startProgram runs argv in the background, with a notification of the VM's start.
-func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
+func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, r Request) error {
 	stage, end := l.Startup(ctx, v.Name, argv[0])
 	err := l.BuildRoot(ctx, v)
 	if err == nil {
 		var exit *vm.Exit
 		exit, err = l.Run(ctx, reg, v, vm.Run{
-			Argv: argv, Background: true, Disposable: v.State == "none", Detached: true, Token: token,
+			Argv: argv, Background: true, Disposable: v.State == "none", Fresh: r.fresh(), Detached: true, Token: r.Token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -128,6 +156,9 @@ func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage f
 	var once sync.Once
 	return s.Stage, func(err error) {
 		once.Do(func() {
+			if errors.Is(err, vm.ErrTaken) {
+				err = nil // another name's start begins
+			}
 			s.End(err)
 			conn.Close()
 		})
@@ -180,13 +211,13 @@ func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM,
 		}
 		inside = append(inside, path.Join(grantsPath, name))
 	}
-	return l.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: g.path, Guest: grantsPath}, r.Token)
+	return l.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: g.path, Guest: grantsPath}, r)
 }
 
 // runWithFiles runs argv until it ends, with the share: one of those that the VM starts
 // with, or added to a VM that runs, or there already. The notification is over when the
 // program runs.
-func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, token string) error {
+func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, r Request) error {
 	stage, end := l.Startup(ctx, v.Name, argv[0])
 	name, started := v.Name, v
 	started.Shares = append(slices.Clone(v.Shares), share)
@@ -206,7 +237,7 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
-		Argv: argv, Disposable: v.State == "none", Token: token,
+		Argv: argv, Disposable: v.State == "none", Fresh: r.fresh(), Token: r.Token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"vix/config"
 	"vix/internal/desktop"
@@ -92,7 +95,7 @@ tag = "refused"
 	}{
 		{Request{VM: "web", App: "editor"}, "VM web: " + errNoParts.Error()},
 		{Request{VM: "new", Argv: []string{"true"}}, "VM new: " + errNoParts.Error()},
-		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-tmp1: " + errNoParts.Error()},
+		{Request{VM: "web", App: "editor", Action: desktop.ActionDisposable}, "VM web-d1: " + errNoParts.Error()},
 		{Request{VM: "web", App: "editor", Action: desktop.ActionShell}, "VM web: " + errNoParts.Error()},
 		{Request{VM: "web", App: "other"}, "VM web: its root has no program other; run vix desktop sync"},
 		{Request{VM: "web", App: "editor", Action: "dance"}, `unknown action "dance"; want disposable, shell or stop`},
@@ -111,6 +114,88 @@ tag = "refused"
 	}
 	if left, _ := filepath.Glob(filepath.Join(l.Dirs.Data, grantsDir, "*")); len(left) > 0 {
 		t.Errorf("%v is left of files that were not opened", left)
+	}
+}
+
+// Of disposable VMs that start at once, each has a name of its own, and all else of the
+// configuration that they are made by.
+func TestDisposable(t *testing.T) {
+	long := strings.Repeat("n", config.MaxName)
+	l, reg := testLauncher(t, `
+[vm.web]
+tag = "the web"
+memory = "1G"
+[vm.web-d2]
+`)
+	conf, err := l.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := conf.VM("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	seats := map[string]*vm.Seat{}
+	take := func(v config.VM) error {
+		seat, err := reg.Take(t.Context(), v.Name)
+		if err == nil && seat == nil {
+			err = vm.ErrTaken
+		}
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		seats[v.Name] = seat
+		_, number, _ := strings.Cut(v.Name, "-")
+		if v.State != "none" || v.Tag != "the web "+number || v.Memory != web.Memory || v.Color != web.Color {
+			t.Errorf("%+v", v)
+		}
+		return nil
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if err := l.Disposable(t.Context(), reg, web, take); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := slices.Sorted(maps.Keys(seats)); !slices.Equal(got, []string{"web-d1", "web-d3", "web-d4", "web-d5"}) {
+		t.Errorf("%q", got)
+	}
+	// The lowest free number comes first.
+	seats["web-d3"].Close()
+	if err := reg.RemoveDir(t.Context(), "web-d3"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Disposable(t.Context(), reg, web, take); err != nil || len(seats) != 4 {
+		t.Errorf("%v, %q", err, slices.Sorted(maps.Keys(seats)))
+	}
+	for _, s := range seats {
+		s.Close()
+	}
+	// Names and tags stay within their bounds; another error ends it; there is an end.
+	v, err := conf.VM(long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Tag = strings.Repeat("ü", config.MaxTag)
+	tries := 0
+	err = l.Disposable(t.Context(), reg, v, func(v config.VM) error {
+		tries++
+		if err := config.CheckName(v.Name); err != nil || utf8.RuneCountInString(v.Tag) > config.MaxTag || !strings.HasSuffix(v.Tag, fmt.Sprintf(" d%d", tries)) {
+			t.Errorf("%+v: %v", v, err)
+		}
+		return vm.ErrTaken
+	})
+	if err == nil || tries != maxDisposable || !strings.Contains(err.Error(), "99 disposable VMs of it are running") {
+		t.Errorf("%d tries: %v", tries, err)
+	}
+	if err := l.Disposable(t.Context(), reg, v, func(config.VM) error { return errNoParts }); !errors.Is(err, errNoParts) {
+		t.Error(err)
 	}
 }
 

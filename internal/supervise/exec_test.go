@@ -146,10 +146,10 @@ func TestHow(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if got := spawnOf(vm.Request{How: vm.How{Kind: agent.KindRequest, Request: request}}); got.Request != request || got.Kind != agent.KindRequest {
+	if got := (vm.Request{How: vm.How{Kind: agent.KindRequest, Request: request}}).Spawn(); got.Request != request || got.Kind != agent.KindRequest {
 		t.Errorf("%+v", got)
 	}
-	got := spawnOf(vm.Request{Argv: []string{"a"}, Env: []string{"K=V"}, How: vm.How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: vm.Size{Rows: 1, Cols: 2}}})
+	got := vm.Request{Argv: []string{"a"}, Env: []string{"K=V"}, How: vm.How{Kind: agent.KindShell, User: "root", Cwd: "/", TTY: true, Size: vm.Size{Rows: 1, Cols: 2}}}.Spawn()
 	if got.Kind != agent.KindShell || got.User != "root" || got.Cwd != "/" || !got.TTY || got.Rows != 1 || got.Cols != 2 || got.Argv[0] != "a" || got.Env[0] != "K=V" {
 		t.Errorf("%+v", got)
 	}

@@ -24,7 +24,9 @@ import (
 var frozenRequests = map[string]string{
 	"of old":  "\x1a\x00\x00\x00" + `{"version":1,"op":"state"}`,
 	"second":  "\x1a\x00\x00\x00" + `{"version":2,"op":"state"}`,
-	"of now":  "\x1a\x00\x00\x00" + `{"version":3,"op":"state"}`,
+	"third":   "\x1a\x00\x00\x00" + `{"version":3,"op":"state"}`,
+	"of now":  "\x1a\x00\x00\x00" + `{"version":4,"op":"state"}`,
+	"turned":  "\x41\x00\x00\x00" + `{"argv":[{"hex":"00"}],"how":{"cwd":7},"op":"state","version":99}`,
 	"to come": "\x4b\x00\x00\x00" + `{"version":99,"op":"state","how":[7],"argv":"x","size":"3x4","new":{"a":1}}`,
 	"stop":    "\x47\x00\x00\x00" + `{"version":99,"op":"stop","force":true,"how":[7],"argv":"x","new":[{}]}`,
 }
@@ -59,7 +61,7 @@ func TestFrozen(t *testing.T) {
 	b := newBench(t)
 	s := b.goRun(b.start("t", "sleep", "60"))
 	b.state(s)
-	for _, when := range []string{"of old", "second", "of now", "to come"} {
+	for _, when := range []string{"of old", "second", "third", "of now", "turned", "to come"} {
 		var st struct{ Name, State string }
 		if err := json.Unmarshal(b.askRaw("t", frozenRequests[when])["state"], &st); err != nil || st.Name != "t" || st.State != vm.StateRunning {
 			t.Errorf("%s: %+v, %v", when, st, err)

@@ -77,6 +77,7 @@ func (s *guest) boot() error {
 		User:     guestUser,
 		Env:      s.launch.GuestEnv,
 		Mounts:   s.shares.mounts(),
+		Zone:     readZone(s.launch.Parts.System),
 		Search:   s.search(),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package supervise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -81,10 +82,15 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	}
 	s.guest.probe()
 	s.expectWindow(req.Token)
-	p, err := s.guest.agent.Spawn(ctx, spawnOf(req))
+	spawn := req.Spawn()
+	spawn.Zone = readZone(s.launch.Parts.System)
+	p, err := s.guest.agent.Spawn(ctx, spawn)
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
+	}
+	if p.OtherTerm {
+		s.tell(c, vm.Reply{Note: fmt.Sprintf("VM %s: neither its root nor this machine has a terminfo entry for this terminal; TERM is %s there", s.launch.VM.Name, agent.FallbackTerm)})
 	}
 	prog := s.addProgram(req.How.Shown(req.Argv))
 	s.tell(c, vm.Reply{Started: &prog})
@@ -414,15 +420,6 @@ func (d *drain) armLocked() {
 	}
 	if d.ended && d.reading {
 		d.timer = time.AfterFunc(lingerLimit, func() { _ = d.src.Close() })
-	}
-}
-
-// spawnOf makes a request to the agent of a client's.
-func spawnOf(r vm.Request) agent.Spawn {
-	h := r.How
-	return agent.Spawn{
-		Kind: h.Kind, Request: h.Request, Argv: r.Argv, Env: r.Env, User: h.User, Cwd: h.Cwd,
-		TTY: h.TTY, Rows: h.Size.Rows, Cols: h.Size.Cols,
 	}
 }
 

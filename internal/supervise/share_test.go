@@ -75,6 +75,11 @@ func TestStateAndShares(t *testing.T) {
 	other := b.with(l, "true")
 	other.run.Disposable = true
 	failure(t, b.now(other), vm.CodeVix, "is already running, and keeps its home", "--vm t-tmp")
+	fresh := b.with(l, "true")
+	fresh.run.Fresh, fresh.run.OnTake = true, func() { t.Error("a VM that runs was taken") }
+	if s := b.now(fresh); !errors.Is(s.fail, vm.ErrTaken) {
+		t.Errorf("a run that is to have a VM of its own: %v, %+v", s.fail, s.exit)
+	}
 	// Nor may a VM of another session have the same state.
 	if _, err := store.Open("t"); err == nil || !strings.Contains(err.Error(), "in use by a VM of another session") {
 		t.Errorf("opened twice: %v", err)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"vix/internal/agent"
 	"vix/internal/proc"
 	"vix/internal/vm"
 )
@@ -446,7 +447,12 @@ func TestDaemonHoldsOutput(t *testing.T) {
 
 func TestTooLongArguments(t *testing.T) {
 	b := newBench(t)
-	failure(t, b.runNow("t", "echo", strings.Repeat("x", vm.MaxRequest)), vm.CodeVix, "at most")
+	for _, arg := range []string{strings.Repeat("x", vm.MaxRequest), strings.Repeat("x", agent.MaxPayload), strings.Repeat("\xff", agent.MaxPayload*3/4)} {
+		failure(t, b.runNow("t", "echo", arg), vm.CodeVix, "arguments and environment", "at most 65536")
+	}
+	if names, err := b.reg.Names(t.Context()); err != nil || len(names) > 0 {
+		t.Errorf("VMs were started for it: %q, %v", names, err)
+	}
 }
 
 // What is not a VM of this user is refused in one line.

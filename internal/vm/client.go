@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -261,6 +262,9 @@ func (r *Registry) askUSB(ctx context.Context, name string, req Request) (USBSta
 
 // Mount adds a share to a running VM, and returns where it is.
 func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, error) {
+	if err := checkUTF8(name, share); err != nil {
+		return ShareState{}, err
+	}
 	rep, err := r.ask(ctx, name, Request{Op: OpMount, Share: share})
 	if err != nil {
 		return ShareState{}, err
@@ -273,6 +277,9 @@ func (r *Registry) Mount(ctx context.Context, name, share string) (ShareState, e
 
 // Umount takes away the share at a path of the guest; with force also if it is in use.
 func (r *Registry) Umount(ctx context.Context, name, path string, force bool) error {
+	if !utf8.ValidString(path) {
+		return Failf("VM %s: %.128q is not a share; vix list --json shows those there are", name, path)
+	}
 	_, err := r.ask(ctx, name, Request{Op: OpUmount, Path: path, Force: force})
 	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/internal/agent"
 	"vix/internal/proc"
 )
 
@@ -65,10 +66,11 @@ import (
 // with any other members, of any type, on both sides (frozen_test.go holds the bytes).
 
 const (
-	ControlVersion = 3
+	ControlVersion = 4
 	// maxFrame bounds a frame: the state of a VM with all its windows.
 	MaxFrame = 1 << 20
-	// MaxRequest bounds a request: arguments and environment of one program.
+	// MaxRequest bounds a request: arguments and environment of one program, which are at
+	// most agent.MaxPayload, and what else is in it.
 	MaxRequest = 128 << 10
 )
 
@@ -94,24 +96,24 @@ const (
 )
 
 type Request struct {
-	Version    int      `json:"version,omitempty"`
-	Op         string   `json:"op,omitempty"`
-	Argv       []string `json:"argv,omitempty"`
-	Env        []string `json:"env,omitempty"`
-	Background bool     `json:"background,omitempty"`
-	Disposable bool     `json:"disposable,omitempty"`
-	GUI        bool     `json:"gui,omitempty"`      // do not join a VM without a display
-	Detached   bool     `json:"detached,omitempty"` // the client's end does not end the start
-	Token      string   `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
-	Session    Session  `json:"session,omitzero"`   // the client's
-	Force      bool     `json:"force,omitempty"`
-	Follow     bool     `json:"follow,omitempty"`
-	Signal     int      `json:"signal,omitempty"`
-	How        How      `json:"how,omitzero"`
-	Size       *Size    `json:"size,omitempty"`
-	Classes    string   `json:"classes,omitempty"`
-	Share      string   `json:"share,omitempty"` // as config.ParseShare reads it
-	Path       string   `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
+	Version    int           `json:"version,omitempty"`
+	Op         string        `json:"op,omitempty"`
+	Argv       agent.Strings `json:"argv,omitempty"`
+	Env        agent.Strings `json:"env,omitempty"`
+	Background bool          `json:"background,omitempty"`
+	Disposable bool          `json:"disposable,omitempty"`
+	GUI        bool          `json:"gui,omitempty"`      // do not join a VM without a display
+	Detached   bool          `json:"detached,omitempty"` // the client's end does not end the start
+	Token      string        `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
+	Session    Session       `json:"session,omitzero"`   // the client's
+	Force      bool          `json:"force,omitempty"`
+	Follow     bool          `json:"follow,omitempty"`
+	Signal     int           `json:"signal,omitempty"`
+	How        How           `json:"how,omitzero"`
+	Size       *Size         `json:"size,omitempty"`
+	Classes    string        `json:"classes,omitempty"`
+	Share      string        `json:"share,omitempty"` // as config.ParseShare reads it
+	Path       string        `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
 }
 
 // A Reply has one field set.
@@ -214,7 +216,18 @@ func (c *Control) body(head [4]byte, v any, limit int) error {
 	if _, err := io.ReadFull(c.Conn, b); err != nil {
 		return err
 	}
-	return json.Unmarshal(b, v)
+	err := json.Unmarshal(b, v)
+	if r, ok := v.(*Request); ok && Foreign(err) {
+		// The decoder stops at such a member if its type is one of ours: read what never changes by itself.
+		var frozen struct {
+			Version int
+			Op      string
+			Force   bool
+		}
+		_ = json.Unmarshal(b, &frozen)
+		r.Version, r.Op, r.Force = frozen.Version, frozen.Op, frozen.Force
+	}
+	return err
 }
 
 // Foreign reports whether err says that a member has another type than ours, as another

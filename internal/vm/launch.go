@@ -1,7 +1,11 @@
 package vm
 
 import (
+	"slices"
+	"unicode/utf8"
+
 	"vix/config"
+	"vix/internal/agent"
 )
 
 // A Launch is everything that a supervisor gets: it looks at no environment.
@@ -12,7 +16,7 @@ type Launch struct {
 	CacheDir   string            `json:"cache_dir"`   // for kernel and initramfs
 	Wayland    string            `json:"wayland"`     // the compositor's socket
 	Bus        string            `json:"bus"`         // D-Bus address of the session's bus; "" where there is none
-	GuestEnv   []string          `json:"guest_env"`   // K=V for every program
+	GuestEnv   agent.Strings     `json:"guest_env"`   // K=V for every program
 	Warnings   []string          `json:"warnings"`    // for clients that start a program while the VM starts
 	Parts      Parts             `json:"parts"`
 	RootsDir   string            `json:"roots_dir"`        // $XDG_CACHE_HOME/vix/roots, of roots that were built
@@ -53,4 +57,29 @@ type SharedFolder struct {
 	VM    string `json:"vm"`
 	Host  string `json:"host"`
 	Write bool   `json:"write"`
+}
+
+// checkPaths refuses paths of the host that are not UTF-8: JSON would silently replace their
+// bytes, and so would messages. What a program gets may be any bytes (agent.Bytes).
+func (l Launch) checkPaths() error {
+	v, p := l.VM, l.Parts
+	paths := append([]string{
+		l.RuntimeDir, l.CacheDir, l.RootsDir, l.StateDir, l.ConfigDir, l.Wayland, l.Sway, l.Bus, v.Root, v.Kernel, v.Initrd,
+		p.Self, p.QEMU, p.Virtiofsd, p.Proxy, p.Guest, p.Passt,
+	}, l.Private...)
+	for _, s := range v.Shares {
+		paths = append(paths, s.Host)
+	}
+	for _, s := range l.Others {
+		paths = append(paths, s.Host)
+	}
+	return checkUTF8(v.Name, paths...)
+}
+
+// checkUTF8 says which of a VM's paths of the host is not UTF-8.
+func checkUTF8(name string, paths ...string) error {
+	if i := slices.IndexFunc(paths, func(s string) bool { return !utf8.ValidString(s) }); i >= 0 {
+		return Failf("VM %s: %.128q is not UTF-8, as each path of this machine has to be that a VM depends on; rename it, or see HOME and the XDG_ variables", name, paths[i])
+	}
+	return nil
 }

@@ -42,6 +42,7 @@ type Run struct {
 	Env        []string // K=V, over the VM's
 	Background bool     // return when the program runs, and has not ended at once
 	Disposable bool     // do not join a VM that keeps its home
+	Fresh      bool     // do not join a VM at all: if it runs, the error is ErrTaken
 	GUI        bool     // do not join a VM without a display
 	// Detached: the program starts even if the caller ends before it runs.
 	Detached bool
@@ -70,6 +71,8 @@ type Run struct {
 	// OnJoin is called when the VM runs already, or is started by another. Its error ends
 	// the run.
 	OnJoin func() error
+	// OnTake is called when this run has begun to start the VM.
+	OnTake func()
 	// OnSilent is called when the VM does not answer any more, at any time.
 	OnSilent func()
 
@@ -80,7 +83,8 @@ type Run struct {
 }
 
 // Run starts the VM if it does not run, and the program in it. It returns how
-// the program ended (in the background: nil, unless it ended at once). The error is a *Failure.
+// the program ended (in the background: nil, unless it ended at once). The error is a *Failure,
+// or ErrTaken.
 //
 // A reader of Stdin that does not end (a terminal) is still read when Run
 // returns: the caller is expected to exit.
@@ -89,8 +93,11 @@ func (r *Registry) Run(ctx context.Context, run Run) (*Exit, error) {
 	if err := config.CheckName(name); err != nil {
 		return nil, Failf("%v", err)
 	}
-	if b, err := json.Marshal(run.request()); err != nil || len(b) > MaxRequest {
-		return nil, Failf("VM %s: arguments of %d bytes; at most %d", name, len(b), MaxRequest)
+	if err := run.request().checkLength(name); err != nil {
+		return nil, err
+	}
+	if err := checkUTF8(name, run.Session.Wayland, run.Session.Sway); err != nil {
+		return nil, err
 	}
 	for range maxTries {
 		var exit *Exit
@@ -151,7 +158,7 @@ func (run *Run) request() Request {
 
 func asFailure(name string, err error) error {
 	var f *Failure
-	if err == nil || errors.As(err, &f) {
+	if err == nil || errors.As(err, &f) || errors.Is(err, ErrTaken) {
 		return err
 	}
 	return Failf("VM %s: %v", name, err)
@@ -166,6 +173,9 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 	seat, err := r.Take(ctx, run.VM)
 	if err != nil {
 		return nil, err
+	}
+	if seat == nil && run.Fresh {
+		return nil, ErrTaken
 	}
 	if seat == nil && run.OnJoin != nil {
 		if err := run.OnJoin(); err != nil {
@@ -184,6 +194,9 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 		if err != nil {
 			return nil, err
 		}
+		if run.OnTake != nil {
+			run.OnTake()
+		}
 	}
 	conn, _, err := r.Dial(run.VM)
 	if err != nil {
@@ -196,6 +209,9 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 // of its own, so that no terminal's signals or end reach it, and has neither
 // the caller's environment nor its directory.
 func (r *Registry) startSupervisor(s *Seat, l Launch) error {
+	if err := l.checkPaths(); err != nil {
+		return err
+	}
 	spec, err := json.Marshal(l)
 	if err != nil {
 		return err
@@ -219,6 +235,9 @@ func (r *Registry) startSupervisor(s *Seat, l Launch) error {
 	go func() { _ = cmd.Wait() }() // if it does not outlive us, this reaps it
 	return nil
 }
+
+// ErrTaken: the VM of a run that is to have one of its own runs already.
+var ErrTaken = errors.New("the VM runs already")
 
 // errLeaving: the VM is stopping; wait, and start it anew.
 var errLeaving = errors.New("the VM is stopping")

@@ -144,7 +144,7 @@ func TestShow(t *testing.T) {
 		{Kind: menu.EventRun, Item: "web/other"}:                                             {Text: `menu: no entry "web/other"; see vix menu --print`, Bad: true},
 		{Kind: menu.EventRun, Item: "vm:web"}:                                                {Text: `menu: no entry "vm:web"; see vix menu --print`, Bad: true},
 		{Kind: menu.EventRun, Item: "web/editor"}:                                            {Text: "VM web: the VM would start now", Bad: true},
-		{Kind: menu.EventAction, Item: "web/editor", Action: desktop.ActionDisposable}:       {Text: "VM web-tmp1: the VM would start now", Bad: true},
+		{Kind: menu.EventAction, Item: "web/editor", Action: desktop.ActionDisposable}:       {Text: "VM web-d1: the VM would start now", Bad: true},
 		{Kind: menu.EventAction, Item: "web/editor", Action: "dance"}:                        {Text: `menu: no action "dance"`, Bad: true},
 		{Kind: menu.EventAction, Item: "vm:web", Action: actionVerb + "usb attach %v 1-2"}:   {Text: "usb attach web 1-2"},
 		{Kind: menu.EventAction, Item: "vm:none", Action: actionVerb + "usb attach %v 1-2"}:  {Text: `menu: no entry "vm:none"`, Bad: true},
