@@ -53,7 +53,11 @@ func (e *env) registry() (*vm.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return vm.OpenRegistry(dir)
+	reg, err := vm.OpenRegistry(dir)
+	if err == nil {
+		reg.StateDir = e.dirs().State
+	}
+	return reg, err
 }
 
 // xdg returns a directory of the XDG base directory specification.

@@ -217,7 +217,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	if o.background {
 		return launch.EndedAtOnce(v.Name, argv[0], exit)
 	}
-	if code := launch.ExitCode(exit); code != 0 {
+	if code := exit.Status(); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil

@@ -188,6 +188,7 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 		return err
 	}
 	defer reg.Close()
+	reg.StateDir = l.Dirs.State
 	if err := l.disposable(ctx, reg, &v); err != nil {
 		return err
 	}
@@ -220,7 +221,7 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 		return err
 	case rerr != nil && !errors.Is(rerr, transfer.ErrCut):
 		return rerr
-	case rerr != nil || ExitCode(exit) != 0:
+	case rerr != nil || exit.Status() != 0:
 		return fmt.Errorf("the guest gave up: %s", strings.Join(notes.Lines(), "; "))
 	}
 	return nil

@@ -128,7 +128,7 @@ func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage f
 	var once sync.Once
 	return s.Stage, func(err error) {
 		once.Do(func() {
-			s.End(err)
+			s.End(noticeOf(err))
 			conn.Close()
 		})
 	}

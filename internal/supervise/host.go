@@ -42,6 +42,7 @@ type host struct {
 	traffic func() agent.Traffic
 	silent  bool          // the guest does not answer
 	lastID  int           // of the last program that was started
+	opened  int           // windows that the VM has ever opened
 	changed chan struct{} // closed and replaced at every change of state
 
 	console proc.Tail // the last lines that the guest printed

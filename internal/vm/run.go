@@ -45,6 +45,8 @@ type Run struct {
 	GUI        bool     // do not join a VM without a display
 	// Detached: the program starts even if the caller ends before it runs.
 	Detached bool
+	// Quiet: nobody is notified when the program, in the background, fails soon after its start.
+	Quiet bool
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
@@ -145,7 +147,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() Request {
 	return Request{
 		Version: ControlVersion, Op: OpRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token, Session: run.Session,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Token: run.Token, Session: run.Session,
 	}
 }
 

@@ -31,6 +31,7 @@ func (s *Session) load(ctx context.Context, remembered bool) (old bool, err erro
 	if err != nil {
 		return false, err
 	}
+	reg.StateDir = s.Launcher.Dirs.State
 	s.reg = reg
 	if s.running, err = reg.List(ctx); err != nil {
 		return false, err
