@@ -43,7 +43,8 @@ Escape closes. Mouse, wheel and fingers work too: right button or a long press f
 ctrl+n p u k w a e are as in a shell. Layout and compose sequences are the compositor's
 and the locale's.
 
-The look is set in the table [menu] of config.toml (see vix-config.toml(5)). Without a
+The look is set in the table [menu] of config.toml (see vix-config.toml(5)). Where
+config.toml has mistakes, the menu opens and says so at its foot. Without a
 layer shell (Weston, GNOME) the menu is an ordinary window.
 
 --dmenu shows the same entries with another menu: fuzzel, rofi, wofi, bemenu, tofi, or
@@ -120,6 +121,9 @@ func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir strin
 		debug.FreeOSMemory()
 	})
 	if errors.Is(err, session.ErrEnded) {
+		if words := e.menuWords.Lines(); len(words) > 0 && e.unattended != nil && e.unattended() {
+			s.Launcher.NotifyFailure(ctx, "vix menu", errors.New(words[len(words)-1]))
+		}
 		return &exitError{code: exitFailed} // vix-menu has reported why
 	}
 	return err

@@ -25,6 +25,7 @@ type runOptions struct {
 	timings    bool
 	disposable bool
 	notify     bool
+	noNotify   bool
 	shares     []string
 	executable string
 	gui, noGUI bool
@@ -55,7 +56,8 @@ within the line, but no other control sequences; --raw passes every byte. To a p
 or a file every byte goes in any case.
 
 With --background, run returns 0 when the program has run for half a second, or its
-status if it ends before; its output goes to the VM's log (vix logs).
+status if it ends before; its output goes to the VM's log (vix logs). If it fails within
+ten seconds without having opened a window, a notification says so.
 
 What the VM's user has in the home directory is kept when the VM stops, in
 $XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
@@ -81,7 +83,9 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 
 --memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
 a VM that this run starts, and override config.toml (--share and --publish add to it).
---notify shows a start that takes a moment, and why it failed, as a notification.
+--notify shows a start that takes a moment, and why it failed, as a notification. A failure
+is shown so also without it where run has no terminal, as when a key of the compositor has
+started it; --no-notify shows none.
 --timings writes a line to standard error for each stage of the VM's start as it
 is done, with the seconds since the start and, for the guest's stages, the
 guest's own clock: prepared (kernel and initramfs made), qemu (started), init,
@@ -104,7 +108,7 @@ const runExamples = `  vix run foot
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
+		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify|--no-notify] [--raw] [--executable EXE] PROGRAM [ARG…]",
 		Short:             "run a program in a VM, which is started if it does not run",
 		Long:              runLong,
 		Example:           runExamples,
@@ -146,6 +150,7 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.net, "net", "", "the VM's network: none or nat")
 	f.StringArrayVar(&o.publish, "publish", nil, "let a port of this machine lead to the VM, as `[ADDR:]HOSTPORT:GUESTPORT[/udp]` (may be repeated)")
 	f.BoolVar(&o.notify, "notify", false, "show the start, and why it failed, as a notification")
+	f.BoolVar(&o.noNotify, "no-notify", false, "show no notification, whatever happens")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	f.BoolVar(&o.timings, "timings", false, "write each stage of the start with its seconds to standard error")
 }
@@ -192,7 +197,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	out := e.guestOutput(false, o.raw, nil)
 	defer out.end()
 	r := vm.Run{
-		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, Quiet: o.noNotify, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
 	}
 	stage, end := func(string) {}, func(error) {}
@@ -210,12 +215,15 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	}
 	o.follow(&r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
-	end(err)
-	if err != nil || exit == nil {
-		return err
+	if err == nil && exit != nil && o.background {
+		err = launch.EndedAtOnce(v.Name, argv[0], exit)
 	}
-	if o.background {
-		return launch.EndedAtOnce(v.Name, argv[0], exit)
+	end(err)
+	switch {
+	case err != nil && o.notify:
+		return launch.Told(err)
+	case err != nil || exit == nil || o.background:
+		return err
 	}
 	if code := exit.Status(); code != 0 {
 		return &exitError{code: code}
@@ -238,7 +246,7 @@ func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), e
 	r.OnSilent = func() { p.Silent(false) }
 	r.OnStart = func(vm.Program) {
 		p.End()
-		end(nil)
+		go end(nil) // run waits for it at its own end
 	}
 }
 
@@ -265,6 +273,9 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	}
 	if o.gui && o.noGUI {
 		return config.VM{}, usagef("run: either --gui or --no-gui; see vix run --help")
+	}
+	if o.notify && o.noNotify {
+		return config.VM{}, usagef("run: either --notify or --no-notify; see vix run --help")
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {

@@ -1,10 +1,13 @@
 package launch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
+	"vix/internal/desktop"
 	"vix/internal/plain"
 	"vix/internal/vm"
 )
@@ -32,6 +35,42 @@ func EndedAtOnce(name, program string, exit *vm.Exit) error {
 		return nil
 	}
 	return &EndedError{name, program, exit}
+}
+
+// A toldError is one that a notification has shown.
+type toldError struct{ error }
+
+func (e *toldError) Unwrap() error { return e.error }
+
+// Told returns err, which a notification or the menu has shown.
+func Told(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &toldError{err}
+}
+
+// IsTold reports whether an error has been shown.
+func IsTold(err error) bool {
+	var told *toldError
+	return errors.As(err, &told)
+}
+
+// noticeLimit is how long whoever has failed waits for the notification of it.
+const noticeLimit = 3 * time.Second
+
+// NotifyFailure shows that what, such as "vix run foot", has failed, if there is a session bus.
+func (l *Launcher) NotifyFailure(ctx context.Context, what string, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noticeLimit)
+	defer cancel()
+	conn, derr := l.DialBus(ctx)
+	if derr != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = desktop.NewNotifier(conn).Show(ctx, desktop.Note{
+		Summary: what + " failed", Body: noticeOf(err).Error(), Icon: "dialog-error", Category: "device.error",
+	})
 }
 
 // noticeOf is the text of err in a notification, the cause first.

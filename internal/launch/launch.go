@@ -7,7 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"vix/config"
 	"vix/internal/desktop"
@@ -114,23 +114,52 @@ func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.
 		}
 	}
 	end(err)
-	return err
+	return Told(err)
 }
 
 // Startup begins the notification of a program's start. end ends it, with the error
-// if it failed; only the first call counts.
+// if it failed, and waits for that, but not for long; only the first call's error counts. A
+// bus that does not answer delays nothing else.
 func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage func(string), end func(error)) {
-	conn, err := l.DialBus(ctx)
-	if err != nil {
-		return func(string) {}, func(error) {} // no bus, nobody to tell
+	if l.Bus == "" {
+		return func(string) {}, func(error) {} // nobody to tell
 	}
-	s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
-	var once sync.Once
-	return s.Stage, func(err error) {
-		once.Do(func() {
-			s.End(noticeOf(err))
-			conn.Close()
-		})
+	stages, result, done := make(chan string, 16), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.DialBus(ctx)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
+		for {
+			select {
+			case name := <-stages:
+				s.Stage(name)
+			case err := <-result:
+				s.End(noticeOf(err))
+				return
+			}
+		}
+	}()
+	stage = func(name string) {
+		select {
+		case stages <- name:
+		default: // nobody shows them
+		}
+	}
+	return stage, func(err error) {
+		select {
+		case result <- err:
+		default: // not the first
+		}
+		limit := time.NewTimer(noticeLimit)
+		defer limit.Stop()
+		select {
+		case <-done:
+		case <-limit.C:
+		}
 	}
 }
 
@@ -143,7 +172,7 @@ func (l *Launcher) failure(ctx context.Context, r Request, err error) error {
 		_ = desktop.NewNotifier(conn).Failed(ctx, r.VM, r.App, err)
 		conn.Close()
 	}
-	return err
+	return Told(err)
 }
 
 // maxOpen is how many files a program gets at once.
@@ -210,8 +239,8 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },
-		OnStart: func(vm.Program) { end(nil) },
+		OnStart: func(vm.Program) { go end(nil) },
 	})
 	end(err)
-	return err
+	return Told(err)
 }
