@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -112,6 +113,32 @@ func TestFailureWithoutBus(t *testing.T) {
 			if code := run(strings.Fields(args), e); code != 125 || !strings.Contains(errs.String(), "memory") || strings.Count(errs.String(), "\n") != 1 {
 				t.Errorf("%s, bus %q: status %d: %q", args, bus, code, errs)
 			}
+		}
+	}
+}
+
+// What a person needs to hear once a day is told once a day, for as long as it can be noted.
+func TestFirstToday(t *testing.T) {
+	e, _ := keyEnv(t, "", false)
+	day := time.Date(2026, 11, 28, 10, 0, 0, 0, time.Local)
+	for i, tt := range []struct {
+		at   time.Time
+		want bool
+	}{{day, true}, {day.Add(time.Hour), false}, {day.AddDate(0, 0, 1), true}, {day.AddDate(0, 0, 1), false}, {day, true}} {
+		if got := e.firstToday(slowStamp, tt.at); got != tt.want {
+			t.Errorf("%d: %v, %v", i, tt.at, got)
+		}
+	}
+	state := filepath.Join(e.getenv("HOME"), ".local/state/vix")
+	if err := os.RemoveAll(state); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(state, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if !e.firstToday(slowStamp, day) {
+			t.Error("not told, and not noted")
 		}
 	}
 }

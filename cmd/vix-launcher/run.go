@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"vix/config"
+	"vix/internal/durable"
 	"vix/internal/launch"
 	"vix/internal/vm"
 )
@@ -83,7 +85,9 @@ what this machine does, but not its 127.0.0.1 (see vix-config.toml(5), net). --p
 
 --memory, --cpus, --disposable, --gui, --no-gui, --share, --net and --publish hold for
 a VM that this run starts, and override config.toml (--share and --publish add to it).
---notify shows a start that takes a moment, and why it failed, as a notification. A failure
+--notify shows a start that takes a moment as a notification, until the program's first
+window is there, and why it failed; on sway it says on which workspace the window is, if
+you do not see it. A failure
 is shown so also without it where run has no terminal, as when a key of the compositor has
 started it; --no-notify shows none.
 --timings writes a line to standard error for each stage of the VM's start as it
@@ -197,7 +201,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	out := e.guestOutput(false, o.raw, nil)
 	defer out.end()
 	r := vm.Run{
-		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, Quiet: o.noNotify, GUI: o.gui, Token: e.activationToken(),
+		Argv: o.argv(argv), Background: o.background, Disposable: o.disposable, Quiet: o.noNotify, Await: o.notify, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Stdout: out.stdout, Stderr: out.stderr, Signals: signals,
 	}
 	stage, end := func(string) {}, func(error) {}
@@ -213,7 +217,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		}
 		return nil
 	}
-	o.follow(&r, p, stage, end)
+	o.follow(e, &r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
 	if err == nil && exit != nil && o.background {
 		err = launch.EndedAtOnce(v.Name, argv[0], exit)
@@ -233,7 +237,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 
 // follow shows the progress of a start: on the terminal, and by stage and end, which update a
 // notification.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
+func (o *runOptions) follow(e *env, r *vm.Run, p *launch.Progress, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
 		stage(s.Name)
@@ -241,13 +245,38 @@ func (o *runOptions) follow(r *vm.Run, p *launch.Progress, stage func(string), e
 			p.Line("%s", stageLine(s))
 		}
 	}
-	r.OnNote = func(text string) { p.Note(false, text) }
+	r.OnNote = func(text string) {
+		if strings.HasPrefix(text, vm.SlowNote) && e.terminal && !e.firstToday(slowStamp, time.Now()) {
+			return // a person knows; status and doctor say it too
+		}
+		p.Note(false, text)
+	}
 	r.OnWindows = func(text string) { p.Note(false, text) }
 	r.OnSilent = func() { p.Silent(false) }
 	r.OnStart = func(vm.Program) {
 		p.End()
 		go end(nil) // run waits for it at its own end
 	}
+}
+
+// slowStamp is the file, in $XDG_STATE_HOME/vix, with the day on which a person was last told
+// that there is no KVM.
+const slowStamp = "no-kvm-told"
+
+// firstToday reports whether it is called for the first time on a day, as a file remembers.
+func (e *env) firstToday(file string, now time.Time) bool {
+	dir, err := e.xdg("XDG_STATE_HOME", ".local/state")
+	if err != nil {
+		return true
+	}
+	path, today := filepath.Join(dir, "vix", file), now.Format(time.DateOnly)
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == today {
+		return false
+	}
+	if os.MkdirAll(filepath.Dir(path), 0o700) == nil {
+		_ = durable.ReplaceFile(path, 0o600, []byte(today+"\n")) // where that fails, it is told each time
+	}
+	return true
 }
 
 // argv returns the command line to run in the VM.

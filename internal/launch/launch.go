@@ -106,7 +106,7 @@ func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.
 	if err == nil {
 		var exit *vm.Exit
 		exit, err = l.Run(ctx, reg, v, vm.Run{
-			Argv: argv, Background: true, Disposable: v.State == "none", Detached: true, Token: token,
+			Argv: argv, Background: true, Disposable: v.State == "none", Detached: true, Await: true, Token: token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -235,7 +235,7 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
-		Argv: argv, Disposable: v.State == "none", Token: token,
+		Argv: argv, Disposable: v.State == "none", Await: true, Token: token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },

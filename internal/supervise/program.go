@@ -48,6 +48,7 @@ func (s *supervisor) leave() {
 
 // serveRun starts one program, and passes its streams, signals and status.
 func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
+	asked := time.Now()
 	ok, first := s.enter()
 	if !ok {
 		s.tell(c, vm.Reply{Leaving: true})
@@ -82,6 +83,8 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	}
 	s.guest.probe()
 	s.expectWindow(req.Token)
+	awaited := s.awaitWindow(req, asked)
+	defer awaited()
 	p, err := s.guest.agent.Spawn(ctx, spawnOf(req))
 	if err != nil {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
@@ -108,6 +111,7 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Exit: exit})
 	}
 	s.update(func(st *vm.State) { st.EndProgram(prog.ID, exit) })
+	awaited()
 	if trouble != "" && !req.Quiet {
 		s.guest.notifyNow(vm.EndedSummary(s.launch.VM.Name, prog.Argv[0]), trouble)
 	}

@@ -102,4 +102,7 @@ type Desktop struct {
 	Place Place
 	// Tell shows a notification about the VM.
 	Tell func(ctx context.Context, l vm.Launch, summary, text string) error
+	// Await shows that a program starts, which was asked for at asked, until opened is closed
+	// or ctx ends. slow is whether the VM is emulated.
+	Await func(ctx context.Context, l vm.Launch, program string, slow bool, asked time.Time, opened <-chan struct{}) error
 }

@@ -105,6 +105,7 @@ type Request struct {
 	GUI        bool     `json:"gui,omitempty"`      // do not join a VM without a display
 	Detached   bool     `json:"detached,omitempty"` // the client's end does not end the start
 	Quiet      bool     `json:"quiet,omitempty"`    // no notification of a background program's failure
+	Await      bool     `json:"await,omitempty"`    // a notification lasts until the program's window
 	Token      string   `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
 	Session    Session  `json:"session,omitzero"`   // the client's
 	Force      bool     `json:"force,omitempty"`

@@ -47,6 +47,9 @@ type Run struct {
 	Detached bool
 	// Quiet: nobody is notified when the program, in the background, fails soon after its start.
 	Quiet bool
+	// Await: somebody waits for the program's window: a notification says that it starts, until
+	// the window is there.
+	Await bool
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
@@ -147,7 +150,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() Request {
 	return Request{
 		Version: ControlVersion, Op: OpRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Token: run.Token, Session: run.Session,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Await: run.Await, Token: run.Token, Session: run.Session,
 	}
 }
 
