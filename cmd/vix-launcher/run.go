@@ -217,6 +217,9 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 		}
 		return nil
 	}
+	if v.NoGUI && !o.noGUI && l.WantsWindow(v, r.Argv[0]) && !hasDisplay(ctx, reg, v.Name) {
+		p.Line("VM %s has no display (gui = false in config.toml), so %s can show no window; run it with --gui, or in another VM", v.Name, clip(filepath.Base(r.Argv[0])))
+	}
 	o.follow(e, &r, p, stage, end)
 	exit, err := l.Run(ctx, reg, v, r)
 	if err == nil && exit != nil && o.background {
@@ -277,6 +280,12 @@ func (e *env) firstToday(file string, now time.Time) bool {
 		_ = durable.ReplaceFile(path, 0o600, []byte(today+"\n")) // where that fails, it is told each time
 	}
 	return true
+}
+
+// hasDisplay reports whether a VM runs and has a display: one that was started with --gui does.
+func hasDisplay(ctx context.Context, reg *vm.Registry, name string) bool {
+	st, err := reg.State(ctx, name)
+	return err == nil && st.PIDs.Display != 0
 }
 
 // argv returns the command line to run in the VM.

@@ -108,7 +108,7 @@ func (s *Session) addPrograms() {
 		if claims[app.ID] {
 			continue
 		}
-		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" {
+		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" && !v.NoGUI {
 			app.VM = v.Name
 			s.addProgram(v, app)
 		}

@@ -181,6 +181,30 @@ func TestShowBrokenConfig(t *testing.T) {
 	}
 }
 
+// A VM without a display has no programs in a menu: none could show a window.
+func TestNoDisplayNoPrograms(t *testing.T) {
+	host := testHost(t)
+	for config, want := range map[string]string{testConfig: "web/editor vm:web", testConfig + "gui = false\n": "vm:web", "[defaults]\ngui = false\n": ""} {
+		host.Launcher.Config = configOf(config)
+		s := &Session{Host: host}
+		defer s.Close()
+		if err := s.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, it := range s.Entries() {
+			ids = append(ids, it.ID)
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%s: %q, want %q", config, got, want)
+		}
+	}
+}
+
+func configOf(text string) func() (*config.Config, error) {
+	return func() (*config.Config, error) { return config.Parse("config.toml", []byte(text)) }
+}
+
 // What fails when the menu has closed counts as told: a notification has shown it.
 func TestFailureAfterClose(t *testing.T) {
 	host := testHost(t)
