@@ -83,6 +83,10 @@ func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
 		case <-patience.C:
 			shown = true
 		case err := <-s.end:
+			select {
+			case at = <-s.stages: // which came before
+			default:
+			}
 			if err != nil {
 				// In the place of the progress, if there was any.
 				_, _ = n.Show(ctx, failure(vm, program, err, at != "", id))

@@ -138,6 +138,9 @@ func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage f
 			case name := <-stages:
 				s.Stage(name)
 			case err := <-result:
+				for len(stages) > 0 { // which came before
+					s.Stage(<-stages)
+				}
 				s.End(noticeOf(err))
 				return
 			}
