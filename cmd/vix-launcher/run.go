@@ -63,7 +63,8 @@ ten seconds without having opened a window, a notification says so.
 
 What the VM's user has in the home directory is kept when the VM stops, in
 $XDG_STATE_HOME/vix/vms/NAME/home (see reset, rename, remove); all else that is
-written in the VM is thrown away. With --disposable nothing is kept, and nothing
+written in the VM is thrown away. With --disposable nothing is kept but the last log (see
+logs), and nothing
 that was kept before is seen; such a run does not join a VM that keeps its home.
 
 --share shows the VM a folder of the host's besides those of config.toml: read-only
