@@ -12,7 +12,6 @@ import (
 
 	"vix/config"
 	"vix/internal/agent"
-	"vix/internal/launch"
 	"vix/internal/plain"
 	"vix/internal/rootfs"
 	"vix/internal/vm"
@@ -177,7 +176,7 @@ func (e *env) asRoot(ctx context.Context, name, script string, args ...string) e
 	if err != nil {
 		return err
 	}
-	if code := launch.ExitCode(exit); code != 0 {
+	if code := exit.Status(); code != 0 {
 		if lastOutput.text == "" {
 			lastOutput.text = fmt.Sprintf("status %d", code)
 		}

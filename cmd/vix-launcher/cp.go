@@ -423,7 +423,7 @@ func (c *copyJob) guest(ctx context.Context, name string, request agent.Request,
 		return err
 	}
 	lines := notes.Lines()
-	if code := launch.ExitCode(exit); code != 0 {
+	if code := exit.Status(); code != 0 {
 		why := fmt.Sprintf("its end of the copy failed (status %d)", code)
 		if len(lines) > 0 {
 			why = lines[len(lines)-1]

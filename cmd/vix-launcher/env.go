@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"vix/config"
 	"vix/internal/launch"
 	"vix/internal/proc"
@@ -25,6 +27,10 @@ type env struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer // for Vix's own output: a *console for a terminal
 	terminal       bool      // stderr is a terminal
+	// unattended reports whether nobody sits at a terminal that this process belongs to: a key
+	// of the compositor has started it, or a launcher. nil is no.
+	unattended func() bool
+	menuWords  launch.Notes // the standard error of vix-menu
 }
 
 func osEnv() *env {
@@ -32,8 +38,21 @@ func osEnv() *env {
 	return &env{
 		getenv: os.Getenv, environ: os.Environ, self: os.Executable,
 		stdin: os.Stdin, stdout: onConsole(screen, os.Stdout), stderr: onConsole(screen, os.Stderr),
-		terminal: ttyOf(os.Stderr) != nil && os.Getenv("TERM") != "dumb",
+		terminal:   ttyOf(os.Stderr) != nil && os.Getenv("TERM") != "dumb",
+		unattended: func() bool { return !hasTerminal() },
 	}
+}
+
+// hasTerminal reports whether this process has a controlling terminal. Standard error says
+// less: what a key starts may have the console on which the compositor was started, and what
+// runs in a terminal may write its errors to a file.
+func hasTerminal() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
 }
 
 // runtimeDir returns the directory of sockets (XDG base directory specification).
@@ -53,7 +72,11 @@ func (e *env) registry() (*vm.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return vm.OpenRegistry(dir)
+	reg, err := vm.OpenRegistry(dir)
+	if err == nil {
+		reg.StateDir = e.dirs().State
+	}
+	return reg, err
 }
 
 // xdg returns a directory of the XDG base directory specification.

@@ -169,7 +169,7 @@ func runInVM(ctx context.Context, e *env, run vm.Run, tty, raw bool) error {
 	if err != nil {
 		return err
 	}
-	if code := launch.ExitCode(exit); code != 0 {
+	if code := exit.Status(); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil

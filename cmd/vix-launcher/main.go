@@ -39,7 +39,7 @@ func run(args []string, e *env) int {
 	root.SetIn(e.stdin)
 	root.SetOut(e.stdout)
 	root.SetErr(e.stderr)
-	err := root.ExecuteContext(context.Background())
+	c, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return 0
 	}
@@ -48,6 +48,7 @@ func run(args []string, e *env) int {
 		for _, line := range errorLines(err) {
 			fmt.Fprintln(e.stderr, "vix: "+line)
 		}
+		e.notifyFailure(c, err)
 	}
 	return code
 }
@@ -76,6 +77,37 @@ func errorLines(err error) []string {
 		lines[i] = plain.Error(errors.New(lines[i]))
 	}
 	return lines
+}
+
+// notifyFailure shows a failure of run or menu as a notification, where a key or a launcher
+// has started it: nobody sees its standard error there.
+func (e *env) notifyFailure(c *cobra.Command, err error) {
+	var what string
+	switch c.Name() {
+	case "run":
+		what = "vix run"
+		if program := c.Flags().Arg(0); program != "" {
+			what += " " + clip(filepath.Base(program))
+		}
+	case "menu":
+		what = "vix menu"
+	default:
+		return
+	}
+	on, _ := c.Flags().GetBool("notify") // menu has neither
+	off, _ := c.Flags().GetBool("no-notify")
+	if off || launch.IsTold(err) || byPerson(err) || !on && (e.unattended == nil || !e.unattended()) {
+		return
+	}
+	e.launcher().NotifyFailure(c.Context(), what, err)
+}
+
+// byPerson reports whether a signal has ended a run before its program ran: whoever sent it
+// knows.
+func byPerson(err error) bool {
+	var failure *vm.Failure
+	var ended *launch.EndedError
+	return errors.As(err, &failure) && failure.Code > 128 && !errors.As(err, &ended)
 }
 
 func command(e *env) *cobra.Command {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"vix/config"
 	"vix/internal/menu/session"
 	"vix/internal/plain"
 )
@@ -37,7 +36,8 @@ button opens other actions; Escape goes back or closes.
 With --dmenu, another menu shows the entries: fuzzel, rofi, wofi, bemenu, tofi, or
 anything that reads lines and prints the chosen one. --print lists them, --json
 prints them as an array of objects, and --run starts the one with that id. The look
-is set under [menu] in config.toml.`,
+is set under [menu] in config.toml. If that file has errors, the menu opens all the
+same, and shows them at its foot.`,
 		Example: `  bindsym $mod+d exec vix menu          in sway's configuration
   vix menu --dmenu 'fuzzel --width 60'
   vix menu --json | jq -r '.[].id'
@@ -110,10 +110,10 @@ func (e *env) showMenu(ctx context.Context, s *session.Session, runtimeDir strin
 		debug.SetGCPercent(40)
 		debug.FreeOSMemory()
 	})
-	if mistakes := (config.Errors)(nil); errors.As(err, &mistakes) && !e.terminal {
-		e.notify(ctx, "The menu does not open", plain.Error(mistakes)) // a key has no other place for it
-	}
 	if errors.Is(err, session.ErrEnded) {
+		if words := e.menuWords.Lines(); len(words) > 0 && e.unattended != nil && e.unattended() {
+			s.Launcher.NotifyFailure(ctx, "vix menu", errors.New(words[len(words)-1]))
+		}
 		return &exitError{code: exitFailed} // vix-menu has reported why
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -42,7 +43,7 @@ func (e *env) startMenu(ctx context.Context) (*session.Child, error) {
 	}
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stderr = e.stderr // may contain names that a guest chose
+	cmd.Stderr = io.MultiWriter(e.stderr, &e.menuWords) // may contain names that a guest chose
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"vix/config"
+	"vix/internal/durable"
 	"vix/internal/launch"
 	"vix/internal/vm"
 )
@@ -25,6 +27,7 @@ type runOptions struct {
 	timings    bool
 	disposable bool
 	notify     bool
+	noNotify   bool
 	shares     []string
 	executable string
 	gui, noGUI bool
@@ -65,7 +68,7 @@ const runExamples = `  vix run foot
 func runCommand(e *env) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify] [--env K=V]… [-t] [--raw] [--executable EXE] PROGRAM [ARG…]",
+		Use:               "run [--vm NAME] [--disposable] [--share HOSTDIR[:GUESTPATH][:ro|rw]]… [--net none|nat] [--publish PORTS]… [--gui|--no-gui] [--background] [--notify|--no-notify] [--env K=V]… [-t] [--raw] [--executable EXE] PROGRAM [ARG…]",
 		Short:             "run a program in a VM, starting the VM if necessary",
 		Long:              runLong,
 		Example:           runExamples,
@@ -110,7 +113,8 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.executable, "executable", "", "run `EXE` in PROGRAM's VM, instead of PROGRAM")
 	f.StringVar(&o.net, "net", "", "the VM's network: `none|nat`")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward `PORTS` of this machine to the VM, as [ADDR:]HOSTPORT:GUESTPORT[/udp] (may be repeated; without ADDR, on 127.0.0.1)")
-	f.BoolVar(&o.notify, "notify", false, "show a slow start, and why a start failed, as a notification")
+	f.BoolVar(&o.notify, "notify", false, "show a slow start, until the first window, and why a start failed, as a notification")
+	f.BoolVar(&o.noNotify, "no-notify", false, "show no notification, not even of a failure that nobody would see")
 	f.BoolVar(&o.raw, "raw", false, rawUsage)
 	f.BoolVar(&o.timings, "timings", false, "print how long each stage of the start takes")
 }
@@ -164,7 +168,7 @@ func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg 
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
 	r := vm.Run{
-		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, Fresh: o.disposable, GUI: o.gui, Token: e.activationToken(),
+		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, Fresh: o.disposable, Quiet: o.noNotify, Await: o.notify, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Signals: signals,
 	}
 	tty := o.tty && !o.background
@@ -181,12 +185,15 @@ func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg 
 		}
 		return nil
 	}
+	if v.NoGUI && !o.noGUI && l.WantsWindow(v, r.Argv[0]) && !hasDisplay(ctx, reg, v.Name) {
+		p.Line("VM %s has no display (gui = false in config.toml), so %s can show no window; run it with --gui, or in another VM", v.Name, clip(filepath.Base(r.Argv[0])))
+	}
 	r.OnTake = func() {
 		if o.disposable && e.terminal {
 			p.Note(tty, fmt.Sprintf("VM %s: new; it keeps nothing, and is gone with its last program", v.Name))
 		}
 	}
-	o.follow(&r, p, tty, stage, end)
+	o.follow(e, &r, p, tty, stage, end)
 	if tty {
 		var detach func()
 		var err error
@@ -200,14 +207,17 @@ func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg 
 		r.Stdout, r.Stderr = out.stdout, out.stderr
 	}
 	exit, err := l.Run(ctx, reg, v, r)
+	if err == nil && exit != nil && o.background {
+		err = launch.EndedAtOnce(v.Name, argv[0], exit)
+	}
 	end(err)
-	if err != nil || exit == nil {
+	switch {
+	case err != nil && o.notify:
+		return launch.Told(err)
+	case err != nil || exit == nil || o.background:
 		return err
 	}
-	if o.background {
-		return launch.EndedAtOnce(v.Name, argv[0], exit)
-	}
-	if code := launch.ExitCode(exit); code != 0 {
+	if code := exit.Status(); code != 0 {
 		return &exitError{code: code}
 	}
 	return nil
@@ -215,7 +225,7 @@ func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg 
 
 // follow shows the progress of a start: on the terminal, and by stage and end, which update a
 // notification.
-func (o *runOptions) follow(r *vm.Run, p *launch.Progress, tty bool, stage func(string), end func(error)) {
+func (o *runOptions) follow(e *env, r *vm.Run, p *launch.Progress, tty bool, stage func(string), end func(error)) {
 	r.OnStage = func(s vm.Stage) {
 		p.Stage(s.Name)
 		stage(s.Name)
@@ -223,13 +233,44 @@ func (o *runOptions) follow(r *vm.Run, p *launch.Progress, tty bool, stage func(
 			p.Note(tty, stageLine(s))
 		}
 	}
-	r.OnNote = func(text string) { p.Note(tty, text) }
+	r.OnNote = func(text string) {
+		if strings.HasPrefix(text, vm.SlowNote) && e.terminal && !e.firstToday(slowStamp, time.Now()) {
+			return // a person knows; status and doctor say it too
+		}
+		p.Note(tty, text)
+	}
 	r.OnWindows = func(text string) { p.Note(tty, text) }
 	r.OnSilent = func() { p.Silent(tty) }
 	r.OnStart = func(vm.Program) {
 		p.End()
-		end(nil)
+		go end(nil) // run waits for it at its own end
 	}
+}
+
+// slowStamp is the file, in $XDG_STATE_HOME/vix, with the day on which a person was last told
+// that there is no KVM.
+const slowStamp = "no-kvm-told"
+
+// firstToday reports whether it is called for the first time on a day, as a file remembers.
+func (e *env) firstToday(file string, now time.Time) bool {
+	dir, err := e.xdg("XDG_STATE_HOME", ".local/state")
+	if err != nil {
+		return true
+	}
+	path, today := filepath.Join(dir, "vix", file), now.Format(time.DateOnly)
+	if b, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(b)) == today {
+		return false
+	}
+	if os.MkdirAll(filepath.Dir(path), 0o700) == nil {
+		_ = durable.ReplaceFile(path, 0o600, []byte(today+"\n")) // where that fails, it is told each time
+	}
+	return true
+}
+
+// hasDisplay reports whether a VM runs and has a display: one that was started with --gui does.
+func hasDisplay(ctx context.Context, reg *vm.Registry, name string) bool {
+	st, err := reg.State(ctx, name)
+	return err == nil && st.PIDs.Display != 0
 }
 
 // argv returns the command line to run in the VM.
@@ -258,6 +299,9 @@ func (o *runOptions) choose(e *env, argv []string, cpusSet bool) (config.VM, err
 	}
 	if err := checkEnv(o.env); err != nil {
 		return config.VM{}, usagef("run: %v", err)
+	}
+	if o.notify && o.noNotify {
+		return config.VM{}, usagef("run: either --notify or --no-notify; see vix run --help")
 	}
 	if o.vm != "" {
 		if err := config.CheckName(o.vm); err != nil {

@@ -40,7 +40,7 @@ func superviseCommand(*env) *cobra.Command {
 			signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGQUIT)
 			ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM)
 			defer stop()
-			return supervise.Run(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), supervise.Desktop{Place: desktop.Place, Tell: desktop.Tell})
+			return supervise.Run(ctx, os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "control socket"), supervise.Desktop{Place: desktop.Place, Tell: desktop.Tell, Await: desktop.Await})
 		},
 	}
 }

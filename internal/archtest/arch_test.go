@@ -73,7 +73,7 @@ var mayImport = map[string][]string{
 	// What is started, and what tests it.
 	"bench":                {},
 	"cmd/vix-guest":        {"internal/agent", "internal/guestproxy", "internal/names", "internal/transfer"},
-	"cmd/vix-launcher":     {"config", "internal/agent", "internal/balloon", "internal/boot", "internal/clipboard", "internal/clipflow", "internal/desktop", "internal/display", "internal/launch", "internal/menu/session", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/termsafe", "internal/trace", "internal/transfer", "internal/usb", "internal/vm", "internal/wayland"},
+	"cmd/vix-launcher":     {"config", "internal/agent", "internal/balloon", "internal/boot", "internal/clipboard", "internal/clipflow", "internal/desktop", "internal/display", "internal/durable", "internal/launch", "internal/menu/session", "internal/plain", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/termsafe", "internal/trace", "internal/transfer", "internal/usb", "internal/vm", "internal/wayland"},
 	"cmd/vix-menu":         {"internal/icon", "internal/label", "internal/menu", "internal/sandbox"},
 	"cmd/vix-waylandproxy": {"config", "internal/accept", "internal/clipboard", "internal/display", "internal/filter", "internal/gpu", "internal/guestproxy", "internal/ledger", "internal/plain", "internal/relay", "internal/sandbox", "internal/trace", "internal/vhost", "internal/wayland"},
 	"e2e":                  {"internal/desktoptest", "internal/hostile", "internal/logtest", "internal/virtwl"},

@@ -34,8 +34,10 @@ type App struct {
 	Class string
 	// MimeTypes are the types of files that it opens.
 	MimeTypes []string
-	exec      command
-	program   string // what exec runs, without the terminal around it, if it runs that alone
+	// Terminal: it runs in a terminal, which is a program of the VM too.
+	Terminal bool
+	exec     command
+	program  string // what exec runs, without the terminal around it, if it runs that alone
 }
 
 // Limits of what one root may list.
@@ -85,8 +87,12 @@ func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 
 // Wanted reports whether v's configuration asks for the App: by its id or a pattern
 // of ids in "desktop"; without that key, those of "programs"; without either, every
-// program of a root of the VM's own, and none of the host's, which has hundreds.
+// program of a root of the VM's own, and none of the host's, which has hundreds. A VM without
+// a display can show none.
 func (a App) Wanted(v config.VM) bool {
+	if v.NoGUI {
+		return false
+	}
 	if v.Desktop == nil {
 		isNamed := slices.Contains(v.Programs, a.ID) || slices.Contains(v.Programs, a.Program())
 		return isNamed || len(v.Programs) == 0 && v.Root != config.RootHost
@@ -232,6 +238,7 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		if !isInstalled(root, terminal) {
 			return App{}, errors.New("needs a terminal, and the root has no " + terminal)
 		}
+		a.Terminal = true
 		a.exec = append(command{terminal, "--app-id=" + id, "--"}, a.exec...)
 		a.Class = id
 	}

@@ -124,6 +124,7 @@ func TestWanted(t *testing.T) {
 		{config.VM{Root: "host", Desktop: []string{"org.gnome.*"}}, true},
 		{config.VM{Root: "host", Desktop: []string{"maps"}}, true},
 		{config.VM{Root: "host", Desktop: []string{"map"}}, false},
+		{config.VM{Root: "host", Desktop: []string{"maps"}, NoGUI: true}, false},
 	} {
 		if a.Wanted(c.vm) != c.want {
 			t.Errorf("%d: %v", i, !c.want)

@@ -214,7 +214,7 @@ func notifyError(err error) error {
 }
 
 // Tell is supervise.Desktop's: it shows a VM's trouble on the bus that the VM was started on.
-func Tell(ctx context.Context, l vm.Launch, text string) error {
+func Tell(ctx context.Context, l vm.Launch, summary, text string) error {
 	if l.Bus == "" {
 		return nil
 	}
@@ -226,7 +226,7 @@ func Tell(ctx context.Context, l vm.Launch, text string) error {
 	}
 	defer conn.Close()
 	_, err = NewNotifier(conn).Show(ctx, Note{
-		Summary: "Trouble in VM " + l.VM.Name, Body: text, Icon: "dialog-warning", Category: "device.error",
+		Summary: summary, Body: text, Icon: "dialog-warning", Category: "device.error",
 	})
 	return err
 }

@@ -173,7 +173,7 @@ func testStartup(t *testing.T, conn *dbus.Conn, n *desktop.Notifier) {
 	s.Stage("root")
 	wait("starting the Wayland proxy")
 	s.End(errors.New("no <b>kernel</b>"))
-	wait("See vix logs web\nno &lt;b&gt;kernel")
+	wait("no &lt;b&gt;kernel&lt;/b&gt;\nSee vix logs web")
 	for _, note := range shownNotes(t, conn) {
 		if err := n.Close(within(t), note.ID); err != nil {
 			t.Error(err)

@@ -3,7 +3,10 @@ package desktop
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+
+	"vix/internal/plain"
 )
 
 // startupAfter is how long a start may take before it is worth a notification.
@@ -80,9 +83,13 @@ func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
 		case <-patience.C:
 			shown = true
 		case err := <-s.end:
+			select {
+			case at = <-s.stages: // which came before
+			default:
+			}
 			if err != nil {
 				// In the place of the progress, if there was any.
-				_, _ = n.Show(ctx, failure(vm, program, err, id))
+				_, _ = n.Show(ctx, failure(vm, program, err, at != "", id))
 			} else if id != 0 {
 				_ = n.Close(ctx, id)
 			}
@@ -99,17 +106,25 @@ func (s *Startup) show(ctx context.Context, n *Notifier, vm, program string) {
 	}
 }
 
-// failure is the notification of a program that did not start.
-func failure(vm, program string, err error, replaces uint32) Note {
+// maxCause bounds a failure's cause, in bytes: servers cut long texts, and what to do next
+// comes after it.
+const maxCause = 512
+
+// failure is the notification of a program that did not start: the cause, then where to look
+// further. Of a VM that did not begin to start there is no log.
+func failure(vm, program string, err error, began bool, replaces uint32) Note {
+	body := plain.Text(err.Error(), maxCause, plain.Lines)
+	if look := "vix logs " + vm; began && !strings.Contains(err.Error(), look) {
+		body += "\nSee " + look
+	}
 	return Note{
-		Summary: fmt.Sprintf("%s did not start in %s", program, vm),
-		Body:    fmt.Sprintf("See vix logs %s\n%v", vm, err), // servers cut long texts at the end
-		Icon:    "dialog-error", Replaces: replaces, Category: "device.error",
+		Summary: fmt.Sprintf("%s did not start in %s", program, vm), Body: body,
+		Icon: "dialog-error", Replaces: replaces, Category: "device.error",
 	}
 }
 
 // Failed shows that something did not work.
 func (n *Notifier) Failed(ctx context.Context, vm, program string, err error) error {
-	_, err = n.Show(ctx, failure(vm, program, err, 0))
+	_, err = n.Show(ctx, failure(vm, program, err, false, 0))
 	return err
 }

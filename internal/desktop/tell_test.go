@@ -23,14 +23,14 @@ func TestTell(t *testing.T) {
 	}
 	defer conn.Close()
 	l := vm.Launch{VM: config.VM{Name: "web"}, Bus: address}
-	if err := desktop.Tell(within(t), l, "VM web: out of memory\x1b[2J"); err != nil {
+	if err := desktop.Tell(within(t), l, "Trouble in VM web", "VM web: out of memory\x1b[2J"); err != nil {
 		t.Fatal(err)
 	}
 	list := shownNotes(t, conn)
 	if len(list) != 1 || list[0].Summary != "Trouble in VM web" || list[0].Body != "VM web: out of memory[2J" {
 		t.Errorf("%+v", list)
 	}
-	if err := desktop.Tell(within(t), vm.Launch{}, "nobody is there"); err != nil {
+	if err := desktop.Tell(within(t), vm.Launch{}, "Trouble", "nobody is there"); err != nil {
 		t.Error(err)
 	}
 }

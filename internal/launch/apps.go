@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"slices"
 
 	"vix/config"
@@ -95,6 +96,20 @@ func (l *Launcher) OpenRoot(v config.VM) (*os.Root, error) {
 
 // errUnread: nobody has read the image yet, or the result is gone.
 var errUnread = errors.New("the programs of its image are not known yet")
+
+// WantsWindow reports whether a VM's root has a desktop entry which says that a program shows
+// windows of its own.
+func (l *Launcher) WantsWindow(v config.VM, program string) bool {
+	root, err := l.OpenRoot(v)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	apps, _, err := desktop.Apps(root, v.Name)
+	return err == nil && slices.ContainsFunc(apps, func(a desktop.App) bool {
+		return !a.Terminal && path.Base(a.Argv()[0]) == path.Base(program)
+	})
+}
 
 // FindApp returns one program of a VM by its id.
 func (l *Launcher) FindApp(ctx context.Context, conf *config.Config, vm, id string) (config.VM, desktop.App, error) {

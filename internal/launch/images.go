@@ -191,6 +191,7 @@ func (l *Launcher) takeMenu(ctx context.Context, v config.VM, dir string) error 
 		return err
 	}
 	defer reg.Close()
+	reg.StateDir = l.Dirs.State
 	v.NoGUI, v.Net, v.Publish, v.Shares, v.USB = true, config.NetNone, nil, nil, nil
 	return l.Disposable(ctx, reg, v, func(v config.VM) error { return l.takeMenuOf(ctx, reg, v, dir) })
 }
@@ -228,7 +229,7 @@ func (l *Launcher) takeMenuOf(ctx context.Context, reg *vm.Registry, v config.VM
 		return err
 	case rerr != nil && !errors.Is(rerr, transfer.ErrCut):
 		return rerr
-	case rerr != nil || ExitCode(exit) != 0:
+	case rerr != nil || exit.Status() != 0:
 		return fmt.Errorf("the guest gave up: %s", strings.Join(notes.Lines(), "; "))
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"vix/config"
 	"vix/internal/desktop"
@@ -134,7 +134,7 @@ func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.
 	if err == nil {
 		var exit *vm.Exit
 		exit, err = l.Run(ctx, reg, v, vm.Run{
-			Argv: argv, Background: true, Disposable: v.State == "none", Fresh: r.fresh(), Detached: true, Token: r.Token,
+			Argv: argv, Background: true, Disposable: v.State == "none", Fresh: r.fresh(), Detached: true, Await: true, Token: r.Token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -142,26 +142,58 @@ func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.
 		}
 	}
 	end(err)
-	return err
+	return Told(err)
 }
 
 // Startup begins the notification of a program's start. end ends it, with the error
-// if it failed; only the first call counts.
+// if it failed, and waits for that, but not for long; only the first call's error counts. A
+// bus that does not answer delays nothing else.
 func (l *Launcher) Startup(ctx context.Context, vmName, program string) (stage func(string), end func(error)) {
-	conn, err := l.DialBus(ctx)
-	if err != nil {
-		return func(string) {}, func(error) {} // no bus, nobody to tell
+	if l.Bus == "" {
+		return func(string) {}, func(error) {} // nobody to tell
 	}
-	s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
-	var once sync.Once
-	return s.Stage, func(err error) {
-		once.Do(func() {
-			if errors.Is(err, vm.ErrTaken) {
-				err = nil // another name's start begins
+	stages, result, done := make(chan string, 16), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.DialBus(ctx)
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		s := desktop.NewNotifier(conn).Startup(ctx, vmName, path.Base(program))
+		for {
+			select {
+			case name := <-stages:
+				s.Stage(name)
+			case err := <-result:
+				if errors.Is(err, vm.ErrTaken) {
+					err = nil // another name's start begins
+				}
+				for len(stages) > 0 { // which came before
+					s.Stage(<-stages)
+				}
+				s.End(noticeOf(err))
+				return
 			}
-			s.End(err)
-			conn.Close()
-		})
+		}
+	}()
+	stage = func(name string) {
+		select {
+		case stages <- name:
+		default: // nobody shows them
+		}
+	}
+	return stage, func(err error) {
+		select {
+		case result <- err:
+		default: // not the first
+		}
+		limit := time.NewTimer(noticeLimit)
+		defer limit.Stop()
+		select {
+		case <-done:
+		case <-limit.C:
+		}
 	}
 }
 
@@ -174,7 +206,7 @@ func (l *Launcher) failure(ctx context.Context, r Request, err error) error {
 		_ = desktop.NewNotifier(conn).Failed(ctx, r.VM, r.App, err)
 		conn.Close()
 	}
-	return err
+	return Told(err)
 }
 
 // maxOpen is how many files a program gets at once.
@@ -237,12 +269,12 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
-		Argv: argv, Disposable: v.State == "none", Fresh: r.fresh(), Token: r.Token,
+		Argv: argv, Disposable: v.State == "none", Fresh: r.fresh(), Await: true, Token: r.Token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },
-		OnStart: func(vm.Program) { end(nil) },
+		OnStart: func(vm.Program) { go end(nil) },
 	})
 	end(err)
-	return err
+	return Told(err)
 }

@@ -18,7 +18,7 @@ import (
 // Limits of a VM's log. What a guest prints on its console ends up here.
 const (
 	LogName    = "log"
-	oldLogName = "log.1"
+	OldLogName = "log.1"
 
 	maxLogFile  = 2 << 20 // then log becomes log.1
 	MaxLogLine  = 4 << 10
@@ -73,7 +73,7 @@ func (j *Journal) Add(source, text string) {
 }
 
 func (j *Journal) rotateLocked() {
-	if err := j.dir.Rename(LogName, oldLogName); err != nil {
+	if err := j.dir.Rename(LogName, OldLogName); err != nil {
 		return
 	}
 	f, err := j.dir.OpenFile(LogName, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
@@ -119,7 +119,7 @@ func (j *Journal) subscribe(next chan string, follow bool) ([]io.ReadCloser, err
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var past []io.ReadCloser
-	for _, name := range []string{oldLogName, LogName} {
+	for _, name := range []string{OldLogName, LogName} {
 		f, err := j.dir.Open(name)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

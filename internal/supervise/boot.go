@@ -61,7 +61,7 @@ func chooseAccel(l vm.Launch) accelerator {
 	case v.Accel == "kvm":
 		return accelerator{err: vm.Failf(`VM %s: KVM does not work: %v; or set accel = "auto"`, v.Name, err)}
 	}
-	return accelerator{accel: "tcg", slow: fmt.Sprintf("no KVM, so VM %s is emulated and slow: %v", v.Name, err)}
+	return accelerator{accel: "tcg", slow: fmt.Sprintf(vm.SlowNote+"%s is emulated and slow: %v", v.Name, err)}
 }
 
 // prepareBoot finds the host's kernel and makes the files that QEMU boots. It is a

@@ -134,6 +134,9 @@ func (s *displayPart) windowEvent(event string, w vm.Window) {
 	first := false
 	s.mu.Lock()
 	list := slices.DeleteFunc(s.state.Windows, func(x vm.Window) bool { return x.ID == w.ID })
+	if event == "window" && len(list) == len(s.state.Windows) { // and not another title of an old one
+		s.opened++
+	}
 	if event == "window" && len(list) < vm.MaxWindows {
 		list = append(list, w)
 		first = !slices.ContainsFunc(s.state.Stages, func(st vm.Stage) bool { return st.Name == "window" })

@@ -84,11 +84,22 @@ func fakeLauncher() error {
 		if err := unix.CloseRange(3, 1<<20, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			return err
 		}
-		return Run(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), Desktop{})
+		return Run(context.Background(), os.Stdin, os.NewFile(3, "lock"), os.NewFile(4, "listener"), Desktop{Tell: fakeTell})
 	case "confine":
 		return fakeConfine()
 	}
 	return errors.New("unknown verb")
+}
+
+// fakeTell shows a notification by a file beside the fakes.
+func fakeTell(_ context.Context, _ vm.Launch, summary, text string) error {
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(os.Args[0]), "told"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintf(f, "%s\n%s\n\n", summary, text)
+	return err
 }
 
 // fakeConfine says what the real one would, and becomes the program unconfined.

@@ -42,6 +42,7 @@ type host struct {
 	traffic func() agent.Traffic
 	silent  bool          // the guest does not answer
 	lastID  int           // of the last program that was started
+	opened  int           // windows that the VM has ever opened
 	changed chan struct{} // closed and replaced at every change of state
 
 	console proc.Tail // the last lines that the guest printed
@@ -187,10 +188,10 @@ func (s *host) slogger(source string) *slog.Logger {
 }
 
 // tell sends a reply. It gives up on a client that is gone, or does not take the reply
-// within answerLimit.
-func (s *host) tell(c *vm.Control, r vm.Reply) {
+// within answerLimit, and reports whether the reply was sent.
+func (s *host) tell(c *vm.Control, r vm.Reply) bool {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(answerLimit))
-	_ = c.Send(r)
+	return c.Send(r) == nil
 }
 
 func (s *host) snapshot() vm.State {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ func (s *supervisor) leave() {
 
 // serveRun starts one program, and passes its streams, signals and status.
 func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
+	asked := time.Now()
 	ok, first := s.enter()
 	if !ok {
 		s.tell(c, vm.Reply{Leaving: true})
@@ -82,6 +84,8 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	}
 	s.guest.probe()
 	s.expectWindow(req.Token)
+	awaited := s.awaitWindow(req, asked)
+	defer awaited()
 	spawn := req.Spawn()
 	spawn.Zone = readZone(s.launch.Parts.System)
 	p, err := s.guest.agent.Spawn(ctx, spawn)
@@ -95,8 +99,9 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 	prog := s.addProgram(req.How.Shown(req.Argv))
 	s.tell(c, vm.Reply{Started: &prog})
 	var exit *vm.Exit
+	trouble := ""
 	if req.Background {
-		exit, err = s.runBackground(c, p, prog.Argv[0], leave)
+		exit, trouble, err = s.runBackground(c, p, prog.Argv[0], leave)
 	} else {
 		exit, err = s.runForeground(ctx, c, req, p, files, words)
 	}
@@ -112,6 +117,10 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Exit: exit})
 	}
 	s.update(func(st *vm.State) { st.EndProgram(prog.ID, exit) })
+	awaited()
+	if trouble != "" && !req.Quiet {
+		s.guest.notifyNow(vm.EndedSummary(s.launch.VM.Name, prog.Argv[0]), trouble)
+	}
 }
 
 // refuseRun says why a run cannot be one of this VM's.
@@ -257,22 +266,37 @@ func (s *supervisor) addProgram(argv []string) vm.Program {
 // at once: for want of a library, a display, or descriptors.
 const earlyLimit = 500 * time.Millisecond
 
+// soonLimit is how long a program in the background may have run for its failure to be
+// news: later it was of use, or somebody has seen it.
+const soonLimit = 10 * time.Second
+
 // runBackground waits for a program whose output goes to the VM's log. It tells the client
 // if the program fails at once, and lets the client go. leave counts the run out, which
-// comes before its client is told of the end.
-func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string, leave func()) (*vm.Exit, error) {
+// comes before its client is told of the end. trouble is what the user should hear of the
+// program's end, when nobody waits for it any more: it failed soon, without a window.
+func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string, leave func()) (exit *vm.Exit, trouble string, err error) {
+	began, windows := time.Now(), s.windowsOpened()
 	_ = p.Stdin.Close()
 	source := plain.Text(filepath.Base(name), vm.MaxTitle, plain.OneLine)
-	var out sync.WaitGroup
-	out.Go(func() { proc.EachLine(p.Stdout, func(line string) { s.log.Add(source, line) }) })
-	out.Go(func() { proc.EachLine(p.Stderr, func(line string) { s.log.Add(source, line) }) })
+	words := &finalLine{ended: make(chan struct{})}
+	go proc.EachLine(p.Stdout, func(line string) { s.log.Add(source, line) })
+	go func() {
+		defer close(words.ended)
+		proc.EachLine(p.Stderr, func(line string) {
+			s.log.Add(source, line)
+			words.add(line)
+		})
+	}()
 	early := time.NewTimer(earlyLimit)
 	defer early.Stop()
+	told := false
 	select {
 	case <-p.Exited():
 		if st, err := p.Wait(); err == nil {
+			x := exitOf(st)
+			x.Words = words.last()
 			leave()
-			s.tell(c, vm.Reply{Exit: exitOf(st)})
+			told = s.tell(c, vm.Reply{Exit: x})
 		}
 	case <-early.C:
 		s.tell(c, vm.Reply{Done: true})
@@ -280,10 +304,52 @@ func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string,
 	c.Conn.Close()
 	st, err := p.Wait()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	s.log.Printf("vix", "%s ended: %v", source, st)
-	return exitOf(st), nil
+	exit = exitOf(st)
+	failed := st.Code != 0 || st.Signal != 0
+	if failed && !told && s.ctx.Err() == nil && time.Since(began) < soonLimit && s.windowsOpened() == windows {
+		trouble = vm.EndedText(s.launch.VM.Name, name, &vm.Exit{Code: exit.Code, Signal: exit.Signal, Words: words.last()})
+	}
+	return exit, trouble, nil
+}
+
+// windowsOpened returns how many windows the VM has ever opened.
+func (s *host) windowsOpened() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opened
+}
+
+// A finalLine is the last line of a program's standard error.
+type finalLine struct {
+	ended chan struct{} // closed at the end of the stream
+
+	mu   sync.Mutex
+	line string
+}
+
+func (w *finalLine) add(line string) {
+	line = plain.Text(strings.TrimSpace(line), vm.MaxTitle, plain.OneLine)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if line != "" {
+		w.line = line
+	}
+}
+
+// last returns the line, once the program has ended; a descendant may hold the stream open.
+func (w *finalLine) last() string {
+	t := time.NewTimer(lingerLimit)
+	defer t.Stop()
+	select {
+	case <-w.ended:
+	case <-t.C:
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.line
 }
 
 func exitOf(st agent.Status) *vm.Exit { return &vm.Exit{Code: st.Code, Signal: int(st.Signal)} }

@@ -107,6 +107,9 @@ func TestRemovalKilled(t *testing.T) {
 					t.Fatal(err)
 				}
 				<-s.done
+				if err := os.RemoveAll(filepath.Join(state, vm.LogsName)); err != nil { // it is to stay
+					t.Fatal(err)
+				}
 			}
 			waitForNone(t, state)
 		}

@@ -71,20 +71,29 @@ func (t *shortages) next(name string, m agent.Shortage, now time.Time) string {
 func (s *guest) onShortage(m agent.Shortage) {
 	text := s.shortages.next(s.launch.VM.Name, m, time.Now())
 	if text != "" && s.tellAt(&s.shortages.pace, text) {
-		s.notify(text)
+		s.notify("Trouble in VM "+s.launch.VM.Name, text)
 	}
 }
 
+// tellLimit is how long a notification may delay the end of its VM.
+const tellLimit = 3 * time.Second
+
 // notify shows a notification if there is a desktop, without waiting for it.
-func (s *guest) notify(text string) {
+func (s *guest) notify(summary, text string) {
+	s.pumps.Go(func() { s.notifyNow(summary, text) })
+}
+
+// notifyNow shows a notification if there is a desktop. A VM that ends still gets a word out.
+func (s *guest) notifyNow(summary, text string) {
 	if s.desktop.Tell == nil {
 		return
 	}
-	s.pumps.Go(func() {
-		if err := s.desktop.Tell(s.ctx, s.launch, text); err != nil && s.ctx.Err() == nil {
-			s.log.Printf("vix", "notification: %v", err)
-		}
-	})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(s.ctx))
+	defer cancel()
+	defer context.AfterFunc(s.ctx, func() { time.AfterFunc(tellLimit, cancel) })()
+	if err := s.desktop.Tell(ctx, s.launch, summary, text); err != nil {
+		s.log.Printf("vix", "notification: %v", err)
+	}
 }
 
 // A Desktop has the functions of the user's desktop, of which this package knows nothing.
@@ -92,5 +101,8 @@ func (s *guest) notify(text string) {
 type Desktop struct {
 	Place Place
 	// Tell shows a notification about the VM.
-	Tell func(ctx context.Context, l vm.Launch, text string) error
+	Tell func(ctx context.Context, l vm.Launch, summary, text string) error
+	// Await shows that a program starts, which was asked for at asked, until opened is closed
+	// or ctx ends. slow is whether the VM is emulated.
+	Await func(ctx context.Context, l vm.Launch, program string, slow bool, asked time.Time, opened <-chan struct{}) error
 }

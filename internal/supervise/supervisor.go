@@ -120,6 +120,7 @@ func newSupervisor(l vm.Launch, desktop Desktop) (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
+	reg.StateDir = l.StateDir
 	dir, err := reg.Root.OpenRoot(l.VM.Name)
 	if err != nil {
 		return nil, err
@@ -281,7 +282,12 @@ func (s *supervisor) end(ln *net.UnixListener) error {
 	s.running.Wait() // until every run has sent its last reply
 	s.nest.Close()
 	proc.CloseFiles([]*os.File{s.guestFile})
-	errs = append(errs, s.log.Close(), ln.Close())
+	errs = append(errs, s.log.Close())
+	if !errors.Is(cause, errNobody) {
+		// While clients can connect: who finds nobody listening finds the log kept.
+		errs = append(errs, s.reg.KeepLog(s.launch.VM.Name))
+	}
+	errs = append(errs, ln.Close())
 	errs = append(errs, s.reg.RemoveDir(context.WithoutCancel(s.ctx), s.launch.VM.Name))
 	close(s.gone)
 	s.clients.Wait()

@@ -413,6 +413,61 @@ func TestBackgroundDies(t *testing.T) {
 	}
 }
 
+// A program in the background that fails when its client has gone is told of, with its last
+// words, unless it has had a window, was told to be quiet, or is ended with its VM.
+func TestBackgroundFailureIsTold(t *testing.T) {
+	b := newBench(t)
+	keep := b.goRun(b.start("t", "sleep", "600"))
+	b.state(keep)
+	run := func(quiet bool, script string) {
+		t.Helper()
+		s := b.start("t", "/bin/sh", "-c", script)
+		s.run.Background, s.run.Quiet = true, quiet
+		b.goRun(s)
+		<-s.done
+		if s.fail != nil || s.exit != nil {
+			t.Fatalf("%s: %+v, %v", script, s.exit, s.fail)
+		}
+		started := <-s.started
+		b.waitFor("its end", func() bool {
+			st, err := b.reg.State(t.Context(), "t")
+			return err == nil && slices.ContainsFunc(st.Programs, func(p vm.Program) bool { return p.ID == started.ID && p.Exit != nil })
+		})
+	}
+	told := func() string {
+		text, _ := os.ReadFile(filepath.Join(b.bin, "told"))
+		return string(text)
+	}
+	run(true, "sleep 1; exit 4")
+	run(false, "sleep 1; echo all is well")
+	run(false, "sleep 1; echo first >&2; printf 'cannot \\033[31mopen display\\n\\n' >&2; exit 3")
+	const want = "sh failed in t\ncannot [31mopen display\nsh ended with status 3; see vix logs t\n\n"
+	b.waitFor("the notification", func() bool { return told() != "" })
+	s := b.start("t", "sleep", "600")
+	s.run.Background = true
+	b.goRun(s)
+	<-s.done
+	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+		t.Error(err)
+	}
+	<-keep.done
+	if got := told(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// The client that is still there hears the words itself; nobody else is told.
+	s = b.start("t", "sh", "-c", "echo no library >&2; exit 127")
+	s.run.Background = true
+	b.goRun(s)
+	<-s.done
+	if s.fail != nil || s.exit == nil || *s.exit != (vm.Exit{Code: 127, Words: "no library"}) {
+		t.Errorf("%+v, %v", s.exit, s.fail)
+	}
+	b.nothingLeft()
+	if got := told(); got != want {
+		t.Errorf("then %q", got)
+	}
+}
+
 // Output that nobody takes stops the program and not the VM: the signal still
 // arrives. Output that is taken late is complete.
 func TestSlowReader(t *testing.T) {

@@ -37,6 +37,6 @@ func (t *windowLosses) next(name string, m agent.WindowLoss, now time.Time) stri
 func (s *guest) onWindowLoss(m agent.WindowLoss) {
 	text := s.windowLosses.next(s.launch.VM.Name, m, time.Now())
 	if text != "" && s.tellAt(&s.windowLosses.pace, text) {
-		s.notify(text)
+		s.notify("Trouble in VM "+s.launch.VM.Name, text)
 	}
 }

@@ -204,13 +204,17 @@ func (r *Registry) askToStop(ctx context.Context, name string, force bool) (proc
 	return process, nil
 }
 
-// Logs copies a VM's log to w; with follow, until the VM ends or ctx does.
+// Logs copies a VM's log to w; with follow, until the VM ends or ctx does. The error is
+// ErrNotRunning if the VM does not run: Store has its last log.
 func (r *Registry) Logs(ctx context.Context, name string, follow bool, w io.Writer) error {
 	if err := config.CheckName(name); err != nil {
 		return Failf("%v", err)
 	}
 	conn, _, err := r.Dial(name)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrNotRunning), errors.Is(err, unix.ECONNREFUSED):
+		return ErrNotRunning
+	case err != nil:
 		return Failf("VM %s: %v", name, err)
 	}
 	defer conn.Close()

@@ -8,11 +8,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"vix/internal/agent"
+	"vix/internal/plain"
 	"vix/internal/proc"
 )
 
@@ -104,6 +106,8 @@ type Request struct {
 	Disposable bool          `json:"disposable,omitempty"`
 	GUI        bool          `json:"gui,omitempty"`      // do not join a VM without a display
 	Detached   bool          `json:"detached,omitempty"` // the client's end does not end the start
+	Quiet      bool          `json:"quiet,omitempty"`    // no notification of a background program's failure
+	Await      bool          `json:"await,omitempty"`    // a notification lasts until the program's window
 	Token      string        `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
 	Session    Session       `json:"session,omitzero"`   // the client's
 	Force      bool          `json:"force,omitempty"`
@@ -143,6 +147,31 @@ type Reply struct {
 type Exit struct {
 	Code   int `json:"code"`
 	Signal int `json:"signal,omitempty"`
+	// Words is the last line of the standard error of a program in the background, made
+	// plain; only in the reply to its client.
+	Words string `json:"words,omitempty"`
+}
+
+// Status returns the status as a shell has it: 128+n for signal n.
+func (x *Exit) Status() int {
+	if x.Signal != 0 {
+		return 128 + x.Signal
+	}
+	return x.Code
+}
+
+// EndedSummary and EndedText are the notification of a program in the background that has
+// failed: first the cause, as far as the program has told it.
+func EndedSummary(name, program string) string {
+	return fmt.Sprintf("%s failed in %s", plain.Clip(filepath.Base(program)), name)
+}
+
+func EndedText(name, program string, x *Exit) string {
+	text := fmt.Sprintf("%s ended with status %d; see vix logs %s", plain.Clip(filepath.Base(program)), x.Status(), name)
+	if x.Words != "" {
+		text = x.Words + "\n" + text
+	}
+	return text
 }
 
 // A Control is one end of a connection. One goroutine may read while others

@@ -28,6 +28,8 @@ type Registry struct {
 	Path string
 	Root *os.Root
 	at   *os.File // the same directory
+	// StateDir is $XDG_STATE_HOME, where the last log of a VM is kept; "" keeps none.
+	StateDir string
 }
 
 // OpenRegistry opens dir/vix, and makes it if there is none. dir is the user's
@@ -282,9 +284,10 @@ func (r *Registry) Names(ctx context.Context) ([]string, error) {
 }
 
 // removeDead removes the directory and the control group of a VM whose supervisor was
-// killed. The VM's processes end at their parent's death, but not at once; until they have,
-// the directory stays for the next caller.
+// killed; its log is kept. The VM's processes end at their parent's death, but not at once;
+// until they have, the directory stays for the next caller.
 func (r *Registry) removeDead(name string) error {
+	r.keepLost(name)
 	if st, err := LoadState(r.Root, name); err == nil && st.Scope != nil {
 		if errors.Is(st.Scope.RemoveLeft(name), unix.EBUSY) {
 			return nil

@@ -13,6 +13,9 @@ import (
 // The verbs that change a VM's kept state. While one works, the VM cannot start: the verb
 // holds the VM's seat, as a supervisor would, and a run waits for it.
 
+// verbRemove is the verb that also works on a VM that has kept only its last log.
+const verbRemove = "remove"
+
 // CheckKept says why the verb cannot work on the VM name: it runs, or it has kept nothing.
 func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) error {
 	live, err := r.Names(ctx)
@@ -23,7 +26,7 @@ func (r *Registry) CheckKept(ctx context.Context, s *Store, name, verb string) e
 		return runs(name, verb)
 	}
 	names, err := s.Names()
-	if err == nil && !slices.Contains(names, name) {
+	if err == nil && !slices.Contains(names, name) && (verb != verbRemove || !s.hasLog(name)) {
 		err = noState(name)
 	}
 	return err
@@ -50,10 +53,13 @@ func (r *Registry) withState(ctx context.Context, s *Store, name, verb string, f
 		if err != nil {
 			return err
 		}
-		if k == nil {
-			return noState(name)
+		switch {
+		case k != nil:
+			return errors.Join(f(), k.Close())
+		case verb == verbRemove && s.hasLog(name):
+			return f()
 		}
-		return errors.Join(f(), k.Close())
+		return noState(name)
 	}
 	return errors.Join(change(), r.RemoveDir(context.WithoutCancel(ctx), name))
 }
@@ -67,9 +73,10 @@ func (r *Registry) Reset(ctx context.Context, s *Store, name string) error {
 	return s.Sweep()
 }
 
-// Remove drops all that the VM has kept.
+// Remove drops all that the VM has kept, and its last log.
 func (r *Registry) Remove(ctx context.Context, s *Store, name string) error {
-	if err := r.withState(ctx, s, name, "remove", func() error { return s.drop(ctx, name) }); err != nil {
+	drop := func() error { return errors.Join(s.drop(ctx, name), s.dropLog(name)) }
+	if err := r.withState(ctx, s, name, verbRemove, drop); err != nil {
 		return err
 	}
 	return s.Sweep()
@@ -93,7 +100,7 @@ func (r *Registry) Rename(ctx context.Context, s *Store, from, to string) error 
 		if err := s.root.Rename(old, target); err != nil {
 			return Failf("%s: cannot be renamed: %v", filepath.Join(s.path, old), proc.Cause(err))
 		}
-		return s.moveColor(ctx, from, to)
+		return errors.Join(s.renameLog(from, to), s.moveColor(ctx, from, to))
 	})
 	return errors.Join(err, r.RemoveDir(context.WithoutCancel(ctx), to))
 }

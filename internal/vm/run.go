@@ -46,6 +46,11 @@ type Run struct {
 	GUI        bool     // do not join a VM without a display
 	// Detached: the program starts even if the caller ends before it runs.
 	Detached bool
+	// Quiet: nobody is notified when the program, in the background, fails soon after its start.
+	Quiet bool
+	// Await: somebody waits for the program's window: a notification says that it starts, until
+	// the window is there.
+	Await bool
 	// Token is an xdg-activation token of the host's compositor, for the first window
 	// that the VM shows from now on; "" is none. The guest never sees it.
 	Token string
@@ -152,7 +157,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() Request {
 	return Request{
 		Version: ControlVersion, Op: OpRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Token: run.Token, Session: run.Session,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Await: run.Await, Token: run.Token, Session: run.Session,
 	}
 }
 

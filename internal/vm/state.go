@@ -199,6 +199,9 @@ func LoadState(dir *os.Root, name string) (State, error) {
 	return file.State, nil
 }
 
+// SlowNote begins the note of a VM that is emulated for want of KVM.
+const SlowNote = "no KVM, so VM "
+
 // Traffic notes the guest's words about its network.
 func (n *NetState) Traffic(t agent.Traffic) { n.Received, n.Sent = t.Received, t.Sent }
 

@@ -30,6 +30,7 @@ import (
 //	    home/                      the home directory of the guest's user
 //	  staging/NAME-XXXXXXXX/       0700; removed with the run, or by a later one
 //	  staging/NAME-XXXXXXXX.lock   flock: held while that run lasts
+//	  logs/NAME                    0600; the log of a VM's last run (lastlog.go)
 //	  .removed-XXXXXXXXXXXX/       a tree that is being removed (removal.go)
 //	  colors.json                  the colours of VMs that config.toml gives none (colors.go)
 //	  written.json                 the user's folders that a VM could ever write to (written.go)

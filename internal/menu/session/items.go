@@ -34,6 +34,7 @@ func (s *Session) load(ctx context.Context, remembered bool) (old bool, err erro
 	if err != nil {
 		return false, err
 	}
+	reg.StateDir = s.Launcher.Dirs.State
 	s.reg = reg
 	if s.running, err = reg.List(ctx); err != nil {
 		return false, err
@@ -118,7 +119,7 @@ func (s *Session) addPrograms() {
 		if claims[app.ID] {
 			continue
 		}
-		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" {
+		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" && !v.NoGUI {
 			app.VM = v.Name
 			s.addProgram(v, app)
 		}

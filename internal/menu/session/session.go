@@ -22,7 +22,8 @@ import (
 // A Session is one menu, from its opening until the chosen action is done.
 type Session struct {
 	Host
-	conf *config.Config
+	conf   *config.Config
+	broken error // what is wrong with the configuration that Show has found
 
 	reg      *vm.Registry
 	state    *os.Root // nil if nothing can be stored
@@ -87,10 +88,14 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 			})
 		})
 	}
+	shown := err == nil
 	stop()
 	child.Stdin.Close()
 	helpers.Wait()
 	err = errors.Join(err, menuEnd(ctx, child.Wait()))
+	if s.broken != nil && shown && err == nil {
+		err = launch.Told(s.broken)
+	}
 	s.work.Wait()
 	s.keepIcons()
 	return errors.Join(append([]error{err}, s.errs...)...)
@@ -98,8 +103,12 @@ func (s *Session) Show(ctx context.Context, settled func()) error {
 
 // open finds the entries, and makes vix-menu show them.
 func (s *Session) open(ctx context.Context) (old bool, err error) {
-	if s.conf, err = s.Launcher.Config(); err != nil {
-		return false, err
+	if s.conf, s.broken = s.Launcher.Config(); s.broken != nil {
+		// The menu opens all the same, to say what is wrong. What it would start reads the
+		// configuration again, and fails.
+		if s.conf, err = config.Parse("", nil); err != nil {
+			return false, err
+		}
 	}
 	setup, err := s.setup(ctx)
 	if err != nil {
@@ -111,7 +120,11 @@ func (s *Session) open(ctx context.Context) (old bool, err error) {
 	if old, err = s.load(ctx, true); err != nil {
 		return old, err
 	}
-	err = s.to.Write(menu.Update{Items: s.items, Actions: actions(), VMs: s.vms, HaveVMs: true, Notice: s.mistakes()})
+	first := menu.Update{Items: s.items, Actions: actions(), VMs: s.vms, HaveVMs: true, Notice: s.mistakes()}
+	if s.broken != nil {
+		first.Notice = &menu.Notice{Text: plain.Error(s.broken), Bad: true}
+	}
+	err = s.to.Write(first)
 	return old, err
 }
 
@@ -195,7 +208,10 @@ func (s *Session) do(f func() error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.closed {
-			s.errs = append(s.errs, err)
+			if !launch.IsTold(err) {
+				s.Launcher.NotifyFailure(context.Background(), "vix menu", err)
+			}
+			s.errs = append(s.errs, launch.Told(err))
 			return
 		}
 		text := plain.Error(err)

@@ -161,6 +161,71 @@ func TestShow(t *testing.T) {
 	}
 }
 
+// With a broken configuration the menu opens, says what is wrong, and starts nothing.
+func TestShowBrokenConfig(t *testing.T) {
+	host := testHost(t)
+	broken := errors.New("config.toml:3: no such key\x1b")
+	host.Launcher.Config = func() (*config.Config, error) { return nil, broken }
+	sc, _ := openMenu(t, host, func() {}, nil)
+	u := sc.next(func(u menu.Update) bool { return u.Items != nil })
+	if want := (menu.Notice{Text: "config.toml:3: no such key", Bad: true}); u.Notice == nil || *u.Notice != want {
+		t.Errorf("%+v, want %+v", u.Notice, want)
+	}
+	sc.send(menu.Event{Kind: menu.EventRun, Item: u.Items[0].ID})
+	if u := sc.next(notice); u.Notice.Text != "config.toml:3: no such key" || !u.Notice.Bad {
+		t.Errorf("%+v", u.Notice)
+	}
+	sc.send(menu.Event{Kind: menu.EventClosed})
+	if err := <-sc.done; !errors.Is(err, broken) || !launch.IsTold(err) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A VM without a display has no programs in a menu: none could show a window.
+func TestNoDisplayNoPrograms(t *testing.T) {
+	host := testHost(t)
+	for config, want := range map[string]string{testConfig: "web/editor vm:web", testConfig + "gui = false\n": "vm:web", "[defaults]\ngui = false\n": ""} {
+		host.Launcher.Config = configOf(config)
+		s := &Session{Host: host}
+		defer s.Close()
+		if err := s.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, it := range s.Entries() {
+			ids = append(ids, it.ID)
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%s: %q, want %q", config, got, want)
+		}
+	}
+}
+
+func configOf(text string) func() (*config.Config, error) {
+	return func() (*config.Config, error) { return config.Parse("config.toml", []byte(text)) }
+}
+
+// What fails when the menu has closed counts as told: a notification has shown it.
+func TestFailureAfterClose(t *testing.T) {
+	host := testHost(t)
+	late := make(chan struct{})
+	host.Programs.Verb = func(context.Context, ...string) ([]byte, error) {
+		<-late
+		return nil, errors.New("nothing to paste")
+	}
+	sc, _ := openMenu(t, host, func() {}, nil)
+	sc.next(func(u menu.Update) bool { return len(u.Items) > 0 })
+	sc.send(menu.Event{Kind: menu.EventAction, Item: "vm:web", Action: actionVerb + "clipboard paste --vm %v"})
+	sc.send(menu.Event{Kind: menu.EventClosed})
+	var u menu.Update
+	for sc.from.Read(&u) == nil { // until the session has heard that the menu has closed
+	}
+	close(late)
+	if err := <-sc.done; !launch.IsTold(err) || err.Error() != "nothing to paste" {
+		t.Errorf("%v", err)
+	}
+}
+
 // A failure that vix-menu itself has reported is distinguished from others.
 func TestMenuFails(t *testing.T) {
 	for end, want := range map[error]string{
