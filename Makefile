@@ -12,6 +12,7 @@ DESTDIR  ?=
 FUZZTIME ?= 10s
 SEQUENCES ?= 200000
 MINUTES  ?= 60
+CLIENTS  ?= 2000
 # Packages whose tests run at once: they wait more than they compute.
 JOBS     ?= 2
 VERSION  := $(shell scripts/version)
@@ -117,10 +118,10 @@ fuzz: need-go setup ## every fuzz target for FUZZTIME each, and SEQUENCES random
 	$(GO) test -count=1 -timeout 2h -exec $(IN_ROOT) -run 'TestPictureOnSway|TestInputMachine' ./e2e/machine -sway=$$(($(SEQUENCES) / 200)) -input=$$(($(SEQUENCES) / 400))
 
 .PHONY: soak
-soak: need-go setup build ## MINUTES of random operations and faults on real VMs, then as many of plain work: build/e2e/soak.txt
+soak: need-go setup build ## MINUTES of random operations and faults on real VMs, as many of plain work, CLIENTS short-lived clients: build/e2e/soak.txt
 	$(GO) test -count=1 -timeout 30m -exec $(IN_ROOT) -run TestSoak ./internal/filter -connections=2000
-	$(GO) test -v -count=1 -timeout 0 -exec $(IN_ROOT) ./e2e/soak -minutes=$(MINUTES)
-	@cat build/e2e/soak.txt
+	$(GO) test -v -count=1 -timeout 0 -exec $(IN_ROOT) ./e2e/soak -minutes=$(MINUTES) -clients=$(CLIENTS)
+	@cat build/e2e/soak.txt build/e2e/clients.txt
 
 .PHONY: generate
 generate: need-go setup ## the tables generated from the protocol XML
@@ -155,7 +156,7 @@ distclean: clean ## also the system root, tools and kernels in the user's cache
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) MINUTES=$(MINUTES) JOBS=$(JOBS) RUN=regexp"
+	@echo "Variables: PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) FUZZTIME=$(FUZZTIME) MINUTES=$(MINUTES) CLIENTS=$(CLIENTS) JOBS=$(JOBS) RUN=regexp"
 
 .PHONY: setup
 setup:

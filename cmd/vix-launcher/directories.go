@@ -55,10 +55,10 @@ func checkDirectories(_ context.Context, e *env) check {
 	var weak *check
 	for _, p := range e.places() {
 		r := p.writable()
-		switch {
-		case r.Status == "fail":
+		switch r.Status {
+		case "fail":
 			return r
-		case r.Status == "warn":
+		case "warn":
 			weak = &r
 		}
 		list = append(list, fmt.Sprintf("%s (%s)", r.Detail, p.holds))
