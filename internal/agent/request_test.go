@@ -35,7 +35,7 @@ func requests() *rapid.Generator[Request] {
 				Names: rapid.SliceOfN(name, 1, 9).Draw(t, "names"), Mode: rapid.Uint32Max(0o777).Draw(t, "mode"),
 			}}
 		}
-		return Request{Menu: &Menu{Programs: paths.Draw(t, "p"), Apps: paths.Draw(t, "a"), Bins: paths.Draw(t, "b"), Icons: paths.Draw(t, "i")}}
+		return Request{Menu: &Menu{Programs: paths.Draw(t, "p"), Apps: paths.Draw(t, "a"), Bins: paths.Draw(t, "b"), Icons: paths.Draw(t, "i"), Services: paths.Draw(t, "s")}}
 	})
 }
 

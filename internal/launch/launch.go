@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -38,7 +39,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 	if r.Action == desktop.ActionStop {
 		return l.failure(ctx, r, reg.Stop(ctx, r.VM, false))
 	}
-	v, argv, err := l.find(ctx, conf, reg, r)
+	v, p, err := l.find(ctx, conf, reg, r)
 	if err != nil {
 		return l.failure(ctx, r, err)
 	}
@@ -46,15 +47,22 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 		return l.failure(ctx, r, err)
 	}
 	if len(r.Files) == 0 {
-		return l.startProgram(ctx, reg, v, argv(nil), r.Token)
+		return l.startProgram(ctx, reg, v, p, r.Token)
 	}
-	return l.openFiles(ctx, reg, v, argv, r)
+	return l.openFiles(ctx, reg, v, p, r)
 }
 
-// find returns the VM and the command of r.
-func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, func([]string) []string, error) {
-	constant := func(argv ...string) func([]string) []string {
-		return func(files []string) []string { return append(slices.Clone(argv), files...) }
+// A program is what a Request starts: the commands that open files (of which there is always
+// one), and the directory that they run in, "" for the home.
+type program struct {
+	runs func(files []string) [][]string
+	dir  string
+}
+
+// find returns the VM and the program of r.
+func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Registry, r Request) (config.VM, program, error) {
+	constant := func(argv ...string) program {
+		return program{runs: func(files []string) [][]string { return [][]string{append(slices.Clone(argv), files...)} }}
 	}
 	if r.App == "" {
 		v, err := conf.VM(r.VM)
@@ -65,19 +73,19 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, reg *vm.Regist
 	}
 	v, app, err := l.FindApp(ctx, conf, r.VM, r.App)
 	if err != nil {
-		return v, nil, err
+		return v, program{}, err
 	}
-	argv := func(files []string) []string { return app.Argv(files...) }
+	p := program{func(files []string) [][]string { return app.Runs(files...) }, app.Dir}
 	switch r.Action {
 	case "":
 	case desktop.ActionShell:
-		argv = constant("foot")
+		p = constant("foot")
 	case desktop.ActionDisposable:
 		err = l.disposable(ctx, reg, &v)
 	default:
 		err = misusef("unknown action %q; there are disposable, shell and stop", plain.Clip(r.Action))
 	}
-	return v, argv, err
+	return v, p, err
 }
 
 // disposable makes v a VM of another name, which does not run and keeps nothing.
@@ -99,14 +107,15 @@ func (l *Launcher) disposable(ctx context.Context, reg *vm.Registry, v *config.V
 	return fmt.Errorf("VM %s: 99 disposable VMs of it run; stop some", v.Name)
 }
 
-// startProgram runs argv in the background, with a notification of the VM's start.
-func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, token string) error {
+// startProgram runs p in the background, with a notification of the VM's start.
+func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, p program, token string) error {
+	argv := p.runs(nil)[0]
 	stage, end := l.Startup(ctx, v.Name, argv[0])
 	err := l.BuildRoot(ctx, v)
 	if err == nil {
 		var exit *vm.Exit
 		exit, err = l.Run(ctx, reg, v, vm.Run{
-			Argv: argv, Background: true, Disposable: v.State == "none", Detached: true, Token: token,
+			Argv: argv, How: vm.How{Cwd: p.dir}, Background: true, Disposable: v.State == "none", Detached: true, Token: token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -151,7 +160,7 @@ const maxOpen = 32
 
 // openFiles shows the program its files, in the VM's folder of grants, and takes them back
 // when it has ended.
-func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, r Request) error {
+func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, p program, r Request) error {
 	fail := func(err error) error { return l.failure(ctx, r, err) }
 	if len(r.Files) > maxOpen {
 		return fail(misusef("%d files: at most %d at once", len(r.Files), maxOpen))
@@ -180,13 +189,26 @@ func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM,
 		}
 		inside = append(inside, path.Join(grantsPath, name))
 	}
-	return l.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: g.path, Guest: grantsPath}, r.Token)
+	runs := p.runs(inside)
+	errs := make([]error, len(runs))
+	var all sync.WaitGroup
+	for i, argv := range runs {
+		all.Go(func() {
+			token := r.Token
+			if i > 0 {
+				token = "" // it is for one window
+			}
+			errs[i] = l.runWithFiles(ctx, reg, v, argv, p.dir, config.Share{Host: g.path, Guest: grantsPath}, token)
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // runWithFiles runs argv until it ends, with the share: one of those that the VM starts
 // with, or added to a VM that runs, or there already. The notification is over when the
 // program runs.
-func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, token string) error {
+func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, dir string, share config.Share, token string) error {
 	stage, end := l.Startup(ctx, v.Name, argv[0])
 	name, started := v.Name, v
 	started.Shares = append(slices.Clone(v.Shares), share)
@@ -206,7 +228,7 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
-		Argv: argv, Disposable: v.State == "none", Token: token,
+		Argv: argv, How: vm.How{Cwd: dir}, Disposable: v.State == "none", Token: token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
 		OnJoin:  join,
 		OnStage: func(s vm.Stage) { stage(s.Name) },

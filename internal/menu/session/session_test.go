@@ -32,7 +32,9 @@ func testHost(t *testing.T) Host {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	apps := filepath.Join(dir, "usr/share/applications")
 	entry := "[Desktop Entry]\nType=Application\nName=Editor\nName[de]=Schreiber\nExec=edit %F\n"
-	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644)); err != nil {
+	bin := filepath.Join(dir, "usr/bin")
+	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644),
+		os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "edit"), nil, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return Host{
