@@ -124,7 +124,7 @@ func TestDay(t *testing.T) {
 	d := newDay(t)
 	red, blue := d.opens("red", gtk4), d.opens("blue", gtk4)
 	file := filepath.Join(d.Dir, "line")
-	host := d.opens("", "foot", "--app-id=host", "sh", "-c", `read line; printf %s "$line" >`+file+`; sleep 1000`)
+	host := d.opens("", "foot", "--app-id=host", "sh", "-c", `while read line; do printf %s "$line" >`+file+`; done`)
 
 	d.has("red", red, "grüße of gtk", true)
 	d.take(red, "VM red")

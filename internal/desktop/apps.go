@@ -37,7 +37,8 @@ type App struct {
 	// Dir is where the program runs, an absolute path; "" is the home.
 	Dir     string
 	exec    command
-	program string // what exec runs, without the terminal around it, if it runs that alone
+	base    string // the name of what exec runs, without the terminal around it
+	program string // base, if exec runs that alone
 }
 
 // Limits of what one root may list.
@@ -87,6 +88,9 @@ func (a App) Runs(files ...string) [][]string { return a.exec.runs(files) }
 // Program returns the base name of the program, "" for one with arguments: "foot --server"
 // is another program than "foot".
 func (a App) Program() string { return a.program }
+
+// Base returns the base name of the program, whatever its arguments.
+func (a App) Base() string { return a.base }
 
 // OpensFiles reports that its command has a place for files.
 func (a App) OpensFiles() bool { return a.exec.takesFiles() }
@@ -255,8 +259,9 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	if strings.Contains(program, "/") && !path.IsAbs(program) || !isInstalled(root, program) {
 		return App{}, fmt.Errorf("the key Exec: the root has no program %s", plain.Clip(plain.Text(program, maxComment, plain.OneLine)))
 	}
-	if argv := a.Argv(); len(argv) == 1 {
-		a.program = path.Base(argv[0])
+	a.base = path.Base(program)
+	if len(a.Argv()) == 1 {
+		a.program = a.base
 	}
 	if e.is("Terminal") {
 		if !isInstalled(root, terminal) {
