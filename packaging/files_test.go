@@ -5,6 +5,7 @@ import (
 	_ "image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -37,6 +38,48 @@ func TestToolsAccept(t *testing.T) {
 				t.Error(out)
 			}
 		})
+	}
+}
+
+// The keys of our snippets for sway are nobody else's: neither each other's, nor those of sway's
+// own configuration, nor, as a terminal's keys are, without Mod4.
+func TestSwayKeys(t *testing.T) {
+	theirs := inRoot(t, `[ ! -e /etc/sway/config ] || cat /etc/sway/config`)
+	if theirs == "" {
+		t.Skip("lacks: /etc/sway/config")
+	}
+	owner := map[string]string{}
+	for _, f := range []string{"sway", "vix.conf", "clipboard.conf"} {
+		text, ours := theirs, f != "sway"
+		if ours {
+			b, err := os.ReadFile(filepath.Join("sway", f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(b)
+		}
+		n := 0
+		for l := range strings.Lines(text) {
+			words := strings.Fields(l)
+			if len(words) < 3 || words[0] != "bindsym" {
+				continue
+			}
+			at := 1
+			for strings.HasPrefix(words[at], "--") {
+				at++
+			}
+			n++
+			keys := strings.Split(strings.ToLower(strings.ReplaceAll(words[at], "$mod", "Mod4")), "+")
+			slices.Sort(keys)
+			chord := strings.Join(keys, "+")
+			if ours && (owner[chord] != "" || !slices.Contains(keys, "mod4")) {
+				t.Errorf("%s: %s is also a key of %q, or has no Mod4", f, words[at], owner[chord])
+			}
+			owner[chord] = f
+		}
+		if n == 0 {
+			t.Errorf("%s binds no key", f)
+		}
 	}
 }
 

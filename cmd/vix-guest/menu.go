@@ -20,15 +20,16 @@ const maxMenuFile = 2 << 20
 // A menuTree is a small tree of this root's files for a desktop's menu, in a temporary
 // directory. The host says what it wants, and checks what it gets.
 type menuTree struct {
-	dir   string
-	bins  []string // directories of programs
-	icons []string // paths with NAME in them
-	seen  map[string]bool
+	dir      string
+	bins     []string // directories of programs
+	icons    []string // paths with NAME in them
+	services []string // directories of D-Bus services
+	seen     map[string]bool
 }
 
 // sendMenu sends the files that a Menu asks for.
 func sendMenu(m agent.Menu, out io.Writer) error {
-	t := &menuTree{bins: m.Bins, icons: m.Icons, seen: map[string]bool{}}
+	t := &menuTree{bins: m.Bins, icons: m.Icons, services: m.Services, seen: map[string]bool{}}
 	var err error
 	if t.dir, err = os.MkdirTemp("", "vix-menu-"); err != nil {
 		return err
@@ -67,11 +68,41 @@ func (t *menuTree) app(file string) error {
 		switch strings.TrimSpace(key) {
 		case "TryExec":
 			err = t.program(value)
+		case "Exec":
+			err = t.program(firstWord(value))
 		case "Icon":
 			err = t.icon(value)
+		case "DBusActivatable":
+			err = t.service(strings.TrimSuffix(path.Base(file), ".desktop"))
 		}
 	}
 	return err
+}
+
+// service adds the D-Bus service of a name, and records its program.
+func (t *menuTree) service(name string) error {
+	for _, dir := range t.services {
+		b, err := t.take(path.Join("/", dir, name+".service"))
+		for s := bufio.NewScanner(bytes.NewReader(b)); err == nil && s.Scan(); {
+			if key, value, _ := strings.Cut(s.Text(), "="); strings.TrimSpace(key) == "Exec" {
+				err = t.program(firstWord(strings.TrimSpace(value)))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstWord is the program of a command, by the usual ways to quote one.
+func firstWord(command string) string {
+	if quoted, ok := strings.CutPrefix(command, `"`); ok {
+		word, _, _ := strings.Cut(quoted, `"`)
+		return word
+	}
+	word, _, _ := strings.Cut(command, " ")
+	return word
 }
 
 func (t *menuTree) icon(name string) error {
@@ -102,7 +133,7 @@ func (t *menuTree) program(name string) error {
 	}
 	for _, p := range places {
 		if name != "" && isProgram(p) {
-			return t.put(p, nil)
+			return t.put(p, nil, 0o755)
 		}
 	}
 	return nil
@@ -118,12 +149,12 @@ func (t *menuTree) take(file string) ([]byte, error) {
 		return nil, nil
 	}
 	if b, err := os.ReadFile(file); err == nil {
-		return b, t.put(file, b)
+		return b, t.put(file, b, 0o644)
 	}
 	return nil, nil
 }
 
-func (t *menuTree) put(file string, b []byte) error {
+func (t *menuTree) put(file string, b []byte, mode os.FileMode) error {
 	to := filepath.Join(t.dir, path.Clean("/"+file))
-	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, b, 0o644))
+	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, b, mode))
 }

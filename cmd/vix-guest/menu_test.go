@@ -19,11 +19,15 @@ import (
 func TestSendMenu(t *testing.T) {
 	root := t.TempDir()
 	for name, text := range map[string]string{
-		"apps/a.desktop":     "[Desktop Entry]\nIcon=pic.png\nTryExec=prog\n",
+		"apps/a.desktop":     "[Desktop Entry]\nIcon=pic.png\nTryExec=prog\nExec=run --now\n",
 		"apps/kde/b.desktop": "Icon=" + root + "/own.svg\nTryExec=" + root + "/bin/prog\nTryExec=nothere\n",
 		"apps/c.desktop":     "Icon=../../secret\nIcon=/\nIcon=" + root + "/apps\n",
-		"apps/d.desktop":     strings.Repeat("#", maxMenuFile+1),
-		"apps/notes":         "x", "pics/pic.svg": "<svg/>", "own.svg": "<svg own/>", "secret": "x", "bin/prog": "code", "bin/foot": "code",
+		"apps/e.desktop":     "Exec=\"" + root + "/own dir/it\" x\nExec=\nExec=\"\n",
+		"bin/run":            "code", "own dir/it": "code",
+		"apps/org.f.desktop": "DBusActivatable=true\n", "bus/org.f.service": "[D-BUS Service]\nExec=svc --gapplication-service\n",
+		"bin/svc": "code", "bus/org.g.service": "Exec=secret\n",
+		"apps/d.desktop": strings.Repeat("#", maxMenuFile+1),
+		"apps/notes":     "x", "pics/pic.svg": "<svg/>", "own.svg": "<svg own/>", "secret": "x", "bin/prog": "code", "bin/foot": "code",
 	} {
 		at := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, []byte(text), 0o755)); err != nil {
@@ -34,7 +38,7 @@ func TestSendMenu(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stream bytes.Buffer
-	menu := agent.Menu{Apps: []string{root + "/apps"}, Icons: []string{root + "/pics/NAME.svg"}, Bins: []string{root + "/bin"}, Programs: []string{"foot"}}
+	menu := agent.Menu{Apps: []string{root + "/apps"}, Icons: []string{root + "/pics/NAME.svg"}, Bins: []string{root + "/bin"}, Programs: []string{"foot"}, Services: []string{root + "/bus"}}
 	if err := copyFiles(agent.Request{Menu: &menu}, nil, &stream, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +58,13 @@ func TestSendMenu(t *testing.T) {
 			name, _ := filepath.Rel(base, path)
 			b, rerr := os.ReadFile(path)
 			got, err = append(got, name+" "+string(b[:min(len(b), 5)])), rerr
+			if st, serr := d.Info(); serr != nil || (st.Mode()&0o111 != 0) != (len(b) == 0) {
+				t.Errorf("%s: mode %v, %v; a program can be run, and a file cannot", name, st.Mode(), serr)
+			}
 		}
 		return err
 	})
-	want := []string{"apps/a.desktop [Desk", "apps/c.desktop Icon=", "apps/kde/b.desktop Icon=", "apps/link.desktop [Desk", "bin/foot ", "bin/prog ", "own.svg <svg ", "pics/pic.svg <svg/"}
+	want := []string{"apps/a.desktop [Desk", "apps/c.desktop Icon=", "apps/e.desktop Exec=", "apps/kde/b.desktop Icon=", "apps/link.desktop [Desk", "apps/org.f.desktop DBusA", "bin/foot ", "bin/prog ", "bin/run ", "bin/svc ", "bus/org.f.service [D-BU", "own dir/it ", "own.svg <svg ", "pics/pic.svg <svg/"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v: got\n%q\nwant\n%q", err, got, want)
 	}

@@ -2,10 +2,12 @@ package main
 
 import (
 	"os/signal"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"vix/internal/desktop"
 	"vix/internal/launch"
 )
 
@@ -18,6 +20,15 @@ func desktopLaunchCommand(e *env) *cobra.Command {
 		Args:   args(2, -1, "VM or APP"),
 		RunE: func(c *cobra.Command, a []string) error {
 			r.VM, r.App, r.Files, r.Token = a[0], a[1], a[2:], e.activationToken()
+			for i, f := range r.Files {
+				if strings.HasPrefix(f, "file:") { // launchers pass paths and URLs
+					path, err := desktop.LocalPath(f)
+					if err != nil {
+						return usagef("desktop launch: %v", err)
+					}
+					r.Files[i] = path
+				}
+			}
 			reg, err := e.registry()
 			if err != nil {
 				return err

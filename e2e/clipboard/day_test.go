@@ -58,7 +58,7 @@ func (d day) offer(w *desktoptest.Node, to string) {
 	again := time.NewTicker(300 * time.Millisecond)
 	defer again.Stop()
 	for deadline := time.Now().Add(patience); ; <-again.C {
-		d.Key(d.t, "ctrl+shift+v")
+		d.Key(d.t, "logo+ctrl+v")
 		if strings.Contains(d.must("status"), "offered to "+to) {
 			return
 		}
@@ -71,7 +71,7 @@ func (d day) offer(w *desktoptest.Node, to string) {
 func (d day) take(w *desktoptest.Node, from string) {
 	d.t.Helper()
 	d.Focus(d.t, w)
-	d.Key(d.t, "ctrl+shift+c")
+	d.Key(d.t, "logo+ctrl+c")
 	d.held("from " + from)
 }
 
@@ -124,7 +124,7 @@ func TestDay(t *testing.T) {
 	d := newDay(t)
 	red, blue := d.opens("red", gtk4), d.opens("blue", gtk4)
 	file := filepath.Join(d.Dir, "line")
-	host := d.opens("", "foot", "--app-id=host", "sh", "-c", `read line; printf %s "$line" >`+file+`; sleep 1000`)
+	host := d.opens("", "foot", "--app-id=host", "sh", "-c", `while read line; do printf %s "$line" >`+file+`; done`)
 
 	d.has("red", red, "grüße of gtk", true)
 	d.take(red, "VM red")
@@ -139,7 +139,7 @@ func TestDay(t *testing.T) {
 		b, _ := os.ReadFile(file)
 		return string(b) == "grüße of gtk"
 	})
-	d.Key(t, "ctrl+shift+x")
+	d.Key(t, "logo+ctrl+x")
 	d.held("nothing is held")
 
 	d.copies("", []byte("of the host"))
@@ -170,7 +170,7 @@ func TestQt(t *testing.T) {
 		got, _ := d.pastes("")
 		return string(got) == "grüße of qt"
 	})
-	d.Key(t, "ctrl+shift+x")
+	d.Key(t, "logo+ctrl+x")
 	d.held("nothing is held")
 
 	d.take(red, "VM red")

@@ -64,12 +64,13 @@ type (
 	// Menu asks for the files behind a desktop's menu, as a stream on standard output of one
 	// directory, "root". It holds the .desktop files among Apps and in the directories among
 	// Apps, the icons that they name, and an empty file for each program that exists, among
-	// Programs and those of the keys TryExec.
+	// Programs and those of the keys TryExec and Exec; and the D-Bus services that entries name.
 	Menu struct {
 		Programs []string `json:"programs,omitempty"` // names, or absolute paths
 		Apps     []string `json:"apps,omitempty"`     // paths of directories of .desktop files, relative to /
 		Bins     []string `json:"bins,omitempty"`     // paths of directories of programs, relative to /
 		Icons    []string `json:"icons,omitempty"`    // paths of icons, from /, with NAME for the icon's
+		Services []string `json:"services,omitempty"` // paths of directories of D-Bus services, relative to /
 	}
 )
 
@@ -238,7 +239,7 @@ func (m Receive) check() error {
 }
 
 func (m Menu) check() error {
-	for _, list := range [][]string{m.Programs, m.Apps, m.Bins, m.Icons} {
+	for _, list := range [][]string{m.Programs, m.Apps, m.Bins, m.Icons, m.Services} {
 		if err := checkPaths("menu", list, maxPlaces); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func requests() *rapid.Generator[Request] {
 				Names: rapid.SliceOfN(name, 1, 9).Draw(t, "names"), Mode: rapid.Uint32Max(0o777).Draw(t, "mode"),
 			}}
 		}
-		return Request{Menu: &Menu{Programs: texts.Draw(t, "p"), Apps: texts.Draw(t, "a"), Bins: texts.Draw(t, "b"), Icons: texts.Draw(t, "i")}}
+		return Request{Menu: &Menu{Programs: texts.Draw(t, "p"), Apps: texts.Draw(t, "a"), Bins: texts.Draw(t, "b"), Icons: texts.Draw(t, "i"), Services: texts.Draw(t, "s")}}
 	})
 }
 

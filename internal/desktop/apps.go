@@ -36,14 +36,18 @@ type App struct {
 	MimeTypes []string
 	// Terminal: it runs in a terminal, which is a program of the VM too.
 	Terminal bool
-	exec     command
-	program  string // what exec runs, without the terminal around it, if it runs that alone
+	// Dir is where the program runs, an absolute path; "" is the home.
+	Dir     string
+	exec    command
+	base    string // the name of what exec runs, without the terminal around it
+	program string // base, if exec runs that alone
 }
 
 // Limits of what one root may list.
 const (
 	maxApps    = 2000
-	maxRootDir = 8192 // names that are read of one directory
+	maxRootDir = 8192 // names that are read of one directory, and files of a directory of entries
+	maxNotes   = 100  // about entries that cannot be used
 )
 
 // appDirs are the directories of a root's .desktop files, the most important first (XDG base
@@ -56,11 +60,12 @@ type Menu struct {
 	Apps     []string // directories of .desktop files
 	Bins     []string // directories of programs
 	Icons    []string // paths of icons, with NAME for the icon's
+	Services []string // directories of D-Bus services
 }
 
 // MenuOfRoot is the Menu of any root.
 func MenuOfRoot() Menu {
-	return Menu{Programs: []string{terminal}, Apps: appDirs, Bins: binDirs, Icons: iconPlaces}
+	return Menu{Programs: []string{terminal}, Apps: appDirs, Bins: binDirs, Icons: iconPlaces, Services: servicesDirs}
 }
 
 // binDirs are the directories of a root's programs.
@@ -75,14 +80,21 @@ func (a App) EntryName() string { return EntryName(a.VM, a.ID) }
 // AppID is the app id that the compositor sees of its windows.
 func (a App) AppID() string { return config.AppID(a.VM, a.Class) }
 
-// Argv returns the command to run in the VM, with the guest's paths of the files to open.
-func (a App) Argv(files ...string) []string { return a.exec.argv(files) }
+// Argv returns the command to run in the VM.
+func (a App) Argv() []string { return a.exec.runs(nil)[0] }
+
+// Runs returns the commands that open files, by their paths in the guest: a program that takes
+// one file runs once for each.
+func (a App) Runs(files ...string) [][]string { return a.exec.runs(files) }
 
 // Program returns the base name of the program, "" for one with arguments: "foot --server"
 // is another program than "foot".
 func (a App) Program() string { return a.program }
 
-// OpensFiles reports that Argv has a place for files.
+// Base returns the base name of the program, whatever its arguments.
+func (a App) Base() string { return a.base }
+
+// OpensFiles reports that its command has a place for files.
 func (a App) OpensFiles() bool { return a.exec.takesFiles() }
 
 // Wanted reports whether v's configuration asks for the App: by its id or a pattern
@@ -108,6 +120,7 @@ func (a App) Wanted(v config.VM) bool {
 // hostile: links lead nowhere out of it, and everything is bounded.
 func Apps(root *os.Root, vm string) (apps []App, notes []string, err error) {
 	seen := map[string]bool{}
+	unnamed := 0 // more notes than are told
 	for _, dir := range appDirs {
 		files, err := entryFiles(root, dir)
 		if err != nil {
@@ -122,6 +135,8 @@ func Apps(root *os.Root, vm string) (apps []App, notes []string, err error) {
 			a, err := readApp(root, f, vm, id)
 			switch {
 			case errors.Is(err, errNotShown):
+			case err != nil && len(notes) == maxNotes:
+				unnamed++
 			case err != nil:
 				notes = append(notes, fmt.Sprintf("VM %s: %s: %v", vm, plain.Text(f, maxComment, plain.OneLine), err))
 			case len(apps) == maxApps:
@@ -130,6 +145,9 @@ func Apps(root *os.Root, vm string) (apps []App, notes []string, err error) {
 				apps = append(apps, a)
 			}
 		}
+	}
+	if unnamed > 0 {
+		notes = append(notes, fmt.Sprintf("VM %s: %d more entries cannot be used", vm, unnamed))
 	}
 	slices.SortFunc(apps, func(a, b App) int { return cmp.Compare(a.ID, b.ID) })
 	return apps, notes, nil
@@ -140,6 +158,9 @@ func entryFiles(root *os.Root, dir string) ([]string, error) {
 	var files []string
 	names, err := dirNames(root, dir)
 	for _, n := range names {
+		if len(files) >= maxRootDir {
+			break
+		}
 		if strings.HasSuffix(n.Name(), ".desktop") {
 			files = append(files, path.Join(dir, n.Name()))
 			continue
@@ -210,7 +231,8 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 	if err != nil {
 		return App{}, err
 	}
-	if e["Type"] != "Application" || e.is("NoDisplay") || e.is("Hidden") || e["OnlyShowIn"] != "" || !isInstalled(root, e["TryExec"]) {
+	_, only := unescape(e["OnlyShowIn"], true)
+	if _, has := e["OnlyShowIn"]; e.value("Type") != "Application" || e.is("NoDisplay") || e.is("Hidden") || has && only || !isInstalled(root, e.value("TryExec")) {
 		return App{}, errNotShown
 	}
 	a := App{
@@ -220,32 +242,75 @@ func readApp(root *os.Root, file, vm, id string) (App, error) {
 		Keywords: e.words("Keywords"), Categories: e.words("Categories"),
 		Icon: e.text("Icon", maxComment), Class: e.text("StartupWMClass", maxName),
 		MimeTypes: e.words("MimeType"),
+		Dir:       e.value("Path"),
 	}
 	if a.Name[""] == "" {
 		return App{}, errors.New("no Name")
+	}
+	if a.Dir != "" && (!path.IsAbs(a.Dir) || len(a.Dir) > maxComment) {
+		return App{}, errors.New("the key Path: not an absolute path")
 	}
 	// Without a class, a program's app id is its entry's id.
 	if a.Class == "" {
 		a.Class = id
 	}
-	if a.exec, err = parseExec(e["Exec"]); err != nil {
+	a.exec = command{icon: a.Icon, name: a.Name[""], file: "/" + file}
+	if a.exec.words, err = execOf(root, e, id); err != nil {
 		return App{}, err
 	}
-	if argv := a.exec.argv(nil); len(argv) == 1 {
-		a.program = path.Base(argv[0])
+	program := a.exec.program()
+	if program == "" {
+		return App{}, errors.New("the key Exec: no program")
+	}
+	if strings.Contains(program, "/") && !path.IsAbs(program) || !isInstalled(root, program) {
+		return App{}, fmt.Errorf("the key Exec: the root has no program %s", plain.Clip(plain.Text(program, maxComment, plain.OneLine)))
+	}
+	a.base = path.Base(program)
+	if len(a.Argv()) == 1 {
+		a.program = a.base
 	}
 	if e.is("Terminal") {
 		if !isInstalled(root, terminal) {
 			return App{}, errors.New("needs a terminal, and the root has no " + terminal)
 		}
 		a.Terminal = true
-		a.exec = append(command{terminal, "--app-id=" + id, "--"}, a.exec...)
+		a.exec.words = append(literal(terminal, "--app-id="+id, "--"), a.exec.words...)
 		a.Class = id
 	}
-	if len(a.Argv()) == 0 {
-		return App{}, errors.New("the key Exec: no command")
-	}
 	return a, nil
+}
+
+// servicesDirs are the directories of a root's D-Bus services, the most important first.
+var servicesDirs = []string{"usr/local/share/dbus-1/services", "usr/share/dbus-1/services"}
+
+// execOf returns an entry's command. One that is started by D-Bus may have none: then it is
+// that of its service, as a program and not as a service (GApplication), with files behind.
+func execOf(root *os.Root, e entry, id string) ([]execWord, error) {
+	if exec := e.value("Exec"); exec != "" || !e.is("DBusActivatable") {
+		if exec == "" && e["Exec"] != "" {
+			return nil, errors.New("the key Exec: an unknown escape, or not text")
+		}
+		return parseExec(exec)
+	}
+	for _, dir := range servicesDirs {
+		b, err := readIn(root, path.Join(dir, id+".service"), maxEntry)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("its D-Bus service: %w", err)
+		}
+		s, err := parseKeyFile(b, "D-BUS Service")
+		if err != nil {
+			return nil, errors.New("its D-Bus service: not a service file")
+		}
+		words, err := parseExec(s.value("Exec"))
+		words = slices.DeleteFunc(words, func(w execWord) bool {
+			return len(w.parts) == 1 && w.parts[0].text == "--gapplication-service"
+		})
+		return append(words, execWord{parts: []execPart{{code: 'U'}}}), err
+	}
+	return nil, errors.New("no Exec, and the root has no D-Bus service of its name")
 }
 
 // isInstalled reports whether a program is in the root; "" always is.
@@ -263,7 +328,7 @@ func isInstalled(root *os.Root, program string) bool {
 			return false
 		}
 		st, err := root.Stat(real)
-		return err == nil && st.Mode().IsRegular()
+		return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
 	})
 }
 

@@ -1,6 +1,7 @@
 package desktop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,7 +52,9 @@ func TestApps(t *testing.T) {
 	const dir = "usr/share/applications/"
 	root := tree(t, map[string]string{
 		"usr/bin/prog":                           "",
-		dir + "a.desktop":                        "# c\n[Desktop Entry]\nType=Application\nName=Alpha\nName[de]=Al\u202epha\nName[../x]=bad\nExec=sh -c \"a b\" %U --x=%i%%\nMimeType=image/png;text/plain;\nStartupWMClass=Alpha-Class\nIcon=a\\sicon\n[Desktop Action x]\nExec=evil\n",
+		"usr/bin/sh":                             "",
+		dir + "key.desktop":                      app("Name[../x]=bad"),
+		dir + "a.desktop":                        "# c\n[Desktop Entry]\nType=Application\nName=Alpha\nName[de]=Al\u202epha\nExec=sh -c \"a b\" %U --x=%i%%\nMimeType=image/png;text/plain;\nStartupWMClass=Alpha-Class\nIcon=a\\sicon\n[Desktop Action x]\nExec=evil\n",
 		dir + "b.desktop":                        app("TryExec=prog"),
 		dir + "hidden.desktop":                   app("NoDisplay=true"),
 		dir + "missing.desktop":                  app("TryExec=nothere"),
@@ -85,19 +88,19 @@ func TestApps(t *testing.T) {
 		t.Errorf("apps %q, want %q", ids, want)
 	}
 	all := strings.Join(notes, "\n")
-	for _, name := range []string{"out", "up", "loop", "quote", "term", "big", "bad name", "pipe"} {
+	for _, name := range []string{"out", "up", "loop", "quote", "term", "big", "bad name", "pipe", "key"} {
 		if !strings.Contains(all, name+".desktop: ") {
 			t.Errorf("no note about %s: %s", name, all)
 		}
 	}
-	if len(notes) != 8 {
+	if len(notes) != 9 {
 		t.Errorf("%d notes:\n%s", len(notes), all)
 	}
 	a := byID["a"]
 	if a.Name.In("de_AT.UTF-8") != "Alpha" || len(a.Name) != 2 || a.Name.In("fr") != "Alpha" || a.Icon != "a icon" {
 		t.Errorf("%+v", a)
 	}
-	if got := a.Argv("f1", "f2"); !slices.Equal(got, []string{"sh", "-c", "a b", "f1", "f2", "--x=%"}) {
+	if got := a.Runs("/f1", "/f2"); len(got) != 1 || !slices.Equal(got[0], []string{"sh", "-c", "a b", "/f1", "/f2", "--x=--icon", "a icon%"}) {
 		t.Errorf("argv %q", got)
 	}
 	if a.AppID() != "vix.web.Alpha-Class" || a.EntryName() != "dev.vix.web.a" || a.Program() != "" || byID["b"].Program() != "prog" || !a.OpensFiles() {
@@ -134,13 +137,18 @@ func TestWanted(t *testing.T) {
 
 // TestManyApps: a root without end.
 func TestManyApps(t *testing.T) {
-	files := map[string]string{}
+	files := map[string]string{"usr/bin/prog": ""}
 	for i := range maxApps + 10 {
 		files[fmt.Sprintf("usr/share/applications/a%05d.desktop", i)] = app()
 	}
 	apps, notes, err := Apps(tree(t, files), "v")
 	if err != nil || len(apps) != maxApps || len(notes) != 1 {
-		t.Errorf("%d apps, notes %q, %v", len(apps), notes, err)
+		t.Errorf("%d apps, %d notes, %v", len(apps), len(notes), err)
+	}
+	delete(files, "usr/bin/prog")
+	apps, notes, err = Apps(tree(t, files), "v")
+	if err != nil || len(apps) != 0 || len(notes) != maxNotes+1 || !strings.HasSuffix(notes[maxNotes], fmt.Sprintf("%d more entries cannot be used", maxApps+10-maxNotes)) {
+		t.Errorf("without their program: %d apps, %d notes, the last %q, %v", len(apps), len(notes), notes[len(notes)-1], err)
 	}
 }
 
@@ -151,6 +159,12 @@ func FuzzEntry(f *testing.F) {
 		dir := t.TempDir()
 		if err := os.MkdirAll(dir+"/usr/share/applications", 0o755); err != nil {
 			t.Fatal(err)
+		}
+		for _, program := range []string{"prog", "foot", "fish", "gtk4-demo"} {
+			at := dir + "/usr/bin/" + program
+			if err := errors.Join(os.MkdirAll(dir+"/usr/bin", 0o755), os.WriteFile(at, nil, 0o755)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := os.WriteFile(dir+"/usr/share/applications/x.desktop", b, 0o644); err != nil {
 			t.Fatal(err)
@@ -170,9 +184,10 @@ func FuzzEntry(f *testing.F) {
 					t.Fatalf("Name[%q]=%q", locale, s)
 				}
 			}
-			argv := a.Argv("f")
-			if len(argv) == 0 || len(argv) > maxArgv+1 {
-				t.Fatalf("argv %q", argv)
+			for _, argv := range append(a.Runs("f", "g"), a.Argv()) {
+				if len(argv) == 0 || argv[0] == "" || len(argv) > 2*maxArgv+2 {
+					t.Fatalf("argv %q", argv)
+				}
 			}
 		}
 	})

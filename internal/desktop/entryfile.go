@@ -63,9 +63,8 @@ func (f EntryFile) Bytes() []byte {
 	set("Terminal", "false")
 	set("StartupNotify", "true")
 	set("StartupWMClass", f.App.AppID())
-	if f.DBus {
-		set("DBusActivatable", "true")
-	}
+	// Not DBusActivatable, though our service owns its name: a bus that has to start the service
+	// drops the call of whoever does not wait for that, such as "gio launch".
 	set("Categories", list(categories(f.App.Categories)))
 	set("Keywords", list(append([]string{"vix", vm}, f.App.Keywords...)))
 	set("MimeType", list(types))
@@ -98,11 +97,12 @@ func setTexts(b *bytes.Buffer, key string, t Text, suffix string) {
 	}
 }
 
-// list makes a value of type string list.
+// list makes a value of type string list. A semicolon in a word becomes a space: GLib reads no
+// word of a list of localised strings with an escaped one.
 func list(words []string) string {
 	var b strings.Builder
 	for _, w := range words {
-		b.WriteString(strings.ReplaceAll(escape(w), ";", `\;`) + ";")
+		b.WriteString(escape(strings.ReplaceAll(w, ";", " ")) + ";")
 	}
 	return b.String()
 }

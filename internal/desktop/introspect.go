@@ -166,8 +166,8 @@ func arguments(args []introspect.Arg) string {
 	return strings.Join(words, ", ")
 }
 
-// localPath is the file of a file: URI, or of a path.
-func localPath(uri string) (string, error) {
+// LocalPath is the file of a file: URI, or of a path.
+func LocalPath(uri string) (string, error) {
 	if path.IsAbs(uri) {
 		return uri, nil
 	}

@@ -447,7 +447,7 @@ func (s *Service) activate(sender dbus.Sender, name, action string, files []stri
 		return errorOf("InvalidArgs", "unknown action %q", plain.Text(action, maxLabel, plain.OneLine))
 	}
 	for k, f := range files {
-		path, err := localPath(f)
+		path, err := LocalPath(f)
 		if err != nil {
 			return errorOf("InvalidArgs", "%v", err)
 		}

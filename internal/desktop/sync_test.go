@@ -43,7 +43,7 @@ const hostileEntry = "[Desktop Entry]\nType=Application\nName=Evil\\nExec=rm -rf
 
 func hostileFile(t *testing.T) EntryFile {
 	t.Helper()
-	apps, notes, err := Apps(tree(t, map[string]string{"usr/share/applications/evil.desktop": hostileEntry}), "web")
+	apps, notes, err := Apps(tree(t, map[string]string{"usr/share/applications/evil.desktop": hostileEntry, "usr/bin/evil": ""}), "web")
 	if err != nil || len(apps) != 1 {
 		t.Fatal(apps, notes, err)
 	}
@@ -69,11 +69,14 @@ func TestEntryOfHostileFile(t *testing.T) {
 	}
 	for _, want := range []string{
 		"\nName=Evil Exec=rm -rf / (web)\n", "\nStartupWMClass=vix.web.vix_vault.x_Exec_evil\n", "\nMimeType=image/png;image/svg+xml;\n",
-		"\nCategories=AudioVideo;Audio;Game;\n", "desktop launch web evil %F\n", "\nX-Vix-VM=web\n", "\nDBusActivatable=true\n",
+		"\nCategories=AudioVideo;Audio;Game;\n", "desktop launch web evil %F\n", "\nX-Vix-VM=web\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}
+	}
+	if strings.Contains(text, "DBusActivatable") {
+		t.Error("an entry that a launcher may open by a call, and not wait")
 	}
 	if groups != 1+len(Actions) {
 		t.Errorf("%d groups", groups)
@@ -226,8 +229,9 @@ func TestIcon(t *testing.T) {
 
 func TestExecQuoting(t *testing.T) {
 	words := []string{`/a b/c"d`, `$x`, "100%", `back\slash`, "plain"}
-	c, err := parseExec(quoteExec(slices.Clone(words)))
-	if err != nil || !slices.Equal(c.argv(nil), words) {
-		t.Errorf("%q, %v", c.argv(nil), err)
+	e := entry{"Exec": quoteExec(slices.Clone(words))}
+	list, err := parseExec(e.value("Exec"))
+	if got := (command{words: list}).runs(nil); err != nil || !slices.Equal(got[0], words) {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -13,7 +13,8 @@ import (
 func TestWantsWindow(t *testing.T) {
 	system := t.TempDir()
 	apps, bin := filepath.Join(system, "usr/share/applications"), filepath.Join(system, "usr/bin")
-	if err := errors.Join(os.MkdirAll(apps, 0o755), os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "foot"), nil, 0o755)); err != nil {
+	if err := errors.Join(os.MkdirAll(apps, 0o755), os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "foot"), nil, 0o755),
+		os.WriteFile(filepath.Join(bin, "maps"), nil, 0o755), os.WriteFile(filepath.Join(bin, "htop"), nil, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	for name, lines := range map[string]string{"maps": "Exec=maps --new %F", "htop": "Exec=htop\nTerminal=true"} {

@@ -59,13 +59,13 @@ func imageKey(image string) string {
 	return hex.EncodeToString(sum[:10])
 }
 
-// stampOf returns a text that differs between two states of an image.
+// stampOf returns a text that differs between two states of an image, and two kinds of trees.
 func stampOf(image string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(image, &st); err != nil {
 		return "", fmt.Errorf("%s: %w", image, err)
 	}
-	return fmt.Sprintf("%s\nfile %d of %d, %d bytes, of %d, there since %d\n", image, st.Ino, st.Dev, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
+	return fmt.Sprintf("%s\ntree 2, file %d of %d, %d bytes, of %d, there since %d\n", image, st.Ino, st.Dev, st.Size, st.Mtim.Nano(), st.Ctim.Nano()), nil
 }
 
 // imageTree returns the path of an image's tree, however old; "" if there is none.

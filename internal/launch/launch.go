@@ -8,9 +8,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"vix/config"
+	"vix/internal/agent"
 	"vix/internal/desktop"
 	"vix/internal/plain"
 	"vix/internal/vm"
@@ -39,7 +41,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 	if err != nil {
 		return l.failure(ctx, r, err)
 	}
-	v, argv, err := l.find(ctx, conf, r)
+	v, p, err := l.find(ctx, conf, r)
 	if err != nil {
 		return l.failure(ctx, r, err)
 	}
@@ -48,9 +50,9 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 	}
 	start := func(v config.VM) error {
 		if len(r.Files) == 0 {
-			return l.startProgram(ctx, reg, v, argv(nil), r)
+			return l.startProgram(ctx, reg, v, p, r)
 		}
-		return l.openFiles(ctx, reg, v, argv, r)
+		return l.openFiles(ctx, reg, v, p, r)
 	}
 	if !r.fresh() {
 		return start(v)
@@ -69,10 +71,17 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 // fresh reports whether the request is for a VM of its own.
 func (r Request) fresh() bool { return r.Disposable || r.Action == desktop.ActionDisposable }
 
-// find returns the VM and the command of r.
-func (l *Launcher) find(ctx context.Context, conf *config.Config, r Request) (config.VM, func([]string) []string, error) {
-	constant := func(argv ...string) func([]string) []string {
-		return func(files []string) []string { return append(slices.Clone(argv), files...) }
+// A program is what a Request starts: the commands that open files (of which there is always
+// one), and the directory that they run in, "" for the home.
+type program struct {
+	runs func(files []string) [][]string
+	dir  string
+}
+
+// find returns the VM and the program of r.
+func (l *Launcher) find(ctx context.Context, conf *config.Config, r Request) (config.VM, program, error) {
+	constant := func(argv ...string) program {
+		return program{runs: func(files []string) [][]string { return [][]string{append(slices.Clone(argv), files...)} }}
 	}
 	if r.App == "" {
 		v, err := conf.VM(r.VM)
@@ -80,17 +89,17 @@ func (l *Launcher) find(ctx context.Context, conf *config.Config, r Request) (co
 	}
 	v, app, err := l.FindApp(ctx, conf, r.VM, r.App)
 	if err != nil {
-		return v, nil, err
+		return v, program{}, err
 	}
-	argv := func(files []string) []string { return app.Argv(files...) }
+	p := program{func(files []string) [][]string { return app.Runs(files...) }, app.Dir}
 	switch r.Action {
 	case "", desktop.ActionDisposable:
 	case desktop.ActionShell:
-		argv = constant("foot")
+		p = constant("foot")
 	default:
 		err = misusef("unknown action %q; want disposable, shell or stop", plain.Clip(r.Action))
 	}
-	return v, argv, err
+	return v, p, err
 }
 
 // maxDisposable bounds the disposable VMs of one VM's configuration that run at once.
@@ -127,14 +136,15 @@ func (l *Launcher) Disposable(ctx context.Context, reg *vm.Registry, v config.VM
 	return fmt.Errorf("VM %s: %d disposable VMs of it are running; stop some", base, maxDisposable)
 }
 
-// startProgram runs argv in the background, with a notification of the VM's start.
-func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, r Request) error {
+// startProgram runs p in the background, with a notification of the VM's start.
+func (l *Launcher) startProgram(ctx context.Context, reg *vm.Registry, v config.VM, p program, r Request) error {
+	argv := p.runs(nil)[0]
 	stage, end := l.Startup(ctx, v.Name, argv[0])
 	err := l.BuildRoot(ctx, v)
 	if err == nil {
 		var exit *vm.Exit
 		exit, err = l.Run(ctx, reg, v, vm.Run{
-			Argv: argv, Background: true, Disposable: v.State == "none", Fresh: r.fresh(), Detached: true, Await: true, Token: r.Token,
+			Argv: argv, How: vm.How{Cwd: agent.Bytes(p.dir)}, Background: true, Disposable: v.State == "none", Fresh: r.fresh(), Detached: true, Await: true, Token: r.Token,
 			OnStage: func(s vm.Stage) { stage(s.Name) },
 		})
 		if err == nil && exit != nil {
@@ -214,7 +224,7 @@ const maxOpen = 32
 
 // openFiles shows the program its files, in the VM's folder of grants, and takes them back
 // when it has ended.
-func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv func([]string) []string, r Request) error {
+func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM, p program, r Request) error {
 	fail := func(err error) error { return l.failure(ctx, r, err) }
 	if len(r.Files) > maxOpen {
 		return fail(misusef("%d files; at most %d at once", len(r.Files), maxOpen))
@@ -243,19 +253,57 @@ func (l *Launcher) openFiles(ctx context.Context, reg *vm.Registry, v config.VM,
 		}
 		inside = append(inside, path.Join(grantsPath, name))
 	}
-	return l.runWithFiles(ctx, reg, v, argv(inside), config.Share{Host: g.path, Guest: grantsPath}, r)
+	// Of a VM of its own, the first command takes the name; the others join it.
+	taken, ended := make(chan struct{}), make(chan struct{})
+	runs := p.runs(inside)
+	errs := make([]error, len(runs))
+	var all sync.WaitGroup
+	for i, argv := range runs {
+		f := fileRun{argv: argv, dir: p.dir, share: config.Share{Host: g.path, Guest: grantsPath}}
+		if i == 0 {
+			f.token, f.fresh, f.onTake = r.Token, r.fresh(), sync.OnceFunc(func() { close(taken) })
+		}
+		all.Go(func() {
+			if i > 0 && r.fresh() {
+				select {
+				case <-taken:
+				case <-ended:
+					select {
+					case <-taken:
+					default:
+						return // it has failed
+					}
+				}
+			}
+			errs[i] = l.runWithFiles(ctx, reg, v, f)
+			if i == 0 {
+				close(ended)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
 }
 
-// runWithFiles runs argv until it ends, with the share: one of those that the VM starts
-// with, or added to a VM that runs, or there already. The notification is over when the
-// program runs.
-func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, argv []string, share config.Share, r Request) error {
-	stage, end := l.Startup(ctx, v.Name, argv[0])
+// A fileRun is a command that opens files of a share.
+type fileRun struct {
+	argv   []string
+	dir    string // that it runs in; "" for the home
+	share  config.Share
+	token  string
+	fresh  bool // in a VM that does not run yet
+	onTake func()
+}
+
+// runWithFiles runs f until it ends, with the share: one of those that the VM starts with, or
+// added to a VM that runs, or there already. The notification is over when the program runs.
+func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, f fileRun) error {
+	stage, end := l.Startup(ctx, v.Name, f.argv[0])
 	name, started := v.Name, v
-	started.Shares = append(slices.Clone(v.Shares), share)
+	started.Shares = append(slices.Clone(v.Shares), f.share)
 	// Run joins a VM that another process is starting before argv runs.
 	join := func() error {
-		_, err := reg.Mount(ctx, name, share.String())
+		_, err := reg.Mount(ctx, name, f.share.String())
 		if err == nil {
 			return nil
 		}
@@ -263,15 +311,15 @@ func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.
 		if serr != nil || st.State != vm.StateRunning && st.State != vm.StateNotAnswering {
 			return nil // it is stopping: Run starts another
 		}
-		if slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == share.Guest && sh.PID > 0 }) {
+		if slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == f.share.Guest && sh.PID > 0 }) {
 			return nil
 		}
 		return err
 	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
-		Argv: argv, Disposable: v.State == "none", Fresh: r.fresh(), Await: true, Token: r.Token,
+		Argv: f.argv, How: vm.How{Cwd: agent.Bytes(f.dir)}, Disposable: v.State == "none", Fresh: f.fresh, Await: true, Token: f.token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
-		OnJoin:  join,
+		OnJoin: join, OnTake: f.onTake,
 		OnStage: func(s vm.Stage) { stage(s.Name) },
 		OnStart: func(vm.Program) { go end(nil) },
 	})

@@ -200,3 +200,30 @@ func BenchmarkFilter(b *testing.B) {
 		})
 	}
 }
+
+// TestRunningFirst: of two programs that match as well, that of a VM that runs comes first,
+// whatever its name; what is used more is still before it.
+// As long as nothing is typed, the list is by name.
+func TestRunningFirst(t *testing.T) {
+	m := NewModel(nil, nil, 5)
+	m.SetVMs(map[string]VM{"work": {State: "running"}})
+	m.SetItems([]Item{
+		{ID: "demo/foot", Name: "Foot", VM: "demo"}, {ID: "work/foot", Name: "Foot", VM: "work"},
+		{ID: "demo/food", Name: "Food", VM: "demo", Use: 9}, {ID: "work/zoo", Name: "Zoo", VM: "work"},
+	})
+	for query, want := range map[string][]string{
+		"":   {"demo/food", "demo/foot", "work/foot", "work/zoo"},
+		"fo": {"demo/food", "work/foot", "demo/foot"},
+	} {
+		m.Kill(true)
+		m.Insert(query)
+		var got []string
+		for i := range m.Count() {
+			it, _ := m.Line(i)
+			got = append(got, it.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", query, got, want)
+		}
+	}
+}

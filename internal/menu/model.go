@@ -83,7 +83,8 @@ func (m *Model) SetActions(actions []Action) {
 // VM is the state of an item's VM.
 func (m *Model) VM(it Item) VM { return m.vms[it.VM] }
 
-// filter finds the hits anew, among items by their indices, and selects the best.
+// filter finds the hits anew, among items by their indices, and selects the best: of equals,
+// those of VMs that run, and then by name. As long as nothing is typed the list is by name.
 func (m *Model) filter(among []int) {
 	ws := words(string(m.query))
 	type hit struct {
@@ -99,8 +100,14 @@ func (m *Model) filter(among []int) {
 			hits = append(hits, hit{i, s})
 		}
 	}
+	running := func(i int) int {
+		if len(ws) > 0 && m.vms[m.items[i].VM].State != "" {
+			return 1
+		}
+		return 0
+	}
 	slices.SortFunc(hits, func(a, b hit) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(m.keys[a.i].order, m.keys[b.i].order))
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(running(b.i), running(a.i)), cmp.Compare(m.keys[a.i].order, m.keys[b.i].order))
 	})
 	m.hits = make([]int, len(hits))
 	for k, h := range hits {

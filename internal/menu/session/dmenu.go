@@ -39,7 +39,9 @@ func (s *Session) Dmenu(ctx context.Context, command, token string) error {
 		name = words[0]
 	}
 	kind := dmenuKinds[filepath.Base(name)]
-	model := menu.NewModel(slices.DeleteFunc(slices.Clone(s.items), func(it menu.Item) bool { return it.Machine }), nil, 1)
+	model := menu.NewModel(nil, nil, 1)
+	model.SetVMs(s.vms)
+	model.SetItems(slices.DeleteFunc(slices.Clone(s.items), func(it menu.Item) bool { return it.Machine }))
 	var items []menu.Item
 	for i := range model.Count() {
 		it, _ := model.Line(i)

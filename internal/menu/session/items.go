@@ -116,14 +116,19 @@ func (s *Session) addPrograms() {
 		}
 	}
 	for _, app := range appsOf(host) {
-		if claims[app.ID] {
+		if claims[app.ID] || isOurs(app) {
 			continue
 		}
-		if v, err := s.conf.VMFor(app.Program()); err == nil && v.Root == "host" && !v.NoGUI {
+		if v, err := s.conf.VMFor(app.Base()); err == nil && v.Root == "host" && !v.NoGUI {
 			app.VM = v.Name
 			s.addProgram(v, app)
 		}
 	}
+}
+
+// isOurs reports an entry of Vix itself, which would run in a VM what is for the host.
+func isOurs(app desktop.App) bool {
+	return app.ID == desktop.BusName || app.Base() == "vix" || app.Base() == "vix-launcher"
 }
 
 // rootApps reads a root's programs. An unreadable root has none; desktop sync and run report

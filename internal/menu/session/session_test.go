@@ -32,7 +32,9 @@ func testHost(t *testing.T) Host {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	apps := filepath.Join(dir, "usr/share/applications")
 	entry := "[Desktop Entry]\nType=Application\nName=Editor\nName[de]=Schreiber\nExec=edit %F\n"
-	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644)); err != nil {
+	bin := filepath.Join(dir, "usr/bin")
+	if err := errors.Join(os.MkdirAll(apps, 0o755), os.WriteFile(filepath.Join(apps, "editor.desktop"), []byte(entry), 0o644),
+		os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "edit"), nil, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	return Host{
@@ -321,5 +323,32 @@ func TestDisabledVM(t *testing.T) {
 	conf += "width = 1\n"
 	if _, u := open(); u.Notice == nil || u.Notice.Text != "config.toml has 3 errors; see vix config check" {
 		t.Errorf("%+v", u.Notice)
+	}
+}
+
+// TestItemsOfHost: a program of the host is offered in the VM that has its name, also if its
+// entry gives it arguments, and Vix's own entry is not offered.
+func TestItemsOfHost(t *testing.T) {
+	host := testHost(t)
+	for name, exec := range map[string]string{"usr/share/applications/tool.desktop": "tool --now", "usr/share/applications/dev.vix.Launcher.desktop": "vix-launcher menu"} {
+		text := "[Desktop Entry]\nType=Application\nName=N\nExec=" + exec + "\n"
+		bin := filepath.Join(host.Launcher.System, "usr/bin", strings.Fields(exec)[0])
+		if err := errors.Join(os.WriteFile(filepath.Join(host.Launcher.System, name), []byte(text), 0o644), os.WriteFile(bin, nil, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Session{Host: host}
+	defer s.Close()
+	if err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range s.Entries() {
+		if !e.Machine {
+			got = append(got, e.ID)
+		}
+	}
+	if want := []string{"web/editor", "tool/tool"}; !slices.Equal(got, want) {
+		t.Errorf("items %q, want %q", got, want)
 	}
 }

@@ -303,15 +303,15 @@ func timerOf(t *time.Timer) <-chan time.Time {
 }
 
 func (w *window) update(u menu.Update) {
+	if u.HaveVMs {
+		w.model.SetVMs(u.VMs) // first: they order the items
+	}
 	if u.Items != nil {
 		w.model.SetItems(u.Items)
 		w.items = true
 	}
 	if u.Actions != nil {
 		w.model.SetActions(u.Actions)
-	}
-	if u.HaveVMs {
-		w.model.SetVMs(u.VMs)
 	}
 	if u.Notice != nil {
 		w.notice = u.Notice
