@@ -220,7 +220,7 @@ func (r *reader) clipboard(v any, c *Clipboard) {
 func (r *reader) clipRule(k int, t map[string]any, ttl time.Duration) ClipRule {
 	rule := ClipRule{Kinds: []string{"text", "image"}, Strip: true, TTL: ttl}
 	fail := func(name string, err error) {
-		e := r.fail([]string{"clipboard", "rule"}, "rule %d: %v", k+1, err)
+		e := r.mistake([]string{"clipboard", "rule"}, "rule %d: %v", k+1, err)
 		e.Line = r.lines.of([]string{"clipboard", "rule", strconv.Itoa(k), name})
 	}
 	for name, v := range t {

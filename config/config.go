@@ -234,7 +234,12 @@ type reader struct {
 	errs   Errors
 }
 
-func (r *reader) fail(path []string, format string, args ...any) *Error {
+func (r *reader) fail(path []string, format string, args ...any) {
+	_ = r.mistake(path, format, args...)
+}
+
+// mistake is fail, and returns what was added.
+func (r *reader) mistake(path []string, format string, args ...any) *Error {
 	e := &Error{
 		File:  r.label,
 		Line:  r.lines.of(path),
@@ -352,9 +357,9 @@ func (r *reader) vm(name string, tables map[string]any, c *Config) {
 	case map[string]any, []map[string]any:
 	default:
 		if slices.Contains(keyNames(false), name) {
-			r.fail(path, "belongs to a VM; put it under [defaults] or [vm.NAME]").scope = blocking
+			r.mistake(path, "belongs to a VM; put it under [defaults] or [vm.NAME]").scope = blocking
 		} else {
-			r.fail(path, "%v", wantTable(toml.Key(path).String(), tables[name])).scope = blocking
+			r.mistake(path, "%v", wantTable(toml.Key(path).String(), tables[name])).scope = blocking
 		}
 		return
 	}
@@ -506,7 +511,7 @@ func (r *reader) programsOnce(names []string, tables map[string]any, c *Config) 
 				first[p] = name
 			case one != name && c.contested[p] == nil:
 				at := r.lines.of([]string{"vm", one, "programs"})
-				e := r.fail([]string{"vm", name, "programs"}, "%q is already listed by [vm.%s] on line %d; take one of the two away, or name the VM with --vm", clip(p), one, at)
+				e := r.mistake([]string{"vm", name, "programs"}, "%q is already listed by [vm.%s] on line %d; take one of the two away, or name the VM with --vm", clip(p), one, at)
 				e.scope, c.contested[p] = ofProgram, e
 			}
 		}

@@ -137,7 +137,7 @@ func TestMistakes(t *testing.T) {
 		{"top level, one VM's", "tag = \"x\"\n", "c:1: tag: belongs to one VM; put it under [vm.NAME]"},
 		{"a VM's table", "[web]\nmemory = \"1G\"\n", `c:1: web: unknown table; did you mean [vm.web]?`},
 		{"nearly a table", "[defaluts]\n", `c:1: defaluts: unknown table; did you mean [defaults]?`},
-		{"a suite's number", "[vm.a]\nroot = \"debian:13\"\n", `c:2: vm.a.root: Debian 13 is called trixie here: want "debian:trixie", not "debian:13"`},
+		{"a suite's number", "[vm.a]\nroot = \"debian:13\"\n", `c:2: vm.a.root: the suite of Debian 13 is trixie: want "debian:trixie", not "debian:13"`},
 		{"twice", "[vm.a]\ncpus = 1\ncpus = 2\n", "c:3: vm.a.cpus: is there twice; the first is on line 2"},
 		{"unknown table", "[default]\n", `c:1: default: unknown table; did you mean [defaults]?`},
 		{"menu, unknown key", "[menu]\nlinse = 3\n", `c:2: menu.linse: unknown key; did you mean "lines"?`},

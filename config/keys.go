@@ -318,7 +318,7 @@ func parseRoot(x any) (string, error) {
 			return "", fmt.Errorf(`%q is not the name of a suite of Debian; want one such as "debian:trixie"`, clip(suite))
 		}
 		if name, ok := debianSuites[suite]; ok {
-			return "", fmt.Errorf("Debian %s is called %s here: want %q, not %q", suite, name, RootDebian+name, s)
+			return "", fmt.Errorf("the suite of Debian %s is %s: want %q, not %q", suite, name, RootDebian+name, s)
 		}
 		return s, nil
 	}

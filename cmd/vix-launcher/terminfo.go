@@ -69,7 +69,7 @@ func isTerminfo(b []byte, term string) bool {
 	for i := range head {
 		head[i] = int(binary.LittleEndian.Uint16(b[2*i:]))
 	}
-	number := 0
+	var number int
 	switch head[0] {
 	case 0o432:
 		number = 2

@@ -10,7 +10,7 @@ import (
 func TestNearVerbs(t *testing.T) {
 	root := command(osEnv())
 	for typed, want := range map[string]string{
-		"lits": `"list"`, "stauts": `"status"`, "sotp": `"stop"`, "doc": `"doctor"`, "st": `"status" "stop"`, "strat": `"run"`,
+		"lits": `"list"`, "stauts": `"status"`, "sotp": `"stop"`, "doc": `"doctor"`, "st": `"status" "stop"`, "laucnh": `"run"`,
 		"stats": `"top"`, "unmount": `"umount"`, "supervise": "", "web": "", "xyzzy": "", "x": "", "r": "", "firefox": "",
 		strings.Repeat("run", 1000): "",
 	} {

@@ -20,11 +20,11 @@ type wing struct {
 // wings has every package once. A bound is raised on purpose, together with
 // ARCHITECTURE.md, and lowered when code goes: it is an eighth too high at most.
 var wings = []wing{
-	{"faces", 9000, []string{"cmd/vix-launcher", "cmd/vix-menu", "cmd/vix-waylandproxy"}},
-	{"desktop", 10600, []string{"internal/clipflow", "internal/desktop", "internal/icon", "internal/launch", "internal/menu", "internal/menu/session"}},
+	{"faces", 10700, []string{"cmd/vix-launcher", "cmd/vix-menu", "cmd/vix-waylandproxy"}},
+	{"desktop", 11500, []string{"internal/clipflow", "internal/desktop", "internal/icon", "internal/launch", "internal/menu", "internal/menu/session"}},
 	{"machine", 21900, []string{"internal/agent", "internal/balloon", "internal/boot", "internal/names", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/transfer", "internal/usb", "internal/vm"}},
 	{"display", 19800, []string{"internal/clipboard", "internal/filter", "internal/gpu", "internal/label", "internal/ledger", "internal/relay", "internal/surface", "internal/trace", "internal/vhost", "internal/virtwl", "internal/wayland"}},
-	{"ground", 5000, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
+	{"ground", 5400, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
 	{"guest", 4000, []string{"cmd/vix-guest", "internal/guestproxy"}},
 	{"tests", 11400, []string{"bench", "e2e", "internal/archtest", "internal/desktoptest", "internal/gpu/gputest", "internal/hostile", "internal/logtest", "internal/termsafe/termsafetest", "internal/vhost/vhosttest", "internal/wayland/waylandtest", "scripts"}},
 }

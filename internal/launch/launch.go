@@ -62,7 +62,7 @@ func (l *Launcher) Start(ctx context.Context, reg *vm.Registry, r Request) error
 		last = start(v)
 		return last
 	})
-	if err != nil && last != err {
+	if err != nil && !errors.Is(err, last) {
 		return l.failure(ctx, r, err)
 	}
 	return err
