@@ -50,8 +50,8 @@ The VM keeps its user's home directory (see reset, rename, remove) and nothing
 else. With --disposable, each run starts a new VM, NAME-d1 or the next free number,
 which is configured like NAME and keeps nothing. A VM sees no folder of the host
 and no network, unless --share, --net or config.toml says so. Options about the VM
-apply only if this run starts it; they override config.toml, and --share and
---publish add to it.`
+override config.toml; --share and --publish add to it. A VM that runs already is
+given the --share; any other that it does not have is an error.`
 
 const runExamples = `  vix run foot
   vix run --vm web --background firefox https://example.org
@@ -121,20 +121,19 @@ func (o *runOptions) register(f *pflag.FlagSet) {
 
 const rawUsage = "pass every byte that the guest writes, to a terminal too"
 
-// ignoredOptions returns the given options that cannot change a running VM.
-func (o *runOptions) ignoredOptions(cpusSet bool) (list []string) {
-	for _, f := range []struct {
-		name  string
-		isSet bool
-	}{
-		{"--memory", o.memory != ""}, {"--cpus", cpusSet}, {"--share", len(o.shares) > 0}, {"--no-gui", o.noGUI},
-		{"--net", o.net != ""}, {"--publish", len(o.publish) > 0},
-	} {
-		if f.isSet {
-			list = append(list, f.name)
-		}
+// wants returns what the options ask of the VM, of which v has them.
+func (o *runOptions) wants(v config.VM) (w vm.Wanted) {
+	if o.memory != "" {
+		w.Memory = v.Memory
 	}
-	return list
+	w.CPUs, w.NoGUI, w.Net = o.cpus, o.noGUI, o.net
+	for _, p := range v.Publish[len(v.Publish)-len(o.publish):] {
+		w.Publish = append(w.Publish, p.String())
+	}
+	for _, share := range v.Shares[len(v.Shares)-len(o.shares):] {
+		w.Shares = append(w.Shares, share.String())
+	}
+	return w
 }
 
 func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet bool) error {
@@ -152,7 +151,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 	}
 	defer reg.Close()
 
-	start := func(v config.VM) error { return o.runIn(ctx, e, l, reg, v, argv, cpusSet) }
+	start := func(v config.VM) error { return o.runIn(ctx, e, l, reg, v, argv) }
 	if o.disposable {
 		return l.Disposable(ctx, reg, v, start)
 	}
@@ -160,7 +159,7 @@ func (o *runOptions) run(ctx context.Context, e *env, argv []string, cpusSet boo
 }
 
 // runIn runs the program in v.
-func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg *vm.Registry, v config.VM, argv []string, cpusSet bool) error {
+func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg *vm.Registry, v config.VM, argv []string) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, passedSignals...)
 	defer signal.Stop(signals)
@@ -168,22 +167,13 @@ func (o *runOptions) runIn(ctx context.Context, e *env, l *launch.Launcher, reg 
 	p := launch.NewProgress(e.stderr, e.terminal, v.Name)
 	defer p.End()
 	r := vm.Run{
-		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, Fresh: o.disposable, Quiet: o.noNotify, Await: o.notify, GUI: o.gui, Token: e.activationToken(),
+		VM: v.Name, Argv: o.argv(argv), Env: o.env, Background: o.background, Disposable: o.disposable, Fresh: o.disposable, Wants: o.wants(v), Quiet: o.noNotify, Await: o.notify, GUI: o.gui, Token: e.activationToken(),
 		Stdin: e.stdin, Signals: signals,
 	}
 	tty := o.tty && !o.background
 	stage, end := func(string) {}, func(error) {}
 	if o.notify {
 		stage, end = l.Startup(ctx, v.Name, argv[0])
-	}
-	r.OnJoin = func() error {
-		if st, err := reg.State(ctx, v.Name); err != nil || st.State == vm.StateStopping {
-			return nil // the program is about to have a VM of its own
-		}
-		if ignored := o.ignoredOptions(cpusSet); len(ignored) > 0 {
-			p.Note(tty, fmt.Sprintf("VM %s is already running; ignored: %s; stop it first, or see vix mount", v.Name, strings.Join(ignored, ", ")))
-		}
-		return nil
 	}
 	if v.NoGUI && !o.noGUI && l.WantsWindow(v, r.Argv[0]) && !hasDisplay(ctx, reg, v.Name) {
 		p.Line("VM %s has no display (gui = false in config.toml), so %s can show no window; run it with --gui, or in another VM", v.Name, clip(filepath.Base(r.Argv[0])))

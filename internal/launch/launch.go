@@ -299,27 +299,12 @@ type fileRun struct {
 // added to a VM that runs, or there already. The notification is over when the program runs.
 func (l *Launcher) runWithFiles(ctx context.Context, reg *vm.Registry, v config.VM, f fileRun) error {
 	stage, end := l.Startup(ctx, v.Name, f.argv[0])
-	name, started := v.Name, v
+	started := v
 	started.Shares = append(slices.Clone(v.Shares), f.share)
-	// Run joins a VM that another process is starting before argv runs.
-	join := func() error {
-		_, err := reg.Mount(ctx, name, f.share.String())
-		if err == nil {
-			return nil
-		}
-		st, serr := reg.State(ctx, name)
-		if serr != nil || st.State != vm.StateRunning && st.State != vm.StateNotAnswering {
-			return nil // it is stopping: Run starts another
-		}
-		if slices.ContainsFunc(st.Shares, func(sh vm.ShareState) bool { return sh.Guest == f.share.Guest && sh.PID > 0 }) {
-			return nil
-		}
-		return err
-	}
 	_, err := l.Run(ctx, reg, started, vm.Run{
 		Argv: f.argv, How: vm.How{Cwd: agent.Bytes(f.dir)}, Disposable: v.State == "none", Fresh: f.fresh, Await: true, Token: f.token,
 		Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard,
-		OnJoin: join, OnTake: f.onTake,
+		Wants: vm.Wanted{Shares: []string{f.share.String()}}, OnTake: f.onTake,
 		OnStage: func(s vm.Stage) { stage(s.Name) },
 		OnStart: func(vm.Program) { go end(nil) },
 	})

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -62,6 +63,55 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 		return nil, err
 	}
 	defer s.turn.Unlock()
+	return s.add(folder)
+}
+
+// want adds a share if the VM does not have it.
+func (s *sharesPart) want(text string) error {
+	folder, err := config.ParseShare(text)
+	if err != nil {
+		return err
+	}
+	if err := s.takeTurn(); err != nil {
+		return err
+	}
+	defer s.turn.Unlock()
+	sh := s.find(folder)
+	if sh == nil {
+		_, err = s.add(folder)
+		return err
+	}
+	select {
+	case <-s.serverOf(sh).Done:
+		name, path := s.launch.VM.Name, sh.folder.Guest
+		return vm.Failf("VM %s: share %s: its server has ended; remove it with vix umount --force %s %s, and try again", name, path, name, path)
+	default:
+		return nil
+	}
+}
+
+// find returns the share of a folder at its place of the guest, or nil. Any staging folder is
+// the one that is looked for.
+func (s *sharesPart) find(folder config.Share) *share {
+	host, err := os.Stat(folder.Host)
+	for _, sh := range s.shares {
+		switch {
+		case sh.port < 0:
+		case folder.Host == "" && sh.staging:
+			return sh
+		case err != nil || sh.folder.Guest != folder.Guest || sh.folder.Write != folder.Write:
+		default:
+			if st, err := sh.dir.File.Stat(); err == nil && os.SameFile(st, host) {
+				return sh
+			}
+		}
+	}
+	return nil
+}
+
+// add starts a share, with turn held.
+func (s *sharesPart) add(folder config.Share) (*vm.ShareState, error) {
+	var err error
 	if s.store == nil && folder.Host == "" && s.launch.StateDir != "" {
 		if s.store, err = vm.OpenStore(s.launch.StateDir); err != nil {
 			return nil, err

@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/plain"
 	"vix/internal/proc"
@@ -82,6 +84,13 @@ func (s *supervisor) serveRun(c *vm.Control, req vm.Request, files []*os.File) {
 		s.tell(c, vm.Reply{Fail: s.runFailure(err)})
 		return
 	}
+	for _, text := range req.Wants.Shares {
+		if err := s.shares.want(text); err != nil {
+			follow.stop()
+			s.tell(c, vm.Reply{Fail: s.failure(err)})
+			return
+		}
+	}
 	s.guest.probe()
 	s.expectWindow(req.Token)
 	awaited := s.awaitWindow(req, asked)
@@ -134,7 +143,33 @@ func (s *supervisor) refuseRun(req vm.Request, streams int) *vm.Failure {
 	case req.GUI && s.launch.VM.NoGUI:
 		return vm.Failf("VM %s: is already running, without a display; stop it first, or use another VM", name)
 	}
+	if lacks := s.lacks(req.Wants); len(lacks) > 0 {
+		return vm.Failf("VM %s: is already running, and cannot change: %s; stop it first (vix stop %s), or use another VM", name, strings.Join(lacks, ", "), name)
+	}
 	return nil
+}
+
+// lacks lists the options of a run that the VM does not meet, and cannot from now on.
+func (s *supervisor) lacks(w vm.Wanted) (list []string) {
+	v := s.launch.VM
+	if w.Memory != 0 && w.Memory != v.Memory {
+		list = append(list, fmt.Sprintf("--memory %s (it has %s)", w.Memory, v.Memory))
+	}
+	if w.CPUs != 0 && w.CPUs != v.CPUs {
+		list = append(list, fmt.Sprintf("--cpus %d (it has %d)", w.CPUs, v.CPUs))
+	}
+	if w.NoGUI && !v.NoGUI {
+		list = append(list, "--no-gui (it has a display)")
+	}
+	if w.Net != "" && w.Net != v.Net {
+		list = append(list, fmt.Sprintf("--net %s (it has %s)", plain.Clip(w.Net), v.Net))
+	}
+	for _, port := range w.Publish {
+		if !slices.ContainsFunc(v.Publish, func(p config.Publish) bool { return p.String() == port }) {
+			list = append(list, "--publish "+plain.Clip(port))
+		}
+	}
+	return list
 }
 
 // expectWindow tells who places windows, and the display, that a run with an activation

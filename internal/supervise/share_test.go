@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -221,6 +222,58 @@ func TestShareDies(t *testing.T) {
 		st, err := b.reg.State(t.Context(), "t")
 		return err == nil && st.Shares[0].PID == 0 && strings.Contains(strings.Join(st.Notes, ""), "share /mnt/f: virtiofsd ended, and cannot be replaced: QEMU has not set it up yet")
 	})
+	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
+		t.Error(err)
+	}
+	<-s.done
+}
+
+// A run is refused for an option that its VM does not meet, by name, and gets the shares that
+// the VM did not have before; several at once make a share once.
+func TestWanted(t *testing.T) {
+	b := newBench(t)
+	l := b.launchWithHome("t")
+	ports, err := config.ParsePublish("8080:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := t.TempDir()
+	l.VM.Net, l.VM.Publish = config.NetNAT, []config.Publish{ports}
+	l.VM.Shares = []config.Share{{Host: first, Guest: "/mnt/first"}}
+	s := b.goRun(b.with(l, "sleep", "1000"))
+	b.state(s)
+	run := func(w vm.Wanted) *session {
+		r := b.with(l, "true")
+		r.run.Wants = w
+		return b.now(r)
+	}
+	has := vm.Wanted{Memory: l.VM.Memory, CPUs: l.VM.CPUs, Net: l.VM.Net, NoGUI: l.VM.NoGUI, Publish: []string{ports.String()}, Shares: []string{first + ":/mnt/first:ro"}}
+	if s := run(has); s.fail != nil || s.exit == nil || s.exit.Code != 0 {
+		t.Errorf("what the VM has: %v, %+v", s.fail, s.exit)
+	}
+	for want, w := range map[string]vm.Wanted{
+		"cannot change: --memory 4G (it has " + l.VM.Memory.String() + "); stop it first (vix stop t), or use another VM": {Memory: 4 << 30},
+		"--cpus 7 (it has ":                                    {CPUs: 7},
+		"--net none (it has nat)":                              {Net: config.NetNone},
+		"--no-gui (it has a display), --publish 127.0.0.1:1:2": {NoGUI: true, Publish: []string{"127.0.0.1:1:2"}},
+		"/mnt/first is already a share":                        {Shares: []string{t.TempDir() + ":/mnt/first:ro"}},
+		"/no/such: no such file":                               {Shares: []string{"/no/such:/mnt/x:ro"}},
+	} {
+		failure(t, run(w), vm.CodeVix, want)
+	}
+	second := t.TempDir()
+	var all sync.WaitGroup
+	for range 4 {
+		r := b.with(l, "true")
+		r.run.Wants.Shares = []string{second + ":/mnt/second:rw", config.Staging}
+		s := b.goRun(r)
+		all.Go(func() { <-s.done })
+	}
+	all.Wait()
+	st, err := b.reg.State(t.Context(), "t")
+	if err != nil || len(st.Shares) != 3 || st.Shares[1].Host != second || !st.Shares[1].Write {
+		t.Errorf("%+v, %v", st.Shares, err)
+	}
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vix/config"
 	"vix/internal/agent"
 	"vix/internal/plain"
 	"vix/internal/proc"
@@ -110,6 +111,7 @@ type Request struct {
 	Await      bool          `json:"await,omitempty"`    // a notification lasts until the program's window
 	Token      string        `json:"token,omitempty"`    // an xdg-activation token of the host's compositor
 	Session    Session       `json:"session,omitzero"`   // the client's
+	Wants      Wanted        `json:"wants,omitzero"`
 	Force      bool          `json:"force,omitempty"`
 	Follow     bool          `json:"follow,omitempty"`
 	Signal     int           `json:"signal,omitempty"`
@@ -118,6 +120,17 @@ type Request struct {
 	Classes    string        `json:"classes,omitempty"`
 	Share      string        `json:"share,omitempty"` // as config.ParseShare reads it
 	Path       string        `json:"path,omitempty"`  // of the guest; or a USB device, as config.ParseUSB reads it
+}
+
+// A Wanted is what a run asks of the VM itself. A VM that runs already is given the shares; a
+// run that wants anything else that the VM does not have is refused.
+type Wanted struct {
+	Memory  config.Size `json:"memory,omitempty"` // bytes; 0: any
+	CPUs    int         `json:"cpus,omitempty"`   // 0: any
+	Net     string      `json:"net,omitempty"`    // config.NetNone or NetNAT; "": any
+	Publish []string    `json:"publish,omitempty"`
+	NoGUI   bool        `json:"no_gui,omitempty"`
+	Shares  []string    `json:"shares,omitempty"` // as config.ParseShare reads them
 }
 
 // A Reply has one field set.

@@ -44,6 +44,8 @@ type Run struct {
 	Disposable bool     // do not join a VM that keeps its home
 	Fresh      bool     // do not join a VM at all: if it runs, the error is ErrTaken
 	GUI        bool     // do not join a VM without a display
+	// Wants is what the VM is to have, whoever has started it.
+	Wants Wanted
 	// Detached: the program starts even if the caller ends before it runs.
 	Detached bool
 	// Quiet: nobody is notified when the program, in the background, fails soon after its start.
@@ -73,9 +75,6 @@ type Run struct {
 	// OnWindows gets the reason if the caller's session does not show the program's windows.
 	OnWindows func(string)
 	OnStart   func(Program)
-	// OnJoin is called when the VM runs already, or is started by another. Its error ends
-	// the run.
-	OnJoin func() error
 	// OnTake is called when this run has begun to start the VM.
 	OnTake func()
 	// OnSilent is called when the VM does not answer any more, at any time.
@@ -157,7 +156,7 @@ func (r *Registry) lastPanic(name string) string {
 func (run *Run) request() Request {
 	return Request{
 		Version: ControlVersion, Op: OpRun, How: run.How, Argv: run.Argv, Env: run.Env, Background: run.Background,
-		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Await: run.Await, Token: run.Token, Session: run.Session,
+		Disposable: run.Disposable, GUI: run.GUI, Detached: run.Detached, Quiet: run.Quiet, Await: run.Await, Token: run.Token, Session: run.Session, Wants: run.Wants,
 	}
 }
 
@@ -181,11 +180,6 @@ func (r *Registry) ensure(ctx context.Context, run *Run) (*net.UnixConn, error) 
 	}
 	if seat == nil && run.Fresh {
 		return nil, ErrTaken
-	}
-	if seat == nil && run.OnJoin != nil {
-		if err := run.OnJoin(); err != nil {
-			return nil, err
-		}
 	}
 	if seat != nil {
 		l, err := run.Launch()
