@@ -22,7 +22,7 @@ type wing struct {
 var wings = []wing{
 	{"faces", 10700, []string{"cmd/vix-launcher", "cmd/vix-menu", "cmd/vix-waylandproxy"}},
 	{"desktop", 11500, []string{"internal/clipflow", "internal/desktop", "internal/icon", "internal/launch", "internal/menu", "internal/menu/session"}},
-	{"machine", 21900, []string{"internal/agent", "internal/balloon", "internal/boot", "internal/names", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/transfer", "internal/usb", "internal/vm"}},
+	{"machine", 23100, []string{"internal/agent", "internal/balloon", "internal/boot", "internal/names", "internal/proc", "internal/qemu", "internal/rootfs", "internal/sandbox", "internal/scope", "internal/supervise", "internal/transfer", "internal/usb", "internal/vm"}},
 	{"display", 19800, []string{"internal/clipboard", "internal/filter", "internal/gpu", "internal/label", "internal/ledger", "internal/relay", "internal/surface", "internal/trace", "internal/vhost", "internal/virtwl", "internal/wayland"}},
 	{"ground", 5400, []string{"config", "internal/accept", "internal/display", "internal/durable", "internal/plain", "internal/termsafe"}},
 	{"guest", 4000, []string{"cmd/vix-guest", "internal/guestproxy"}},
