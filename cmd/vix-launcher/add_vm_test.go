@@ -53,7 +53,7 @@ func TestVMAdd(t *testing.T) {
 	if p := r.vix(1, "add", "t", "no-such-package"); !strings.Contains(p.err.String(), "Unable to locate package no-such-package") {
 		t.Error(p.err.String())
 	}
-	if p := r.vix(0, "add", "t", "dpkg"); !strings.Contains(p.err.String(), "its root has dpkg already") {
+	if p := r.vix(0, "add", "t", "dpkg"); !strings.Contains(p.err.String(), "its root already has dpkg") {
 		t.Error(p.err.String())
 	}
 	if _, err := os.Stat(filepath.Join(tree, "usr/bin/jq")); err == nil {
