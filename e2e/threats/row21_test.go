@@ -174,7 +174,7 @@ func TestThreat21Terminal(t *testing.T) {
 	p = s.sit(t, append(tty[:len(tty):len(tty)], stays)...)
 	p.reads("shown")
 	fmt.Fprint(p.keys, "\r~.")
-	if text := p.unharmed("left by ~.", termsafe.Screen); !strings.Contains(text, "\nvix: VM evil: left by ~.") {
+	if text := p.unharmed("left by ~.", termsafe.Screen); !strings.Contains(text, "\nvix: VM evil: left with ~.") {
 		t.Errorf("Vix's own line is not on a line of its own: %q", text[max(0, len(text)-300):])
 	}
 	p = s.sit(t, append(tty[:len(tty):len(tty)], stays)...)
