@@ -19,7 +19,7 @@ var verbGroups = []struct {
 	{"Everyday", []string{"run", "list", "status", "shell", "exec", "stop", "menu"}},
 	{"Files and clipboard", []string{"cp", "mount", "umount", "clipboard", "install", "add"}},
 	{"Devices", []string{"usb"}},
-	{"Keep and remove", []string{"df", "prune", "reset", "rename", "remove"}},
+	{"Keep and remove", []string{"df", "prune", "backup", "restore", "clone", "reset", "rename", "remove"}},
 	{"Diagnose and set up", []string{"doctor", "top", "logs", "trace", "desktop", "config", "completion", "version"}},
 }
 

@@ -148,7 +148,7 @@ itself failed, 126 if the program cannot be executed, and 127 if it is not found
 	root.AddCommand(clipboardCommand(e), holdCommand(e))
 	root.AddCommand(runCommand(e), listCommand(e), stopCommand(e), logsCommand(e), traceCommand(e), doctorCommand(e),
 		statusCommand(e), execCommand(e), shellCommand(e), cpCommand(e), installCommand(e), addCommand(e), guardCommand(e),
-		mountCommand(e), umountCommand(e), dfCommand(e), pruneCommand(e), usbCommand(e), topCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
+		mountCommand(e), umountCommand(e), dfCommand(e), pruneCommand(e), usbCommand(e), topCommand(e), backupCommand(e), restoreCommand(e), cloneCommand(e), resetCommand(e), renameCommand(e), removeCommand(e), menuCommand(e),
 		desktopCommand(e), dbusServiceCommand(e),
 		superviseCommand(e), flowCommand(e), confineCommand(e), completionCommand(e), versionCommand(e), configCommand(e))
 	root.CompletionOptions.DisableDefaultCmd = true // our own completion knows both names
