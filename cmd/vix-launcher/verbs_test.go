@@ -10,6 +10,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"vix/internal/logtest"
 )
 
 // TestVMScripts runs the scripts that need a VM, on the real programs.
@@ -22,6 +24,13 @@ func TestVMScripts(t *testing.T) {
 				name, value, _ := strings.Cut(kv, "=")
 				e.Setenv(name, value)
 			}
+			// Scripts run side by side, and each has VMs of its own.
+			run, err := os.MkdirTemp(r.dir, "run")
+			if err != nil {
+				return err
+			}
+			logtest.Watch(t, run)
+			e.Setenv("XDG_RUNTIME_DIR", run)
 			e.Setenv("PATH", r.bin+":/usr/bin:/bin")
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("LONG", strings.Repeat("a", 300))

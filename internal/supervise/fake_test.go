@@ -35,6 +35,8 @@ import (
 // tested with real ones, in milliseconds. That real VMs behave alike is tested
 // in cmd/vix-launcher.
 func TestMain(m *testing.M) {
+	// Under nohup SIGHUP is ignored, and programs inherit that; one that is caught is not.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	real := prepareBoot
 	prepareBoot = func(ctx context.Context, l vm.Launch, vsock bool, progress func(string)) (boot.Files, error) {
 		if filepath.Base(l.Parts.System) == "test" {
