@@ -346,11 +346,12 @@ func (d *desk) testOpen() {
 		d.t.Fatal(err)
 	}
 	for _, name := range []string{"letter.txt", "secret.txt"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("words\n"), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nexec sleep 100000\n"), 0o755); err != nil {
 			d.t.Fatal(err)
 		}
 	}
-	// foot takes no file: its entry offers none, so that it is the service that is asked.
+	// foot's entry offers no file, so that it is the service that is asked. As with GLib, foot
+	// gets the file as its argument, which it runs.
 	if r := d.gdbus("dev.vix.placed.foot", "/dev/vix/placed/foot", "org.freedesktop.Application.Open",
 		fmt.Sprintf("['file://%s/letter.txt']", dir), "{}"); r.Code != 0 {
 		d.t.Fatalf("Open: %v", r)
@@ -361,7 +362,7 @@ func (d *desk) testOpen() {
 			d.t.Error(n)
 		}
 	}
-	if got := d.Guest("placed", "ls /mnt/open-*; cat /mnt/open-*/*; echo x 2>&1 >>/mnt/open-*/letter.txt || echo refused"); !strings.HasPrefix(got, "letter.txt\nwords\n") || !strings.Contains(got, "refused") {
+	if got := d.Guest("placed", "ls /mnt/open-*; cat /mnt/open-*/*; echo x 2>&1 >>/mnt/open-*/letter.txt || echo refused"); !strings.HasPrefix(got, "letter.txt\n#!/bin/sh\n") || !strings.Contains(got, "refused") {
 		d.t.Errorf("the guest sees %q", got)
 	}
 	if r := d.gdbus("dev.vix.placed.foot", "/dev/vix/placed/foot", "org.freedesktop.Application.Open", "['https://example.org/']", "{}"); r.Code == 0 || !strings.Contains(r.Stderr, "dev.vix.Error.InvalidArgs") {
