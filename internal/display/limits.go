@@ -54,7 +54,7 @@ var limits = [NumLimits]struct {
 	Regions:     {"regions", 4096, "regions that are not destroyed"},
 	Rectangles:  {"rectangles", 16, "rectangles added to or taken from one region, which can become the square of it; a region with more counts as everything"},
 	Requests:    {"requests", 100_000, "requests each second; more are delayed"},
-	Commits:     {"commits", 20_000, fmt.Sprintf("commits of surfaces and new titles each second, where one that resizes a window, and a title that its frame shows, count as %d; more are delayed", ResizeCost)},
+	Commits:     {"commits", 20_000, fmt.Sprintf("commits of surfaces and new titles each second, where one that resizes a window counts as %d; more are delayed", ResizeCost)},
 	Opens:       {"opens", 50, "windows and popups opened each second; more are delayed"},
 	Connects:    {"connects", 30, "connections opened each second; more are delayed"},
 	Kinds:       {"kinds", DefaultKinds, "kinds (MIME types) of data in one selection or drag"},

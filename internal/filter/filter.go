@@ -142,10 +142,13 @@ func (f *Filter) Serve(ctx context.Context, t wayland.Transport) error {
 		MaxOf:   maxOf(),
 		Pace:    f.pace(st),
 		State:   st,
-		Woken:   st.member.Woken,
-		ID:      n,
-		Tap:     f.cfg.Tap,
-		Log:     log,
+		Woken: func(c *relay.Conn) {
+			st.member.Woken(c)
+			st.frames.lateLabels(c)
+		},
+		ID:  n,
+		Tap: f.cfg.Tap,
+		Log: log,
 	})
 	st.member.Attach(conn)
 	err = conn.Run(ctx)

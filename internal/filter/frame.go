@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"sync"
+	"time"
 
 	"vix/internal/relay"
 	"vix/internal/wayland"
@@ -95,15 +96,19 @@ type frames struct {
 	shapes        *relay.Object // wp_cursor_shape_manager_v1
 	xdgOutputs    *relay.Object
 
-	outputs map[uint32]*monitor
-	seats   map[uint32]struct{} // the names of the seats
-	solid   *relay.Object       // the wl_buffer that every piece shows stretched, see paint
-	roots   map[*view]struct{}  // the mapped windows and popups
+	outputs   map[uint32]*monitor
+	seats     map[uint32]struct{} // the names of the seats
+	late      map[*view]struct{}  // windows whose labels are to be drawn
+	lateTimer *time.Timer         // until then; nil if there are none
+	woken     bool                // they are being drawn
+
+	solid *relay.Object      // the wl_buffer that every piece shows stretched, see paint
+	roots map[*view]struct{} // the mapped windows and popups
 }
 
 // conn returns a new connection's frames.
 func (s *style) conn() *frames {
-	return &frames{style: s, outputs: map[uint32]*monitor{}, seats: map[uint32]struct{}{}, roots: map[*view]struct{}{}}
+	return &frames{style: s, outputs: map[uint32]*monitor{}, seats: map[uint32]struct{}{}, roots: map[*view]struct{}{}, late: map[*view]struct{}{}}
 }
 
 // framesOf returns the connection's frames.
@@ -515,6 +520,7 @@ func (f *frames) newPool(c *relay.Conn, d wayland.Desc, pixels int32) *relay.Obj
 // unframe destroys the pieces around a surface before the surface itself.
 func (f *frames) unframe(c *relay.Conn, v *view) {
 	delete(f.roots, v)
+	delete(f.late, v)
 	if v.border == nil {
 		return
 	}

@@ -27,14 +27,41 @@ type labels struct {
 	// in this process. idle forgets it.
 	fonts *label.Fonts
 	idle  *time.Timer
+	drawn time.Time // when all titles that were drawn would have been at titlesPerSecond
 }
 
 // A labelKey identifies a label's picture.
 type labelKey struct {
 	scale int32 // in 120ths
-	room  int32 // the logical width that the tag has to fit; 0 for any
+	room  int32 // the logical width that it has to fit; 0 for any
 	title string
 	focus bool
+}
+
+// Titles are drawn when a VM has left some of titlesAtOnce, of which it gets titlesPerSecond
+// again: each takes milliseconds, and a guest may say thousands. Until then a label has the
+// title of before, or the tag alone. A window's titles wait for titleWait in any case, so that
+// of many the last is drawn.
+const (
+	titlesPerSecond = 20
+	titlesAtOnce    = 20
+	titleWait       = 50 * time.Millisecond
+)
+
+// mayDraw takes one of the titles that the VM may have drawn now.
+func (l *labels) mayDraw(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const full = titlesAtOnce * time.Second / titlesPerSecond
+	if oldest := now.Add(-full); l.drawn.Before(oldest) {
+		l.drawn = oldest
+	}
+	next := l.drawn.Add(time.Second / titlesPerSecond)
+	if next.After(now) {
+		return false
+	}
+	l.drawn = next
+	return true
 }
 
 const (
@@ -81,17 +108,27 @@ func (l *labels) draw(k labelKey) *label.Image {
 	return label.Draw(label.Options{
 		Tag: l.tag, Title: k.title, Focus: k.focus, Fonts: l.fonts, Background: l.rgb,
 		Scale:  float64(k.scale) / 120,
-		Height: labelHeight, Width: int(k.room),
+		Height: labelHeight, Width: tagRoom(k), Room: int(k.room),
 	})
+}
+
+// tagRoom returns the width that the tag has to fit: beside a title it does.
+func tagRoom(k labelKey) int {
+	if k.title != "" {
+		return 0
+	}
+	return int(k.room)
 }
 
 // The room for tags goes in steps, so that a resized window needs few pictures; a window
 // narrower than minRoom has no label. Titles are cut where the window ends, without another
 // picture, and leave endRoom of plain colour, so that the frame is seen to go on.
 const (
-	minRoom  = 32
-	roomStep = 16
-	endRoom  = 24
+	minRoom   = 32
+	roomStep  = 16
+	titleStep = 128
+	minTagged = 48 // a label this wide has a letter of the tag at least
+	endRoom   = 24
 )
 
 // label puts the label on the top strip of a frame of the given width. It tells
@@ -103,10 +140,10 @@ func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, e
 		v.border.pieces[pieceLabel] = p
 		wrote = true
 	}
-	k := labelKey{scale: f.scaleOf(p)}
+	k := labelKey{scale: f.scaleOf(p), focus: v.hasFocus()}
 	title := ""
-	if w := v.window(); w != nil {
-		k.focus, title = w.shell.next.active, w.name
+	if w := v.window(); w != nil && !w.shell.hasBlank() {
+		title = w.name
 	}
 	img := f.labels.get(k)
 	shown := width
@@ -118,7 +155,11 @@ func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, e
 			img = f.labels.get(k)
 		}
 	case title != "" && img.W+minRoom+endRoom <= width:
-		k.title, shown = title, width-endRoom
+		with := k
+		with.title, with.room = title, (width-endRoom+titleStep-1)/titleStep*titleStep
+		if with = f.titled(c, v, p, with); with.title != "" {
+			k, shown = with, width-endRoom
+		}
 	}
 	if img == nil {
 		wrote = wrote || p.shown
@@ -154,13 +195,67 @@ func (f *frames) label(c *relay.Conn, v *view, x, y, width int32) (wrote bool, e
 	return true, nil
 }
 
+// titled returns the label that a window can have now, of the one that it is to have: that
+// one, the one of before, or the tag alone.
+func (f *frames) titled(c *relay.Conn, v *view, p *piece, want labelKey) labelKey {
+	if p.shown && p.key == want {
+		return want
+	}
+	had := p.key
+	had.title = want.title
+	old := p.shown && p.key.title != "" && had == want // all but the title
+	if (!old || f.woken) && f.labels.mayDraw(time.Now()) {
+		return want
+	}
+	f.labelLater(c, v)
+	if old {
+		return p.key
+	}
+	return labelKey{}
+}
+
+// labelLater has a window's label drawn soon.
+func (f *frames) labelLater(c *relay.Conn, v *view) {
+	f.late[v] = struct{}{}
+	if f.lateTimer == nil {
+		f.lateTimer = time.AfterFunc(titleWait, c.Wake)
+	}
+}
+
+// lateLabels draws the labels whose time has come. It is called after a Wake.
+func (f *frames) lateLabels(c *relay.Conn) {
+	if len(f.late) == 0 {
+		return
+	}
+	late := f.late
+	f.late, f.lateTimer, f.woken = map[*view]struct{}{}, nil, true
+	for v := range late {
+		if v.shell == nil || !v.shell.mapped {
+			continue
+		}
+		if err := f.show(c, v); err != nil {
+			filterOf(c).cfg.Log.Warn("a label cannot be drawn", "vm", filterOf(c).cfg.VM, "err", err)
+		}
+	}
+	f.woken = false
+}
+
+// hasFocus tells whether a window, or the window of a popup, has the focus.
+func (v *view) hasFocus() bool {
+	s := v.shell
+	for s != nil && s.popup != nil {
+		s = s.popup.parent
+	}
+	return s != nil && s.window != nil && s.next.active
+}
+
 // staleLabel tells whether a window's label still shows that it has the focus, or has not.
 func (v *view) staleLabel() bool {
 	if v.border == nil {
 		return false
 	}
 	p := v.border.pieces[pieceLabel]
-	return p != nil && p.shown && p.key.focus != v.shell.next.active
+	return p != nil && p.shown && p.key.focus != v.hasFocus()
 }
 
 // drawLabel attaches a label's picture to its piece; the caller commits.

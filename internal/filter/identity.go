@@ -59,8 +59,7 @@ func onSetTitle(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	w.name = name
 	if f := framesOf(c); f.full && w.shell != nil && w.shell.mapped {
-		stateOf(c).countResize(c) // the label is drawn again
-		return false, f.show(c, w.shell.v)
+		f.labelLater(c, w.shell.v)
 	}
 	return false, nil
 }

@@ -41,6 +41,7 @@ type popup struct {
 	// labelled says that the popup lies over a label, and so has its own. fresh says that
 	// the place of the popup with its label was not requested yet.
 	labelled, fresh bool
+	blank           bool // it is shown, with a label that is too narrow for letters
 	ours            bool // the next configure event answers grow; the client does not get it
 
 	grabs     bool // the client requested a grab
@@ -440,11 +441,41 @@ func (f *frames) showPopup(c *relay.Conn, v *view) error {
 	if !f.count(c, p, all.W, all.H) {
 		return nil
 	}
+	if err := f.noteBlank(c, p, f.full && p.top >= labelHeight && vis.W < minTagged); err != nil {
+		return err
+	}
 	if err := f.showShell(c, s, vis, p.top, f.thin, wrote); err != nil {
 		return err
 	}
 	f.grow(c, p, whole.W, whole.H)
 	return nil
+}
+
+// noteBlank notes that a popup is about to be shown with a strip for a label, and without
+// letters: lying over the tag of its window's label, it would leave the title alone there. So
+// the window has no title meanwhile.
+func (f *frames) noteBlank(c *relay.Conn, p *popup, blank bool) error {
+	if p.blank == blank {
+		return nil
+	}
+	p.blank = blank
+	s := p.parent
+	for s != nil && s.popup != nil {
+		s = s.popup.parent
+	}
+	switch {
+	case s == nil || s.window == nil || !s.mapped:
+		return nil
+	case blank:
+		return f.show(c, s.v) // before the popup is
+	}
+	f.labelLater(c, s.v)
+	return nil
+}
+
+// hasBlank tells whether a popup of s is shown with a strip without letters.
+func (s *shell) hasBlank() bool {
+	return slices.ContainsFunc(s.popups, func(p *popup) bool { return p.blank || p.shell != nil && p.shell.hasBlank() })
 }
 
 // count counts a popup with its new size, and dismisses it if that hides too much.

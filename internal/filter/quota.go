@@ -127,8 +127,7 @@ func (st *state) countCommit(c *relay.Conn) {
 	}
 }
 
-// countResize slows the client down when its VM resizes windows, or changes titles that are
-// shown, too fast.
+// countResize slows the client down when its VM resizes windows too fast.
 func (st *state) countResize(c *relay.Conn) { c.Delay(st.wait(display.Commits, display.ResizeCost)) }
 
 // pauseConnect waits until the VM may open one more connection: each makes the

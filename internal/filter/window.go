@@ -62,6 +62,7 @@ type window struct {
 	id           uint64
 	title, appID string
 	name         string // the title without the tag, plain
+	forgotten    bool   // it was taken off the screen, and with that its title and app id
 	shown        bool   // content was committed, and the Event sent
 
 	shell *shell        // nil when the surface is gone
@@ -361,9 +362,27 @@ func onSerial(c *relay.Conn, m *relay.Msg) (bool, error) {
 	}
 	f := framesOf(c)
 	if w, h := f.bound(s); s.geometry.W > w || s.geometry.H > h || s.v.staleLabel() {
-		return true, f.show(c, s.v)
+		return true, errors.Join(f.show(c, s.v), f.relabelPopups(c, s))
 	}
 	return true, nil
+}
+
+// relabelPopups shows in the labels of a window's popups whether it has the focus.
+func (f *frames) relabelPopups(c *relay.Conn, s *shell) error {
+	for _, p := range slices.Clone(s.popups) {
+		if p.shell == nil || !p.shell.mapped || p.shell.v == nil {
+			continue
+		}
+		if p.shell.v.staleLabel() {
+			if err := f.show(c, p.shell.v); err != nil {
+				return err
+			}
+		}
+		if err := f.relabelPopups(c, p.shell); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // onAck keeps the acknowledgement for the commit that it belongs to.
@@ -468,12 +487,24 @@ func (f *frames) endShell(c *relay.Conn, s *shell) {
 func (f *frames) unmap(c *relay.Conn, s *shell) {
 	f.endPopups(c, s)
 	s.acked, s.geometry, s.now = false, box{}, configuration{}
+	if s.window != nil {
+		// The compositor begins anew: a focus from before is none, and what it said before is
+		// not acknowledged any more.
+		s.next = configuration{}
+		for k := range s.queue {
+			s.queue[k].past = true
+		}
+	}
 	if !s.mapped {
 		return
+	}
+	if s.window != nil {
+		s.window.forgotten = true
 	}
 	s.mapped = false
 	delete(f.roots, s.v)
 	if p := s.popup; p != nil {
+		_ = f.noteBlank(c, p, false) // shows nothing, and so cannot fail
 		filterOf(c).popups.leave(p)
 		p.requests = slices.DeleteFunc(p.requests, func(r placeRequest) bool { return r.ours })
 	}
@@ -545,6 +576,13 @@ func (f *frames) commitEmpty(c *relay.Conn, s *shell) error {
 	case s.mapped:
 		f.unmap(c, s)
 	case s.v.Applied:
+		if w := s.window; w != nil && w.forgotten {
+			// xdg-shell discards them when a window goes (xdg_toplevel, "Unmapping").
+			w.forgotten = false
+			if err := errors.Join(w.say(c, wayland.XdgToplevelReqSetTitle, w.title), w.say(c, wayland.XdgToplevelReqSetAppId, w.appID)); err != nil {
+				return err
+			}
+		}
 		s.acknowledge(c)
 		f.commit(c, s.v.id)
 	}
@@ -563,6 +601,9 @@ func (f *frames) showShell(c *relay.Conn, s *shell, vis box, top, side int32, wr
 		return err
 	}
 	if !s.mapped && s.window != nil {
+		if s.window.shown { // and not for the first time, which get_toplevel has counted
+			stateOf(c).countOpen(c)
+		}
 		if err := f.activate(c, v); err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ type Options struct {
 	Scale      float64 // pixels per logical pixel
 	Height     int     // the picture's height, in logical pixels
 	Width      int     // the tag's greatest width, in logical pixels; 0 for no bound
+	Room       int     // the greatest width of both, in logical pixels; 0 for no bound
 }
 
 // An Image is a label's picture.
@@ -69,7 +70,11 @@ func Draw(o Options) *Image {
 	if o.Title == "" {
 		return &tag.Image
 	}
-	title := o.box(o.Title, size, maxWidth-int(tag.W), h)
+	room = maxWidth
+	if o.Room > 0 {
+		room = min(room, o.Room)
+	}
+	title := o.box(o.Title, size, room-int(tag.W), h)
 	if title == nil {
 		return &tag.Image
 	}
