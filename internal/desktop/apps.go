@@ -332,15 +332,20 @@ func isInstalled(root *os.Root, program string) bool {
 	})
 }
 
-// maxLinks is Linux's own limit of links in a path.
-const maxLinks = 40
+const (
+	maxLinks = 40  // Linux's own limit of links in a path
+	maxSteps = 128 // of a path and its links, each a look at the root
+)
 
 // resolve follows the links of a path as a process with the root directory root does.
 // os.Root refuses absolute links, which roots are full of.
 func resolve(root *os.Root, name string) (string, error) {
 	rest := strings.Split(path.Clean("/" + name)[1:], "/")
 	done, links := "", 0
-	for len(rest) > 0 {
+	for steps := 0; len(rest) > 0; steps++ {
+		if steps == maxSteps {
+			return "", errors.New("too long a way, through links")
+		}
 		next := rest[0]
 		rest = rest[1:]
 		switch next {

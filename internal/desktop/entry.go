@@ -19,6 +19,7 @@ const (
 	maxName    = 128 // bytes of a name or a keyword
 	maxComment = 256
 	maxExec    = 4096
+	maxCodes   = 64 // of one Exec
 	maxArgv    = 64
 	maxLocales = 256
 	maxWords   = 64 // in a list
@@ -272,11 +273,12 @@ func parseExec(s string) (words []execWord, err error) {
 		}
 		w = execWord{}
 	}
-	quote := byte(0)
+	quote, codes := byte(0), 0
 	for i := 0; i < len(s); i++ {
 		b := s[i]
 		switch {
 		case b == '%' && i+1 < len(s):
+			codes++
 			i++
 			code(s[i])
 		case quote == 0 && (b == ' ' || b == '\t' || b == '\n'):
@@ -308,6 +310,9 @@ func parseExec(s string) (words []execWord, err error) {
 	}
 	if end(); len(words) > maxArgv {
 		return nil, fmt.Errorf("the key Exec: more than %d words", maxArgv)
+	}
+	if codes > maxCodes {
+		return nil, fmt.Errorf("the key Exec: more than %d field codes", maxCodes)
 	}
 	return words, nil
 }
