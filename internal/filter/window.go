@@ -488,12 +488,7 @@ func (f *frames) unmap(c *relay.Conn, s *shell) {
 	f.endPopups(c, s)
 	s.acked, s.geometry, s.now = false, box{}, configuration{}
 	if s.window != nil {
-		// The compositor begins anew: a focus from before is none, and what it said before is
-		// not acknowledged any more.
-		s.next = configuration{}
-		for k := range s.queue {
-			s.queue[k].past = true
-		}
+		s.next = configuration{} // the compositor begins anew: a focus from before is none
 	}
 	if !s.mapped {
 		return
