@@ -17,6 +17,7 @@ import (
 	"vix/config"
 	"vix/internal/durable"
 	"vix/internal/plain"
+	"vix/internal/proc"
 	"vix/internal/vm"
 )
 
@@ -154,12 +155,12 @@ func (e *env) backup(ctx context.Context, name, file string, force bool) error {
 	}
 	dir, err := os.Open(filepath.Dir(file))
 	if err != nil {
-		return fmt.Errorf("backup: %s: %w", shown, cause(err))
+		return fmt.Errorf("backup: %s: %w", shown, proc.Cause(err))
 	}
 	defer dir.Close()
 	f, err := durable.New(dir, 0o600)
 	if err != nil {
-		return fmt.Errorf("backup: %s: %w", shown, cause(err))
+		return fmt.Errorf("backup: %s: %w", shown, proc.Cause(err))
 	}
 	err = e.copying(ctx, name, func(ctx context.Context, r *vm.Registry, s *vm.Store, m *meter) (vm.Skipped, error) {
 		to, end := io.Writer(f), func() error { return nil }
@@ -184,7 +185,7 @@ func (e *env) restore(ctx context.Context, file, name string) error {
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return fmt.Errorf("restore: %s: %w", plain.Text(file, maxShown, plain.OneLine), cause(err))
+			return fmt.Errorf("restore: %s: %w", plain.Text(file, maxShown, plain.OneLine), proc.Cause(err))
 		}
 		defer f.Close()
 		from = f

@@ -15,6 +15,7 @@ import (
 
 	"vix/config"
 	"vix/internal/plain"
+	"vix/internal/proc"
 )
 
 func configCommand(e *env) *cobra.Command {
@@ -81,7 +82,7 @@ found.`,
 				return err
 			}
 			if _, err := os.Lstat(path); err != nil && (len(a) > 0 || !errors.Is(err, os.ErrNotExist)) {
-				return fmt.Errorf("config check: %s: %w", path, cause(err))
+				return fmt.Errorf("config check: %s: %w", path, proc.Cause(err))
 			} else if err != nil {
 				_, err = fmt.Fprintf(e.stdout, "%s is not there, and need not be\n", path)
 				return err
@@ -107,15 +108,6 @@ found.`,
 			return fmt.Errorf("config check: %s: %s; %s", path, count(len(mistakes), "error"), what)
 		},
 	}
-}
-
-// cause returns what went wrong with a file, without its name.
-func cause(err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }
 
 // consequence says what the errors of a file prevent that still lets VMs start.

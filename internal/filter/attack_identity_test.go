@@ -125,18 +125,16 @@ func TestAttackNoFocusOnSway(t *testing.T) {
 			}
 			evil.again()
 			evil.open("buffer0")
-			for range 20 {
-				time.Sleep(20 * time.Millisecond)
-				evil.hear()
-				host.hear()
-			}
-			before := evil.heard.keys
+			// Sway has laid the window out, and so has said who has the focus.
+			d.WaitWindows(t, 2, func(n *desktoptest.Node) bool { return n.PID > 0 })
+			evil.hear()
+			host.hear()
+			before, typed := evil.heard.keys, host.heard.keys
 			d.Type(t, "secret")
-			for range 10 {
-				time.Sleep(20 * time.Millisecond)
+			host.until("somebody to hear what is typed", func() bool {
 				evil.hear()
-				host.hear()
-			}
+				return host.heard.keys-typed+evil.heard.keys-before >= len("secret")
+			})
 			t.Logf("the host's program has the keyboard: %v, the VM: %v; the VM hears %d keys", host.keysIn, evil.keysIn, evil.heard.keys-before)
 			if evil.keysIn || evil.heard.keys > before {
 				t.Errorf("the VM's window has taken the keyboard, and hears %d keys", evil.heard.keys-before)

@@ -25,9 +25,9 @@ type labels struct {
 	images map[labelKey]*label.Image // without a title
 	// fonts is nil while no label changes: a font in memory is larger than everything else
 	// in this process. idle forgets it.
-	fonts *label.Fonts
-	idle  *time.Timer
-	drawn time.Time // when all titles that were drawn would have been at titlesPerSecond
+	fonts  *label.Fonts
+	idle   *time.Timer
+	titles bucket // of titlesPerSecond
 }
 
 // A labelKey identifies a label's picture.
@@ -38,31 +38,13 @@ type labelKey struct {
 	focus bool
 }
 
-// Titles are drawn when a VM has left some of titlesAtOnce, of which it gets titlesPerSecond
-// again: each takes milliseconds, and a guest may say thousands. Until then a label has the
-// title of before, or the tag alone. A window's titles wait for titleWait in any case, so that
-// of many the last is drawn.
+// A VM has titlesPerSecond drawn, and after a rest as many at once: each takes milliseconds,
+// and a guest may say thousands. Until then a label has the title of before, or the tag alone.
+// A window's titles wait for titleWait in any case, so that of many the last is drawn.
 const (
 	titlesPerSecond = 20
-	titlesAtOnce    = 20
 	titleWait       = 50 * time.Millisecond
 )
-
-// mayDraw takes one of the titles that the VM may have drawn now.
-func (l *labels) mayDraw(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	const full = titlesAtOnce * time.Second / titlesPerSecond
-	if oldest := now.Add(-full); l.drawn.Before(oldest) {
-		l.drawn = oldest
-	}
-	next := l.drawn.Add(time.Second / titlesPerSecond)
-	if next.After(now) {
-		return false
-	}
-	l.drawn = next
-	return true
-}
 
 const (
 	maxLabels = 8 // pictures of the tag: a few scales and widths
@@ -204,7 +186,7 @@ func (f *frames) titled(c *relay.Conn, v *view, p *piece, want labelKey) labelKe
 	had := p.key
 	had.title = want.title
 	old := p.shown && p.key.title != "" && had == want // all but the title
-	if (!old || f.woken) && f.labels.mayDraw(time.Now()) {
+	if (!old || f.woken) && f.labels.titles.has(titlesPerSecond, time.Now()) {
 		return want
 	}
 	f.labelLater(c, v)

@@ -190,9 +190,27 @@ type bucket struct {
 func (b *bucket) take(n, perSecond int64, now time.Time) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if floor := now.Add(-time.Second); b.free.Before(floor) {
-		b.free = floor
-	}
-	b.free = b.free.Add(time.Duration(n) * time.Second / time.Duration(perSecond))
+	b.free = b.with(n, perSecond, now)
 	return b.free.Sub(now)
+}
+
+// has takes a token of perSecond if there is one without a wait.
+func (b *bucket) has(perSecond int64, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	free := b.with(1, perSecond, now)
+	if free.After(now) {
+		return false
+	}
+	b.free = free
+	return true
+}
+
+// with returns free with n tokens more.
+func (b *bucket) with(n, perSecond int64, now time.Time) time.Time {
+	free := b.free
+	if floor := now.Add(-time.Second); free.Before(floor) {
+		free = floor
+	}
+	return free.Add(time.Duration(n) * time.Second / time.Duration(perSecond))
 }

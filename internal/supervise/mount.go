@@ -47,8 +47,16 @@ func (s *supervisor) serveUmount(c *vm.Control, req vm.Request) {
 // takeTurn waits until nobody else adds or takes away a share. The caller unlocks turn.
 func (s *sharesPart) takeTurn() error {
 	s.turn.Lock()
-	if st := s.snapshot().State; s.closed || st != vm.StateRunning {
+	if err := s.canChange(); err != nil {
 		s.turn.Unlock()
+		return err
+	}
+	return nil
+}
+
+// canChange says why no share can be added or taken away now. It runs with turn held.
+func (s *sharesPart) canChange() error {
+	if st := s.snapshot().State; s.closed || st != vm.StateRunning {
 		return vm.Failf("VM %s: is %s; shares can change only while it is running", s.launch.VM.Name, st)
 	}
 	return nil
@@ -66,19 +74,20 @@ func (s *sharesPart) mount(text string) (*vm.ShareState, error) {
 	return s.add(folder)
 }
 
-// want adds a share if the VM does not have it.
+// want adds a share if the VM does not have it. One that is there needs no answer of the
+// guest.
 func (s *sharesPart) want(text string) error {
 	folder, err := config.ParseShare(text)
 	if err != nil {
 		return err
 	}
-	if err := s.takeTurn(); err != nil {
-		return err
-	}
+	s.turn.Lock()
 	defer s.turn.Unlock()
 	sh := s.find(folder)
-	if sh == nil {
-		_, err = s.add(folder)
+	if sh == nil || s.closed {
+		if err = s.canChange(); err == nil {
+			_, err = s.add(folder)
+		}
 		return err
 	}
 	select {

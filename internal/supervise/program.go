@@ -329,7 +329,9 @@ func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string,
 	case <-p.Exited():
 		if st, err := p.Wait(); err == nil {
 			x := exitOf(st)
-			x.Words = words.last()
+			if x.Status() != 0 {
+				x.Words = words.last()
+			}
 			leave()
 			told = s.tell(c, vm.Reply{Exit: x})
 		}
@@ -343,8 +345,7 @@ func (s *supervisor) runBackground(c *vm.Control, p *agent.Process, name string,
 	}
 	s.log.Printf("vix", "%s ended: %v", source, st)
 	exit = exitOf(st)
-	failed := st.Code != 0 || st.Signal != 0
-	if failed && !told && s.ctx.Err() == nil && time.Since(began) < soonLimit && s.windowsOpened() == windows {
+	if exit.Status() != 0 && !told && s.ctx.Err() == nil && time.Since(began) < soonLimit && s.windowsOpened() == windows {
 		trouble = vm.EndedText(s.launch.VM.Name, name, &vm.Exit{Code: exit.Code, Signal: exit.Signal, Words: words.last()})
 	}
 	return exit, trouble, nil

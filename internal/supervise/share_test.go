@@ -274,6 +274,29 @@ func TestWanted(t *testing.T) {
 	if err != nil || len(st.Shares) != 3 || st.Shares[1].Host != second || !st.Shares[1].Write {
 		t.Errorf("%+v, %v", st.Shares, err)
 	}
+	// What the VM has needs no answer of the guest.
+	if err := syscall.Kill(st.PIDs.QEMU, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second finds a VM that is known not to answer
+		silent, r := make(chan struct{}, 1), b.with(l, "true")
+		r.run.Wants, r.run.OnSilent = has, func() { silent <- struct{}{} }
+		s := b.goRun(r)
+		select {
+		case <-silent:
+		case <-s.done:
+		}
+		all.Go(func() {
+			<-s.done
+			if s.fail != nil {
+				t.Errorf("of a VM that does not answer: %v", s.fail)
+			}
+		})
+	}
+	if err := syscall.Kill(st.PIDs.QEMU, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	all.Wait()
 	if err := b.reg.Stop(t.Context(), "t", false); err != nil {
 		t.Error(err)
 	}

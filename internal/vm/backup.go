@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -289,10 +290,8 @@ func (s *Store) fillHome(ctx context.Context, dir string, from io.Reader) (Skipp
 			return t.skipped, err
 		}
 	}
-	for name, mode := range t.late {
-		if err := home.Chmod(name, mode); err != nil {
-			return t.skipped, err
-		}
+	if err := t.close(); err != nil {
+		return t.skipped, err
 	}
 	return t.skipped, unix.Syncfs(int(top.Fd()))
 }
@@ -311,6 +310,16 @@ type tarReader struct {
 	home    *os.Root
 	late    map[string]fs.FileMode // of directories that their owner may not write to
 	skipped Skipped
+}
+
+// close gives the late directories their permissions, what is in them first.
+func (t *tarReader) close() error {
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(t.late))) {
+		if err := t.home.Chmod(name, t.late[name]); err != nil {
+			return pathCause(err)
+		}
+	}
+	return nil
 }
 
 // next unpacks the next entry; io.EOF at the end.

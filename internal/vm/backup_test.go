@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -241,6 +242,51 @@ func TestRestoreHostile(t *testing.T) {
 	for name, want := range map[string]fs.FileMode{"suid": 0o755, "sticky": fs.ModeDir | 0o777} {
 		if st, err := os.Lstat(filepath.Join(s.HomePath("b"), name)); err != nil || st.Mode() != want {
 			t.Errorf("%s: %v, %v", name, st.Mode(), err)
+		}
+	}
+}
+
+// Directories that their owner may not look into get their permissions from the inside out: an
+// ordinary user does not reach what is in a closed one.
+func TestRestoreClosed(t *testing.T) {
+	dir := t.TempDir()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // the thread ends with its user
+		done <- func() error {
+			user := os.Getuid()
+			if user == 0 {
+				user = 65534
+			}
+			if err := os.Chown(dir, user, -1); err != nil {
+				return err
+			}
+			home, err := os.OpenRoot(dir)
+			if err != nil {
+				return err
+			}
+			defer home.Close()
+			if err := unix.Setfsuid(user); err != nil {
+				return err
+			}
+			file := tarOf(t, tar.Header{Typeflag: tar.TypeDir, Name: "a/", Mode: 0o100}, tar.Header{Typeflag: tar.TypeDir, Name: "a/b/", Mode: 0o600},
+				tar.Header{Typeflag: tar.TypeDir, Name: "a/b/c/", Mode: 0o500}, tar.Header{Typeflag: tar.TypeDir, Name: "a/b/d/", Mode: 0o200})
+			r := &tarReader{Reader: tar.NewReader(bytes.NewReader(file)), home: home, late: map[string]fs.FileMode{}}
+			for {
+				if err := r.next(); errors.Is(err, io.EOF) {
+					return r.close()
+				} else if err != nil {
+					return err
+				}
+			}
+		}()
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]fs.FileMode{"a": 0o100, "a/b": 0o600, "a/b/c": 0o500, "a/b/d": 0o200} {
+		if st, err := os.Lstat(filepath.Join(dir, name)); err != nil || st.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, st, err)
 		}
 	}
 }

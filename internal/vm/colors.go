@@ -3,12 +3,9 @@ package vm
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"vix/config"
 	"vix/internal/durable"
@@ -53,12 +50,7 @@ func byName(list []givenColor) map[string]config.Color {
 }
 
 func readColors(root *os.Root) []givenColor {
-	f, err := openBelow(root, colorsName, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxColorsBytes))
+	b, err := readBelow(root, colorsName, maxColorsBytes)
 	var file colorsFile
 	if err != nil || json.Unmarshal(b, &file) != nil || file.Version != colorsVersion {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -73,6 +74,16 @@ func openOwn(path string) (root *os.Root, at *os.File, err error) {
 		return nil, nil, errors.Join(proc.Cause(err), at.Close())
 	}
 	return root, at, nil
+}
+
+// readBelow reads a file of root's, of which it takes no more than limit bytes.
+func readBelow(root *os.Root, name string, limit int64) ([]byte, error) {
+	f, err := openBelow(root, name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 // openBelow opens a file or directory of root's, with no link on the way or at its end:

@@ -3,13 +3,9 @@ package vm
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"vix/internal/durable"
 	"vix/internal/rootfs"
@@ -39,15 +35,10 @@ type writtenFile struct {
 // follow a link that a guest has made.
 func (s *Store) Written() ([]WrittenFolder, error) {
 	path := filepath.Join(s.path, writtenName)
-	f, err := openBelow(s.root, writtenName, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	b, err := readBelow(s.root, writtenName, maxWrittenBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, stateFailure(path, err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxWrittenBytes))
 	if err != nil {
 		return nil, stateFailure(path, err)
 	}
